@@ -27,6 +27,8 @@ class Case:
 
     series: Mapping[str, Sequence[float | None]]
     fires: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    ever: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """What has fired at any time until then."""
 
 
 def check(cases: Mapping[str, Case], folder: Path) -> None:
@@ -41,10 +43,12 @@ def check(cases: Mapping[str, Case], folder: Path) -> None:
             assert 'instance="' in each, "the cases must not meet"
             labelled = re.sub(r'\binstance="([^"]*)"', rf'instance="{slug}/\1"', each)
             series.append({"series": labelled, "values": _shown(values)})
-        for at_s, alerts in case.fires.items():
-            firing = f'ALERTS{{alertstate="firing",instance=~"{slug}/.*"}}'
+        firing = f'ALERTS{{alertstate="firing",instance=~"{slug}/.*"}}'
+        asked = [(firing, at_s, alerts) for at_s, alerts in case.fires.items()]
+        asked += [(f"max_over_time({firing}[1h])", at_s, alerts) for at_s, alerts in case.ever.items()]
+        for what, at_s, alerts in asked:
             samples = [{"labels": _labels(alert), "value": 1} for alert in sorted(alerts)]
-            expr = f"count by (alertname, client) ({firing})"
+            expr = f"count by (alertname, client) ({what})"
             expected.append({"expr": expr, "eval_time": f"{at_s}s", "exp_samples": samples})
     tests = [{"interval": f"{STEP_S}s", "input_series": series, "promql_expr_test": expected}]
     file = folder / "tests.yml"  # JSON is YAML

@@ -225,13 +225,13 @@ def _values(scene: RunScene, name: str, now_ms: int) -> dict[str, float | None]:
 
 def _age_s(scene: RunScene, name: str, client: Document, now_ms: int) -> float:
     """Return the age of the client's last sign of life."""
-    if (seen_ms := client.get("seen_ms")) is not None:
-        return _between(seen_ms, now_ms)
-    if client["alive"]:
-        return 0.0
     timeout_s = float(scene.document["heartbeat_timeout_s"])
-    gone_ms = scene.tally.gone_ms.get(name)  # when its lease had run out
-    return timeout_s + (_between(gone_ms, now_ms) if gone_ms is not None else 0.0)
+    seen_ms = client.get("seen_ms")
+    if client["alive"]:  # with its lease; the board does not tell of each heartbeat
+        return min(timeout_s, _between(seen_ms, now_ms)) if seen_ms is not None else 0.0
+    if seen_ms is not None:
+        return _between(seen_ms, now_ms)
+    return timeout_s + _between(scene.missed_ms.get(name, now_ms), now_ms)
 
 
 def _phase_seconds(client: Document, now_ms: int) -> dict[str, float]:

@@ -21,6 +21,8 @@ class RunScene:
     tally: Tally = field(default_factory=Tally)
     labelled: Sequence[str] = ()
     """The clients that have a label of their own, sorted."""
+    missed_ms: Mapping[str, int] = field(default_factory=dict)
+    """Since when each client that is not there has had no lease, as far as that is known, by the server's clock."""
     moved: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Bytes by label and direction; see `flavor.metrics.moved`."""
 

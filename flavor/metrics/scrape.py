@@ -125,18 +125,30 @@ class Scraper:
             return None
         if _has_ended(document):
             return RunScene(document, kept.tally)
-        own = labelled(document["clients"], self._most)
-        return RunScene(document, kept.tally, own, kept.moved.look(document["clients"], own))
+        clients = document["clients"]
+        own = labelled(clients, self._most)
+        return RunScene(
+            document,
+            kept.tally,
+            labelled=own,
+            missed_ms=kept.miss(clients, self._source.now_ms()),
+            moved=kept.moved.look(clients, own),
+        )
 
     def _news(self, name: str, after: str) -> list[Mapping[str, Any]]:
-        """Return the entries of a run's log after this one, oldest first; without one, the newest entries."""
+        """Return the entries of a run's log after this one, oldest first; without one, the newest entries.
+
+        A board remembers so many entries, or fewer long ones: those between are asked for.
+        """
         found = list(self._source.events(name, after, most=_EVENTS_AT_ONCE))
-        newest = len(found)
-        while after and newest == _EVENTS_AT_ONCE and len(found) < _MOST_EVENTS:
-            older = self._source.entries(name, before=found[0]["id"], most=_EVENTS_AT_ONCE)
-            new = [entry for entry in older if _order(entry["id"]) > _order(after)]
-            found[:0] = new
-            newest = len(new)
+        has_gap = False
+        while after and found and len(found) < _MOST_EVENTS:
+            most = _EVENTS_AT_ONCE if has_gap else 1
+            older = self._source.entries(name, before=found[0]["id"], most=most)
+            between = [entry for entry in older if _order(entry["id"]) > _order(after)]
+            if not between:
+                break
+            found[:0], has_gap = between, True
         return found
 
 
@@ -145,6 +157,22 @@ class _Kept:
 
     def __init__(self, run_id: str) -> None:
         self.run_id, self.tally, self.moved = run_id, Tally(), Moved()
+        self._missed_ms: dict[str, int] = {}
+        self._there_ms: dict[str, int] = {}
+
+    def miss(self, clients: Mapping[str, Mapping[str, Any]], now_ms: int) -> dict[str, int]:
+        """Return since when each client that is not there is missed: as the run's log says, or by these looks."""
+        missed: dict[str, int] = {}
+        for name, client in clients.items():
+            if client["alive"]:
+                self._there_ms[name] = now_ms
+            elif name in self._missed_ms:
+                missed[name] = self._missed_ms[name]
+            else:
+                logged_ms = self.tally.gone_ms.get(name, 0)  # maybe of an earlier time
+                missed[name] = logged_ms if logged_ms > self._there_ms.get(name, 0) else now_ms
+        self._missed_ms = missed
+        return missed
 
 
 class _Collected:

@@ -136,7 +136,7 @@ def test_time_that_passes_counts_although_nothing_changes() -> None:
     board = MadeUp(document())
     said = samples(scraper(board, after_s=100))
     assert said['flavor_round_open_seconds{run="mammo"}'] == 160
-    assert said['flavor_client_heartbeat_age_seconds{client="a",run="mammo"}'] == 102
+    assert said['flavor_client_heartbeat_age_seconds{client="a",run="mammo"}'] == 15, "it is there: it has its lease"
 
 
 def test_a_client_whose_edge_is_gone_has_an_age() -> None:
@@ -149,6 +149,20 @@ def test_a_client_whose_edge_is_gone_has_an_age() -> None:
         'flavor_client_heartbeat_age_seconds{client="b",run="mammo"}': 15,
         'flavor_client_heartbeat_age_seconds{client="c",run="mammo"}': 0,
     }
+
+
+def test_a_client_that_the_log_does_not_miss_is_missed_from_the_first_scrape_on() -> None:
+    """Its heartbeat is older than the lease, and nothing says by how much."""
+    board = MadeUp(document(clients={"a": client(alive=False, phase="gone", seen_ms=None)}))
+    scraped, age = scraper(board), 'flavor_client_heartbeat_age_seconds{client="a",run="mammo"}'
+    assert samples(scraped)[age] == 15
+    board.later_ms = 40_000
+    assert samples(scraped)[age] == 55
+    board.documents["mammo"]["clients"]["a"] = client(seen_ms=None)
+    assert samples(scraped)[age] == 0
+    board.logs["mammo"] = [entry(1, "client.lost", after_s=-500, client="a")]  # of an earlier time
+    board.documents["mammo"]["clients"]["a"] = client(alive=False, phase="gone", seen_ms=None)
+    assert samples(scraped)[age] == 15
 
 
 def test_an_aggregating_round_and_one_that_is_closed() -> None:

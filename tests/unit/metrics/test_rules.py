@@ -145,7 +145,7 @@ CASES = {
     "slow rounds of a second": case(
         {f"flavor_round_median_seconds{{{RUN}}}": 1, f"flavor_round_open_seconds{{{RUN}}}": 29}, at={300: []}
     ),
-    "held between rounds": case(BETWEEN, HELD, at={300: [], 315: ["FlavorRoundSlow"]}),
+    "long between two rounds": case(BETWEEN, at={300: [], 315: ["FlavorRoundSlow"]}),
     "held in the first round": case(NO_MEDIAN, HELD, SLOW, at={0: ["FlavorRoundSlow"]}),
     "a first round that takes its time": case(NO_MEDIAN, SLOW, at={0: [], 600: []}),
     "waits for its sites to join": case(

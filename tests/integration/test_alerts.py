@@ -1,0 +1,335 @@
+"""Every row of the table of faults that lasts makes one alert fire, and one alone.
+
+A row lasts if, two heartbeats after the fault, something is still as it should not be. For each of these, a run is
+brought into that state on a real server, with a real coordinator. What a board tells of it is turned into metrics, as
+they would be scraped over the next minutes, and promtool evaluates the alert rules on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.resting import note_resting
+from flavor.coordinator import current_run, inspections, wait_log
+from flavor.ledger.canonical import sha256
+from flavor.metrics.families import families
+from flavor.metrics.scene import Scene
+from flavor.metrics.scrape import Scraper
+from flavor.metrics.tally import Tally
+from flavor.records.objects import ObjectRef
+from flavor.records.states import RunState
+from flavor.records.verdict import Verdict
+from flavor.store import waiting
+from flavor.view.board import Board
+from tests.promtool import STEP_S, Case, check, needs_promtool
+from tests.recorded import global_model
+from tests.served import Faulty, Served
+
+README = Path(__file__).parents[1] / "faults" / "README.md"
+WELL_STEPS, ILL_STEPS = 2, 24
+"""Scrapes before the fault, and while it lasts: six minutes."""
+USUAL_S = 100
+QUEUE = "flavor"
+
+
+class Watched(Served):
+    """A run of the sites a, b and c, two of which make a quorum, in its second round; and who watches it."""
+
+    board: Board
+
+    def begin(self) -> None:
+        """Close the first round, and open the second."""
+        for client in "abc":
+            self.says(client, "ready")
+        self.until("round 1 is open", lambda: self.runs.read_round(1) is not None)
+        for client in "abc":
+            assert self.accept(client)
+        self.aggregating()
+        path, data = "runs/r/manifests/staged-1.json", b"{}"
+        with self.store.stage() as staged:
+            staged.write_bytes(data)
+            self.store.put(ObjectRef(path, sha256(data)), staged)
+        self.runs.claim_round(1, attempt=1, token="w", ttl_s=60)
+        model = global_model("runs/r/global/0001-model", "0" * 64, 1)
+        self.runs.commit_round(1, attempt=1, token="w", model=model, reason="", manifest=ObjectRef(path, sha256(data)))
+        self.until("round 2 is open", lambda: self.runs.read_round(2) is not None)
+
+    def works(self) -> None:
+        """An aggregator listens."""
+        redis = self.runs.redis
+        redis.sadd("rq:workers", "rq:worker:w")
+        redis.sadd(f"rq:workers:{QUEUE}", "rq:worker:w")
+        redis.hset("rq:worker:w", mapping={"queues": QUEUE, "state": "idle", "hostname": "h", "birth": "", "pid": "1"})
+
+    def refuse(self, client: str, round_: int = 2) -> None:
+        """An inspection refuses the client's update of this round."""
+        key = self.runs.keys.client(client).update(round_)
+        for number in range(3 if round_ else 1):
+            fields = {"path": client, "digest": client, "size": "12", "try": f"t{number}"}
+            self.runs.redis.hset(key, mapping=fields)
+            assert self.runs.judge(round_, client, Verdict(False, "tensor 'w' has NaN values", try_id=f"t{number}"))
+
+    def refuse_once(self, client: str) -> None:
+        """An inspection refuses the client's update."""
+        key = self.runs.keys.client(client).update(2)
+        self.runs.redis.hset(key, mapping={"path": client, "digest": client, "size": "12", "try": "t"})
+        assert self.runs.judge(2, client, Verdict(False, "object x is not in the store s", try_id="t"))
+
+    def hand_in(self, client: str) -> None:
+        """There is an update of this client, which nobody inspects."""
+        key = self.runs.keys.client(client).update(2)
+        self.runs.redis.hset(key, mapping={"path": client, "digest": client, "size": "12", "try": "t"})
+        self.runs.redis.publish(key, "2")
+
+
+Harm = Callable[[Watched], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault, and which alert is to fire."""
+
+    harm: Harm
+    alert: str
+    rows: tuple[int, ...]
+    """Of the table of faults."""
+    settings: tuple[tuple[str, object], ...] = ()
+    is_served: bool = True
+
+
+def site_gone(run: Watched) -> None:
+    run.says("c", "ready", lives=False)
+    run.until("it is missed", lambda: run.board.document("r")["clients"]["c"]["phase"] == "gone")
+
+
+def site_failed(run: Watched) -> None:
+    run.says("c", "failed", lives=False)
+    run.until("it is missed", lambda: run.board.document("r")["clients"]["c"]["phase"] == "failed")
+
+
+def site_stopped(run: Watched) -> None:
+    run.says("c", "stopped", lives=False)
+    run.until("it is seen", lambda: run.board.document("r")["clients"]["c"]["phase"] in ("stopped", "gone"))
+
+
+def site_refused(run: Watched) -> None:
+    run.refuse("c")
+    run.until("it is refused", lambda: run.board.document("r")["clients"]["c"]["refused_in_a_row"] == 3)
+
+
+def site_slow(run: Watched) -> None:
+    run.runs.redis.hset(run.runs.keys.client("c").hash, mapping={"doing": "uploading", "doing_round": "2"})
+
+
+def quorum_lost(run: Watched) -> None:
+    for client in "bc":
+        run.refuse_once(client)
+    run.until("it is held", lambda: run.board.document("r")["held"])
+
+
+def nothing_comes(run: Watched) -> None:
+    """The deadline of four minutes is all that comes."""
+
+
+def not_inspected(run: Watched) -> None:
+    """An object that cannot be read keeps the one aggregator until the deadline."""
+    run.works()
+    for client in "abc":
+        run.hand_in(client)
+    run.until("it is seen", lambda: run.board.document("r")["clients"]["c"]["this_round"] == "submitted")
+
+
+def no_aggregator(run: Watched) -> None:
+    for client in "abc":
+        run.hand_in(client)
+    run.until("it is seen", lambda: run.board.document("r")["no_aggregator"])
+
+
+def aggregator_rests(run: Watched) -> None:
+    note_resting(run.runs.redis, [QUEUE], "w", "no space left on device")
+    no_aggregator(run)
+    assert "no space left" in run.board.document("r")["no_aggregator"]
+
+
+def store_away(run: Watched) -> None:
+    """The share is read-only as the round is closed: its manifest cannot be put into its place."""
+    store = run.store
+    assert isinstance(store, Faulty)
+    for client in "abc":
+        run.runs.judge(2, client, replace(accepted_of(run, client), try_id="t"))
+    run.until("it is aggregated", lambda: run.runs.read_round(2).attempt == 1)  # type: ignore[union-attr]
+
+    def breaks() -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "share")
+
+    path, data = "runs/r/manifests/staged-2.json", b"{}"
+    with store.stage() as staged:
+        staged.write_bytes(data)
+        store.put(ObjectRef(path, sha256(data)), staged)
+    store.breaks = breaks
+    run.runs.claim_round(2, attempt=1, token="w", ttl_s=60)
+    model = global_model("runs/r/global/0002-model", "0" * 64, 1)
+    run.runs.commit_round(2, attempt=1, token="w", model=model, reason="", manifest=ObjectRef(path, sha256(data)))
+    run.until("it is waited for", lambda: "Read-only" in run.board.document("r")["waits_for"])
+
+
+def accepted_of(run: Watched, client: str) -> Verdict:
+    verdict = run.runs.verdicts(1, [client])[client]
+    assert verdict.accepted
+    return verdict
+
+
+def coordinator_gone(run: Watched) -> None:
+    run.coordinator.stop()
+    run.thread.join(60)
+    run.runs.redis.delete(run.runs.keys.coordinator)
+    run.until("it is missed", lambda: not run.board.document("r")["served"])
+
+
+def run_failed(run: Watched) -> None:
+    run.runs.end(RunState.FAILED, "attempt 3 of 3: it takes too long")
+    run.until("it is seen", lambda: run.board.document("r")["state"] == "failed")
+
+
+def redis_emptied(run: Watched) -> None:
+    run.coordinator.stop()
+    run.thread.join(60)
+    run.runs.redis.flushall()
+    run.until("it is seen", lambda: not run.board.runs())
+
+
+def redis_full(run: Watched) -> None:
+    used = run.runs.redis.info("memory")["used_memory"]
+    run.runs.redis.config_set("maxmemory", used + 4096)
+
+
+FAULTS = (
+    Fault(site_gone, "FlavorSiteSilent c", (9, 10, 15, 16, 20, 42, 47)),
+    Fault(site_failed, "FlavorSiteSilent c", (13, 28, 37, 43)),
+    Fault(site_stopped, "FlavorSiteSilent c", (39,)),
+    Fault(site_refused, "FlavorSiteRefused c", (31, 32, 33, 51, 53)),
+    Fault(site_slow, "FlavorRoundSlow", (46,)),
+    Fault(quorum_lost, "FlavorNoQuorum", (29,)),
+    Fault(nothing_comes, "FlavorNoQuorum", (14,), (("round_timeout_s", 240.0),)),
+    Fault(not_inspected, "FlavorNoQuorum", (50,), (("round_timeout_s", 240.0),)),
+    Fault(no_aggregator, "FlavorNoAggregator", (17, 19, 40)),
+    Fault(aggregator_rests, "FlavorNoAggregator", (41,)),
+    Fault(store_away, "FlavorRoundSlow", (45,)),
+    Fault(coordinator_gone, "FlavorCoordinatorGone", (36,)),
+    Fault(run_failed, "FlavorRunFailed", (22,)),
+    Fault(redis_emptied, "FlavorRunFailed", (24,)),
+    Fault(redis_full, "FlavorRedisNearlyFull", (26,)),
+)
+OF_THE_SERVER = {"cannot write": (25,), "away": (23, 27, 44, 54)}
+"""Faults of a server of their own."""
+PASSES = {
+    **dict.fromkeys((1, 2, 4, 5, 7, 12, 34, 38, 48), "changes nothing that anybody sees"),
+    3: "a run without publications is slower by its re-reads, which are shorter than a heartbeat",
+    6: "13 seconds are less than two heartbeats",
+    **dict.fromkeys((8, 35), "Redis or TLS refuses it at once"),
+    11: "the site is there again",
+    **dict.fromkeys((18, 21), "the attempt is made again at once"),
+    **dict.fromkeys((30, 49), "one refusal, and the round goes on without the update"),
+    52: "Redis is as it should be: `flavor verify` looks at the store",
+}
+"""Rows after which nothing is wrong two heartbeats later, and why."""
+
+
+def test_every_row_of_the_table_of_faults_fires_an_alert_or_passes() -> None:
+    rows = [int(row) for row in re.findall(r"^\| ([0-9]+) \|", README.read_text(), flags=re.MULTILINE)]
+    fire = [row for fault in FAULTS for row in fault.rows]
+    fire += [row for of_server in OF_THE_SERVER.values() for row in of_server]
+    assert sorted([*fire, *PASSES]) == sorted(rows)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait_log, "SETTLED_S", 0.05)
+    monkeypatch.setattr(current_run, "_TICK_S", 0.05)
+    monkeypatch.setattr(inspections, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(waiting, "AGAIN_S", 0.05)
+
+
+@contextlib.contextmanager
+def watched(url: str, folder: Path, **settings: object) -> Iterator[tuple[Watched, Scraper]]:
+    """A run in its second round."""
+    chosen = {"rounds": 9, "min_clients": 3, "quorum": 2, "on_quorum_lost": "wait", "round_timeout_s": 86_400.0}
+    run = Watched(url, folder, Faulty, queue=QUEUE, **{**chosen, **settings})
+    run.runs.redis.config_set("maxmemory", 0)
+    with run.started(), Board(url) as board:
+        run.board = board
+        run.begin()
+        run.until("it is seen", lambda: any(each["run"] == "r" for each in board.runs()))
+        run.until("its round is seen", lambda: board.document("r")["round"] == 2)
+        yield run, Scraper.on(url, board)
+
+
+def scraped(scenes: list[tuple[Scene, int]]) -> dict[str, list[float | None]]:
+    """The series of scenes, each scraped so many times; time begins with the first scrape."""
+    steps = sum(number for _, number in scenes)
+    found: dict[str, list[float | None]] = {'up{job="flavor",instance="i"}': [1.0] * steps}
+    step = 0
+    for scene, number in scenes:
+        begun_s = scene.now_ms / 1000 - step * STEP_S
+        for later in range(number):
+            now = replace(scene, now_ms=scene.now_ms + later * STEP_S * 1000)
+            for family in families(now):
+                for sample in family.samples:
+                    value = sample.value - begun_s if "_timestamp_seconds" in sample.name else sample.value
+                    labels = {"job": "flavor", "instance": "i", **sample.labels}
+                    name = sample.name + "{" + ",".join(f'{key}="{each}"' for key, each in labels.items()) + "}"
+                    found.setdefault(name, [None] * steps)[step] = value
+            step += 1
+    return found
+
+
+def at_pace(scene: Scene) -> Scene:
+    """The scene of a run whose rounds have taken `USUAL_S` seconds before: the first one has taken none here."""
+    tally = Tally()
+    for event, time_ms in (("round.opened", 0), ("round.closed", USUAL_S * 1000)):
+        tally.hear([{"id": f"{time_ms}-0", "time_ms": time_ms, "event": event, "round": 1}])
+    return replace(scene, runs=[replace(run, tally=tally) for run in scene.runs])
+
+
+def case(before: Scene, after: Scene, alert: str) -> Case:
+    """Nothing fires before the fault, and this alert alone from then on."""
+    series = scraped([(at_pace(before), WELL_STEPS), (at_pace(after), ILL_STEPS)])
+    end_s = (WELL_STEPS + ILL_STEPS - 1) * STEP_S
+    return Case(series, {(WELL_STEPS - 1) * STEP_S: [], end_s: [alert]}, ever={end_s: [alert]})
+
+
+@needs_promtool
+def test_one_fault_makes_one_alert_fire(url: str, tmp_path: Path) -> None:
+    cases: dict[str, Case] = {}
+    for number, fault in enumerate(FAULTS):
+        with watched(url, tmp_path / str(number), **dict(fault.settings)) as (run, scraper):
+            before = scraper.scene()
+            fault.harm(run)
+            cases[fault.harm.__name__] = case(before, scraper.scene(), fault.alert)
+            run.runs.redis.config_set("maxmemory", 0)
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with embedded_server(folder=folder) as own, watched(own, tmp_path / "own") as (run, scraper):
+        before = scraper.scene()
+        (folder / "dump.rdb" / "in the way").mkdir(parents=True)
+        run.runs.redis.bgsave()
+        run.until("it fails", lambda: run.runs.redis.info("persistence")["rdb_last_bgsave_status"] == "err")
+        cases["cannot write"] = case(before, scraper.scene(), "FlavorRedisNearlyFull")
+        run.coordinator.stop()
+        run.thread.join(60)
+        with contextlib.suppress(Exception):
+            connect(own, patience_s=0.1).shutdown(nosave=True)
+        run.until("it is missed", lambda: bool(run.board.problem()))
+        cases["away"] = case(before, scraper.scene(), "FlavorUnobserved")
+    assert {*OF_THE_SERVER} <= {*cases}
+    check(cases, tmp_path)

@@ -1,0 +1,161 @@
+"""`flavor metrics` as a process: a run on a real Redis that goes away and comes back, scraped by a real Prometheus."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from flavor.bus.acl import worker_rules
+from flavor.bus.connection import connect
+from flavor.cli.metrics import metrics
+from tests.conftest import Bench, Process
+from tests.faults.servers import Server, free_port
+from tests.promtool import RULES
+from tests.served import Served
+
+TOKEN = "only-for-this-test"
+
+
+def until(what: str, look: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
+        time.sleep(0.05)
+    return found
+
+
+def got(url: str, **headers: str) -> str:
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return str(response.read().decode())
+
+
+def address_of(process: Process) -> str:
+    process.until("Ctrl-C ends that")
+    found = re.search(r"metrics at (http://\S+)/metrics;", process.stderr)
+    assert found
+    return found[1]
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Server]:
+    found = Server(tmp_path / "redis")
+    yield found
+    found.kill()
+
+
+def test_a_run_is_measured_through_an_outage_of_redis(own: Server, bench_at, tmp_path: Path) -> None:
+    bench: Bench = bench_at(own.url)
+    served = Served(own.url, tmp_path, on_quorum_lost="wait", round_timeout_s=600.0)
+    with served.opened():
+        process = bench.start("flavor", "metrics", "--port", 0)
+        address = address_of(process)
+
+        def samples() -> dict[str, float]:
+            text = got(f"{address}/metrics", Accept="application/openmetrics-text; version=1.0.0")
+            return {
+                sample.name + "".join(sorted(sample.labels.values())): sample.value
+                for family in text_string_to_metric_families(text)
+                for sample in family.samples
+            }
+
+        until("the run is seen", lambda: samples().get("flavor_run_roundr") == 1)
+        served.hands_in("a")
+        served.accept("a")
+        said = until("it is seen", lambda: (now := samples()).get("flavor_round_accepted_updatesr") and now)
+        assert said["flavor_updates_totalacceptedr"] == 1
+        assert said["flavor_round_quorum_marginr"] == 0
+        assert said["flavor_run_coordinator_upr"] == 1
+        assert said["flavor_redis_memory_used_bytes"] > 100_000
+    own.kill()
+    assert until("it is missed", lambda: (now := samples()) == {"flavor_redis_up": 0} and now)
+    own.start()
+    until("it is back", lambda: (now := samples()).get("flavor_redis_up") == 1 and "flavor_run_roundr" in now)
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0, "it was told to end, as a service"
+
+
+def test_a_user_who_may_not_ask_for_the_memory_gets_the_rest(url: str) -> None:
+    """A user of Redis with few rights, and names of runs that it has never had."""
+    from flavor.view.server import server_state
+
+    admin = connect(url)
+    admin.execute_command("ACL SETUSER", "reader", *worker_rules("secret"), "-info")
+    with_name = url.replace("unix://", "unix://reader:secret@")
+    assert server_state(connect(with_name)) is None
+    found = server_state(admin)
+    assert found is not None
+    assert found.used_bytes > 0
+    assert found.is_kept
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--host", "0.0.0.0"), "--host 0.0.0.0: other machines can reach it"),
+        (("--token", "short"), "a token needs 8 characters or more"),
+        (("--port", "99999"), "99999 is not in the range"),
+    ],
+)
+def test_wrong_use_ends_in_one_line(options: tuple[str, ...], why: str) -> None:
+    found = CliRunner().invoke(metrics, options)
+    assert found.exit_code == 2
+    assert why in found.stderr.splitlines()[-1]
+
+
+def test_an_address_that_cannot_be_used_ends_in_one_line(bench: Bench) -> None:
+    process = bench.done("flavor", "metrics", "--host", "192.0.2.1", "--token", TOKEN)
+    assert process.wait() == 2
+    assert process.stderr.startswith("Error: --host 192.0.2.1: this machine cannot listen on that address")
+    assert len(process.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs promtool")
+def test_prometheus_scrapes_it_with_the_token_and_the_rules_fire(own: Server, bench_at, tmp_path: Path) -> None:
+    served = Served(own.url, tmp_path, on_quorum_lost="wait", round_timeout_s=600.0)
+    bench: Bench = bench_at(own.url)
+    process = bench.start("flavor", "metrics", "--port", 0, env={"FLAVOR_METRICS_TOKEN": TOKEN})
+    place = address_of(process).removeprefix("http://")
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    (folder / "metrics.token").write_text(f"{TOKEN}\n")
+    rules = re.sub(r"^        for: .*\n", "", RULES.read_text(), flags=re.MULTILINE)
+    (folder / "rules.yml").write_text(rules)
+    config = (RULES.parent / "prometheus.yml").read_text()
+    (folder / "prometheus.yml").write_text(config.replace("localhost:9600", place).replace("15s", "1s"))
+    port = free_port()
+    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    with (folder / "log").open("w") as log:
+        prometheus = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+
+    def asked(query: str) -> list[dict[str, Any]]:
+        try:
+            url = f"http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+            return list(json.loads(got(url))["data"]["result"])
+        except OSError:
+            return []
+
+    try:
+        with served.opened():
+            found = until("it is scraped", lambda: asked('flavor_run_state{flavor_run_state="running"} == 1'))
+            assert found[0]["metric"]["run"] == "r"
+            assert asked('up{job="flavor"} == 1')
+            assert asked('ALERTS{alertstate="firing"}') == []
+        firing = until("nobody serves the run", lambda: asked('ALERTS{alertstate="firing"}'))
+        assert [each["metric"]["alertname"] for each in firing] == ["FlavorCoordinatorGone"]
+    finally:
+        prometheus.terminate()
+        prometheus.wait(30)
