@@ -123,9 +123,9 @@ class Standin:
         self._fail()
         return {"rounds": 3, "max_update_norm": float("inf"), "secret": "\ud800"}
 
-    def provenance(self, run: str) -> Mapping[str, Any]:
+    def provenance(self, run: str, *, verify: bool = False) -> Mapping[str, Any]:
         self._fail()
-        return {"rounds": []}
+        return {"rounds": [], "verified": verify}
 
     def history(self, run: str) -> History:
         self._fail()

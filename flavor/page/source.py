@@ -53,8 +53,8 @@ class Source(Protocol):
     def settings(self, run: str) -> Document:
         """The settings of a run."""
 
-    def provenance(self, run: str) -> Document:
-        """The signed records of a run's rounds, as they were checked."""
+    def provenance(self, run: str, *, verify: bool = False) -> Document:
+        """The signed records of a run's rounds; with `verify` every object that they name is checked."""
 
     def history(self, run: str) -> History:
         """What has happened in a run, round by round. Raises `RunNotFound`."""
