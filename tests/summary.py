@@ -19,6 +19,7 @@ PACKAGES = {
     "tinyproxy": "tinyproxy",
     "squid": "squid",
     "promtool": "prometheus",
+    "chromium": "chromium",
 }
 """Programs that some tests need, and Debian's packages with them."""
 _MOST_REASONS = 3

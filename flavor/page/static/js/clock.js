@@ -1,0 +1,17 @@
+// Times by the server's clock: the page counts up by itself, and asks for nothing while only time passes.
+
+let offset = null; // server minus browser, in ms
+let seen = [];
+
+/** Takes what the server's clock showed. A message is late and never early: the largest difference is nearest. */
+export function heard(serverMs) {
+  if (!Number.isFinite(serverMs)) return;
+  seen = [...seen.slice(-19), serverMs - Date.now()];
+  offset = Math.max(...seen);
+}
+
+/** Now, in ms since 1970 by the server's clock. */
+export const now = () => Date.now() + (offset ?? 0);
+
+/** Seconds since this time; null where it is not known. */
+export const since = (ms) => (Number.isFinite(ms) ? Math.max(0, (now() - ms) / 1000) : null);

@@ -1,0 +1,87 @@
+// Numbers for people, in the words and units of flavor's terminal commands.
+
+const UNITS = [[86400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]];
+
+/** A duration in seconds: `9 s`, `14 min`, `23 h 59 min`. From five minutes on, seconds say nothing. */
+export function duration(seconds) {
+  if (!Number.isFinite(seconds)) return "–";
+  const whole = Math.max(0, Math.round(seconds));
+  for (const [size, unit, small, smaller] of UNITS) {
+    if (whole >= size) {
+      const rest = Math.floor((whole % size) / small);
+      const told = rest && !(unit === "min" && whole >= 300);
+      return `${Math.floor(whole / size)} ${unit}${told ? ` ${rest} ${smaller}` : ""}`;
+    }
+  }
+  return `${whole} s`;
+}
+
+/** The time of a round: `0.4 s`, `42 s`, `8:40`, `1:02:05`. */
+export function lap(seconds) {
+  if (!Number.isFinite(seconds)) return "–";
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  const two = (n) => String(n).padStart(2, "0");
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60), whole % 60];
+  return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+}
+
+/** Bytes in units of 1000: `126 MB`, `9.8 kB`. */
+export function bytes(count) {
+  if (!Number.isFinite(count)) return "–";
+  let value = count;
+  for (const unit of ["B", "kB", "MB", "GB", "TB"]) {
+    if (value < 1000 || unit === "TB") return `${unit === "B" ? value : value < 100 ? +value.toPrecision(2) : Math.round(value)} ${unit}`;
+    value /= 1000;
+  }
+  return "";
+}
+
+/** How much has moved: `61 of 126 MB`. */
+export function moved(done, total) {
+  const [name, size] = [["GB", 1e9], ["MB", 1e6], ["kB", 1e3], ["B", 1]].find(([, least]) => total >= least) ?? ["B", 1];
+  return `${+(done / size).toPrecision(3)} of ${+(total / size).toPrecision(3)} ${name}`;
+}
+
+const WHOLE = new Intl.NumberFormat("en-US");
+
+/** A count: `1,204`. */
+export const count = (n) => (Number.isFinite(n) ? WHOLE.format(n) : "–");
+
+/** A metric to four digits, as `flavor status` prints it. */
+export function metric(value) {
+  if (!Number.isFinite(value)) return "–";
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2);
+  return String(+value.toPrecision(4));
+}
+
+const TIME = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const SHORT = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const FULL = new Intl.DateTimeFormat("en-GB", { dateStyle: "full", timeStyle: "long" });
+
+const isOtherDay = (ms) => new Date(ms).toDateString() !== new Date().toDateString();
+
+/** The time of day, with the date where that is not today's. */
+export function clock(ms, { seconds = true } = {}) {
+  if (!Number.isFinite(ms)) return "–";
+  const time = (seconds ? TIME : SHORT).format(ms);
+  return isOtherDay(ms) ? `${DAY.format(ms)} ${time}` : time;
+}
+
+/** Date, time and zone, for a tooltip. */
+export const full = (ms) => (Number.isFinite(ms) ? FULL.format(ms) : "");
+
+/** `1 site`, `3 sites`. */
+export const counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
+
+/** A word as a shell reads it. */
+export const quoted = (word) => (/^[\w./:@%+=-]+$/.test(word) ? word : `'${String(word).replaceAll("'", `'"'"'`)}'`);
+
+/** `a, b and 3 more`. */
+export function some(names, most = 3) {
+  if (names.length <= most) return names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names.join("");
+  return `${names.slice(0, most).join(", ")} and ${count(names.length - most)} more`;
+}

@@ -1,0 +1,117 @@
+// Follows a run, or the list of runs: a document, and then what changes in it (RFC 7396).
+
+import { heard } from "./clock.js";
+
+/** Applies a merge patch (RFC 7396) in place where it can, and returns the document. */
+export function patched(target, patch) {
+  if (patch === null || typeof patch !== "object" || Array.isArray(patch)) return patch;
+  const into = target !== null && typeof target === "object" && !Array.isArray(target) ? target : {};
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === null) delete into[name];
+    else if (Object.hasOwn(into, name)) into[name] = patched(into[name], value);
+    else Object.defineProperty(into, name, { value: patched(undefined, value), writable: true, enumerable: true, configurable: true });
+  }
+  return into;
+}
+
+const FIRST_S = 1;
+const LONGEST_S = 10;
+const SILENT_S = 45; // then the stream is opened anew, as a proxy or the sleep of a laptop may have cut it without a word
+const ANSWER_S = 10;
+
+/**
+ * One stream. `on` has `document(doc)`, `log(events)`, `problem(line)` and `state({live, since})`.
+ * The browser itself reconnects with Last-Event-ID; where it gives up, this opens a new stream.
+ */
+export class Live {
+  constructor(run, on) {
+    this.on = on;
+    this.run = run;
+    this.document = null;
+    this.isClosed = false;
+    this.wait = FIRST_S;
+    this.cut = Date.now();
+    this.heardMs = Date.now();
+    this.open();
+    this.watch = setInterval(() => this.look(), 5000);
+  }
+
+  open() {
+    const query = new URLSearchParams({ ...(this.run === null ? {} : { run: this.run }), ...(this.last ? { last: this.last } : {}) });
+    const source = (this.source = new EventSource(`/api/stream?${query}`));
+    const on = (name, action) =>
+      source.addEventListener(name, (event) => {
+        if (this.isClosed || source !== this.source) return;
+        this.heardMs = Date.now();
+        this.last = event.lastEventId;
+        this.alive();
+        action(JSON.parse(event.data));
+      });
+    source.addEventListener("open", () => {
+      if (this.isClosed || source !== this.source) return;
+      this.heardMs = Date.now();
+      this.renewed = false;
+      this.alive();
+      this.on.problem?.(""); // where there still is one, the server tells it again
+    });
+    on("document", (document) => {
+      this.document = document;
+      heard(document.now_ms);
+      this.on.document(document);
+    });
+    on("patch", (patch) => {
+      if (this.document === null) return;
+      this.document = patched(this.document, patch);
+      heard(patch.now_ms);
+      this.on.document(this.document);
+    });
+    on("log", (events) => this.on.log?.(events));
+    on("problem", (line) => this.on.problem?.(typeof line === "string" ? line : (line?.problem ?? "")));
+    source.addEventListener("error", () => {
+      if (this.isClosed || source !== this.source) return;
+      this.lost();
+      if (source.readyState === EventSource.CLOSED) this.again();
+    });
+  }
+
+  alive() {
+    if (this.cut === null) return;
+    this.cut = null;
+    this.wait = FIRST_S;
+    this.on.state({ live: true, since: null });
+  }
+
+  lost() {
+    this.cut ??= Date.now();
+    this.on.state({ live: false, since: this.cut });
+  }
+
+  again() {
+    this.source.close();
+    if (this.isClosed || this.timer) return;
+    this.timer = setTimeout(() => {
+      this.timer = null;
+      if (!this.isClosed) this.open();
+    }, this.wait * 1000);
+    this.wait = Math.min(LONGEST_S, this.wait * 2);
+  }
+
+  look() {
+    const silent = Date.now() - this.heardMs;
+    if (this.cut !== null || silent < SILENT_S * 1000) return;
+    if (this.renewed) {
+      if (silent > (SILENT_S + ANSWER_S) * 1000) this.lost();
+      return;
+    }
+    this.renewed = true;
+    this.source.close();
+    this.open(); // goes on after the last id: where nothing has happened, nothing is sent
+  }
+
+  close() {
+    this.isClosed = true;
+    clearInterval(this.watch);
+    clearTimeout(this.timer);
+    this.source.close();
+  }
+}

@@ -1,0 +1,167 @@
+// Runs beside each other: one metric, and what they have in common and what not.
+
+import { attr, fill, h, show, text } from "../dom.js";
+import { counted, duration, metric, quoted } from "../format.js";
+import { get, of } from "../api.js";
+import { chart } from "../chart.js";
+import { command, lesson, panel, state } from "../panel.js";
+import { Live } from "../live.js";
+import { shown } from "../parts/settings.js";
+import { runOf } from "../words.js";
+
+const MOST = 8;
+const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [4, 4], [12, 4], [1, 4], [6, 2, 1, 2]];
+const TONES = ["--first", "--second", "--ink", "--soft"];
+
+export function open(shell, _, query) {
+  shell.title("Compare");
+  let chosen = (query.get("runs") ?? "").split(",").filter(Boolean).slice(0, MOST);
+  let name = query.get("metric") ?? "";
+  let all = [];
+  let found = [];
+  const pick = h("div", { class: "choices wrap", role: "group", "aria-label": "Runs to compare" });
+  const choose = h("select", { "aria-label": "Metric", on: { change: () => ((name = choose.value), address(), read()) } });
+  const log = h("input", { type: "checkbox", on: { change: () => plot.log(log.checked) } });
+  const reset = h("button", { type: "button", hidden: true, on: { click: () => plot.reset() } }, "All rounds");
+  const part = panel("Metric", { name: "model" });
+  part.tools.append(choose, h("label", { class: "check" }, log, "log axis"), reset);
+  const line = h("p", { class: "pointed" });
+  const legend = h("p", { class: "legend" });
+  const plot = chart({ zoomed: (is) => show(reset, is), told, high: 360 });
+  part.body.append(plot.node, h("div", { class: "under" }, line, legend));
+  const table = panel("What is the same, and what is not", { name: "differences" });
+  const empty = h("div", {});
+  const node = h("div", { class: "page" }, h("h1", {}, "Compare runs"), pick, empty, part.node, table.node);
+  show(part.node, false);
+  show(table.node, false);
+
+  const live = new Live(null, {
+    document(runs) {
+      const names = Object.keys(runs).sort();
+      const now = names.join("\n");
+      if (now === all.join("\n")) return;
+      all = names;
+      buttons();
+    },
+    state: (told) => shell.state(told),
+  });
+
+  function buttons() {
+    fill(
+      pick,
+      all.map((run) => h("button", { type: "button", "aria-pressed": String(chosen.includes(run)), on: { click: () => toggle(run) } }, run)),
+    );
+    teach();
+  }
+
+  function toggle(run) {
+    chosen = chosen.includes(run) ? chosen.filter((each) => each !== run) : [...chosen, run].slice(-MOST);
+    address();
+    buttons();
+    read();
+  }
+
+  function address() {
+    const asked = new URLSearchParams({ runs: chosen.join(",") });
+    if (name) asked.set("metric", name);
+    history.replaceState(null, "", `/compare?${asked}`);
+  }
+
+  function teach() {
+    fill(empty, chosen.length ? [] : lesson(all.length ? "Choose two runs or more" : "There is no run to compare yet", all.length ? "Their curves are drawn over each other, and their settings stand side by side." : "", all.length ? [] : command("flavor demo")));
+  }
+
+  async function read() {
+    const mine = chosen.slice();
+    const answers = await Promise.allSettled(mine.map(async (run) => ({ run, doc: await get(of(run)), settings: await get(of(run, "settings")).catch(() => ({})) })));
+    const runs = answers.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
+    const missing = answers.flatMap((each, i) => (each.status === "rejected" ? [`${mine[i]}: ${each.reason.message}`] : []));
+    const names = [...new Set(runs.flatMap(({ doc }) => [doc.metric, ...Object.keys(doc.last_round?.metrics ?? {})]))].filter(Boolean);
+    if (!name || (names.length && !names.includes(name))) name = names[0] ?? "";
+    fill(choose, names.map((word) => h("option", { value: word, selected: word === name }, word)));
+    show(choose, names.length > 1);
+    for (const each of runs) each.curve = name ? await get(of(each.run, "curves"), { metric: name, sites: "," }).catch(() => null) : null;
+    if (mine.join() !== chosen.join()) return;
+    found = runs;
+    draw(missing);
+  }
+
+  function draw(missing) {
+    show(part.node, found.length);
+    show(table.node, found.length);
+    part.say(name);
+    const curves = found.filter((each) => each.curve?.rounds.length);
+    const rounds = [...new Set(curves.flatMap(({ curve }) => curve.rounds))].sort((a, b) => a - b);
+    const styles = curves.map((_, i) => ({ tone: TONES[i % TONES.length], dash: DASHES[i % DASHES.length], wide: 2 }));
+    plot.set(
+      curves.map(({ run }, i) => ({ label: run, ...styles[i] })),
+      [rounds, ...curves.map(({ curve }) => {
+        const by = new Map(curve.rounds.map((round, i) => [round, curve.weighted[i]]));
+        return rounds.map((round) => by.get(round) ?? null);
+      })],
+    );
+    show(plot.node, rounds.length);
+    attr(plot.node, "role", "img");
+    attr(plot.node, "aria-label", `${name} of ${curves.map(({ run }) => run).join(", ")}`);
+    fill(legend, curves.map(({ run }, i) => h("span", { class: "key" }, sample(styles[i]), run)));
+    told(null);
+    fill(table.body, missing.map((words) => h("p", { class: "care" }, words)), compared());
+    table.command(found.map(({ run }) => `flavor status ${quoted(run)} --json`).join("\n"));
+  }
+
+  function told(index) {
+    const curves = found.filter((each) => each.curve?.rounds.length);
+    if (!curves.length) {
+      text(line, "No run here has this metric yet.");
+      return;
+    }
+    const rounds = [...new Set(curves.flatMap(({ curve }) => curve.rounds))].sort((a, b) => a - b);
+    const round = rounds[index ?? rounds.length - 1];
+    text(line, [`round ${round}`, ...curves.map(({ run, curve }) => `${run} ${metric(curve.weighted[curve.rounds.indexOf(round)])}`)].join(" · "));
+  }
+
+  function compared() {
+    const rows = [
+      ["State", ({ doc }) => state(runOf(doc.state)), ({ doc }) => doc.state],
+      ["Round", ({ doc }) => `${doc.round} of ${doc.rounds}`],
+      [`Best ${name}`, ({ curve }) => (curve?.best ? `${metric(curve.best[1])}, round ${curve.best[0]}` : "–")],
+      [`Last ${name}`, ({ curve }) => metric(curve?.weighted.findLast((value) => value !== null))],
+      ["Took", ({ doc }) => (doc.ended_ms ? duration((doc.ended_ms - doc.created_ms) / 1000) : "–")],
+      ["Sites", ({ doc }) => counted(Object.keys(doc.clients ?? {}).length, "site")],
+    ];
+    const values = found.map(({ settings }) => Object.fromEntries((settings.settings ?? []).map((each) => [each.name, each.value])));
+    const keys = [...new Set(values.flatMap((each) => Object.keys(each)))];
+    const differ = keys.filter((key) => new Set(values.map((each) => shown(each[key]))).size > 1);
+    const same = keys.filter((key) => !differ.includes(key));
+    const line = (head, cells, css = "") => h("tr", { class: css }, h("th", { scope: "row" }, head), cells.map((cell) => h("td", { class: "text" }, cell)));
+    return h(
+      "div",
+      { class: "tablebox" },
+      h(
+        "table",
+        { class: "plain compare" },
+        h("thead", {}, h("tr", {}, h("th", {}), found.map(({ run }) => h("th", { scope: "col", class: "text" }, h("a", { href: `/run/${encodeURIComponent(run)}` }, run))))),
+        h("tbody", {}, rows.map(([head, cell]) => line(head, found.map(cell)))),
+        differ.length ? h("tbody", {}, h("tr", {}, h("th", { class: "sub", colspan: found.length + 1, scope: "rowgroup" }, "Settings that differ")), differ.map((key) => line(key, values.map((each) => shown(each[key] ?? null)), "differs"))) : [],
+        same.length && found.length > 1 ? h("tbody", {}, h("tr", {}, h("th", { class: "sub", colspan: found.length + 1, scope: "rowgroup" }, `${counted(same.length, "setting")} ${same.length === 1 ? "is" : "are"} the same`))) : [],
+      ),
+    );
+  }
+
+  if (chosen.length) read();
+  teach();
+  return {
+    node,
+    close() {
+      live.close();
+      plot.close();
+    },
+  };
+}
+
+function sample({ tone, dash }) {
+  const node = h("i", { class: "line", "aria-hidden": "true" });
+  node.style.borderTopColor = `var(${tone})`;
+  node.style.borderTopStyle = dash.length ? (dash[0] <= 3 ? "dotted" : "dashed") : "solid";
+  return node;
+}

@@ -1,0 +1,203 @@
+// The model: one metric over the rounds. Sites are thin lines, the mean weighted by examples is thick, the plain mean
+// is dashed, and the best round is marked.
+
+import { attr, h, show, text } from "../dom.js";
+import { count, counted, metric, quoted } from "../format.js";
+import { get, of } from "../api.js";
+import { chart } from "../chart.js";
+import { panel } from "../panel.js";
+
+const NONE = ","; // of no site
+const AGAIN_MS = 1000; // rounds may close 20 times a second
+
+export function curves(name, { heard } = {}) {
+  const part = panel("Model", { name: "model", command: `flavor export ${quoted(name)} --to csv metrics.csv` });
+  const choose = h("select", { "aria-label": "Metric", on: { change: () => pick(choose.value) } });
+  const log = h("input", { type: "checkbox", on: { change: () => plot.log(log.checked) } });
+  const reset = h("button", { type: "button", hidden: true, on: { click: () => plot.reset() } }, "Whole run");
+  part.tools.append(choose, h("label", { class: "check" }, log, "log axis"), reset);
+  const line = h("p", { class: "pointed", "aria-live": "off" });
+  const legend = h(
+    "p",
+    { class: "legend" },
+    [["weighted", "weighted mean", "Each site counts by its number of examples."], ["plain", "plain mean", "Each site counts the same."], ["site", "a site", "What each site reports."]].map(([kind, word, tip]) =>
+      h("span", { class: "key", "data-tip": tip }, h("i", { class: `line ${kind}`, "aria-hidden": "true" }), word),
+    ),
+  );
+  const empty = h("p", { class: "quiet" });
+  const plot = chart({ told, zoomed: (is) => show(reset, is), mark, high: 344 });
+  attr(plot.node, "tabindex", "0");
+  attr(plot.node, "role", "img");
+  plot.node.addEventListener("keydown", (event) => {
+    const move = { ArrowLeft: [-0.25, 1], ArrowRight: [0.25, 1], "+": [0, 0.5], "-": [0, 2], Escape: null }[event.key];
+    if (move === undefined) return;
+    event.preventDefault();
+    if (move) plot.move(...move);
+    else plot.reset();
+  });
+  part.body.append(plot.node, h("div", { class: "under" }, line, legend), empty);
+  let found = null;
+  let chosen = "";
+  let names = [];
+  let sites = [];
+  let asking = false;
+  let stale = false;
+  let last = 0;
+  let timer = 0;
+
+  function pick(word) {
+    chosen = word;
+    found = null;
+    ask();
+  }
+
+  async function ask() {
+    if (!chosen) return;
+    if (asking) {
+      stale = true;
+      return;
+    }
+    asking = true;
+    const wanted = chosen;
+    try {
+      let answer = await get(of(name, "curves"), found ? { metric: wanted, after: found.rounds.at(-1) } : { metric: wanted, sites: NONE });
+      if (wanted === chosen) tell(answer);
+      if (wanted === chosen && found && !found.isWhole) {
+        answer = await get(of(name, "curves"), { metric: wanted }); // of all sites: it takes the longest
+        if (wanted === chosen) {
+          found = null;
+          tell({ ...answer, isWhole: true });
+        }
+      }
+    } catch (error) {
+      if (!found) say(error.message);
+    }
+    asking = false;
+    last = Date.now();
+    if (stale) later();
+  }
+
+  function tell(answer) {
+    found = found ? joined(found, answer) : answer;
+    take(answer.metrics);
+    draw();
+    heard?.(found);
+  }
+
+  /** Asks again, at most once a second. */
+  function later() {
+    stale = true;
+    timer ||= setTimeout(() => {
+      timer = 0;
+      stale = false;
+      ask();
+    }, Math.max(0, last + AGAIN_MS - Date.now()));
+  }
+
+  function take(words) {
+    if (!Array.isArray(words) || !words.length) return;
+    for (const word of words) {
+      if (names.includes(word)) continue;
+      names.push(word);
+      choose.append(h("option", { value: word }, word));
+    }
+    if (!chosen) {
+      chosen = names[0];
+      later();
+    }
+    if (choose.value !== chosen) choose.value = chosen;
+    show(choose, names.length > 1);
+  }
+
+  function draw() {
+    const has = found.rounds.length > 0;
+    show(plot.node, has);
+    show(legend, has);
+    sites = Object.keys(found.sites ?? {});
+    const isSame = found.plain.every((value, i) => value === found.weighted[i]);
+    const many = sites.length > 12;
+    const series = sites.map((site) => ({ label: site, tone: "--site", wide: 1, alpha: many ? 0.55 : 0.9 }));
+    const data = sites.map((site) => found.sites[site]);
+    if (!sites.length && found.lowest.some((value) => value !== null)) {
+      series.push({ label: "lowest site", tone: "--site", wide: 1 }, { label: "highest site", tone: "--site", wide: 1 });
+      data.push(found.lowest, found.highest);
+    }
+    if (!isSame) {
+      series.push({ label: "plain mean", tone: "--second", wide: 2, dash: [6, 4] });
+      data.push(found.plain);
+    }
+    series.push({ label: "weighted mean", tone: "--first", wide: 3 });
+    data.push(found.weighted);
+    show(legend.querySelector(".plain").parentNode, !isSame);
+    const at = found.weighted.findLastIndex((value) => value !== null);
+    const words = at < 0 ? "" : `${chosen} ${metric(found.weighted[at])} in round ${count(found.rounds[at])}`;
+    attr(plot.node, "aria-label", `Curve of ${words || chosen}${found.best ? `, best ${metric(found.best[1])} in round ${count(found.best[0])}` : ""}`);
+    part.say(words);
+    const notes = [];
+    if (found.left_out) notes.push(`${counted(found.left_out, "more site")} ${found.left_out === 1 ? "is" : "are"} not drawn`);
+    if (found.is_complete === false) notes.push("the values of some sites are no longer kept");
+    say(!has ? "No round has closed yet." : notes.length ? `${notes.join("; ")}.` : "");
+    plot.set(series, [found.rounds, ...data]);
+    told(null);
+  }
+
+  function say(words) {
+    text(empty, words && words.charAt(0).toUpperCase() + words.slice(1));
+    show(empty, words);
+  }
+
+  function mark() {
+    return found?.best ? { x: found.best[0], y: found.best[1], words: `best ${metric(found.best[1])}, round ${found.best[0]}` } : null;
+  }
+
+  function told(index, focused) {
+    if (!found?.rounds.length) return;
+    const at = index ?? found.rounds.length - 1;
+    const values = sites.map((site) => [site, found.sites[site][at]]).filter(([, value]) => Number.isFinite(value)).sort((a, b) => a[1] - b[1]);
+    const parts = [`round ${count(found.rounds[at])}`, `weighted ${metric(found.weighted[at])}`, `plain ${metric(found.plain[at])}`];
+    const near = focused > 0 && focused <= sites.length ? sites[focused - 1] : null;
+    if (near && index !== null) parts.push(`${near} ${metric(found.sites[near][at])}`);
+    else if (values.length > 1) parts.push(`lowest ${values[0][0]} ${metric(values[0][1])}`, `highest ${values.at(-1)[0]} ${metric(values.at(-1)[1])}`);
+    else if (Number.isFinite(found.lowest?.[at])) parts.push(`sites ${metric(found.lowest[at])} to ${metric(found.highest[at])}`);
+    text(line, parts.join(" · "));
+  }
+
+  return {
+    node: part.node,
+    /** Names of metrics, as they become known. */
+    names: take,
+    update(doc) {
+      if (doc.metric) take([doc.metric]);
+      take(Object.keys(doc.last_round?.metrics ?? {}));
+      const closed = doc.last_round?.round ?? 0;
+      if (closed !== this.closed) {
+        this.closed = closed;
+        later();
+      }
+      if (!names.length) {
+        show(plot.node, false);
+        show(legend, false);
+        show(choose, false);
+        say(doc.round > 1 ? "The sites report no metrics. SaveInfoJson({…, \"metrics\": {\"loss\": 0.3}}) in the training script makes a curve." : "A curve begins with the first closed round.");
+      }
+    },
+    closed: null,
+    values: (site) => (found?.sites && Object.hasOwn(found.sites, site) ? found.sites[site] : undefined),
+    metric: () => chosen,
+    close() {
+      clearTimeout(timer);
+      plot.close();
+    },
+  };
+}
+
+/** Curves with those of the rounds since. A site may come or go: where it has no value, it has null. */
+function joined(old, added) {
+  const whole = { ...added, isWhole: old.isWhole, rounds: [...old.rounds, ...added.rounds], sites: {} };
+  for (const name of ["plain", "weighted", "lowest", "highest"]) whole[name] = [...old[name], ...added[name]];
+  for (const site of new Set([...Object.keys(old.sites), ...Object.keys(added.sites)])) {
+    const [before, after] = [old.sites[site] ?? old.rounds.map(() => null), added.sites[site] ?? added.rounds.map(() => null)];
+    Object.defineProperty(whole.sites, site, { value: [...before, ...after], enumerable: true });
+  }
+  return whole;
+}

@@ -1,0 +1,69 @@
+// Where each global model comes from: manifests, digests, and who signed what.
+
+import { fill, h } from "../dom.js";
+import { bytes, clock, count, counted, full, quoted, some } from "../format.js";
+import { get, of } from "../api.js";
+import { facts, failed, lesson, panel, state } from "../panel.js";
+
+const MOST = 200;
+const READ = { mark: "✓", word: "whole", tone: "well", tip: "The manifest's signature, its place in the chain, and all objects that it names are as they were signed." };
+const SIGNED = { mark: "○", word: "in the chain", tone: "quiet", tip: "The manifest's signature and its place in the chain are right. Its objects have not been read: the button above does that." };
+const WRONG = { mark: "✕", word: "wrong", tone: "todo", tip: "Something in the store is not what was signed." };
+
+export function provenance(name) {
+  const part = panel("Provenance", { name: "provenance", command: `flavor verify ${quoted(name)}` });
+  const check = h("button", { type: "button", on: { click: () => ask(true) } }, "Check all objects");
+  part.tools.append(check);
+
+  async function ask(verify) {
+    check.disabled = true;
+    part.say(verify ? "reading the store …" : "");
+    try {
+      told(await get(of(name, "provenance"), { verify: verify ? "1" : "" }));
+    } catch (error) {
+      part.say("");
+      failed(part.body, error);
+    }
+    check.disabled = false;
+  }
+
+  function told(found) {
+    const { problems, verified } = found;
+    const chain = found.chain.slice().reverse();
+    const read = verified && Number.isFinite(found.objects_read) ? `, ${counted(found.objects_read, "object")} and ${bytes(found.bytes_read)} read` : "";
+    part.say(problems.length ? `${counted(problems.length, "thing")} ${problems.length === 1 ? "is" : "are"} wrong${read}` : chain.length ? `${counted(chain.length, "manifest")}, ${verified ? "everything is as it was signed" : "signatures and chain are right"}${read}` : "");
+    const rows = chain.slice(0, MOST).map((link) => {
+      const manifest = link.manifest ?? { contributors: [] };
+      const names = manifest.contributors.map((each) => each.client);
+      return h(
+        "tr",
+        {},
+        h("td", {}, count(link.round)),
+        h("td", {}, state(link.verdict === "wrong" ? WRONG : verified ? READ : SIGNED)),
+        h("td", { title: full(manifest.closed_ms) }, clock(manifest.closed_ms)),
+        h("td", { class: "text", title: names.join(", ").slice(0, 2000) }, some(names, 4)),
+        h("td", {}, count(manifest.contributors.reduce((sum, each) => sum + (each.num_examples ?? 0), 0))),
+        digest(manifest.global_model?.digest),
+        digest(link.digest),
+        digest(manifest.public_key),
+      );
+    });
+    const heads = ["Round", "Checked", "Closed", "Contributors", "Examples", "Model", "Manifest", "Signed by"];
+    fill(
+      part.body,
+      found.silent ? lesson(found.silent, "Manifests lie in the run's store: start `flavor ui` with --store where this machine reaches it by another address.") : [],
+      facts([["Newest manifest", found.head], ["Run id", found.run_id]]),
+      h("ul", { class: "todo" }, problems.slice(0, 50).map((each) => h("li", {}, `! ${each.round ? `round ${each.round}` : "the run"}: ${each.path}: ${each.what}`))),
+      h("ul", { class: "refusals" }, (found.notices ?? []).slice(0, 50).map((each) => h("li", { class: "quiet" }, `${each.round ? `round ${each.round}: ` : ""}${each.path ? `${each.path}: ` : ""}${each.what ?? ""}`))),
+      rows.length
+        ? h("div", { class: "tablebox" }, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, heads.map((word) => h("th", { scope: "col" }, word)))), h("tbody", {}, rows)))
+        : h("p", { class: "quiet" }, found.silent ? "" : "No round has closed yet: the first manifest comes with the first global model."),
+      chain.length > MOST ? h("p", { class: "quiet" }, `${counted(chain.length - MOST, "older round")} not shown: the command below shows all.`) : [],
+    );
+  }
+
+  return { node: part.node, open: () => ask(false) };
+}
+
+/** The first characters of a digest or key; all of them in its title. */
+const digest = (whole) => h("td", { class: "mono", title: whole ?? null }, whole ? `${whole.slice(0, 10)}…` : "–");

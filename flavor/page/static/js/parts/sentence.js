@@ -1,0 +1,109 @@
+// Above the fold: how the run stands, in sentences. What it waits for is the sentence of the log and `flavor status`.
+
+import { attr, h, keyed, show, text } from "../dom.js";
+import { clock, count, counted, duration, full, lap, some } from "../format.js";
+import { now, since } from "../clock.js";
+import { restate, state } from "../panel.js";
+import { phaseOf, runOf } from "../words.js";
+
+const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+
+/** What a site is doing in the round, in the words of a sentence. */
+const DOING = {
+  downloading: "to fetch the global model",
+  training: "to finish training",
+  uploading: "to send its update",
+  starting: "to start",
+};
+
+export function sentence(name) {
+  const said = state(runOf(null));
+  const round = h("span", { class: "round" });
+  const bar = h("span", {});
+  const times = h("span", { class: "times" });
+  const problem = h("p", { class: "problem", role: "alert", hidden: true });
+  const todo = h("ul", { class: "todo" });
+  const waits = h("p", { class: "waits", "aria-live": "polite" });
+  const lasts = h("span", { class: "lasts" });
+  const more = h("p", { class: "more" });
+  const node = h(
+    "header",
+    { class: "stand" },
+    h("div", { class: "title" }, h("h1", {}, name), said, round, times),
+    h("span", { class: "bar wide", "aria-hidden": "true" }, bar),
+    problem,
+    todo,
+    h("div", { class: "says" }, waits, lasts),
+    more,
+  );
+  let doc = null;
+
+  function tick() {
+    if (doc === null) return;
+    const over = Boolean(doc.ended_ms) || ["finished", "failed", "stopped"].includes(doc.state);
+    const begun = since(doc.created_ms);
+    const left = Number.isFinite(doc.ends_ms) ? (doc.ends_ms - now()) / 1000 : null;
+    const parts = [];
+    if (over && doc.ended_ms) parts.push(`took ${duration((doc.ended_ms - doc.created_ms) / 1000)}`, `ended ${duration(since(doc.ended_ms))} ago`);
+    else if (begun !== null) parts.push(`began ${duration(begun)} ago`);
+    if (!over && left > 0) parts.push(`about ${duration(left)} left`);
+    text(times, parts.join(" · "));
+    attr(times, "title", [full(doc.created_ms), full(doc.ended_ms)].filter(Boolean).join(" – "));
+    const waited = over ? null : since(doc.since_ms);
+    text(lasts, waits.textContent ? (waited >= 5 ? `, for ${duration(waited)}.` : /[.!?…]$/.test(waits.textContent) ? "" : ".") : "");
+    attr(lasts, "title", over ? null : full(doc.since_ms));
+    text(more, over ? "" : [slowest(doc), closes(doc)].filter(Boolean).join(" "));
+  }
+
+  return {
+    node,
+    tick,
+    problem(line) {
+      show(problem, line);
+      text(problem, line ? `! ${capital(line)}. The page goes on by itself once it is back; what it shows below is from before.` : "");
+    },
+    update(next) {
+      doc = next;
+      const over = ["finished", "failed", "stopped"].includes(doc.state);
+      restate(said, runOf(doc.state));
+      text(round, doc.round ? `round ${count(doc.round)} of ${count(doc.rounds)}` : `${counted(doc.rounds, "round")} to come`);
+      const closed = Math.max(0, doc.round - (doc.round_state === "closed" ? 0 : 1));
+      bar.style.width = `${doc.rounds ? (100 * closed) / doc.rounds : 0}%`;
+      const lines = over ? [] : (doc.absent ?? []).filter((line) => line !== doc.waits_for);
+      keyed(todo, lines, (line) => line, (line) => ({ node: h("li", {}, h("span", { class: "mark", "aria-hidden": "true" }, "! "), capital(line)) }));
+      const main = over ? doc.reason || `the run is ${doc.state}` : doc.waits_for || "";
+      const where = !over && doc.round && doc.round_state !== "closed" ? `Round ${doc.round}: ${main}` : capital(main);
+      text(waits, main ? where.replace(/\.$/, "") : "");
+      node.className = `stand ${doc.state === "failed" || doc.held || lines.length ? "needs" : ""}`;
+      tick();
+    },
+  };
+}
+
+/** `Waiting for site-3 to finish training (61 %; it usually takes 9 min, now 14).` */
+function slowest(doc) {
+  if (doc.round_state !== "open") return "";
+  const awaited = Object.entries(doc.clients ?? {}).filter(([, client]) => client.this_round === "pending" && client.alive);
+  if (!awaited.length || awaited.length === Object.keys(doc.clients).length) return "";
+  const late = ([, client]) => 1 / (client.median_s || Infinity); // the one with the shortest usual time is the latest
+  const [name, client] = awaited.reduce((one, two) => (late(two) > late(one) ? two : one));
+  const doing = client.doing ?? client.phase;
+  if (awaited.length === 1) return `Waiting for ${name} ${DOING[doing] ?? "to hand in"} ${usual(doc, client)}.`;
+  const who = awaited.length > 3 ? `${count(awaited.length)} sites` : some(awaited.map(([each]) => each));
+  return `Waiting for ${who}; latest by its own measure is ${name}, ${phaseOf(doing).word} ${usual(doc, client)}.`;
+}
+
+function usual(doc, client) {
+  const at = since(doc.opened_ms);
+  const share = client.reported?.total ? `${Math.floor((100 * client.reported.done) / client.reported.total)} %, ` : "";
+  return Number.isFinite(client.median_s) ? `(${share}it usually takes ${lap(client.median_s)}, now ${lap(at)})` : `(${share}now ${lap(at)})`;
+}
+
+/** `Closes with 3 of 4 sites at 13:20, or when all are in.` */
+function closes(doc) {
+  if (doc.round_state !== "open" || !Number.isFinite(doc.deadline_ms)) return "";
+  const left = (doc.deadline_ms - now()) / 1000;
+  const when = left > 0 ? `at ${clock(doc.deadline_ms, { seconds: left < 600 })} (in ${duration(left)})` : "now: its deadline has passed";
+  const sites = `${count(doc.needed)} of ${counted(doc.expected, "site")}`;
+  return doc.needed < doc.expected ? `Closes with ${sites} ${when}, or when all are in.` : `Closes when all ${counted(doc.expected, "site")} are in; the deadline is ${when}.`;
+}

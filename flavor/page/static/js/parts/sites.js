@@ -1,0 +1,277 @@
+// The table of sites: those that need attention first. Rows keep their places while one reads; numbers change in place.
+
+import { attr, framed, h, keyed, show, text } from "../dom.js";
+import { bytes, count, counted, duration, full, lap, metric, moved, quoted } from "../format.js";
+import { since } from "../clock.js";
+import { List } from "../list.js";
+import { filter, panel, restate, state } from "../panel.js";
+import { spark } from "../spark.js";
+import { phaseOf } from "../words.js";
+import { details } from "./site.js";
+
+const IDLE_MS = 120_000; // a screen that nobody has touched for so long sorts itself again
+const OVER = new Set(["finished", "failed", "stopped"]);
+const MOVING = new Set(["downloading", "training", "uploading"]);
+
+/** What a site is doing, in the finest word that is known. */
+export const doingOf = (client) => phaseOf(MOVING.has(client.doing) && client.phase === "training" ? client.doing : client.phase);
+
+const HEADS = [
+  ["site", "Site", "", (a, b) => a.name.localeCompare(b.name, "en", { numeric: true })],
+  ["state", "State", "Those that need attention come first.", null],
+  ["seen", "Seen", "How long ago its edge gave a sign of life.", (a, b) => (a.client.seen_ms ?? 0) - (b.client.seen_ms ?? 0)],
+  ["time", "Round (usual)", "How long it has been in this round, or took, and the median over its rounds.", (a, b) => (b.client.median_s ?? b.client.last_s ?? 0) - (a.client.median_s ?? a.client.last_s ?? 0)],
+  ["examples", "Examples", "The examples that its last accepted update was trained with.", (a, b) => (b.client.samples ?? 0) - (a.client.samples ?? 0)],
+  ["moved", "Up / down", "What its edge has sent and received in this run.", (a, b) => (b.client.sent_bytes ?? 0) - (a.client.sent_bytes ?? 0)],
+  ["metric", "Metric", "What it reported in its last round, and its course.", null],
+];
+
+export function sites(name, { curve }) {
+  const part = panel("Sites", { name: "sites", command: `flavor status ${quoted(name)}` });
+  const find = filter("Filter sites", (words) => {
+    wanted = words;
+    arrange();
+  });
+  const again = h("button", { type: "button", class: "again", hidden: true, on: { click: () => sort() } });
+  part.tools.append(again, find);
+  const groups = h("div", { class: "choices", role: "group", "aria-label": "Show" });
+  const heads = HEADS.map(([key, word, tip, by]) => {
+    const button = by || key === "state" ? h("button", { type: "button", "data-tip": tip || null, on: { click: () => order(key) } }, word) : h("span", { "data-tip": tip || null }, word);
+    return h("div", { class: `cell ${key}`, role: "columnheader" }, button);
+  });
+  const header = h("div", { class: "row heads", role: "row" }, heads);
+  const list = new List({ key: (item) => item, make: row, label: "Sites", role: "table" });
+  const table = h("div", { class: "table", role: "table", "aria-label": "Sites" }, h("div", { role: "rowgroup", class: "headgroup" }, header), list.node);
+  const empty = h("div", { class: "lesson" });
+  part.body.append(groups, table, empty);
+  const shownMetric = heads[6].firstChild;
+  let doc = null;
+  let places = []; // names in the order shown
+  let wanted = "";
+  let group = "";
+  let by = "state";
+  let touched = Date.now();
+  let metricName = "";
+  const opened = new Map();
+  for (const event of ["pointermove", "keydown", "wheel", "touchstart"]) document.addEventListener(event, touch, { passive: true });
+  function touch() {
+    touched = Date.now();
+  }
+
+  const isOver = () => OVER.has(doc.state);
+  const rank = (client) => {
+    const { rank } = phaseOf(client.phase);
+    return rank + (client.phase === "training" && isSlow(client) ? -2 : 0);
+  };
+  const isSlow = (client) => Number.isFinite(client.median_s) && (since(doc.opened_ms) ?? 0) > 1.5 * client.median_s;
+  const needs = (client) => !isOver() && phaseOf(client.phase).rank <= 3;
+
+  function compare(a, b) {
+    const head = HEADS.find(([key]) => key === by);
+    const one = { name: a, client: doc.clients[a] };
+    const two = { name: b, client: doc.clients[b] };
+    return (head[3]?.(one, two) ?? rank(one.client) - rank(two.client)) || a.localeCompare(b, "en", { numeric: true });
+  }
+
+  function order(key) {
+    by = key;
+    heads.forEach((head, i) => attr(head, "aria-sort", HEADS[i][0] === key ? "ascending" : null));
+    sort();
+  }
+
+  function sort() {
+    places = Object.keys(doc?.clients ?? {}).sort(compare);
+    show(again, false);
+    list.node.scrollTop = 0;
+    arrange();
+  }
+
+  const arrange = framed(() => {
+    if (!doc) return;
+    const matches = (site) => {
+      const client = doc.clients[site];
+      if (!client || (group && !(group === "need attention" ? needs(client) : doingOf(client).word === group))) return false;
+      return !wanted || `${site} ${client.host ?? ""} ${doingOf(client).word} ${client.reason ?? ""} ${client.version ?? ""}`.toLowerCase().includes(wanted);
+    };
+    const seen = wanted || group ? places.filter(matches) : places;
+    attr(table, "aria-rowcount", seen.length + 1);
+    list.node.classList.toggle("few", seen.length <= 12);
+    list.node.style.setProperty("--rows", seen.length);
+    list.set(seen);
+    show(table, places.length);
+    const none = !seen.length;
+    show(empty, none);
+    if (none) text(empty, places.length ? "No site matches. Esc empties the filter, and “all” shows all sites." : "No site has joined yet. A site joins with: flavor-fl --token FILE -m \"python main.py\" (flavor enroll makes the token).");
+  });
+
+  function row(site) {
+    const name = h("span", { class: "label", title: site.length > 12 ? site : null }, site);
+    const toggle = h("button", { type: "button", class: "toggle", "aria-expanded": "false", on: { click: () => open(!opened.has(site)) } }, h("span", { class: "arrow", "aria-hidden": "true" }, "▸"), name);
+    const said = state(phaseOf(null));
+    const since_ = h("span", { class: "lasts" });
+    const bar = h("span", {});
+    const track = h("span", { class: "bar", "aria-hidden": "true" }, bar);
+    const why = h("span", { class: "why" });
+    const cells = Object.fromEntries(HEADS.map(([key]) => [key, h("div", { class: `cell ${key}`, role: "cell", "data-head": HEADS.find(([k]) => k === key)[1] })]));
+    const value = h("span", {});
+    const course = spark(72, 24);
+    cells.site.append(toggle);
+    cells.state.append(h("div", { class: "line" }, said, since_, track), why);
+    cells.metric.append(value, course.node);
+    const line = h("div", { class: "row site" }, ...HEADS.map(([key]) => cells[key]));
+    attr(line, "role", "row");
+    const node = h("div", { class: "item", role: "presentation" }, line);
+    const open = (is) => {
+      attr(toggle, "aria-expanded", String(is));
+      node.classList.toggle("opened", is);
+      if (is && !node.details) {
+        const part = opened.get(site) ?? details(doc.run, site);
+        opened.set(site, part);
+        node.details = part;
+        node.append(part.node);
+        part.update(doc.clients[site], doc);
+        list.open(site, part.node);
+      } else if (!is) {
+        opened.get(site)?.node.remove();
+        opened.delete(site);
+        node.details = null;
+        list.open(site, null);
+      }
+    };
+    node.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && opened.has(site)) {
+        open(false);
+        toggle.focus();
+      }
+    });
+    return {
+      node,
+      update() {
+        const client = doc.clients[site];
+        if (!client) return;
+        if (opened.has(site) && !node.details) open(true);
+        const over = isOver();
+        const doing = doingOf(client);
+        const tone = over && doing.tone === "todo" && client.phase === "gone" ? "quiet" : doing.tone;
+        const times = client.refused_in_a_row > 1 ? ` (${client.refused_in_a_row} times)` : "";
+        restate(said, { ...doing, tone }, times);
+        const part = shareOf(client);
+        const lasts = over ? null : since(client.doing_ms);
+        text(since_, [part.words, lasts >= 5 && doing.word !== "accepted" ? `for ${duration(lasts)}` : ""].filter(Boolean).join(", "));
+        attr(since_, "title", over ? null : full(client.doing_ms));
+        show(track, part.share !== null);
+        bar.style.width = `${100 * (part.share ?? 0)}%`;
+        const reason = client.phase === "done" ? "" : (client.reason ?? "");
+        const said_ = reason || client.reported?.message || "";
+        text(why, said_);
+        attr(why, "title", said_.length > 60 ? said_.slice(0, 1000) : null);
+        const silent = since(client.seen_ms);
+        text(cells.seen, over ? "–" : silent === null ? (client.alive ? "now" : "–") : silent < 2 ? "now" : duration(silent));
+        attr(cells.seen, "title", full(client.seen_ms));
+        const inRound = !over && doc.round_state === "open" && client.this_round === "pending";
+        const took = inRound ? since(doc.opened_ms) : client.last_s;
+        const usual = Number.isFinite(client.median_s) ? ` (${lap(client.median_s)})` : "";
+        text(cells.time, Number.isFinite(took) ? lap(took) + usual : "–");
+        cells.time.classList.toggle("care", inRound && isSlow(client));
+        attr(cells.time, "data-tip", inRound && isSlow(client) ? "It takes more than one and a half times as long as usual." : null);
+        text(cells.examples, count(client.samples));
+        const [up, down] = [client.sent_bytes ?? client.update_bytes, client.received_bytes];
+        text(cells.moved, Number.isFinite(up) || Number.isFinite(down) ? `${bytes(up)} / ${bytes(down)}` : "–");
+        const shown = client.metrics?.[metricName];
+        text(value, metric(shown));
+        const past = curve.values(site);
+        show(course.node, past);
+        if (past) course.update(past.slice(-40));
+        node.classList.toggle("needs", needs(client));
+        node.details?.update(client, doc);
+      },
+    };
+  }
+
+  /** How many are in which state, as buttons that narrow the table. */
+  function tally() {
+    const counts = new Map([["", 0]]);
+    let urgent = 0;
+    for (const client of Object.values(doc.clients)) {
+      counts.set("", counts.get("") + 1);
+      const { word } = doingOf(client);
+      counts.set(word, (counts.get(word) ?? 0) + 1);
+      if (needs(client)) urgent++;
+    }
+    if (urgent) counts.set("need attention", urgent);
+    if (group && !counts.has(group)) {
+      counts.set(group, 0);
+    }
+    const words = [...counts].sort(([a], [b]) => Number(b === "") - Number(a === "") || Number(b === "need attention") - Number(a === "need attention") || a.localeCompare(b));
+    show(groups, counts.get("") > 1);
+    keyed(groups, words, ([word]) => word, ([word]) => {
+      const node = h("button", { type: "button", on: { click: () => ((group = word === group ? "" : word), tally(), arrange()) } });
+      return {
+        node,
+        update([, number]) {
+          text(node, `${word || "all"} ${count(number)}`);
+          attr(node, "aria-pressed", String(word === group));
+          node.className = word === "need attention" ? "todo" : "";
+        },
+      };
+    });
+    const alive = Object.values(doc.clients).filter((client) => client.alive).length;
+    part.say(isOver() ? counted(counts.get(""), "site") : `${count(alive)} of ${counted(counts.get(""), "site")} alive`);
+    return urgent;
+  }
+
+  return {
+    node: part.node,
+    update(next) {
+      const isFirst = doc === null;
+      doc = next;
+      doc.clients ??= {};
+      metricName = curve.metric() || doc.metric || "";
+      text(shownMetric, metricName || "Metric");
+      const names = Object.keys(doc.clients);
+      if (isFirst) {
+        places = names.sort(compare);
+      } else {
+        const known = new Set(places);
+        const fresh = names.filter((site) => !known.has(site));
+        if (fresh.length || places.length > names.length) places = [...places.filter((site) => Object.hasOwn(doc.clients, site)), ...fresh.sort(compare)];
+      }
+      tally();
+      if (places.length > 1) {
+        const top = places.slice().sort(compare);
+        const late = top.findIndex((site, i) => site !== places[i]);
+        const reads = !document.hidden && Date.now() - touched < IDLE_MS;
+        if (late >= 0 && by === "state" && !reads && !opened.size) sort();
+        else {
+          const urgent = top.filter((site, i) => needs(doc.clients[site]) && places.indexOf(site) > i + 12).length;
+          show(again, urgent);
+          if (urgent) text(again, `↑ ${counted(urgent, "site")} below ${urgent === 1 ? "needs" : "need"} attention: sort again`);
+        }
+      }
+      arrange();
+    },
+    /** Draws the metric's course anew. */
+    curved() {
+      if (!doc) return;
+      metricName = curve.metric() || doc.metric || "";
+      text(shownMetric, metricName || "Metric");
+      arrange();
+    },
+    tick: () => list.draw(),
+    close() {
+      for (const event of ["pointermove", "keydown", "wheel", "touchstart"]) document.removeEventListener(event, touch);
+      list.close();
+    },
+  };
+}
+
+/** How far a site is, from what moves or what its script reports: a share from 0 to 1, and words. */
+export function shareOf(client) {
+  const transfer = client.transfer;
+  if (transfer?.total_bytes) return { share: Math.min(1, transfer.done_bytes / transfer.total_bytes), words: moved(transfer.done_bytes, transfer.total_bytes) };
+  const said = client.reported;
+  if (!said || !["training", "starting"].includes(client.phase)) return { share: null, words: "" };
+  if (!said.total) return { share: null, words: String(said.done) };
+  const share = Math.min(1, said.done / said.total);
+  return { share, words: `${Math.round(100 * share)} % ${+said.done.toPrecision(6)}/${+said.total.toPrecision(6)}` };
+}

@@ -1,0 +1,77 @@
+// What each state is called, its mark, and what it means. A mark and a word, so that no state is told by colour alone.
+// Tones: "todo" (red: somebody must do something), "now" (it goes on), "well", "care" and "quiet".
+
+const phase = (mark, word, tone, tip, rank) => ({ mark, word, tone, tip, rank });
+
+/** Phases of a site, in the words of `flavor status`. The lower the rank, the more it needs attention. */
+export const PHASES = {
+  failed: phase("✕", "failed", "todo", "Its training script or its edge has failed. The site must start flavor-fl again.", 0),
+  quarantined: phase("⊘", "quarantined", "todo", "Too many of its updates in a row were refused. `flavor pardon` ends that.", 1),
+  refused: phase("✕", "refused", "todo", "The aggregator refused its update of this round, and the reason says why.", 2),
+  gone: phase("?", "gone", "todo", "Its edge has vanished without a word: no sign of life within the heartbeat timeout.", 3),
+  stopped: phase("‖", "stopped", "care", "A signal has stopped its edge, which is expected to come back.", 4),
+  starting: phase("◌", "starting", "now", "Its training script is not ready yet: it has not set TrainInitDone.", 6),
+  downloading: phase("↓", "downloading", "now", "It fetches the global model of this round.", 7),
+  training: phase("●", "training", "now", "Its script trains the model of this round.", 7),
+  uploading: phase("↑", "uploading", "now", "It sends its update to the store.", 7),
+  uploaded: phase("◐", "handed in", "now", "Its update is handed in, and an aggregator has not inspected it yet.", 8),
+  waiting: phase("○", "waiting", "quiet", "It has no task in this round.", 9),
+  done: phase("✓", "accepted", "well", "Its update is handed in and accepted (`flavor status` calls that done).", 10),
+  left: phase("–", "left", "quiet", "Its training script ended by itself, with success.", 11),
+  revoked: phase("⊘", "revoked", "quiet", "`flavor revoke` has removed its access to the run.", 12),
+  "-": phase("–", "ended", "quiet", "The run has ended.", 13),
+};
+
+const UNKNOWN = { mark: "·", word: "", tone: "quiet", tip: "A state that this page does not know.", rank: 5 };
+
+export const phaseOf = (word) => PHASES[word] ?? { ...UNKNOWN, word: word ?? "unknown" };
+
+export const RUNS = {
+  waiting: phase("○", "waiting", "now", "The run is open for sites, and its first round has not opened."),
+  running: phase("●", "running", "now", "Rounds are open, or one is to open."),
+  finished: phase("✓", "finished", "well", "All rounds are closed, or the training scripts have ended."),
+  failed: phase("✕", "failed", "todo", "The run could not go on. `flavor resume` goes on with it."),
+  stopped: phase("■", "stopped", "quiet", "An operator has stopped the run. `flavor resume` goes on with it."),
+  damaged: phase("✕", "damaged", "todo", "The record of the run on Redis cannot be read. `flavor recover` rebuilds it from the store."),
+};
+
+export const runOf = (word) => RUNS[word] ?? { ...UNKNOWN, word: word ?? "unknown" };
+
+export const ROUNDS = {
+  open: phase("○", "open", "now", "Sites train, and hand in their updates."),
+  aggregating: phase("◐", "aggregating", "now", "An aggregator makes the next global model of the accepted updates."),
+  closed: phase("✓", "closed", "well", "The round has its global model."),
+  failed: phase("✕", "failed", "todo", "The run ended before this round was closed."),
+};
+
+/** Of a closed round, how it came to close. */
+export const CLOSINGS = {
+  all: phase("█", "all sites", "now", "Closed with an update of every site that it expected."),
+  quorum: phase("▚", "fewer sites", "care", "Closed with enough updates, and not with those of all sites."),
+  retried: phase("•", "tried again", "care", "Opened or aggregated more than once before it closed."),
+};
+
+/** What a site does within a round, in a timeline. */
+export const STEPS = {
+  downloading: "download",
+  training: "train",
+  uploading: "upload",
+  uploaded: "inspection",
+};
+
+/** Groups of events that the list can be narrowed to. */
+export const KINDS = {
+  all: () => true,
+  refusals: (name) => /^update\.(refused|ignored)|^client\.(quarantined|left_out|pardoned)/.test(name),
+  sites: (name) => /^(client|update)\./.test(name),
+  rounds: (name) => /^(run|round)\./.test(name),
+  aggregators: (name) => /^aggregator\.|^round\.(aggregating|attempt_failed|given_back|returned|note|closed)/.test(name),
+};
+
+/** Mark and tone of an event. */
+export function eventOf(name) {
+  if (/refused|failed|quarantined|client\.lost|gone/.test(name)) return { mark: "✕", tone: "todo" };
+  if (/waiting|stopped|given_back|returned|restarted|reopened|ignored/.test(name)) return { mark: "○", tone: "care" };
+  if (/accepted|closed|finished/.test(name)) return { mark: "✓", tone: "well" };
+  return { mark: "·", tone: "quiet" };
+}

@@ -1,0 +1,82 @@
+"""A real browser that looks at the page: Debian's Chromium, driven by playwright. Without them, these tests skip."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from flavor.page.app import Page as Served
+from flavor.page.server import Place, bound, serving
+from tests.page.made_up import MadeUp
+
+CHROMIUM = shutil.which("chromium")
+PATIENCE_MS = 20_000
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One Chromium for all tests of this process."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium to look at the page with")
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright to look at the page with")
+    playwright.expect.set_options(timeout=PATIENCE_MS)
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+class Window:
+    """The browser's window. What the browser complains about, such as a broken policy, is kept."""
+
+    def __init__(self, browser: Any) -> None:
+        self.page = browser.new_context(timezone_id="UTC").new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.complaints: list[str] = []
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._said)
+
+    def _said(self, message: Any) -> None:
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            self.complaints.append(message.text)
+
+    def open(self, address: str, path: str = "/", *, wide: int = 1280, high: int = 900, scheme: str = "light") -> Any:
+        """Open a page, and return it as playwright knows it."""
+        self.page.set_viewport_size({"width": wide, "height": high})
+        self.page.emulate_media(color_scheme=scheme)
+        self.page.goto(address.rstrip("/") + path, wait_until="domcontentloaded")
+        return self.page
+
+
+@pytest.fixture(scope="session")
+def only_window(browser: Any) -> Window:
+    """One for all tests of this process: another one would be another process."""
+    return Window(browser)
+
+
+@pytest.fixture
+def window(only_window: Window) -> Iterator[Window]:
+    """The window, of which a test fails at its end if the browser has complained."""
+    only_window.complaints.clear()
+    yield only_window
+    only_window.page.goto("about:blank")
+    assert only_window.complaints == []
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[Sequence[dict[str, Any]]], tuple[MadeUp, Place]]]:
+    """Serve made-up runs: `served(documents)`."""
+    with ExitStack() as stack:
+
+        def serve(documents: Sequence[dict[str, Any]]) -> tuple[MadeUp, Place]:
+            source = MadeUp(documents)
+            place = bound("127.0.0.1", 0, token=None)
+            stack.enter_context(serving(Served(source), place))
+            return source, place
+
+        yield serve

@@ -1,0 +1,454 @@
+"""The page in a real browser, of made-up runs: what people see, read, click and type."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flavor.page.app import Page as Served
+from flavor.page.server import Place, bound, serving
+from tests.page.conftest import Window
+from tests.page.made_up import HOSTILE, LONG, SCRIPT, MadeUp, client, every, hostile, mammo, many, wide, young
+
+Serve = Callable[[Sequence[dict[str, Any]]], tuple[MadeUp, Place]]
+WIDTHS = ((400, 800), (1280, 800), (3840, 1000))
+
+SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def look(name: str) -> str:
+    """Return a function of JavaScript that looks at the page."""
+    return (Path(__file__).parent / "looks" / f"{name}.js").read_text()
+
+
+def expect(found: Any) -> Any:
+    from playwright.sync_api import expect as of
+
+    return of(found)
+
+
+PAGES = {
+    "/": "Runs",
+    "/run/mammo": "mammo",
+    "/run/young": "young",
+    "/run/hostile": "hostile",
+    "/queue": "Aggregators and their queue",
+    "/compare?runs=digits-a,digits-b": "Compare runs",
+}
+
+
+def test_each_page_at_three_widths(served: Serve, window: Window) -> None:
+    _, place = served(every())
+    for path, heading in PAGES.items():
+        page = window.open(place.address, path)
+        for wide_, high in WIDTHS:
+            page.set_viewport_size({"width": wide_, "height": high})
+            expect(page.get_by_role("heading", level=1, name=heading)).to_be_visible()
+            expect(page.locator("#live")).to_have_text("● live")
+            if path.startswith("/run/"):
+                expect(page.locator(".waits")).not_to_have_text("")
+                expect(page.locator(".rounds .pointed")).not_to_have_text("")
+            assert page.evaluate(SIDEWAYS) <= 0, f"{path} at {wide_} px scrolls sideways"
+            assert page.evaluate(look("nameless")) == [], path
+            assert page.evaluate(look("cut")) == [], f"{path} at {wide_} px"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_dark(served: Serve, window: Window, scheme: str) -> None:
+    _, place = served(every())
+    for path in ("/run/mammo", "/"):
+        page = window.open(place.address, path, scheme=scheme)
+        expect(page.locator(".sites .item, .run").nth(3)).to_be_visible()
+        assert page.evaluate(look("contrast")) == []
+    ground = page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 200) == (scheme == "dark")
+
+
+def test_a_run_in_sentences_above_the_fold(served: Serve, window: Window) -> None:
+    source, place = served([mammo(), young()])
+    page = window.open(place.address, "/run/mammo", high=800)
+    expect(page.locator(".stand .waits")).to_have_text(
+        "Round 12: 2 of 4 updates accepted, waiting for site-3; without site-4: NaN in fc.weight"
+    )
+    expect(page.locator(".stand .lasts")).to_have_text(re.compile(r"^, for (6|7) min\.$"))
+    more = page.locator(".stand .more")
+    expect(more).to_contain_text("Waiting for site-3 to finish training (61 %, it usually takes 9:10, now 14:")
+    expect(more).to_contain_text(
+        re.compile(r"Closes with 3 of 4 sites at \d\d:\d\d \(in 1\d min\), or when all are in\.")
+    )
+    expect(page.locator(".stand .times")).to_have_text(re.compile(r"^began 2 h 1\d min ago · about 6 h \d\d min left$"))
+    expect(page.locator(".stand .state")).to_have_text("●running")
+    assert page.locator(".stand .more").bounding_box()["y"] < 400
+    assert page.locator(".sites .item").first.bounding_box()["y"] < 800
+    assert page.locator(".waits").get_attribute("aria-live") == "polite"
+    rows = page.locator(".sites .item")
+    expect(rows).to_have_count(4)
+    expect(rows.nth(0)).to_contain_text("refused (2 times)")  # who needs attention comes first
+    expect(rows.nth(1)).to_contain_text("training")
+    expect(rows.nth(1)).to_contain_text("61 % 310/508")
+    expect(rows.nth(1)).to_contain_text("14:0")
+    assert page.locator(".foot code").all_inner_texts() == [
+        "flavor status mammo --json",
+        "flavor status mammo",
+        "flavor export mammo --to csv metrics.csv",
+        "flavor log mammo --follow",
+        "rq info",
+        "flavor status mammo --json",
+        "flavor verify mammo",
+    ]
+    source.patch("mammo", {"absent": ["no coordinator serves it: start `flavor serve --run mammo …` again"]})
+    expect(page.locator(".todo li").first).to_have_text(
+        "! No coordinator serves it: start `flavor serve --run mammo …` again"
+    )
+
+
+def test_what_a_site_says_stays_text(served: Serve, window: Window) -> None:
+    source, place = served([hostile()])
+    source.entry("hostile", "update.refused", LONG, client=HOSTILE)
+    page = window.open(place.address, "/run/hostile")
+    expect(page.locator(".toggle .label")).to_have_text([HOSTILE, "s" * 64, "__proto__", "constructor"])
+    page.locator(".toggle").nth(0).click()
+    details = page.locator(".details")
+    expect(details.locator(".reason").first).to_have_text(LONG)
+    expect(details).to_contain_text(SCRIPT)
+    expect(details.locator(".foot code")).to_have_text(f"flavor log hostile --client '{HOSTILE}'")
+    page.locator(".toggle").nth(2).click()
+    expect(page.locator(".item.opened").nth(1)).to_contain_text(SCRIPT)
+    page.locator(".strip").click(position={"x": 60, "y": 70})
+    expect(page.locator(".timeline .who").first).to_be_visible()
+    expect(page.locator(".scroll .log li").nth(1)).to_contain_text(SCRIPT)
+    page.locator(".scroll .all").first.click()
+    expect(page.locator(".scroll .words").first).to_have_text(LONG)
+    page.goto(f"{place.address}compare?runs=hostile")
+    expect(page.get_by_role("link", name="hostile")).to_be_visible()
+    page.goto(place.address)
+    expect(page.locator(".run .sentence")).to_contain_text(SCRIPT)
+    assert page.evaluate("() => [document.images.length, window.hit]") == [0, None]
+    assert page.locator("b, main script").count() == 0
+
+
+def test_changes_arrive_in_place(served: Serve, window: Window) -> None:
+    source, place = served([mammo()])
+    page = window.open(place.address, "/run/mammo")
+    names = page.locator(".toggle .label")
+    expect(names).to_have_text(["site-4", "site-3", "site-1", "site-2"])
+    page.evaluate("() => { window.kept = document.querySelectorAll('.sites .item')[1]; }")
+    source.patch(
+        "mammo",
+        {
+            "clients": {
+                "site-3": {"reported": {"done": 400}, "doing": "uploading"},
+                "site-1": {"phase": "gone", "alive": False, "reason": "its heartbeat stopped"},
+            }
+        },
+    )
+    row = page.locator(".sites .item").nth(1)
+    expect(row).to_contain_text("uploading 79 % 400/508".replace("uploading ", ""))
+    expect(row.locator(".state .word")).to_have_text("uploading")
+    expect(page.locator(".sites .item").nth(2)).to_contain_text("gone")
+    expect(names).to_have_text(["site-4", "site-3", "site-1", "site-2"])  # rows keep their places
+    assert page.evaluate("() => window.kept === document.querySelectorAll('.sites .item')[1]")
+    source.patch("mammo", {"clients": {"site-0": client("starting")}, "waits_for": "waiting for an aggregator"})
+    expect(names).to_have_text(["site-4", "site-3", "site-1", "site-2", "site-0"])
+    expect(page.locator(".waits")).to_have_text("Round 12: waiting for an aggregator")
+    page.get_by_role("button", name="State").click()  # sorts anew, when asked to
+    expect(names).to_have_text(["site-4", "site-1", "site-3", "site-0", "site-2"])
+    expect(page.locator(".rounds .note")).to_have_text("11 rounds closed")
+    source.close_round("mammo")
+    expect(page.locator(".rounds .note")).to_have_text("12 rounds closed")
+    expect(page.locator(".model .note")).to_have_text(re.compile(r"^val_auc 0\.\d+ in round 12$"))
+    expect(page.locator(".strip")).to_have_attribute("aria-valuetext", re.compile("^Round 13 · open for"))
+
+
+def test_new_events_wait_for_one_who_has_scrolled(served: Serve, window: Window) -> None:
+    source, place = served([mammo()])
+    page = window.open(place.address, "/run/mammo")
+    lines = page.locator(".events .log li")
+    expect(lines).to_have_count(73)
+    source.entry("mammo", "client.joined", "site-9 has joined")
+    expect(lines.first).to_contain_text("site-9 has joined")
+    box = page.locator(".scroll")
+    box.evaluate("(each) => { each.scrollTop = 200; }")
+    for number in (1, 2, 3):
+        source.entry("mammo", "update.refused", f"round 12: site-{number}: NaN")
+    expect(page.locator(".fresh")).to_have_text("↑ 3 new")
+    expect(lines).to_have_count(74)
+    page.locator(".fresh").click()
+    expect(lines.first).to_contain_text("round 12: site-3: NaN")
+    expect(page.locator(".fresh")).to_be_hidden()
+    page.get_by_role("button", name="refusals").click()
+    expect(lines.first).to_contain_text("site-3: NaN")
+    expect(page.get_by_role("button", name="refusals")).to_have_attribute("aria-pressed", "true")
+    field = page.get_by_role("searchbox", name="Filter events")
+    field.fill("site-2: nan")
+    expect(lines).to_have_count(1)
+    field.press("Escape")
+    expect(field).to_have_value("")
+    page.get_by_role("button", name="all", exact=True).click()
+    page.get_by_role("button", name="Older events").click()
+    expect(page.get_by_role("button", name="Older events")).to_be_hidden()
+    expect(page.locator(".events .note")).to_have_text("77 events")
+
+
+def test_a_page_that_is_cut_off_says_so_and_comes_back(served: Serve, window: Window) -> None:
+    source = MadeUp([mammo()])
+    place = bound("127.0.0.1", 0, token=None)
+    with serving(Served(source), place):
+        page = window.open(place.address, "/run/mammo")
+        expect(page.locator("#live")).to_have_text("● live")
+        expect(page.locator(".sites .item")).to_have_count(4)
+    expect(page.locator("#live")).to_have_text(re.compile(r"^○ cut off since \d\d:\d\d:\d\d \(\d+ s\), trying again$"))
+    expect(page.locator(".waits")).to_contain_text("waiting for site-3")  # what was there stays
+    source.patch("mammo", {"waits_for": "being aggregated", "round_state": "aggregating"})
+    source.entry("mammo", "round.aggregating", "round 12: 3 of 4 updates")
+    with serving(Served(source), bound("127.0.0.1", place.port, token=None)):
+        expect(page.locator("#live")).to_have_text("● live")
+        expect(page.locator(".waits")).to_have_text("Round 12: being aggregated")
+        expect(page.locator(".events .log li").first).to_contain_text("round 12: 3 of 4 updates")
+        expect(page.locator(".events .log li")).to_have_count(74)  # each once
+        source.breaks("Redis at redis://127.0.0.1:6379 does not answer since 13:01:40")
+        panel = page.get_by_role("alert")
+        expect(panel).to_contain_text("Redis at redis://127.0.0.1:6379 does not answer since 13:01:40")
+        expect(panel).to_contain_text("goes on by itself")
+        source.breaks("")
+        expect(panel).to_be_hidden()
+
+
+def test_fifty_runs(served: Serve, window: Window) -> None:
+    source, place = served(many())
+    page = window.open(place.address, "/")
+    expect(page.locator(".run")).to_have_count(50)
+    expect(page.locator(".sum")).to_have_text("10 runs in progress · 40 ended")
+    expect(page.locator(".run").first).to_contain_text("running")  # what goes on comes first
+    assert page.locator(".run .spark polyline[points*=',']").count() == 50
+    page.locator("body").press("/")
+    field = page.get_by_role("searchbox", name="Filter runs")
+    expect(field).to_be_focused()
+    field.press_sequentially("failed")
+    expect(page.locator(".run")).to_have_count(10)
+    field.press("Escape")
+    expect(page.locator(".run")).to_have_count(50)
+    row = page.locator(".run").filter(has_text="study-05")
+    source.patch("study-05", {"held": True, "waits_for": "1 client is needed"})
+    expect(row.locator(".state")).to_have_text("!running")
+    expect(page.locator(".sum")).to_have_text("1 run needs attention · 10 runs in progress · 40 ended")
+    for name in ("study-05", "study-02"):
+        page.get_by_role("checkbox", name=f"Compare {name}").check()
+    page.get_by_role("link", name="Compare 2 runs").click()
+    expect(page.get_by_role("heading", name="Compare runs")).to_be_visible()
+    expect(page.locator(".compare tbody").nth(1)).to_contain_text("rounds")
+    expect(page.get_by_role("img", name=re.compile("val_auc of study-05, study-02"))).to_be_visible()
+    page.go_back()
+    expect(page.locator(".run")).to_have_count(50)
+    page.get_by_role("link", name="study-07").click()
+    expect(page.get_by_role("heading", level=1, name="study-07")).to_be_visible()
+
+
+def test_two_thousand_sites_and_a_thousand_rounds(served: Serve, window: Window) -> None:
+    source, place = served([wide()])
+    page = window.open(place.address, "/run/wide")
+    expect(page.locator(".sites .note")).to_have_text(re.compile(r"^1,9\d\d of 2,000 sites alive$"))
+    expect(page.locator(".rounds .note")).to_have_text("1,000 rounds closed")
+    assert page.locator(".sites .item").count() < 60  # those in sight
+    assert page.locator(".strip .bar").count() < 300
+    rows = page.locator(".sites .rows")
+    rows.evaluate("(each) => { each.scrollTop = each.scrollHeight; }")
+    expect(page.locator(".sites .item").last).to_contain_text("accepted")
+    field = page.get_by_role("searchbox", name="Filter sites")
+    field.fill("clinic-1999")
+    expect(page.locator(".sites .item")).to_have_count(1)
+    field.fill("")
+    page.get_by_role("button", name=re.compile("^need attention")).click()
+    expect(page.locator(".sites .item").first).to_contain_text("refused")
+    page.get_by_role("button", name=re.compile("^all 2,000")).click()
+    source.patch("wide", {"clients": {"clinic-1999": {"phase": "failed", "alive": False, "reason": "out of memory"}}})
+    page.get_by_role("button", name="1 site below needs attention: sort again").click()
+    expect(page.locator(".sites .label").first).to_have_text("clinic-1999")
+    page.locator(".strip").press("Home")
+    expect(page.locator(".strip")).to_have_attribute("aria-valuenow", "1")
+    page.locator(".strip").press("Enter")
+    expect(page.locator(".timeline .lanes").nth(1)).to_be_visible()
+    assert page.locator(".timeline .lanes").count() < 60
+
+
+def test_keys_are_enough(served: Serve, window: Window) -> None:
+    _, place = served([mammo()])
+    page = window.open(place.address, "/run/mammo")
+    expect(page.locator(".sites .item")).to_have_count(4)
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    strip = page.get_by_role("slider", name="Round")
+    strip.focus()
+    outline = strip.evaluate("(each) => getComputedStyle(each).outlineStyle + getComputedStyle(each).outlineWidth")
+    page.keyboard.press("ArrowLeft")
+    assert outline == "solid2px"
+    expect(strip).to_have_attribute("aria-valuetext", re.compile(r"^Round 11 · took .* · [34] of 4 sites"))
+    page.keyboard.press("Enter")
+    expect(page.locator(".timeline .lanes")).to_have_count(4)
+    expect(page.locator(".timeline .lanes .lane").first).to_have_attribute(
+        "aria-label", re.compile("^download: .*; train: .*; upload: .*; inspection: ")
+    )
+    page.get_by_role("button", name="Round before").click()
+    expect(page.locator(".timeline h3")).to_have_text(re.compile("^Round 10 "))
+    page.keyboard.press("Escape")
+    expect(page.locator(".timeline")).to_be_hidden()
+    toggle = page.get_by_role("button", name="site-3")
+    toggle.focus()
+    page.keyboard.press("Enter")
+    expect(toggle).to_have_attribute("aria-expanded", "true")
+    details = page.locator(".details")
+    for words in (
+        "gpu-07.radiology.example",
+        "Python 3.11.2",
+        "9:10 (median), 8:40 (last)",
+        "410 MB / 492 MB",
+        "epoch 59: loss 0.017",
+        "61 %",
+        "41 GB of 128 GB",
+    ):
+        expect(details).to_contain_text(words)
+    page.keyboard.press("Escape")
+    expect(details).to_have_count(0)
+    expect(toggle).to_be_focused()
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox", name="Filter sites")).to_be_focused()
+    page.keyboard.type("site-1")
+    expect(page.locator(".sites .item")).to_have_count(1)
+    page.keyboard.press("Escape")
+    expect(page.locator(".sites .item")).to_have_count(4)
+    page.locator(".sites .item").first.locator(".state .word").hover()
+    tip = page.get_by_role("tooltip")
+    expect(tip).to_contain_text("refused its update")
+    assert page.locator("[aria-describedby=tip]").count() == 1
+    page.keyboard.press("Escape")
+    expect(tip).to_be_hidden()
+
+
+def test_curves(served: Serve, window: Window) -> None:
+    _, place = served([mammo()])
+    page = window.open(place.address, "/run/mammo")
+    chart = page.get_by_role(
+        "img", name=re.compile(r"^Curve of val_auc 0\.95\d* in round 11, best 0\.9\d+ in round \d+$")
+    )
+    expect(chart.locator("canvas")).to_be_visible()
+    page.wait_for_function(f"() => ({look('ink')})() > 300")  # the weighted mean is thick, and drawn
+    line = page.locator(".model .pointed")
+    expect(line).to_have_text(
+        re.compile(r"^round 11 · weighted 0\.\d+ · plain 0\.\d+ · lowest site-\d 0\.\d+ · highest site-\d 0\.\d+$")
+    )
+    chart.scroll_into_view_if_needed()
+    box = chart.locator(".u-over").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    whole = page.get_by_role("button", name="Whole run")
+    expect(whole).to_be_hidden()
+    page.mouse.move(box["x"] + 0.3 * box["width"], middle)
+    expect(line).to_have_text(re.compile("^round 4 "))
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], middle, steps=4)
+    page.mouse.up()
+    whole.click()
+    expect(whole).to_be_hidden()
+    chart.focus()
+    page.keyboard.press("+")
+    expect(whole).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(whole).to_be_hidden()
+    page.get_by_role("checkbox", name="log axis").check()
+    page.get_by_role("combobox", name="Metric").select_option("loss")
+    expect(page.locator(".model .note")).to_have_text(re.compile(r"^loss 0\.\d+ in round 11$"))
+    page.wait_for_function(f"() => ({look('ink')})() > 300")
+    expect(page.locator(".sites .cell.metric").first).to_have_text("loss")
+
+
+def test_what_lies_below(served: Serve, window: Window) -> None:
+    _, place = served([mammo()])
+    page = window.open(place.address, "/run/mammo")
+    workers = page.locator(".workers")
+    expect(workers.locator("tbody tr")).to_have_count(2)
+    expect(workers).to_contain_text("inspect site-4's update of round 12 of mammo")
+    settings = page.locator(".settings")
+    settings.scroll_into_view_if_needed()
+    expect(settings).to_contain_text("7 settings of 14 set")
+    expect(settings).to_contain_text("1920 ○ changed by flavor resume")
+    records = page.locator(".provenance")
+    records.scroll_into_view_if_needed()
+    expect(records.locator("tbody tr")).to_have_count(11)
+    expect(records.locator(".note")).to_have_text("11 manifests, signatures and chain are right")
+    page.get_by_role("button", name="Check all objects").click()
+    expect(records.locator(".note")).to_have_text(
+        "11 manifests, everything is as it was signed, 240 objects and 9.8 GB read"
+    )
+    expect(records.locator("tbody .state").first).to_have_text("✓whole")
+
+
+def test_empty_pages_teach(served: Serve, window: Window) -> None:
+    _, place = served([])
+    page = window.open(place.address, "/")
+    expect(page.get_by_text("No run has begun on this Redis")).to_be_visible()
+    expect(page.locator(".command").first).to_contain_text('flavor run -m "python main.py"')
+    page = window.open(place.address, "/run/nothing")
+    expect(page.get_by_text("There is no run nothing")).to_be_visible()
+    page = window.open(place.address, "/compare")
+    expect(page.get_by_text("There is no run to compare yet")).to_be_visible()
+    _, place = served([young()])
+    page = window.open(place.address, "/run/young")
+    expect(page.locator(".todo")).to_contain_text("start one with `flavor-agg`")
+    expect(page.get_by_text("No site has joined yet.")).to_be_visible()
+    expect(page.get_by_text("No round has opened yet.")).to_be_visible()
+    expect(page.get_by_text("A curve begins with the first closed round.")).to_be_visible()
+
+
+RFC_7396 = """[
+  [{"a":"b"}, {"a":"c"}, {"a":"c"}], [{"a":"b"}, {"b":"c"}, {"a":"b","b":"c"}], [{"a":"b"}, {"a":null}, {}],
+  [{"a":"b","b":"c"}, {"a":null}, {"b":"c"}], [{"a":["b"]}, {"a":"c"}, {"a":"c"}],
+  [{"a":"c"}, {"a":["b"]}, {"a":["b"]}],
+  [{"a":{"b":"c"}}, {"a":{"b":"d","c":null}}, {"a":{"b":"d"}}], [{"a":[{"b":"c"}]}, {"a":[1]}, {"a":[1]}],
+  [["a","b"], ["c","d"], ["c","d"]], [{"a":"b"}, ["c"], ["c"]], [{"a":"foo"}, null, null], [{"a":"foo"}, "bar", "bar"],
+  [{"e":null}, {"a":1}, {"e":null,"a":1}], [[1,2], {"a":"b","c":null}, {"a":"b"}],
+  [{}, {"a":{"bb":{"ccc":null}}}, {"a":{"bb":{}}}], [{}, {"__proto__":{"x":1}}, {"__proto__":{"x":1}}]
+]"""
+"""The examples of RFC 7396, appendix A, and a name that JavaScript has a use for."""
+
+
+def test_patches_and_units(served: Serve, window: Window) -> None:
+    from flavor.durations import shown_duration
+
+    _, place = served([])
+    page = window.open(place.address, "/queue")
+    wrong = page.evaluate(
+        """async (cases) => {
+          const { patched } = await import("/static/js/live.js");
+          return JSON.parse(cases)
+            .map(([target, patch, wanted]) => [JSON.stringify(patched(target, patch)), JSON.stringify(wanted)])
+            .filter(([is, wanted]) => is !== wanted);
+        }""",
+        RFC_7396,
+    )
+    assert wrong == []
+    seconds = [0, 1, 59, 60, 61, 240, 3600, 3661, 86_400, 90_000, 200_000]
+    words = page.evaluate(
+        """async (all) => (({ duration }) => all.map(duration))(await import("/static/js/format.js"))""", seconds
+    )
+    assert words == [shown_duration(each) for each in seconds]
+    found = page.evaluate(
+        """async () => {
+          const { lap, bytes, metric, quoted, some, moved } = await import("/static/js/format.js");
+          return [
+            [0.44, 42, 520, 3725, null].map(lap), [999, 41e6, 1.26e9].map(bytes), [0.94123, 1e-9, NaN].map(metric),
+            quoted("a b'c"), some(["a", "b", "c", "d", "e"]), moved(61e6, 126e6),
+          ];
+        }"""
+    )
+    assert found == [
+        ["0.4 s", "42 s", "8:40", "1:02:05", "–"],
+        ["999 B", "41 MB", "1.3 GB"],
+        ["0.9412", "1.00e-9", "–"],
+        shlex.quote("a b'c"),
+        "a, b, c and 2 more",
+        "61 of 126 MB",
+    ]
