@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -23,8 +24,29 @@ from flavor.bus.variables import INSECURE_VARIABLE, JOIN_VARIABLE, URL_VARIABLE
 from flavor.errors import InvalidSetting
 
 _FILES = {"FLAVOR_TLS_CA": "ssl_ca_certs", "FLAVOR_TLS_CERT": "ssl_certfile", "FLAVOR_TLS_KEY": "ssl_keyfile"}
+_MOST_BYTES = 1 << 16
 _LOOKUP_S = 3.0
 """Longest look-up of a server's name, made to see whether the server is this machine."""
+
+
+def url_of(text: str) -> str:
+    """Return a URL, or that in the file FILE for `@FILE`, as `flavor enroll --out FILE` writes it.
+
+    Raises `InvalidSetting`, which quotes nothing of the file.
+    """
+    if not text.startswith("@"):
+        return text
+    path = Path(text[1:])
+    try:
+        with path.open(encoding="utf-8") as file:
+            url = file.read(_MOST_BYTES).strip()
+    except OSError as error:
+        raise InvalidSetting(f"--redis-url @{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        url = ""
+    if "://" not in url or not url.isprintable():
+        raise InvalidSetting(f"--redis-url @{path}: there is no URL in it: `flavor enroll --out FILE` writes one")
+    return url
 
 
 def bus_address(

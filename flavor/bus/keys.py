@@ -23,7 +23,8 @@ refusals                              hash    client to number of its refused up
 aggregator                            string  home of the worker that keeps the run's user    worker
                                               aggregator (`--init-once`; expires)
 client:CLIENT                         hash    protocol, state, reason, failure, exit_code,    that edge
-                                              report, round, host, pid, public_key, version;
+                                              report, round, host, pid, public_key, version,
+                                              told_ms;
                                               while it moves a checkpoint phase, done, total,
                                               since_ms; doing, doing_round, doing_ms,
                                               reported, load, sent, received

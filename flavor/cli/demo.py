@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from flavor.cli.beside import ui_option, with_beside
 from flavor.cli.help import GroupedCommand
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors, raise_on_sigterm
@@ -28,6 +29,7 @@ from flavor.config import RunConfig
     help="Random seed for the data split, the first weights and the batches.",
 )
 @result_options
+@ui_option
 @redis_option
 @store_option
 @one_line_errors
@@ -38,6 +40,7 @@ def demo(
     run_name: str | None,
     out: Path | None,
     as_json: bool,
+    with_page: bool,
     redis_url: str | None,
     store: str | None,
 ) -> None:
@@ -84,7 +87,7 @@ def demo(
     progress = Progress(name, rounds, quiet=as_json)
     shares = ", ".join(f"{site} has {own[0]} to {own[-1]}" for site, own in SITES.items())
     progress.console.print(f"Three sites learn handwritten digits; their images stay where they are: {shares}.")
-    results = federation.carry_out(progress)
+    results = with_beside(federation, with_page, progress.tell).carry_out(progress)
     finished = results.state == "finished"
     comparison = None
     if finished and results.global_model is not None:

@@ -23,6 +23,7 @@ COMMANDS = {
         "demo": "Federate handwritten digits over three sites on this machine.",
         "run": "Run a whole federation with your own training script on this machine.",
         "status": "Show all runs, or one run with its round and its sites.",
+        "ui": "Show runs in a browser, live.",
         "log": "Show every event of a run with its reason.",
         "get": "Write a global model of a run into a file.",
         "credits": "Show how many examples each client has put into a run.",

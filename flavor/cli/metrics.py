@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from pathlib import Path
 
 import click
 
@@ -13,13 +12,12 @@ from flavor.cli.installed import InstalledOption, complete_store, schemes_instal
 from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
+from flavor.cli.tokens import read_token
 from flavor.errors import InvalidSetting, MisuseError
 from flavor.say import say
 from flavor.stamp import stamp
 
 VARIABLE = "FLAVOR_METRICS_TOKEN"
-LEAST_CHARACTERS = 8
-_MOST_BYTES = 4096
 
 
 @click.command(
@@ -75,7 +73,7 @@ def metrics(
 
     deploy/observability has alert rules and a dashboard. `flavor ui` has the same metrics at /metrics.
     """
-    secret = read_token(token)
+    secret = read_token(token, VARIABLE)
     try:
         from flavor.metrics.server import MetricsServer, is_local
     except ModuleNotFoundError as error:
@@ -96,33 +94,9 @@ def metrics(
         redis.close()
         board = stack.enter_context(Board(url, store=store))
         scraper = Scraper.on(url, board, most_clients=max_clients_labelled)
-        server = MetricsServer(host, port, scraper.answer, secret)
+        server = MetricsServer(host, port, scraper.answer, secret or "")
         stack.callback(server.close)
         shown = f"[{host}]" if ":" in host else host
         say(f"{stamp()}flavor: metrics at http://{shown}:{server.port}/metrics; Ctrl-C ends that")
         with contextlib.suppress(KeyboardInterrupt, Terminated):  # told to end, as a service
             threading.Event().wait()
-
-
-def read_token(given: str | None) -> str:
-    """Return the token of --token, or the one in FILE for @FILE; '' where none is given.
-
-    Raises `InvalidSetting` for one that can be guessed, or that no header can have.
-    """
-    if given is None:
-        return ""
-    where, token = f"--token ({VARIABLE})", given
-    if given.startswith("@"):
-        where = f"--token {given}"
-        try:
-            with Path(given[1:]).open(encoding="utf-8") as file:
-                token = file.read(_MOST_BYTES).strip()
-        except OSError as error:
-            raise InvalidSetting(f"{where}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise InvalidSetting(f"{where}: there is no token in it") from None
-    if len(token) < LEAST_CHARACTERS:
-        raise InvalidSetting(f"{where}: a token needs {LEAST_CHARACTERS} characters or more: `openssl rand -hex 16`")
-    if not (token.isascii() and token.isprintable() and " " not in token):
-        raise InvalidSetting(f"{where}: a token has letters, digits and signs, and no spaces")
-    return token

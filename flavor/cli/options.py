@@ -65,7 +65,7 @@ def redis_option(function: Command) -> Command:
             envvar=URL_VARIABLE,
             show_envvar=True,
             metavar="URL",
-            help="URL of Redis: rediss:// (TLS), redis:// (this machine only) or unix://.",
+            help="URL of Redis: rediss:// (TLS), redis:// (this machine only) or unix://; @FILE reads it from FILE.",
         ),
     ):
         function = option(function)

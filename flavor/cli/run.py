@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from flavor.checkpoints.format import FORMATS
+from flavor.cli.beside import ui_option, with_beside
 from flavor.cli.help import GroupedCommand
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors, raise_on_sigterm
@@ -106,6 +107,7 @@ def result_options(function: Any) -> Any:
 @run_options(without=["queue"], defaults={"rounds": 5, "min_clients": None}, absent={"min_clients": "all edges"})
 @init_model_option
 @result_options
+@ui_option
 @redis_option
 @store_option
 @one_line_errors
@@ -124,6 +126,7 @@ def run(
     run_name: str | None,
     out: Path | None,
     as_json: bool,
+    with_page: bool,
     redis_url: str | None,
     store: str | None,
     init_model: Path | None,
@@ -137,7 +140,7 @@ def run(
     is 0 only for a finished run.
     """
     if resume is not None:
-        sys.exit(_resumed(resume.absolute(), redis_url, as_json))
+        sys.exit(_resumed(resume.absolute(), redis_url, as_json, with_page))
     from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
     from flavor.local.plan import Layout, new_run_name, sites
@@ -181,7 +184,7 @@ def run(
         aggregator_main=aggregator_main,
         init_once=init_once,
     )
-    sys.exit(_carry_out(federation, as_json))
+    sys.exit(_carry_out(federation, as_json, with_page))
 
 
 def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) -> None:
@@ -204,7 +207,7 @@ def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) 
         raise InvalidSetting(f"--init-once is for {advice}")
 
 
-def _resumed(out: Path, redis_url: str | None, as_json: bool) -> int:
+def _resumed(out: Path, redis_url: str | None, as_json: bool, with_page: bool) -> int:
     """Go on with the run in `out`. Options that are not settings that may change are refused by name."""
     from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
@@ -214,7 +217,7 @@ def _resumed(out: Path, redis_url: str | None, as_json: bool) -> int:
 
     context = click.get_current_context()
     commands = {"main_command": "main", "preprocess_command": "preprocess"}
-    beside = {"resume", "as_json", "redis_url", "debug", "insecure", "tls_ca", "tls_cert", "tls_key"}
+    beside = {"resume", "as_json", "with_page", "redis_url", "debug", "insecure", "tls_ca", "tls_cert", "tls_key"}
     given = {
         name: value
         for name, value in context.params.items()
@@ -230,14 +233,16 @@ def _resumed(out: Path, redis_url: str | None, as_json: bool) -> int:
     federation = Federation.of(out, redis_url, store_settings())
     raise_on_sigterm()
     progress = Progress(federation.run, federation.rounds, quiet=as_json)
+    federation = with_beside(federation, with_page, progress.tell)
     return _shown(federation.go_on(progress, given, mended), progress, as_json)
 
 
-def _carry_out(federation: Any, as_json: bool) -> int:
+def _carry_out(federation: Any, as_json: bool, with_page: bool) -> int:
     from flavor.local.progress import Progress
 
     raise_on_sigterm()
     progress = Progress(federation.run, federation.rounds, quiet=as_json)
+    federation = with_beside(federation, with_page, progress.tell)
     return _shown(federation.carry_out(progress), progress, as_json)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from flavor.bus.variables import JOIN_VARIABLE, URL_VARIABLE
 
 _VARIABLES = {"--redis-url": URL_VARIABLE, "--join": JOIN_VARIABLE}
+_TOKENS = {"ui": "FLAVOR_UI_TOKEN", "metrics": "FLAVOR_METRICS_TOKEN"}
+"""The variable of `--token` for each command that has this option."""
 _PEOPLE = range(1000, 60_000)
 """User ids that systems give to people; those of services are smaller or larger."""
 
@@ -28,9 +30,10 @@ def keep_private(flags: Mapping[str, str] | None = None) -> None:
     if not moved:
         return
     if _has_other_users():
-        for option in sorted(option for option, variable in _VARIABLES.items() if variable in moved):
-            with contextlib.suppress(OSError):
-                print(f"{Path(sys.argv[0]).name}: {_advice(option)}", file=sys.stderr, flush=True)
+        for option, variable in sorted(_variables(sys.argv[1:]).items()):
+            if variable in moved:
+                with contextlib.suppress(OSError):
+                    print(f"{Path(sys.argv[0]).name}: {_advice(option, variable)}", file=sys.stderr, flush=True)
     count = len(sys.argv) - 1
     if sys.executable and sys.orig_argv[-count:] == sys.argv[1:]:
         command = [sys.executable, *sys.orig_argv[1:-count], *words]
@@ -40,12 +43,17 @@ def keep_private(flags: Mapping[str, str] | None = None) -> None:
     sys.argv[1:] = words
 
 
-def _advice(option: str) -> str:
+def _variables(words: Sequence[str]) -> dict[str, str]:
+    """Return the secret options of this command line's command, each with its environment variable."""
+    variable = _TOKENS.get(words[0]) if words else None
+    return {**_VARIABLES, "--token": variable} if variable else _VARIABLES
+
+
+def _advice(option: str, variable: str) -> str:
     """What to do instead of giving this option its secret on the command line."""
-    file = "--join @FILE, or " if option == "--join" else ""
     return (
         f"until this program had started, other users of this machine could read the secret of {option} in the process "
-        f"list: give it as {file}in the variable {_VARIABLES[option]}"
+        f"list: give it as {option} @FILE, or in the variable {variable}"
     )
 
 
@@ -60,7 +68,8 @@ def without_secrets(words: Sequence[str], flags: Mapping[str, str] | None = None
     A removed option that is a key of `flags` is replaced by the word there. A URL is secret if it may contain a
     password, and a join token unless it names a file (`@FILE`).
     """
-    given: dict[str, list[str]] = {option: [] for option in _VARIABLES}
+    variables = _variables(words)
+    given: dict[str, list[str]] = {option: [] for option in variables}
     rest = list(words)
     while rest and rest[0] != "--":
         option, equals, value = rest.pop(0).partition("=")
@@ -79,10 +88,10 @@ def without_secrets(words: Sequence[str], flags: Mapping[str, str] | None = None
             rest.pop(0)
         if flags and option in flags:
             kept.append(flags[option])
-    return [*kept, *rest], {_VARIABLES[option]: given[option][-1] for option in secret}
+    return [*kept, *rest], {variables[option]: given[option][-1] for option in secret}
 
 
 def _is_secret(option: str, value: str) -> bool:
-    if option == "--join":
-        return bool(value) and not value.startswith("@")
-    return "@" in value or "?" in value
+    if value.startswith("@"):
+        return False
+    return bool(value) if option != "--redis-url" else "@" in value or "?" in value

@@ -143,6 +143,7 @@ class Coordinator:
             quarantine_after=config.quarantine_after,
             lease_s=config.heartbeat_timeout_s,
             only=self._only,
+            resumed_ms=runs.read().resumed_ms,
         )
         jobs = self._given_jobs or RqJobQueue(
             self._url,

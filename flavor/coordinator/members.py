@@ -36,7 +36,10 @@ _SCAN_S = 0.01
 
 
 class Members:
-    """The clients of one run, as they were read. `only` names the clients that may take part; None admits every one."""
+    """The clients of one run, as they were read.
+
+    `only` names the clients that may take part; None admits every one. `resumed_ms` is when the run was resumed last.
+    """
 
     def __init__(
         self,
@@ -47,10 +50,11 @@ class Members:
         quarantine_after: int,
         lease_s: float,
         only: frozenset[str] | None,
+        resumed_ms: int = 0,
     ) -> None:
         self._runs, self._observer, self._client_log = runs, observer, client_log
         self._quarantine_after, self._only = quarantine_after, only
-        self._lease_s = lease_s
+        self._lease_s, self._resumed_ms = lease_s, resumed_ms
         self._stopped: dict[str, float] = {}  # client -> when its edge was first seen stopped by a signal (monotonic)
         self._too_long: dict[str, float] = {}  # client -> when its lease was first seen with too much left (monotonic)
         self.clients: dict[str, Client] = {}
@@ -97,7 +101,13 @@ class Members:
                     )
                 continue
             alive = self._awaited(name, state, self._holds(name, left_ms))
-            client = client_of(status, state, is_there=alive or lenient, is_quarantined=quarantined)
+            client = client_of(
+                status,
+                state,
+                is_there=alive or lenient,
+                is_quarantined=quarantined,
+                resumed_ms=self._resumed_ms,
+            )
             if state is ClientState.FAILED and (told := self._told.get(name)) and told[1] == status.public_key:
                 client = replace(client, reason=told[0])  # with the command that lets it in; the edge has ended for it
             self.clients[name] = client

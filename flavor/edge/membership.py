@@ -137,8 +137,8 @@ class Membership:
         """Write where this client is, and why, into its own hash; host and process are this process's."""
         here = replace(status, host=socket.gethostname(), pid=os.getpid())
 
-        def commands(step: Redis, _: int) -> None:
-            step.hset(self._keys.hash, mapping=here.to_hash())
+        def commands(step: Redis, now_ms: int) -> None:
+            step.hset(self._keys.hash, mapping=replace(here, told_ms=now_ms).to_hash())
             step.publish(self._keys.state, here.state)
 
         self._write(commands)

@@ -18,6 +18,7 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.resume import resume as go_on
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists
+from flavor.local.beside import Beside, nothing_beside
 from flavor.local.forked import ForkServer
 from flavor.local.mending import check_mended, without_failed
 from flavor.local.plan import Layout, Site
@@ -43,7 +44,7 @@ from flavor.view.log import read_log
 from flavor.view.snapshot import take_snapshot
 
 _LOOK_MS = 200
-_NOT_RECORDED = ("layout", "redis_url", "store_settings")
+_NOT_RECORDED = ("layout", "redis_url", "store_settings", "beside")
 """Fields that are not recorded: they are given again to go on with the run."""
 _WAITS_S = 1.0
 """Seconds between two looks at what the run waits for."""
@@ -74,6 +75,7 @@ class Federation:
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: str = field(default_factory=os.getcwd)
     """The folder in which the commands start; they may name files relative to it."""
+    beside: Beside = nothing_beside
 
     @classmethod
     def of(cls, out: Path, redis_url: str | None, store_settings: StoreSettings = DEFAULTS) -> Federation:
@@ -194,7 +196,7 @@ class Federation:
         newest = entries[0][0] if entries else "0"
         if (view := runs.find()) is not None:
             folder.update(runs, store, view)
-        with ProcessGroup(self.folder, start=start) as processes:
+        with self.beside(runs, url, store), ProcessGroup(self.folder, start=start) as processes:
             self._start(processes, url, store.url)
             waits = Waits({name: self.layout.blocked(name) for name in processes.names})
             try:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunNotFound, StoreError
+from flavor.errors import BusUnavailable, DamagedRecord, FlavorError, InvalidSetting, RunNotFound, StoreError
 from flavor.page.answer import answered, refused
 from flavor.page.source import Source
 from flavor.view.strip import RoundRow
@@ -25,7 +25,6 @@ _MOST_WAITING = 64
 """How many questions wait for a thread."""
 _MOST_EVENTS = 500
 _MOST_SITES = 50
-_MOST_REFUSALS = 20
 _ENTRY = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 Look = Callable[[Request], Any]
@@ -112,8 +111,8 @@ class Api:
         )
 
     def _provenance(self, request: Request) -> Any:
-        """The signed records; with `verify=1`, every object that they name is read and compared."""
-        return self._source.provenance(_run(request), verify=request.query_params.get("verify", "") == "1")
+        """The records of all rounds; with `verify=1`, every object that they name is read and checked."""
+        return self._source.provenance(_run(request), verify=request.query_params.get("verify") == "1")
 
     def _client(self, request: Request) -> Any:
         return self._source.client(_run(request), str(request.path_params["client"]))
@@ -150,5 +149,6 @@ def failed(error: FlavorError) -> Response:
         return refused(503, text, "this page goes on by itself once Redis answers", headers={"retry-after": "2"})
     if isinstance(error, StoreError):
         return refused(502, text, "what Redis has is shown all the same")
-    status = 400 if isinstance(error, InvalidSetting) else 404
-    return refused(status, text)
+    if isinstance(error, DamagedRecord):
+        return refused(500, text, "`flavor recover` rebuilds a run from its store")
+    return refused(400 if isinstance(error, InvalidSetting) else 404, text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 
 import anyio
 from starlette.applications import Starlette
@@ -16,7 +16,7 @@ from flavor.errors import FlavorError
 from flavor.page.answer import answered, refused
 from flavor.page.api import Api, failed
 from flavor.page.assets import Assets
-from flavor.page.guard import Guard
+from flavor.page.guard import Guard, broken
 from flavor.page.source import Source
 from flavor.page.stream import Streams
 from flavor.page.token import Token
@@ -28,14 +28,23 @@ _SHELLS = ("/", "/run/{rest:path}", "/compare", "/queue")
 
 
 class Page:
-    """The application, and what ends it. `token` is None for a page that this machine alone can reach."""
+    """The application, and its streams. `token` is None for a page that this machine alone can reach.
+
+    The page of one of the `awaited` runs may be opened before the run begins.
+    """
 
     def __init__(
-        self, source: Source, *, token: str | None = None, metrics: Metrics | None = None, assets: Assets | None = None
+        self,
+        source: Source,
+        *,
+        token: str | None = None,
+        metrics: Metrics | None = None,
+        awaited: Collection[str] = (),
+        assets: Assets | None = None,
     ) -> None:
         self._source, self._metrics = source, metrics
         self._assets = assets or Assets()
-        self.streams = Streams(source)
+        self.streams = Streams(source, awaited)
         app = Starlette(
             routes=[
                 *Api(source).routes(),
@@ -46,7 +55,7 @@ class Page:
                 Route("/static/{path:path}", self._file, methods=["GET"]),
                 *(Route(path, self._shell, methods=["GET"]) for path in _SHELLS),
             ],
-            exception_handlers={FlavorError: _failed, HTTPException: self._not_there},
+            exception_handlers={FlavorError: _failed, HTTPException: self._not_there, Exception: _broken},
             lifespan=self._alive,
         )
         self.app = Guard(app, Token(token) if token else None, self._assets)
@@ -88,3 +97,7 @@ class Page:
 async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, FlavorError)
     return failed(error)
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return broken(request.scope, error)

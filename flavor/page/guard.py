@@ -56,6 +56,8 @@ _OF_PROXIES = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-
 _OWN_NAMES = ("localhost", "127.0.0.1", "::1")
 _LARGEST_FORM_BYTES = 4096
 _WRONG_TOKEN_S = 1.0
+_SAID = "flavor.said"
+"""The error in a request's scope whose trace is printed."""
 _MOST_LOGINS = 16
 """How many wrong tokens are answered at a time, each after `_WRONG_TOKEN_S` seconds."""
 
@@ -89,12 +91,12 @@ class Guard:
             await (answer or self._app)(scope, receive, sent)
         except (ClientDisconnect, OSError):
             return
-        except Exception:
-            say(f"{stamp()}flavor: the page could not answer {_path(scope)!r}:\n{traceback.format_exc()}", end="")
-            if began:
-                raise
-            error = "the page could not answer that: the terminal of `flavor ui` has more"
-            await refused(500, error, "report it with what stands there")(scope, receive, sent)
+        except Exception as error:
+            if scope.get(_SAID) is not error:
+                answer = broken(scope, error)
+                if began:
+                    raise
+                await answer(scope, receive, sent)
 
     async def _answer(self, request: Request) -> Response | None:
         """Answer what is not for the app behind; None for what is."""
@@ -169,6 +171,14 @@ class Guard:
         return _login_first(wrong=True) if address is None else RedirectResponse(address, 303)
 
 
+def broken(scope: MutableMapping[str, Any], error: Exception) -> Response:
+    """Print the trace of a fault of this program, and return the answer to the browser, which says only where it is."""
+    scope[_SAID] = error
+    trace = "".join(traceback.format_exception(error))
+    say(f"{stamp()}flavor: the page could not answer {str(scope.get('path', ''))[:200]!r}:\n{trace}", end="")
+    return refused(500, "the page's server made a mistake", "report it with what the terminal of `flavor ui` shows")
+
+
 def _login_first(*, wrong: bool = False) -> Response:
     error = "this is not the token of this page" if wrong else "this page asks for its token"
     hint = "log in at /login, or send the header `Authorization: Bearer TOKEN`"
@@ -215,7 +225,3 @@ def _own_path(text: str) -> str:
     if text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable() and text.isascii():
         return text
     return "/"
-
-
-def _path(scope: MutableMapping[str, Any]) -> str:
-    return str(scope.get("path", ""))[:200]

@@ -54,7 +54,7 @@ class Source(Protocol):
         """The settings of a run."""
 
     def provenance(self, run: str, *, verify: bool = False) -> Document:
-        """The signed records of a run's rounds, as they were checked; with `verify`, all that they name, too."""
+        """The signed records of a run's rounds; with `verify` every object that they name is checked."""
 
     def history(self, run: str) -> History:
         """What has happened in a run, round by round. Raises `RunNotFound`."""

@@ -21,10 +21,11 @@ import asyncio
 import contextlib
 import secrets
 import threading
+import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -32,7 +33,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from flavor.errors import RunNotFound
+from flavor.errors import BusUnavailable, DamagedRecord, FlavorError
 from flavor.page.answer import refused, takes_gzip, to_json
 from flavor.page.source import Source
 
@@ -46,6 +47,7 @@ _PIECE_BYTES = 64 * 1024
 _FIRST_ENTRIES = 200
 _MOST_ENTRIES = 2000
 _KEPT_DOCUMENTS = 2
+_KEPT_S = 1.0
 _MOST_THREADS = 4
 
 
@@ -70,15 +72,19 @@ class Position:
 
 
 class Streams:
-    """All streams of a process. One thread waits for news, and wakes them."""
+    """All streams of a process. One thread waits for news, and wakes them.
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._epoch = secrets.token_hex(4)
+    A stream of one of the `awaited` runs may begin before the run does.
+    """
+
+    def __init__(self, source: Source, awaited: Collection[str] = ()) -> None:
+        self._source, self._awaited = source, awaited
+        self.epoch = secrets.token_hex(4)
+        """Begins the ids of this process."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._open: set[asyncio.Event] = set()
+        self._open: dict[asyncio.Event, Position] = {}
         self._closing = threading.Event()
-        self._documents: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._documents: OrderedDict[tuple[str, int], tuple[float, bytes]] = OrderedDict()
         self._lock = threading.Lock()
         self._threads: anyio.CapacityLimiter | None = None
 
@@ -86,6 +92,12 @@ class Streams:
     def count(self) -> int:
         """How many are open."""
         return len(self._open)
+
+    def are_told(self, version: int) -> bool:
+        """Whether all open pages have been sent what there was in this version. May be called in any thread."""
+        with contextlib.suppress(RuntimeError):  # one was opened or closed while this looked
+            return all((position.version or 0) >= version for position in self._open.values())
+        return False
 
     def start(self) -> None:
         """Begin to wait for news; call it in the loop of the server."""
@@ -110,7 +122,7 @@ class Streams:
                 self._loop.call_soon_threadsafe(function)
 
     def _wake(self) -> None:
-        for event in self._open:
+        for event in list(self._open):
             event.set()
 
     async def answer(self, request: Request) -> Response:
@@ -120,9 +132,10 @@ class Streams:
             error = f"{MOST_STREAMS} pages are live already"
             return refused(503, error, "close some, and load this one again", headers={"retry-after": "10"})
         last = request.headers.get("last-event-id") or request.query_params.get("last", "")
-        position = Position.of(last, self._epoch)
-        if run:
-            await self._in_thread(self._source.document, run)  # raises RunNotFound
+        position = Position.of(last, self.epoch)
+        if run and run not in self._awaited:
+            with contextlib.suppress(BusUnavailable, DamagedRecord):  # the stream says so, and goes on
+                await self._in_thread(self._source.document, run)  # raises RunNotFound
         packed = takes_gzip(request.headers.get("accept-encoding", ""))
         return _Stream(self, run, position, packed=packed, is_head=request.method == "HEAD")
 
@@ -133,21 +146,20 @@ class Streams:
 
     def news(self, run: str, position: Position) -> bytes:
         """Return the events since `position`, which is moved up to now; b'' where nothing has happened."""
-        found: list[bytes] = []
-        if (problem := self._source.problem()) != position.problem:
-            position.problem = problem
-            found.append(self._event("problem", position, to_json(problem)))
+        problem, found = self._source.problem(), list[bytes]()
         try:
             found += self._changes(run, position)
             if run:
                 found += self._entries(run, position)
-        except RunNotFound as error:
-            if position.problem != str(error):
-                position.problem = str(error)
-                found.append(self._event("problem", position, to_json(str(error))))
+        except FlavorError as error:
+            problem = problem or str(error)
+        if problem != position.problem:
+            position.problem = problem
+            found.insert(0, self._event("problem", position, to_json(problem)))
         return b"".join(found)
 
     def _changes(self, run: str, position: Position) -> Iterable[bytes]:
+        newest = self._source.version()
         patches = None if position.version is None else self._source.patches(run, position.version)
         if patches is None:
             position.version, body = self._document(run)
@@ -156,16 +168,21 @@ class Streams:
         for version, patch in patches:
             position.version = version
             found.append(self._event("patch", position, to_json(patch)))
+        position.version = max(position.version or 0, newest)
         return found
 
     def _document(self, run: str) -> tuple[int, bytes]:
-        """The document, and a version that it has at least: to apply a patch again changes nothing in the end."""
-        version = self._source.version()
+        """The document, and a version that it has at least: to apply a patch again changes nothing in the end.
+
+        Pages that ask at the same time are given the same one. It is not kept for long: it has the time in it.
+        """
+        version, now = self._source.version(), time.monotonic()
         with self._lock:
-            if (body := self._documents.get((run, version))) is not None:
-                return version, body
-            value: Any = {row["run"]: row for row in self._source.runs()} if not run else self._source.document(run)
-            body = self._documents[run, version] = to_json(value)
+            made_at, body = self._documents.get((run, version), (0.0, b""))
+            if not body or now - made_at > _KEPT_S:
+                value: Any = {row["run"]: row for row in self._source.runs()} if not run else self._source.document(run)
+                body = to_json(value)
+                self._documents[run, version] = (now, body)
             while len(self._documents) > _KEPT_DOCUMENTS:
                 self._documents.popitem(last=False)
             return version, body
@@ -181,7 +198,7 @@ class Streams:
     def _event(self, name: str, position: Position, data: bytes) -> bytes:
         """One event; its id tells up to where the page has been told, once it has this event."""
         version = "" if position.version is None else position.version
-        number = f"id: {self._epoch}-{version}-{position.entry}\n" if version != "" else ""
+        number = f"id: {self.epoch}-{version}-{position.entry}\n" if version != "" else ""
         return f"event: {name}\n{number}data: ".encode() + data + b"\n\n"  # JSON as `to_json` writes it is one line
 
 
@@ -202,7 +219,7 @@ class _Stream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         if not self._is_head:
             news = asyncio.Event()
-            self._streams._open.add(news)
+            self._streams._open[news] = self._position
             left = asyncio.ensure_future(_left(receive))
             left.add_done_callback(lambda _: news.set())
             try:
@@ -210,7 +227,7 @@ class _Stream(Response):
             except TimeoutError:
                 return  # the connection is closed, as the answer is not complete
             finally:
-                self._streams._open.discard(news)
+                self._streams._open.pop(news, None)
                 left.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -218,9 +235,12 @@ class _Stream(Response):
         await self._send(b"retry: 2000\n\n", send)
         while not (self._streams._closing.is_set() or left.done()):
             news.clear()
-            found = await self._streams._in_thread(self._streams.news, self._run, self._position)
+            told = replace(self._position)
+            found = await self._streams._in_thread(self._streams.news, self._run, told)
             if found:
                 await self._send(found, send)
+            self._streams._open[news] = self._position = told
+            if found:
                 continue
             try:
                 async with asyncio.timeout(KEEPALIVE_S):

@@ -5,43 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from pathlib import Path
 
-from flavor.errors import InvalidSetting
-
-VARIABLE = "FLAVOR_UI_TOKEN"
-LEAST_CHARACTERS = 8
 COOKIE_S = 30 * 24 * 3600
 """How long a browser stays logged in, in seconds."""
-_LONGEST = 512
-_MOST_BYTES = 4096
-
-
-def read_token(given: str | None) -> str | None:
-    """Return the token of `--token`, or that in the file FILE for `@FILE`; None where none is given.
-
-    Raises `InvalidSetting` for one that is easily guessed, or that no browser can send.
-    """
-    if given is None:
-        return None
-    where, token = "--token", given
-    if given.startswith("@"):
-        where = f"--token {given}"
-        try:
-            with Path(given[1:]).open(encoding="utf-8") as file:
-                token = file.read(_MOST_BYTES).strip()
-        except OSError as error:
-            raise InvalidSetting(f"{where}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise InvalidSetting(f"{where}: there is no token in it") from None
-    if len(token) < LEAST_CHARACTERS:
-        raise InvalidSetting(
-            f"{where} ({VARIABLE}): a token needs {LEAST_CHARACTERS} characters or more, so that it cannot be guessed: "
-            "`openssl rand -hex 16` makes one"
-        )
-    if len(token) > _LONGEST or not (token.isascii() and token.isprintable() and " " not in token):
-        raise InvalidSetting(f"{where} ({VARIABLE}): a token has letters, digits and signs, and no spaces")
-    return token
 
 
 class Token:

@@ -14,6 +14,7 @@ from flavor.records.update import Refused, Update
 
 LONGEST = 3000
 """Maximum length of a client's own words in the log and on terminals, in characters."""
+ENDED_WITH_RUN = "it ended with the run, and has not come back yet"
 
 
 class Standing(StrEnum):
@@ -49,6 +50,8 @@ class Client:
     """The newest round that its edge has completed, as the edge says."""
     is_admitted: bool = True
     """Whether its edge may take part; `reason` says why not."""
+    ended_with_run: bool = False
+    """Whether its edge, as far as its own account shows, has not come back since the run was resumed."""
 
     @property
     def gone(self) -> bool:
@@ -77,7 +80,9 @@ class Client:
         """Why no update will come from it."""
         if self.state.gone or self.alive:
             return self.reason if self.state.gone else "it is quarantined"
-        return self.reason if self.state is ClientState.STOPPED else "its heartbeat stopped"
+        if self.state is ClientState.STOPPED:
+            return self.reason
+        return ENDED_WITH_RUN if self.ended_with_run else "its heartbeat stopped"
 
     @property
     def how_gone(self) -> str:
@@ -87,13 +92,17 @@ class Client:
         return self.state.value if self.state.gone else "away"
 
 
-def client_of(status: ClientStatus, state: ClientState, *, is_there: bool, is_quarantined: bool) -> Client:
+def client_of(
+    status: ClientStatus, state: ClientState, *, is_there: bool, is_quarantined: bool, resumed_ms: int = 0
+) -> Client:
     """Make a member from what its edge says of itself; `is_there` if its edge holds its lease, or is awaited.
 
-    Its reason is the edge's own words, in quotation marks.
+    Its reason is the edge's own words, in quotation marks. `resumed_ms` is when the run was resumed last; 0 if it was
+    not.
     """
     reason = "it was revoked" if state is ClientState.REVOKED else quoted(status.reason, most=LONGEST)
-    return Client(state, is_there, reason, is_quarantined, status.behind)
+    ended_with_run = not is_there and 0 < status.told_ms < resumed_ms
+    return Client(state, is_there, reason, is_quarantined, status.behind, ended_with_run=ended_with_run)
 
 
 def is_genuine(left_ms: int, lease_s: float) -> bool:

@@ -13,7 +13,7 @@ from flavor.watch import PHASES
 
 FIELDS = (
     *("state", "reason", "failure", "exit_code", "report"),
-    *("round", "host", "pid", "public_key", "protocol", "version", "phase", "done", "total", "since_ms"),
+    *("round", "host", "pid", "public_key", "protocol", "version", "phase", "done", "total", "since_ms", "told_ms"),
 )
 """The fields of a client's hash that are read. Nothing else that a client writes there is read."""
 
@@ -82,6 +82,8 @@ class ClientStatus:
     """The versions of flavor and Python and the system that its edge runs on, as it says; '' where it does not say."""
     transfer: Transfer | None = None
     """The model that its edge moves at present."""
+    told_ms: int = 0
+    """When its edge wrote this, in milliseconds since 1970 by the clock of the Redis server; 0 for not known."""
 
     @property
     def known_state(self) -> ClientState | None:
@@ -105,6 +107,7 @@ class ClientStatus:
             "pid": str(self.pid),
             "public_key": self.public_key,
             "version": self.version,
+            "told_ms": str(self.told_ms),
         }
 
     @classmethod
@@ -123,6 +126,7 @@ class ClientStatus:
             protocol=spoken(fields.get("protocol")),
             version=text if _VERSION.fullmatch(text := fields.get("version", "")) else "",
             transfer=Transfer.from_hash(fields),
+            told_ms=count(fields.get("told_ms")) or 0,
         )
 
 

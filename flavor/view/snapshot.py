@@ -15,7 +15,16 @@ from enum import StrEnum
 from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import ENDING_WITHIN, RunStore, ending_in
 from flavor.config import RunConfig
-from flavor.policy.standing import Standing, client_of, is_awaited, is_quarantined, standings, with_absent
+from flavor.policy.standing import (
+    ENDED_WITH_RUN,
+    Client,
+    Standing,
+    client_of,
+    is_awaited,
+    is_quarantined,
+    standings,
+    with_absent,
+)
 from flavor.records.pulse import Doing
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
@@ -133,7 +142,13 @@ def snapshot_of(facts: Facts, *, jobs: Callable[[RunConfig], JobQueue] | None = 
         if is_awaited(client.status.known_state, _ago_s(gone_ms.get(name), now_ms), lease_s)
     }
     members = {
-        name: client_of(client.status, state, is_there=name in alive or name in awaited, is_quarantined=name in shut)
+        name: client_of(
+            client.status,
+            state,
+            is_there=name in alive or name in awaited,
+            is_quarantined=name in shut,
+            resumed_ms=view.resumed_ms,
+        )
         for name, client in facts.clients.items()
         if (state := client.status.known_state) is not None
     }
@@ -144,7 +159,7 @@ def snapshot_of(facts: Facts, *, jobs: Callable[[RunConfig], JobQueue] | None = 
             view,
             name,
             client,
-            members[name].reason if name in members else "",
+            _words_of(members.get(name)),
             now_ms,
             handed_in.get(name),
             standing.get(name),
@@ -168,6 +183,13 @@ def snapshot_of(facts: Facts, *, jobs: Callable[[RunConfig], JobQueue] | None = 
         absence=_absence(view, round_, standing, jobs(config) if jobs is not None else None),
         ending=(ending_in(itertools.islice(facts.log, ENDING_WITHIN)) or view.reason) if view.state.ended else "",
     )
+
+
+def _words_of(member: Client | None) -> str:
+    """Say why a client is in its state; '' where nothing is to be said."""
+    if member is None:
+        return ""
+    return member.reason or (ENDED_WITH_RUN if member.ended_with_run and not member.state.gone else "")
 
 
 def _handed_in(facts: Facts) -> dict[str, Update | Refused]:

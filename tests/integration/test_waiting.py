@@ -158,6 +158,34 @@ def test_a_run_that_was_resumed(url: str, tmp_path: Path) -> None:
         waits_for(served, reason)
 
 
+def test_sites_that_have_ended_with_a_run_are_not_told_to_have_failed(url: str, tmp_path: Path) -> None:
+    """Their heartbeats stop as they must: they end with the run. One that came back and vanished is told as before."""
+    served = Served(url, tmp_path, on_quorum_lost="wait", heartbeat_timeout_s=0.5, round_timeout_s=600.0)
+    with served.opened():
+        served.runs.end(RunState.STOPPED, "enough")
+
+    def left_behind(client: str) -> None:
+        served.says(client, "ready", lives=False)
+        served.runs.redis.hset(served.runs.keys.client(client).hash, "told_ms", served.runs.now_ms())
+
+    for client in "ab":
+        left_behind(client)
+    served.until("the clock has gone on", lambda: served.runs.now_ms() > served.runs.read().ended_ms + 20)
+    resume(served.runs, given={}, tell=served.told.append)
+    left_behind("b")  # it came back
+    served.renew()
+    ended = "it ended with the run, and has not come back yet"
+    with served.started():
+        lost = f"2 updates are needed and 0 can come; a: {ended}; b: its heartbeat stopped"
+        served.until("it is held", lambda: newest(served)[1].get("reason", "").startswith(lost))
+        waits_for(served, newest(served)[1]["reason"])
+        rows = take_snapshot(served.runs).clients
+        assert {name: (row.phase, row.reason) for name, row in rows.items()} == {
+            "a": ("gone", ended),
+            "b": ("gone", ""),
+        }
+
+
 def test_an_aggregation(url: str, tmp_path: Path) -> None:
     served = Served(url, tmp_path, aggregation_lease_s=3.0, round_timeout_s=600.0)
     runs = served.runs

@@ -131,9 +131,10 @@ def test_a_fault_of_the_server_is_said_and_its_trace_is_in_the_terminal(
 ) -> None:
     monkeypatch.setattr(source, "fails", KeyError("secret"))
     answer = open_.ask("/api/queue")
-    assert answer.status == 500
+    assert (answer.status, answer.json["error"]) == (500, "the page's server made a mistake")
+    assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
     assert "secret" not in answer.body.decode()
-    assert "KeyError: 'secret'" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("KeyError: 'secret'") == 1
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])

@@ -131,7 +131,17 @@ def test_a_round_that_was_just_opened_is_as_its_hash_says() -> None:
 
 VERSION = "flavor 0.1.0, Python 3.11.2, Linux x86_64"
 STATUS = ClientStatus(
-    ClientState.FAILED, "it ended", "trainer-ended", "3", "its text", 2, "host", 7, "ed25519:aa", version=VERSION
+    ClientState.FAILED,
+    "it ended",
+    "trainer-ended",
+    "3",
+    "its text",
+    2,
+    "host",
+    7,
+    "ed25519:aa",
+    version=VERSION,
+    told_ms=9,
 )
 
 
@@ -149,6 +159,7 @@ def test_what_a_client_says_of_itself_is_written_whole_so_that_nothing_of_an_ear
         "pid": "7",
         "public_key": "ed25519:aa",
         "version": VERSION,
+        "told_ms": "9",
     }
     assert ClientStatus.from_hash(fields) == STATUS
     assert ClientStatus("ready").to_hash().keys() == fields.keys()

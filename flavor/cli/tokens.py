@@ -1,0 +1,38 @@
+"""The tokens that pages and scrapes are asked for: the option `--token` of `flavor ui` and `flavor metrics`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flavor.errors import InvalidSetting
+
+LEAST_CHARACTERS = 8
+_LONGEST = 512
+_MOST_BYTES = 4096
+
+
+def read_token(given: str | None, variable: str) -> str | None:
+    """Return the token of `--token`, or of its `variable`, or that in the file FILE for `@FILE`; None for none.
+
+    Raises `InvalidSetting` for one that is easily guessed, or that no browser can send.
+    """
+    if given is None:
+        return None
+    where, token = "--token", given
+    if given.startswith("@"):
+        where = f"--token {given}"
+        try:
+            with Path(given[1:]).open(encoding="utf-8") as file:
+                token = file.read(_MOST_BYTES).strip()
+        except OSError as error:
+            raise InvalidSetting(f"{where}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InvalidSetting(f"{where}: there is no token in it") from None
+    if len(token) < LEAST_CHARACTERS:
+        raise InvalidSetting(
+            f"{where} ({variable}): a token needs {LEAST_CHARACTERS} characters or more, so that it cannot be guessed: "
+            "`openssl rand -hex 16` makes one"
+        )
+    if len(token) > _LONGEST or not (token.isascii() and token.isprintable() and " " not in token):
+        raise InvalidSetting(f"{where} ({variable}): a token has letters, digits and signs, and no spaces")
+    return token
