@@ -18,7 +18,7 @@ import pytest
 from buckets import S3
 from summary import Summary
 from warm import SESSION, STARTER, Starter, have_nursery, nursery_of_session, starter_with
-from warmscripts import ScriptServer, possible
+from warmscripts import ScriptServers, possible
 
 import flavor
 import flavor.programs.process
@@ -323,33 +323,18 @@ def s3() -> Iterator[S3]:
 
 
 @pytest.fixture(scope="session")
-def script_server() -> Iterator[ScriptServer]:
-    """Forks Python scripts in this test session."""
-    server = ScriptServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def torch_server() -> Iterator[ScriptServer]:
-    """Forks Python scripts that import torch, which takes seconds."""
-    server = ScriptServer("torch")
-    yield server
-    server.close()
+def script_servers() -> Iterator[ScriptServers]:
+    """Fork Python scripts in this test session."""
+    servers = ScriptServers()
+    yield servers
+    servers.close()
 
 
 @pytest.fixture
-def warm_torch(torch_server: ScriptServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have this process fork the scripts with torch that it starts for a user."""
-    if possible():
-        monkeypatch.setattr(flavor.programs.process, "spawn", torch_server.spawn)
-
-
-@pytest.fixture
-def warm_scripts(script_server: ScriptServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def warm_scripts(script_servers: ScriptServers, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have this process fork the scripts that it starts for a user."""
     if possible():
-        monkeypatch.setattr(flavor.programs.process, "spawn", script_server.spawn)
+        monkeypatch.setattr(flavor.programs.process, "spawn", script_servers.spawn)
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,11 @@ a script is started and ended have one. See `tests/warm.py`.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from warm import TestServer, cold_is_wanted
@@ -21,6 +23,7 @@ from tests.warmchild import READ_AT_THE_START
 
 PATH = "PYTHONPATH"
 
+_SLOW = {"torch": "torch._dynamo", "sklearn": "sklearn.datasets"}
 _PLAIN = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "inherited": (), "limits": (), "umask": -1}
 """What the script of a check is started with."""
 
@@ -54,6 +57,33 @@ class ScriptServer(TestServer):
             os.close(out[1])
             os.close(err[1])
         return ForkedProcess(self, pid, command, os.fdopen(out[0], "rb", 0), os.fdopen(err[0], "rb", 0))
+
+
+class ScriptServers:
+    """One for each set of libraries, made when a script first needs it: to import a library takes a second or more."""
+
+    def __init__(self) -> None:
+        self._servers: dict[tuple[str, ...], ScriptServer] = {}
+
+    def spawn(self, command: Sequence[str], **options: Any) -> Any:
+        """What `flavor.spawn.spawn` starts."""
+        script = Path(command[1]) if command[1:] and command[1].endswith(".py") else None
+        libraries = libraries_of(script.read_text()) if script is not None and script.is_file() else ()
+        if libraries not in self._servers:
+            self._servers[libraries] = ScriptServer(*libraries)
+        return self._servers[libraries].spawn(command, **options)
+
+    def close(self) -> None:
+        """End them."""
+        for server in self._servers.values():
+            server.close()
+
+
+def libraries_of(text: str) -> tuple[str, ...]:
+    """What a script imports that takes long, and what an optimizer of torch imports where it is made."""
+    return tuple(
+        slow for name, slow in _SLOW.items() if re.search(rf"^\s*(from|import)\b.*\b{name}\b", text, re.MULTILINE)
+    )
 
 
 def possible() -> bool:

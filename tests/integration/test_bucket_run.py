@@ -76,7 +76,7 @@ def test_flavor_run_in_a_bucket_with_trainers_of_three_formats(bench, s3):
         *("flavor", "run", "-m", f"{sys.executable} {trainer}", *words),
         env=s3.environment(),
         timeout_s=110,
-        libraries=["torch"],
+        libraries=["torch._dynamo"],
     )
     assert process.wait() == 0, process.stderr + process.stdout
     results = json.loads(process.stdout)

@@ -705,7 +705,7 @@ main()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("once", [False, True], ids=["initialize every round", "initialize only once"])
-def test_the_documented_examples(check, warm_torch, once):
+def test_the_documented_examples(check, once):
     pytest.importorskip("torch")
     outcome = check(EXAMPLE + (ONLY_ONCE if once else EVERY_ROUND), TORCH_TRAINER, once=once)
     checks = ONCE_CHECKS if once else ANEW_CHECKS

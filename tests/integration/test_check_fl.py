@@ -592,7 +592,7 @@ def test_a_shell_script_that_does_not_wait_fails(tmp_path, clean, in_path):
     assert failed == ["waits for TrainStarted"]
 
 
-def test_torch(check, warm_torch):
+def test_torch(check):
     pytest.importorskip("torch")
     script = textwrap.dedent('''
         import os, torch

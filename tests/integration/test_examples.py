@@ -93,7 +93,7 @@ def test_lightning_goes_on_with_its_own_fit_from_the_global_model(example):
     result = example(
         *("lightning-digits", ["python", "prepare.py"], "python main.py"),
         rounds=3,
-        libraries=["lightning", "torch._dynamo", "sklearn.datasets"],
+        libraries=["torch._dynamo", "sklearn.datasets", "lightning"],
     )
     assert [round_["metrics"]["epochs"] for round_ in result["rounds"]] == [1, 2, 3]
     assert result["rounds"][0]["metrics"]["accuracy"] < 0.3

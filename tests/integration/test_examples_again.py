@@ -40,7 +40,7 @@ FAST = [
 ]
 SLOW = [
     Example("torch-digits", ("torch._dynamo", "sklearn.datasets")),
-    Example("lightning-digits", ("lightning", "torch._dynamo", "sklearn.datasets")),
+    Example("lightning-digits", ("torch._dynamo", "sklearn.datasets", "lightning")),
     Example(
         "diloco-char",
         ("torch._dynamo",),
@@ -48,7 +48,13 @@ SLOW = [
         run=("--aggregator", "diloco", "--compress", "int8", "--init-model", "initial.ckpt"),
     ),
     Example("svm-pooled", ("sklearn.datasets", "sklearn.svm"), sites="sites/*/", check=("--ignore-ckpt",), run=OWN),
-    Example("xgboost-bagged", ("sklearn.datasets", "xgboost"), sites="sites/*/", check=("--ignore-ckpt",), run=OWN),
+    Example(
+        "xgboost-bagged",
+        ("sklearn.datasets", "sklearn.svm", "xgboost"),
+        sites="sites/*/",
+        check=("--ignore-ckpt",),
+        run=OWN,
+    ),
 ]
 ALL = [*FAST, *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)]
 

@@ -124,7 +124,7 @@ def test_the_documented_examples(bench, once):
     words = ["--run", bench.run, "--out", bench.folder / "out", "--edges", 2, "--rounds", 2]
     own = ["-am", f"{sys.executable} {program}", *(["--init-once"] if once else [])]
     words = ["run", "-m", f"{sys.executable} {trainer}", *words, *own, "--json"]
-    process = bench.done("flavor", *words, timeout_s=90, libraries=["torch"])
+    process = bench.done("flavor", *words, timeout_s=90, libraries=["torch._dynamo"])
     assert process.wait() == 0, process.stderr + process.stdout
     import torch
 

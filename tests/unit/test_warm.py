@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from warm import Starter
+from warmscripts import libraries_of
 
 from flavor.local.forked import ForkedProcess
 from tests.conftest import Bench
@@ -113,6 +114,14 @@ def test_where_nothing_can_be_forked_the_reason_is_told() -> None:
     with pytest.raises(AssertionError, match="No module named 'no_such_library'"):
         _ = starter.shims
     starter.close()
+
+
+def test_a_script_is_forked_from_a_process_that_has_imported_its_libraries() -> None:
+    assert libraries_of("import json, torch\n\ndef main():\n    from sklearn.datasets import load_digits\n") == (
+        "torch._dynamo",
+        "sklearn.datasets",
+    )
+    assert libraries_of("import torchy\n# import torch\nsklearn = 'from sklearn'\n") == ()
 
 
 def test_the_processes_of_a_local_run_are_warm_as_well_and_end_with_it(
