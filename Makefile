@@ -64,6 +64,7 @@ bench: $(VENV)/.test  ## Run the benchmarks (minutes)
 	$(BIN)/python benchmarks/aggregation.py
 	$(BIN)/python benchmarks/robustness.py --plot
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/metrics.py
 
 fuzz: $(VENV)/.test  ## Look for inputs that break a parser (MINUTES=10)
 	$(PIP) --editable '.[fuzz]'
