@@ -35,8 +35,8 @@ def families(scene: Scene) -> list[Metric]:
         sheet.set("flavor_redis_memory_max_bytes", scene.server.max_bytes)
         sheet.set("flavor_redis_persistence_ok", scene.server.is_kept)
     sheet.set("flavor_dropped_jobs", scene.dropped)
-    for state in RunState:
-        sheet.set("flavor_runs", scene.states.get(state.value, 0), state.value)
+    for state, number in {**{state.value: 0 for state in RunState}, **scene.states}.items():
+        sheet.set("flavor_runs", number, state)
     for queue in scene.queues:
         _queue(sheet, queue)
     for each in scene.runs:

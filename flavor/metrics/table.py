@@ -66,7 +66,11 @@ FAMILIES: Mapping[str, Family] = {
                 "flavor_dropped_jobs": "Foreign jobs that aggregators have dropped within a week.",
             },
         ),
-        *_families(Kind.GAUGE, ("state",), {"flavor_runs": "Runs on this Redis, by their state."}),
+        *_families(
+            Kind.GAUGE,
+            ("state",),
+            {"flavor_runs": "Runs on this Redis, by their state; damaged for one that cannot be read."},
+        ),
         *_families(
             Kind.GAUGE,
             ("queue",),

@@ -280,13 +280,14 @@ def test_names_that_a_site_has_chosen_do_no_harm() -> None:
 
 def test_a_run_that_goes_or_cannot_be_read_costs_only_itself() -> None:
     board = MadeUp(document(), document(run="other"))
-    rows = board.runs()
+    rows = [*board.runs(), {"run": "hurt", "state": "damaged", "created_ms": None}]
     board.runs = lambda: rows  # type: ignore[method-assign]
     del board.documents["other"]
     said = samples(scraper(board))
     assert 'flavor_run_round{run="mammo"}' in said
     assert 'flavor_run_round{run="other"}' not in said
     assert said['flavor_runs{state="running"}'] == 2
+    assert said['flavor_runs{state="damaged"}'] == 1
 
 
 def test_prometheus_own_text_for_who_accepts_no_open_metrics() -> None:
