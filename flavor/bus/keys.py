@@ -40,6 +40,7 @@ client:CLIENT:round:N:update          hash    path, digest, size, format, info_p
 client:CLIENT:log                     string  the last lines of its script's output, if the   that edge
                                               site shares them
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
+client:CLIENT:pulse                   (channel) what only people read of the hash has changed that edge
 to:CLIENT:round:N:task                hash    what to train from: the run's global_*,         coordinator
                                               info_path, info_digest, format, rounds;
                                               opened_ms
@@ -101,7 +102,7 @@ DROPPED = "flavor:dropped"
 
 def every_run_patterns() -> tuple[str, ...]:
     """The channel patterns of what a viewer hears of every run on a server: what announces that a key has changed."""
-    names = ("run", "round:*", "client:*:state", "client:*:update", "to:*:verdict")
+    names = ("run", "round:*", "client:*:state", "client:*:pulse", "client:*:update", "to:*:verdict")
     return tuple(f"flavor:{{*}}:{name}" for name in names)
 
 
@@ -148,6 +149,11 @@ class ClientKeys:
     def state(self) -> str:
         """Channel: the hash has changed, or the client says that it lives."""
         return f"{self.prefix}:state"
+
+    @property
+    def pulse(self) -> str:
+        """Channel: the fields of the hash that only people read have changed."""
+        return f"{self.prefix}:pulse"
 
     @property
     def lease(self) -> str:

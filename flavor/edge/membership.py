@@ -146,14 +146,19 @@ class Membership:
     def report_transfer(self, progress: Progress) -> None:
         """Write how far a transfer is, or that there is none, for people who look at the run."""
         fields = Transfer(*progress).to_hash()
-        self._write(lambda step, _: step.hset(self._keys.hash, mapping=fields))
+        self._write(lambda step, _: self._tell(step, fields))
 
     def report_pulse(self, pulse_at: Callable[[int], Pulse]) -> None:
         """Write what this client is doing, for people who look at the run.
 
         `pulse_at` gets the time of the server in milliseconds since 1970.
         """
-        self._write(lambda step, now_ms: step.hset(self._keys.hash, mapping=pulse_at(now_ms).to_hash()))
+        self._write(lambda step, now_ms: self._tell(step, pulse_at(now_ms).to_hash()))
+
+    def _tell(self, step: Redis, fields: Mapping[str, str]) -> None:
+        """Write fields of this client's hash that only people read, and have those look who look at the run."""
+        step.hset(self._keys.hash, mapping=fields)
+        step.publish(self._keys.pulse, "")
 
     def share_log(self, text: str) -> None:
         """Write the last lines of the script's output for people who look at the run; '' removes them."""
