@@ -85,6 +85,20 @@ class Clients(RunScripts):
             for name, (said, _) in zip(names, found, strict=True)
         }
 
+    def clients_and_pulses(self, names: Iterable[str]) -> dict[str, tuple[ClientStatus, int, Pulse]]:
+        """What `clients` and `pulses` return of each client, read at once."""
+        names = list(names)
+        keys = [self.keys.client(name) for name in names]
+        fields = (*client_record.FIELDS, *pulse.FIELDS)
+        found = self._of_clients([key.hash for key in keys], fields, [key.lease for key in keys])
+        both: dict[str, tuple[ClientStatus, int, Pulse]] = {}
+        for name, (said, left_ms) in zip(names, found, strict=True):
+            if isinstance(said, str):  # only one of them may be invalid
+                both[name] = *self.clients([name])[name], self.pulses([name])[name]
+            else:
+                both[name] = ClientStatus.from_hash(said), left_ms, Pulse.from_hash(said)
+        return both
+
     def shared_log(self, client: str) -> list[str]:
         """The last lines of the output of a client's script, raw, as its site shares them; none where it does not."""
         key = self.keys.client(client).log

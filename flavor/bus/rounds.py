@@ -201,7 +201,13 @@ class Rounds(RunScripts):
             return Reference.from_text(decided) if decided else None
 
     def read_round(self, round_: int) -> RoundView | None:
-        """Return a round with its verdicts; None when it was never opened, or is pruned.
+        """Return a round with its verdicts; None when it was never opened, or is pruned."""
+        fields, verdicts = self.read_round_fields(round_)
+        with self.damage_at(self.keys.round(round_)):
+            return RoundView.from_hash(round_, fields, verdicts) if fields else None
+
+    def read_round_fields(self, round_: int) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the fields of a round's hash, and its verdicts by client, as they stand there.
 
         Reads the round before and after its verdicts, until both are the same, so that round and verdicts belong
         together. A transaction would do the same, but a full server refuses even transactions that only read.
@@ -214,9 +220,7 @@ class Rounds(RunScripts):
                         reads.hgetall(key).hgetall(self.keys.verdicts(round_)).hgetall(key).execute()
                     )
                 if before == fields:
-                    break
-        with self.damage_at(key):
-            return RoundView.from_hash(round_, fields, verdicts) if fields else None
+                    return fields, verdicts
 
     def measured(self, round_: int, clients: Sequence[str] | None = None) -> dict[str, Measured]:
         """Return what was measured in this round, of these clients or of all; empty for a round that is pruned."""

@@ -34,6 +34,8 @@ class Subscription:
         self._client, self._url = client, url
         self._channels, self._patterns = tuple(channels), tuple(patterns)
         self._pubsub: Any = None
+        self.saying: set[str] = set()
+        """The channels of the last `wait` on which something with a content was published. A hint: read the keys."""
 
     def open(self) -> None:
         """Subscribe, and return once the server has confirmed it. From then on no publication is missed."""
@@ -67,12 +69,14 @@ class Subscription:
         """
         if self._pubsub is None:
             self.open()
+            self.saying = set()
             return [RESYNC]
         with translated(shown(self._url)):
             return self._wait(timeout_s)
 
     def _wait(self, timeout_s: float) -> list[str]:
         woken: dict[str, None] = {}
+        self.saying = set()
         now = time.monotonic()
         deadline, drained = now + timeout_s, now + timeout_s + _DRAIN_S
         left_s = timeout_s
@@ -84,6 +88,8 @@ class Subscription:
                         drained = now + _DRAIN_S
                     if message["type"] in _PUBLICATIONS:
                         woken[message["channel"]] = None
+                        if message["data"]:
+                            self.saying.add(message["channel"])
                     elif message["type"] in _CONFIRMATIONS:  # a silent reconnection
                         woken[RESYNC] = None
                 left_s = deadline - now

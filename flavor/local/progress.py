@@ -205,7 +205,7 @@ def _reports(snapshot: Snapshot) -> list[RenderableType]:
             ", ".join(
                 part
                 for part in (
-                    f"          {printable(name)}: {client.progress.described(client.phase.value)}",
+                    f"          {printable(name)}: {client.progress.described(client.phase.value, snapshot.now_ms)}",
                     words_of(client.progress.reported),
                 )
                 if part

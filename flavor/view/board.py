@@ -123,10 +123,11 @@ class Board:
         (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a sentence), `since_ms` (since when it waits), `held`,
         `absent` (sentences), `served`, `no_aggregator`, `last_round` (`{"round", "metrics"}`), `metric`, `best`
         (`{"metric", "round", "value", "rounds"}`), `spark`, `global_model`, `ends_ms` (the estimated end), and
-        `clients`: an object of name to `state`, `phase`, `alive`, `host`, `this_round`, `awaited`, `seen_ms` (the last
-        sign of life), `samples`, `metrics`, `transfer`, `doing`, `doing_ms` (since when), `progress` (words),
-        `reported`, `load`, `failure`, `report`, `update_bytes`, `reason`, `refused_in_a_row`, `version`, `sent_bytes`,
-        `received_bytes` (in this run), `median_s` and `last_s` (its time for a round), `phases` (of the present round:
+        `clients`: an object of name to `state`, `phase`, `alive`, `host`, `version`, `this_round`, `awaited`, `seen_ms`
+        (the last sign of life; in patches that of a client that is there may be some heartbeats old), `samples`,
+        `metrics`, `transfer`, `doing`, `doing_ms` (since when), `progress` (words), `reported`, `load`, `failure`,
+        `report`, `update_bytes`, `reason`, `refused_in_a_row`, `sent_bytes` and `received_bytes` (since its edge has
+        joined), `median_s` and `last_s` (its time for a round), `phases` (of the present round, once it has a verdict:
         a list of [word, start_ms]).
 
         All times are milliseconds since 1970 by the clock of the Redis server. What is not known is None. `now_ms`,
@@ -136,7 +137,9 @@ class Board:
         document, now_ms = self._document(run), self.now_ms()
         ends_ms = document["ends_ms"]
         left_s = None if ends_ms is None else max(0.0, (ends_ms - now_ms) / 1000)
-        return {**document, "now_ms": now_ms, "left_s": left_s}
+        followed = self._reader.followed(run)
+        clients = document["clients"] if followed is None else followed.with_beats(document["clients"])
+        return {**document, "clients": clients, "now_ms": now_ms, "left_s": left_s}
 
     def events(
         self, run: str, after_id: str = "", most: int = 500, client: str = "", kinds: Collection[str] = ()

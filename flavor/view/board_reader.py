@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from flavor.bus.connection import Redis, connect
@@ -38,8 +38,8 @@ class _Due:
     """When a run is looked at again."""
 
     looked_at: float = -ENDED_S
-    heard: set[str] = field(default_factory=set)
-    """The channels of the run, without what names the run, on which something was published since."""
+    is_heard: bool = False
+    """Whether something was published since that is worth a look."""
     is_anew: bool = True
     """Whether something may have been missed."""
     has_ended: bool = False
@@ -111,7 +111,7 @@ class BoardReader:
             subscription = Subscription(self.redis, self._url, patterns=every_run_patterns())
             try:
                 while not self._closing.is_set():
-                    self._look(subscription.wait(_TICK_S))
+                    self._look(subscription.wait(_TICK_S), subscription.saying)
                     self._published.tell("")
                     self.never_read = False
                     self.has_looked.set()
@@ -125,15 +125,18 @@ class BoardReader:
                     subscription.close()
             self._closing.wait(_RETRY_S)
 
-    def _look(self, woken: Sequence[str]) -> None:
+    def _look(self, woken: Sequence[str], saying: Collection[str]) -> None:
         """Look at the runs whose turn it is; `woken` are channels on which something was published."""
         now = self._clock()
         is_anew = RESYNC in woken
         for channel in woken:
             parsed = parse_run_channel(channel)
-            if parsed is not None and (due := self._due.get(parsed[0])) is not None:
-                due.heard.add(parsed[1])
-            elif parsed is not None and parsed[1] == "run":
+            if parsed is None:
+                continue
+            run, rest = parsed
+            if (due := self._due.get(run)) is not None:
+                due.is_heard = self._followed[run].hear(rest, says=channel in saying) or due.is_heard
+            elif rest == "run":
                 self._listed_at = now - QUIET_S  # a new run
         if is_anew or now - self._listed_at >= QUIET_S:
             self._list(now)
@@ -144,7 +147,7 @@ class BoardReader:
 
     def _rest_s(self, run: str, due: _Due, now: float) -> float:
         """How long after its last look a run is looked at again."""
-        if due.heard or self._followed[run].is_dirty:
+        if due.is_heard or self._followed[run].wants:
             return REFRESH_S if now - self._seen_at.get(run, now - _SEEN_FOR_S) < _SEEN_FOR_S else UNSEEN_S
         return ENDED_S if due.has_ended else QUIET_S
 
@@ -166,10 +169,9 @@ class BoardReader:
 
     def _read(self, run: str, due: _Due, now: float) -> None:
         followed = self._followed[run]
-        heard, is_anew = due.heard, due.is_anew
-        due.heard, due.is_anew, due.looked_at = set(), False, now
+        is_anew, due.is_heard, due.is_anew, due.looked_at = due.is_anew, False, False, now
         try:
-            read = followed.read(heard, anew=is_anew)
+            read = followed.read(anew=is_anew)
         except RunNotFound:
             self._forget(run)
         except DamagedRecord as error:

@@ -41,6 +41,19 @@ def described(
 def described_as(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_in: str = "") -> dict[str, Any]:
     """Return a snapshot with its metrics as plain values; `lacking` says what the store has and Redis does not."""
     view, round_, wait, now_ms = snapshot.run, snapshot.round, snapshot.waits_for, snapshot.now_ms
+    return {
+        **described_run(snapshot, found, lacking=lacking, left_in=left_in),
+        "age_s": ((view.ended_ms or now_ms) - view.created_ms) / 1000 if view.created_ms else None,
+        "open_s": (now_ms - round_.opened_ms) / 1000 if round_ else None,
+        "deadline_s": (round_.deadline_ms - now_ms) / 1000 if round_ else None,
+        "waits_s": wait.lasts_s(now_ms) if wait else None,
+        "clients": {name: _client(client, name, found, now_ms) for name, client in snapshot.clients.items()},
+    }
+
+
+def described_run(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_in: str = "") -> dict[str, Any]:
+    """Return what is told of the run itself, without durations and without its clients."""
+    view, round_, wait = snapshot.run, snapshot.round, snapshot.waits_for
     absent = [*([lacking] if lacking else _absent(snapshot, left_in)), *_unreadable(snapshot.config)]
     if found.silent:
         absent.append(f"no metrics are shown: {found.silent}")
@@ -54,15 +67,11 @@ def described_as(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_i
         "rounds": view.rounds,
         "round_state": round_.state.value if round_ else None,
         "reason": snapshot.ending or view.reason,
-        "age_s": ((view.ended_ms or now_ms) - view.created_ms) / 1000 if view.created_ms else None,
-        "open_s": (now_ms - round_.opened_ms) / 1000 if round_ else None,
-        "deadline_s": (round_.deadline_ms - now_ms) / 1000 if round_ else None,
         "expected": len(round_.expected) if round_ else 0,
         "needed": snapshot.needed,
         "in": snapshot.accepted,
         "heartbeat_timeout_s": snapshot.config.heartbeat_timeout_s,
         "waits_for": wait.reason if wait else "",
-        "waits_s": wait.lasts_s(now_ms) if wait else None,
         "held": wait.is_held if wait else False,
         "absent": absent,
         "served": snapshot.is_served,
@@ -71,32 +80,43 @@ def described_as(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_i
         "metric": found.metric,
         "best": found.best,
         "global_model": view.global_model.model.path if view.global_model else None,
-        "clients": {name: _client(client, name, found, now_ms) for name, client in snapshot.clients.items()},
     }
 
 
 def _client(client: ClientSnapshot, name: str, found: Newest, now_ms: int) -> dict[str, Any]:
     progress = client.progress
     return {
+        **row_of_client(client, name, found),
+        "seen_s": None if client.seen_ms is None else max(0.0, (now_ms - client.seen_ms) / 1000),
+        "doing_s": progress.lasts_s(now_ms),
+        "progress": progress.described(client.phase.value, now_ms),
+    }
+
+
+def row_of_client(client: ClientSnapshot, name: str, found: Newest) -> dict[str, Any]:
+    """Return what is told of one client, without durations."""
+    progress = client.progress
+    return {
         "state": client.state,
         "phase": client.phase.value,
         "alive": client.is_alive,
         "host": client.host,
+        "version": client.version,
         "this_round": str(client.standing or "not expected"),
         "awaited": client.is_awaited,
-        "seen_s": None if client.seen_ms is None else max(0.0, (now_ms - client.seen_ms) / 1000),
         "samples": found.samples.get(name),
         "metrics": found.sites.get(name, {}),
         "transfer": asdict(progress.transfer) if progress.transfer else None,
         "doing": progress.doing.value if progress.doing else None,
-        "doing_s": progress.lasts_s,
-        "progress": progress.described(client.phase.value),
         "reported": _reported(progress.reported),
         "load": asdict(progress.load) if progress.load else None,
         "failure": client.failure,
         "report": client.report,
         "update_bytes": client.update_bytes,
+        "sent_bytes": client.moved.sent_bytes,
+        "received_bytes": client.moved.received_bytes,
         "reason": client.reason,
+        "refused_in_a_row": client.refused_in_a_row,
     }
 
 

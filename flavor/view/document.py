@@ -5,29 +5,71 @@ Nothing in a document changes only because time passes, so that nothing has to b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from flavor.view.described import described_as
+from flavor.view.described import described_run, row_of_client
 from flavor.view.newest import Newest
+from flavor.view.round_times import RoundTimes
 from flavor.view.snapshot import ClientSnapshot, Snapshot
 
 Document = dict[str, Any]
 """Plain values that JSON can hold. Never changed once it is made: readers may keep it."""
-_DURATIONS = ("age_s", "open_s", "deadline_s", "waits_s")
-_DURATIONS_OF_CLIENTS = ("seen_s", "doing_s")
-_SEEN_MS, _SEEN_MS_A_CLIENT = 5000, 20
 _WAITS_MOST = 200
 """Characters of a run's sentence in the list of runs."""
 
 
-def document_of(snapshot: Snapshot, newest: Newest, *, lacking: str = "", left_in: str = "") -> Document:
-    """Return the document of a run. `flavor.view.board.Board.document` lists its keys."""
-    found = described_as(snapshot, newest, lacking=lacking, left_in=left_in)
+class RowMemory:
+    """Makes the rows of clients, and makes them again only of those that have changed."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[tuple[Any, ...], Document]] = {}
+
+    def row(self, name: str, client: ClientSnapshot, newest: Newest, times: RoundTimes | None) -> Document:
+        """Return the row of a client."""
+        median_s, last_s = times.of(name) if times is not None else (None, None)
+        made_of = (client, newest.samples.get(name), newest.sites.get(name), newest.phases.get(name), median_s, last_s)
+        made = self._made.get(name)
+        if made is not None and made[0] == made_of:
+            return made[1]
+        progress = client.progress
+        row = {
+            **row_of_client(client, name, newest),
+            "seen_ms": client.seen_ms,
+            "doing_ms": progress.since_ms,
+            "progress": progress.words(client.phase.value),
+            "median_s": median_s,
+            "last_s": last_s,
+            "phases": [list(each) for each in newest.phases.get(name, ())],
+        }
+        self._made[name] = made_of, row
+        return row
+
+    def forget(self, but: Collection[str]) -> None:
+        """Forget all clients but these."""
+        for name in self._made.keys() - but:
+            del self._made[name]
+
+
+def document_of(
+    snapshot: Snapshot,
+    newest: Newest,
+    *,
+    lacking: str = "",
+    left_in: str = "",
+    times: RoundTimes | None = None,
+    memory: RowMemory | None = None,
+) -> Document:
+    """Return the document of a run. `flavor.view.board.Board.document` lists its keys.
+
+    With the `memory` of an earlier document of the same run, rows that have not changed are the same objects.
+    """
+    memory = memory or RowMemory()
     view, round_, wait = snapshot.run, snapshot.round, snapshot.waits_for
-    for name in _DURATIONS:
-        del found[name]
-    found |= {
+    rows = {name: memory.row(name, client, newest, times) for name, client in snapshot.clients.items()}
+    memory.forget(rows.keys())
+    return {
+        **described_run(snapshot, newest, lacking=lacking, left_in=left_in),
         "created_ms": view.created_ms or None,
         "ended_ms": view.ended_ms,
         "opened_ms": round_.opened_ms if round_ else None,
@@ -37,28 +79,7 @@ def document_of(snapshot: Snapshot, newest: Newest, *, lacking: str = "", left_i
         "since_ms": wait.since_ms if wait else None,
         "ends_ms": _ends_ms(snapshot, newest),
         "spark": list(newest.spark),
-    }
-    for name, client in snapshot.clients.items():
-        found["clients"][name] |= _of_client(client)
-    for row in found["clients"].values():
-        for name in _DURATIONS_OF_CLIENTS:
-            del row[name]
-    return found
-
-
-def _of_client(client: ClientSnapshot) -> Mapping[str, Any]:
-    progress = client.progress
-    return {
-        "seen_ms": client.seen_ms,
-        "doing_ms": progress.since_ms,
-        "progress": progress.words(client.phase.value),
-        "refused_in_a_row": client.refused_in_a_row,
-        "version": None,
-        "sent_bytes": None,
-        "received_bytes": None,
-        "median_s": None,
-        "last_s": None,
-        "phases": [],
+        "clients": rows,
     }
 
 
@@ -69,22 +90,6 @@ def _ends_ms(snapshot: Snapshot, newest: Newest) -> int | None:
         return None
     left = view.rounds - int(newest.last["round"])
     return newest.closed_ms + int(1000 * newest.pace_s * left)
-
-
-def steady(document: Document, before: Document | None) -> Document:
-    """Let clients that are there keep the `seen_ms` that they had, unless it is old: a heartbeat is no news.
-
-    The more clients there are, the older it may be. Changes `document`, and returns it.
-    """
-    if before is not None:
-        clients, earlier = document["clients"], before["clients"]
-        most_ms = max(_SEEN_MS, len(clients) * _SEEN_MS_A_CLIENT)
-        for name, row in clients.items():
-            old = earlier.get(name)
-            is_there = row["alive"] and old is not None and old["alive"]
-            if is_there and (old["seen_ms"] or 0) <= (row["seen_ms"] or 0) < (old["seen_ms"] or 0) + most_ms:
-                row["seen_ms"] = old["seen_ms"]
-    return document
 
 
 def row_of(document: Mapping[str, Any]) -> Document:

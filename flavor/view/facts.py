@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flavor.bus.connection import translated
 from flavor.bus.runs import RunStore
@@ -33,6 +33,14 @@ class ClientFacts:
     pulse: Pulse = NO_PULSE
     update: Update | Refused | None = None
     """What it has handed in for the current round; None also where that is accepted: the verdict has the update."""
+    beat_ms: int | None = None
+    """When its edge has renewed the lease, as it is shown; None for what the lease tells."""
+
+    def seen_ms(self, lease_s: float) -> int | None:
+        """When its edge has renewed the lease last; None for no lease, and for one that never ends."""
+        if self.beat_ms is not None:
+            return self.beat_ms
+        return self.lease_ms - int(lease_s * 1000) if self.lease_ms > 0 else None
 
     def left_ms(self, now_ms: int) -> int:
         """How many milliseconds the lease has left; -1 for one that never ends."""
@@ -96,25 +104,31 @@ class LogTail:
         return bool(entries)
 
 
-def read_facts(runs: RunStore) -> Facts:
-    """Read a run as it is now. Raises `RunNotFound`, `BusUnavailable` and `DamagedRecord`."""
+def read_facts(runs: RunStore, log: Iterable[Entry] | None = None) -> Facts:
+    """Read a run as it is now. Raises `RunNotFound`, `BusUnavailable` and `DamagedRecord`.
+
+    `log` has the newest entries of the run's log, if they were read already.
+    """
     view, now_ms = runs.read(), runs.now_ms()
     round_ = runs.read_round(view.round) if view.round else None
     config = RunConfig.known(view.config)
-    refusals, found = runs.refusals(), runs.clients(runs.members())
-    alive = [name for name, (_, left_ms) in found.items() if is_genuine(left_ms, config.heartbeat_timeout_s)]
-    pulses = {} if view.state.ended else runs.pulses(alive)
+    refusals, found = runs.refusals(), read_clients(runs, runs.members(), view, config, now_ms)
     accepted = round_.accepted if round_ is not None else {}
-    awaited = [name for name in round_.expected if name not in accepted] if round_ is not None else []
+    awaited = [name for name in round_.expected if name in found and name not in accepted] if round_ is not None else []
     updates = runs.updates(view.round, awaited)
-    clients = {
-        name: ClientFacts(status, _until(left_ms, now_ms), pulses.get(name, NO_PULSE), updates.get(name))
-        for name, (status, left_ms) in found.items()
-    }
+    clients = {name: replace(each, update=updates[name]) if name in updates else each for name, each in found.items()}
     with translated(runs.where):
         is_served = bool(runs.redis.exists(runs.keys.coordinator))
-    return Facts(view, config, now_ms, round_, clients, refusals, is_served, LogTail(runs))
+    return Facts(view, config, now_ms, round_, clients, refusals, is_served, LogTail(runs) if log is None else log)
 
 
-def _until(left_ms: int, now_ms: int) -> int:
-    return now_ms + left_ms if left_ms > 0 else left_ms
+def read_clients(
+    runs: RunStore, names: Iterable[str], view: RunView, config: RunConfig, now_ms: int
+) -> dict[str, ClientFacts]:
+    """Read these members, without what they have handed in."""
+    found = {}
+    for name, (status, left_ms, pulse) in runs.clients_and_pulses(names).items():
+        lives = is_genuine(left_ms, config.heartbeat_timeout_s) and not view.state.ended
+        lease_ms = now_ms + left_ms if left_ms > 0 else left_ms
+        found[name] = ClientFacts(status, lease_ms, pulse if lives else NO_PULSE)
+    return found

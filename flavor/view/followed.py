@@ -4,25 +4,56 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flavor.bus.connection import Redis
+from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
 from flavor.store.brief import BriefStore
+from flavor.view.client_snapshot import ClientMemory
 from flavor.view.described import queue_of
-from flavor.view.document import Document, document_of, row_of, steady
-from flavor.view.facts import Facts, read_facts
+from flavor.view.document import Document, RowMemory, document_of, row_of
+from flavor.view.facts import Facts
+from flavor.view.facts_reader import FactsReader
 from flavor.view.history import History
 from flavor.view.lacking import what_is_lacking
 from flavor.view.newest import Newest, NewestReader, opened_store
+from flavor.view.round_times import RoundTimes
 from flavor.view.run_log import RunLog
 from flavor.view.snapshot import Snapshot, snapshot_of
 
 _STORE_EVERY_S = 1.0
 """Least time between two looks into the store of a run."""
+_JOBS_EVERY_S = 3.0
 _AGAIN_S = 30.0
 """After so many seconds a store that did not answer is tried again, and what Redis lacks is looked for."""
+
+
+class SlowJobs:
+    """A queue that is asked seldom who listens to it."""
+
+    def __init__(self, jobs: JobQueue, queue: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.queue, self._jobs, self._clock = queue, jobs, clock
+        self._asked_at, self._workers, self._absence = -_JOBS_EVERY_S, 0, ""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the queue's own."""
+        return getattr(self._jobs, name)
+
+    def workers(self) -> int:
+        """See `JobQueue`."""
+        if self._clock() - self._asked_at >= _JOBS_EVERY_S:
+            self._workers = self._jobs.workers()
+            self._absence = "" if self._workers else self._jobs.absence()
+            self._asked_at = self._clock()
+        return self._workers
+
+    def absence(self) -> str:
+        """See `JobQueue`."""
+        return self._absence
 
 
 @dataclass(frozen=True)
@@ -47,28 +78,65 @@ class Followed:
         """As it was read last; None before the first time."""
         self.is_dirty = False
         """Whether something new has come from the store, of which the document does not tell yet."""
-        self._document: Document | None = None
+        self._reader = FactsReader(self.runs, self.log)
+        self._facts: Facts | None = None
+        self._clients, self._rows, self._times = ClientMemory(), RowMemory(), RoundTimes()
+        self._jobs: SlowJobs | None = None
         self._newest, self._lacking = Newest(), ""
         self._aside_at = -_STORE_EVERY_S
         self._aside = _Aside(self.runs, store)
         self._aside_key: object = None
 
-    def read(self, heard: Collection[str], *, anew: bool) -> Read:
+    def hear(self, channel: str, *, says: bool) -> bool:
+        """Note that something was published on a channel of the run; returns whether to look soon.
+
+        See `FactsReader.hear`.
+        """
+        return self._reader.hear(channel, says=says)
+
+    def read(self, *, anew: bool = False) -> Read:
         """Read the run again. Raises `RunNotFound`, `BusUnavailable` and `DamagedRecord`.
 
-        `heard` are the channels on which something was published, without what names the run. `anew` reads everything:
-        something may have been missed.
+        `anew` reads everything: something may have been missed.
         """
         self.is_dirty = False
-        entries = self.log.load() if anew else self.log.read_on()
-        snapshot = snapshot_of(self._facts(heard, anew=anew), jobs=lambda config: queue_of(self._url, config, self.run))
-        self.snapshot = snapshot
-        document = document_of(snapshot, self._newest, lacking=self._lacking, left_in=self._left_in)
-        self._document = steady(document, self._document)
+        facts, entries = self._reader.look(anew=anew)
+        if self.snapshot is not None and self.snapshot.run.incarnation != facts.run.incarnation:
+            self._times.forget()
+        self._times.hear(entries)
+        snapshot = snapshot_of(facts, jobs=self._jobs_of, memory=self._clients)
+        self.snapshot, self._facts = snapshot, facts
+        document = document_of(
+            snapshot,
+            self._newest,
+            lacking=self._lacking,
+            left_in=self._left_in,
+            times=self._times,
+            memory=self._rows,
+        )
         return Read(document, row_of(document), snapshot.now_ms, bool(entries))
 
-    def _facts(self, heard: Collection[str], *, anew: bool) -> Facts:
-        return read_facts(self.runs)
+    def with_beats(self, rows: Mapping[str, Document]) -> dict[str, Document]:
+        """Return the rows of clients with the newest `seen_ms` of those that are there."""
+        found, facts = dict(rows), self._facts
+        if facts is not None and not facts.run.state.ended:
+            lease_ms = int(facts.config.heartbeat_timeout_s * 1000)
+            for name, client in facts.clients.items():
+                row, seen_ms = found.get(name), client.lease_ms - lease_ms
+                if row is not None and row["alive"] and client.lease_ms > 0 and row["seen_ms"] != seen_ms:
+                    found[name] = {**row, "seen_ms": seen_ms}
+        return found
+
+    def _jobs_of(self, config: RunConfig) -> JobQueue:
+        if self._jobs is None or self._jobs.queue != config.queue:
+            self._jobs = SlowJobs(queue_of(self._url, config, self.run), config.queue)
+        return self._jobs
+
+    @property
+    def wants(self) -> bool:
+        """Whether a look now has something to tell that no publication tells: from the store, or of a lease."""
+        next_ms = self._reader.next_ms
+        return self.is_dirty or self._reader.is_behind or (next_ms is not None and next_ms <= self._reader.now_ms)
 
     def look_aside(self) -> None:
         """Read what comes from the store, if there is something new. Only this method waits for a slow store."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from flavor.bus.runs import RunStore
 from flavor.errors import FlavorError
+from flavor.records.measured import Measured
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
@@ -24,6 +25,8 @@ from flavor.view.strip import RoundRow, Source
 MOST_ROUNDS = 100
 """How many of the newest rounds are searched for the best metric."""
 MOST_SPARKS = 40
+_MOST_INFOS = 2000
+"""How many clients' information is read from the store in one look, in a run whose workers measure nothing."""
 _PACED = 20
 """How many of the newest rounds tell how long a round takes."""
 
@@ -42,6 +45,8 @@ class Newest:
     """The metrics that each site has reported last."""
     samples: Mapping[str, int] = field(default_factory=dict)
     """The number of examples of each site's last accepted update."""
+    phases: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
+    """What each client that has a verdict in the newest round did in it: a word, and when that began."""
     silent: str = ""
     """Why no metrics are shown; '' where the store answered."""
     spark: tuple[float, ...] = ()
@@ -73,6 +78,9 @@ class NewestReader:
         self._runs, self._history = runs, history
         self._before: RoundView | None = None
         self._infos: dict[str, tuple[str, dict[str, float]]] = {}
+        self._measured: dict[tuple[int, str], Measured] = {}
+        self._tries: dict[str, tuple[int, str]] = {}
+        self._may_read = _MOST_INFOS
 
     def read(
         self, round_: RoundView | None, brief: BriefStore | None, *, metric: str | None = None, silent: str = ""
@@ -81,7 +89,7 @@ class NewestReader:
 
         `round_` is the newest round, as it was read: it may have closed since. `silent` says why there is no store.
         """
-        store = brief.store if brief is not None else None
+        store, self._may_read = brief.store if brief is not None else None, _MOST_INFOS
         if round_ is None:
             return Newest(silent=silent)
         closed = round_.round if round_.state is RoundState.CLOSED else round_.round - 1
@@ -97,19 +105,30 @@ class NewestReader:
             if each is not None:
                 samples |= {client: update.num_examples for client, update in each.accepted.items()}
                 sites |= self._site_metrics(each, store)
+        phases = {
+            client: tuple((start.doing.value, start.start_ms) for start in known.phases)
+            for client in round_.verdicts
+            if (known := self._measured.get((round_.round, client))) is not None and known.phases
+        }
         if brief is not None and brief.silent is not None:
             silent = str(brief.silent)
         spark, pace_s = _spark(rows, chosen), _pace_s(rows[-_PACED:])
-        return Newest(last, chosen, best, sites, samples, silent, spark, pace_s, rows[-1].closed_ms if rows else 0)
+        closed_ms = rows[-1].closed_ms if rows else 0
+        return Newest(last, chosen, best, sites, samples, phases, silent, spark, pace_s, closed_ms)
 
     def _site_metrics(self, round_: RoundView, store: ObjectStore | None) -> dict[str, dict[str, float]]:
         """Return the metrics of each client whose update is accepted, as far as they can be read."""
-        found = {}
-        for client, update in round_.accepted.items():
+        self._measure(round_)
+        found, accepted = {}, round_.accepted
+        for client, update in accepted.items():
+            if (measured := self._measured.get((round_.round, client))) is not None:
+                found[client] = for_people(measured.metrics)
+                continue
             known = self._infos.get(client)
             if known is None or known[0] != update.info.path:
-                if store is None or not update.info.path:
+                if store is None or not update.info.path or not self._may_read:
                     continue
+                self._may_read -= 1
                 try:
                     metrics = for_people(scalars(site_info(round_, store, client)["metrics"]))
                 except (FlavorError, OSError):
@@ -117,6 +136,16 @@ class NewestReader:
                 known = self._infos[client] = update.info.path, metrics
             found[client] = known[1]
         return found
+
+    def _measure(self, round_: RoundView) -> None:
+        """Read what was measured of the clients that have a verdict that was not known yet."""
+        for key in [key for key in self._measured if key[0] < round_.round - 1]:
+            del self._measured[key]
+        tries = {client: verdict.try_id for client, verdict in round_.verdicts.items()}
+        new = [client for client, of in tries.items() if self._tries.get(client) != (round_.round, of)]
+        for client, measured in self._runs.measured(round_.round, new).items():
+            self._measured[round_.round, client] = measured
+        self._tries |= {client: (round_.round, tries[client]) for client in new}
 
 
 def _merged(

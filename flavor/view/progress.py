@@ -28,16 +28,18 @@ class Progress:
 
     doing: Doing | None = None
     """What its edge says that it is doing; None where that does not fit its phase."""
-    lasts_s: float | None = None
-    """How long it has been doing that, by the clock of the server; None where `doing` is."""
+    since_ms: int | None = None
+    """Since when it does that, by the clock of the server; None where that is not known."""
     transfer: Transfer | None = None
     """The model that moves at present."""
     reported: Reported | None = None
     """What its script has reported last in this round."""
     load: Load | None = None
     """How busy its machine is."""
-    since_ms: int | None = None
-    """Since when, by the clock of the server; None where `lasts_s` is."""
+
+    def lasts_s(self, now_ms: int) -> float | None:
+        """How long it has been doing that; None where that is not known."""
+        return None if self.since_ms is None else max(0, now_ms - self.since_ms) / 1000
 
     @property
     def of(self) -> str:
@@ -50,9 +52,9 @@ class Progress:
         share = self.reported.share
         return done if share is None else f"{100 * share:.0f} % ({done} of {self.reported.total:.6g})"
 
-    def described(self, phase: str) -> str:
+    def described(self, phase: str, now_ms: int) -> str:
         """Describe it after the client's phase: 'training 61 % (310 of 508), for 14 min'."""
-        lasts = self.lasts_s or 0.0
+        lasts = self.lasts_s(now_ms) or 0.0
         return self.words(phase) + (f", for {shown_duration(lasts)}" if lasts >= TOO_SHORT_S else "")
 
     def words(self, phase: str) -> str:
@@ -72,11 +74,11 @@ def words_of(reported: Reported | None) -> str:
 
 
 def progress_of(
-    pulse: Pulse, transfer: Transfer | None, *, fits: frozenset[Doing], round_: int, now_ms: int, begun_ms: int
+    pulse: Pulse, transfer: Transfer | None, *, fits: frozenset[Doing], round_: int, begun_ms: int
 ) -> Progress:
     """Return how far a client is, of which the run knows that it does one of `fits` in this round.
 
-    A time before the run began (`begun_ms`) or after now is not believed.
+    A time before the run began (`begun_ms`) is not believed.
     """
     doing, reported = pulse.doing, pulse.reported
     in_round = 0 if Doing.STARTING in fits else round_
@@ -85,5 +87,4 @@ def progress_of(
     if reported is not None and (not fits & {Doing.STARTING, Doing.TRAINING} or reported.round != in_round):
         reported = None
     since_ms = max(pulse.since_ms, begun_ms) if doing and pulse.since_ms else None
-    lasts_s = None if since_ms is None else max(0, now_ms - since_ms) / 1000
-    return Progress(doing, lasts_s, transfer, reported, pulse.load, since_ms)
+    return Progress(doing, since_ms, transfer, reported, pulse.load)

@@ -164,8 +164,8 @@ def fuzz_pulse(data: bytes) -> None:
         if pulse.reported is not None:
             assert len(pulse.reported.to_json()) <= MOST_BYTES
             assert words_of(pulse.reported).isprintable()
-        progress = progress_of(pulse, None, fits=frozenset(Doing), round_=1, now_ms=2, begun_ms=1)
-        assert progress.described("training").isprintable()
+        progress = progress_of(pulse, None, fits=frozenset(Doing), round_=1, begun_ms=1)
+        assert progress.described("training", 2).isprintable()
         Pulse.from_hash(pulse.to_hash())
 
 

@@ -48,8 +48,9 @@ def test_what_a_script_reports_is_seen_and_what_a_site_keeps_is_not(bench: Bench
 
     def told() -> bool:
         one, two = (snapshot(bench, client).progress for client in ("c1", "c2"))
-        is_here = one.reported is not None and one.load is not None and (one.lasts_s or 0) >= 5
-        return is_here and two.doing is Doing.TRAINING and (two.lasts_s or 0) >= 5
+        now_ms = bench.runs.now_ms()
+        is_here = one.reported is not None and one.load is not None and (one.lasts_s(now_ms) or 0) >= 5
+        return is_here and two.doing is Doing.TRAINING and (two.lasts_s(now_ms) or 0) >= 5
 
     bench.eventually("both tell what they do", told)
     found = sites(bench)

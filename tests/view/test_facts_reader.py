@@ -1,0 +1,293 @@
+"""A reader that reads only what has changed sees what a fresh look sees, whatever happens to the run."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from flavor.bus.clients import LONGEST_FIELD_BYTES
+from flavor.bus.connection import connect
+from flavor.bus.keys import every_run_patterns, parse_run_channel
+from flavor.bus.runs import RunStore
+from flavor.bus.subscription import RESYNC, Subscription
+from flavor.config import RunConfig
+from flavor.errors import IllegalMove, LeaseLost
+from flavor.records.objects import ObjectRef
+from flavor.records.pulse import Doing, Load, Pulse
+from flavor.records.reported import Reported
+from flavor.records.round import Reference
+from flavor.records.states import RunState
+from flavor.records.verdict import Refusal, Verdict
+from flavor.view.document import document_of
+from flavor.view.facts import Facts, read_facts
+from flavor.view.facts_reader import FactsReader
+from flavor.view.newest import Newest
+from flavor.view.patch import merge_patch
+from flavor.view.run_log import RunLog
+from flavor.view.snapshot import snapshot_of
+from tests.recorded import accepted, global_model
+
+TOKEN = "t"
+SITES = ("a", "b", "c", "d")
+STATES = ("joined", "ready", "ready", "left", "failed", "stopped", "what", "revoked")
+MODEL = global_model("runs/r/global/0001-model", "0" * 64, 1)
+CONFIG = {"rounds": 50, "store": "s", "min_clients": 2, "quarantine_after": 3, "on_quorum_lost": "retry"}
+
+
+class Followed:
+    """A run that the test moves, its reader, and what the reader has to hear."""
+
+    def __init__(self, url: str) -> None:
+        self.redis = connect(url)
+        self.redis.flushall()
+        self.runs = RunStore(self.redis, "r", url)
+        self.log = RunLog(self.runs)
+        self.reader = FactsReader(self.runs, self.log, credit=10_000)
+        self.subscription = Subscription(connect(url), url, patterns=every_run_patterns())
+        self.subscription.open()
+        self.heard = 0
+        self.runs.create(rounds=50, config=RunConfig.parse(CONFIG).to_mapping())
+        self.redis.set(self.runs.keys.coordinator, TOKEN)
+
+    def hear(self) -> None:
+        """Have the reader hear all that was published until now."""
+        self.heard += 1
+        last = self.runs.keys.round(10**6 + self.heard)
+        self.redis.publish(last, "")
+        woken: list[str] = []
+        while last not in woken:
+            woken += self.subscription.wait(1.0)
+            saying = self.subscription.saying
+            assert RESYNC not in woken
+            for channel in woken:
+                parsed = parse_run_channel(channel)
+                assert parsed is not None
+                if channel != last:
+                    self.reader.hear(parsed[1], says=channel in saying)
+
+    def look(self) -> Facts:
+        self.hear()
+        return self.reader.look()[0]
+
+    def close(self) -> None:
+        self.subscription.close()
+
+
+@pytest.fixture
+def followed(url: str) -> Iterator[Followed]:
+    followed = Followed(url)
+    yield followed
+    followed.close()
+
+
+def shown(facts: Facts) -> dict[str, Any]:
+    """The document, with the last sign of life of clients that are there to some seconds."""
+    document = document_of(snapshot_of(facts), Newest())
+    return document | {
+        "clients": {
+            name: row | ({"seen_ms": round(row["seen_ms"], -5)} if row["alive"] and row["seen_ms"] else {})
+            for name, row in document["clients"].items()
+        }
+    }
+
+
+class Mover:
+    """Does something to the run, as its edges, workers and coordinator, and its operator do."""
+
+    def __init__(self, followed: Followed, seed: int) -> None:
+        self.runs, self.redis, self.dice = followed.runs, followed.redis, random.Random(seed)
+        self.tries = 0
+
+    def move(self) -> str:
+        moves = [name for name in dir(self) if name.startswith("do_")]
+        name = self.dice.choice([*moves, "do_open", "do_hand_in", "do_hand_in", "do_judge", "do_judge", "do_commit"])
+        site, round_ = self.dice.choice(SITES), self.runs.read().round
+        with contextlib.suppress(IllegalMove, LeaseLost, redis.exceptions.ResponseError):  # it may not do that now
+            getattr(self, name)(site, round_)
+        return f"{name} {site} {round_}"
+
+    def write(self, site: str, fields: dict[str, str], says: str) -> None:
+        keys = self.runs.keys.client(site)
+        with self.redis.pipeline() as step:
+            step.hset(keys.hash, mapping=fields)
+            step.publish(keys.state, says)
+            step.execute()
+
+    def do_join(self, site: str, round_: int) -> None:
+        self.do_say(site, round_)
+        self.runs.admit(TOKEN, site, "with a key")
+
+    def do_say(self, site: str, round_: int) -> None:
+        keys = self.runs.keys.client(site)
+        if self.dice.random() < 0.7:
+            self.redis.set(keys.lease, "x", px=self.dice.choice([500_000, 600_000]))
+        else:
+            self.redis.delete(keys.lease)
+        state = self.dice.choice(STATES)
+        reason = self.dice.choice(["", "it broke", "x" * (LONGEST_FIELD_BYTES + 1)])
+        self.write(site, {"state": state, "protocol": "2", "round": str(round_), "reason": reason}, state)
+
+    def do_beat(self, site: str, round_: int) -> None:
+        keys = self.runs.keys.client(site)
+        with self.redis.pipeline() as step:
+            step.pexpire(keys.lease, 600_000).publish(keys.state, "")
+            step.execute()
+
+    def do_pulse(self, site: str, round_: int) -> None:
+        keys = self.runs.keys.client(site)
+        pulse = Pulse(
+            self.dice.choice(list(Doing)), round_, self.runs.now_ms(), Reported(1, 9, round=round_), Load(1, 2, 3)
+        )
+        fields = pulse.to_hash() | ({"load": "x" * (LONGEST_FIELD_BYTES + 1)} if self.dice.random() < 0.1 else {})
+        with self.redis.pipeline() as step:
+            step.hset(keys.hash, mapping=fields).publish(keys.pulse, "")
+            step.execute()
+
+    def do_begin_to_fetch(self, site: str, round_: int) -> None:
+        keys = self.runs.keys.client(site)
+        moving = {"phase": self.dice.choice(["fetching", "uploading", ""]), "done": "1", "total": "9", "since_ms": "1"}
+        with self.redis.pipeline() as step:
+            step.hset(keys.hash, mapping=moving).publish(keys.pulse, "")
+            step.execute()
+
+    def do_damage(self, site: str, round_: int) -> None:
+        keys = self.runs.keys.client(site)
+        self.redis.delete(keys.hash)
+        if self.dice.random() < 0.5:
+            self.redis.set(keys.hash, "no hash")
+        self.redis.publish(keys.state, "x")
+        if self.dice.random() < 0.7:
+            self.redis.delete(keys.hash)
+            self.redis.publish(keys.state, "x")
+
+    def do_open(self, site: str, round_: int) -> None:
+        expected = self.runs.members()
+        self.runs.open_round(TOKEN, round_ + 1, expected=expected, timeout_s=600, reason="ready")
+
+    def do_reopen(self, site: str, round_: int) -> None:
+        view = self.runs.read_round(round_)
+        if view is not None:
+            left = [name for name in view.expected if name != site]
+            new = [name for name in self.runs.members() if name not in view.expected][:1]
+            self.runs.reopen_round(
+                TOKEN,
+                round_,
+                expected=[*left, *new],
+                new=new,
+                left_out=[site],
+                opening=view.openings + 1,
+                timeout_s=600,
+                reason="again",
+            )
+
+    def do_hand_in(self, site: str, round_: int) -> None:
+        self.tries += 1
+        key = self.runs.keys.client(site).update(self.dice.choice([round_, round_, round_, round_ + 1]))
+        fields = {"path": site, "digest": site, "size": str(self.tries), "try": str(self.tries)}
+        if self.dice.random() < 0.2:
+            fields = {"refused": "no file", "failure": "NoFile", "try": str(self.tries)}
+        with self.redis.pipeline() as step:
+            step.delete(key)
+            step.hset(key, mapping=fields)
+            step.publish(key, str(round_))
+            step.execute()
+
+    def do_train_again(self, site: str, round_: int) -> None:
+        self.redis.delete(self.runs.keys.client(site).update(round_))
+        self.do_say(site, round_)
+
+    def do_judge(self, site: str, round_: int) -> None:
+        update = self.runs.updates(round_, [site]).get(site)
+        try_id = update.try_id if update is not None else "0"
+        if self.dice.random() < 0.6:
+            path = {"path": f"runs/r/{site}", "info_path": f"runs/r/{site}-info"}
+            self.runs.judge(round_, site, accepted("good", digest=site, size_bytes=7, try_id=try_id, **path))
+        else:
+            self.runs.judge(round_, site, Verdict(False, "NaN", try_id=try_id, blameless=self.dice.random() < 0.3))
+
+    def do_structure(self, site: str, round_: int) -> None:
+        reference = Reference(ObjectRef(f"runs/r/{site}", site, 7), "s")
+        self.runs.decide_structure(TOKEN, round_, reference, others=[site], reason="decided")
+
+    def do_aggregate(self, site: str, round_: int) -> None:
+        view = self.runs.read_round(round_)
+        if view is not None:
+            names = sorted(view.accepted)
+            self.runs.begin_aggregation(TOKEN, round_, attempt=view.attempt + 1, contributors=names, reason="all")
+
+    def do_refuse_late(self, site: str, round_: int) -> None:
+        self.runs.refuse_late(round_, site, "late")
+
+    def do_claim(self, site: str, round_: int) -> None:
+        view = self.runs.read_round(round_)
+        if view is not None:
+            self.runs.claim_round(round_, attempt=view.attempt, token="w", ttl_s=60)
+
+    def do_commit(self, site: str, round_: int) -> None:
+        self.do_aggregate(site, round_)
+        self.do_claim(site, round_)
+        view = self.runs.read_round(round_)
+        if view is not None:
+            self.runs.commit_round(round_, attempt=view.attempt, token="w", model=MODEL, reason="done")
+
+    def do_fail(self, site: str, round_: int) -> None:
+        view = self.runs.read_round(round_)
+        if view is not None:
+            self.do_claim(site, round_)
+            self.runs.fail_attempt(round_, attempt=view.attempt, token="w", reason="it broke", spoiled=[site])
+
+    def do_return(self, site: str, round_: int) -> None:
+        view = self.runs.read_round(round_)
+        if view is not None and site in view.accepted:
+            refusal = Refusal(site, Verdict(False, "spoiled", try_id=view.verdicts[site].try_id), True)
+            self.runs.return_round(TOKEN, round_, attempt=view.attempt, refused=[refusal], reason="lost")
+
+    def do_away(self, site: str, round_: int) -> None:
+        self.runs.note_store_away(round_)
+
+    def do_wait(self, site: str, round_: int) -> None:
+        event = self.dice.choice(["round.waiting", "run.waiting"])
+        self.runs.log(event, reason=f"for {site}", round_=round_ if event == "round.waiting" else None)
+
+    def do_tell(self, site: str, round_: int) -> None:
+        event = self.dice.choice(["client.left", "client.lost", "client.stopped"])
+        self.runs.note(event, site, "it said goodbye", round_=round_)
+
+    def do_pardon(self, site: str, round_: int) -> None:
+        self.runs.pardon(site)
+
+    def do_coordinator(self, site: str, round_: int) -> None:
+        self.redis.delete(self.runs.keys.coordinator)
+        if self.dice.random() < 0.7:
+            self.redis.set(self.runs.keys.coordinator, TOKEN)
+
+    def do_end(self, site: str, round_: int) -> None:
+        if self.dice.random() < 0.3:
+            self.runs.end(self.dice.choice([RunState.STOPPED, RunState.FAILED]), "enough", detail=f"{site} broke")
+
+    def do_resume(self, site: str, round_: int) -> None:
+        self.redis.set(self.runs.keys.coordinator, TOKEN)
+        config = RunConfig.parse({**CONFIG, "rounds": 60}).to_mapping()
+        closed = max(0, round_ - 1)
+        self.runs.resume(
+            TOKEN, round_, config=config, changed=["rounds"], closed=closed, spoiled=[site], timeout_s=600, reason="on"
+        )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_sees_what_a_fresh_look_sees(followed: Followed, seed: int) -> None:
+    mover, done = Mover(followed, seed), []
+    for site in SITES[:3]:
+        mover.do_join(site, 0)
+    for _ in range(120):
+        done += [mover.move() for _ in range(mover.dice.choice([1, 1, 2, 4]))]
+        facts = followed.look()
+        found, fresh = shown(facts), shown(read_facts(followed.runs))
+        assert merge_patch(fresh, found) == {}, done[-6:]
+        assert found == fresh
+    assert {each.split()[0] for each in done} >= {"do_open", "do_commit", "do_reopen"}
