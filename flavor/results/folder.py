@@ -15,14 +15,11 @@ from flavor.bus.runs import RunStore
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import kind_of_run
 from flavor.errors import (
-    BadObjectPath,
-    DigestMismatch,
     FlavorError,
     InvalidInfo,
     InvalidUpdate,
     LocalFault,
     ObjectMissing,
-    ObjectWithheld,
     StoreError,
     StoreUnavailable,
 )
@@ -32,34 +29,16 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.results.claim import DigestOf, claim
 from flavor.results.plot import plot_metrics
-from flavor.results.rounds import RoundResult, merged_info, merged_without, round_result, site_info
+from flavor.results.reading import CHANGED, SPOILED, RoundReading
+from flavor.results.rounds import RoundResult, merged_without, round_result
 from flavor.results.tables import Tables
 from flavor.store.digests import copy_of
-from flavor.store.paths import run_of
 from flavor.store.protocol import ObjectStore
-from flavor.store.trouble import is_of_one_object, require_mounted
+from flavor.store.trouble import require_mounted
 
 _FIRST_PLOT_S = 10.0
 _PLOT_SHARE = 20
 """The plot is drawn again after twenty times as long as drawing took, so that drawing takes 5 % of the time."""
-
-_GONE = (
-    "is no longer in the store, so {out} lacks it (information stays for 50 rounds, and longer with --keep-rounds and "
-    "--keep-globals)"
-)
-_CHANGED = (
-    "in the store is not what was recorded, so {out} lacks it: another who writes to the store changed it, and "
-    "`flavor verify` names it"
-)
-_OTHER_BYTES = (
-    "was changed in the store after it was accepted (its SHA-256 is not the recorded one), so {out} lacks it: who "
-    "writes to that site's folder did it, and `flavor verify` names it"
-)
-_KEPT_BACK = (
-    "is not given out by the store, though others' is, so {out} lacks it: it may be archived, encrypted with a key of "
-    "its owner's, or closed by its owner"
-)
-_SPOILED = (DigestMismatch, BadObjectPath, ObjectWithheld)
 
 
 @dataclass(frozen=True)
@@ -92,7 +71,7 @@ class ResultFolder:
         self._is_last = False  # whether this is the last call, so that nothing is tried again
         self._told: set[str] = set()  # why there is no plot
         self._plot_at = time.monotonic() + _FIRST_PLOT_S
-        self._lacking: dict[tuple[str, str], list[int]] = {}  # what is missing, and why -> rounds; not reported yet
+        self._reading = RoundReading(str(out), tell)
 
     def update(self, runs: RunStore, store: ObjectStore, view: RunView) -> list[RoundResult]:
         """Write the rounds that have closed since the last call, and return them.
@@ -111,7 +90,7 @@ class ResultFolder:
                 raise
             except StoreError:  # neither Redis nor the store has it any more
                 require_mounted(store, runs.run)
-                self._lacks("all of it", number)
+                self._reading.lacks("all of it", number)
                 self._looked = number
                 continue
             if round_ is None:
@@ -120,9 +99,7 @@ class ResultFolder:
             try:
                 require_mounted(store, runs.run)
             except LocalFault:  # what seemed to be lost was away
-                self._lacking = {
-                    lost: others for lost, of in self._lacking.items() if (others := [n for n in of if n != number])
-                }
+                self._reading.forget(number)
                 raise
             self.rounds.append(result)
             self._looked = number
@@ -130,7 +107,7 @@ class ResultFolder:
         new, self._given = self.rounds[self._given :], len(self.rounds)
         if new and time.monotonic() >= self._plot_at:
             self._plot(view.run)
-        self._tell_lacking()
+        self._reading.tell_lacking()
         return new
 
     def _result(self, view: RoundView, store: ObjectStore, kind: CheckpointKind) -> RoundResult:
@@ -140,20 +117,10 @@ class ResultFolder:
         except (FlavorError, OSError):  # it is tried again
             raise
         except Exception as error:
-            self._lacks("what it reported", view.round, f"cannot be used, so {{out}} lacks it ({_shown(error)})")
+            self._reading.lacks(
+                "what it reported", view.round, f"cannot be used, so {{out}} lacks it ({_shown(error)})"
+            )
             return round_result(view, merged_without(view), {})
-
-    def _lacks(self, what: str, round_: int, why: str = _GONE) -> None:
-        rounds = self._lacking.setdefault((what, why), [])
-        if round_ not in rounds[-1:]:  # of each site of a round
-            rounds.append(round_)
-
-    def _tell_lacking(self) -> None:
-        """Report the rounds of which something is missing: removed before they were read, or changed in the store."""
-        for (what, why), rounds in self._lacking.items():
-            which = f"round {rounds[0]}" if len(rounds) == 1 else f"{len(rounds)} rounds, {rounds[0]} to {rounds[-1]}"
-            self._tell(f"{which}: {what} {why.replace('{out}', str(self.out))}")
-        self._lacking.clear()
 
     def end(self, runs: RunStore, store: ObjectStore) -> Results:
         """Write what is still missing of a run that has ended, or that another process goes on with."""
@@ -184,7 +151,7 @@ class ResultFolder:
     def _final(self, view: RunView, store: ObjectStore) -> Path | None:
         try:
             return final_model(view, store, self.out)
-        except (*_SPOILED, InvalidUpdate) as error:
+        except (*SPOILED, InvalidUpdate) as error:
             self._tell(f"{self.out} lacks the final global model: {error}")
         except (FlavorError, OSError):
             raise
@@ -205,11 +172,11 @@ class ResultFolder:
                 store.place(view.model, target)
             except ObjectMissing:  # older ones may be pruned
                 pass
-            except _SPOILED:
-                self._lacks("the global model", view.round, _CHANGED)
+            except SPOILED:
+                self._reading.lacks("the global model", view.round, CHANGED)
         merged = infos / f"round-{view.round:04d}.json"
         info = self._merged(view, store, merged)
-        found = self._of_sites(view, store, _kept(of_sites))
+        found = self._reading.of_sites(view, store, kept_infos(of_sites), is_last=self._is_last)
         for client, given in found.items():
             of_sites.mkdir(exist_ok=True)
             if not (of_sites / f"{client}.json").exists():
@@ -221,37 +188,10 @@ class ResultFolder:
         if path.exists():
             known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return known
-        try:
-            info = merged_info(view, store)
-        except ObjectMissing:
-            self._lacks("the merged information", view.round)
-            return merged_without(view)
-        except (*_SPOILED, InvalidInfo):
-            self._lacks("the merged information", view.round, _CHANGED)
+        if (info := self._reading.merged(view, store)) is None:
             return merged_without(view)
         write_json(path, info)
         return info
-
-    def _of_sites(self, view: RoundView, store: ObjectStore, known: dict[str, Info]) -> dict[str, Info]:
-        """Return the client information of each site of a round, as far as it can be read."""
-        found = dict(known)
-        for client in view.contributors:
-            if client in found or client not in view.verdicts:
-                continue
-            try:
-                found[client] = site_info(view, store, client)
-            except ObjectMissing:
-                self._lacks("what single sites reported", view.round)
-            except DigestMismatch:
-                self._lacks(f"what {client} reported", view.round, _OTHER_BYTES)
-            except InvalidInfo as error:
-                self._lacks(f"what {client} reported", view.round, f"cannot be used, so {{out}} lacks it ({error})")
-            except StoreError as error:
-                is_passing = isinstance(error, StoreUnavailable) and error.passing and not self._is_last
-                if is_passing or not is_of_one_object(store, run_of(view.inspected(client).info.path), error):
-                    raise  # it may be had later
-                self._lacks(f"what {client} reported", view.round, _KEPT_BACK)
-        return found
 
     def _plot(self, run: str) -> None:
         began = time.monotonic()
@@ -281,7 +221,7 @@ def _shown(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _kept(folder: Path) -> dict[str, Info]:
+def kept_infos(folder: Path) -> dict[str, Info]:
     """Return the client information of a round's sites that an earlier process has written."""
     found = {}
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:

@@ -11,8 +11,8 @@ from flavor.atomic import write_whole
 from flavor.printable import printable
 from flavor.results.rounds import RoundResult
 
-_FIXED = ("round", "seconds", "clients", "examples", "bytes")
-_FIXED_OF_SITES = ("round", "site", "examples", "bytes")
+FIXED = ("round", "seconds", "clients", "examples", "bytes")
+FIXED_OF_SITES = ("round", "site", "examples", "bytes")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 MOST_COLUMNS = 1024
@@ -37,11 +37,18 @@ def columns(names: Iterable[str], fixed: Sequence[str]) -> dict[str, str]:
 
 
 class Tables:
-    """The two tables of one result folder, which grow by a round at a time."""
+    """The two tables of one run, which grow by a round at a time: those of a result folder, unless others are named."""
 
-    def __init__(self, out: Path, tell: Callable[[str], None] = print) -> None:
-        self._merged = _Table(out / "metrics.csv", _FIXED, _rows, tell)
-        self._sites = _Table(out / "metrics-sites.csv", _FIXED_OF_SITES, _site_rows, tell)
+    def __init__(
+        self,
+        out: Path,
+        tell: Callable[[str], None] = print,
+        *,
+        merged: str = "metrics.csv",
+        sites: str = "metrics-sites.csv",
+    ) -> None:
+        self._merged = _Table(out / merged, FIXED, _rows, tell)
+        self._sites = _Table(out / sites, FIXED_OF_SITES, _site_rows, tell)
 
     def write(self, rounds: Sequence[RoundResult]) -> None:
         """Write the rounds among `rounds` that are not in the tables yet."""
