@@ -35,6 +35,7 @@
     ├── RunEnding                     a run ended neither finished nor failed; printed without the word "Error"
     │   ├── RunFinishedEarly          its trainers were done before all its rounds were; exit code 7
     │   └── RunStopped                an operator stopped it; exit code 8
+    ├── TrackerUnavailable            the tracking server of an export cannot be reached, or has a fault
     └── StoreError                    the object store
         ├── StoreUnavailable          it cannot be reached, or refused us
         │   ├── StoreFull             its disk is full; can be used again once there is room
@@ -222,6 +223,10 @@ class RunStopped(RunEnding):
     """An operator stopped the run; `flavor resume` goes on with it."""
 
     exit_code = ExitCode.STOPPED
+
+
+class TrackerUnavailable(FlavorError):
+    """The tracking server of an export cannot be reached, does not answer, or has a fault; later it may work."""
 
 
 class StoreError(FlavorError):

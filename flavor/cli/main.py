@@ -26,6 +26,7 @@ COMMANDS = {
         "ui": "Show runs in a browser, live.",
         "log": "Show every event of a run with its reason.",
         "get": "Write a global model of a run into a file.",
+        "export": "Write the metrics of a run to TensorBoard, MLflow, tables or JSON.",
         "credits": "Show how many examples each client has put into a run.",
         "verify": "Check the history of a run in the object store.",
         "aggregators": "List the rules that --aggregator and --server-step take.",

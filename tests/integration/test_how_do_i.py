@@ -198,16 +198,6 @@ def test_every_command_of_an_answer_works(folder: Place, s3: S3, title: str) -> 
     carry_out(title, folder, s3, s3.bucket())
 
 
-@pytest.mark.parametrize("library", ["tensorboard", "mlflow"])
-def test_trackers(library: str, tmp_path: Path) -> None:
-    pytest.importorskip(library)
-    folder = tmp_path / "flavor-runs" / "mammo"
-    folder.mkdir(parents=True)
-    (folder / "metrics.csv").write_text("round,accuracy\n1,0.5\n2,0.6\n")
-    (block,) = labelled(library)
-    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True, timeout=100)
-
-
 def labelled(label: str) -> list[str]:
     return [block for blocks in SECTIONS.values() for _, name, block in blocks if name == label]
 

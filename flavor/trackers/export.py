@@ -1,0 +1,134 @@
+"""Exports a run to a tracker: what is there, and on request what comes until the run ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from flavor.bus.runs import RunStore
+from flavor.counted import counted
+from flavor.errors import BusUnavailable, LocalFault, RunError, StoreUnavailable, TrackerUnavailable
+from flavor.records.run import RunView
+from flavor.results.folder import final_model
+from flavor.store.protocol import ObjectStore
+from flavor.trackers.source import RoundSource
+from flavor.trackers.tracker import Tracker
+from flavor.view.log import read_log
+
+_AT_ONCE = 50
+"""How many rounds are read before they are written."""
+_TELL_S = 5.0
+_LOOK_MS = 1000
+_PAUSE_S = 2.0
+_PASSING = (BusUnavailable, StoreUnavailable, LocalFault, TrackerUnavailable)
+"""What an export that follows a run waits for."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A run that is open for an export."""
+
+    runs: RunStore
+    store: ObjectStore
+    folder: Path | None = None
+    """The result folder of the run, if the run was named by it."""
+
+
+class Export:
+    """One export of a run to one tracker."""
+
+    def __init__(
+        self,
+        opened: Callable[[], AbstractContextManager[Exported]],
+        tracker: Tracker,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Make an export of the run that `opened` opens, again after its Redis was away."""
+        self._opened, self._tracker, self._tell = opened, tracker, tell
+        self._begun = False
+        self._last, self._run = 0, ""
+        self._told, self._told_at = "", 0.0
+        self.written = 0
+        """How many rounds this export has written."""
+        self.is_over = False
+        """Whether the run has ended, and the tracker knows it."""
+
+    def once(self) -> None:
+        """Export the rounds that are closed. Raises `FlavorError`."""
+        with self._opened() as found:
+            self._catch_up(found)
+
+    def follow(self) -> None:
+        """Export the rounds that are closed, and each that closes, until the run ends.
+
+        Waits for a Redis, a store or a tracker that goes away, without a limit of time. Raises `FlavorError` for
+        everything else, and where they are away from the beginning.
+        """
+        while not self.is_over:
+            try:
+                with self._opened() as found:
+                    self._follow(found)
+            except _PASSING as error:
+                if not self._begun:
+                    raise
+                if str(error) != self._told:
+                    self._told = str(error)
+                    self._tell(f"waiting, and trying again: {error}")
+                time.sleep(_PAUSE_S)
+
+    def _follow(self, found: Exported) -> None:
+        entries = found.runs.redis.xrevrange(found.runs.keys.log, count=1)
+        newest = entries[0][0] if entries else "0"
+        while True:
+            self._catch_up(found)
+            if self._told:
+                self._tell("going on")
+                self._told = ""
+            if self.is_over:
+                return
+            logged = read_log(found.runs, after=newest, wait_ms=_LOOK_MS)
+            newest = logged[-1].id if logged else newest
+
+    def _catch_up(self, found: Exported) -> None:
+        view = found.runs.read()
+        self._run = view.run
+        source = RoundSource(found.runs, found.store, folder=found.folder, tell=self._tell)
+        if not self._begun:
+            self._begin(view, source)
+        rounds = source.after(self._last, view)
+        while chunk := list(islice(rounds, _AT_ONCE)):
+            self._tracker.write(chunk)
+            self._last = chunk[-1].round
+            self.written += len(chunk)
+            if self.written > _AT_ONCE and time.monotonic() - self._told_at > _TELL_S:
+                self._told_at = time.monotonic()
+                self._tell(f"round {self._last} of {view.round}")
+        source.tell_lacking()
+        if view.state.ended:
+            reason = found.runs.how_it_ended() or view.reason
+            self._tracker.end(view, reason, lambda folder: final_model(view, found.store, folder))
+            self.is_over = True
+
+    def _begin(self, view: RunView, source: RoundSource) -> None:
+        """Have the tracker ready. Raises `RunError` where it holds rounds that are no longer those of the run."""
+        held = self._tracker.begin(view)
+        if held.round:
+            now = source.manifest(held.round, view)
+            is_other = bool(held.manifest and now and held.manifest != now)
+            if held.round > view.round or is_other:
+                raise RunError(
+                    f"{self._tracker.where} holds round {held.round} of run {view.run!r}, which the run "
+                    f"{'has made again since' if is_other else 'does not have any more'}: it was rebuilt from the "
+                    "store: export it to another place, or remove that one first"
+                )
+        self._last, self._begun, self._told_at = held.round, True, time.monotonic()
+
+    def summary(self) -> str:
+        """Say in a line what was written."""
+        if self.written:
+            return f"{counted(self.written, 'round')} of run {self._run} written"
+        return f"run {self._run} has no closed round yet" if not self._last else f"nothing is new in run {self._run}"

@@ -1,0 +1,231 @@
+"""Exports a run into files: two tables (CSV), or one JSON object. Each file is complete at any moment.
+
+A file is written anew from the run. What the run no longer has, because the store keeps information for a number of
+rounds only, stays as it was in the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from flavor.atomic import write_whole
+from flavor.errors import InvalidSetting
+from flavor.printable import printable
+from flavor.records.run import RunView
+from flavor.results.rounds import RoundResult, SiteResult
+from flavor.results.tables import FIXED, FIXED_OF_SITES, Tables, columns
+from flavor.trackers.tracker import ClosedRound, Held, settings_of
+
+_MOST_BYTES = 2**30
+
+
+class _FileTracker:
+    """A tracker whose files are made of all rounds."""
+
+    def __init__(self, path: Path, option: str, tell: Callable[[str], None]) -> None:
+        self.where = str(path)
+        self._path, self._option, self._tell = path, option, tell
+        self._rounds: dict[int, ClosedRound] = {}
+        self._before: dict[int, RoundResult] = {}
+        """What the file held before this export; its names of metrics may be those of columns."""
+
+    def _check(self, path: Path) -> bool:
+        """Return whether there is such a file. Raises `InvalidSetting` for what no export may replace."""
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            if not path.parent.is_dir():
+                raise InvalidSetting(f"{self._option} {path}: there is no folder {path.parent}") from None
+            return False
+        except OSError as error:
+            raise InvalidSetting(f"{self._option} {path}: {error.strerror}") from None
+        if not stat.S_ISREG(found.st_mode):
+            what = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+            raise InvalidSetting(f"{self._option} {path}: it is {what}: name a file")
+        if found.st_size > _MOST_BYTES:
+            raise self._foreign(path)
+        return found.st_size > 0
+
+    def _foreign(self, path: Path) -> InvalidSetting:
+        return InvalidSetting(
+            f"{self._option} {path}: the file is there already and is no export of flavor: name another file"
+        )
+
+    def _of_another(self, path: Path) -> InvalidSetting:
+        return InvalidSetting(f"{self._option} {path}: the file holds the rounds of another run: name another file")
+
+    def write(self, rounds: Sequence[ClosedRound]) -> None:
+        """See `Tracker`."""
+        for each in rounds:
+            self._rounds[each.round] = self._completed(each)
+        self._save_to(max(self._rounds, default=0))
+
+    def _save_to(self, newest: int) -> None:
+        """Write the file with all rounds up to `newest`; those that the run no longer has, as they were in the file."""
+        for number in self._before.keys() - self._rounds.keys():
+            if number <= newest:
+                self._rounds[number] = ClosedRound(self._before[number], 0, "", is_whole=False)
+        self._save([self._rounds[number] for number in sorted(self._rounds)])
+
+    def _completed(self, each: ClosedRound) -> ClosedRound:
+        """Return a round with what the file held and the run no longer has."""
+        before = self._before.get(each.round)
+        if each.is_whole or before is None:
+            return each
+        sites = {site.site: site for site in before.sites}
+        result = replace(
+            each.result,
+            metrics=each.result.metrics or before.metrics,
+            sites=[site if site.metrics else sites.get(site.site, site) for site in each.result.sites],
+        )
+        return replace(each, result=result)
+
+    def _save(self, rounds: Sequence[ClosedRound]) -> None:
+        raise NotImplementedError
+
+
+class CsvTracker(_FileTracker):
+    """The two tables of a result folder, under names of the user's."""
+
+    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+        """Write the merged metrics into `path`, and those of each site into `…-sites` beside it."""
+        super().__init__(path, "--to csv", tell)
+        self._sites = path.with_name(f"{path.stem}-sites{path.suffix}")
+        self.where = f"{path} and {self._sites}"
+        self._tables = Tables(path.parent, tell, merged=path.name, sites=self._sites.name)
+        self._names: dict[str, str] = {}
+        self._names_of_sites: dict[str, str] = {}
+
+    def begin(self, view: RunView) -> Held:
+        """See `Tracker`."""
+        merged, sites = self._read(self._path, FIXED), self._read(self._sites, FIXED_OF_SITES)
+        by_round: dict[int, list[SiteResult]] = {}
+        try:
+            for row, metrics in sites:
+                made = SiteResult(row["site"], int(row["examples"]), int(row["bytes"]), metrics)
+                by_round.setdefault(int(row["round"]), []).append(made)
+            for row, metrics in merged:
+                number, of = int(row["round"]), by_round.get(int(row["round"]), [])
+                numbers = float(row["seconds"]), int(row["examples"]), int(row["bytes"])
+                names = [site.site for site in of] or [""] * int(row["clients"])
+                self._before[number] = RoundResult(number, numbers[0], names, *numbers[1:], metrics, of)
+        except ValueError:
+            raise self._foreign(self._path) from None
+        return Held()
+
+    def write(self, rounds: Sequence[ClosedRound]) -> None:
+        """See `Tracker`."""
+        for each in rounds:
+            before = self._before.get(each.round)
+            if before is not None and _identity(before) != _identity(each.result):
+                raise self._of_another(self._path)
+            of_sites = dict.fromkeys(name for site in each.result.sites for name in site.metrics)
+            self._names |= {head: name for name, head in columns(each.result.metrics, FIXED).items()}
+            self._names_of_sites |= {head: name for name, head in columns(of_sites, FIXED_OF_SITES).items()}
+        super().write(rounds)
+
+    def _completed(self, each: ClosedRound) -> ClosedRound:
+        """Give what the file held the names that the run's rounds have for its columns."""
+        before = self._before.get(each.round)
+        if before is not None and not each.is_whole:
+            sites = [replace(site, metrics=_named(site.metrics, self._names_of_sites)) for site in before.sites]
+            metrics = _named(before.metrics, self._names)
+            self._before[each.round] = replace(before, metrics=metrics, sites=sites)
+        return super()._completed(each)
+
+    def end(self, view: RunView, reason: str, model: Callable[[Path], Path]) -> None:
+        """See `Tracker`."""
+        self._save_to(view.round)
+
+    def _save(self, rounds: Sequence[ClosedRound]) -> None:
+        self._tables.write([each.result for each in rounds])
+
+    def _read(self, path: Path, fixed: Sequence[str]) -> list[tuple[dict[str, str], dict[str, float]]]:
+        """Read a table: for each row its fixed columns and its metrics. A last line that was cut off is left out."""
+        if not self._check(path):
+            return []
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.reader(file))
+        except (ValueError, csv.Error):
+            raise self._foreign(path) from None
+        heads = rows[0] if rows else []
+        if tuple(heads[: len(fixed)]) != tuple(fixed):
+            raise self._foreign(path)
+        found = []
+        for row in rows[1:]:
+            if len(row) == len(heads):
+                cells = dict(zip(heads, row, strict=True))
+                metrics = {head: _number(cells[head], path, self) for head in heads[len(fixed) :] if cells[head]}
+                found.append(({name: cells[name] for name in fixed}, metrics))
+        return found
+
+
+def _named(metrics: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+    """Return metrics of a table by their names, which `names` has by the heads of columns."""
+    return {names.get(head, head): value for head, value in metrics.items()}
+
+
+def _number(text: str, path: Path, tracker: _FileTracker) -> float:
+    try:
+        return int(text) if text.lstrip("-").isdecimal() else float(text)
+    except ValueError:
+        raise tracker._foreign(path) from None
+
+
+def _identity(result: RoundResult) -> tuple[object, ...]:
+    """What tells a run's round from the same round of another run."""
+    return result.seconds, len(result.clients), result.examples, result.bytes
+
+
+class JsonTracker(_FileTracker):
+    """One JSON object: the run, its settings and its rounds."""
+
+    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+        super().__init__(path, "--to json", tell)
+        self._of: dict[str, Any] = {}
+
+    def begin(self, view: RunView) -> Held:
+        """See `Tracker`."""
+        if self._check(self._path):
+            try:
+                found = json.loads(self._path.read_text(encoding="utf-8"))
+                run = found["run"], found["run_id"]
+                for each in found["rounds"]:
+                    fields = {name: each[name] for name in RoundResult.__dataclass_fields__}
+                    sites = [SiteResult(**site) for site in fields.pop("sites")]
+                    self._before[int(each["round"])] = RoundResult(**fields, sites=sites)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise self._foreign(self._path) from None
+            if run != (view.run, view.run_id):
+                raise self._of_another(self._path)
+        self._of = _described(view, "")
+        return Held()
+
+    def end(self, view: RunView, reason: str, model: Callable[[Path], Path]) -> None:
+        """See `Tracker`."""
+        self._of = _described(view, reason)
+        self._save_to(view.round)
+
+    def _save(self, rounds: Sequence[ClosedRound]) -> None:
+        listed = [
+            {**asdict(each.result), "closed_ms": each.closed_ms or None, "manifest": each.manifest or None}
+            for each in rounds
+        ]
+        write_whole(self._path, json.dumps({**self._of, "rounds": listed}, allow_nan=False, indent=1) + "\n")
+
+
+def _described(view: RunView, reason: str) -> dict[str, Any]:
+    return {
+        "run": view.run,
+        "run_id": view.run_id,
+        "state": view.state.value,
+        "reason": printable(reason or view.reason),
+        "settings": settings_of(view),
+    }

@@ -1,0 +1,99 @@
+"""Reads the closed rounds of a run for an export: from Redis and the store, and from the run's result folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from flavor.bus.runs import RunStore
+from flavor.errors import FlavorError, LocalFault, StoreError, StoreUnavailable
+from flavor.ledger.rounds import closed_round
+from flavor.records.info import Info
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.results.folder import kept_infos
+from flavor.results.reading import RoundReading
+from flavor.results.rounds import RoundResult, merged_without, round_result
+from flavor.store.protocol import ObjectStore
+from flavor.store.trouble import require_mounted
+from flavor.trackers.tracker import ClosedRound
+
+
+class RoundSource:
+    """The closed rounds of one run, with all that sites reported, as `metrics.csv` has them."""
+
+    def __init__(
+        self, runs: RunStore, store: ObjectStore, *, folder: Path | None = None, tell: Callable[[str], None]
+    ) -> None:
+        """Read from Redis and the store. A result `folder` of the run still has what the store has no more."""
+        self._runs, self._store, self._folder = runs, store, folder
+        self._reading = RoundReading("the export", tell)
+
+    def after(self, last: int, view: RunView) -> Iterator[ClosedRound]:
+        """Yield the closed rounds after round `last`, oldest first; a round of which nothing is left is left out.
+
+        Call `tell_lacking` afterwards. Raises `BusUnavailable`, and `StoreError` for a store that may be read later.
+        """
+        for number in range(last + 1, view.round + 1):
+            try:
+                round_ = closed_round(self._runs, self._store, number, newest=view.round)
+            except (StoreUnavailable, LocalFault):
+                raise
+            except StoreError:  # neither Redis nor the store has it any more
+                require_mounted(self._store, self._runs.run)
+                self._reading.lacks("all of it", number)
+                continue
+            if round_ is None:
+                return
+            found, lacks = self._round(round_, is_last=view.state.ended)
+            try:
+                require_mounted(self._store, self._runs.run)
+            except LocalFault:  # what seemed to be lost was away
+                self._reading.forget(number)
+                raise
+            manifest = round_.manifest.digest if round_.manifest is not None else ""
+            yield ClosedRound(found, round_.closed_ms or 0, manifest, is_whole=not lacks)
+
+    def manifest(self, number: int, view: RunView) -> str:
+        """Return the SHA-256 of a closed round's manifest; '' where it is not known, or the round is not closed."""
+        with contextlib.suppress(StoreError):
+            round_ = closed_round(self._runs, self._store, number, newest=view.round)
+            return round_.manifest.digest if round_ is not None and round_.manifest is not None else ""
+        return ""
+
+    def tell_lacking(self) -> None:
+        """Report the rounds of which something is missing."""
+        self._reading.tell_lacking()
+
+    def _round(self, view: RoundView, *, is_last: bool) -> tuple[RoundResult, bool]:
+        """Return what a round was, and whether something of it is missing."""
+        merged = self._kept_merged(view.round)
+        if merged is None:
+            merged = self._reading.merged(view, self._store)
+        known = self._kept_infos(view.round)
+        found = self._reading.of_sites(view, self._store, known, is_last=is_last)
+        lacks = merged is None or len(found) < len(view.contributors)
+        merged = merged_without(view) if merged is None else merged
+        try:
+            return round_result(view, merged, found), lacks
+        except (FlavorError, OSError):
+            raise
+        except Exception as error:  # what sites wrote, merged by another release
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            self._reading.lacks("what it reported", view.round, f"cannot be used, so {{out}} lacks it ({said})")
+            return round_result(view, merged_without(view), {}), True
+
+    def _kept_merged(self, number: int) -> dict[str, Any] | None:
+        if self._folder is None:
+            return None
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            found = json.loads((self._folder / "info" / f"round-{number:04d}.json").read_text(encoding="utf-8"))
+            if isinstance(found, dict) and all(isinstance(found.get(part), dict) for part in ("metadata", "metrics")):
+                return dict(found)
+        return None
+
+    def _kept_infos(self, number: int) -> dict[str, Info]:
+        return {} if self._folder is None else kept_infos(self._folder / "info" / f"round-{number:04d}")

@@ -1,0 +1,183 @@
+"""Exports a run as event files of TensorBoard: one folder for the merged metrics, and one for each site.
+
+TensorBoard draws what has one tag into one chart, a line for each folder: a metric of all sites and both means are in
+one chart. All values of a round at one place are one event, so that an interruption leaves a round whole or out.
+Numbers have 32 bits, as TensorBoard's own writers write them: its server leaves out scalars of 64 bits without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flavor.atomic import write_json
+from flavor.errors import InvalidSetting, LocalFault
+from flavor.printable import printable
+from flavor.records.info import WEIGHTED
+from flavor.records.run import RunView
+from flavor.trackers.tracker import ClosedRound, Held, settings_of
+
+MARK = ".flavor-export.json"
+OWN = "flavor/"
+"""The tags of what flavor itself says of a round begin so, as no metric's tag does."""
+_MERGED, _WEIGHTED, _SITES = "merged", "merged-weighted", "sites"
+_OPTION = "--to tensorboard"
+
+
+class TensorBoardTracker:
+    """Event files below `DIR/RUN`."""
+
+    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
+        """Write below this folder. Raises `InvalidSetting` where the package is not installed."""
+        try:
+            import tensorboard  # noqa: F401
+        except ImportError:
+            raise InvalidSetting(
+                f"{_OPTION} needs a library that is not installed: pip install '.[tensorboard]' in flavor's folder"
+            ) from None
+        self._folder = folder
+        self.where = str(folder)
+        self._own = f"{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._newest: dict[str, int] = {}
+        self._mark: dict[str, Any] = {}
+
+    def begin(self, view: RunView) -> Held:
+        """See `Tracker`."""
+        self._place = self._folder / view.run
+        self.where = str(self._place)
+        try:
+            self._place.mkdir(parents=True, exist_ok=True)
+            self._mark = self._read_mark(self._place / MARK)
+            if not self._mark and any(self._place.iterdir()):
+                raise InvalidSetting(
+                    f"{_OPTION} {self._folder}: {self._place} is not empty and is no export of flavor: name another "
+                    "folder"
+                )
+            if self._mark and self._mark["run_id"] != view.run_id:
+                raise InvalidSetting(
+                    f"{_OPTION} {self._folder}: {self._place} holds another run {view.run!r}: name another folder"
+                )
+            if not self._mark:
+                self._mark = {"run": view.run, "run_id": view.run_id, "round": 0, "manifest": ""}
+                write_json(self._place / MARK, self._mark)
+            held = self._last(_MERGED)
+            if held == 0 and not (self._place / _MERGED).exists():
+                self._write_settings(view)
+        except OSError as error:
+            raise InvalidSetting(f"{_OPTION} {self._folder}: {error.filename}: {error.strerror}") from None
+        return Held(held, str(self._mark.get("manifest", "")) if self._mark.get("round") == held else "")
+
+    def _read_mark(self, path: Path) -> dict[str, Any]:
+        """Read which run the folder belongs to, and how far it goes; {} for a new folder."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return {**found, "run_id": str(found["run_id"])}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise InvalidSetting(
+                f"{_OPTION} {self._folder}: {path} cannot be read, which names the run: name another folder"
+            ) from None
+
+    def write(self, rounds: Sequence[ClosedRound]) -> None:
+        """See `Tracker`. The merged metrics come last: they say that a round is complete."""
+        try:
+            for each in rounds:
+                self._write_round(each)
+            for each in rounds[-1:]:
+                self._mark |= {"round": each.round, "manifest": each.manifest}
+                write_json(self._place / MARK, self._mark)
+        except OSError as error:
+            raise LocalFault(f"{_OPTION} {self._folder}: {error.filename}: {error.strerror}") from None
+
+    def end(self, view: RunView, reason: str, model: Callable[[Path], Path]) -> None:
+        """See `Tracker`: TensorBoard has no place for that."""
+
+    def _write_round(self, each: ClosedRound) -> None:
+        result, when = each.result, each.closed_ms / 1000
+        for site in result.sites:
+            numbers: dict[str, float] = {f"{OWN}examples": site.examples, f"{OWN}bytes": site.bytes}
+            self._add(f"{_SITES}/{site.site}", each.round, when, {**_tags(site.metrics), **numbers})
+        weighted = {
+            name.removesuffix(WEIGHTED): value for name, value in result.metrics.items() if name.endswith(WEIGHTED)
+        }
+        if weighted:
+            self._add(_WEIGHTED, each.round, when, _tags(weighted))
+        plain = {name: value for name, value in result.metrics.items() if not name.endswith(WEIGHTED)}
+        numbers = {
+            f"{OWN}seconds": result.seconds,
+            f"{OWN}sites": len(result.clients),
+            f"{OWN}examples": result.examples,
+            f"{OWN}bytes": result.bytes,
+        }
+        self._add(_MERGED, each.round, when, {**_tags(plain), **numbers})
+
+    def _add(self, place: str, round_: int, when: float, values: Mapping[str, float]) -> None:
+        """Write the values of a round as one event, unless they are there."""
+        if self._last(place) >= round_:
+            return
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        made = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._append(place, Event(wall_time=when, step=round_, summary=Summary(value=made)))
+        self._newest[place] = round_
+
+    def _write_settings(self, view: RunView) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.text.metadata import create_summary_metadata
+        from tensorboard.util.tensor_util import make_tensor_proto
+
+        lines = ["| setting | value |", "|---|---|"]
+        lines += [f"| {_cell(name)} | {_cell(value)} |" for name, value in settings_of(view).items()]
+        value = Summary.Value(
+            tag=f"{OWN}settings",
+            metadata=create_summary_metadata("", ""),
+            tensor=make_tensor_proto("\n".join(lines)),
+        )
+        self._append(_MERGED, Event(wall_time=view.created_ms / 1000, step=0, summary=Summary(value=[value])))
+
+    def _append(self, place: str, event: Any) -> None:
+        """Append an event to this process's own file: the end of another's may be torn."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        path = self._place / place / f"events.out.tfevents.{self._own}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        with path.open("ab") as file:
+            writer = RecordWriter(file)
+            if is_new:
+                writer.write(Event(wall_time=event.wall_time, file_version="brain.Event:2").SerializeToString())
+            writer.write(event.SerializeToString())
+
+    def _last(self, place: str) -> int:
+        """Return the newest round of a place."""
+        if place not in self._newest:
+            self._newest[place] = max(_steps(self._place / place), default=0)
+        return self._newest[place]
+
+
+def _steps(folder: Path) -> Iterable[int]:
+    """Yield the steps of the events in a folder, as far as they can be read."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    for path in sorted(folder.glob("events.out.tfevents.*")) if folder.is_dir() else []:
+        for event in EventFileLoader(str(path)).Load():
+            yield int(event.step)
+
+
+def _tags(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics by tag: a metric whose name looks like one of flavor's own numbers is marked."""
+    return {printable(f"{name} (metric)" if name.startswith(OWN) else name): value for name, value in metrics.items()}
+
+
+def _cell(text: str) -> str:
+    """A cell of a table in Markdown."""
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
