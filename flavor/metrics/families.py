@@ -145,11 +145,10 @@ def _round(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
     sheet.states("flavor_round_state", RoundState, state, run)
     opened_ms, begun_ms = document.get("opened_ms"), tally.begun_ms(document["round"])
     if state in (RoundState.OPEN, RoundState.AGGREGATING) and opened_ms is not None:
-        is_open = state == RoundState.OPEN
-        until_ms = now_ms if is_open or begun_ms is None else begun_ms
+        until_ms = now_ms if state == RoundState.OPEN or begun_ms is None else begun_ms
         sheet.set("flavor_round_opened_timestamp_seconds", _seconds(opened_ms), run)
         sheet.set("flavor_round_open_seconds", _between(opened_ms, until_ms), run)
-        sheet.set("flavor_round_aggregating_seconds", 0.0 if is_open else _between(until_ms, now_ms), run)
+        sheet.set("flavor_round_aggregating_seconds", _between(until_ms, now_ms), run)
         sheet.set("flavor_round_expected_updates", document["expected"], run)
         sheet.set("flavor_round_needed_updates", document["needed"], run)
         sheet.set("flavor_round_accepted_updates", document["in"], run)

@@ -39,8 +39,6 @@ class Moved:
                 if name not in named:
                     has_others = True
                     self._others[direction] += added
-        for key in [key for key in self._said if key[0] not in clients]:
-            del self._said[key], self._counted[key]
         found = {key: float(value) for key, value in self._counted.items() if key[0] in named}
         if has_others:
             found |= {(OTHERS, direction): float(value) for direction, value in self._others.items()}

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from flavor.metrics.scrape import OPEN_METRICS, PLAIN, Scraper
+from flavor.errors import BusUnavailable
+from flavor.metrics.scrape import MOST_RUNS, OPEN_METRICS, PLAIN, Scraper
 from flavor.metrics.table import FAMILIES, OTHERS
 from flavor.records.names import is_name
 from flavor.view.server import ServerState
@@ -139,6 +140,28 @@ def test_time_that_passes_counts_although_nothing_changes() -> None:
     assert said['flavor_client_heartbeat_age_seconds{client="a",run="mammo"}'] == 15, "it is there: it has its lease"
 
 
+def test_the_quorum_has_a_margin_until_clients_are_lost() -> None:
+    lost = [client(this_round=standing) for standing in ("refused", "shut out", "revoked", "left", "gone")]
+    there = [client(this_round=standing) for standing in ("accepted", "submitted", "pending")]
+    clients = {f"site-{number}": each for number, each in enumerate([*lost, *there, client(this_round="not expected")])}
+    said = samples(scraper(MadeUp(document(clients=clients, expected=8, needed=4))))
+    assert said['flavor_round_quorum_margin{run="mammo"}'] == -1
+
+
+def test_the_time_in_which_a_run_had_ended_is_no_rounds() -> None:
+    log = [
+        entry(1, "round.opened", after_s=-9000, round=1),
+        entry(2, "run.failed", after_s=-8000),
+        entry(3, "run.resumed", after_s=-100),
+        entry(4, "round.closed", after_s=-90, round=1),
+        entry(5, "round.opened", after_s=-80, round=2),
+        entry(6, "round.closed", after_s=-70, round=2),
+    ]
+    said = samples(scraper(MadeUp(document(), events={"mammo": log})))
+    assert said['flavor_round_median_seconds{run="mammo"}'] == 10
+    assert said['flavor_round_duration_seconds_count{run="mammo"}'] == 1
+
+
 def test_a_client_whose_edge_is_gone_has_an_age() -> None:
     gone = client(alive=False, phase="gone", seen_ms=None, this_round="gone")
     board = MadeUp(document(clients={"a": gone, "b": gone, "c": client(alive=True, seen_ms=None)}))
@@ -202,6 +225,28 @@ def test_while_redis_cannot_be_read_nothing_else_is_said() -> None:
     assert len(samples(found)) > 20
     board.said = "Redis at x: it does not answer"
     assert samples(found) == {"flavor_redis_up": 0}
+
+
+def test_a_redis_that_goes_away_during_a_scrape_is_away() -> None:
+    board = MadeUp(document())
+    found = scraper(board)
+
+    def away(run: str) -> Any:
+        raise BusUnavailable("Redis at x: it does not answer")
+
+    board.document = away  # type: ignore[method-assign]
+    assert samples(found) == {"flavor_redis_up": 0}
+
+
+def test_runs_beyond_the_bound_are_counted_alone_the_oldest_that_have_ended_first() -> None:
+    old = [document(run=f"old-{number}", state="finished", created_ms=number) for number in range(MOST_RUNS)]
+    board = MadeUp(*old, document(run="going-on", created_ms=0))
+    said = samples(scraper(board))
+    assert len(of(said, "flavor_run_round")) == MOST_RUNS
+    assert 'flavor_run_round{run="going-on"}' in said
+    assert 'flavor_run_round{run="old-1"}' in said
+    assert 'flavor_run_round{run="old-0"}' not in said
+    assert said['flavor_runs{state="finished"}'] == MOST_RUNS
 
 
 def many(number: int, **at: dict[str, Any]) -> dict[str, Any]:
