@@ -92,8 +92,8 @@ class RoundSummary:
                 metrics=kept_metrics(metrics),
                 spread={
                     name: (low, high)
-                    for name, pair in spread.items()
-                    if (low := finite(pair[0])) is not None and (high := finite(pair[1])) is not None
+                    for name, (lowest, highest) in spread.items()
+                    if (low := finite(lowest)) is not None and (high := finite(highest)) is not None
                 },
             )
 

@@ -39,6 +39,11 @@ def seeds() -> dict[str, list[bytes]]:
             b"[37.5, 3221225472, 8589934592, 2, 90.0, 1073741824, 137438953472]",
             b'training\x001\x001\x00{"done": 1e300, "total": 1e-300}\x00[1, 2, 3]',
         ],
+        "measured": [
+            b'[["downloading",1000],["training",1500],["uploaded",1500]]\x00[4096,8192]',
+            b'{"judged_ms":5,"phases":[["training",3]],"moved":[1,2],"metrics":{"loss":0.3}}',
+            b'{"closed_ms":9,"round":1,"opened_ms":2,"expected":2,"metrics":{"loss":0.3},"spread":{"loss":[0.1,0.5]}}',
+        ],
         "path": [
             bench().update[0].encode(),
             b"runs/r/../../outside/secret",

@@ -32,11 +32,13 @@ from flavor.checkpoints import (
     to_safetensors,
     write,
 )
-from flavor.errors import CheckpointError, FlavorError, InvalidInfo, StoreError
+from flavor.errors import CheckpointError, DamagedRecord, FlavorError, InvalidInfo, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
 from flavor.protocol import new_run_id
 from flavor.records.info import MAX_BYTES, merge_infos, parse_info
+from flavor.records.measured import MOST_BYTES as MOST_MEASURED_BYTES
+from flavor.records.measured import Measured
 from flavor.records.model import GlobalModel
 from flavor.records.names import count, is_name
 from flavor.records.objects import ObjectRef
@@ -44,12 +46,15 @@ from flavor.records.pulse import FIELDS, Doing, Pulse
 from flavor.records.reported import MOST_BYTES
 from flavor.records.run import RunView
 from flavor.records.states import RunState
+from flavor.records.summary import RoundSummary
 from flavor.records.update import from_hash
 from flavor.records.verdict import Verdict
 from flavor.store.digests import sha256_file
 from flavor.store.open import open_store
 from flavor.store.paths import accepted_path, checked_path, update_prefix
 from flavor.view.progress import progress_of, words_of
+from flavor.view.strip import row_of_summary
+from flavor.view.timeline import spans
 from tests.infos import put_info
 from workers.inspection import Inspector, is_small
 from workers.signatures import Signatures
@@ -169,6 +174,29 @@ def fuzz_pulse(data: bytes) -> None:
         Pulse.from_hash(pulse.to_hash())
 
 
+def fuzz_measured(data: bytes) -> None:
+    """What an edge says that it has measured, and what an administrator may have written of it and of a round."""
+    text = data.decode(errors="replace")
+    values = text.split("\0")
+    for each in ({"phases": text}, {"moved": text}, dict(zip(("phases", "moved"), values, strict=False))):
+        for found in (Measured.from_hash(each), Measured.from_json(text)):
+            kept = found.with_metrics({values[0]: 0.5, text: 1, **found.metrics})
+            assert len(kept.to_json()) <= MOST_MEASURED_BYTES
+            again = Measured.from_json(kept.judged_at(found.judged_ms))
+            assert (again.phases, again.moved, again.judged_ms) == (kept.phases, kept.moved, kept.judged_ms)
+            assert again.metrics.items() <= kept.metrics.items()
+            assert Measured.from_hash(found.to_hash()) == replace(found, metrics={}, judged_ms=0)
+            for span in spans(found, None, opened_ms=5, closed_ms=9, now_ms=7):
+                assert 5 <= span.start_ms <= (span.end_ms or 9) <= 9
+    try:
+        summary = RoundSummary.from_json(text)
+    except DamagedRecord:
+        return
+    again = RoundSummary.from_json(summary.closed_at(summary.closed_ms))
+    assert again.round == summary.round
+    row_of_summary(summary)
+
+
 def fuzz_path(data: bytes) -> None:
     """An object's path from a hash's field."""
     here = bench()
@@ -271,6 +299,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "info": fuzz_info,
     "update": fuzz_update,
     "pulse": fuzz_pulse,
+    "measured": fuzz_measured,
     "path": fuzz_path,
     "channel": fuzz_channel,
     "safetensors": fuzz_safetensors,

@@ -40,7 +40,8 @@ def test_a_later_release_may_add_fields_and_an_earlier_one_may_lack_some() -> No
     "text",
     ["", "[]", "{}", "{", "[" * 5000, '{"round":1,"opened_ms":2}', '{"round":1.5,"opened_ms":2,"closed_ms":3}']
     + [f'{{"round":1,"opened_ms":2,"closed_ms":3,"{name}":[1]}}' for name in ("metrics", "bytes")]
-    + ['{"round":1,"opened_ms":2,"closed_ms":3,"spread":{"a":5}}', '{"round":1,"opened_ms":true,"closed_ms":3}'],
+    + [f'{{"round":1,"opened_ms":2,"closed_ms":3,"spread":{{"a":{pair}}}}}' for pair in ("5", "[0]", "[0,1,2]", "[]")]
+    + ['{"round":1,"opened_ms":true,"closed_ms":3}'],
 )
 def test_what_is_none_is_damage(text: str) -> None:
     with pytest.raises(DamagedRecord, match="summary of a round"):
