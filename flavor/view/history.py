@@ -18,11 +18,9 @@ from flavor.view.curves import Curves, merged_curves, metric_names, with_sites
 from flavor.view.site_values import SiteValues
 from flavor.view.strip import RoundRow, Source, Strip
 from flavor.view.timeline import ClientRound, Outcome, PhaseSpan, RoundTimeline, read_client, read_timeline
-from flavor.view.times import ClientTimes, TimesReader
 
 __all__ = [
     "ClientRound",
-    "ClientTimes",
     "Curves",
     "History",
     "Outcome",
@@ -44,7 +42,6 @@ class History:
         self._runs, self._store = runs, store
         self._lock = threading.Lock()
         self._strip = Strip(runs, store)
-        self._times = TimesReader(runs)
         self._values_lock = threading.Lock()  # the store may be slow, and only curves wait for it
         self._values, self._values_of = SiteValues(runs, store), 0
 
@@ -77,13 +74,6 @@ class History:
             view = self._strip.look()
             rows = self._strip.rows(max(0, view.round - most))
         return read_client(self._runs, rows, client, now_ms=self._runs.now_ms())
-
-    def times(self, most: int = 20) -> dict[str, ClientTimes]:
-        """Return how long each client took in the newest `most` closed rounds, as far as Redis has them."""
-        with self._lock:
-            self._strip.look()
-            rounds = [row.round for row in self._strip.rows() if row.state is RoundState.CLOSED][-most:]
-            return self._times.of(rounds, self._strip.generation)
 
     def curves(self, metric: str, sites: Sequence[str] | None = None, most_sites: int = 50) -> Curves:
         """Return the curves of one metric over all closed rounds: merged, and of single sites.

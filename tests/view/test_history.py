@@ -16,7 +16,7 @@ from flavor.records.states import RoundState
 from flavor.records.summary import RoundSummary
 from flavor.store.local import LocalStore
 from flavor.view import site_values, strip
-from flavor.view.history import ClientTimes, History, Outcome, Source
+from flavor.view.history import History, Outcome, Source
 from tests.driven import Driven
 from tests.unit.forged_run import ForgedRun
 
@@ -186,11 +186,6 @@ def test_one_client_over_the_rounds(driven: Driven) -> None:
     assert (found[1][1].reason, found[0][1].metrics["loss"]) == ("too large", 0.5)
     assert [round_ for round_, _ in history.client("a", most=2)] == [3, 4]
     assert history.client("nobody-here") == []
-    assert history.times() == {"a": ClientTimes(3.0, 4.0, 4)}, "b says nothing of its phases"
-    assert history.times(most=3) == {"a": ClientTimes(3.5, 4.0, 4)}
-    before = commands(driven)
-    history.times(most=3)
-    assert commands(driven) - before == 2
 
 
 def test_the_curves_of_a_metric(driven: Driven) -> None:
