@@ -90,10 +90,9 @@ class RqJobQueue:
 
     def workers(self) -> int:
         """See `JobQueue`. A killed worker stands in RQ's registry until another worker's upkeep removes it."""
-        from rq.suspension import is_suspended
         from rq.worker_registration import get_keys
 
-        if is_suspended(self._connection):
+        if self._is_suspended():
             return 0
         keys = get_keys(queue=self._queue)
         if keys and self._run:
@@ -101,11 +100,15 @@ class RqJobQueue:
             keys = {key for key in keys if _worker_of(key) not in away}
         return int(self._connection.exists(*keys)) if keys else 0
 
+    def _is_suspended(self) -> bool:
+        """Whether an operator holds all workers. RQ asks in a transaction, which a full server refuses."""
+        from rq.suspension import WORKERS_SUSPENDED
+
+        return bool(self._connection.exists(WORKERS_SUSPENDED))
+
     def absence(self) -> str:
         """See `JobQueue`."""
-        from rq.suspension import is_suspended
-
-        if is_suspended(self._connection):
+        if self._is_suspended():
             return "`rq suspend` holds every aggregator: let them go on with `rq resume --url URL`"
         if reasons := resting(self._connection, self._queue.name, self._run):
             return f"every aggregator on queue {self._queue.name!r} gives its work back for now: {'; '.join(reasons)}"
