@@ -50,6 +50,12 @@ def begin(url: str) -> RunStore:
     return runs
 
 
+def cpu_s(pid: int) -> float:
+    """CPU time of a process, in seconds."""
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
 def measure(url: str, runs: RunStore, labelled: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "flavor.cli.main", "metrics", "--port", "0", "--redis-url", url]
     process = subprocess.Popen([*command, "--max-clients-labelled", str(labelled)], stderr=subprocess.PIPE, text=True)
@@ -58,7 +64,7 @@ def measure(url: str, runs: RunStore, labelled: int) -> dict[str, Any]:
         found = re.search(r"metrics at (\S+);", process.stderr.readline())
         assert found
         request = urllib.request.Request(found[1], headers={"Accept": TYPES})
-        took_ms, body = [], b""
+        took_ms, cpu_ms, body = [], 0.0, b""
         while f'flavor_run_round{{run="{runs.run}"}}'.encode() not in body:
             body = urllib.request.urlopen(request).read()
             time.sleep(0.2)
@@ -69,9 +75,10 @@ def measure(url: str, runs: RunStore, labelled: int) -> dict[str, Any]:
                 runs.redis.publish(keys.state, "ready")
             time.sleep(0.7)
             before = runs.redis.info("commandstats")
-            began = time.perf_counter()
+            began, used = time.perf_counter(), cpu_s(process.pid)
             body = urllib.request.urlopen(request).read()
             took_ms.append((time.perf_counter() - began) * 1000)
+            cpu_ms += (cpu_s(process.pid) - used) * 1000
             after = runs.redis.info("commandstats")
         calls = sum(each["calls"] - before.get(name, {"calls": 0})["calls"] for name, each in after.items())
         memory = psutil.Process(process.pid).memory_info().rss / 2**20
@@ -85,6 +92,7 @@ def measure(url: str, runs: RunStore, labelled: int) -> dict[str, Any]:
         "KiB": round(len(body) / 1024),
         "ms, median": round(statistics.median(took_ms), 1),
         "ms, slowest of 20": round(max(took_ms), 1),
+        "CPU ms": round(cpu_ms / SCRAPES, 1),
         "Redis commands": calls - 1,  # without the one that counts
         "MiB": round(memory),
     }
