@@ -18,6 +18,10 @@ or channels on which they are bounded:
 
 An aggregator has a user with the rights to every run, the job queues and scripts, and not those of an administrator.
 
+A viewer has a user that reads what `flavor ui`, `flavor metrics`, `flavor status` and `flavor log` show of all runs. It
+changes nothing, and runs no scripts. It cannot read the values of leases: no command of its own reads a string, other
+than the log that a site shares.
+
 Users belong to one server: Redis copies them neither to replicas nor to the other nodes of a cluster.
 """
 
@@ -32,7 +36,7 @@ from enum import StrEnum
 import redis
 
 from flavor.bus.connection import Redis, translated
-from flavor.bus.keys import RunKeys
+from flavor.bus.keys import RunKeys, every_run_patterns
 from flavor.bus.removal import remove_keys
 from flavor.errors import BusUnavailable, RunError
 from flavor.records.client import revoked
@@ -48,6 +52,24 @@ COMMANDS = (
 
 Together with the selectors in `rules` they also suffice for a trainer that uses Redis itself.
 """
+VIEWER_COMMANDS = (
+    *("exists", "type", "pttl", "hget", "hmget", "hgetall", "hlen", "hstrlen", "smembers", "scard", "zrange", "zcard"),
+    *("llen", "lrange", "xrange", "xrevrange", "xread", "xlen", "multi", "exec", "discard"),
+    *("psubscribe", "punsubscribe", "unsubscribe", "ping", "time", "client|setname", "info|memory", "info|persistence"),
+    "memory|usage",
+)
+"""The commands of a viewer: those of `flavor.view` and of the look at RQ's queues."""
+_VIEWER_KEYS = (
+    "flavor:*",
+    "rq:queue:*",
+    "rq:workers",
+    "rq:workers:*",
+    "rq:worker:*",
+    "rq:wip:*",
+    "rq:failed:*",
+    "rq:suspended",
+)
+_SHARED_LOGS = "flavor:{*}:client:*:log"
 _SECRET_BYTES = 32
 _TOO_OLD = "ACL SETUSER modifier"
 
@@ -106,6 +128,29 @@ def worker_rules(secret: str, *, database: int = 0) -> list[str]:
     ]
 
 
+def viewer_user(name: str) -> str:
+    """Return the name of a viewer's Redis user. Raises `InvalidSetting` for a name that is not allowed."""
+    return f"flavor-viewer:{checked_name(name, 'viewer')}"
+
+
+def viewer_rules(secret: str, *, database: int = 0) -> list[str]:
+    """Return the arguments of `ACL SETUSER` for a viewer: it reads all runs, and changes nothing."""
+    hashed = hashlib.sha256(secret.encode()).hexdigest()
+    return [
+        *("reset", "on", f"#{hashed}", "resetkeys", "resetchannels", "-@all"),
+        *(f"+{command}" for command in VIEWER_COMMANDS),
+        *([f"+select|{database}"] if database else []),
+        *(f"%R~{pattern}" for pattern in _VIEWER_KEYS),
+        *(f"&{pattern}" for pattern in every_run_patterns()),  # which Redis allows literally
+        f"(-@all +getrange %R~{_SHARED_LOGS})",
+    ]
+
+
+def enroll_viewer(client: Redis, name: str, *, where: str, database: int = 0) -> tuple[str, UserPersistence]:
+    """Make or renew the user of a viewer; see `enroll`."""
+    return _made(client, viewer_user(name), lambda secret: viewer_rules(secret, database=database), where)
+
+
 def enroll_worker(client: Redis, name: str, *, where: str, database: int = 0) -> tuple[str, UserPersistence]:
     """Make or renew the user of an aggregator; see `enroll`."""
     return _made(client, worker_user(name), lambda secret: worker_rules(secret, database=database), where)
@@ -161,22 +206,35 @@ def revoke_worker(client: Redis, name: str, *, where: str) -> UserPersistence | 
 
     Work that it had begun is given to another aggregator once its lease has run out.
     """
+    return _removed(client, worker_user(name), where)
+
+
+def revoke_viewer(client: Redis, name: str, *, where: str) -> UserPersistence | None:
+    """Remove the user of a viewer, and end its connections; None for an unknown user."""
+    return _removed(client, viewer_user(name), where)
+
+
+def _removed(client: Redis, user: str, where: str) -> UserPersistence | None:
     with translated(where):
-        if not client.execute_command("ACL DELUSER", worker_user(name)):
-            return None
-        return save_users(client)
+        return save_users(client) if client.execute_command("ACL DELUSER", user) else None
 
 
 def enrolled_workers(client: Redis, *, where: str) -> list[str]:
     """Return the aggregators that have a user, sorted."""
-    prefix = worker_user("x").removesuffix("x")
-    with translated(where):
-        return sorted(user.removeprefix(prefix) for user in client.acl_users() if user.startswith(prefix))
+    return _users_of(client, worker_user("x").removesuffix("x"), where)
+
+
+def enrolled_viewers(client: Redis, *, where: str) -> list[str]:
+    """Return the viewers that have a user, sorted."""
+    return _users_of(client, viewer_user("x").removesuffix("x"), where)
 
 
 def enrolled(client: Redis, run: str, *, where: str) -> list[str]:
     """Return the clients of a run that have a user, sorted."""
-    prefix = user_name(run, "x").removesuffix("x")
+    return _users_of(client, user_name(run, "x").removesuffix("x"), where)
+
+
+def _users_of(client: Redis, prefix: str, where: str) -> list[str]:
     with translated(where):
         return sorted(user.removeprefix(prefix) for user in client.acl_users() if user.startswith(prefix))
 

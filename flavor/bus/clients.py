@@ -8,7 +8,9 @@ from typing import Any
 import redis
 
 from flavor.bus.connection import translated
+from flavor.bus.plain_read import plain_read_hashes
 from flavor.bus.scripts import RunScripts
+from flavor.errors import BusUnavailable
 from flavor.records import client as client_record
 from flavor.records import pulse, update
 from flavor.records.client import ClientStatus
@@ -38,6 +40,9 @@ def _fields(answer: Any, names: Sequence[str]) -> dict[str, str] | str:
 
 class Clients(RunScripts):
     """The clients of one run. See `RunStore`."""
+
+    _is_without_scripts = False
+    """Whether the server has refused this user a script that reads."""
 
     def admit(self, token: str, client: str, reason: str, *, event: str = "client.joined") -> bool:
         """Make `client` a member, also one that has left again by now; returns whether it is new."""
@@ -128,15 +133,28 @@ class Clients(RunScripts):
         """Read the fields `names` of these hashes, which clients write, and how long the keys in `others` live.
 
         For a key that is no hash, or a field that is too large, returns what is wrong in place of the fields. Nothing
-        else is read, and no client can keep the hashes of the others from being read.
+        else is read, and no client can keep the hashes of the others from being read. A user that may run no scripts,
+        such as a viewer's, reads them with plain commands.
         """
         found: list[tuple[dict[str, str] | str, int]] = []
         for start in range(0, len(hashes), _AT_ONCE):
             some, beside = hashes[start : start + _AT_ONCE], others[start : start + _AT_ONCE]
-            answers = self.call("read_hashes", [*some, *beside], [LONGEST_FIELD_BYTES, len(some), *names])
+            answers = self._read_hashes(some, names, beside)
             there = answers[len(some) :] or [0] * len(some)
             found += [(_fields(each, names), int(left_ms)) for each, left_ms in zip(answers, there, strict=False)]
         return found
+
+    def _read_hashes(self, hashes: Sequence[str], names: Sequence[str], others: Sequence[str]) -> list[Any]:
+        """Return what the script `read_hashes` returns."""
+        if not self._is_without_scripts:
+            try:
+                return list(self.call("read_hashes", [*hashes, *others], [LONGEST_FIELD_BYTES, len(hashes), *names]))
+            except BusUnavailable as error:
+                if not isinstance(error.__cause__, redis.exceptions.NoPermissionError):
+                    raise
+                self._is_without_scripts = True
+        with translated(self.where):
+            return plain_read_hashes(self.redis, hashes, names, others, most_bytes=LONGEST_FIELD_BYTES)
 
     def pin_key(self, client: str, public_key: str) -> str:
         """Pin `public_key` as the key that must sign this client's updates; returns the key that is pinned.

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
+_VIEWED = "flavor ui --redis-url @FILE"
+
 
 @click.command(
     cls=GroupedCommand, example="flavor enroll mammo site-1 --redis-url redis://localhost --out site-1.token"
@@ -40,10 +42,16 @@ _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE--
     "FLAVOR_REDIS_URL. The user can use all runs and job queues, and no command of an administrator.",
 )
 @click.option(
+    "--viewer",
+    metavar="NAME",
+    help="Create a user that can look at all runs and change nothing, in place of a client, and print the URL for "
+    "`flavor ui` and `flavor metrics`.",
+)
+@click.option(
     "--out",
     metavar="FILE",
-    help="Write the token, or the URL of --worker, into FILE, which only you can read, instead of printing it. FILE is "
-    "replaced if it exists.",
+    help="Write the token, or the URL of --worker or --viewer, into FILE, which only you can read, instead of printing "
+    "it. FILE is replaced if it exists.",
 )
 @click.option(
     "--unsaved",
@@ -91,6 +99,7 @@ def enroll(
     run: str | None,
     client: str | None,
     worker: str | None,
+    viewer: str | None,
     out: str | None,
     unsaved: bool,
     public_url: str | None,
@@ -110,13 +119,13 @@ def enroll(
     """
     from pydantic import SecretStr
 
-    from flavor.bus.acl import UserPersistence, enroll_worker, user_name, worker_user
+    from flavor.bus.acl import UserPersistence, user_name
     from flavor.bus.acl import enroll as enroll_user
     from flavor.bus.address import database, tls_ca
     from flavor.bus.admission import check_replaceable, replace_key
     from flavor.bus.connection import shown
     from flavor.bus.runs import RunStore
-    from flavor.bus.token import JoinToken, with_credentials, without_credentials
+    from flavor.bus.token import JoinToken, without_credentials
     from flavor.edge.trust import ModelTrust
 
     if new_key and public_key:
@@ -127,18 +136,13 @@ def enroll(
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     public = without_credentials(public_url or url)
     _check_printable(public, store or "")
-    if worker is not None:
+    if worker is not None or viewer is not None:
         if run is not None or new_key or public_key:
-            raise MisuseError("--worker NAME goes without RUN, CLIENT and their key: an aggregator works for all runs")
-        user = worker_user(worker)
-        redis, url = connected(url)
-        _check_saved(redis, url, unsaved)
-        secret, _ = enroll_worker(redis, worker, where=shown(url), database=database(public))
-        _give(with_credentials(public, user, secret), out, tell)
-        tell(f"aggregator {worker} may use this URL, and no earlier one: FLAVOR_REDIS_URL=URL flavor-agg")
+            raise MisuseError("--worker and --viewer go without RUN, CLIENT and their key: they are for all runs")
+        _enroll_for_all_runs(worker, viewer, url, public, out, unsaved, tell)
         return
     if run is None or client is None:
-        raise MisuseError("name the run and the client: flavor enroll RUN CLIENT (or --worker NAME for an aggregator)")
+        raise MisuseError("name the run and the client: flavor enroll RUN CLIENT (or --worker NAME, or --viewer NAME)")
     user = user_name(run, client)
     pinned = _one_key(public_key, client) if public_key else None
     trusted = ModelTrust.parse(trust).words()
@@ -170,6 +174,34 @@ def enroll(
         tell(kept)
     _warn(redis, url, tell)
     _warn_of_addresses(public, store, tell)
+
+
+def _enroll_for_all_runs(
+    worker: str | None,
+    viewer: str | None,
+    url: str,
+    public: str,
+    out: str | None,
+    unsaved: bool,
+    tell: Callable[[str], None],
+) -> None:
+    """Give an aggregator or a viewer a user of its own, whose URL is printed or written into `out`."""
+    from flavor.bus.acl import enroll_viewer, enroll_worker, viewer_user, worker_user
+    from flavor.bus.address import database
+    from flavor.bus.connection import shown
+    from flavor.bus.token import with_credentials
+
+    if worker is not None and viewer is not None:
+        raise MisuseError("--worker and --viewer exclude each other: enroll the one, and then the other")
+    name = worker if worker is not None else viewer or ""
+    user = worker_user(name) if worker is not None else viewer_user(name)
+    redis, url = connected(url)
+    _check_saved(redis, url, unsaved)
+    make = enroll_worker if worker is not None else enroll_viewer
+    secret, _ = make(redis, name, where=shown(url), database=database(public))
+    _give(with_credentials(public, user, secret), out, tell)
+    who, how = ("aggregator", "FLAVOR_REDIS_URL=URL flavor-agg") if worker is not None else ("viewer", _VIEWED)
+    tell(f"{who} {name} may use this URL, and no earlier one: {how}")
 
 
 def _warn(redis: Redis, url: str, tell: Callable[[str], None]) -> None:

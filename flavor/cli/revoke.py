@@ -17,9 +17,10 @@ from flavor.records.names import checked_name
 @click.argument("run", required=False)
 @click.argument("client", required=False)
 @click.option("--worker", metavar="NAME", help="Cut off an aggregator, which has no RUN and no CLIENT.")
+@click.option("--viewer", metavar="NAME", help="Cut off a viewer, which has no RUN and no CLIENT.")
 @redis_option
 @one_line_errors
-def revoke(run: str | None, client: str | None, worker: str | None, redis_url: str | None) -> None:
+def revoke(run: str | None, client: str | None, worker: str | None, viewer: str | None, redis_url: str | None) -> None:
     """Cut a client off from a run, or an aggregator off from the server.
 
     Undoes `flavor enroll RUN CLIENT`: the token of CLIENT is invalid at once. In a run that goes on, CLIENT counts as
@@ -28,24 +29,34 @@ def revoke(run: str | None, client: str | None, worker: str | None, redis_url: s
 
     With --worker, undoes `flavor enroll --worker NAME`: the aggregator's URL is invalid at once, and its connections
     end. Another aggregator does the work that it had begun. Rounds that it has closed stay.
+
+    With --viewer, undoes `flavor enroll --viewer NAME`: a page that uses the viewer's URL shows nothing new from then
+    on.
     """
-    from flavor.bus.acl import UserPersistence, enrolled, enrolled_workers, revoke_worker
+    from flavor.bus.acl import (
+        UserPersistence,
+        enrolled,
+        enrolled_viewers,
+        enrolled_workers,
+        revoke_viewer,
+        revoke_worker,
+    )
     from flavor.bus.acl import revoke as revoke_user
     from flavor.bus.connection import shown
 
     tell = teller("flavor: ")
-    if worker is not None:
-        if run or client:
-            raise MisuseError("--worker NAME goes without RUN and CLIENT: an aggregator works for all runs")
-        checked_name(worker, "worker")
+    if worker is not None or viewer is not None:
+        if run or client or (worker is not None and viewer is not None):
+            raise MisuseError("--worker NAME or --viewer NAME goes without RUN and CLIENT, and without the other one")
+        what, name = ("aggregator", worker) if worker is not None else ("viewer", viewer or "")
+        checked_name(name, "worker" if worker is not None else "viewer")
         redis, url = connected(redis_url)
-        kept = revoke_worker(redis, worker, where=shown(url))
+        remove, there = (revoke_worker, enrolled_workers) if worker is not None else (revoke_viewer, enrolled_viewers)
+        kept = remove(redis, name, where=shown(url))
         if kept is None:
-            raise RunError(
-                f"no aggregator {worker!r} is enrolled on Redis at {shown(url)}: "
-                + _there(enrolled_workers(redis, where=shown(url)), "aggregator")
-            )
-        tell(f"aggregator {worker} is revoked")
+            listed = _there(there(redis, where=shown(url)), what)
+            raise RunError(f"no {what} {name!r} is enrolled on Redis at {shown(url)}: {listed}")
+        tell(f"{what} {name} is revoked")
     elif run and client:
         checked_name(run, "run")
         checked_name(client, "client")
@@ -58,7 +69,7 @@ def revoke(run: str | None, client: str | None, worker: str | None, redis_url: s
             )
         tell(f"{client} is revoked for run {run}")
     else:
-        raise MisuseError("name the run and the client: flavor revoke RUN CLIENT (or --worker NAME for an aggregator)")
+        raise MisuseError("name the run and the client: flavor revoke RUN CLIENT (or --worker NAME, or --viewer NAME)")
     if kept is UserPersistence.UNKNOWN:
         tell("the server could not save that: look at its log, or the user is back after a restart")
 
