@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from flavor.bus.embedded import embedded_server
+from flavor.view.history import History, Source
 from tests.conftest import TRAINER
 
 RECORDED = sorted(Path(__file__).parent.glob("*.tar.xz"))
@@ -47,6 +48,11 @@ def test_a_run_of_an_earlier_release_goes_on_and_ends_as_that_release_would_end_
         assert log[: len(before)] == before
         accepted = [(entry["round"], entry["client"]) for entry in log if entry["event"] == "update.accepted"]
         assert sorted(accepted) == [(str(round_), client) for round_ in range(1, 5) for client in ("c1", "c2")]
+        history = History(bench.runs, None)
+        sources = [Source.ROUND, Source.ROUND, Source.SUMMARY, Source.SUMMARY]
+        assert [(row.source, row.contributors) for row in history.strip()] == [(source, 2) for source in sources]
+        half = {each.client: bool(each.phases) for each in history.timeline(3).clients}
+        assert half == {"c1": False, "c2": True}, "that release has accepted c1"
         verified = bench.done("flavor", "verify", bench.run, "--store", bench.store, env=env)
         assert verified.wait() == 0, verified.stdout + verified.stderr
         assert "4 rounds" in verified.stdout

@@ -25,6 +25,7 @@ from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model
 from flavor.records.states import RoundState, RunState
 from flavor.store.open import open_store
+from flavor.view.history import History, Source
 from tests.conftest import Bench, Process
 
 TRAINER = Path(__file__).with_name("fedtrain_trainer.py")
@@ -161,6 +162,15 @@ def test_credits_are_the_same_numbers_everywhere(bench: Bench) -> None:
     run = command(bench, 3)
     sites = edges(bench, "site-1", "site-2")
     assert [process.wait() for process in (run, *sites)] == [0, 0, 0]
+    rows = History(bench.runs, open_store(str(bench.store))).strip()
+    assert [(row.source, row.contributors, row.examples, row.attempts) for row in rows] == [
+        (Source.SUMMARY, 2, 30, 1)
+    ] * 3
+    for row in rows:
+        measured = bench.runs.measured(row.round)
+        losses = [measured[site].metrics["loss"] for site in ("site-1", "site-2")]
+        assert row.spread == {"loss": (min(losses), max(losses))}
+        assert row.metrics["loss"] == pytest.approx(np.mean(losses))
     shown = json.loads(bench.done("flavor", "credits", bench.run, "--json").stdout)
     assert shown["credits"] == {"site-1": 30, "site-2": 60}
     assert shown["rounds"] == [{"round": i, "samples": {"site-1": 10, "site-2": 20}} for i in (1, 2, 3)]
