@@ -64,7 +64,7 @@ round:N:verdicts                      hash    client to JSON: accepted, reason, 
                                               size_bytes, seal, format, num_examples,
                                               info_path, info_digest, public_key, signature,
                                               unread, constants, structure
-round:N:measured                      hash    client to JSON: phases, moved, metrics,         worker
+round:N:measured                      hash    client to JSON: phases, moved, metrics,         worker, coordinator
                                               judged_ms: what was measured of it, for people
 round:N:entries                       hash    client to number of its entries in the log: those   worker, coordinator
                                               that it caused in this round; 0 before the first;

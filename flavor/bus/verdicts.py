@@ -62,9 +62,9 @@ class Verdicts(RunScripts):
         refused = "update.blameless" if verdict.blameless else "update.refused"
         return self._judge(round_, client, "update.accepted" if verdict.accepted else refused, verdict, measured)
 
-    def refuse_late(self, round_: int, client: str, try_id: str = "") -> Recorded:
+    def refuse_late(self, round_: int, client: str, try_id: str = "", measured: Measured | None = None) -> Recorded:
         """Refuse a try as late. Records nothing when the try has a verdict or its round is open."""
-        return self._judge(round_, client, "update.late", late(round_, try_id))
+        return self._judge(round_, client, "update.late", late(round_, try_id), measured)
 
     def _judge(
         self, round_: int, client: str, event: str, verdict: Verdict, measured: Measured | None = None

@@ -9,6 +9,7 @@ from dataclasses import replace
 from flavor.bus.runs import RunStore
 from flavor.bus.verdicts import MORE_IS_LEFT_OUT, MOST_ENTRIES, Recorded, late
 from flavor.counted import are
+from flavor.records.update import Refused, Update
 from flavor.records.verdict import Verdict
 from flavor.view.client_events import ClientEvent, ClientLeftOut, UpdateAccepted, UpdateRefused
 from flavor.view.observer import Observer
@@ -66,9 +67,9 @@ class ClientLog:
         self._own.add((round_, client, verdict.try_id))
         self._report(self._runs.judge(round_, client, verdict), UpdateRefused(verdict.reason, client, round_), round_)
 
-    def refuse_late(self, round_: int, client: str, try_id: str) -> None:
+    def refuse_late(self, round_: int, client: str, handed_in: Update | Refused) -> None:
         """Refuse an update that arrived after its round was closed for updates, and report the refusal."""
-        recorded = self._runs.refuse_late(round_, client, try_id)
+        recorded = self._runs.refuse_late(round_, client, handed_in.try_id, handed_in.measured)
         self._report(recorded, UpdateRefused(late(round_).reason, client, round_, is_late=True), round_)
 
     def _report(self, recorded: Recorded, event: ClientEvent, round_: int) -> None:

@@ -46,7 +46,7 @@ class LateUpdates:
         if verdict is not None and verdict.is_about(handed_in):
             self._ignore(view, client, handed_in)
         else:
-            self._client_log.refuse_late(number, client, handed_in.try_id)
+            self._client_log.refuse_late(number, client, handed_in)
 
     def _ignore(self, view: RoundView, client: str, handed_in: Update | Refused) -> None:
         """Log once that an update handed in after its verdict, with other content, does not count."""

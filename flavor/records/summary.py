@@ -36,7 +36,7 @@ class RoundSummary:
     contributors: int = 0
     """Number of clients whose updates were aggregated."""
     refused: int = 0
-    """Number of clients whose last update was refused, late ones included."""
+    """Number of clients whose last update was refused by the time at which its aggregation ended."""
     examples: int = 0
     """Examples of the contributors."""
     bytes: int = 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flavor.coordinator.client_log import ClientLog
+from flavor.coordinator.late_updates import LateUpdates
 from flavor.errors import RunError, StoreUnavailable
 from flavor.ledger.recover import recover
 from flavor.records.measured import Measured, PhaseStart
@@ -17,6 +20,7 @@ from flavor.records.summary import RoundSummary
 from flavor.store.local import LocalStore
 from flavor.view import site_values, strip
 from flavor.view.history import History, Outcome, Source
+from flavor.view.observer import Lines
 from tests.driven import Driven
 from tests.unit.forged_run import ForgedRun
 
@@ -158,6 +162,25 @@ def test_phases_stand_within_the_round_and_end_where_the_next_begins(driven: Dri
         assert span.end_ms is not None
         assert row.opened_ms <= span.start_ms <= span.end_ms <= row.closed_ms
     assert [span.end_ms for span in liar[:-1]] == [span.start_ms for span in liar[1:]]
+
+
+def test_a_late_update_has_its_phases(driven: Driven) -> None:
+    """Of all sites, it is the slow one of whom people want to know what took it so long."""
+    driven.open(["a", "b"])
+    driven.accept("a")
+    driven.aggregate()
+    late = LateUpdates(driven.runs, ClientLog(driven.runs, Lines(lambda _: None)))
+    view = driven.runs.read_round(1)
+    assert view is not None
+    late.expect(view)
+    phases = (PhaseStart(Doing.TRAINING, view.opened_ms), PhaseStart(Doing.UPLOADED, driven.runs.now_ms()))
+    handed_in = replace(driven.update("b", 5, {}), measured=Measured(phases, Moved(3, 4)))
+    driven.runs.redis.hset(driven.runs.keys.client("b").update(1), mapping=handed_in.to_hash())
+    late.refuse(1, "b")
+    found = {each.client: each for each in History(driven.runs, driven.store).timeline(1).clients}["b"]
+    assert (found.outcome, found.sent_bytes, found.received_bytes) == (Outcome.REFUSED, 3, 4)
+    assert [span.doing for span in found.phases] == [Doing.TRAINING, Doing.UPLOADED]
+    assert "late" in found.reason
 
 
 def test_one_client_over_the_rounds(driven: Driven) -> None:
