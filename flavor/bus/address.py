@@ -20,7 +20,7 @@ from redis.connection import parse_url
 
 from flavor.bus.connection import checked_url, shown, unusable
 from flavor.bus.tls import tls_context
-from flavor.bus.variables import INSECURE_VARIABLE, JOIN_VARIABLE, URL_VARIABLE
+from flavor.bus.variables import INSECURE_VARIABLE, JOIN_VARIABLE, NOTIFY_VARIABLE, URL_VARIABLE
 from flavor.errors import InvalidSetting
 
 _FILES = {"FLAVOR_TLS_CA": "ssl_ca_certs", "FLAVOR_TLS_CERT": "ssl_certfile", "FLAVOR_TLS_KEY": "ssl_keyfile"}
@@ -124,9 +124,11 @@ def from_environment(environment: Mapping[str, str], url: str) -> str:
 def to_environment(base: Mapping[str, str], address: str) -> dict[str, str]:
     """Return the environment `base` changed for a child process that uses the bus at `address`.
 
-    Leaves out a join token. Allows the child an unencrypted URL, because this process was allowed it.
+    Leaves out a join token and the URLs of notices. Allows the child an unencrypted URL, because this process was
+    allowed it.
     """
-    child = {name: value for name, value in base.items() if name not in _FILES and name != JOIN_VARIABLE}
+    without = {*_FILES, JOIN_VARIABLE, NOTIFY_VARIABLE}
+    child = {name: value for name, value in base.items() if name not in without}
     child[URL_VARIABLE] = address
     if address.startswith("redis:"):
         child[INSECURE_VARIABLE] = "1"

@@ -30,29 +30,21 @@ LookAt = Callable[[Life, CheckedFiles, str], Result]
 class Trial(Generic[Result]):
     """Runs a round again, after those before it."""
 
-    new_life: Callable[[Path, str, bool], Life]
-    """Makes a life in a folder, with a log of this name; the checks of a private life are in no report."""
+    new_life: Callable[[Path, str], Life]
+    """Makes a life in a folder, with a log of this name."""
     folder: Path
     history: Sequence[CheckedFiles]
     """The files of the rounds before."""
     files: CheckedFiles
     look_at: LookAt[Result]
 
-    def __call__(
-        self,
-        name: str,
-        changes: Mapping[int, Writer],
-        sizes: Sequence[int] | None = None,
-        *,
-        in_private: bool = False,
-    ) -> Result:
+    def __call__(self, name: str, changes: Mapping[int, Writer], sizes: Sequence[int] | None = None) -> Result:
         """Return the result with these local models changed, by index; raises `Over` if the result is no model.
 
-        With `sizes`, the clients of these models have these numbers of examples in the tried round. With `in_private`,
-        no report has what is wrong with the result.
+        With `sizes`, the clients of these models have these numbers of examples in the tried round.
         """
         folder = self.folder / name
-        life = self.new_life(folder, f"aggregator-{name}", in_private)
+        life = self.new_life(folder, f"aggregator-{name}")
         rounds = [*((files, _NONE) for files in self.history), (self.files, changes)]
         try:
             life.start()

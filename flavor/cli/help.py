@@ -21,7 +21,7 @@ _GROUPS: dict[Group, tuple[str, ...]] = {
     ),
     Group.RESULTS: (
         *("out", "output", "round_", "as_json", "with_page", "workspace", "home", "metric", "by_round", "follow"),
-        *("script", "to", "experiment", "model_name", "no_model"),
+        *("script", "to", "experiment", "model_name", "no_model", "notify", "notify_after_s"),
     ),
     Group.MODEL: ("checkpoint", "outer_optimizer", "statistics", "weighted"),
     Group.CLOSING: ("quorum", "round_timeout_s", "heartbeat_timeout_s"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 from click.core import ParameterSource
@@ -12,12 +13,19 @@ from click.core import ParameterSource
 from flavor.checkpoints.format import FORMATS
 from flavor.cli.beside import ui_option, with_beside
 from flavor.cli.help import GroupedCommand
+from flavor.cli.notify import notify_options, with_notices
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.run_options import config_of, run_options
 from flavor.cli.serve import check_initial, check_rule, init_model_option
 from flavor.config import RunConfig
 from flavor.counted import are, counted
+
+if TYPE_CHECKING:
+    from flavor.local.federation import Federation
+
+    _Beside: TypeAlias = Callable[[Federation, Callable[[str], None]], Federation]
+    """Adds to a federation what goes on beside its run; the function for lines tells about it."""
 
 
 def result_options(function: Any) -> Any:
@@ -108,6 +116,7 @@ def result_options(function: Any) -> Any:
 @init_model_option
 @result_options
 @ui_option
+@notify_options
 @redis_option
 @store_option
 @one_line_errors
@@ -127,6 +136,8 @@ def run(
     out: Path | None,
     as_json: bool,
     with_page: bool,
+    notify: tuple[str, ...],
+    notify_after_s: float,
     redis_url: str | None,
     store: str | None,
     init_model: Path | None,
@@ -140,7 +151,7 @@ def run(
     is 0 only for a finished run.
     """
     if resume is not None:
-        sys.exit(_resumed(resume.absolute(), redis_url, as_json, with_page))
+        sys.exit(_resumed(resume.absolute(), redis_url, as_json, _beside(with_page, notify, notify_after_s)))
     from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
     from flavor.local.plan import Layout, new_run_name, sites
@@ -184,7 +195,16 @@ def run(
         aggregator_main=aggregator_main,
         init_once=init_once,
     )
-    sys.exit(_carry_out(federation, as_json, with_page))
+    sys.exit(_carry_out(federation, as_json, _beside(with_page, notify, notify_after_s)))
+
+
+def _beside(with_page: bool, notify: tuple[str, ...], notify_after_s: float) -> _Beside:
+    """Return what adds a page and notices to a federation."""
+
+    def added(federation: Federation, tell: Callable[[str], None]) -> Federation:
+        return with_notices(with_beside(federation, with_page, tell), notify, notify_after_s, tell)
+
+    return added
 
 
 def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) -> None:
@@ -207,7 +227,7 @@ def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) 
         raise InvalidSetting(f"--init-once is for {advice}")
 
 
-def _resumed(out: Path, redis_url: str | None, as_json: bool, with_page: bool) -> int:
+def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: _Beside) -> int:
     """Go on with the run in `out`. Options that are not settings that may change are refused by name."""
     from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
@@ -217,32 +237,33 @@ def _resumed(out: Path, redis_url: str | None, as_json: bool, with_page: bool) -
 
     context = click.get_current_context()
     commands = {"main_command": "main", "preprocess_command": "preprocess"}
-    beside = {"resume", "as_json", "with_page", "redis_url", "debug", "insecure", "tls_ca", "tls_cert", "tls_key"}
+    others = {"resume", "as_json", "with_page", "notify", "notify_after_s", "redis_url", "debug"}
+    others |= {"insecure", "tls_ca", "tls_cert", "tls_key"}
     given = {
         name: value
         for name, value in context.params.items()
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and name not in beside
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and name not in others
     }
     mended = {commands[name]: given.pop(name) for name in commands if name in given}
     for name, command in mended.items():
         parse_command(command, f"-{name[0]}")
-    if others := sorted(set(given) - MAY_CHANGE):
+    if fixed := sorted(set(given) - MAY_CHANGE):
         spelt = {parameter.name: parameter.opts[-1] for parameter in context.command.params}
-        names = ", ".join(spelt.get(name, name) for name in others)
+        names = ", ".join(spelt.get(name, name) for name in fixed)
         raise InvalidSetting(f"{names}: with --resume it stays as it was when the run began: leave it out")
     federation = Federation.of(out, redis_url, store_settings())
     raise_on_sigterm()
     progress = Progress(federation.run, federation.rounds, quiet=as_json)
-    federation = with_beside(federation, with_page, progress.tell)
+    federation = beside(federation, progress.tell)
     return _shown(federation.go_on(progress, given, mended), progress, as_json)
 
 
-def _carry_out(federation: Any, as_json: bool, with_page: bool) -> int:
+def _carry_out(federation: Federation, as_json: bool, beside: _Beside) -> int:
     from flavor.local.progress import Progress
 
     raise_on_sigterm()
     progress = Progress(federation.run, federation.rounds, quiet=as_json)
-    federation = with_beside(federation, with_page, progress.tell)
+    federation = beside(federation, progress.tell)
     return _shown(federation.carry_out(progress), progress, as_json)
 
 

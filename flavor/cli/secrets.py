@@ -9,9 +9,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flavor.bus.variables import JOIN_VARIABLE, URL_VARIABLE
+from flavor.bus.variables import JOIN_VARIABLE, NOTIFY_VARIABLE, URL_VARIABLE
 
-_VARIABLES = {"--redis-url": URL_VARIABLE, "--join": JOIN_VARIABLE}
+_VARIABLES = {"--redis-url": URL_VARIABLE, "--join": JOIN_VARIABLE, "--notify": NOTIFY_VARIABLE}
+_REPEATED = ("--notify",)
+"""Options that may be given again: their variable has a line for each value, and ends with a line break."""
 _TOKENS = {"ui": "FLAVOR_UI_TOKEN", "metrics": "FLAVOR_METRICS_TOKEN"}
 """The variable of `--token` for each command that has this option."""
 _PEOPLE = range(1000, 60_000)
@@ -66,7 +68,7 @@ def without_secrets(words: Sequence[str], flags: Mapping[str, str] | None = None
     """Return a command line without the options whose value is secret, and these options as environment variables.
 
     A removed option that is a key of `flags` is replaced by the word there. A URL is secret if it may contain a
-    password, and a join token unless it names a file (`@FILE`).
+    password, and a join token or a URL of `--notify` unless it names a file (`@FILE`).
     """
     variables = _variables(words)
     given: dict[str, list[str]] = {option: [] for option in variables}
@@ -88,7 +90,11 @@ def without_secrets(words: Sequence[str], flags: Mapping[str, str] | None = None
             rest.pop(0)
         if flags and option in flags:
             kept.append(flags[option])
-    return [*kept, *rest], {variables[option]: given[option][-1] for option in secret}
+    return [*kept, *rest], {variables[option]: _in_variable(option, given[option]) for option in secret}
+
+
+def _in_variable(option: str, values: Sequence[str]) -> str:
+    return "".join(f"{value}\n" for value in values) if option in _REPEATED else values[-1]
 
 
 def _is_secret(option: str, value: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import click
 from flavor.bus.variables import PATIENCE_S
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.cli.help import GroupedCommand
+from flavor.cli.notify import AFTER_S, notify_options
 from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option, store_settings
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
@@ -117,6 +118,7 @@ def saying_how_to_go_on(run: str, tell: Callable[[str], None]) -> Iterator[None]
 @run_options(defaults={"on_quorum_lost": "wait"}, variables=True)
 @init_model_option
 @out_option
+@notify_options
 @redis_option
 @store_option
 @patience_option
@@ -127,6 +129,8 @@ def serve(
     store: str | None,
     init_model: Path | None,
     out: Path | None,
+    notify: tuple[str, ...],
+    notify_after_s: float,
     patience_s: float,
     **settings: Any,
 ) -> None:
@@ -139,7 +143,16 @@ def serve(
     url, store = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL"), needed(store, "--store", "FLAVOR_STORE")
     config = config_of(settings, store=store)
     check_rule(config)
-    coordinate(run, config, url, init_model=init_model, out=out, patience_s=patience_s)
+    coordinate(
+        run,
+        config,
+        url,
+        init_model=init_model,
+        out=out,
+        patience_s=patience_s,
+        notify=notify,
+        notify_after_s=notify_after_s,
+    )
 
 
 def coordinate(
@@ -150,38 +163,45 @@ def coordinate(
     init_model: Path | None = None,
     out: Path | None = None,
     patience_s: float = PATIENCE_S,
+    notify: Sequence[str] = (),
+    notify_after_s: float = AFTER_S,
 ) -> None:
-    """Coordinate a run to its end as a program. Returns for a run that closed all its rounds, else raises."""
+    """Coordinate a run to its end as a program. Returns for a run that closed all its rounds, else raises.
+
+    `notify` are the URLs of `--notify`, or `@FILE`.
+    """
     from flavor.bus.runs import RunStore
     from flavor.cli.opened_run import connected
     from flavor.coordinator.bounds import bound_warnings
     from flavor.coordinator.initial_model import store_initial
     from flavor.coordinator.loop import Coordinator
+    from flavor.notices.notices import noticed
     from flavor.results.writer import check_out, written
     from flavor.stamp import with_times
     from flavor.store.opening import once_usable, opened_once_usable
-    from flavor.view.observer import Lines
+    from flavor.view.observer import Everyone, Lines
 
     with_times()
     tell = teller("[coordinator] ")
     raise_on_sigterm()
-    objects = opened_once_usable(config.store, create=True, settings=store_settings(), tell=tell)
-    config = config.model_copy(update={"store": objects.url})
-    check_out(lambda: RunStore(connected(url, patience_s=patience_s)[0], run, url), run, out, objects)
-    initial = None
-    if init_model is not None:
-        place = partial(store_initial, objects, run, init_model, config.kind)
-        initial = once_usable(objects.url, place, tell=tell)
-    coordinator = Coordinator(
-        run,
-        config,
-        redis_url=url,
-        store=objects,
-        observer=Lines(tell),
-        initial=initial,
-        patience_s=patience_s,
-        warnings=partial(bound_warnings, has_model=initial is not None),
-    )
-    with saying_how_to_go_on(run, tell), written(run, out, redis_url=url, store=objects, tell=tell):
-        view = coordinator.run()
+    with noticed(run, notify, after_s=notify_after_s, tell=tell) as notices:
+        objects = opened_once_usable(config.store, create=True, settings=store_settings(), tell=tell)
+        config = config.model_copy(update={"store": objects.url})
+        check_out(lambda: RunStore(connected(url, patience_s=patience_s)[0], run, url), run, out, objects)
+        initial = None
+        if init_model is not None:
+            place = partial(store_initial, objects, run, init_model, config.kind)
+            initial = once_usable(objects.url, place, tell=tell)
+        coordinator = Coordinator(
+            run,
+            config,
+            redis_url=url,
+            store=objects,
+            observer=Everyone(Lines(tell), notices),
+            initial=initial,
+            patience_s=patience_s,
+            warnings=partial(bound_warnings, has_model=initial is not None),
+        )
+        with saying_how_to_go_on(run, tell), written(run, out, redis_url=url, store=objects, tell=tell):
+            view = coordinator.run()
     ended(view, coordinator.closed)

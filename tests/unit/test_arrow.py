@@ -62,7 +62,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("flavor.view",),
     ("flavor.coordinator", "flavor.edge", "workers", "flavor.cook", "flavor.gadget"),
     ("flavor.check", "flavor.local", "flavor.demo"),
-    ("flavor.metrics", "flavor.trackers"),
+    ("flavor.metrics", "flavor.notices", "flavor.trackers"),
     ("flavor.page",),
     ("flavor.cli",),
     ("aumai_fedtrain",),

@@ -117,7 +117,8 @@ def test_tls_files_travel_in_variables_beside_a_plain_url(made: Certificates, mo
 
 def test_a_child_of_a_bus_without_tls_inherits_no_tls() -> None:
     base = {"FLAVOR_TLS_CA": "old", "FLAVOR_TLS_CERT": "old", "FLAVOR_TLS_KEY": "old"}
-    assert to_environment(base, "unix:///tmp/s") == {"FLAVOR_REDIS_URL": "unix:///tmp/s"}
+    secrets = {"FLAVOR_JOIN": "token", "FLAVOR_NOTIFY": "slack://token"}
+    assert to_environment({**base, **secrets}, "unix:///tmp/s") == {"FLAVOR_REDIS_URL": "unix:///tmp/s"}
     assert to_environment({}, "redis://r:1") == {"FLAVOR_REDIS_URL": "redis://r:1", "FLAVOR_INSECURE": "1"}
     assert from_environment(base, "unix:///tmp/s") == "unix:///tmp/s"
 

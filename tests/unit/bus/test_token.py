@@ -134,6 +134,13 @@ def test_secrets_are_in_no_repr_and_no_error(tmp_path: Path) -> None:
         (["--join", "@file"], ["--join", "@file"], {}),
         (["--join"], ["--join"], {}),
         (["--redis-url", "redis://u:p@h", "--redis-url", "redis://h"], [], {"FLAVOR_REDIS_URL": "redis://h"}),
+        (["serve", "--notify", "json://h/s", "--run", "r"], ["serve", "--run", "r"], {"FLAVOR_NOTIFY": "json://h/s\n"}),
+        (
+            ["serve", "--notify=slack://a", "--notify", "@my file"],
+            ["serve"],
+            {"FLAVOR_NOTIFY": "slack://a\n@my file\n"},
+        ),
+        (["serve", "--notify", "@file"], ["serve", "--notify", "@file"], {}),
         (["event", "--", "--join", "flavor-join:t"], ["event", "--", "--join", "flavor-join:t"], {}),
     ],
 )

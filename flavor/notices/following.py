@@ -1,0 +1,59 @@
+"""Sends messages about a run that another process serves: follows the run's log, in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+
+from flavor.bus.connection import connect
+from flavor.bus.runs import RunStore
+from flavor.notices.destination import Destination
+from flavor.notices.notices import Notices
+from flavor.view.log import read_log
+from flavor.view.snapshot import take_snapshot
+
+_LOOK_MS = 500
+_PAUSE_S = 1.0
+
+
+@contextlib.contextmanager
+def following(runs: RunStore, url: str, places: Sequence[Destination], *, after_s: float) -> Iterator[None]:
+    """Send messages to `places` about what the log of a run gets within the context, also about its end."""
+    own = RunStore(connect(url, patience_s=1.0, client_name=f"flavor-notices:{runs.run}"), runs.run, url)
+    entries = runs.redis.xrevrange(runs.keys.log, count=1)
+    newest = entries[0][0] if entries else "0"
+    notices = Notices(runs.run, places, after_s=after_s, waits=lambda: _held(own))
+    over = threading.Event()
+    thread = threading.Thread(target=_follow, args=(own, notices, newest, over), name="notices-log", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(2 * _LOOK_MS / 1000 + _PAUSE_S)
+        notices.close()
+        own.redis.close()
+
+
+def _follow(runs: RunStore, notices: Notices, newest: str, over: threading.Event) -> None:
+    """Pass on each entry of the log until the context is over, and the log has no more."""
+    while True:
+        is_last = over.is_set()
+        try:
+            entries = read_log(runs, after=newest, wait_ms=None if is_last else _LOOK_MS)
+        except Exception:  # a Redis that is away, or has ended with the run
+            entries = []
+            if is_last or over.wait(_PAUSE_S):
+                return
+        for logged in entries:
+            newest = logged.id
+            notices.hear(logged.event)
+        if is_last and not entries:
+            return
+
+
+def _held(runs: RunStore) -> str:
+    """Return what the run waits for, if it cannot go on by itself: the log has other waits, too."""
+    wait = take_snapshot(runs).waits_for
+    return wait.reason if wait is not None and wait.is_held else ""

@@ -1,0 +1,131 @@
+"""Which events become messages, when, and what they say; all of it without a clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from flavor.notices.digest import AFTER_S, GROUPED_S, TOGETHER_S, Digest, Message, Tone, shown
+from flavor.view.client_events import ClientLost, ClientNotAdmitted, ClientQuarantined, UpdateAccepted, UpdateRefused
+from flavor.view.round_events import (
+    RoundClosed,
+    RoundOpened,
+    RoundWaiting,
+    RunFailed,
+    RunFinished,
+    RunStopped,
+    RunWaiting,
+)
+
+T = 1000.0
+
+
+def taken(digest: Digest, now: float) -> Message:
+    message = digest.take(now)
+    assert message is not None
+    return message
+
+
+def test_the_end_of_a_run_is_told_at_once_in_its_tone() -> None:
+    for kind, how, tone in (
+        (RunFinished, "finished", Tone.SUCCESS),
+        (RunFailed, "failed", Tone.FAILURE),
+        (RunStopped, "stopped", Tone.WARNING),
+    ):
+        digest = Digest("mammo")
+        digest.add(RoundOpened("", 3, 9), T)
+        digest.add(kind("all is over", run="mammo"), T)
+        assert digest.due(T) == T
+        assert taken(digest, T) == Message(f"flavor: run mammo, round 3 of 9: {how}", f"{how}: all is over", tone)
+        assert digest.due(T) is None
+        assert digest.take(T) is None
+
+
+def test_what_is_routine_is_no_message() -> None:
+    digest = Digest("r")
+    for event in (RoundOpened("", 1, 2), UpdateAccepted("good", "a", 1), RoundClosed("closed", 1)):
+        digest.add(event, T)
+    assert digest.due(T + 1e6) is None
+
+
+def test_sites_that_vanish_together_are_in_one_message() -> None:
+    digest = Digest("r")
+    digest.add(ClientLost("its heartbeat has stopped", "site-1"), T)
+    digest.add(ClientQuarantined("3 refused updates in a row", "site-2", run="r"), T + 1)
+    assert digest.due(T + 1) == T + TOGETHER_S
+    message = taken(digest, T + TOGETHER_S)
+    assert message.body.splitlines() == [
+        "site-1 is gone: its heartbeat has stopped",
+        "site-2 is quarantined: 3 refused updates in a row",
+    ]
+    assert message.title == "flavor: run r: site-1 is gone, and more"
+    assert digest.due(T + 100) is None
+
+
+def test_refusals_of_a_minute_are_one_message_that_names_some() -> None:
+    digest = Digest("r")
+    for number in range(1000):
+        digest.add(UpdateRefused(f"reason {number}", f"site-{number % 20}", 1, is_routine=True), T + number / 100)
+    digest.add(ClientNotAdmitted("no token", "site-0"), T + 20)
+    assert digest.due(T + 20) == T + GROUPED_S
+    lines = taken(digest, T + GROUPED_S).body.splitlines()
+    assert lines[0] == "refused: site-0 (51 times, the last time: no token)"
+    assert lines[1] == "refused: site-1 (50 times, the last time: reason 981)"
+    assert lines[-1] == "and 600 refusals of other sites"
+    assert len(lines) == 9
+
+
+def test_a_flood_is_counted_and_not_sent() -> None:
+    """A site that comes and goes each second, for an hour: a few messages, which count what they leave out."""
+    digest, sent, last = Digest("r"), list[Message](), ""
+    for second in range(3600):
+        digest.add(ClientLost("its edge has failed", f"site-{second}"), T + second)
+        due = digest.due(T + second)
+        assert due is not None
+        if due <= T + second:
+            sent.append(taken(digest, T + second))
+    assert 10 <= len(sent) <= 20
+    last = sent[-1].body.splitlines()[-1]
+    assert last.startswith("and ")
+    assert int(last.split()[1]) > 200
+    assert all(len(each.body.splitlines()) <= 11 for each in sent)
+    digest.add(RunFailed("no quorum"), T + 3600)
+    assert digest.due(T + 3600) == T + 3600, "the end is told, however much was told before"
+
+
+@pytest.mark.parametrize("kind", [RunWaiting, RoundWaiting])
+def test_a_wait_is_news_after_a_while_and_so_is_its_end(kind: type) -> None:
+    digest = Digest("r")
+    of = () if kind is RunWaiting else (2,)
+    digest.add(kind("2 of 3 clients are ready", *of), T)
+    digest.add(kind("1 of 3 clients is ready", *of), T + 100)  # another reason: the same wait
+    assert digest.due(T + 100) == T + AFTER_S
+    message = taken(digest, T + AFTER_S)
+    assert message.body == "waiting for 15 min: 1 of 3 clients is ready"
+    assert message.tone is Tone.WARNING
+    assert digest.due(T + 1e6) is None, "told once"
+    digest.add(RoundOpened("", 2, 3), T + 1000)
+    assert taken(digest, T + 1010).body == "going on after 16 min 40 s"
+
+
+def test_a_short_wait_or_a_usual_one_is_no_news() -> None:
+    digest = Digest("r")
+    digest.add(RoundWaiting("1 of 2 is in", 1, is_routine=True), T)
+    assert digest.due(T + 1e6) is None
+    digest.add(RoundWaiting("the quorum is lost", 1), T)
+    digest.add(UpdateAccepted("good", "a", 1, is_routine=True), T + 10)
+    assert digest.due(T + 1e6) is None
+    digest.add(RoundWaiting("the quorum is lost", 1), T + 20)
+    digest.goes_on(T + 500)
+    assert digest.due(T + 500) == T + 500 + AFTER_S
+
+
+def test_what_sites_write_calls_nobody_and_links_to_nothing() -> None:
+    digest = Digest("r")
+    digest.add(UpdateRefused("<!channel> @everyone [win](https://evil.example) `x`\n\x1b[31m" + "y" * 5000, "a", 1), T)
+    body = taken(digest, T + GROUPED_S).body
+    assert not set("@<>[]`\x1b") & set(body)
+    assert "hxxps://evil.example" in body
+    assert "https" not in body
+    assert len(body) < 300
+    assert len(body.splitlines()) == 1
+    assert shown("a  b") == "a b"
