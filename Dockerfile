@@ -3,6 +3,7 @@
 #   edge         what runs at a site; your own image starts FROM it (examples/compose/README.md)
 #   aggregator   inspects updates and aggregates rounds; run as many as you like
 #   coordinator  opens and closes a run's rounds
+#   ui           shows all runs in a browser
 #   metrics      gives the state of all runs to Prometheus
 #   demo-edge    an edge with a training script and made-up data, for compose.yaml
 #
@@ -61,12 +62,17 @@ FROM runtime AS coordinator
 CMD ["flavor", "serve"]
 
 
-FROM builder AS metrics-builder
-RUN pip install prometheus-client --constraint constraints.txt
+FROM builder AS watching-builder
+RUN pip install prometheus-client starlette uvicorn --constraint constraints.txt
+
+
+FROM runtime AS ui
+COPY --from=watching-builder /opt/flavor /opt/flavor
+CMD ["flavor", "ui", "--host", "0.0.0.0", "--no-open"]
 
 
 FROM runtime AS metrics
-COPY --from=metrics-builder /opt/flavor /opt/flavor
+COPY --from=watching-builder /opt/flavor /opt/flavor
 CMD ["flavor", "metrics", "--host", "0.0.0.0"]
 
 

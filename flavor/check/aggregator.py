@@ -118,8 +118,9 @@ class CommandAggregation:
         """Stop the command if it runs."""
         self._life.stop()
 
-    def _new_life(self, folder: Path, log: str) -> Life:
-        return self._kind(self._aggregator, folder, self.report, self._screen, log=log)
+    def _new_life(self, folder: Path, log: str, in_private: bool = False) -> Life:
+        report = Report(()) if in_private else self.report
+        return self._kind(self._aggregator, folder, report, self._screen, log=log)
 
     def _aggregate(self, round_: int, work: Round[Result], target: Path) -> Made | None:
         where = f"round {round_}"

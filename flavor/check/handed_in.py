@@ -122,11 +122,20 @@ class HandedIn:
         except CheckpointError as error:
             self._give_up(SAVES, f"round {round_}: {_without(error, path)}")
 
-    def look_at_bytes(self, round_: int, given: Path, handed_in: Path) -> None:
-        """Check that a file without tensors differs from the global model."""
-        if filecmp.cmp(given, handed_in, shallow=False):
-            self._report.failed(TRAINS, f"round {round_}: what was handed in is the global model, byte for byte")
-        self._report.passed(TRAINS)
+    def look_at_bytes(self, round_: int, given: Path, handed_in: Path, made: Path) -> None:
+        """Check that a file without tensors differs from the global model `given`; `made` is the next global model.
+
+        Where that is the same file again, no script could have handed in another: there is nothing more to learn.
+        """
+        if not filecmp.cmp(given, handed_in, shallow=False):
+            self._report.passed(TRAINS)
+            return
+        same = f"round {round_}: what was handed in is the global model, byte for byte"
+        if made.is_file() and filecmp.cmp(given, made, shallow=False):
+            nothing_more = "training that has nothing more to learn looks the same as none"
+            self._report.unclear(TRAINS, f"{same}, and so is the next global model: {nothing_more}")
+        else:
+            self._report.failed(TRAINS, same)
 
     def look_at_start(self, path: Path, local: Checkpoint) -> None:
         """Check that round one changed the weights from which it started."""

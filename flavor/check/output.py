@@ -109,8 +109,9 @@ def show(
         word, style = _LOOK[result.status]
         line = Text.assemble((f"{word:<{_WORD}}", style), (result.check.name, "" if word == "passed" else style))
         detail = Text(result.detail)
-        if detail and "\n" not in result.detail and _DETAIL + detail.cell_len <= console.width:
-            line.pad_right(_DETAIL - line.cell_len)
+        at = max(_DETAIL, line.cell_len + 2)
+        if detail and "\n" not in result.detail and at + detail.cell_len <= console.width:
+            line.pad_right(at - line.cell_len)
             line.append_text(detail)
             detail = Text()
         console.print(line)

@@ -30,21 +30,29 @@ LookAt = Callable[[Life, CheckedFiles, str], Result]
 class Trial(Generic[Result]):
     """Runs a round again, after those before it."""
 
-    new_life: Callable[[Path, str], Life]
-    """Makes a life in a folder, with a log of this name."""
+    new_life: Callable[[Path, str, bool], Life]
+    """Makes a life in a folder, with a log of this name; the checks of a private life are in no report."""
     folder: Path
     history: Sequence[CheckedFiles]
     """The files of the rounds before."""
     files: CheckedFiles
     look_at: LookAt[Result]
 
-    def __call__(self, name: str, changes: Mapping[int, Writer], sizes: Sequence[int] | None = None) -> Result:
+    def __call__(
+        self,
+        name: str,
+        changes: Mapping[int, Writer],
+        sizes: Sequence[int] | None = None,
+        *,
+        in_private: bool = False,
+    ) -> Result:
         """Return the result with these local models changed, by index; raises `Over` if the result is no model.
 
-        With `sizes`, the clients of these models have these numbers of examples in the tried round.
+        With `sizes`, the clients of these models have these numbers of examples in the tried round. With `in_private`,
+        no report has what is wrong with the result.
         """
         folder = self.folder / name
-        life = self.new_life(folder, f"aggregator-{name}")
+        life = self.new_life(folder, f"aggregator-{name}", in_private)
         rounds = [*((files, _NONE) for files in self.history), (self.files, changes)]
         try:
             life.start()

@@ -258,14 +258,17 @@ class TrainerCheck:
             self._report.passed(SAVES, self._handed_in.described(round_, taken, kind))
         if content and round_ == 1:
             self._first = content[0].tensors
-        if content is None and round_ > 1:
-            self._handed_in.look_at_bytes(round_, self._folders.global_copy(round_ - 1), taken)
-        elif content and round_ == 1 and (start := self._folders.pretrained) is not None:
+        if content and round_ == 1 and (start := self._folders.pretrained) is not None:
             self._handed_in.look_at_start(start, content[0])
         if round_ > 1:
             self._aggregation.taken_up(round_, finished=True)
         self._report.passed(FINISHED)
-        made = self._aggregation.make(round_, Sent(taken, content, info), self._folders.global_copy(round_))
+        given, target = self._folders.global_copy(round_ - 1), self._folders.global_copy(round_)
+        try:
+            made = self._aggregation.make(round_, Sent(taken, content, info), target)
+        finally:
+            if content is None and round_ > 1:
+                self._handed_in.look_at_bytes(round_, given, taken, target)
         if content and made:
             self._handed_in.remember(content[0], made)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
+import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -66,6 +69,7 @@ def demo(
     )
     data = split(seed)
     layout.check_unused()
+    was_there = layout.out.exists()
     layout.make()
     for site, held in data.items():
         held.save(layout.out / "sites" / site)
@@ -87,7 +91,8 @@ def demo(
     progress = Progress(name, rounds, quiet=as_json)
     shares = ", ".join(f"{site} has {own[0]} to {own[-1]}" for site, own in SITES.items())
     progress.console.print(f"Three sites learn handwritten digits; their images stay where they are: {shares}.")
-    results = with_beside(federation, with_page, progress.tell).carry_out(progress)
+    with _leaving_nothing_unbegun(layout.out, is_own=not was_there):
+        results = with_beside(federation, with_page, progress.tell).carry_out(progress)
     finished = results.state == "finished"
     comparison = None
     if finished and results.global_model is not None:
@@ -105,3 +110,22 @@ def demo(
         progress.tell(f"{results.state}: {results.reason}")
         progress.tell(f"everything:  {results.out}")
     sys.exit(0 if finished else 1)
+
+
+@contextlib.contextmanager
+def _leaving_nothing_unbegun(out: Path, *, is_own: bool) -> Iterator[None]:
+    """Remove what was made in `out` where the run does not begin, so that the same command can be given again.
+
+    Removes `out`, too, if it `is_own`.
+    """
+    from flavor.local.record import Record
+
+    try:
+        yield
+    except BaseException:
+        if not Record.is_in(out):
+            shutil.rmtree(out / "sites", ignore_errors=True)
+            if is_own:
+                with contextlib.suppress(OSError):  # something else is in it
+                    out.rmdir()
+        raise

@@ -20,8 +20,10 @@ from flavor.view.published import Published
 
 REFRESH_S = 0.5
 """Least time between two looks at a run that somebody looks at, however much is published."""
+POOR_S = 0.8
+"""The same for a run that does little, so that looks at it are a small part of its commands."""
 UNSEEN_S = 2.0
-"""The same for any other run."""
+"""The same for a run that no page shows."""
 QUIET_S = 5.0
 """Most time between two looks at a run that goes on, although nothing is published."""
 ENDED_S = 60.0
@@ -147,8 +149,10 @@ class BoardReader:
 
     def _rest_s(self, run: str, due: _Due, now: float) -> float:
         """How long after its last look a run is looked at again."""
-        if due.is_heard or self._followed[run].wants:
-            return REFRESH_S if now - self._seen_at.get(run, now - _SEEN_FOR_S) < _SEEN_FOR_S else UNSEEN_S
+        followed = self._followed[run]
+        if due.is_heard or followed.wants:
+            is_seen = now - self._seen_at.get(run, now - _SEEN_FOR_S) < _SEEN_FOR_S
+            return UNSEEN_S if not is_seen else POOR_S if followed.is_poor else REFRESH_S
         return ENDED_S if due.has_ended else QUIET_S
 
     def _list(self, now: float) -> None:

@@ -25,8 +25,8 @@ from flavor.view.round_times import RoundTimes
 from flavor.view.run_log import RunLog
 from flavor.view.snapshot import Snapshot, snapshot_of
 
-_STORE_EVERY_S = 1.0
-"""Least time between two looks into the store of a run."""
+_STORE_EVERY_S = 1.5
+"""Least time between two looks at the metrics of a run, and into its store."""
 _JOBS_EVERY_S = 3.0
 _AGAIN_S = 30.0
 """After so many seconds a store that did not answer is tried again, and what Redis lacks is looked for."""
@@ -133,6 +133,11 @@ class Followed:
         return self._jobs
 
     @property
+    def is_poor(self) -> bool:
+        """Whether looks are to be rarer; see `FactsReader.is_poor`."""
+        return self._reader.is_poor
+
+    @property
     def wants(self) -> bool:
         """Whether a look now has something to tell that no publication tells: from the store, or of a lease."""
         next_ms = self._reader.next_ms
@@ -146,7 +151,7 @@ class Followed:
         key = _key_of(snapshot)
         if time.monotonic() - self._aside_at < _STORE_EVERY_S:
             return
-        if key != self._aside_key or self._aside.is_due():
+        if key != self._aside_key or self._aside.is_due() or self._aside.is_owed:
             self._aside_at = time.monotonic()
             self._newest, self._lacking = self._aside.read(snapshot)
             self._aside_key, self.is_dirty = key, True
@@ -191,6 +196,11 @@ class _Aside:
     def is_due(self) -> bool:
         """Whether it is time to look again, although the run has not moved."""
         return self._clock() - self._lacking_at >= _AGAIN_S
+
+    @property
+    def is_owed(self) -> bool:
+        """See `NewestReader.is_owed`."""
+        return self._opened is not None and self._opened.reader.is_owed
 
     def history(self, snapshot: Snapshot | None) -> History:
         """The history of the run; without a snapshot from Redis alone."""

@@ -76,7 +76,10 @@ class NewestReader:
 
     def __init__(self, runs: RunStore, history: History) -> None:
         self._runs, self._history = runs, history
-        self._before: RoundView | None = None
+        self._before: tuple[int, RoundView | None] = (0, None)
+        self._sites: dict[str, tuple[int, int, dict[str, float] | None]] = {}
+        self.is_owed = False
+        """Whether the round before the newest was not read, as rounds pass faster than looks: have another look."""
         self._infos: dict[str, tuple[str, dict[str, float]]] = {}
         self._measured: dict[tuple[int, str], Measured] = {}
         self._tries: dict[str, tuple[int, str]] = {}
@@ -93,18 +96,18 @@ class NewestReader:
         if round_ is None:
             return Newest(silent=silent)
         closed = round_.round if round_.state is RoundState.CLOSED else round_.round - 1
-        if closed == round_.round:
-            self._before = round_
-        elif self._before is None or self._before.round != closed:
-            self._before = self._runs.read_round(closed) if closed else None
+        before = round_ if closed == round_.round else self._read_before(closed)
         rows = [row for row in self._history.strip(current=round_) if row.round <= closed]
         last, chosen, best = _merged(rows, closed, metric, store)
-        sites: dict[str, dict[str, float]] = {}
-        samples: dict[str, int] = {}
-        for each in (self._before, round_):
+        for each in (before, round_):
             if each is not None:
-                samples |= {client: update.num_examples for client, update in each.accepted.items()}
-                sites |= self._site_metrics(each, store)
+                metrics = self._site_metrics(each, store)
+                for client, update in each.accepted.items():
+                    self._sites[client] = each.round, update.num_examples, metrics.get(client)
+        if not self.is_owed:
+            self._sites = {client: known for client, known in self._sites.items() if known[0] >= closed}
+        samples = {client: examples for client, (_, examples, _) in self._sites.items()}
+        sites = {client: metrics for client, (*_, metrics) in self._sites.items() if metrics is not None}
         phases = {
             client: tuple((start.doing.value, start.start_ms) for start in known.phases)
             for client in round_.verdicts
@@ -115,6 +118,15 @@ class NewestReader:
         spark, pace_s = _spark(rows, chosen), _pace_s(rows[-_PACED:])
         closed_ms = rows[-1].closed_ms if rows else 0
         return Newest(last, chosen, best, sites, samples, phases, silent, spark, pace_s, closed_ms)
+
+    def _read_before(self, closed: int) -> RoundView | None:
+        """Return the round before the newest; None while rounds pass by between two looks: the newest has news, too."""
+        number, known = self._before
+        if number == closed and not self.is_owed:
+            return known
+        self.is_owed = bool(number) and closed > number + 1
+        self._before = closed, None if self.is_owed or not closed else self._runs.read_round(closed)
+        return self._before[1]
 
     def _site_metrics(self, round_: RoundView, store: ObjectStore | None) -> dict[str, dict[str, float]]:
         """Return the metrics of each client whose update is accepted, as far as they can be read."""

@@ -71,24 +71,16 @@ class Watched(Served):
         redis.sadd(f"rq:workers:{QUEUE}", "rq:worker:w")
         redis.hset("rq:worker:w", mapping={"queues": QUEUE, "state": "idle", "hostname": "h", "birth": "", "pid": "1"})
 
-    def refuse(self, client: str, round_: int = 2) -> None:
-        """An inspection refuses the client's update of this round."""
-        key = self.runs.keys.client(client).update(round_)
-        for number in range(3 if round_ else 1):
-            fields = {"path": client, "digest": client, "size": "12", "try": f"t{number}"}
-            self.runs.redis.hset(key, mapping=fields)
-            assert self.runs.judge(round_, client, Verdict(False, "tensor 'w' has NaN values", try_id=f"t{number}"))
+    def refuse(self, client: str, times: int = 1) -> None:
+        """An inspection refuses the client's update, and what it hands in after that."""
+        for number in range(times):
+            self.hand_in(client, f"t{number}")
+            assert self.runs.judge(2, client, Verdict(False, "tensor 'w' has NaN values", try_id=f"t{number}"))
 
-    def refuse_once(self, client: str) -> None:
-        """An inspection refuses the client's update."""
+    def hand_in(self, client: str, try_id: str = "t") -> None:
+        """There is an update of this client, which is not inspected yet."""
         key = self.runs.keys.client(client).update(2)
-        self.runs.redis.hset(key, mapping={"path": client, "digest": client, "size": "12", "try": "t"})
-        assert self.runs.judge(2, client, Verdict(False, "object x is not in the store s", try_id="t"))
-
-    def hand_in(self, client: str) -> None:
-        """There is an update of this client, which nobody inspects."""
-        key = self.runs.keys.client(client).update(2)
-        self.runs.redis.hset(key, mapping={"path": client, "digest": client, "size": "12", "try": "t"})
+        self.runs.redis.hset(key, mapping={"path": client, "digest": client, "size": "12", "try": try_id})
         self.runs.redis.publish(key, "2")
 
 
@@ -123,7 +115,7 @@ def site_stopped(run: Watched) -> None:
 
 
 def site_refused(run: Watched) -> None:
-    run.refuse("c")
+    run.refuse("c", times=3)
     run.until("it is refused", lambda: run.board.document("r")["clients"]["c"]["refused_in_a_row"] == 3)
 
 
@@ -133,7 +125,7 @@ def site_slow(run: Watched) -> None:
 
 def quorum_lost(run: Watched) -> None:
     for client in "bc":
-        run.refuse_once(client)
+        run.refuse(client)
     run.until("it is held", lambda: run.board.document("r")["held"])
 
 

@@ -599,8 +599,15 @@ def test_opaque_checkpoints(check, name, once):
             replaced(FORESTS, (SAVE_FORESTS, "    made += [f'tree {random.random()}']\n" + SAVE_FORESTS)),
             "two runs on the same files differ",
         ),
+        (
+            OPAQUE_TRAINER,
+            replaced(
+                FORESTS, (SAVE_FORESTS, "    assert len({tree.split()[1] for tree in made}) == 1\n" + SAVE_FORESTS)
+            ),
+            "takes no file of the round before beside files of this round",
+        ),
     ],
-    ids=["the same files", "noise that does not show", "noise"],
+    ids=["the same files", "noise that does not show", "noise", "one round alone"],
 )
 def test_what_cannot_be_told_of_opaque_files(check, trainer, script, reason):
     outcome = check(script + "\naggregate()\n", trainer, opaque=True)

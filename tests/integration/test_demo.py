@@ -11,7 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from warm import STARTER
+
+from flavor.bus.connection import connect
+from flavor.bus.runs import RunStore
+from flavor.cli.demo import demo
+from flavor.config import RunConfig
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("sklearn") is None, reason="the demo's data come with scikit-learn"
@@ -101,3 +107,17 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     done = flavor("demo", "--out", str(tmp_path / "file" / "out"))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"Error: --out {tmp_path}/file/out: Not a directory\n"
+
+
+def test_a_demo_that_cannot_begin_leaves_nothing(tmp_path: Path, url: str) -> None:
+    """It left its data, and the same command was refused from then on."""
+    runs = RunStore(connect(url), "taken", url)
+    runs.create(rounds=1, config=RunConfig(rounds=1, store="s").to_mapping())
+    new, kept = tmp_path / "new", tmp_path / "kept"
+    kept.mkdir()
+    for out in (new, kept):
+        words = ["--run", "taken", "--rounds", "1", "--out", str(out), "--redis-url", url]
+        refused = CliRunner().invoke(demo, words)
+        assert "there is a run 'taken' on this Redis already" in refused.stderr
+    assert not new.exists()
+    assert list(kept.iterdir()) == []

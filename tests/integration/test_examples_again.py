@@ -17,6 +17,7 @@ from warm import starter_with
 
 from tests.conftest import UNPLOTTED
 
+AGGREGATED = ("-am", "python aggregate.py")
 OWN = ("--checkpoint", "opaque", "--aggregator-main", "python aggregate.py")
 
 
@@ -47,12 +48,18 @@ SLOW = [
         main="python main.py --steps 4 --batch 8 --lr 8e-3 --warmup 4 --tested 64",
         run=("--aggregator", "diloco", "--compress", "int8", "--init-model", "initial.ckpt"),
     ),
-    Example("svm-pooled", ("sklearn.datasets", "sklearn.svm"), sites="sites/*/", check=("--ignore-ckpt",), run=OWN),
+    Example(
+        "svm-pooled",
+        ("sklearn.datasets", "sklearn.svm"),
+        sites="sites/*/",
+        check=("--ignore-ckpt", *AGGREGATED),
+        run=OWN,
+    ),
     Example(
         "xgboost-bagged",
         ("sklearn.datasets", "sklearn.svm", "xgboost"),
         sites="sites/*/",
-        check=("--ignore-ckpt",),
+        check=("--ignore-ckpt", *AGGREGATED),
         run=OWN,
     ),
 ]

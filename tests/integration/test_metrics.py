@@ -117,7 +117,7 @@ def test_wrong_use_ends_in_one_line(options: tuple[str, ...], why: str) -> None:
 
 
 def test_an_address_that_cannot_be_used_ends_in_one_line(bench: Bench) -> None:
-    process = bench.done("flavor", "metrics", "--host", "192.0.2.1", "--token", TOKEN)
+    process = bench.done("flavor", "metrics", "--host", "192.0.2.1", env={"FLAVOR_METRICS_TOKEN": TOKEN})
     assert process.wait() == 2
     assert process.stderr.startswith("Error: --host 192.0.2.1: this machine cannot listen on that address")
     assert len(process.stderr.splitlines()) == 1

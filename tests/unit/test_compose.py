@@ -36,16 +36,17 @@ def services() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def test_the_demo_has_three_sites_two_aggregators_a_coordinator_and_redis() -> None:
+def test_the_demo_has_three_sites_two_aggregators_a_coordinator_a_page_and_redis() -> None:
     demo = [name for name, block in services().items() if "    profiles:" not in block]
-    assert demo == ["redis", "coordinator", "aggregator", "edge-a", "edge-b", "edge-c"]
+    assert demo == ["redis", "coordinator", "aggregator", "edge-a", "edge-b", "edge-c", "ui"]
     assert re.search(r"^    scale: 2$", services()["aggregator"], flags=re.MULTILINE)
 
 
 def test_nothing_is_published_to_other_machines() -> None:
     assert not re.search(r"^\s*(network_mode|privileged):", COMPOSE, flags=re.MULTILINE)
     published = re.findall(r"^    ports: (.*)$", COMPOSE, flags=re.MULTILINE)
-    assert all(re.fullmatch(r'\["127\.0\.0\.1:(\d+):\1"\]', each) for each in published), published
+    here = r'\["127\.0\.0\.1:(?:(\d+):\1|\$\{FLAVOR_\w+_PORT:-(\d+)\}:\2)"\]'
+    assert all(re.fullmatch(here, each) for each in published), published
     assert COMPOSE.count("ports:") == len(published)
 
 
@@ -61,6 +62,12 @@ def test_the_profile_observability_scrapes_flavor_metrics_with_its_token() -> No
     assert 'targets: ["metrics:9600"]' in config
     assert "> /tmp/metrics.token" in chosen["prometheus"]
     assert "credentials_file: /tmp/metrics.token" in config
+
+
+def test_the_page_asks_for_a_token_that_the_first_lines_name() -> None:
+    assert "FLAVOR_UI_TOKEN: ${FLAVOR_UI_TOKEN:-only-a-demo}" in services()["ui"]
+    assert "http://localhost:8600/?token=only-a-demo" in COMPOSE
+    assert 'CMD ["flavor", "ui", "--host", "0.0.0.0", "--no-open"]' in stages()["ui"]
 
 
 def test_redis_keeps_what_it_was_told() -> None:
@@ -82,20 +89,20 @@ def test_plain_redis_is_allowed_where_it_is_used() -> None:
     assert re.search(r'^  FLAVOR_INSECURE: "1"', COMPOSE, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("service", ["redis", "coordinator", "aggregator"])
+@pytest.mark.parametrize("service", ["redis", "coordinator", "aggregator", "ui"])
 def test_a_service_that_others_wait_for_has_a_health_check(service: str) -> None:
     assert "healthcheck:" in services()[service]
 
 
 def test_every_image_that_compose_builds_is_a_stage() -> None:
     targets = re.findall(r"target: (\S+)", COMPOSE)
-    assert sorted(targets) == ["aggregator", "coordinator", "demo-edge", "metrics", "redis"]
+    assert sorted(targets) == ["aggregator", "coordinator", "demo-edge", "metrics", "redis", "ui"]
     assert set(targets) <= set(stages())
 
 
 def test_no_container_runs_as_root() -> None:
     assert "USER 10001:10001" in stages()["runtime"]
-    for name in ("edge", "aggregator", "coordinator", "metrics", "demo-edge"):
+    for name in ("edge", "aggregator", "coordinator", "metrics", "ui", "demo-edge"):
         assert stages()[name].startswith(("FROM runtime\n", "FROM edge\n"))
         assert "USER" not in stages()[name]
     assert stages()["redis"].rstrip().endswith("USER redis")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ from flavor.records.states import RunState
 from flavor.records.verdict import Refusal, Verdict
 from flavor.view.document import document_of
 from flavor.view.facts import Facts, read_facts
-from flavor.view.facts_reader import FactsReader
+from flavor.view.facts_reader import WHOLE_S, FactsReader
 from flavor.view.newest import Newest
 from flavor.view.patch import merge_patch
 from flavor.view.run_log import RunLog
@@ -36,6 +37,8 @@ TOKEN = "t"
 SITES = ("a", "b", "c", "d")
 STATES = ("joined", "ready", "ready", "left", "failed", "stopped", "what", "revoked")
 MODEL = global_model("runs/r/global/0001-model", "0" * 64, 1)
+UNHEARD = ("do_coordinator", "do_claim", "do_fail", "do_commit")
+"""Moves of which a part is announced by nothing: the reader sees it some seconds later."""
 CONFIG = {"rounds": 50, "store": "s", "min_clients": 2, "quarantine_after": 3, "on_quorum_lost": "retry"}
 
 
@@ -47,7 +50,8 @@ class Followed:
         self.redis.flushall()
         self.runs = RunStore(self.redis, "r", url)
         self.log = RunLog(self.runs)
-        self.reader = FactsReader(self.runs, self.log, credit=10_000)
+        self.later_s = 0.0
+        self.reader = FactsReader(self.runs, self.log, credit=1e6, clock=lambda: time.monotonic() + self.later_s)
         self.subscription = Subscription(connect(url), url, patterns=every_run_patterns())
         self.subscription.open()
         self.heard = 0
@@ -85,15 +89,12 @@ def followed(url: str) -> Iterator[Followed]:
     followed.close()
 
 
-def shown(facts: Facts) -> dict[str, Any]:
-    """The document, with the last sign of life of clients that are there to some seconds."""
+def shown(facts: Facts) -> tuple[dict[str, Any], dict[str, int]]:
+    """The document; and apart from it the last sign of life of clients that are there, which may be seconds old."""
     document = document_of(snapshot_of(facts), Newest())
-    return document | {
-        "clients": {
-            name: row | ({"seen_ms": round(row["seen_ms"], -5)} if row["alive"] and row["seen_ms"] else {})
-            for name, row in document["clients"].items()
-        }
-    }
+    rows = document["clients"]
+    seen = {name: row["seen_ms"] for name, row in rows.items() if row["alive"] and row["seen_ms"]}
+    return document | {"clients": {name: row | {"seen_ms": name in seen} for name, row in rows.items()}}, seen
 
 
 class Mover:
@@ -285,9 +286,13 @@ def test_it_sees_what_a_fresh_look_sees(followed: Followed, seed: int) -> None:
     for site in SITES[:3]:
         mover.do_join(site, 0)
     for _ in range(120):
-        done += [mover.move() for _ in range(mover.dice.choice([1, 1, 2, 4]))]
+        new = [mover.move() for _ in range(mover.dice.choice([1, 1, 2, 4]))]
+        if any(each.split()[0] in UNHEARD for each in new):
+            followed.later_s += 2 * WHOLE_S
+        done += new
         facts = followed.look()
-        found, fresh = shown(facts), shown(read_facts(followed.runs))
+        (found, seen), (fresh, seen_now) = shown(facts), shown(read_facts(followed.runs))
         assert merge_patch(fresh, found) == {}, done[-6:]
         assert found == fresh
+        assert all(-1000 < seen_now[name] - seen[name] < 10_000 for name in seen), (seen, seen_now)
     assert {each.split()[0] for each in done} >= {"do_open", "do_commit", "do_reopen"}
