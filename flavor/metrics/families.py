@@ -11,6 +11,7 @@ from flavor.metrics.scene import Document, RunScene, Scene
 from flavor.metrics.table import FAMILIES, OTHERS, Kind
 from flavor.policy.standing import Standing
 from flavor.printable import printable
+from flavor.records.pulse import Doing
 from flavor.records.states import RoundState, RunState
 
 if TYPE_CHECKING:
@@ -233,10 +234,15 @@ def _age_s(scene: RunScene, name: str, client: Document, now_ms: int) -> float:
     return timeout_s + _between(scene.missed_ms.get(name, now_ms), now_ms)
 
 
+_PHASES = (Doing.DOWNLOADING, Doing.TRAINING, Doing.UPLOADING, Doing.UPLOADED)
+
+
 def _phase_seconds(client: Document, now_ms: int) -> dict[str, float]:
     """Return how long the client was in each phase of the newest round, by the clock of the server."""
     found: dict[str, float] = {}
     phases = client.get("phases") or ()
+    if not phases and client.get("doing") in _PHASES and client.get("doing_ms") is not None:
+        phases = ((client["doing"], client["doing_ms"]),)  # its edge tells of the others when it hands in
     for number, (word, start_ms) in enumerate(phases):
         until_ms = phases[number + 1][1] if number + 1 < len(phases) else _end_of(client, word, now_ms)
         if until_ms is not None:

@@ -18,9 +18,11 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from flavor.bus.acl import worker_rules
+from flavor.bus.acl import viewer_rules
 from flavor.bus.connection import connect
 from flavor.cli.metrics import metrics
+from flavor.metrics.scrape import Scraper
+from flavor.view.board import Board
 from tests.conftest import Bench, Process
 from tests.faults.servers import Server, free_port
 from tests.promtool import RULES
@@ -88,18 +90,24 @@ def test_a_run_is_measured_through_an_outage_of_redis(own: Server, bench_at, tmp
     assert process.wait() == 0, "it was told to end, as a service"
 
 
-def test_a_user_who_may_not_ask_for_the_memory_gets_the_rest(url: str) -> None:
-    """A user of Redis with few rights, and names of runs that it has never had."""
-    from flavor.view.server import server_state
-
+def test_a_viewers_user_of_redis_is_enough_and_less_costs_the_memory_alone(url: str, tmp_path: Path) -> None:
     admin = connect(url)
-    admin.execute_command("ACL SETUSER", "reader", *worker_rules("secret"), "-info")
-    with_name = url.replace("unix://", "unix://reader:secret@")
-    assert server_state(connect(with_name)) is None
-    found = server_state(admin)
-    assert found is not None
-    assert found.used_bytes > 0
-    assert found.is_kept
+    admin.execute_command("ACL SETUSER", "viewer", *viewer_rules("secret"))
+    admin.execute_command("ACL SETUSER", "less", *viewer_rules("secret"), "-info")
+    served = Served(url, tmp_path, on_quorum_lost="wait", round_timeout_s=600.0)
+    found = {}
+    with served.opened():
+        for user in ("viewer", "less"):
+            address = url.replace("unix://", f"unix://{user}:secret@")
+            with Board(address) as board:
+                scene = Scraper.on(address, board).scene()
+            assert scene.problem == ""
+            assert [run.document["run"] for run in scene.runs] == ["r"]
+            found[user] = scene.server
+    assert found["less"] is None
+    assert found["viewer"] is not None
+    assert found["viewer"].used_bytes > 0
+    assert found["viewer"].is_kept
 
 
 @pytest.mark.parametrize(

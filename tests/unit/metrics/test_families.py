@@ -133,6 +133,17 @@ def test_a_run() -> None:
     assert {name for name in FAMILIES if not any(key.startswith(name) for key in said)} == set(), "each has a sample"
 
 
+def test_a_client_that_has_not_handed_in_has_the_seconds_of_what_it_does_now() -> None:
+    clients = {
+        "a": client(doing="training", doing_ms=NOW_MS - 7_000),
+        "b": client(doing="waiting", doing_ms=NOW_MS - 7_000),
+        "c": client(doing=None, doing_ms=None),
+    }
+    assert of(samples(scraper(MadeUp(document(clients=clients)))), "flavor_client_phase_seconds") == {
+        'flavor_client_phase_seconds{client="a",phase="training",run="mammo"}': 7
+    }
+
+
 def test_time_that_passes_counts_although_nothing_changes() -> None:
     board = MadeUp(document())
     said = samples(scraper(board, after_s=100))
