@@ -73,6 +73,7 @@ fuzz: $(VENV)/.test  ## Look for inputs that break a parser (MINUTES=10)
 pictures: $(VENV)/.demo  ## Record the pictures of the documentation again
 	$(PIP) --editable '.[docs]'
 	$(BIN)/python docs/pictures/run.py
+	$(BIN)/python docs/pictures/page.py
 
 compose:  ## Run the demo of compose.yaml
 	docker compose up --build

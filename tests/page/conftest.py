@@ -18,6 +18,12 @@ PATIENCE_MS = 20_000
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb"]
 
 
+def expect(found: Any) -> Any:
+    from playwright.sync_api import expect as of
+
+    return of(found)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """One Chromium for all tests of this process."""

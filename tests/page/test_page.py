@@ -12,7 +12,7 @@ import pytest
 
 from flavor.page.app import Page as Served
 from flavor.page.server import Place, bound, serving
-from tests.page.conftest import Window
+from tests.page.conftest import Window, expect
 from tests.page.made_up import HOSTILE, LONG, SCRIPT, MadeUp, client, every, hostile, mammo, many, wide, young
 
 Serve = Callable[[Sequence[dict[str, Any]]], tuple[MadeUp, Place]]
@@ -24,12 +24,6 @@ SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElemen
 def look(name: str) -> str:
     """Return a function of JavaScript that looks at the page."""
     return (Path(__file__).parent / "looks" / f"{name}.js").read_text()
-
-
-def expect(found: Any) -> Any:
-    from playwright.sync_api import expect as of
-
-    return of(found)
 
 
 PAGES = {
@@ -76,14 +70,17 @@ def test_a_run_in_sentences_above_the_fold(served: Serve, window: Window) -> Non
         "Round 12: 2 of 4 updates accepted, waiting for site-3; without site-4: NaN in fc.weight"
     )
     expect(page.locator(".stand .lasts")).to_have_text(re.compile(r"^, for (6|7) min\.$"))
-    more = page.locator(".stand .more")
+    more = page.locator(".stand .more").first
     expect(more).to_contain_text("Waiting for site-3 to finish training (61 %, it usually takes 9:10, now 14:")
     expect(more).to_contain_text(
         re.compile(r"Closes with 3 of 4 sites at \d\d:\d\d \(in 1\d min\), or when all are in\.")
     )
     expect(page.locator(".stand .times")).to_have_text(re.compile(r"^began 2 h 1\d min ago · about 6 h \d\d min left$"))
     expect(page.locator(".stand .state")).to_have_text("●running")
-    assert page.locator(".stand .more").bounding_box()["y"] < 400
+    expect(page.locator(".stand .gains")).to_have_text(
+        "Model: val_auc 0.9412 after round 11; the best was 0.9446, reported in round 9."
+    )
+    assert page.locator(".stand .gains").bounding_box()["y"] < 400
     assert page.locator(".sites .item").first.bounding_box()["y"] < 800
     assert page.locator(".waits").get_attribute("aria-live") == "polite"
     rows = page.locator(".sites .item")
@@ -445,7 +442,7 @@ def test_patches_and_units(served: Serve, window: Window) -> None:
         }"""
     )
     assert found == [
-        ["0.4 s", "42 s", "8:40", "1:02:05", "–"],
+        ["440 ms", "42 s", "8:40", "1:02:05", "–"],
         ["999 B", "41 MB", "1.3 GB"],
         ["0.9412", "1.00e-9", "–"],
         shlex.quote("a b'c"),

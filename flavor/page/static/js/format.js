@@ -16,9 +16,10 @@ export function duration(seconds) {
   return `${whole} s`;
 }
 
-/** The time of a round: `0.4 s`, `42 s`, `8:40`, `1:02:05`. */
+/** The time of a round: `440 ms`, `4.2 s`, `42 s`, `8:40`, `1:02:05`. */
 export function lap(seconds) {
   if (!Number.isFinite(seconds)) return "–";
+  if (seconds < 0.9995) return `${Math.round(1000 * seconds)} ms`;
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole} s`;
@@ -43,6 +44,9 @@ export function moved(done, total) {
   const [name, size] = [["GB", 1e9], ["MB", 1e6], ["kB", 1e3], ["B", 1]].find(([, least]) => total >= least) ?? ["B", 1];
   return `${+(done / size).toPrecision(3)} of ${+(total / size).toPrecision(3)} ${name}`;
 }
+
+/** Whether a metric is one of counts that say nothing in a line: those of a confusion matrix. */
+export const isCount = (name) => /(^|\/)confusion/.test(name);
 
 const WHOLE = new Intl.NumberFormat("en-US");
 

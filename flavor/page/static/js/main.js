@@ -1,11 +1,13 @@
 // The shell: which page an address names, whether it is live, and the keys that work everywhere.
 
 import { clock, duration, full } from "./format.js";
-import { attr, fill, text } from "./dom.js";
+import { attr, fill, show, text } from "./dom.js";
 import { tips } from "./tips.js";
 
 const main = document.getElementById("main");
 const light = document.getElementById("live");
+const cut = document.getElementById("cut");
+const TOLD_S = 5;
 let page = null;
 let how = { live: false, since: null, first: true };
 
@@ -14,6 +16,9 @@ function said() {
   if (how.first) return;
   const at = clock(how.since);
   text(light, how.live ? "● live" : `○ cut off since ${at} (${duration((Date.now() - how.since) / 1000)}), trying again`);
+  const lasts = how.live ? 0 : (Date.now() - how.since) / 1000;
+  show(cut, lasts > TOLD_S);
+  text(cut, lasts > TOLD_S ? `○ flavor ui has not answered since ${at}; what stands below is from before. If it has ended, perhaps with its \`flavor run --ui\`, start it again (flavor ui FOLDER, or flavor ui --redis-url URL): this page goes on by itself.` : "");
   light.className = how.live ? "live on" : "live off";
   attr(light, "data-tip", how.live ? "What you see is what is: changes arrive by themselves." : `Nothing has arrived from flavor ui since ${full(how.since)}. The page goes on by itself once it is back.`);
 }

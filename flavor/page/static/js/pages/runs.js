@@ -59,6 +59,7 @@ export function open(shell) {
     if (!all.length) teach(empty);
     else if (!seen.length) fill(empty, lesson("No run has these words", "Esc empties the filter."));
     show(find, all.length > 1);
+    list.classList.toggle("one", all.length < 2);
   });
 
   function chose() {

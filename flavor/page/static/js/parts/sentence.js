@@ -1,7 +1,7 @@
 // Above the fold: how the run stands, in sentences. What it waits for is the sentence of the log and `flavor status`.
 
 import { attr, h, keyed, show, text } from "../dom.js";
-import { clock, count, counted, duration, full, lap, some } from "../format.js";
+import { clock, count, counted, duration, full, lap, metric, quoted, some } from "../format.js";
 import { now, since } from "../clock.js";
 import { restate, state } from "../panel.js";
 import { phaseOf, runOf } from "../words.js";
@@ -26,6 +26,7 @@ export function sentence(name) {
   const waits = h("p", { class: "waits", "aria-live": "polite" });
   const lasts = h("span", { class: "lasts" });
   const more = h("p", { class: "more" });
+  const gains = h("p", { class: "more gains" });
   const node = h(
     "header",
     { class: "stand" },
@@ -35,6 +36,7 @@ export function sentence(name) {
     todo,
     h("div", { class: "says" }, waits, lasts),
     more,
+    gains,
   );
   let doc = null;
 
@@ -53,6 +55,7 @@ export function sentence(name) {
     text(lasts, waits.textContent ? (waited >= 5 ? `, for ${duration(waited)}.` : /[.!?…]$/.test(waits.textContent) ? "" : ".") : "");
     attr(lasts, "title", over ? null : full(doc.since_ms));
     text(more, over ? "" : [slowest(doc), closes(doc)].filter(Boolean).join(" "));
+    show(more, more.textContent);
   }
 
   return {
@@ -75,6 +78,8 @@ export function sentence(name) {
       const where = !over && doc.round && doc.round_state !== "closed" ? `Round ${doc.round}: ${main}` : capital(main);
       text(waits, main ? where.replace(/\.$/, "") : "");
       node.className = `stand ${doc.state === "failed" || doc.held || lines.length ? "needs" : ""}`;
+      text(gains, model(doc, over));
+      show(gains, gains.textContent);
       tick();
     },
   };
@@ -97,6 +102,17 @@ function usual(doc, client) {
   const at = since(doc.opened_ms);
   const share = client.reported?.total ? `${Math.floor((100 * client.reported.done) / client.reported.total)} %, ` : "";
   return Number.isFinite(client.median_s) ? `(${share}it usually takes ${lap(client.median_s)}, now ${lap(at)})` : `(${share}now ${lap(at)})`;
+}
+
+/** `Model: val_auc 0.941 after round 11; the best was 0.945, reported in round 9.` */
+function model(doc, over) {
+  const { best, last_round: last, metric: name } = doc;
+  const value = last?.metrics?.[name];
+  if (!name || !Number.isFinite(value)) return "";
+  if (!best || best.metric !== name) return `Model: ${name} ${metric(value)} after round ${count(last.round)}.`;
+  const began = best.round > 1 ? `, which began from the model of round ${count(best.round - 1)}${over ? ` (flavor get ${quoted(doc.run)} --round ${best.round - 1})` : ""}` : "";
+  if (best.round === last.round) return `Model: ${name} ${metric(value)} after round ${count(last.round)}, ${over ? "the best of all rounds" : "the best so far"}.`;
+  return `Model: ${name} ${metric(value)} after round ${count(last.round)}; the best was ${metric(best.value)}, reported in round ${count(best.round)}${over ? began : ""}.`;
 }
 
 /** `Closes with 3 of 4 sites at 13:20, or when all are in.` */

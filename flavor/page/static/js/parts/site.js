@@ -1,7 +1,7 @@
 // What a row of the table opens into: all that is known of one site.
 
 import { fill, h, show, text } from "../dom.js";
-import { bytes, clock, count, counted, duration, lap, metric, quoted } from "../format.js";
+import { bytes, clock, count, counted, duration, isCount, lap, metric, quoted } from "../format.js";
 import { get, of } from "../api.js";
 import { since } from "../clock.js";
 import { facts } from "../panel.js";
@@ -40,7 +40,7 @@ export function details(run, site) {
       const end = row.phases.at(-1)?.[2];
       const took = begun && end ? (end - begun) / 1000 : null;
       const { outcome } = row;
-      const words = [outcome === "refused" ? `refused: ${row.reason}` : Object.entries(row.metrics ?? {}).slice(0, 3).map(([name, value]) => `${name} ${metric(value)}`).join(", ")];
+      const words = [outcome === "refused" ? `refused: ${row.reason}` : Object.entries(row.metrics).filter(([name]) => !isCount(name)).slice(0, 3).map(([name, value]) => `${name} ${metric(value)}`).join(", ")];
       return h("tr", {}, h("td", {}, count(row.round)), h("td", {}, outcome === "refused" ? "✕" : outcome === "accepted" ? "✓" : "–"), h("td", {}, lap(took)), h("td", {}, count(row.examples)), h("td", { class: outcome === "refused" ? "text todo" : "text" }, words.join("")));
     });
     const refusals = found.events.filter((entry) => entry.event === "update.refused").slice(-5).reverse();
@@ -68,9 +68,10 @@ export function details(run, site) {
       const load = client.load;
       const gpus = load?.gpus;
       const seen = since(client.seen_ms);
+      const isOver = ["finished", "failed", "stopped"].includes(doc.state);
       const rows = [
-        ["State", `${client.state}${client.alive ? "" : ", without a sign of life"}`],
-        ["Last seen", seen === null || ["finished", "failed", "stopped"].includes(doc.state) ? null : `${duration(seen)} ago`],
+        ["State", `${client.state}${client.alive || isOver ? "" : ", without a sign of life"}`],
+        ["Last seen", seen === null || isOver ? null : `${duration(seen)} ago`],
         ["Host", client.host],
         ["Versions", client.version],
         ["Round time", Number.isFinite(client.median_s) ? `${lap(client.median_s)} (median), ${lap(client.last_s)} (last)` : null],

@@ -176,7 +176,7 @@ export function sites(name, { curve }) {
         attr(cells.time, "data-tip", inRound && isSlow(client) ? "It takes more than one and a half times as long as usual." : null);
         text(cells.examples, count(client.samples));
         const [up, down] = [client.sent_bytes ?? client.update_bytes, client.received_bytes];
-        text(cells.moved, Number.isFinite(up) || Number.isFinite(down) ? `${bytes(up)} / ${bytes(down)}` : "–");
+        text(cells.moved, Number.isFinite(down) ? `${bytes(up)} / ${bytes(down)}` : bytes(up));
         const shown = client.metrics?.[metricName];
         text(value, metric(shown));
         const past = curve.values(site);

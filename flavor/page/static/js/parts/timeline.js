@@ -1,7 +1,7 @@
 // One round, opened: what each site did when. Rows are drawn in sight only, the refused and the slowest first.
 
 import { attr, fill, framed, h, show, text } from "../dom.js";
-import { bytes, clock, counted, full, lap, metric } from "../format.js";
+import { bytes, clock, counted, full, isCount, lap, metric } from "../format.js";
 import { get, of } from "../api.js";
 import { now } from "../clock.js";
 import { List } from "../list.js";
@@ -55,7 +55,7 @@ export function timeline(name, { move, close }) {
         if (Number.isFinite(item.seconds)) parts.push(lap(item.seconds));
         if (item.examples) parts.push(counted(item.examples, "example"));
         if (item.bytes) parts.push(bytes(item.bytes));
-        const first = Object.entries(item.metrics ?? {})[0];
+        const first = Object.entries(item.metrics).find(([name]) => !isCount(name));
         if (first) parts.push(`${first[0]} ${metric(first[1])}`);
         text(verdict, `${isRefused ? "✕ " : isIn ? "✓ " : isLost ? "– " : ""}${parts.join(" · ")}`);
         attr(verdict, "title", isRefused ? item.reason : null);

@@ -1,0 +1,108 @@
+"""The page of a real run: what happens in Redis is seen in the browser, also after Redis was away."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from flavor.bus.embedded import embedded_server
+from flavor.page.server import bound
+from flavor.page.shown import shown_board
+from flavor.protocol import SPEAKS
+from flavor.records.verdict import Verdict
+from flavor.store.local import LocalStore
+from flavor.view.board import Board
+from tests.driven import TOKEN, Driven
+from tests.page.conftest import Window, expect
+from tests.page.made_up import HOSTILE, LONG
+
+
+def joins(run: Driven, client: str, **said: str) -> None:
+    """An edge has its lease, and the coordinator admits it."""
+    keys = run.runs.keys.client(client)
+    run.runs.redis.set(keys.lease, "x")
+    run.runs.redis.hset(keys.hash, mapping={"state": "ready", **SPEAKS, "round": "0", **said})
+    run.runs.admit(TOKEN, client, "its trainer is ready")
+    run.runs.redis.publish(keys.state, "ready")
+
+
+def is_refused(run: Driven, client: str, reason: str) -> None:
+    """A client hands in an update, which a worker refuses."""
+    key = run.runs.keys.client(client).update(run.round)
+    run.runs.redis.hset(key, mapping={"path": client, "digest": client, "size": "12", "try": "t"})
+    run.runs.redis.publish(key, "1")
+    assert run.runs.judge(run.round, client, Verdict(False, reason, try_id="t"))
+
+
+def test_from_redis_to_the_page_and_back_after_an_outage(tmp_path: Path, window: Window) -> None:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    place = bound("127.0.0.1", 0, token=None)
+    with Serving(folder) as redis:
+        run = Driven(redis.url, LocalStore(tmp_path / "store", create=True), "mammo", rounds=9, min_clients=2)
+        with Board(redis.url) as board, shown_board(redis.url, board, place):
+            page: Any = window.open(place.address, "/run/mammo")
+            expect(page.get_by_text("No site has joined yet.")).to_be_visible()
+            for client in ("site-1", "site-2", "site-3"):
+                joins(run, client, host=HOSTILE)
+            expect(page.locator(".sites .item")).to_have_count(3)
+            run.open(["site-1", "site-2"])
+            expect(page.locator(".stand .round")).to_have_text("round 1 of 9")
+            expect(page.locator(".waits")).to_have_text("Round 1: 0 of 2 updates accepted, waiting for site-1, site-2")
+            first = page.locator(".sites .item").filter(has_text="site-1").locator(".state .word")
+            expect(first).to_have_text("training")
+            run.accept("site-1", 120, {"val_auc": 0.8})
+            expect(first).to_have_text("accepted")
+            is_refused(run, "site-2", LONG)
+            second = page.locator(".sites .item").filter(has_text="site-2")
+            expect(second.locator(".state .word")).to_have_text("refused")
+            expect(second.locator(".why")).to_have_text(LONG)
+            expect(page.locator(".events .log li").first).to_contain_text("round 1: site-2: the update is refused")
+            run.accept("site-2", 80, {"val_auc": 0.7})
+            run.close()
+            expect(page.locator(".rounds .note")).to_have_text("1 round closed")
+            expect(page.locator(".model .note")).to_have_text("val_auc 0.76 in round 1")  # (120 · 0.8 + 80 · 0.7) / 200
+            expect(page.locator(".gains")).to_have_text("Model: val_auc 0.76 after round 1, the best so far.")
+            run.open(["site-1", "site-2"])
+            expect(page.locator(".stand .round")).to_have_text("round 2 of 9")
+            redis.stop()
+            away = page.get_by_role("alert")
+            expect(away).to_contain_text("Redis")
+            expect(away).to_contain_text("goes on by itself")
+            expect(page.locator(".sites .item")).to_have_count(3)
+            expect(page.locator("#live")).to_have_text("● live")  # flavor ui itself answers
+            redis.start()
+            expect(away).to_be_hidden()
+            run.accept("site-1", 120, {"val_auc": 0.9})
+            expect(first).to_have_text("accepted")
+            page.locator(".strip").press("Home")
+            page.locator(".strip").press("Enter")
+            expect(page.locator(".timeline .lanes")).to_have_count(2)
+            page.goto(place.address)
+            expect(page.locator(".run")).to_contain_text("1 of 2 updates accepted, waiting for site-2")
+            expect(page.locator(".run .round")).to_have_text("round 2 of 9")
+            page.goto(f"{place.address}queue")
+            expect(page.locator(".workers")).to_contain_text(re.compile("No aggregator listens"))
+
+
+class Serving:
+    """A Redis server that stops and starts again, with what it had."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.url = ""
+
+    def start(self) -> None:
+        self._server = embedded_server(append_only=True, folder=self._folder)
+        self.url = self._server.__enter__()
+
+    def stop(self) -> None:
+        self._server.__exit__(None, None, None)
+
+    def __enter__(self) -> Serving:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
