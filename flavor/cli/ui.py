@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,11 +18,13 @@ from flavor.cli.options import redis_option, store_option
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
 from flavor.cli.tokens import read_token
-from flavor.page.server import PORT, TOKEN_VARIABLE, bound, check_installed, open_browser, opens_a_browser
+from flavor.page.server import PORT, TOKEN_VARIABLE, Place, bound, check_installed, open_browser, opens_a_browser
 
 if TYPE_CHECKING:
     from flavor.bus.connection import Redis
     from flavor.view.board import Board
+
+_LOOK_S = 1.0
 
 
 @click.command(
@@ -73,49 +78,80 @@ def ui(
     see it, too.
     """
     check_installed()
-    from flavor.page.shown import shown_board
-
     secret, tell = read_token(token, TOKEN_VARIABLE), teller("flavor: ")
     raise_on_sigterm()
     place = bound(host, port, token=secret)
-    with contextlib.closing(place.socket), _followed(run, redis_url, store, tell) as (url, board, name):
-        with shown_board(url, board, place, token=secret) as ended:
-            address = f"{place.address}run/{name}" if name else place.address
-            tell(f"the page is at {address} (Ctrl-C ends it)")
-            if opens or (opens is None and opens_a_browser()):
-                open_browser(address)
-            with contextlib.suppress(KeyboardInterrupt, Terminated):  # told to end, as a service: exit code 0
-                ended.wait()
-                raise RuntimeError("the page's server has ended by itself")  # a fault of this program
-        tell("the page has ended")
+    with contextlib.closing(place.socket), contextlib.suppress(KeyboardInterrupt, Terminated):  # told to end: code 0
+        tells = True
+        while True:
+            with _followed(run, redis_url, store, tell) as shown, shown.at(place, secret) as ended:
+                address = f"{place.address}run/{shown.name}" if shown.name else place.address
+                if tells:
+                    tell(f"the page is at {address} (Ctrl-C ends it)")
+                if tells and (opens or (opens is None and opens_a_browser())):
+                    open_browser(address)
+                tells = False
+                while not ended.wait(_LOOK_S) and not shown.is_left():
+                    pass
+                if ended.is_set():
+                    raise RuntimeError("the page's server has ended by itself")  # a fault of this program
+    tell("the page has ended")
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a page shows: all runs on a Redis, or one of them."""
+
+    url: str = field(repr=False)
+    board: Board
+    name: str
+    """The run; '' for all."""
+    borrowed: Path | None
+    """The folder of a local run whose `flavor run` goes on: the server is its own, and ends with it."""
+
+    @contextlib.contextmanager
+    def at(self, place: Place, token: str | None) -> Iterator[threading.Event]:
+        """Show it at this place; the event tells that the page's server has ended by itself."""
+        from flavor.page.shown import shown_board
+
+        with shown_board(self.url, self.board, place.again(), token=token) as ended:
+            yield ended
+
+    def is_left(self) -> bool:
+        """Whether the `flavor run` has ended whose server this is, so that the page needs one of its own."""
+        from flavor.local.record import is_served
+
+        return self.borrowed is not None and bool(self.board.problem()) and not is_served(self.borrowed)
 
 
 @contextlib.contextmanager
 def _followed(
     run: str | None, redis_url: str | None, store: str | None, tell: Callable[[str], None]
-) -> Iterator[tuple[str, Board, str]]:
-    """Follow all runs, or the one that is named: the URL of its Redis, its board, and its name or ''."""
+) -> Iterator[_Shown]:
+    """Follow all runs, or the one that is named."""
     from flavor.bus.connection import shown
     from flavor.local.record import is_folder
     from flavor.view.board import Board
 
     with contextlib.ExitStack() as stack:
+        name, left_in, borrowed = "", "", None
         if run is None:
             redis, url = connected(redis_url)
-            name, left_in = "", ""
         else:
             opened = stack.enter_context(opened_run(run, redis_url))
             redis, url, name, store = opened.redis, opened.url, opened.run, store or opened.store
             left_in = run if opened.is_left else ""
+            borrowed = Path(run) if is_folder(run) and not opened.is_left else None
         _check_may_read(redis, shown(url))
         if run is not None:
             opened.runs.read()  # raises RunNotFound
-        if run is not None and left_in and is_folder(run):
-            tell(f"end this page before you go on with the run (`flavor run --resume {shlex.quote(run)}`)")
+        if run is not None and left_in:
+            again = shlex.join(["flavor", "run", "--resume", run])
+            tell(f"this page keeps the run's own Redis server: end the page before you go on with the run ({again})")
         redis.close()
         board = stack.enter_context(Board(url, store=store, runs=[name] if name else None, left_in=left_in))
         board.runs()  # raises BusUnavailable
-        yield url, board, name
+        yield _Shown(url, board, name, borrowed)
 
 
 def _check_may_read(redis: Redis, where: str) -> None:

@@ -103,7 +103,9 @@ def own_server(folder: Path) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with locked(folder / "lock") as is_mine:
         if not is_mine:
-            raise RunError(f"{folder.parent}: another process is at this run now: wait for it, or stop it")
+            raise RunError(
+                f"{folder.parent}: another process is at this run now, perhaps a `flavor ui`: wait for it, or stop it"
+            )
         with embedded_server(append_only=True, folder=folder) as url:
             (folder / "url").write_text(url, encoding="utf-8")
             try:
@@ -133,6 +135,12 @@ def server_of(out: Path) -> Iterator[tuple[str, bool]]:
                 yield url, runs
                 return
         time.sleep(0.05)
+
+
+def is_served(out: Path) -> bool:
+    """Whether a process runs the server of this local run."""
+    with locked(out / "redis" / "lock") as is_mine:
+        return not is_mine
 
 
 def _running(folder: Path) -> str | None:

@@ -58,6 +58,7 @@ class Page:
             exception_handlers={FlavorError: _failed, HTTPException: self._not_there, Exception: _broken},
             lifespan=self._alive,
         )
+        app.router.redirect_slashes = False  # to an address made of the header Host
         self.app = Guard(app, Token(token) if token else None, self._assets)
 
     @contextlib.asynccontextmanager
@@ -91,7 +92,7 @@ class Page:
         assert isinstance(error, HTTPException)
         if error.status_code == 404 and "text/html" in request.headers.get("accept", ""):
             return self._assets.shell(request, status=404)
-        return refused(error.status_code, f"there is nothing at {request.url.path[:200]!r}")
+        return refused(error.status_code, f"there is nothing at {request.scope['path'][:200]!r}")
 
 
 async def _failed(request: Request, error: Exception) -> Response:

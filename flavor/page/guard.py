@@ -100,7 +100,7 @@ class Guard:
 
     async def _answer(self, request: Request) -> Response | None:
         """Answer what is not for the app behind; None for what is."""
-        path, method = request.url.path, request.method
+        path, method = _path(request), request.method
         if method not in ("GET", "HEAD") and not (method == "POST" and path == "/login"):
             return refused(405, f"the page only shows: it has no {method[:20]}", headers={"allow": "GET, HEAD"})
         if (path.startswith(_OF_PROGRAMS) or method == "POST") and _is_foreign(request.headers):
@@ -110,7 +110,7 @@ class Guard:
         return await self._shown_token(request, self._token)
 
     async def _shown_token(self, request: Request, token: Token) -> Response | None:
-        path = request.url.path
+        path = _path(request)
         if path == "/login":
             return await self._login(request, token)
         if "token" in request.query_params and not path.startswith(_OF_PROGRAMS):
@@ -152,7 +152,7 @@ class Guard:
         new cookie (SameSite=Strict) to the address of a redirect.
         """
         rest = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
-        path = _own_path(quote(request.url.path) + (f"?{urlencode(rest)}" if rest else ""))
+        path = _own_path(quote(_path(request)) + (f"?{urlencode(rest)}" if rest else ""))
         if not token.is_it(request.query_params["token"]):
             return await self._is_wrong(f"/login?{urlencode({'wrong': 1, 'next': path})}")
         address = path.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
@@ -192,7 +192,7 @@ def _logged_in(response: Response, request: Request, token: Token) -> Response:
         max_age=COOKIE_S,
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=request.scope.get("scheme") == "https",
     )
     return response
 
@@ -225,3 +225,8 @@ def _own_path(text: str) -> str:
     if text.startswith("/") and not text.startswith(("//", "/\\")) and text.isprintable() and text.isascii():
         return text
     return "/"
+
+
+def _path(request: Request) -> str:
+    """Return the path as it was asked for. `request.url` would also read the header Host, which may be anything."""
+    return str(request.scope["path"])

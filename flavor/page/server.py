@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from flavor.errors import FlavorError, InvalidSetting, MisuseError, RunError
@@ -39,6 +39,10 @@ class Place:
     port: int
     is_loopback: bool
     """Whether this machine alone can reach it."""
+
+    def again(self) -> Place:
+        """Return the same place with a socket of its own, for a server that closes it."""
+        return replace(self, socket=self.socket.dup())
 
     @property
     def address(self) -> str:

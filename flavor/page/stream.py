@@ -43,6 +43,8 @@ KEEPALIVE_S = 15.0
 STALLED_S = 60.0
 """How long a page may take none of what is sent to it."""
 _WAIT_S = 1.0
+_PAUSE_S = 0.05
+"""Least time between two looks of one page."""
 _PIECE_BYTES = 64 * 1024
 _FIRST_ENTRIES = 200
 _MOST_ENTRIES = 2000
@@ -241,10 +243,12 @@ class _Stream(Response):
                 await self._send(found, send)
             self._streams._open[news] = self._position = told
             if found:
+                await asyncio.sleep(_PAUSE_S)
                 continue
             try:
                 async with asyncio.timeout(KEEPALIVE_S):
                     await news.wait()
+                await asyncio.sleep(_PAUSE_S)  # what happens in many runs wakes each page
             except TimeoutError:
                 await self._send(b": keepalive\n\n", send)
 

@@ -195,7 +195,7 @@ def test_flavor_run_shows_its_page_and_its_folder_shows_it_again(bench: Bench) -
 
     again = bench.start("flavor", "ui", out, "--port", 0, "--no-open", env={"FLAVOR_REDIS_URL": None})
     site = page_of(again).partition("/run/")[0]
-    assert "end this page before you go on" in again.stderr
+    assert "end the page before you go on" in again.stderr
     assert got(f"{site}/api/runs/shown")["state"] == "finished"
     assert len(got(f"{site}/api/runs/shown/rounds")) == 2
     assert got(f"{site}/api/runs/shown/curves")["rounds"] == [1, 2]
@@ -203,6 +203,44 @@ def test_flavor_run_shows_its_page_and_its_folder_shows_it_again(bench: Bench) -
     again.send(signal.SIGTERM)
     assert again.wait() == 0
     assert bench.survivors() == {}
+
+
+def test_the_page_of_a_folder_outlives_its_run(bench: Bench) -> None:
+    """Its server ends with `flavor run`; the page then runs one of its own, and open pages come back by themselves."""
+    out = bench.folder / "out"
+    words = [
+        "run",
+        "-m",
+        bench.trainer("--hold", "--at", 1),
+        "--edges",
+        1,
+        "--rounds",
+        1,
+        "--out",
+        out,
+        "--run",
+        "left",
+    ]
+    run = bench.start("flavor", *words, env={"FLAVOR_REDIS_URL": None})
+    bench.eventually("the run is there", (out / "redis" / "url").exists)
+    page = bench.start("flavor", "ui", out, "--port", 0, "--no-open", env={"FLAVOR_REDIS_URL": None})
+    site = page_of(page).partition("/run/")[0]
+    assert "end the page before" not in page.stderr
+    run.send(signal.SIGINT)
+    assert run.wait() == 130
+    page.until("end the page before you go on with the run (flavor run --resume")
+    bench.eventually("the page is back", lambda: _state(f"{site}/api/runs/left") == "stopped")
+    resumed = bench.done("flavor", "run", "--resume", out, env={"FLAVOR_REDIS_URL": None})
+    assert "another process is at this run now, perhaps a `flavor ui`" in resumed.stderr
+    page.send(signal.SIGINT)
+    assert page.wait() == 0
+
+
+def _state(address: str) -> str:
+    try:
+        return str(got(address)["state"])
+    except OSError:
+        return ""
 
 
 def test_a_page_that_cannot_be_shown_ends_no_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,7 @@ def test_every_answer_has_the_headers(open_: Browser, path: str) -> None:
         ("/api/runs/mammo/rounds/x", 400, "a round has a number"),
         ("/api/runs/mammo/rounds?after=-1", 400, "after='-1'"),
         ("/api/runs/mammo/events?before=x", 400, "before='x'"),
+        ("/api/runs/", 404, "nothing at '/api/runs/'"),
         ("/api/nothing", 404, "nothing at '/api/nothing'"),
         ("/static/../app.py", 404, "no file"),
         ("/static/%2e%2e/app.py", 404, "no file"),
@@ -172,7 +173,9 @@ def test_without_a_token_it_answers_to_the_names_of_its_machine(open_: Browser, 
     assert open_.ask("/api/runs", host=host).status == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:8600", "127.0.0.1.evil.example", "", "[::2]"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example:8600", "127.0.0.1.evil.example", "", "[::2]", "[", "]", "@"]
+)
 def test_and_to_no_other_name(open_: Browser, host: str) -> None:
     answer = open_.ask("/api/runs", host=host)
     assert answer.status == 403
