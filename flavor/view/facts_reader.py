@@ -180,6 +180,10 @@ class FactsReader:
                     self._clients.note(client)
                 else:
                     self._old.add("members")
+            if client in before.clients and event.startswith("update."):  # its publications may be lost
+                self._verdicts.add(client)
+                update = f"round:{fields.get('round', '')}:update"
+                self._clients.hear(client, update, says=True, round_=before.run.round, now_ms=self.now_ms)
         return number
 
     def _read(self, number: int, *, is_new: bool) -> dict[str, Any] | None:

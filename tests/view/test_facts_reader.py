@@ -296,3 +296,21 @@ def test_it_sees_what_a_fresh_look_sees(followed: Followed, seed: int) -> None:
         assert found == fresh
         assert all(-1000 < seen_now[name] - seen[name] < 10_000 for name in seen), (seen, seen_now)
     assert {each.split()[0] for each in done} >= {"do_open", "do_commit", "do_reopen"}
+
+
+def test_verdicts_are_seen_although_every_publication_is_lost(followed: Followed) -> None:
+    for site in SITES[:3]:
+        followed.redis.set(followed.runs.keys.client(site).lease, "x", px=600_000)
+        followed.redis.hset(followed.runs.keys.client(site).hash, mapping={"state": "ready", "protocol": "2"})
+        followed.runs.admit(TOKEN, site, "with a key")
+    followed.runs.open_round(TOKEN, 1, expected=SITES[:3], timeout_s=600, reason="ready")
+    followed.look()
+    for number, site in enumerate(SITES[:2]):
+        fields = {"path": site, "digest": site, "size": "12", "try": "t"}
+        followed.redis.hset(followed.runs.keys.client(site).update(1), mapping=fields)
+        path = {"path": f"runs/r/{site}", "info_path": f"runs/r/{site}-info"}
+        good = accepted("good", digest=site, size_bytes=12, try_id="t", **path)
+        followed.runs.judge(1, site, Verdict(False, "NaN", try_id="t") if number else good)
+    found, fresh = followed.reader.look()[0], read_facts(followed.runs)  # it has not heard
+    assert shown(found)[0] == shown(fresh)[0]
+    assert [found.refusals, list(found.round.verdicts)] == [{"b": 1}, ["a", "b"]]
