@@ -77,7 +77,7 @@ def metrics(
     try:
         from flavor.metrics.server import MetricsServer, is_local
     except ModuleNotFoundError as error:
-        if error.name != "prometheus_client":
+        if (error.name or "").partition(".")[0] != "prometheus_client":
             raise
         raise MisuseError("flavor metrics needs prometheus-client: pip install 'flavor[metrics]'") from None
     from flavor.metrics.scrape import Scraper

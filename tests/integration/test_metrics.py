@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.parse
 import urllib.request
@@ -122,6 +123,16 @@ def test_wrong_use_ends_in_one_line(options: tuple[str, ...], why: str) -> None:
     found = CliRunner().invoke(metrics, options)
     assert found.exit_code == 2
     assert why in found.stderr.splitlines()[-1]
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("prometheus_client.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "flavor.metrics.server", raising=False)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    found = CliRunner().invoke(metrics, ["--redis-url", "redis://localhost"])
+    assert found.exit_code == 2
+    assert found.stderr == "Error: flavor metrics needs prometheus-client: pip install 'flavor[metrics]'\n"
 
 
 def test_an_address_that_cannot_be_used_ends_in_one_line(bench: Bench) -> None:
