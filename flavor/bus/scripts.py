@@ -91,9 +91,23 @@ class RunScripts:
             raise IllegalMove(f"run {self.run!r}: {verb} is not possible: it is {detail}")
         return str(detail)
 
-    def log(self, event: str, *, reason: str, client: str = "", round_: int | None = None, replaces: str = "") -> str:
-        """Append an entry to the run's log; return its id. `replaces` is the id of an entry to remove with it."""
+    def log(
+        self,
+        event: str,
+        *,
+        reason: str,
+        client: str = "",
+        round_: int | None = None,
+        replaces: str = "",
+        since_ms: int | None = None,
+    ) -> str:
+        """Append an entry to the run's log; return its id.
+
+        `replaces` is the id of an entry to remove with it, `since_ms` when that began which goes on.
+        """
         fields = {"event": event, "reason": reason}
+        if since_ms is not None:
+            fields["since_ms"] = str(since_ms)
         if client:
             fields["client"] = client
         if round_ is not None:

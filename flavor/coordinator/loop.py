@@ -198,6 +198,7 @@ class Coordinator:
             self._watch.was_away()  # counts from here on
             self._redis.publish(self._runs.keys.state, "serving")  # every edge answers by announcing itself
             current.read_all()
+            self._waits.is_lenient = lambda: context.lease.is_lenient
             self._waits.take_over(current.awaited_round)
             resync_at = time.monotonic() + _RESYNC_S
             woken: list[str] = []

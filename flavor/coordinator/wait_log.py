@@ -3,18 +3,23 @@
 Sites that come and go can change what a run waits for at any rate, so that there are bounds. An unusual wait is
 reported and added to the log as often as `ClientLog` allows; beyond that it replaces the entry that this coordinator
 wrote last. A usual wait is logged once it has lasted for some seconds, as no wait of a fast round does.
+
+While missing clients may be coming back to a coordinator that has just begun, or to a server that was away, the run
+seems to wait for less than before. That goes on with the wait before, and so does the same wait after it: each has the
+time when that began.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 
 from flavor.bus.runs import RunStore
 from flavor.coordinator.client_log import ClientLog
 from flavor.errors import BusUnavailable
 from flavor.policy.decision import Decision
-from flavor.view.facts import LogTail
+from flavor.view.facts import LogTail, time_of
 from flavor.view.observer import Observer
 from flavor.view.round_events import RoundWaiting, RunWaiting
 from flavor.view.waiting import SETTLED_S, logged_wait
@@ -32,15 +37,23 @@ class Waits:
         self._written: _What | None = None
         self._written_at = 0.0
         self._entry = ""  # the id of the log entry that was written last
+        self._newest: tuple[_What, int] | None = None  # what was written last, and since when that has lasted
+        self._before: tuple[_What, int] | None = None  # the same of before missing clients could come back
+        self._is_in_grace = False  # whether something was written since missing clients may be coming back
+        self.is_lenient: Callable[[], bool] = lambda: False
+        """Whether missing clients may be coming back."""
 
     def take_over(self, round_: int | None) -> None:
         """Take over what the log says that the run, or this round, waits for: it is not written again."""
         logged = logged_wait(LogTail(self._runs), round_)
         self._written = (round_, logged.reason) if logged is not None else None
+        if self._written is not None and logged is not None and logged.since_ms is not None:
+            self._newest = self._written, logged.since_ms
 
     def has_moved(self) -> None:
         """Record that the run has moved: what it waits for next is new."""
         self._written, self._began = None, time.monotonic()
+        self._newest = self._before = None
         if self._told is not None and self._told[0] is None:
             self._told = None
 
@@ -88,9 +101,22 @@ class Waits:
             return False
         round_, reason = what
         replaces = "" if is_allowed else self._entry
-        self._entry = self._runs.log(waiting(*what).name, reason=reason, round_=round_, replaces=replaces)
+        since_ms = self._since_ms(what)
+        name = waiting(*what).name
+        self._entry = self._runs.log(name, reason=reason, round_=round_, replaces=replaces, since_ms=since_ms)
+        self._newest = what, since_ms if since_ms is not None else time_of(self._entry)
         self._written, self._written_at = what, now
         return True
+
+    def _since_ms(self, what: _What) -> int | None:
+        """Return since when what is written now has lasted; None where it begins now."""
+        if not self.is_lenient():
+            before, self._before, self._is_in_grace = self._before, None, False
+            return before[1] if before is not None and before[0] == what else None
+        if self._is_in_grace:  # something has happened since
+            return None
+        self._before, self._is_in_grace = self._newest, True
+        return self._before[1] if self._before is not None and self._before[0][0] == what[0] else None
 
 
 def waiting(

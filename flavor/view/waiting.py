@@ -17,6 +17,7 @@ from flavor.durations import shown_duration
 from flavor.policy.decision import Action, Decision
 from flavor.policy.next_step import Known, next_step
 from flavor.policy.standing import Client, Standing
+from flavor.records.names import count
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.view.events import event_of
@@ -103,7 +104,8 @@ def logged_wait(log: Iterable[Entry], round_: int | None) -> Wait | None:
             return None
         if isinstance(event, RunWaiting | RoundWaiting):
             is_of_it = getattr(event, "round", None) == round_
-            return Wait(event.reason, round_, time_of(identity)) if is_of_it else None
+            since_ms = count(fields.get("since_ms")) or time_of(identity)
+            return Wait(event.reason, round_, since_ms) if is_of_it else None
     return None
 
 

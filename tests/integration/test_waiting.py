@@ -38,7 +38,7 @@ def newest(served: Served) -> tuple[str, dict[str, str]]:
     return next((each for each in entries if each[1]["event"] in ("run.waiting", "round.waiting")), ("", {}))
 
 
-def waits_for(served: Served, reason: str, round_: int | None = 1) -> None:
+def waits_for(served: Served, reason: str, round_: int | None = 1, *, since_ms: int | None = None) -> None:
     """The run comes to wait for this, and everything that shows it says so, in one sentence, with since when."""
     served.until(f"it waits: {reason}", lambda: newest(served)[1].get("reason") == reason)
     identity, fields = newest(served)
@@ -47,7 +47,8 @@ def waits_for(served: Served, reason: str, round_: int | None = 1) -> None:
     snapshot = take_snapshot(served.runs)
     wait = snapshot.waits_for
     assert wait is not None
-    assert (wait.reason, wait.round, wait.since_ms) == (reason, round_, int(identity.partition("-")[0]))
+    since_ms = int(identity.partition("-")[0]) if since_ms is None else since_ms
+    assert (wait.reason, wait.round, wait.since_ms) == (reason, round_, since_ms)
     live = Waits({})
     live.look(snapshot)
     assert re.fullmatch(rf"{re.escape(wait.sentence)}(, for \d+ s)?", live.lines(at_least_s=0.0)[0])
@@ -156,6 +157,34 @@ def test_a_run_that_was_resumed(url: str, tmp_path: Path) -> None:
         reason = newest(served)[1]["reason"]
         assert reason.endswith("; the run was resumed: waiting for clients to come back")
         waits_for(served, reason)
+
+
+def test_a_wait_goes_on_while_another_coordinator_takes_over(url: str, tmp_path: Path) -> None:
+    """The new coordinator gives missing clients time to come back; the wait was told to begin twice: then, and after.
+
+    If the client has come back in that time, another wait begins.
+    """
+    served = Served(url, tmp_path, on_quorum_lost="wait", heartbeat_timeout_s=1.0, round_timeout_s=600.0)
+    lost = "2 updates are needed and 1 can come; b: its heartbeat stopped; waiting for clients to come back"
+    grace = "1 of 2 updates accepted, waiting for b"
+    with served.opened():
+        served.hands_in("a")
+        served.accept("a")
+        served.says("b", "ready", lives=False)
+        waits_for(served, lost)
+        began_ms = int(newest(served)[0].partition("-")[0])
+    for reasons in ((grace, lost), (grace, lost)):
+        served.renew()
+        with served.started():
+            for reason in reasons:
+                waits_for(served, reason, since_ms=began_ms)
+    served.renew()
+    with served.started():
+        waits_for(served, grace, since_ms=began_ms)
+        served.says("b", "ready")
+        served.hands_in("b")
+        anew = "1 of 2 updates accepted, b handed in, waiting for an aggregator to inspect"
+        served.until("it is seen", lambda: newest(served)[1]["reason"] == anew and "since_ms" not in newest(served)[1])
 
 
 def test_sites_that_have_ended_with_a_run_are_not_told_to_have_failed(url: str, tmp_path: Path) -> None:
