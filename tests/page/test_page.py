@@ -13,7 +13,7 @@ import pytest
 from flavor.page.app import Page as Served
 from flavor.page.server import Place, bound, serving
 from tests.page.conftest import Window, expect
-from tests.page.made_up import HOSTILE, LONG, SCRIPT, MadeUp, client, every, hostile, mammo, many, wide, young
+from tests.page.made_up import HOSTILE, LONG, SCRIPT, MadeUp, client, every, hostile, mammo, many, now_ms, wide, young
 
 Serve = Callable[[Sequence[dict[str, Any]]], tuple[MadeUp, Place]]
 WIDTHS = ((400, 800), (1280, 800), (3840, 1000))
@@ -214,6 +214,10 @@ def test_a_page_that_is_cut_off_says_so_and_comes_back(served: Serve, window: Wi
         expect(panel).to_contain_text("goes on by itself")
         source.breaks("")
         expect(panel).to_be_hidden()
+        source.patch("mammo", {"state": "finished", "reason": "all rounds are closed", "ended_ms": now_ms()})
+        expect(page.locator(".waits")).to_have_text("All rounds are closed")
+    expect(page.locator("#live")).to_have_text(re.compile(r"^○ not live since \d\d:\d\d:\d\d$"))
+    expect(page.locator("#cut")).to_contain_text("flavor ui FOLDER shows it again")
 
 
 def test_fifty_runs(served: Serve, window: Window) -> None:

@@ -131,8 +131,8 @@ export function chart({ told, zoomed, mark, high = 280 }) {
     set(next, values) {
       series = next;
       data = values;
-      const now = JSON.stringify(next);
-      if (plot && now === shape && data[0].length > 30) plot.setData(shown(), range === null);
+      const now = JSON.stringify([next, data[0].length <= 30]);
+      if (plot && now === shape && data[0].length > 1) plot.setData(shown(), range === null);
       else anew();
       shape = now;
     },

@@ -15,11 +15,13 @@ let how = { live: false, since: null, first: true };
 function said() {
   if (how.first) return;
   const at = clock(how.since);
-  text(light, how.live ? "● live" : `○ cut off since ${at} (${duration((Date.now() - how.since) / 1000)}), trying again`);
+  const away = how.over ? `○ not live since ${at}` : `○ cut off since ${at} (${duration((Date.now() - how.since) / 1000)}), trying again`;
+  text(light, how.live ? "● live" : away);
   const lasts = how.live ? 0 : (Date.now() - how.since) / 1000;
   show(cut, lasts > TOLD_S);
-  text(cut, lasts > TOLD_S ? `○ flavor ui has not answered since ${at}; what stands below is from before. If it has ended, perhaps with its \`flavor run --ui\`, start it again (flavor ui FOLDER, or flavor ui --redis-url URL): this page goes on by itself.` : "");
-  light.className = how.live ? "live on" : "live off";
+  const ended = "○ This page ended with its run. What stands below is how the run ended: flavor ui FOLDER shows it again.";
+  text(cut, lasts <= TOLD_S ? "" : how.over ? ended : `○ flavor ui has not answered since ${at}; what stands below is from before. If it has ended, perhaps with its \`flavor run --ui\`, start it again (flavor ui FOLDER, or flavor ui --redis-url URL): this page goes on by itself.`);
+  light.className = how.live ? "live on" : how.over ? "live" : "live off";
   attr(light, "data-tip", how.live ? "What you see is what is: changes arrive by themselves." : `Nothing has arrived from flavor ui since ${full(how.since)}. The page goes on by itself once it is back.`);
 }
 

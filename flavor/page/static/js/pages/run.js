@@ -29,6 +29,7 @@ export function open(shell, name) {
   let queue = null;
   let timer = 0;
   let isClosed = false;
+  let shown = false; // for benchmarks: when the run is on the page
   show(head.node, false);
   show(parts, false);
 
@@ -37,6 +38,8 @@ export function open(shell, name) {
     show(head.node, true);
     show(absent, false);
     show(parts, true);
+    if (!shown) performance.mark("flavor-shown");
+    shown = true;
     head.update(doc);
     rounds.update(doc);
     table.update(doc);
@@ -93,7 +96,7 @@ export function open(shell, name) {
       show(head.node, true);
     },
     state(told) {
-      shell.state(told);
+      shell.state({ ...told, over: Boolean(doc?.ended_ms) });
       if (!told.live && !doc) why();
     },
   });

@@ -1,7 +1,7 @@
 // The table of sites: those that need attention first. Rows keep their places while one reads; numbers change in place.
 
 import { attr, framed, h, keyed, show, text } from "../dom.js";
-import { bytes, count, counted, duration, full, lap, metric, moved, quoted } from "../format.js";
+import { byName, bytes, count, counted, duration, full, lap, metric, moved, quoted } from "../format.js";
 import { since } from "../clock.js";
 import { List } from "../list.js";
 import { filter, panel, restate, state } from "../panel.js";
@@ -9,6 +9,7 @@ import { spark } from "../spark.js";
 import { phaseOf } from "../words.js";
 import { details } from "./site.js";
 
+const IN_SIGHT = 12;
 const IDLE_MS = 120_000; // a screen that nobody has touched for so long sorts itself again
 const OVER = new Set(["finished", "failed", "stopped"]);
 const MOVING = new Set(["downloading", "training", "uploading"]);
@@ -17,7 +18,7 @@ const MOVING = new Set(["downloading", "training", "uploading"]);
 export const doingOf = (client) => phaseOf(MOVING.has(client.doing) && client.phase === "training" ? client.doing : client.phase);
 
 const HEADS = [
-  ["site", "Site", "", (a, b) => a.name.localeCompare(b.name, "en", { numeric: true })],
+  ["site", "Site", "", (a, b) => byName(a.name, b.name)],
   ["state", "State", "Those that need attention come first.", null],
   ["seen", "Seen", "How long ago its edge gave a sign of life.", (a, b) => (a.client.seen_ms ?? 0) - (b.client.seen_ms ?? 0)],
   ["time", "Round (usual)", "How long it has been in this round, or took, and the median over its rounds.", (a, b) => (b.client.median_s ?? b.client.last_s ?? 0) - (a.client.median_s ?? a.client.last_s ?? 0)],
@@ -47,6 +48,7 @@ export function sites(name, { curve }) {
   const shownMetric = heads[6].firstChild;
   let doc = null;
   let places = []; // names in the order shown
+  let lay = new Set(); // those that needed attention when they were sorted
   let wanted = "";
   let group = "";
   let by = "state";
@@ -70,7 +72,7 @@ export function sites(name, { curve }) {
     const head = HEADS.find(([key]) => key === by);
     const one = { name: a, client: doc.clients[a] };
     const two = { name: b, client: doc.clients[b] };
-    return (head[3]?.(one, two) ?? rank(one.client) - rank(two.client)) || a.localeCompare(b, "en", { numeric: true });
+    return (head[3]?.(one, two) ?? rank(one.client) - rank(two.client)) || byName(a, b);
   }
 
   function order(key) {
@@ -81,6 +83,7 @@ export function sites(name, { curve }) {
 
   function sort() {
     places = Object.keys(doc?.clients ?? {}).sort(compare);
+    lay = new Set(places.filter((site) => needs(doc.clients[site])));
     show(again, false);
     list.node.scrollTop = 0;
     arrange();
@@ -175,7 +178,7 @@ export function sites(name, { curve }) {
         cells.time.classList.toggle("care", inRound && isSlow(client));
         attr(cells.time, "data-tip", inRound && isSlow(client) ? "It takes more than one and a half times as long as usual." : null);
         text(cells.examples, count(client.samples));
-        const [up, down] = [client.sent_bytes ?? client.update_bytes, client.received_bytes];
+        const [up, down] = [client.sent_bytes || client.update_bytes, client.received_bytes || null];
         text(cells.moved, Number.isFinite(down) ? `${bytes(up)} / ${bytes(down)}` : bytes(up));
         const shown = client.metrics?.[metricName];
         text(value, metric(shown));
@@ -231,22 +234,19 @@ export function sites(name, { curve }) {
       const names = Object.keys(doc.clients);
       if (isFirst) {
         places = names.sort(compare);
+        lay = new Set(places.filter((site) => needs(doc.clients[site])));
       } else {
         const known = new Set(places);
         const fresh = names.filter((site) => !known.has(site));
         if (fresh.length || places.length > names.length) places = [...places.filter((site) => Object.hasOwn(doc.clients, site)), ...fresh.sort(compare)];
       }
       tally();
-      if (places.length > 1) {
-        const top = places.slice().sort(compare);
-        const late = top.findIndex((site, i) => site !== places[i]);
-        const reads = !document.hidden && Date.now() - touched < IDLE_MS;
-        if (late >= 0 && by === "state" && !reads && !opened.size) sort();
-        else {
-          const urgent = top.filter((site, i) => needs(doc.clients[site]) && places.indexOf(site) > i + 12).length;
-          show(again, urgent);
-          if (urgent) text(again, `↑ ${counted(urgent, "site")} below ${urgent === 1 ? "needs" : "need"} attention: sort again`);
-        }
+      const urgent = places.filter((site, i) => i >= IN_SIGHT && needs(doc.clients[site]) && !lay.has(site)).length;
+      const reads = !document.hidden && Date.now() - touched < IDLE_MS;
+      if (urgent && by === "state" && !reads && !opened.size) sort();
+      else {
+        show(again, urgent);
+        if (urgent) text(again, `↑ ${counted(urgent, "site")} below ${urgent === 1 ? "needs" : "need"} attention: sort again`);
       }
       arrange();
     },
