@@ -61,6 +61,7 @@ IMPORTED = (
     "flavor.ledger.recover",
     "flavor.local.federation",
     "rich.progress",
+    *("flavor.store.uploads", "botocore.awsrequest", "botocore.client", "botocore.config", "botocore.session"),
 )
 _MAY_DIFFER = re.compile(
     rf"{forked.MAY_DIFFER.pattern}|PATH|VIRTUAL_ENV|(TEST|PYTEST)_\w+"

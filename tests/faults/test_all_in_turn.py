@@ -48,8 +48,9 @@ class Federation:
         """Its edge; the trainer holds at the gate in that round."""
         flags = ("--gate", gate.path, "--at", at) if gate else ()
         trainer = self.bench.trainer("--elements", ELEMENTS, *flags)
-        words = ["--join", self.tokens[site], "-m", trainer, "--workspace", self.bench.folder / site]
-        self.edges[site] = self.bench.start("flavor-fl", *words, env={**self.env[site], **env})
+        words = ["-m", trainer, "--workspace", self.bench.folder / site]
+        join = {"FLAVOR_JOIN": self.tokens[site]}  # an edge with --join starts itself again, to hide the token
+        self.edges[site] = self.bench.start("flavor-fl", *words, env={**self.env[site], **join, **env})
         return self.edges[site]
 
     def processes(self, site: str, gate: Gate) -> list[int]:

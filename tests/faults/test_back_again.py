@@ -184,8 +184,9 @@ def test_a_clean_restart_of_redis_keeps_the_run_and_its_users(tmp_path, bench_at
         bench.aggregator()
         gate = faulty.gate("c2")
         held = bench.trainer("--gate", gate.path, "--at", 1)
-        words = ["--join", token, "-m", held, "--workspace", bench.folder / "c2"]
-        edges = {"c1": bench.edge("c1", bench.trainer()), "c2": bench.start("flavor-fl", *words)}
+        words = ["-m", held, "--workspace", bench.folder / "c2"]
+        joined = bench.start("flavor-fl", *words, env={"FLAVOR_JOIN": token})
+        edges = {"c1": bench.edge("c1", bench.trainer()), "c2": joined}
         gate.reached()
         with redis.Redis.from_url(server.url, retry=None) as operator:
             operator.shutdown()
