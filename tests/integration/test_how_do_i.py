@@ -25,8 +25,10 @@ import yaml
 from buckets import S3
 from pages import prepared
 from redisserver import redis_server
+from warm import starter_with
 
 ROOT = Path(__file__).parents[2]
+LIBRARIES = ("sklearn.datasets", "sklearn.svm", "xgboost")
 PAGE = (ROOT / "docs" / "how-do-i.md").read_text()
 SECTIONS = {
     title: re.findall(r"```(\w+)(?: (\w+))?\n(.*?)```", text, flags=re.DOTALL)
@@ -76,7 +78,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(sites: Path, tmp_path: Path) -> Place:
     """What an answer needs that names no run of before."""
     shutil.copytree(sites, tmp_path, dirs_exist_ok=True)
-    environment = prepared(tmp_path)
+    environment = prepared(tmp_path, starter_with(*LIBRARIES))
     unplotted = ROOT / "tests" / "unplotted"  # to import matplotlib takes as long as a whole run
     return Place(tmp_path, environment | {"PYTHONPATH": f"{unplotted}:{environment['PYTHONPATH']}"})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import redis
+from pages import prepared
 from redisserver import redis_server
 
 from flavor.bus.connection import connect, options
@@ -28,11 +28,10 @@ OPERATOR = "the-0perator's/pass?word"
 SHELL_TRAINER = """#!/bin/sh
 # A trainer that is not Python: it hands the same checkpoint in, round after round.
 set -eu
-flavor() { "$PYTHON" -P -m flavor.cli.main "$@"; }
 flavor event set TrainInitDone
 while flavor event wait TrainStarted; do
-    cp "$SEED" "$LOCAL_MODEL_PATH"
-    flavor info save "$INFO"
+    cp "$TEST_SEED" "$LOCAL_MODEL_PATH"
+    flavor info save "$TEST_INFO"
     flavor event set TrainFinished
 done
 """
@@ -154,7 +153,10 @@ def test_a_run_of_enrolled_sites(bench_at, door: Door, tmp_path: Path) -> None:
     (tmp_path / "info.json").write_text(INFO)
     np.savez(tmp_path / "seed.npz", w=np.zeros((3, 2), np.float32), b=np.zeros(4, np.float32))
     site = {**env, "FLAVOR_TLS_CA": None, "TEST_BUS": door.address}
-    shell = {"PYTHON": sys.executable, "SEED": str(tmp_path / "seed.npz"), "INFO": str(tmp_path / "info.json")}
+    (tmp_path / "programs").mkdir()
+    made = prepared(tmp_path / "programs")
+    shell = {"PATH": made["PATH"], "VIRTUAL_ENV": made["VIRTUAL_ENV"]}
+    shell |= {"TEST_SEED": str(tmp_path / "seed.npz"), "TEST_INFO": str(tmp_path / "info.json")}
     given = {
         "edge-1": (["--join", tokens["edge-1"], "-m", bench.trainer("--hold", "--at", 1)], {}),
         "edge-2": (["--join", f"@{tmp_path / 'edge-2.token'}", "-m", bench.trainer()], {}),
