@@ -21,7 +21,7 @@ def main() -> None:
             shutil.copy(EXAMPLE / file, folder)
         subprocess.run([sys.executable, "prepare.py"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        size = ["--rows", "18", "--columns", "108"]
+        size = ["--rows", "18", "--columns", "112"]
         subprocess.run(
             [sys.executable, HERE / "terminal.py", HERE / "run.svg", *size, "--hide", folder, "--", *WORDS],
             cwd=folder,

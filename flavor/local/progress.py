@@ -176,7 +176,7 @@ class Progress:
                 self._row("metrics:", of)
             if len(results.rounds) > 1 and (best := best_round(results.rounds)) is not None:
                 name, number, value = best
-                self._row("best round:", f"{name} {value:.4g}, reported in round {number}, {_began(number, out)}")
+                self._row("best round:", f"{name} {value:.4g} in round {number}, {_began(number, out)}")
         self._row("everything:", results.out)
         if results.state == RunState.FAILED:
             self._row("go on with it:", f"flavor run --resume {out}")

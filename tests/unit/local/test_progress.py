@@ -49,6 +49,6 @@ def test_the_last_lines_name_the_best_round(capsys: pytest.CaptureFixture[str]) 
     Progress("r", 3).summary(Results("r", "finished", "all rounds are done", rounds, "/a b/m.pt", "/a b"))
     told = capsys.readouterr().err
     began = "which began from the model of round 1: flavor get '/a b' --round 1"
-    assert f"best round:    loss 0.25, reported in round 2, {began}\n" in told
+    assert f"best round:    loss 0.25 in round 2, {began}\n" in told
     Progress("r", 3).summary(Results("r", "finished", "all rounds are done", rounds[:1], "/a b/m.pt", "/a b"))
     assert "best round" not in capsys.readouterr().err, "of one round there is no best"
