@@ -225,7 +225,8 @@ class OwnWorker(SimpleWorker):
 
     def _execute(self, job: Job, queue: Queue) -> None:
         with self.connection.pipeline() as step:
-            self.set_state(WorkerStatus.BUSY, step)
+            self._state = WorkerStatus.BUSY
+            step.hset(self.key, mapping={"state": WorkerStatus.BUSY.value, "current_job": job.id})
             step.expire(self.key, _ALIVE_S)
             step.lrem(queue.intermediate_queue_key, 1, job.id)
             note_started(step, job, queue, self.name)
@@ -235,7 +236,7 @@ class OwnWorker(SimpleWorker):
             with self.death_penalty_class(job.timeout or queue.DEFAULT_TIMEOUT, JobTimeoutException, job_id=job.id):
                 done = job.perform()
         except (GivenBack, BusUnavailable) as fault:
-            self._give_back(job, queue, str(fault), getattr(fault, "run", ""))
+            self._give_back(job, queue, str(fault), getattr(fault, "run", ""), began)
         except Exception:
             self.log.error("job %s failed", job.id, exc_info=True)
             self.failed_job_count += 1
@@ -264,7 +265,11 @@ class OwnWorker(SimpleWorker):
         """Record the end of a job that began at this time of the monotonic clock."""
         self.total_working_time += time.monotonic() - began
         self._state = WorkerStatus.IDLE
-        step.hset(self.key, mapping={"state": WorkerStatus.IDLE.value, **self._counts()})
+        step.hset(self.key, mapping={"state": WorkerStatus.IDLE.value, "current_job": "", **self._counts()})
+
+    def _doing(self) -> dict[Any, Any]:
+        in_hand = self._in_hand
+        return {"state": self._state, "current_job": in_hand[0].id if in_hand is not None else ""}
 
     def _counts(self) -> dict[Any, Any]:
         return {
@@ -273,10 +278,10 @@ class OwnWorker(SimpleWorker):
             "total_working_time": self.total_working_time,
         }
 
-    def _give_back(self, job: Job, queue: Queue, reason: str, run: str) -> None:
+    def _give_back(self, job: Job, queue: Queue, reason: str, run: str, began: float) -> None:
         """Put the job behind the others in its queue, and leave the queue, or the jobs of `run`, until one is done."""
         if run:
-            self._set_aside(job, queue, reason, run)
+            self._set_aside(job, queue, reason, run, began)
             return
         if self.rest.begin(reason):
             self.observer.hear(WorkGivenBack(reason))
@@ -286,12 +291,12 @@ class OwnWorker(SimpleWorker):
                 note_queued(step, job, queue, self.name)
                 unregister(self, step)
                 step.execute()
-            self.set_state(WorkerStatus.IDLE)
+            self._be_idle(self.connection, began)
             note_resting(self.connection, self.queue_names(), self.name, reason)
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
             pass  # the coordinator asks again
 
-    def _set_aside(self, job: Job, queue: Queue, reason: str, run: str) -> None:
+    def _set_aside(self, job: Job, queue: Queue, reason: str, run: str, began: float) -> None:
         if self.aside.setdefault(run, Rest()).begin(reason):
             self.observer.hear(WorkGivenBack(reason, run))
         try:
@@ -299,7 +304,7 @@ class OwnWorker(SimpleWorker):
                 step.rpush(queue.key, job.id)
                 note_queued(step, job, queue, self.name)
                 step.execute()
-            self.set_state(WorkerStatus.IDLE)
+            self._be_idle(self.connection, began)
             note_resting(self.connection, self.queue_names(), self.name, reason, run)
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
             pass  # the coordinator asks again
@@ -309,7 +314,7 @@ class OwnWorker(SimpleWorker):
         self.birth_date = self.last_heartbeat = now()
         with self.connection.pipeline() as step:
             step.delete(self.key)
-            step.hset(self.key, mapping={**self.serialize(), **self._counts(), "state": self._state})
+            step.hset(self.key, mapping={**self.serialize(), **self._counts(), **self._doing()})
             register(self, step)
             step.expire(self.key, _ALIVE_S)
             step.execute()

@@ -19,6 +19,7 @@ from rq.cli import main as rq_command
 from flavor.bus.acl import enroll_worker, worker_user
 from flavor.bus.connection import connect
 from flavor.bus.jobs import RqJobQueue
+from flavor.bus.queues import read_queues
 from workers.context import WorkerContext, set_context
 from workers.fault import GivenBack
 from workers.worker import OwnWorker, make_worker
@@ -130,6 +131,8 @@ def test_what_is_in_hand_waits_or_has_failed(
         [worker] = dashboard("/0/data/workers.json")["workers"]
         assert (worker["state"], worker["queues"]) == ("busy", ["q"])
         assert (worker["successful_job_count"], worker["failed_job_count"]) == (done, done)
+        [known] = read_queues(connect(url), url, {"q": ["r"]})["workers"]
+        assert (known["state"], known["job"], known["done"], known["failed"]) == ("busy", job["id"], done, done)
         for page in ("queues", "workers", "jobs", f"job/{names[round_ - 1]}"):
             assert "RQ" in dashboard(f"/0/view/{page}")
         seen.append(round_)
@@ -164,6 +167,8 @@ def test_a_worker_between_two_jobs_is_idle_and_keeps_its_count(
         assert rq_info(url)[1].endswith(" idle q. jobs: 1 finished, 0 failed")
         [shown] = dashboard("/0/data/workers.json")["workers"]
         assert (shown["state"], shown["current_job"]) == ("idle", "idle")
+        [known] = read_queues(connect(url), url, {"q": ["r"]})["workers"]
+        assert (known["state"], known["job"], known["done"]) == ("idle", "", 1)
         bus.delete(worker.key)  # the server has forgotten it
         worker.heartbeat(30)
 
