@@ -40,6 +40,7 @@ test test-unit: export PYTHONDONTWRITEBYTECODE =
 
 test: $(VENV)/.test  ## Run all tests
 	@echo "all tests: about nine minutes on two cores"
+	@$(BIN)/python tests/precompile.py
 	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
 test-unit: $(VENV)/.test  ## Run the unit tests, which take seconds
