@@ -218,3 +218,9 @@ def test_what_goes_up_and_what_is_a_circle() -> None:
     one = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
     assert circles({name: frozenset(others) for name, others in one.items()}) == [["a", "b", "c"]]
     assert circles({"a": frozenset({"b"}), "b": frozenset()}) == []
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    """pytest collects them by their names alone, and fails where it collects both: a file by itself passes."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
