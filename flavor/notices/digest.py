@@ -218,7 +218,7 @@ class Digest:
 
 def shown(text: str) -> str:
     """Return what others wrote as a chat can show it: short, on one line, without calls, tags and links."""
-    line = printable(" ".join(text.split()))
+    line = printable(" ".join(text[: 4 * _MOST_SHOWN].split()))
     line = line if len(line) <= _MOST_SHOWN else f"{line[: _MOST_SHOWN - 1]}…"
     line = re.sub(r"(?i)\bhttp(s?)://", r"hxxp\1://", line)
     return line.translate(_PLAIN)

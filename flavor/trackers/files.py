@@ -190,6 +190,7 @@ class JsonTracker(_FileTracker):
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
         super().__init__(path, "--to json", tell)
         self._of: dict[str, Any] = {}
+        self._texts: dict[int, str] = {}
 
     def begin(self, view: RunView) -> Held:
         """See `Tracker`."""
@@ -214,11 +215,13 @@ class JsonTracker(_FileTracker):
         self._save_to(view.round)
 
     def _save(self, rounds: Sequence[ClosedRound]) -> None:
-        listed = [
-            {**asdict(each.result), "closed_ms": each.closed_ms or None, "manifest": each.manifest or None}
-            for each in rounds
-        ]
-        write_whole(self._path, json.dumps({**self._of, "rounds": listed}, allow_nan=False, indent=1) + "\n")
+        for each in rounds:
+            if each.round not in self._texts:  # a round never changes
+                fields = {"closed_ms": each.closed_ms or None, "manifest": each.manifest or None}
+                self._texts[each.round] = json.dumps({**asdict(each.result), **fields}, allow_nan=False)
+        listed = ",\n".join(self._texts[each.round] for each in rounds)
+        head = json.dumps(self._of, indent=1).removesuffix("\n}")
+        write_whole(self._path, f'{head},\n "rounds": [\n{listed}\n]\n}}\n')
 
 
 def _described(view: RunView, reason: str) -> dict[str, Any]:

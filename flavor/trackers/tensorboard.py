@@ -7,11 +7,13 @@ Numbers have 32 bits, as TensorBoard's own writers write them: its server leaves
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import struct
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ OWN = "flavor/"
 """The tags of what flavor itself says of a round begin so, as no metric's tag does."""
 _MERGED, _WEIGHTED, _SITES = "merged", "merged-weighted", "sites"
 _OPTION = "--to tensorboard"
+_HEAD, _TAIL = struct.Struct("<Q4x"), struct.Struct("<I")
+"""What surrounds the data of a record: its length with a checksum, which is skipped, and the data's checksum."""
 
 
 class TensorBoardTracker:
@@ -160,17 +164,36 @@ class TensorBoardTracker:
     def _last(self, place: str) -> int:
         """Return the newest round of a place."""
         if place not in self._newest:
-            self._newest[place] = max(_steps(self._place / place), default=0)
+            files = (self._place / place).glob("events.out.tfevents.*")
+            self._newest[place] = max(map(_last_step, files), default=0)
         return self._newest[place]
 
 
-def _steps(folder: Path) -> Iterable[int]:
-    """Yield the steps of the events in a folder, as far as they can be read."""
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+def _last_step(path: Path) -> int:
+    """Return the step of the last whole event of a file that this module has written: its steps only grow.
 
-    for path in sorted(folder.glob("events.out.tfevents.*")) if folder.is_dir() else []:
-        for event in EventFileLoader(str(path)).Load():
-            yield int(event.step)
+    The records are skipped by their lengths, because a run has many files with many events.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    starts, size = list[tuple[int, int]](), path.stat().st_size
+    with path.open("rb") as file:
+        at = 0
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            length = _HEAD.unpack(head)[0]
+            if (end := at + _HEAD.size + length + _TAIL.size) > size:
+                break  # torn
+            starts.append((at, length))
+            file.seek(at := end)
+        for at, length in reversed(starts):
+            file.seek(at + _HEAD.size)
+            data, tail = file.read(length), file.read(_TAIL.size)
+            with contextlib.suppress(DecodeError):
+                if _TAIL.unpack(tail)[0] == masked_crc32c(data):
+                    return int(Event.FromString(data).step)
+    return 0
 
 
 def _tags(metrics: Mapping[str, float]) -> dict[str, float]:
