@@ -16,7 +16,7 @@ export const css = (name) => getComputedStyle(document.documentElement).getPrope
  * `label`, `tone` (a variable of page.css), `wide`, `dash` and `fill`. `told(index, nearest)` hears what is pointed at, `zoomed(is)`
  * whether a part is shown; `mark()` returns `{x, y, words}` of what is marked, or null.
  */
-export function chart({ told, zoomed, mark, high = 280 }) {
+export function chart({ told, zoomed, mark }) {
   const node = h("div", { class: "chart" });
   let plot = null;
   let series = [];
@@ -26,7 +26,7 @@ export function chart({ told, zoomed, mark, high = 280 }) {
   let range = null;
   let shut = false;
 
-  const size = () => ({ width: Math.max(240, node.clientWidth), height: node.clientWidth < 480 ? Math.min(high, 220) : Math.max(high, Math.round(innerHeight * 0.22)) });
+  const size = () => ({ width: Math.max(240, node.clientWidth), height: parseFloat(getComputedStyle(node).getPropertyValue("--high")) || 344 });
 
   /** The size of letters, in px, as that of the page's small text. */
   const small = () => 0.86 * parseFloat(getComputedStyle(document.documentElement).fontSize);
@@ -119,7 +119,7 @@ export function chart({ told, zoomed, mark, high = 280 }) {
 
   const sizes = new ResizeObserver(() => {
     if (!plot) anew();
-    else if (plot.width !== size().width) plot.setSize(size());
+    else if (plot.width !== size().width || plot.height !== size().height) plot.setSize(size());
   });
   sizes.observe(node);
   const themes = matchMedia("(prefers-color-scheme: dark)");

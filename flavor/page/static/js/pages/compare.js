@@ -27,7 +27,7 @@ export function open(shell, _, query) {
   part.tools.append(choose, h("label", { class: "check" }, log, "log axis"), reset);
   const line = h("p", { class: "pointed" });
   const legend = h("p", { class: "legend" });
-  const plot = chart({ zoomed: (is) => show(reset, is), told, high: 360 });
+  const plot = chart({ zoomed: (is) => show(reset, is), told });
   part.body.append(plot.node, h("div", { class: "under" }, line, legend));
   const table = panel("What is the same, and what is not", { name: "differences" });
   const empty = h("div", {});

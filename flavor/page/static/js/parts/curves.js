@@ -25,7 +25,7 @@ export function curves(name, { heard } = {}) {
     ),
   );
   const empty = h("p", { class: "quiet" });
-  const plot = chart({ told, zoomed: (is) => show(reset, is), mark, high: 344 });
+  const plot = chart({ told, zoomed: (is) => show(reset, is), mark });
   attr(plot.node, "tabindex", "0");
   attr(plot.node, "role", "img");
   plot.node.addEventListener("keydown", (event) => {
