@@ -241,7 +241,7 @@ class BigRun:
                     openings=1,
                     metrics=metrics,
                 )
-                step.rpush(keys.closed, summary.to_json())
+                step.rpush(keys.closed, summary.closed_at(summary.closed_ms))
             for name in self.names:
                 own = keys.client(name)
                 step.sadd(keys.members, name).set(own.lease, "x")
