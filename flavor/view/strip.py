@@ -20,6 +20,8 @@ from flavor.store.protocol import ObjectStore
 
 _MOST_READ = 200
 """How many rounds that Redis has no summary of are read in one look, the newest first."""
+_PATIENCE_S = 2.0
+"""How long one look reads such rounds, whose store may be a slow bucket; the next look goes on."""
 _AGAIN_S = 60.0
 """After so many seconds a round that could not be read is tried again."""
 
@@ -202,6 +204,8 @@ class Strip:
         now = self._clock()
         due = [number for number, tried in self._unread.items() if tried is None or now - tried >= _AGAIN_S]
         for number in sorted(due, reverse=True)[:_MOST_READ]:
+            if self._clock() >= now + _PATIENCE_S:
+                break
             row = self._read(number, newest)
             if row is None:
                 self._unread[number] = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -23,6 +24,8 @@ from flavor.view.strip import RoundRow
 
 _MOST_INFOS = 200
 """How many clients' information is read from the store for one round."""
+_PATIENCE_S = 2.0
+"""How long that may take: the store may be a slow bucket."""
 
 
 class Outcome(StrEnum):
@@ -115,8 +118,11 @@ def _from_store(
 ) -> dict[str, Mapping[str, Any]]:
     """Return the metrics of contributors of whom Redis has none, as far as the store has their information."""
     found: dict[str, Mapping[str, Any]] = {}
+    until = time.monotonic() + _PATIENCE_S
     if store is not None:
         for client in [name for name in view.contributors if name not in measured][:_MOST_INFOS]:
+            if time.monotonic() >= until:
+                break
             with contextlib.suppress(FlavorError, OSError):
                 found[client] = site_info(view, store, client)["metrics"]
     return found

@@ -388,6 +388,28 @@ def test_rounds_that_neither_has_are_said_to_be_unknown_and_looked_for_again(dri
     assert (read.rows()[0].source, read.rows()[0].contributors) == (Source.ROUND, 2)
 
 
+def test_a_look_at_a_slow_store_ends_in_time_and_the_next_goes_on(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        driven.open(["a"])
+        driven.accept("a", 10, {"loss": 0.5}, None)
+        driven.close(is_kept=False)
+    now, read = [0.0], strip.merged_info
+
+    def slow(*args: object) -> object:
+        now[0] += 1.5
+        return read(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(strip, "merged_info", slow)
+    rows = strip.Strip(driven.runs, driven.store, clock=lambda: now[0])
+    rows.look()
+    none, known = Source.NONE, Source.ROUND
+    assert [row.source for row in rows.rows()] == [none, none, known, known]
+    rows.look()
+    assert [row.source for row in rows.rows()] == [known] * 4
+
+
 def test_what_is_kept_of_a_round_is_small(driven: Driven) -> None:
     two_rounds(driven)
     assert all(len(text) < 500 for text in driven.runs.summaries())
