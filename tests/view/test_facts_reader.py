@@ -24,11 +24,12 @@ from flavor.records.reported import Reported
 from flavor.records.round import Reference
 from flavor.records.states import RunState
 from flavor.records.verdict import Refusal, Verdict
-from flavor.view.document import document_of
+from flavor.view.client_snapshot import ClientMemory
+from flavor.view.document import RowMemory, document_of
 from flavor.view.facts import Facts, read_facts
 from flavor.view.facts_reader import WHOLE_S, FactsReader
 from flavor.view.newest import Newest
-from flavor.view.patch import merge_patch
+from flavor.view.patch import merge_patch, patched
 from flavor.view.run_log import RunLog
 from flavor.view.snapshot import snapshot_of
 from tests.recorded import accepted, global_model
@@ -89,9 +90,17 @@ def followed(url: str) -> Iterator[Followed]:
     followed.close()
 
 
-def shown(facts: Facts) -> tuple[dict[str, Any], dict[str, int]]:
+def without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_nulls(each) for name, each in value.items() if each is not None}
+    return [without_nulls(each) for each in value] if isinstance(value, list) else value
+
+
+def shown(
+    facts: Facts, clients: ClientMemory | None = None, made: RowMemory | None = None
+) -> tuple[dict[str, Any], dict[str, int]]:
     """The document; and apart from it the last sign of life of clients that are there, which may be seconds old."""
-    document = document_of(snapshot_of(facts), Newest())
+    document = document_of(snapshot_of(facts, memory=clients), Newest(), memory=made)
     rows = document["clients"]
     seen = {name: row["seen_ms"] for name, row in rows.items() if row["alive"] and row["seen_ms"]}
     return document | {"clients": {name: row | {"seen_ms": name in seen} for name, row in rows.items()}}, seen
@@ -283,6 +292,7 @@ class Mover:
 @pytest.mark.parametrize("seed", range(3))
 def test_it_sees_what_a_fresh_look_sees(followed: Followed, seed: int) -> None:
     mover, done = Mover(followed, seed), []
+    memory, rebuilt = (ClientMemory(), RowMemory()), dict[str, Any]()
     for site in SITES[:3]:
         mover.do_join(site, 0)
     for _ in range(120):
@@ -291,9 +301,11 @@ def test_it_sees_what_a_fresh_look_sees(followed: Followed, seed: int) -> None:
             followed.later_s += 2 * WHOLE_S
         done += new
         facts = followed.look()
-        (found, seen), (fresh, seen_now) = shown(facts), shown(read_facts(followed.runs))
+        (found, seen), (fresh, seen_now) = shown(facts, *memory), shown(read_facts(followed.runs))
         assert merge_patch(fresh, found) == {}, done[-6:]
         assert found == fresh
+        rebuilt = patched(rebuilt, merge_patch(rebuilt, found))
+        assert rebuilt == without_nulls(fresh)
         assert all(-1000 < seen_now[name] - seen[name] < 10_000 for name in seen), (seen, seen_now)
     assert {each.split()[0] for each in done} >= {"do_open", "do_commit", "do_reopen"}
 
@@ -314,3 +326,57 @@ def test_verdicts_are_seen_although_every_publication_is_lost(followed: Followed
     found, fresh = followed.reader.look()[0], read_facts(followed.runs)  # it has not heard
     assert shown(found)[0] == shown(fresh)[0]
     assert [found.refusals, list(found.round.verdicts)] == [{"b": 1}, ["a", "b"]]
+
+
+def calls(redis: Any) -> int:
+    """The number of commands of the server, with those in scripts."""
+    return sum(each["calls"] for each in redis.info("commandstats").values())
+
+
+def test_with_2000_clients_a_look_costs_what_is_new(url: str) -> None:
+    followed = Followed(url)
+    runs, keys, names = followed.runs, followed.runs.keys, [f"site-{number:04d}" for number in range(2000)]
+    followed.reader = FactsReader(runs, followed.log)
+    with runs.redis.pipeline(transaction=False) as step:
+        for name in names:
+            own = keys.client(name)
+            step.sadd(keys.members, name).set(own.lease, "x", px=600_000)
+            step.hset(own.hash, mapping={"state": "ready", "protocol": "2", "round": "0", "reason": ""})
+        step.execute()
+    runs.open_round(TOKEN, 1, expected=names, timeout_s=600, reason="ready")
+    facts = followed.look()
+    assert len(facts.clients) == 2000
+    assert next(iter(facts.clients)) == "site-0000"
+
+    def cost() -> int:
+        followed.hear()
+        before = calls(runs.redis)
+        followed.reader.look()
+        return calls(runs.redis) - before - 1  # and the INFO before
+
+    assert cost() <= 10, "what nothing announces"
+    assert cost() <= 2, "nothing"
+    for name in names[:3]:
+        key = keys.client(name).update(1)
+        runs.redis.hset(key, mapping={"path": name, "digest": name, "size": "1", "try": "t"})
+        runs.redis.publish(key, "1")
+    runs.judge(1, names[0], accepted(digest=names[0], try_id="t"))
+    assert cost() <= 20
+    standing = {name: (each.update is not None) for name, each in followed.reader.look()[0].clients.items()}
+    assert [name for name, handed_in in standing.items() if handed_in] == names[1:3]
+    for _ in range(3):
+        with runs.redis.pipeline(transaction=False) as step:
+            for name in names:
+                own = keys.client(name)
+                step.pexpire(own.lease, 600_000).publish(own.state, "").publish(own.pulse, "")
+            step.execute()
+        assert cost() <= 450, "three heartbeats of each"
+    assert followed.reader.is_behind
+    with runs.redis.pipeline(transaction=False) as step:
+        for name in names[5:8]:
+            step.hset(keys.client(name).hash, "state", "failed").publish(keys.client(name).state, "failed")
+        step.execute()
+    assert cost() <= 30, "what has changed comes first"
+    found = followed.reader.look()[0].clients
+    assert [name for name, client in found.items() if client.status.state == "failed"] == names[5:8]
+    followed.close()

@@ -1,0 +1,116 @@
+"""A Redis that is not there, goes away, and comes back, as it was or empty; runs that are damaged or removed."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.errors import BusUnavailable, DamagedRecord, RunNotFound
+from flavor.view.board import RUNS, Board
+from flavor.view.patch import patched
+
+CONFIG = RunConfig(rounds=2, store="s").to_mapping()
+
+
+def until(board: Board, what: str, holds: Any) -> None:
+    version = 0
+    for _ in range(300):
+        version = board.wait(version, 0.1)
+        if holds():
+            return
+    raise AssertionError(f"{what}: not in time; {board.problem()}")
+
+
+def test_a_redis_that_was_never_there(tmp_path: Path) -> None:
+    with Board(f"unix://{tmp_path}/none") as board:
+        with pytest.raises(BusUnavailable, match=r"^Redis cannot be read since \d{4}-.* UTC: Redis at unix://"):
+            board.runs()
+        with pytest.raises(BusUnavailable, match="cannot be read since"):
+            board.document("r")
+
+
+def test_it_goes_on_by_itself_once_redis_is_back(tmp_path: Path) -> None:
+    with ExitStack() as server, ExitStack() as stack:
+        url = server.enter_context(embedded_server(append_only=True, folder=tmp_path))
+        RunStore(connect(url), "r", url).create(rounds=2, config=CONFIG)
+        board = stack.enter_context(Board(url))
+        document, version = board.document("r"), board.version()
+        assert board.problem() == ""
+        server.close()
+        until(board, "it is away", board.problem)
+        assert board.problem().startswith("Redis cannot be read since ")
+        assert board.version() > version, "those who wait are told"
+        assert board.document("r")["run_id"] == document["run_id"], "the last document stays"
+        problem = board.problem()
+        server.enter_context(embedded_server(append_only=True, folder=tmp_path))
+        until(board, "it is back", lambda: not board.problem())
+        assert problem
+        runs = RunStore(connect(url), "r", url)
+        runs.log("run.waiting", reason="for better times")
+        runs.redis.publish(runs.keys.state, "")
+        until(board, "what is new is seen", lambda: board.events("r")[-1]["reason"] == "for better times")
+        assert board.document("r")["run_id"] == document["run_id"]
+        assert [each["event"] for each in board.events("r")] == ["run.created", "run.waiting"]
+
+
+def test_it_may_come_back_empty_or_with_another_run_of_the_name(url: str) -> None:
+    runs = RunStore(connect(url), "r", url)
+    runs.redis.flushall()
+    runs.create(rounds=2, config=CONFIG)
+    with Board(url) as board:
+        first = board.document("r")["run_id"]
+        runs.redis.flushall()
+        runs.create(rounds=7, config=CONFIG)
+        until(board, "it is another run", lambda: board.document("r")["run_id"] != first)
+        assert board.document("r")["rounds"] == 7
+        assert [each["event"] for each in board.events("r")] == ["run.created"]
+        version = board.version()
+        rows = {row["run"]: row for row in board.runs()}
+        runs.redis.flushall()
+        until(board, "there is none", lambda: not board.runs())
+        with pytest.raises(RunNotFound, match="there is no run 'r'"):
+            board.document("r")
+        for _, patch in board.patches(RUNS, version) or []:
+            rows = patched(rows, patch)
+        assert rows == {}
+
+
+def test_a_damaged_run_hides_no_other(url: str) -> None:
+    redis = connect(url)
+    redis.flushall()
+    for name in ("good", "bad"):
+        RunStore(redis, name, url).create(rounds=2, config=CONFIG)
+    with Board(url) as board:
+        assert [row["state"] for row in board.runs()] == ["waiting", "waiting"]
+        bad = RunStore(redis, "bad", url)
+        redis.hset(bad.keys.state, "round", "many")
+        redis.publish(bad.keys.state, "")
+        until(board, "it is damaged", lambda: {row["state"] for row in board.runs()} == {"waiting", "damaged"})
+        assert board.problem() == ""
+        with pytest.raises(DamagedRecord, match="'bad'"):
+            board.document("bad")
+        assert board.document("good")["state"] == "waiting"
+        redis.hset(bad.keys.state, "round", "0")
+        redis.publish(bad.keys.state, "")
+        until(board, "it is mended", lambda: {row["state"] for row in board.runs()} == {"waiting"})
+        assert board.document("bad")["state"] == "waiting"
+
+
+def test_only_the_runs_that_are_named(url: str) -> None:
+    redis = connect(url)
+    redis.flushall()
+    with Board(url, runs=["one"]) as board:
+        assert board.runs() == []
+        for name in ("one", "two"):
+            RunStore(redis, name, url).create(rounds=2, config=CONFIG)
+        until(board, "a run that begins later is seen at once", lambda: len(board.runs()) == 1)
+        assert board.runs()[0]["run"] == "one"
+        with pytest.raises(RunNotFound):
+            board.document("two")
