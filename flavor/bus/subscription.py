@@ -19,6 +19,8 @@ RESYNC: Final = "*"
 
 _PUBLICATIONS = ("message", "pmessage")
 _CONFIRMATIONS = ("subscribe", "psubscribe")
+_REST_S = 5.0
+"""Longest time for the rest of a publication of which a part has come."""
 _DRAIN_S = 0.05
 """Longest time for reading publications at once, so that a flood does not keep the caller from its work."""
 
@@ -81,7 +83,7 @@ class Subscription:
         deadline, drained = now + timeout_s, now + timeout_s + _DRAIN_S
         left_s = timeout_s
         try:
-            while (message := self._pubsub.get_message(timeout=0.0 if woken else max(0.0, left_s))) or not woken:
+            while (message := self._next(0.0 if woken else max(0.0, left_s))) or not woken:
                 now = time.monotonic()
                 if message is not None:
                     if not woken:
@@ -100,6 +102,16 @@ class Subscription:
             self.open()
             woken[RESYNC] = None
         return list(woken)
+
+    def _next(self, timeout_s: float) -> Any:
+        """Return the next message; None where none comes within this time.
+
+        A message may have come in part. redis-py takes the missing rest for an outage where it may not wait for it, and
+        makes another connection.
+        """
+        if not self._pubsub.connection.can_read(timeout=timeout_s):
+            return None
+        return self._pubsub.get_message(timeout=_REST_S)
 
     def close(self) -> None:
         """End the subscription and its connection."""

@@ -148,6 +148,23 @@ class TestTrouble:
             got += subscription.wait(5)
         subscription.close()
 
+    def test_a_flood_of_publications_breaks_no_connection(self, server: redis.Redis, url: str) -> None:
+        """Some of them are read in part: redis-py took that for an outage where it was not to wait for the rest."""
+        subscription = Subscription(connect(url), url, patterns=["flood:*"])
+        subscription.open()
+        for _ in range(20):
+            with server.pipeline(transaction=False) as step:
+                for number in range(4000):
+                    step.publish(f"flood:{number:060}", "")
+                step.execute()
+            got: list[str] = []
+            while len(got) < 4000:
+                woken = subscription.wait(5)
+                assert woken
+                got += woken
+            assert RESYNC not in got
+        subscription.close()
+
     def test_nothing_comes_within_the_timeout(self, url: str) -> None:
         subscription = Subscription(connect(url), url, channels=["x"])
         subscription.open()
