@@ -125,7 +125,7 @@ class ClientReader:
         read = read_clients(self._runs, wanted, view, config, now_ms)
         for name, client in read.items():
             clients[name] = _with_beat(client, clients.get(name), config, shown_ms)
-        again = [name for name in read if (known := before.clients.get(name)) is not None and known.update is not None]
+        again = [name for name in read if (known := before.clients.get(name)) is None or known.update is not None]
         heard = self._wanted_updates(view.round, accepted, is_new_round=is_new_round)
         expected = frozenset(round_.expected if round_ is not None else ())
         if updates := sorted(name for name in {*heard, *again} - accepted.keys() if name in expected):

@@ -132,7 +132,7 @@ class FactsReader:
 
     def _look_on(self, before: Facts, entries: Iterable[Entry]) -> Facts | None:
         """Read what has changed since; None where everything is to be read."""
-        number = self._take_in(before, entries)
+        number, has_verdicts = self._take_in(before, entries), bool(self._verdicts)
         if self._clock() - self._whole_at >= WHOLE_S:
             self._old |= _ALL
         found = self._read(number, is_new=number != before.run.round or before.round is None)
@@ -151,7 +151,7 @@ class FactsReader:
         round_, round_fields, news = self._round_of(before, view, number, found)
         is_refused = any(not verdict.accepted for verdict in news.values())
         refusals = before.refusals
-        if "refusals" in self._old or is_refused or (news and refusals):
+        if "refusals" in self._old or is_refused or (has_verdicts and refusals):
             self._credit.spend(1)
             refusals = self._runs.refusals()
         names = list(before.clients)
@@ -173,7 +173,7 @@ class FactsReader:
                 self._old |= {"run", "round"}
             if event == "round.opened":
                 number = count(fields.get("round")) or number
-            if event == "client.pardoned":
+            if event == "client.pardoned" or (event.startswith("update.") and event != "update.accepted"):
                 self._old.add("refusals")
             if client and event.startswith("client."):
                 if client in before.clients:

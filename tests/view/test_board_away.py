@@ -60,6 +60,21 @@ def test_it_goes_on_by_itself_once_redis_is_back(tmp_path: Path) -> None:
         assert [each["event"] for each in board.events("r")] == ["run.created", "run.waiting"]
 
 
+def test_after_a_cut_subscription_everything_is_read_again(url: str) -> None:
+    runs = RunStore(connect(url), "r", url)
+    runs.redis.flushall()
+    runs.create(rounds=2, config=CONFIG)
+    runs.redis.sadd(runs.keys.members, "a")
+    runs.redis.hset(runs.keys.client("a").hash, "state", "ready")
+    with Board(url) as board:
+        assert board.document("r")["clients"]["a"]["state"] == "ready"
+        with runs.redis.pipeline() as step:  # what is published in between is lost
+            step.hset(runs.keys.client("a").hash, "state", "failed")
+            step.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            step.execute()
+        until(board, "it is read again", lambda: board.document("r")["clients"]["a"]["state"] == "failed")
+
+
 def test_it_may_come_back_empty_or_with_another_run_of_the_name(url: str) -> None:
     runs = RunStore(connect(url), "r", url)
     runs.redis.flushall()

@@ -38,9 +38,9 @@ TOKEN = "t"
 SITES = ("a", "b", "c", "d")
 STATES = ("joined", "ready", "ready", "left", "failed", "stopped", "what", "revoked")
 MODEL = global_model("runs/r/global/0001-model", "0" * 64, 1)
-UNHEARD = ("do_coordinator", "do_claim", "do_fail", "do_commit")
+UNHEARD = ("do_coordinator", "do_claim", "do_fail", "do_commit", "do_resume")
 """Moves of which a part is announced by nothing: the reader sees it some seconds later."""
-CONFIG = {"rounds": 50, "store": "s", "min_clients": 2, "quarantine_after": 3, "on_quorum_lost": "retry"}
+CONFIG = {"rounds": 50, "store": "s", "min_clients": 2, "quarantine_after": 2, "on_quorum_lost": "retry"}
 
 
 class Followed:
@@ -221,8 +221,10 @@ class Mover:
             self.runs.judge(round_, site, Verdict(False, "NaN", try_id=try_id, blameless=self.dice.random() < 0.3))
 
     def do_structure(self, site: str, round_: int) -> None:
-        reference = Reference(ObjectRef(f"runs/r/{site}", site, 7), "s")
-        self.runs.decide_structure(TOKEN, round_, reference, others=[site], reason="decided")
+        view = self.runs.read_round(round_)
+        if view is not None and (others := sorted(view.accepted)[:1]):
+            reference = Reference(ObjectRef(f"runs/r/{site}", site, 7), "s")
+            self.runs.decide_structure(TOKEN, round_, reference, others=others, reason="decided")
 
     def do_aggregate(self, site: str, round_: int) -> None:
         view = self.runs.read_round(round_)
@@ -267,6 +269,10 @@ class Mover:
     def do_tell(self, site: str, round_: int) -> None:
         event = self.dice.choice(["client.left", "client.lost", "client.stopped"])
         self.runs.note(event, site, "it said goodbye", round_=round_)
+
+    def do_vanish(self, site: str, round_: int) -> None:
+        self.redis.delete(self.runs.keys.client(site).lease)
+        self.runs.note("client.lost", site, "its heartbeat stopped", round_=round_)
 
     def do_pardon(self, site: str, round_: int) -> None:
         self.runs.pardon(site)
