@@ -101,7 +101,7 @@ class Standin:
     def entries(
         self, run: str, *, before: str = "", most: int = 500, client: str = "", kinds: Collection[str] = ()
     ) -> Sequence[Mapping[str, Any]]:
-        self._fail()
+        self._fail(run)
         found = [
             entry
             for entry in self.log[run]
@@ -112,7 +112,7 @@ class Standin:
         return found[-most:]
 
     def client(self, run: str, client: str) -> Mapping[str, Any]:
-        self._fail()
+        self._fail(run)
         return {"client": client}
 
     def queue(self) -> Mapping[str, Any]:
@@ -120,20 +120,24 @@ class Standin:
         return {"queues": []}
 
     def settings(self, run: str) -> Mapping[str, Any]:
-        self._fail()
+        self._fail(run)
         return {"rounds": 3, "max_update_norm": float("inf"), "secret": "\ud800"}
 
     def provenance(self, run: str, *, verify: bool = False) -> Mapping[str, Any]:
-        self._fail()
+        self._fail(run)
         return {"rounds": [], "verified": verify}
 
     def history(self, run: str) -> History:
-        self._fail()
+        self._fail(run)
+        if run not in self.histories:
+            raise RunNotFound(f"run {run!r} has no history in this test")
         return self.histories[run]
 
-    def _fail(self) -> None:
+    def _fail(self, run: str = "") -> None:
         if self.fails is not None:
             raise self.fails
+        if run and run not in self.documents:
+            raise RunNotFound(f"there is no run {run!r} on this Redis")
 
 
 def _number(entry: str) -> int:

@@ -52,6 +52,14 @@ def seeds() -> dict[str, list[bytes]]:
             b"a//b",
             b"~/x",
         ],
+        "request": [
+            b"GET\n/api/runs/mammo\n\nlocalhost\n\n\n\n\ngzip",
+            b"GET\n/api/stream\nrun=mammo&last=x\nlocalhost:8600\n\nBearer a-token-of-the-fuzzer\n0a0b0c0d-1-2-3",
+            b"POST\n/login\n\n[::1]\n\n\n\n\n\ntoken=a-token-of-the-fuzzer&next=%2Frun%2Fmammo",
+            b"GET\n/run/mammo\ntoken=a-token-of-the-fuzzer&x=%22%3E\nevil.example\nflavor_00000000=1.x",
+            b"GET\n/api/runs/mammo/events\nbefore=1-2&kind=a,b&most=3\nlocalhost",
+            b'HEAD\n/static/0000000000000000/login.js\n\nlocalhost\n\n\n\n"x", W/"y"\ngzip;q=0',
+        ],
         "channel": [
             b"flavor:{r}:client:site-1:round:3:update",
             b"flavor:{r}:client:a:state",

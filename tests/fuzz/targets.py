@@ -55,6 +55,7 @@ from flavor.store.paths import accepted_path, checked_path, update_prefix
 from flavor.view.progress import progress_of, words_of
 from flavor.view.strip import row_of_summary
 from flavor.view.timeline import spans
+from tests.fuzz.page_target import fuzz_request
 from tests.infos import put_info
 from workers.inspection import Inspector, is_small
 from workers.signatures import Signatures
@@ -302,6 +303,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "measured": fuzz_measured,
     "path": fuzz_path,
     "channel": fuzz_channel,
+    "request": fuzz_request,
     "safetensors": fuzz_safetensors,
     "structure": fuzz_structure,
     "checkpoint": fuzz_checkpoint,

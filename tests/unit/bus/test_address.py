@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flavor.bus import address
-from flavor.bus.address import bus_address, from_environment, is_this_machine, to_environment
+from flavor.bus.address import bus_address, from_environment, is_this_machine, to_environment, url_of
 from flavor.bus.connection import checked_url, connect, shown
 from flavor.certs import Certificates, make_certificates
 from flavor.errors import InvalidSetting
@@ -163,3 +163,19 @@ def test_a_database_that_is_no_number_is_refused(database: str) -> None:
         checked_url(f"redis://localhost:6379/{database}")
     for fine in ("", "/", "/15", "/15?socket_timeout=1"):
         assert checked_url(f"redis://localhost:6379{fine}")
+
+
+def test_a_url_may_be_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "page.url"
+    file.write_text("redis://u:s3cret@localhost:1\n")
+    assert url_of(f"@{file}") == "redis://u:s3cret@localhost:1"
+    assert url_of("redis://localhost") == "redis://localhost"
+    for content in (b"", b"s3cret", b"\xff\xfe", b"redis://a\nredis://b"):
+        file.write_bytes(content)
+        with pytest.raises(InvalidSetting, match=r"there is no URL in it: `flavor enroll --out FILE`") as caught:
+            url_of(f"@{file}")
+        assert "s3cret" not in str(caught.value)
+    with pytest.raises(InvalidSetting, match=r"--redis-url @.*none: No such file"):
+        url_of(f"@{tmp_path}/none")
+    with pytest.raises(InvalidSetting, match=r"Is a directory"):
+        url_of(f"@{tmp_path}")

@@ -141,6 +141,11 @@ def test_secrets_are_in_no_repr_and_no_error(tmp_path: Path) -> None:
             {"FLAVOR_NOTIFY": "slack://a\n@my file\n"},
         ),
         (["serve", "--notify", "@file"], ["serve", "--notify", "@file"], {}),
+        (["ui", "--token", "s3cret", "--port", "1"], ["ui", "--port", "1"], {"FLAVOR_UI_TOKEN": "s3cret"}),
+        (["metrics", "--token=s3cret"], ["metrics"], {"FLAVOR_METRICS_TOKEN": "s3cret"}),
+        (["ui", "--token", "@file"], ["ui", "--token", "@file"], {}),
+        (["status", "--token", "x"], ["status", "--token", "x"], {}),  # it has no such option, and says so
+        (["ui", "--redis-url", "@page.url"], ["ui", "--redis-url", "@page.url"], {}),
         (["event", "--", "--join", "flavor-join:t"], ["event", "--", "--join", "flavor-join:t"], {}),
     ],
 )
