@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -16,15 +17,18 @@ from flavor.cli.options import redis_option
 from flavor.cli.output import is_coloured, print_line
 from flavor.cli.program import one_line_errors
 from flavor.cli.since import since_ms
-from flavor.errors import FlavorError, InvalidSetting
+from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
 from flavor.printable import printable
 from flavor.records.names import checked_name
 from flavor.view.lacking import what_is_lacking
 
 if TYPE_CHECKING:
+    from flavor.bus.connection import Redis
     from flavor.view.log import Logged
 
 _MOST_INDENT = 24
+_AGAIN_S = 1.0
+"""How often a Redis that is away is tried again."""
 
 
 @click.command(
@@ -86,6 +90,7 @@ def log(
         return
     for client in clients:
         checked_name(client, "--client")
+    from flavor.local.record import is_folder
     from flavor.view.log import START, before
     from flavor.view.log import follow as follow_log
 
@@ -95,11 +100,45 @@ def log(
         after = START if since is None else before(since_ms(since, found.runs.now_ms()))
         if follow:  # its end may never come on a Redis that came back older
             _warn_of_lacking(found)
-        for logged in follow_log(found.runs, after=after, until_end=follow):
+        waits = follow and not is_folder(run)  # the own server of a local run ends with it
+        for logged in _patiently(found, after) if waits else follow_log(found.runs, after=after, until_end=follow):
             if not clients or logged.entry.get("client") in clients:
                 click.echo(_as_json(logged) if as_json else _line(logged, is_tinted=is_tinted), color=is_tinted)
         if not follow:
             _warn_of_lacking(found)
+
+
+def _patiently(found: OpenedRun, after: str) -> Iterator[Logged]:
+    """Yield the entries until the run's end, also those after an outage of Redis, which is reported."""
+    from redis.exceptions import ConnectionError as Unreachable
+    from redis.exceptions import TimeoutError as Silent
+
+    from flavor.bus.connection import connect
+    from flavor.view.log import follow as follow_log
+
+    while True:
+        try:
+            for logged in follow_log(found.runs, after=after):
+                after = logged.id
+                yield logged
+            return
+        except BusUnavailable as error:
+            if not isinstance(error.__cause__, Unreachable | Silent):
+                raise
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            print_line(f"the log cannot be read since {since}: {error}; waiting for it", err=True)
+        with connect(found.url, patience_s=0.0) as probe:
+            while not _answers(probe):
+                time.sleep(_AGAIN_S)
+
+
+def _answers(redis: Redis) -> bool:
+    from redis.exceptions import RedisError
+
+    try:
+        return bool(redis.ping())
+    except RedisError:
+        return False
 
 
 def _check_known(found: OpenedRun, clients: tuple[str, ...], *, may_come: bool) -> None:

@@ -101,8 +101,7 @@ def _watched(run: str | None, metric: str | None, redis_url: str | None) -> bool
             return False
         folder = folder_of(found.store) if found.store else None
         logs = Path(run) / "logs" if is_folder(run) else None
-        watch_run(found, console, metric=metric, model_folder=str(folder or ""), logs=logs)
-        return True
+        return watch_run(found, console, metric=metric, model_folder=str(folder or ""), logs=logs)
 
 
 @dataclass(frozen=True)

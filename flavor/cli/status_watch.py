@@ -16,6 +16,7 @@ from flavor.cli.program import raise_on_sigterm
 from flavor.cli.status_frame import FEWEST_COLUMNS, FEWEST_LINES, Screen, found_of, run_frame, runs_frame
 from flavor.cli.status_lines import has_ended
 from flavor.errors import FlavorError, MisuseError
+from flavor.local.record import is_served
 from flavor.local.waits import Waits
 from flavor.view.board import Board
 
@@ -49,13 +50,23 @@ def watch_runs(url: str, where: str, console: Console) -> None:
         _follow(board, console, lambda screen: (runs_frame(board.runs(), where, screen), False))
 
 
-def watch_run(found: OpenedRun, console: Console, *, metric: str | None, model_folder: str, logs: Path | None) -> None:
-    """Show one run until it has ended, or until Ctrl-C. `logs` is the folder of a local run's logs."""
+class _ServerEnded(Exception):
+    """The own server of a local run has ended with its `flavor run`."""
+
+
+def watch_run(found: OpenedRun, console: Console, *, metric: str | None, model_folder: str, logs: Path | None) -> bool:
+    """Show one run until it has ended, or until Ctrl-C. `logs` is the folder of a local run's logs.
+
+    Returns False where the run's own server has ended, so that its last state is still to be shown.
+    """
+    own = logs.parent if logs is not None and (logs.parent / "redis").is_dir() else None
     waits = Waits({note.stem: note for note in sorted(logs.glob("*.blocked"))}) if logs is not None else None
     with Board(found.url, store=found.store, runs=[found.run]) as board:
         chosen = _ChosenMetric(board, found.run, metric)
 
         def frame(screen: Screen) -> tuple[list[Text], bool]:
+            if screen.problem and own is not None and not is_served(own):
+                raise _ServerEnded
             now = found_of(chosen.of(board.document(found.run)), screen.now_ms)
             ended = has_ended(now)
             if waits is not None and not ended:
@@ -64,7 +75,11 @@ def watch_run(found: OpenedRun, console: Console, *, metric: str | None, model_f
                 now["global_model"] = str(Path(model_folder) / now["global_model"])
             return run_frame(now, board.events(found.run, most=_MOST_EVENTS), screen), ended
 
-        _follow(board, console, frame)
+        try:
+            _follow(board, console, frame)
+        except _ServerEnded:
+            return False
+    return True
 
 
 def _follow(board: Board, console: Console, frame: _Frame) -> None:

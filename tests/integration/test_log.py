@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
-from flavor.cli.log import log
+from flavor.cli.log import _patiently, log
+from flavor.cli.opened_run import OpenedRun
 from flavor.config import RunConfig
+from flavor.records.states import RunState
 from flavor.view.events import KINDS
+from flavor.view.log import START
 from flavor.view.snapshot import Phase
 from flavor.view.styles import COLOUR_OF_EVENT, COLOUR_OF_PHASE
 
@@ -133,6 +140,29 @@ def test_follow_shows_the_chosen_sites_until_the_end(runs: RunStore) -> None:
     )
     assert events(done) == ["client.joined"]
     assert "no site 'z' has joined run 'ended' yet: waiting for its events" in done.stderr
+
+
+def test_follow_goes_on_after_an_outage_of_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    with contextlib.ExitStack() as second:
+
+        def comes_back(line: str, *, err: bool) -> None:
+            told.append(line)
+            url = second.enter_context(embedded_server(append_only=True, folder=tmp_path))
+            again = RunStore(connect(url), "r", url)
+            again.log("round.note", reason="after the outage", round_=1)
+            again.end(RunState.STOPPED, "enough")
+
+        monkeypatch.setattr("flavor.cli.log.print_line", comes_back)
+        with embedded_server(append_only=True, folder=tmp_path) as url:
+            found = OpenedRun("r", connect(url, patience_s=0.1), url, None)
+            found.runs.create(rounds=3, config=RunConfig(rounds=3, store="s").to_mapping())
+            entries = _patiently(found, START)
+            events = [next(entries).entry["event"]]
+        events += [logged.entry["event"] for logged in entries]
+    assert events == ["run.created", "round.note", "run.stopped"]
+    [line] = told
+    assert re.match(r"the log cannot be read since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d: Redis at .*; waiting for it$", line)
 
 
 def test_every_kind_of_event_and_every_phase_has_its_colour() -> None:

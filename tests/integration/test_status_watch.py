@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import pty
 import re
@@ -15,14 +16,22 @@ import termios
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 from click.testing import CliRunner
+from rich.console import Console
+from rich.text import Text
 
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
+from flavor.cli.opened_run import OpenedRun
 from flavor.cli.status import status
+from flavor.cli.status_frame import run_frame
+from flavor.cli.status_watch import watch_run
 from flavor.config import RunConfig
+from flavor.local.record import own_server
 from flavor.records.states import RunState
 from flavor.records.verdict import Verdict
 from tests.recorded import accepted
@@ -136,22 +145,22 @@ def test_a_run_until_its_end_on_a_redis_that_goes_away(tmp_path: Path) -> None:
 def test_ctrl_c_ends_it_well(url: str) -> None:
     begun(url, "chest")
     begun(url, "mammo")
-    for words in (["chest"], []):
-        with terminal("status", *words, "--watch", "--redis-url", url) as shown:
-            shown.until("Ctrl-C ends this")
-            shown.process.send_signal(signal.SIGINT)
-            code, left = shown.end()
-        assert code == 0, left
-        assert "chest  " in left
-        assert "Traceback" not in shown.text
+    with terminal("status", "--watch", "--redis-url", url) as shown:
+        shown.until("Ctrl-C ends this")
+        shown.process.send_signal(signal.SIGINT)
+        code, left = shown.end()
+    assert code == 0, left
+    assert "chest  " in left
+    assert "mammo  " in left
+    assert "Traceback" not in shown.text
 
 
-def test_what_cannot_be_watched_is_one_line(url: str) -> None:
+def test_what_cannot_be_watched_is_one_line(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     RunStore(connect(url), "r", url).create(rounds=3, config=RunConfig(rounds=3, store="s").to_mapping())
 
-    def refused(*words: str) -> str:
+    def refused(*words: str, code: int = 2) -> str:
         done = CliRunner().invoke(status, [*words, "--redis-url", url])
-        assert done.exit_code == 2, done.output
+        assert done.exit_code == code, done.output
         assert (done.output.count("\n"), done.stdout) == (1, "")
         return done.stderr
 
@@ -159,6 +168,27 @@ def test_what_cannot_be_watched_is_one_line(url: str) -> None:
         "Error: --watch draws on a terminal, and the output is none: `flavor log "
     )
     assert refused("r", "--watch", "--json").startswith("Error: --watch and --json exclude each other")
-    with terminal("status", "other", "--watch", "--redis-url", url) as shown:
-        shown.until("Error: there is no run 'other' on Redis")
-        assert shown.process.wait(30) == 1
+    screen = Console(file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr("flavor.cli.status_watch.terminal", lambda: screen)
+    assert refused("other", "--watch", code=1).startswith("Error: there is no run 'other' on Redis")
+
+
+def test_a_local_run_whose_server_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last state is shown from what its server kept, as without --watch; the watch waited without end."""
+    (tmp_path / "logs").mkdir()
+    console, drawn = Console(file=io.StringIO(), force_terminal=True, width=100, height=30), list[str]()
+    with contextlib.ExitStack() as server:
+        url = server.enter_context(own_server(tmp_path / "redis"))
+        begun(url)
+
+        def ends(*words: Any) -> list[Text]:
+            lines = run_frame(*words)
+            drawn.append(lines[0].plain)
+            server.close()
+            return lines
+
+        monkeypatch.setattr("flavor.cli.status_watch.run_frame", ends)
+        monkeypatch.setattr("flavor.cli.status_watch.raise_on_sigterm", lambda: None)
+        found = OpenedRun("mammo", connect(url), url, "/nowhere")
+        assert watch_run(found, console, metric=None, model_folder="", logs=tmp_path / "logs") is False
+    assert drawn[0].startswith("mammo  running  round 1 of 3")
