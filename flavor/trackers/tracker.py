@@ -15,6 +15,7 @@ from flavor.results.rounds import RoundResult
 _SECRET = re.compile(
     r"(?:^|_)(?:SECRETS?|PASS(?:WORD|WD|PHRASE)?|TOKEN|CREDENTIALS?|(?:API|ACCESS|PRIVATE)_?KEY)(?:_|$)"
 )
+_OF_OPERATOR = ("store", "queue")
 HIDDEN = "(not exported: its name says that it is a secret)"
 
 
@@ -69,10 +70,13 @@ class Tracker(Protocol):
 def settings_of(view: RunView) -> dict[str, str]:
     """Return the run's settings as texts, by name; those that `--set` gives to the scripts as `set/NAME`.
 
-    Leaves out settings without a value. The value of a setting whose name says that it is a secret is `HIDDEN`.
+    Leaves out settings without a value, and those that say where the operator keeps objects and jobs. The value of a
+    setting whose name says that it is a secret is `HIDDEN`.
     """
     found: dict[str, str] = {}
     for name, value in view.config.items():
+        if name in _OF_OPERATOR:
+            continue
         if name == "settings" and isinstance(value, dict):
             found |= {f"set/{each}": HIDDEN if _SECRET.search(each) else _text(said) for each, said in value.items()}
         elif value is not None and value not in ([], {}):

@@ -124,6 +124,7 @@ def test_json_has_the_rounds_with_the_digests_of_their_manifests(made: Made, tmp
     found = json.loads(target.read_text())
     assert [found[name] for name in ("run", "state")] == [RUN, "finished"]
     assert found["settings"]["rounds"] == str(ROUNDS)
+    assert str(made.tmp) not in target.read_text(), "no path of this machine leaves it"
     assert found["settings"]["set/LR"] == "0.1"
     assert "secret" in found["settings"]["set/API_KEY"]
     summary = json.loads((made.folder / "summary.json").read_text())
