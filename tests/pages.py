@@ -34,6 +34,13 @@ def prepared(folder: Path, starter: Starter | None = STARTER) -> dict[str, str]:
     return environment_of(folder)
 
 
+def on_path(folder: Path) -> dict[str, str]:
+    """What has the scripts of a program find flavor's programs in `folder`: there they are forked."""
+    folder.mkdir()
+    made = prepared(folder)
+    return {name: made[name] for name in ("PATH", "VIRTUAL_ENV")}
+
+
 def environment_of(folder: Path) -> dict[str, str]:
     """That of a place that was made."""
     programs = folder / "bin"

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import redis
-from pages import prepared
+from pages import on_path
 from redisserver import redis_server
 
 from flavor.bus.connection import connect, options
@@ -153,9 +153,7 @@ def test_a_run_of_enrolled_sites(bench_at, door: Door, tmp_path: Path) -> None:
     (tmp_path / "info.json").write_text(INFO)
     np.savez(tmp_path / "seed.npz", w=np.zeros((3, 2), np.float32), b=np.zeros(4, np.float32))
     site = {**env, "FLAVOR_TLS_CA": None, "TEST_BUS": door.address}
-    (tmp_path / "programs").mkdir()
-    made = prepared(tmp_path / "programs")
-    shell = {"PATH": made["PATH"], "VIRTUAL_ENV": made["VIRTUAL_ENV"]}
+    shell = on_path(tmp_path / "programs")
     shell |= {"TEST_SEED": str(tmp_path / "seed.npz"), "TEST_INFO": str(tmp_path / "info.json")}
     given = {
         "edge-1": (["--join", tokens["edge-1"], "-m", bench.trainer("--hold", "--at", 1)], {}),

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pages import on_path
 from safetensors.numpy import load_file
 
 from flavor.bus.keys import RunKeys
@@ -222,7 +223,8 @@ done
 def test_a_loop_of_a_process_for_each_event_gets_each_round_once(bench, done):
     """`flavor event wait` is a process that remembers nothing: what is behind it is what is recorded."""
     (bench.work / "aggregate.sh").write_text(SHELL.replace("DONE", done))
-    run = Federation(bench, f"sh {bench.work}/aggregate.sh", once=True, rounds=3, trainer=["--hold", "--at", 2])
+    command, programs = f"sh {bench.work}/aggregate.sh", on_path(bench.folder / "programs")
+    run = Federation(bench, command, once=True, rounds=3, trainer=["--hold", "--at", 2], env=programs)
     output = bench.folder / "agg-0" / bench.run / "output"
     for client in ("c1", "c2"):
         bench.held(client)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pages import on_path
 from warm import starter_with
 
 from flavor.cook.report import flush
@@ -26,10 +27,7 @@ PROTOCOL = (Path(__file__).parents[2] / "examples" / "shell" / "README.md").read
 
 
 def failures(folder: Path, command: str, *libraries: str) -> list[dict[str, str]]:
-    environment = os.environ | {
-        "INPUT_PATH": str(folder),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
+    environment = os.environ | {"INPUT_PATH": str(folder), **on_path(folder / "programs")}
     words = [sys.executable, "-P", "-m", "flavor.cli.check_fl", "--json", "-m", command]
     done = starter_with(*libraries).run(words, cwd=folder, env=environment)
     return [check for check in json.loads(done.stdout)["checks"] if check["status"] != "passed"]
@@ -96,7 +94,7 @@ def test_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).normal(size=(200, 30))
     np.savez(tmp_path / "data.npz", x=x, y=(x.sum(axis=1) > 0).astype(int))
     (tmp_path / "main.py").write_text(SKLEARN)
-    assert failures(tmp_path, f"{sys.executable} main.py", "sklearn.linear_model") == []
+    assert failures(tmp_path, f"{sys.executable} main.py", "sklearn.datasets", "sklearn.linear_model") == []
 
     # A script that is started again reads the global model before its first fit
     path = tmp_path / "global"
