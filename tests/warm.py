@@ -66,7 +66,7 @@ IMPORTED = (
 _MAY_DIFFER = re.compile(
     rf"{forked.MAY_DIFFER.pattern}|PATH|VIRTUAL_ENV|(TEST|PYTEST)_\w+"
     r"|(KMP|PYTORCH|TORCHINDUCTOR)_\w+"  # which torch sets where it is imported: by pytest, and not by the programs
-    r"|PYTHONPATH"  # which the child follows
+    r"|PYTHONPATH|TMPDIR"  # which the child follows
 )
 SESSION = dict(os.environ)
 """The environment of the session, without what a test or a library has set since."""
@@ -268,6 +268,7 @@ def _main() -> None:
     request = request or fork_server.serve(channel)
     own = os.environ.get("PYTHONPATH", _HERE).split(os.pathsep)
     sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
+    tempfile.tempdir = None  # found anew, in the child's TMPDIR
     if request["command"][1:3] != ["-P", "-m"]:
         run_script(request["command"][1:])
     if request["command"][3] == "flavor.cli.main" and request["command"][4:5] in (["run"], ["demo"]):
