@@ -23,13 +23,18 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@$(BIN)/python -c 'import flavor, matplotlib, sklearn' || { echo "the installation failed: $(BIN)/python -m pip install -e '.[demo]' says why"; exit 1; }
 	@touch $@
 
-# Installs torch first and by its exact version, so that pip takes the build that the machine offers.
+# Installs torch first and by its exact version, so that pip takes the build that the machine offers. pip would compile
+# every file on one core, those of the libraries' own tests too.
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "2. torch, into $(VENV) (some hundred megabytes: a minute, on a slow link several)"
-	@$(PIP) torch==2.13.0
+	@$(PIP) --no-compile torch==2.13.0
 	@echo "3. flavor and what its tests need (about a minute)"
-	@$(PIP) --editable '.[test]'
+	@$(PIP) --no-compile --editable '.[test]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.compiled: $(VENV)/.test
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true  # a library may ship a template
+	@touch $@
 
 demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this machine
 	@echo "flavor demo: three sites, 40 rounds, about half a minute"
@@ -38,12 +43,12 @@ demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this ma
 # hundreds of processes import flavor: without their bytecode each would compile it first
 test test-unit: export PYTHONDONTWRITEBYTECODE =
 
-test: $(VENV)/.test  ## Run all tests
+test: $(VENV)/.compiled  ## Run all tests
 	@echo "all tests: about nine minutes on two cores"
 	@$(BIN)/python tests/precompile.py
 	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
-test-unit: $(VENV)/.test  ## Run the unit tests, which take seconds
+test-unit: $(VENV)/.compiled  ## Run the unit tests, which take seconds
 	$(BIN)/python -m pytest tests/unit
 
 lint: $(VENV)/.test  ## Check style and types
