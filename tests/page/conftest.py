@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -22,6 +23,25 @@ def expect(found: Any) -> Any:
     from playwright.sync_api import expect as of
 
     return of(found)
+
+
+def unknown(shown: str) -> list[str]:
+    """What of the command lines that a page shows is no command or option."""
+    import click
+
+    from flavor.cli.flavor_agg import command as aggregator
+    from flavor.cli.main import cli
+
+    wrong = []
+    for line in shown.splitlines():
+        program, *words = shlex.split(line)
+        if program == "rq":
+            continue
+        found = cli.get_command(click.Context(cli), words[0]) if program == "flavor" else aggregator
+        options = {option for each in (found.params if found else ()) for option in (*each.opts, "--help")}
+        wrong += [f"{line}: {word}" for word in words if word.startswith("-") and word not in options]
+        wrong += [] if found else [line]
+    return wrong
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +102,9 @@ def served() -> Iterator[Callable[[Sequence[dict[str, Any]]], tuple[MadeUp, Plac
         def serve(documents: Sequence[dict[str, Any]]) -> tuple[MadeUp, Place]:
             source = MadeUp(documents)
             place = bound("127.0.0.1", 0, token=None)
-            stack.enter_context(serving(Served(source), place))
+            page = Served(source)
+            source.streams = page.streams
+            stack.enter_context(serving(page, place))
             return source, place
 
         yield serve

@@ -350,6 +350,9 @@ def merged(target: dict[str, Any], patch: Mapping[str, Any]) -> None:
 class MadeUp(Standin):
     """A `flavor.page.source.Source` of made-up runs."""
 
+    streams: Any = None
+    """Those of the page that shows these runs, if a test has to know of them."""
+
     def __init__(self, documents: Sequence[dict[str, Any]]) -> None:
         super().__init__(**{each["run"]: each for each in documents})
         for each in documents:

@@ -12,7 +12,7 @@ import pytest
 
 from flavor.page.app import Page as Served
 from flavor.page.server import Place, bound, serving
-from tests.page.conftest import Window, expect
+from tests.page.conftest import Window, expect, unknown
 from tests.page.made_up import HOSTILE, LONG, SCRIPT, MadeUp, client, every, hostile, mammo, many, now_ms, wide, young
 
 Serve = Callable[[Sequence[dict[str, Any]]], tuple[MadeUp, Place]]
@@ -98,8 +98,9 @@ def test_a_run_in_sentences_above_the_fold(served: Serve, window: Window) -> Non
         "flavor status mammo --json",
         "flavor verify mammo",
     ]
+    assert [wrong for each in page.locator(".foot code").all_inner_texts() for wrong in unknown(each)] == []
     source.patch("mammo", {"absent": ["no coordinator serves it: start `flavor serve --run mammo …` again"]})
-    expect(page.locator(".todo li").first).to_have_text(
+    expect(page.locator(".stand .todo li")).to_have_text(
         "! No coordinator serves it: start `flavor serve --run mammo …` again"
     )
 
@@ -218,6 +219,46 @@ def test_a_page_that_is_cut_off_says_so_and_comes_back(served: Serve, window: Wi
         expect(page.locator(".waits")).to_have_text("All rounds are closed")
     expect(page.locator("#live")).to_have_text(re.compile(r"^○ not live since \d\d:\d\d:\d\d$"))
     expect(page.locator("#cut")).to_contain_text("flavor ui FOLDER shows it again")
+
+
+def test_a_page_with_a_token(window: Window) -> None:
+    source = MadeUp([mammo()])
+    place = bound("127.0.0.1", 0, token="the first token")
+    with serving(Served(source, token="the first token"), place):
+        page = window.open(place.address, "/run/mammo")
+        field = page.get_by_label("Token")
+        field.fill("another token")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert")).to_have_text("This is not the token of this page.")
+        page.get_by_label("Token").fill("the first token")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.locator(".sites .item")).to_have_count(4)
+        assert page.url == f"{place.address}run/mammo"
+        page.goto(place.address)
+        expect(page.locator(".run")).to_have_count(1)
+    with serving(Served(source, token="the second token"), bound("127.0.0.1", place.port, token="the second token")):
+        expect(page.get_by_label("Token")).to_be_visible()  # an open page asks for the new token
+
+
+def test_a_hidden_page_gives_its_connection_back(served: Serve, window: Window) -> None:
+    source, place = served([mammo()])
+    page = window.open(place.address, "/run/mammo")
+    expect(page.locator(".sites .item")).to_have_count(4)
+    hide = """async (is) => {
+      Object.defineProperty(document, "hidden", { value: is, configurable: true });
+      const wait = window.setTimeout;
+      window.setTimeout = (action, ms) => wait(action, ms === 60000 ? 0 : ms);
+      document.dispatchEvent(new Event("visibilitychange"));
+      window.setTimeout = wait;
+    }"""
+    page.evaluate(hide, True)
+    while source.streams.count:
+        page.wait_for_timeout(20)
+    for number in range(250):  # more than a page is told at its beginning
+        source.entry("mammo", "client.joined", f"site-{number} has joined")
+    page.evaluate(hide, False)
+    expect(page.locator(".events .log li").first).to_contain_text("site-249 has joined")
+    expect(page.locator(".events .note")).to_have_text("323 events at hand")
 
 
 def test_fifty_runs(served: Serve, window: Window) -> None:
@@ -392,13 +433,14 @@ def test_empty_pages_teach(served: Serve, window: Window) -> None:
     page = window.open(place.address, "/")
     expect(page.get_by_text("No run has begun on this Redis")).to_be_visible()
     expect(page.locator(".command").first).to_contain_text('flavor run -m "python main.py"')
+    assert [wrong for each in page.locator(".command").all_inner_texts() for wrong in unknown(each)] == []
     page = window.open(place.address, "/run/nothing")
     expect(page.get_by_text("There is no run nothing")).to_be_visible()
     page = window.open(place.address, "/compare")
     expect(page.get_by_text("There is no run to compare yet")).to_be_visible()
     _, place = served([young()])
     page = window.open(place.address, "/run/young")
-    expect(page.locator(".todo")).to_contain_text("start one with `flavor-agg`")
+    expect(page.locator(".stand .todo")).to_contain_text("start one with `flavor-agg`")
     expect(page.get_by_text("No site has joined yet.")).to_be_visible()
     expect(page.get_by_text("No round has opened yet.")).to_be_visible()
     expect(page.get_by_text("A curve begins with the first closed round.")).to_be_visible()

@@ -11,8 +11,8 @@ export class List {
     this.items = [];
     this.rows = new Map();
     this.opened = new Map(); // key → extra height in px
-    this.inner = h("div", { class: "inner", role: role === "table" ? "rowgroup" : "presentation" });
-    this.node = h("div", { class: "rows", tabindex: "0", "aria-label": label, role: role === "table" ? "group" : role }, this.inner);
+    this.inner = h("div", { class: "inner", role: "presentation" });
+    this.node = h("div", { class: "rows", tabindex: "0", "aria-label": label, role: role === "table" ? "rowgroup" : role }, this.inner);
     this.draw = framed(() => this.paint());
     this.node.addEventListener("scroll", this.draw, { passive: true });
     this.sizes = new ResizeObserver(() => {
@@ -79,7 +79,7 @@ export class List {
       if (!row.node.isConnected) this.inner.append(row.node);
       const where = `translateY(${tops[i]}px)`;
       if (row.node.style.transform !== where) row.node.style.transform = where;
-      row.node.setAttribute("aria-rowindex", i + 2);
+      (row.line ?? row.node).setAttribute(row.line ? "aria-rowindex" : "aria-posinset", row.line ? i + 2 : i + 1);
       row.update(item, i);
     }
     for (const [key, row] of this.rows) {

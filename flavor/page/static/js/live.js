@@ -18,6 +18,7 @@ const FIRST_S = 1;
 const LONGEST_S = 10;
 const SILENT_S = 45; // then the stream is opened anew, as a proxy or the sleep of a laptop may have cut it without a word
 const ANSWER_S = 10;
+const UNSEEN_MS = 60_000; // a tab that is not looked at gives its connection back: a browser has six for a server
 
 /**
  * One stream. `on` has `document(doc)`, `log(events)`, `problem(line)` and `state({live, since})`.
@@ -34,6 +35,8 @@ export class Live {
     this.heardMs = Date.now();
     this.open();
     this.watch = setInterval(() => this.look(), 5000);
+    this.seen = () => this.show();
+    document.addEventListener("visibilitychange", this.seen);
   }
 
   open() {
@@ -70,7 +73,10 @@ export class Live {
     source.addEventListener("error", () => {
       if (this.isClosed || source !== this.source) return;
       this.lost();
-      if (source.readyState === EventSource.CLOSED) this.again();
+      if (source.readyState === EventSource.CLOSED) {
+        this.ask();
+        this.again();
+      }
     });
   }
 
@@ -86,18 +92,40 @@ export class Live {
     this.on.state({ live: false, since: this.cut });
   }
 
+  /** A stream does not tell why it is refused. Where the token is another one now, the page asks for it. */
+  async ask() {
+    const answer = await fetch("/api/runs", { method: "HEAD" }).catch(() => null);
+    if (answer?.status === 401 && !this.isClosed) location.reload();
+  }
+
+  /** A hidden page rests after a while, and goes on after the last id once it is looked at. */
+  show() {
+    clearTimeout(this.resting);
+    if (document.hidden) {
+      this.resting = setTimeout(() => {
+        this.rests = true;
+        this.source.close();
+      }, UNSEEN_MS);
+    } else if (this.rests) {
+      this.rests = false;
+      this.heardMs = Date.now();
+      this.open();
+    }
+  }
+
   again() {
     this.source.close();
-    if (this.isClosed || this.timer) return;
+    if (this.isClosed || this.rests || this.timer) return;
     this.timer = setTimeout(() => {
       this.timer = null;
-      if (!this.isClosed) this.open();
+      if (!this.isClosed && !this.rests) this.open();
     }, this.wait * 1000);
     this.wait = Math.min(LONGEST_S, this.wait * 2);
   }
 
   look() {
     const silent = Date.now() - this.heardMs;
+    if (this.rests) return;
     if (this.cut !== null || silent < SILENT_S * 1000) return;
     if (this.renewed) {
       if (silent > (SILENT_S + ANSWER_S) * 1000) this.lost();
@@ -112,6 +140,8 @@ export class Live {
     this.isClosed = true;
     clearInterval(this.watch);
     clearTimeout(this.timer);
+    clearTimeout(this.resting);
+    document.removeEventListener("visibilitychange", this.seen);
     this.source.close();
   }
 }

@@ -104,7 +104,7 @@ export function sites(name, { curve }) {
     show(table, places.length);
     const none = !seen.length;
     show(empty, none);
-    if (none) text(empty, places.length ? "No site matches. Esc empties the filter, and “all” shows all sites." : "No site has joined yet. A site joins with: flavor-fl --token FILE -m \"python main.py\" (flavor enroll makes the token).");
+    if (none) text(empty, places.length ? "No site matches. Esc empties the filter, and “all” shows all sites." : "No site has joined yet. A site joins with `flavor-fl --join @FILE -m \"python main.py\"`; `flavor enroll` makes the token in FILE.");
   });
 
   function row(site) {
@@ -149,6 +149,7 @@ export function sites(name, { curve }) {
     });
     return {
       node,
+      line,
       update() {
         const client = doc.clients[site];
         if (!client) return;
