@@ -1,13 +1,13 @@
 """What a page costs and how soon it shows what happens: `flavor ui` as a process, and readers of its stream.
 
-    python benchmarks/ui.py                      # all four
+    python benchmarks/ui.py                      # both
     python benchmarks/ui.py commands --rounds 200
 
 `commands`: Redis commands a round of a run of `overhead.py`, by `INFO commandstats`, which counts those in scripts too:
-without a page, with one and with ten, by turns. `latency`: from the time that Redis gives an entry of the log to its
-arrival at a reader of the stream: with the eight edges of such a run, and with 2,000 clients. `first`: the time until
-everything is there that a page of a run with 2,000 clients and 1,000 rounds shows first, and the time of a scrape.
-`memory`: of `flavor ui` with 2,000 clients, and what 10,000 events add to it.
+without a page, with one and with ten, by turns; `own_percent` is the part that the page itself has sent, without those
+in scripts. `big`: a run of 2,000 clients and 1,000 rounds: the time until everything has come that a page shows first,
+the time of a scrape, and memory. Both: how late an entry of the log comes to a reader of the stream, from the time that
+Redis gives it.
 """
 
 from __future__ import annotations
@@ -142,6 +142,11 @@ def calls(redis: Any) -> int:
     return sum(int(each["calls"]) for each in redis.info("commandstats").values())
 
 
+def own_calls(redis: Any) -> int:
+    """The commands that the board of the page has sent, without those in scripts."""
+    return sum(int(each.get("tot-cmds", 0)) for each in redis.client_list() if each["name"] == "flavor-board")
+
+
 @contextlib.contextmanager
 def small_run(folder: Path, rounds: int, edges: int) -> Iterator[tuple[ProcessGroup, str, RunStore]]:
     """A run of `overhead.py` that has begun: real edges, trainers and aggregators, whose training costs nothing."""
@@ -176,9 +181,9 @@ def run_with(pages: int, rounds: int, edges: int) -> dict[str, Any]:
         readers = [Reader(page, "overhead") for _ in range(pages)] if page is not None else []
         start_edges(processes, url, folder, edges)
         until("round 3", lambda: runs.read().round >= 3)
-        before, first = calls(runs.redis), runs.read().round
+        before, first, own = calls(runs.redis), runs.read().round, own_calls(runs.redis)
         processes.wait(["coordinator"], 3600)
-        made, last = calls(runs.redis) - before, runs.read().round
+        made, last, own = calls(runs.redis) - before, runs.read().round, own_calls(runs.redis) - own
         times = [runs.summaries()[at] for at in (first, -1)]
         opened, closed = (json.loads(text)["closed_ms"] for text in times)
         for reader in readers:
@@ -187,6 +192,7 @@ def run_with(pages: int, rounds: int, edges: int) -> dict[str, Any]:
         return {
             "pages": pages,
             "commands_a_round": made / (last - first),
+            "own_percent": 100 * own / made,
             "s_a_round": (closed - opened) / 1000 / (last - first - 1),
             "late_p95_s": late[int(len(late) * 0.95)] / 1000 if late else "",
             "late_max_s": late[-1] / 1000 if late else "",
@@ -204,7 +210,7 @@ def commands(rounds: int, edges: int, turns: int) -> list[dict[str, Any]]:
     rows = []
     for pages, each in found.items():
         row: dict[str, Any] = {"what": "commands", "pages": pages}
-        for name in ("commands_a_round", "s_a_round", "late_p95_s", "late_max_s", "memory_mib"):
+        for name in ("commands_a_round", "own_percent", "s_a_round", "late_p95_s", "late_max_s", "memory_mib"):
             row[name] = statistics.median(one[name] for one in each) if each[0][name] != "" else ""
         without = rows[0]["commands_a_round"] if rows else row["commands_a_round"]
         row["more_percent"] = 100 * (row["commands_a_round"] / without - 1)

@@ -18,9 +18,11 @@ _A_SECOND, _A_PUBLICATION, MOST_CREDIT = 5.0, 0.17, 400.0
 """Commands that may be spent. A publication stands for about 25 commands of the run."""
 _COST = 5.0
 """Commands that reading one client takes, with those in a script."""
+_RESERVE = 10.0
+"""What is kept for the next looks."""
 _MOST_URGENT = 500
 """Clients that one look reads at any credit, because something about them has changed."""
-_LEAST_UPDATES = 2
+_LEAST_UPDATES = 1
 _BEAT_MS, _BEAT_MS_A_CLIENT = 5000, 20
 """A heartbeat is shown once it is so much newer than the one that is shown; the more clients, the later."""
 
@@ -50,7 +52,7 @@ class Credit:
 
     def clients(self) -> int:
         """How many clients may be read now."""
-        return max(0, int(self.value / _COST))
+        return max(0, int((self.value - _RESERVE) / _COST))
 
 
 class ClientReader:

@@ -55,7 +55,7 @@ def described_run(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_
     """Return what is told of the run itself, without durations and without its clients."""
     view, round_, wait = snapshot.run, snapshot.round, snapshot.waits_for
     absent = [*([lacking] if lacking else _absent(snapshot, left_in)), *_unreadable(snapshot.config)]
-    if found.silent:
+    if found.silent and not (found.last and found.last["metrics"]):
         absent.append(f"no metrics are shown: {found.silent}")
     return {
         "run": view.run,

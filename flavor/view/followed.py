@@ -25,10 +25,10 @@ from flavor.view.round_times import RoundTimes
 from flavor.view.run_log import RunLog
 from flavor.view.snapshot import Snapshot, snapshot_of
 
-_STORE_EVERY_S = 1.5
+_STORE_EVERY_S = 2.0
 """Least time between two looks at the metrics of a run, and into its store."""
 _JOBS_EVERY_S = 3.0
-_AGAIN_S = 30.0
+AGAIN_S, _AGAIN_ENDED_S = 30.0, 600.0
 """After so many seconds a store that did not answer is tried again, and what Redis lacks is looked for."""
 
 
@@ -151,7 +151,8 @@ class Followed:
         key = _key_of(snapshot)
         if time.monotonic() - self._aside_at < _STORE_EVERY_S:
             return
-        if key != self._aside_key or self._aside.is_due() or self._aside.is_owed:
+        again_s = _AGAIN_ENDED_S if snapshot.run.state.ended else AGAIN_S
+        if key != self._aside_key or self._aside.is_due(again_s) or self._aside.is_owed:
             self._aside_at = time.monotonic()
             self._newest, self._lacking = self._aside.read(snapshot)
             self._aside_key, self.is_dirty = key, True
@@ -191,11 +192,11 @@ class _Aside:
         self._runs, self._store_url, self._clock = runs, store, clock
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
-        self._lacking, self._lacking_at = "", -_AGAIN_S
+        self._lacking, self._lacking_at = "", -AGAIN_S
 
-    def is_due(self) -> bool:
+    def is_due(self, again_s: float) -> bool:
         """Whether it is time to look again, although the run has not moved."""
-        return self._clock() - self._lacking_at >= _AGAIN_S
+        return self._clock() - self._lacking_at >= again_s
 
     @property
     def is_owed(self) -> bool:
@@ -215,7 +216,7 @@ class _Aside:
         """Read the newest metrics, and what Redis lacks of the run."""
         opened = self._open(snapshot)
         newest = opened.reader.read(snapshot.round, opened.brief, silent=opened.silent)
-        if self.is_due():
+        if self.is_due(AGAIN_S):
             self._lacking_at = self._clock()
             self._lacking = what_is_lacking(self._runs, opened.brief.store if opened.brief is not None else None)
         return newest, self._lacking
@@ -226,7 +227,7 @@ class _Aside:
             key = (view.incarnation, view.config.get("store"))
             if (known := self._opened) is not None and known.key == key:
                 is_silent = known.brief is None or known.brief.silent is not None
-                if not is_silent or now - known.at < _AGAIN_S:
+                if not is_silent or now - known.at < AGAIN_S:
                     return known
             brief, silent = opened_store(view, self._store_url)
             history = History(self._runs, brief.store if brief is not None else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
 from collections.abc import Mapping
@@ -50,25 +51,21 @@ class Ring:
 
     def __init__(self, version: int, *, most: int = 256, most_bytes: int = 2**20) -> None:
         self._since, self._most, self._most_bytes = version, most, most_bytes
-        self._patches: deque[tuple[int, dict[str, Any], int]] = deque()
+        self._patches: deque[tuple[int, str]] = deque()  # as JSON, which takes a tenth of the room
         self._bytes = 0
 
     def add(self, version: int, patch: dict[str, Any]) -> None:
         """Remember a patch. One that is too large for the memory empties it."""
-        size = len(json.dumps(patch, separators=(",", ":")))
-        self._patches.append((version, patch, size))
-        self._bytes += size
+        text = json.dumps(patch, separators=(",", ":"))
+        self._patches.append((version, text))
+        self._bytes += len(text)
         while self._patches and (len(self._patches) > self._most or self._bytes > self._most_bytes):
-            self._since, _, size = self._patches.popleft()
-            self._bytes -= size
+            self._since, text = self._patches.popleft()
+            self._bytes -= len(text)
 
     def after(self, version: int) -> list[tuple[int, dict[str, Any]]] | None:
         """Return the patches after this version, oldest first; None where some of them are forgotten."""
         if version < self._since:
             return None
-        found = []
-        for number, patch, _ in reversed(self._patches):
-            if number <= version:
-                break
-            found.append((number, patch))
-        return found[::-1]
+        newer = list(itertools.takewhile(lambda each: each[0] > version, reversed(self._patches)))
+        return [(number, json.loads(text)) for number, text in newer[::-1]]
