@@ -129,7 +129,6 @@ def _followed(
     run: str | None, redis_url: str | None, store: str | None, tell: Callable[[str], None]
 ) -> Iterator[_Shown]:
     """Follow all runs, or the one that is named."""
-    from flavor.bus.connection import shown
     from flavor.local.record import is_folder
     from flavor.view.board import Board
 
@@ -142,7 +141,7 @@ def _followed(
             redis, url, name, store = opened.redis, opened.url, opened.run, store or opened.store
             left_in = run if opened.is_left else ""
             borrowed = Path(run) if is_folder(run) and not opened.is_left else None
-        _check_may_read(redis, shown(url))
+        _check_may_read(redis, url)
         if run is not None:
             opened.runs.read()  # raises RunNotFound
         if run is not None and left_in:
@@ -154,19 +153,20 @@ def _followed(
         yield _Shown(url, board, name, borrowed)
 
 
-def _check_may_read(redis: Redis, where: str) -> None:
+def _check_may_read(redis: Redis, url: str) -> None:
     """Raise `BusUnavailable` for a user of Redis that may not read runs, such as a site's."""
     from redis.exceptions import NoPermissionError
 
-    from flavor.bus.connection import translated
-    from flavor.bus.keys import RUNS
+    from flavor.bus.connection import shown
+    from flavor.bus.runs import list_runs
     from flavor.errors import BusUnavailable
 
-    with translated(where):
-        try:
-            redis.zcard(RUNS)
-        except NoPermissionError:
-            raise BusUnavailable(
-                f"Redis at {where}: the user of this URL may not look at runs: an administrator makes one that may, "
-                "and may do nothing else, with `flavor enroll --viewer NAME`"
-            ) from None
+    try:
+        list_runs(redis, url)
+    except BusUnavailable as error:
+        if not isinstance(error.__cause__, NoPermissionError):
+            raise
+        raise BusUnavailable(
+            f"Redis at {shown(url)}: the user of this URL may not look at runs: an administrator makes one that may, "
+            "and may do nothing else, with `flavor enroll --viewer NAME`"
+        ) from None

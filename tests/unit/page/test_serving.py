@@ -174,7 +174,18 @@ def test_without_a_token_it_answers_to_the_names_of_its_machine(open_: Browser, 
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example:8600", "127.0.0.1.evil.example", "", "[::2]", "[", "]", "@"]
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example:8600",
+        "127.0.0.1.evil.example",
+        "evillocalhost",
+        "",
+        "[::2]",
+        "[",
+        "]",
+        "@",
+    ],
 )
 def test_and_to_no_other_name(open_: Browser, host: str) -> None:
     answer = open_.ask("/api/runs", host=host)

@@ -162,6 +162,13 @@ def test_a_page_that_cannot_go_on_begins_again(place: Place, page: Page, source:
     reader.close()
 
 
+def test_an_id_of_another_process_begins_anew(place: Place, source: Standin) -> None:
+    source.change("mammo", round=1)
+    reader = Reader(place, "mammo", last=f"0a0b0c0d-{source.version()}-")
+    assert reader.next().name == "document"
+    reader.close()
+
+
 def test_what_a_page_has_in_the_end_is_what_there_is(place: Place, source: Standin) -> None:
     chance = random.Random(7)
     readers = [Reader(place, "mammo") for _ in range(3)]
@@ -298,8 +305,14 @@ def test_all_streams_end_with_the_server(source: Standin) -> None:
         readers = [Reader(where, "mammo") for _ in range(5)]
         for reader in readers:
             reader.next()
+        raw = socket.create_connection((where.host, where.port))
+        raw.sendall(b"GET /api/stream?run=mammo HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while b"event: document" not in raw.recv(65536):
+            pass
         began = time.monotonic()
     assert ended.is_set()
+    with raw, raw.makefile("rb") as rest:
+        assert rest.read().endswith(b"0\r\n\r\n"), "the answer is complete"
     assert time.monotonic() - began < 2.0
     for reader in readers:
         with pytest.raises(EOFError):
