@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import xgboost
 from pages import prepared
 from test_examples import EXAMPLES
 from warm import starter_with
 
 from tests.conftest import UNPLOTTED
+from tests.lazy import Lazy
 
+xgboost = Lazy("xgboost")
 LIBRARIES = ("sklearn.datasets", "sklearn.svm", "xgboost")
 OWN = ["--checkpoint", "opaque", "--aggregator-main", "python aggregate.py"]
 

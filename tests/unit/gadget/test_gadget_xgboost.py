@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xgboost
 
 from flavor.errors import CheckpointError, InvalidSetting
 from flavor.gadget.xgboost import load_update_xgbmodel, save_update_xgbmodel
+from tests.lazy import Lazy
 
+xgboost = Lazy("xgboost")
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(120, 4)).astype(np.float32)
 LABELS = {1: (X[:, 0] * X[:, 1] > 0).astype(int), 3: RNG.integers(0, 3, 120)}

@@ -1,0 +1,18 @@
+"""Imports a library when a test first uses it, in place of all processes of pytest when they collect the tests."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+class Lazy:
+    """A library under its name: the names that do not begin with `_` are the library's."""
+
+    def __init__(self, library: str) -> None:
+        self._library = library
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # pytest looks for its own marks
+            raise AttributeError(name)
+        return getattr(importlib.import_module(self._library), name)
