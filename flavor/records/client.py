@@ -18,6 +18,7 @@ FIELDS = (
 """The fields of a client's hash that are read. Nothing else that a client writes there is read."""
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,+_()/-]{0,119}")
+_STATES = {state.value: state for state in ClientState}
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,253}[A-Za-z0-9_.])?")
 
 
@@ -88,7 +89,7 @@ class ClientStatus:
     @property
     def known_state(self) -> ClientState | None:
         """The state, if this release knows it."""
-        return ClientState(self.state) if self.state in tuple(ClientState) else None
+        return _STATES.get(self.state)
 
     def to_hash(self) -> dict[str, str]:
         """The fields that the client's edge writes when its state changes.

@@ -80,8 +80,8 @@ def snapshot_of(
     gone_ms = _goodbyes(facts, alive)
     awaited = {
         name
-        for name, client in facts.clients.items()
-        if is_awaited(client.status.known_state, _ago_s(gone_ms.get(name), now_ms), lease_s)
+        for name, at_ms in gone_ms.items()
+        if is_awaited(facts.clients[name].status.known_state, _ago_s(at_ms, now_ms), lease_s)
     }
     members = {
         name: member
@@ -147,8 +147,8 @@ def _handed_in(facts: Facts) -> dict[str, Update | Refused]:
     return {**waiting, **facts.round.accepted}
 
 
-def _ago_s(time_ms: int | None, now_ms: int) -> float | None:
-    return None if time_ms is None else max(0.0, (now_ms - time_ms) / 1000)
+def _ago_s(time_ms: int, now_ms: int) -> float:
+    return max(0.0, (now_ms - time_ms) / 1000)
 
 
 def _absence(

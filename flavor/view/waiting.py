@@ -20,7 +20,7 @@ from flavor.policy.standing import Client, Standing
 from flavor.records.names import count
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
-from flavor.view.events import event_of
+from flavor.view.events import KINDS, event_of
 from flavor.view.facts import LOOKED_BACK, Entry, time_of
 from flavor.view.round_events import (
     AggregationBegun,
@@ -43,6 +43,7 @@ _MOVES = (
     *(RoundOpened, RoundReopened, RoundReturned, AggregationBegun, RoundClosed),
 )
 """Events that end every wait that the log has before them."""
+_TELLING = (*_MOVES, RunWaiting, RoundWaiting)
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ def wait_of(
 def logged_wait(log: Iterable[Entry], round_: int | None) -> Wait | None:
     """Return what the log says that the run, or this round, waits for; None where the run has moved since."""
     for identity, fields in itertools.islice(log, LOOKED_BACK):
+        if (kind := KINDS.get(fields.get("event", ""))) is None or not issubclass(kind, _TELLING):
+            continue
         event = event_of(fields)
         if isinstance(event, _MOVES):
             return None
