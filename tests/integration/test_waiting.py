@@ -81,7 +81,7 @@ def test_between_rounds(url: str, tmp_path: Path) -> None:
 
 
 def test_an_open_round(url: str, tmp_path: Path) -> None:
-    served = Served(url, tmp_path, aggregation_attempts=1, aggregation_lease_s=1.0, round_timeout_s=600.0)
+    served = Served(url, tmp_path, aggregation_attempts=1, aggregation_lease_s=4.0, round_timeout_s=600.0)
     with served.opened():
         waits_for(served, "0 of 2 updates accepted, waiting for a, b")
         served.hands_in("a")
