@@ -25,7 +25,7 @@ _MOST_WAITING = 64
 """How many questions wait for a thread."""
 _MOST_EVENTS = 500
 _MOST_SITES = 50
-_ENTRY = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_ENTRY = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 Look = Callable[[Request], Any]
 

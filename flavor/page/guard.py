@@ -2,7 +2,8 @@
 
 With a token, a browser shows it once, and then has a cookie. Without a token, the page is for this machine alone: it
 answers only to this machine's own names, so that no web site can reach it through a name of its own that leads here
-(DNS rebinding), and it answers nothing that came through a proxy, which might let others in.
+(DNS rebinding). It also refuses what a proxy shows of itself, its headers or HTTP/1.0, since a proxy might let others
+in. A proxy that shows nothing cannot be told from a browser of this machine: only a token keeps others out then.
 """
 
 from __future__ import annotations
@@ -200,7 +201,8 @@ def _logged_in(response: Response, request: Request, token: Token) -> Response:
 def _not_of_this_machine(request: Request) -> Response | None:
     """Refuse what may come from elsewhere, on a page without a token."""
     hint = "start `flavor ui` with a token (--token, or FLAVOR_UI_TOKEN): then it can be reached under any name"
-    if any(name in request.headers for name in _OF_PROXIES):
+    is_old = request.scope.get("http_version") == "1.0"  # nginx asks so by default, under the page's own address
+    if is_old or any(name in request.headers for name in _OF_PROXIES):
         return refused(403, "this came through a proxy, and this page is for its own machine alone", hint)
     name = _host(request.headers.get("host", ""))
     if name not in _OWN_NAMES and not name.endswith(".localhost"):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import threading
 import time
@@ -51,6 +52,8 @@ _MOST_ENTRIES = 2000
 _KEPT_DOCUMENTS = 2
 _KEPT_S = 1.0
 _MOST_THREADS = 4
+_TOLD = re.compile(r"([0-9]{1,15})-((?:[0-9]{1,19}-[0-9]{1,19})?)")
+"""VERSION-LOGID, as `Streams` writes it."""
 
 
 @dataclass
@@ -67,10 +70,10 @@ class Position:
     def of(cls, text: str, epoch: str) -> Position:
         """Read an id of this process's streams; for any other text, the beginning."""
         made_by, _, rest = text.partition("-")
-        version, _, entry = rest.partition("-")
-        if made_by != epoch or not version.isdigit() or len(text) > 100:
+        found = _TOLD.fullmatch(rest)
+        if made_by != epoch or found is None:
             return cls()
-        return cls(int(version), entry)
+        return cls(int(found[1]), found[2])
 
 
 class Streams:
@@ -134,12 +137,17 @@ class Streams:
             error = f"{MOST_STREAMS} pages are live already"
             return refused(503, error, "close some, and load this one again", headers={"retry-after": "10"})
         last = request.headers.get("last-event-id") or request.query_params.get("last", "")
-        position = Position.of(last, self.epoch)
-        if run and run not in self._awaited:
-            with contextlib.suppress(BusUnavailable, DamagedRecord):  # the stream says so, and goes on
-                await self._in_thread(self._source.document, run)  # raises RunNotFound
-        packed = takes_gzip(request.headers.get("accept-encoding", ""))
-        return _Stream(self, run, position, packed=packed, is_head=request.method == "HEAD")
+        position, news = Position.of(last, self.epoch), asyncio.Event()
+        self._open[news] = position  # before anything is awaited: many may ask at the same time
+        try:
+            if run and run not in self._awaited:
+                with contextlib.suppress(BusUnavailable, DamagedRecord):  # the stream says so, and goes on
+                    await self._in_thread(self._source.document, run)  # raises RunNotFound
+            packed = takes_gzip(request.headers.get("accept-encoding", ""))
+            return _Stream(self, run, position, news, packed=packed, is_head=request.method == "HEAD")
+        except BaseException:
+            del self._open[news]
+            raise
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)
@@ -205,32 +213,34 @@ class Streams:
 
 
 class _Stream(Response):
-    """One page's stream."""
+    """One page's stream. Its place among the open ones, by the event `news`, is given back at its end."""
 
-    def __init__(self, streams: Streams, run: str, position: Position, *, packed: bool, is_head: bool) -> None:
+    def __init__(
+        self, streams: Streams, run: str, position: Position, news: asyncio.Event, *, packed: bool, is_head: bool
+    ) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no", "vary": "accept-encoding"}
         if packed:
             headers["content-encoding"] = "gzip"
         super().__init__(None, 200, headers, media_type="text/event-stream")
         del self.headers["content-length"]
-        self._streams, self._run, self._position = streams, run, position
+        self._streams, self._run, self._position, self._news = streams, run, position, news
         self._packer = zlib.compressobj(4, zlib.DEFLATED, 16 + 13, 6) if packed else None
         self._is_head = is_head
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        if not self._is_head:
-            news = asyncio.Event()
-            self._streams._open[news] = self._position
-            left = asyncio.ensure_future(_left(receive))
-            left.add_done_callback(lambda _: news.set())
-            try:
-                await self._follow(news, left, send)
-            except TimeoutError:
-                return  # the connection is closed, as the answer is not complete
-            finally:
-                self._streams._open.pop(news, None)
-                left.cancel()
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            if not self._is_head:
+                left = asyncio.ensure_future(_left(receive))
+                left.add_done_callback(lambda _: self._news.set())
+                try:
+                    await self._follow(self._news, left, send)
+                except TimeoutError:
+                    return  # the connection is closed, as the answer is not complete
+                finally:
+                    left.cancel()
+        finally:
+            self._streams._open.pop(self._news, None)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _follow(self, news: asyncio.Event, left: asyncio.Future[None], send: Send) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -197,6 +198,16 @@ def test_and_to_no_other_name(open_: Browser, host: str) -> None:
 def test_and_to_no_proxy(open_: Browser, shut: Browser, header: str) -> None:
     assert open_.ask("/", **{header: "203.0.113.7"}).status == 403
     assert shut.ask("/api/runs", authorization=f"Bearer {TOKEN}", **{header: "203.0.113.7"}).status == 200
+
+
+def test_and_to_no_proxy_that_asks_as_nginx_does_by_default(open_: Browser, shut: Browser) -> None:
+    """With HTTP/1.0, the page's own address as its host, and no header that tells of a proxy."""
+    for browser, status in ((open_, b"403"), (shut, b"200")):
+        with socket.create_connection((browser.place.host, browser.place.port), timeout=30) as connection:
+            asks = f"GET /api/runs HTTP/1.0\r\nHost: 127.0.0.1:{browser.place.port}\r\nConnection: close\r\n"
+            connection.sendall(f"{asks}Authorization: Bearer {TOKEN}\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.split()[1] == status
 
 
 @pytest.mark.parametrize("path", ["/api/runs", "/api/stream", "/metrics"])

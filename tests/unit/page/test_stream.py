@@ -5,11 +5,16 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import select
 import socket
+import threading
 import time
+import urllib.error
+import urllib.request
 import zlib
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -152,11 +157,17 @@ def test_a_page_that_comes_back_is_told_what_it_has_missed(place: Place, source:
     second.close()
 
 
-@pytest.mark.parametrize("last", ["0a0b0c0d-3-1001-0", "x", "-", "EPOCH--", "EPOCH-x-1", "EPOCH-9"])
+@pytest.mark.parametrize(
+    "last",
+    [
+        *("0a0b0c0d-3-1001-0", "x", "-", "EPOCH--", "EPOCH-x-1", "EPOCH-9"),
+        *("EPOCH-²-1-0", "EPOCH-1-abc", "EPOCH-1-1-²", "EPOCH-1-1", "EPOCH-1--1", "EPOCH-" + "9" * 5000 + "-1-0"),
+    ],
+)
 def test_a_page_that_cannot_go_on_begins_again(place: Place, page: Page, source: Standin, last: str) -> None:
     for round_ in range(KEPT + 10):
         source.change("mammo", round=round_)
-    reader = Reader(place, "mammo", last=last.replace("EPOCH", page.streams.epoch))
+    reader = Reader(place, f"mammo&last={quote(last.replace('EPOCH', page.streams.epoch))}")
     assert reader.next().name == "document"
     assert reader.document == source.document("mammo")
     reader.close()
@@ -233,6 +244,28 @@ def test_there_is_a_bound_on_pages_and_a_page_that_is_closed_makes_room(
     assert again.next().name == "document"
     for reader in (refused, again, *readers):
         reader.close()
+
+
+def test_the_bound_holds_for_pages_that_ask_at_the_same_time(
+    place: Place, page: Page, source: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MOST_STREAMS", 3)
+    asked, free = source.document, threading.Event()
+    monkeypatch.setattr(source, "document", lambda run: free.wait(LONG_S) and asked(run))
+    raw = [socket.create_connection((place.host, place.port), timeout=LONG_S) for _ in range(8)]
+    for each in raw:
+        each.sendall(b"GET /api/stream?run=mammo HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    refused = [each for each in raw if select.select([each], [], [], 0.5)[0]]
+    free.set()
+    answers = sorted(each.recv(12) for each in raw)
+    assert len(refused) == 5
+    assert answers == [b"HTTP/1.1 200"] * 3 + [b"HTTP/1.1 503"] * 5
+    for each in raw:
+        each.close()
+    _until(lambda: page.streams.count == 0)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{place.address}api/stream?run=none", timeout=LONG_S)
+    assert page.streams.count == 0, "a page that is refused takes no place"
 
 
 def test_many_pages_are_given_one_document(place: Place, source: Standin) -> None:
