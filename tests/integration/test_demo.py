@@ -18,6 +18,7 @@ from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.cli.demo import demo
 from flavor.config import RunConfig
+from tests.nursery import ABSENT
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("sklearn") is None, reason="the demo's data come with scikit-learn"
@@ -32,7 +33,7 @@ def flavor(*words: str, before: str = "", cold: bool = False, **environment: str
     if not before and not cold:
         command = [sys.executable, "-P", "-m", "flavor.cli.main", *words]
         return STARTER.run(command, env={**inherited, "COLUMNS": "100", **environment}, timeout_s=110)
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [ABSENT, str(ROOT), os.environ.get("PYTHONPATH")]))
     start = ["-c", f"{before}; from flavor.cli.main import main; main()"] if before else ["-m", "flavor.cli.main"]
     return subprocess.run(
         [sys.executable, *start, *words],

@@ -20,6 +20,7 @@ from pages import prepared
 from warm import starter_with
 
 from tests.conftest import UNPLOTTED
+from tests.nursery import ABSENT
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -34,6 +35,7 @@ def example(tmp_path):
         folder = tmp_path / name
         if libraries is None:
             environment = prepared(tmp_path, None)
+            environment["PYTHONPATH"] = os.pathsep.join([ABSENT, environment["PYTHONPATH"]])
         else:
             environment = prepared(tmp_path, starter_with(*libraries))
             if "lightning" not in libraries:  # that imports matplotlib

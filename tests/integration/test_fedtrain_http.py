@@ -17,9 +17,11 @@ import pytest
 from aumai_fedtrain import DiLoCoCoordinator, FederatedNode, HashVerifier, LocalUpdate, TrainingConfig
 from tests.conftest import Process
 from tests.integration.test_fedtrain_guide import block
+from tests.nursery import ABSENT
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "http-node"
+PATHS = os.pathsep.join([ABSENT, str(ROOT)])  # without pandas, which takes scikit-learn half a second to import
 Start = Callable[[str, str], str]
 
 
@@ -34,7 +36,7 @@ def node(folder: Path) -> Iterator[Start]:
     started: list[Process] = []
 
     def start(name: str, ages: str) -> str:
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "NODE_ID": name, "AGES": ages, "LEARNING_RATE": "0.01"}
+        env = {**os.environ, "PYTHONPATH": PATHS, "NODE_ID": name, "AGES": ages, "LEARNING_RATE": "0.01"}
         process = Process([sys.executable, "-m", "uvicorn", "node:app", "--port", "0"], env=env, cwd=folder)
         started.append(process)
         process.until("Uvicorn running on http://127.0.0.1:")
@@ -53,7 +55,7 @@ def test_the_example_learns_what_all_patients_in_one_place_teach(folder: Path, n
     done = subprocess.run(
         [sys.executable, "coordinator.py", *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": PATHS},
         capture_output=True,
         text=True,
         check=False,
