@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hmac
 import threading
+import time
 from collections.abc import Callable, Iterable
-from socket import AF_INET6, socket
+from socket import AF_INET6, SHUT_RDWR, socket
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -17,8 +19,10 @@ from flavor.say import say
 from flavor.stamp import stamp
 
 _AT_ONCE = 8
-"""Connections that are answered at a time; others are closed at once."""
-_SILENCE_S = 10.0
+"""Connections at a time. For another one, the oldest that has not asked is closed; the new one where all have asked."""
+_REQUEST_S = 10.0
+"""How long a request may take to arrive, however its bytes trickle in."""
+_ROOM_S = 1.0
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 Answer = Callable[[str], tuple[bytes, str]]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -79,7 +83,14 @@ def _name_of(host: str) -> str:
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = _SILENCE_S  # of a connection that sends nothing
+    timeout = _REQUEST_S  # of one read or write
+    server: _Server
+
+    def parse_request(self) -> bool:
+        """Read the rest of a request's header."""
+        is_one = super().parse_request()
+        self.server.has_asked(self.connection)
+        return is_one
 
     def log_message(self, *args: object) -> None:
         """Write no line for a request."""
@@ -88,26 +99,65 @@ class _Handler(WSGIRequestHandler):
 class _Server(ThreadingWSGIServer):
     """Answers a few connections at a time."""
 
-    _free = threading.BoundedSemaphore(_AT_ONCE)
+    request_queue_size = 128
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._free = threading.BoundedSemaphore(_AT_ONCE)
+        self._silent: dict[Any, float] = {}  # connections that have not asked yet, the oldest first
+        self._lock = threading.Lock()
+        super().__init__(*arguments, **named)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._free.acquire(blocking=False):
+        if not (self._free.acquire(blocking=False) or (self._cut_oldest() and self._free.acquire(timeout=_ROOM_S))):
             self.shutdown_request(request)
             return
+        with self._lock:
+            self._silent[request] = time.monotonic()
         try:
             super().process_request(request, client_address)
         except BaseException:
-            self._free.release()
+            self._ended(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free.release()
+            self._ended(request)
+
+    def has_asked(self, request: Any) -> None:
+        """Take note that the whole request of a connection has come."""
+        with self._lock:
+            self._silent.pop(request, None)
+
+    def service_actions(self) -> None:
+        """Cut off those whose request has not come in time; called about twice a second."""
+        with self._lock:
+            late = [each for each, since in self._silent.items() if time.monotonic() - since > _REQUEST_S]
+        for each in late:
+            _cut(each)
+
+    def _cut_oldest(self) -> bool:
+        """Cut off the connection that has been silent for longest; False where there is none."""
+        with self._lock:
+            oldest = next(iter(self._silent), None)
+            self._silent.pop(oldest, None)
+        if oldest is not None:
+            _cut(oldest)
+        return oldest is not None
+
+    def _ended(self, request: Any) -> None:
+        self.has_asked(request)
+        self._free.release()
 
     def handle_error(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:
         """Write nothing where a client has gone away or was silent."""
+
+
+def _cut(connection: socket) -> None:
+    """End a connection, which wakes the thread that reads it."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(SHUT_RDWR)
 
 
 class _Server6(_Server):
@@ -119,8 +169,7 @@ class MetricsServer:
 
     def __init__(self, host: str, port: int, answer: Answer, token: str = "") -> None:
         """Listen. Raises `MisuseError` for an address that cannot be used, or on which another program listens."""
-        self._free = threading.BoundedSemaphore(_AT_ONCE)
-        kind = type("Server", (_Server6 if ":" in host else _Server,), {"_free": self._free})
+        kind = _Server6 if ":" in host else _Server
         try:
             self._server: WSGIServer = make_server(host, port, MetricsApp(answer, token), kind, handler_class=_Handler)
         except OSError as error:

@@ -26,7 +26,6 @@ _SILENT_MS = 60_000
 """How long a browser that has vanished keeps its connection."""
 _END_S = 3.0
 _IDLE_S = 30
-_MOST_CONNECTIONS = 512
 _LONGEST_HEADERS_BYTES = 32 * 1024
 
 
@@ -120,17 +119,19 @@ def serving(page: Page, place: Place) -> Iterator[threading.Event]:
     """Serve a page as long as the context lasts. The event says that the server has ended by itself."""
     import uvicorn
 
+    from flavor.page.connection import MOST, Connection
+
     config = uvicorn.Config(
         page.app,
         loop="asyncio",
-        http="h11",
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
         log_level="critical",
         access_log=False,  # an address may have a token in it
         server_header=False,
-        limit_concurrency=_MOST_CONNECTIONS,
+        limit_concurrency=MOST + 1,  # is reached only where no connection can make room
         timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=_LONGEST_HEADERS_BYTES,

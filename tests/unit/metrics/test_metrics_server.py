@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -97,16 +99,50 @@ def test_connections_that_say_nothing_leave_no_thread_behind_for_each() -> None:
     before = threading.active_count()
     silent = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(_AT_ONCE + 5)]
     try:
-        closed = [each for each in silent[_AT_ONCE:] if each.recv(1) == b""]
-        assert len(closed) == 5, "those over the bound"
+        closed = [each for each in silent[:5] if each.recv(1) == b""]
+        assert len(closed) == 5, "the oldest, for new ones"
         assert threading.active_count() - before <= _AT_ONCE
-        silent[0].sendall(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        for each in silent[5:]:
+            each.sendall(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        while server._server._silent:
+            assert not free.wait(0.01)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as late:
+            assert late.recv(1) == b"", "whoever has asked is answered"
         free.set()
-        assert b"done" in b"".join(iter(lambda: silent[0].recv(4096), b""))
+        for each in silent[5:]:
+            assert b"done" in b"".join(iter(lambda each=each: each.recv(4096), b""))
     finally:
         for each in silent:
             each.close()
         server.close()
+
+
+def test_a_request_has_to_arrive_in_time_however_it_trickles_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flavor.metrics.server._REQUEST_S", 0.5)
+    server = MetricsServer("127.0.0.1", 0, answer)
+    trickling = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(_AT_ONCE)]
+    try:
+        assert asked(server.port)[0] == 200, "a scrape takes the place of the oldest"
+        began = time.monotonic()
+        for each in trickling[1:]:
+            assert _is_cut_while_it_trickles(each, began + 10)
+    finally:
+        for each in trickling:
+            each.close()
+        server.close()
+
+
+def _is_cut_while_it_trickles(connection: socket.socket, until: float) -> bool:
+    connection.settimeout(0.1)
+    while time.monotonic() < until:
+        with contextlib.suppress(TimeoutError):
+            try:
+                connection.sendall(b"G")
+                if connection.recv(1) == b"":
+                    return True
+            except (BrokenPipeError, ConnectionResetError):
+                return True
+    return False
 
 
 def test_an_address_that_cannot_be_used_is_said_in_one_line(port: int) -> None:
