@@ -5,9 +5,11 @@ Every answer is read in a thread, of which there are few, so that a store that h
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import anyio
@@ -22,12 +24,13 @@ from flavor.view.strip import RoundRow
 
 _MOST_THREADS = 8
 _MOST_WAITING = 64
-"""How many questions wait for a thread."""
+"""How many questions wait for a thread, and how many for a check of a store."""
 _MOST_EVENTS = 500
 _MOST_SITES = 50
 _ENTRY = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 Look = Callable[[Request], Any]
+Answer = Callable[[Request], Awaitable[Response]]
 
 
 class Api:
@@ -36,7 +39,10 @@ class Api:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._waiting = 0
+        self._awaiting_proof = 0
         self._threads: anyio.CapacityLimiter | None = None
+        self._verifier: anyio.CapacityLimiter | None = None
+        self._verifying: dict[str, asyncio.Future[Any]] = {}
 
     def routes(self) -> list[Route]:
         """Return the addresses. Each answers GET and HEAD."""
@@ -49,29 +55,72 @@ class Api:
             "/api/runs/{run}/events": self._events,
             "/api/runs/{run}/clients/{client}": self._client,
             "/api/runs/{run}/settings": lambda request: self._source.settings(_run(request)),
-            "/api/runs/{run}/provenance": self._provenance,
+            "/api/runs/{run}/provenance": lambda request: self._source.provenance(_run(request)),
             "/api/queue": lambda request: self._source.queue(),
         }
-        return [Route(path, self._answering(look), methods=["GET"]) for path, look in looks.items()]
+        answers = {path: self._answering(look) for path, look in looks.items()}
+        answers["/api/runs/{run}/provenance"] = self._provenance(answers["/api/runs/{run}/provenance"])
+        return [Route(path, answer, methods=["GET"]) for path, answer in answers.items()]
 
-    def _answering(self, look: Look) -> Callable[[Request], Any]:
+    def _provenance(self, unverified: Answer) -> Answer:
+        """The records of all rounds; with `verify=1`, every object that they name is read and checked.
+
+        That reads the whole store of a run: one thread does it, and those who ask for the same run at the same time are
+        given the same answer.
+        """
+
+        async def answer(request: Request) -> Response:
+            if request.query_params.get("verify") != "1":
+                return await unverified(request)
+            if self._awaiting_proof >= _MOST_WAITING:
+                error = "too many wait for a check of the store"
+                return refused(503, error, "wait until it is done", headers={"retry-after": "30"})
+            self._awaiting_proof += 1
+            try:
+                found = await asyncio.shield(self._verified(_run(request)))
+                return await self._in_thread(lambda: answered(request, found))
+            except FlavorError as error:
+                return failed(error)
+            finally:
+                self._awaiting_proof -= 1
+
+        return answer
+
+    def _verified(self, run: str) -> asyncio.Future[Any]:
+        """The check of a run's store that goes on, or a new one."""
+        if run not in self._verifying:
+            self._verifier = self._verifier or anyio.CapacityLimiter(1)
+            check = partial(self._source.provenance, run, verify=True)
+            done = asyncio.ensure_future(
+                anyio.to_thread.run_sync(check, limiter=self._verifier, abandon_on_cancel=True)
+            )
+            self._verifying[run] = done
+
+            def ended(done: asyncio.Future[Any]) -> None:
+                del self._verifying[run]
+                done.cancelled() or done.exception()  # told to those who wait, if anybody still does
+
+            done.add_done_callback(ended)
+        return self._verifying[run]
+
+    def _answering(self, look: Look) -> Answer:
         async def answer(request: Request) -> Response:
             if self._waiting >= _MOST_WAITING:
                 error = "the page's server has too much to look up"
                 return refused(503, error, "load the page again", headers={"retry-after": "5"})
-            if self._threads is None:
-                self._threads = anyio.CapacityLimiter(_MOST_THREADS)
             self._waiting += 1
             try:
-                return await anyio.to_thread.run_sync(
-                    lambda: answered(request, look(request)), limiter=self._threads, abandon_on_cancel=True
-                )
+                return await self._in_thread(lambda: answered(request, look(request)))
             except FlavorError as error:
                 return failed(error)
             finally:
                 self._waiting -= 1
 
         return answer
+
+    async def _in_thread(self, function: Callable[[], Response]) -> Response:
+        self._threads = self._threads or anyio.CapacityLimiter(_MOST_THREADS)
+        return await anyio.to_thread.run_sync(function, limiter=self._threads, abandon_on_cancel=True)
 
     def _rounds(self, request: Request) -> list[dict[str, Any]]:
         after = _number(request, "after")
@@ -109,10 +158,6 @@ class Api:
                 kinds=[kind for each in request.query_params.getlist("kind") for kind in each.split(",") if kind],
             )
         )
-
-    def _provenance(self, request: Request) -> Any:
-        """The records of all rounds; with `verify=1`, every object that they name is read and checked."""
-        return self._source.provenance(_run(request), verify=request.query_params.get("verify") == "1")
 
     def _client(self, request: Request) -> Any:
         return self._source.client(_run(request), str(request.path_params["client"]))

@@ -6,13 +6,15 @@ import gzip
 import http.client
 import json
 import socket
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from flavor.errors import BusUnavailable, StoreUnavailable
+from flavor.errors import BusUnavailable, RunNotFound, StoreUnavailable
 from flavor.page.app import Page
 from flavor.page.guard import HEADERS, POLICY
 from flavor.page.server import Place, bound, serving
@@ -286,3 +288,34 @@ def test_health_is_open_and_tells_nothing(shut: Browser, source: Standin) -> Non
         assert shut.ask("/healthz").json == {"ok": True, "redis": "away"}
     finally:
         source.breaks("")
+
+
+def test_a_check_of_a_store_holds_up_nobody_and_is_done_once_for_all_who_ask(
+    open_: Browser, source: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks: list[str] = []
+    may_end = threading.Event()
+
+    def provenance(run: str, *, verify: bool = False) -> Mapping[str, Any]:
+        if verify:
+            checks.append(run)
+            assert may_end.wait(30)
+            if run == "other":
+                raise RunNotFound("there is no run 'other'")
+        return {"verified": verify}
+
+    monkeypatch.setattr(source, "provenance", provenance)
+    runs = ["mammo"] * 20 + ["other"] * 2
+    with ThreadPoolExecutor(len(runs)) as pool:
+        asked = [pool.submit(open_.ask, f"/api/runs/{run}/provenance?verify=1") for run in runs]
+        while not checks:
+            assert not may_end.wait(0.01)
+        for _ in range(20):
+            assert open_.ask("/api/runs/mammo").status == 200
+        assert open_.ask("/api/runs/mammo/provenance").json == {"verified": False}
+        may_end.set()
+        answers = [each.result() for each in asked]
+    assert [each.json for each in answers[:20]] == [{"verified": True}] * 20
+    assert [each.status for each in answers[20:]] == [404, 404]
+    assert len(checks) <= 4, "some may have asked after the first check had ended"
+    assert open_.ask("/api/runs/mammo/provenance?verify=1").json == {"verified": True}, "and it is done again"
