@@ -18,7 +18,7 @@ from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Update
 from flavor.records.verdict import Verdict
-from flavor.results.summaries import summary_of
+from flavor.results.summaries import known_metrics, summary_of
 from flavor.store.local import LocalStore
 from flavor.store.paths import global_prefix, named, update_prefix
 
@@ -100,7 +100,8 @@ class Driven:
         view = self.runs.read_round(self.round)
         assert view is not None
         sites = [each["metrics"] for each in self.infos.values()]
-        summary = summary_of(view, attempt=1, metrics=merged["metrics"], sites=sites) if is_kept else None
+        known = known_metrics(self.runs.summaries(-1))
+        summary = summary_of(view, attempt=1, info=merged, sites=sites, known=known) if is_kept else None
         self.runs.commit_round(self.round, attempt=1, token="worker", model=model, reason="closed", summary=summary)
 
     def close(self, *, is_kept: bool = True) -> None:

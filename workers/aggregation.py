@@ -30,7 +30,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.round import in_model
 from flavor.records.run import RunView
 from flavor.records.summary import RoundSummary
-from flavor.results.summaries import summary_of
+from flavor.results.summaries import known_metrics, summary_of
 from flavor.resume import is_of_fedtrain, not_by_serve
 from flavor.store.digests import sha256_file
 from flavor.store.paths import global_prefix, named
@@ -266,5 +266,6 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
     counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"
     reason = f"{counts}, a global model of {combined.size_bytes} bytes{in_model(combined.chosen)}"
     sites = [info["metrics"] for info in infos.values()]
-    summary = summary_of(round_view, attempt=attempt.number, metrics=combined.info["metrics"], sites=sites)
+    known = known_metrics(attempt.runs.summaries(-1))
+    summary = summary_of(round_view, attempt=attempt.number, info=combined.info, sites=sites, known=known)
     return _Made(model, manifest, reason, combined.chosen, (*told, *combined.notes), summary)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flavor.counted import counted
 from flavor.durations import shown_duration
 from flavor.printable import quoted
 from flavor.records.reported import Reported
@@ -131,7 +132,9 @@ def _last_round(found: Found) -> str:
         of = "" if best["rounds"] == last["round"] else f" of the last {best['rounds']}"
         parts[0] += f" (best{of}: {best['value']:.4g}, reported in round {best['round']}, {_began(best['round'])})"
     more = f", and {len(names) - _MOST_METRICS} more" if len(names) > _MOST_METRICS else ""
-    return f"round {last['round']}: {', '.join(parts) or 'no metrics'}{more}"
+    left_out = counted(last.get("left_out", 0), "metric")
+    few = f" ({left_out} of few sites not kept: too many)" if last.get("left_out") else ""
+    return f"round {last['round']}: {', '.join(parts) or 'no metrics'}{more}{few}"
 
 
 def _began(round_: int) -> str:

@@ -23,7 +23,7 @@ from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.records.summary import RoundSummary
 from flavor.results.rounds import merged_info
-from flavor.results.summaries import summary_of
+from flavor.results.summaries import known_metrics, summary_of
 from flavor.resume import goes_on_by
 from flavor.store.protocol import ObjectStore
 from flavor.view.event import Notice
@@ -250,11 +250,12 @@ class RoundServer:
 
     def _summary(self, view: RoundView, attempt: int, model: GlobalModel) -> RoundSummary:
         """Return what is kept of the round for people; it lacks metrics that cannot be read."""
-        metrics: Mapping[str, Any] = {}
+        info: Mapping[str, Any] | None = None
         with contextlib.suppress(FlavorError, OSError):
-            metrics = merged_info(replace(view, info=model.info), self._store)["metrics"]
-        measured = self.runs.measured(view.round, view.contributors)
-        return summary_of(view, attempt=attempt, metrics=metrics, sites=[each.metrics for each in measured.values()])
+            info = merged_info(replace(view, info=model.info), self._store)
+        sites = [each.metrics for each in self.runs.measured(view.round, view.contributors).values()]
+        known = known_metrics(self.runs.summaries(-1))
+        return summary_of(view, attempt=attempt, info=info, sites=sites, known=known)
 
     def close(self, error: BaseException | None = None) -> None:
         """Wait for the end of a run that is complete, or stop it. After an `error`, leave it for another process."""

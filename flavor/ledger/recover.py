@@ -28,7 +28,7 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.results.rounds import merged_info
-from flavor.results.summaries import summary_of
+from flavor.results.summaries import known_metrics, summary_of
 from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.store.paths import manifest_path, run_record_path
 
@@ -248,6 +248,7 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal:
         **(model.to_global(seal).to_hash() if model else {}),
         **({"ended_ms": str(manifests[-1].closed_ms)} if finished else {}),
     }
+    summaries: list[str] = []
     for first in range(0, closed, _BATCH):
         with translated(runs.where), runs.redis.pipeline(transaction=False) as step:
             for manifest, link in zip(manifests[first : first + _BATCH], chain.links[first:], strict=False):
@@ -255,7 +256,9 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal:
                 of_round, verdicts = round_fields(manifest, ref), round_verdicts(manifest)
                 step.hset(keys.round(manifest.round), mapping=of_round)
                 step.hset(keys.verdicts(manifest.round), mapping=verdicts)
-                step.rpush(keys.closed, _summary(archive, RoundView.from_hash(manifest.round, of_round, verdicts)))
+                rebuilt = RoundView.from_hash(manifest.round, of_round, verdicts)
+                summaries = [_summary(archive, rebuilt, known_metrics(summaries))]
+                step.rpush(keys.closed, summaries[0])
             step.execute()
     clients = sorted({name for manifest in manifests for name in manifest.expected})
     while not _appears(runs, lease, fields, clients, lambda: _client_keys(runs, chain, lost=lost), reason, now_ms):
@@ -263,12 +266,12 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal:
     return Recovered(chain.run, closed, rounds, tuple(clients))
 
 
-def _summary(archive: Archive, view: RoundView) -> str:
+def _summary(archive: Archive, view: RoundView, known: Sequence[str]) -> str:
     """Return what Redis keeps of a closed round for the whole run, without metrics that cannot be read."""
-    metrics: Mapping[str, Any] = {}
+    info: Mapping[str, Any] | None = None
     with contextlib.suppress(FlavorError, OSError):
-        metrics = merged_info(view, archive.store)["metrics"]
-    return summary_of(view, attempt=view.attempt, metrics=metrics).closed_at(view.closed_ms or 0)
+        info = merged_info(view, archive.store)
+    return summary_of(view, attempt=view.attempt, info=info, known=known).closed_at(view.closed_ms or 0)
 
 
 def _appears(

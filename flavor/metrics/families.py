@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from flavor.metrics.named import MOST_METRICS
 from flavor.metrics.scene import Document, RunScene, Scene
 from flavor.metrics.table import FAMILIES, OTHERS, Kind
 from flavor.policy.standing import Standing
@@ -17,7 +18,6 @@ from flavor.records.states import RoundState, RunState
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-MOST_METRICS = 40
 _LONGEST_NAME = 64
 _ENDED = frozenset(state.value for state in RunState if state.ended)
 _LOST = frozenset(
@@ -120,16 +120,17 @@ def _run(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
         sheet.set("flavor_run_clients", number, run, phase)
     last, best = document["last_round"], document["best"]
     if last:
-        for name, value in _bounded(last["metrics"]).items():
+        for name, value in _bounded(last["metrics"], scene.named).items():
             sheet.set("flavor_metric_last", value, run, name)
     if best:
-        for name, value in _bounded({best["metric"]: best["value"]}).items():
+        for name, value in _bounded({best["metric"]: best["value"]}, scene.named).items():
             sheet.set("flavor_metric_best", value, run, name)
         sheet.set("flavor_metric_best_round", best["round"], run)
 
 
-def _bounded(metrics: Mapping[str, float]) -> dict[str, float]:
+def _bounded(metrics: Mapping[str, float], named: Collection[str] | None) -> dict[str, float]:
     """Return metrics whose names, which sites have chosen, can be labels: few, short, printable, each once."""
+    metrics = {name: value for name, value in metrics.items() if named is None or name in named}
     found: dict[str, float] = {}
     for name, value in list(metrics.items())[:MOST_METRICS]:
         found.setdefault(printable(name)[:_LONGEST_NAME], value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ class RunScene:
     """Since when each client that is not there has had no lease, as far as that is known, by the server's clock."""
     moved: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Bytes by label and direction; see `flavor.metrics.moved`."""
+    named: Collection[str] | None = None
+    """The metrics of the sites that have series; None for all. See `flavor.metrics.named`."""
 
 
 @dataclass(frozen=True)

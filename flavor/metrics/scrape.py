@@ -11,6 +11,7 @@ from flavor.errors import BusUnavailable, FlavorError
 from flavor.metrics.clients import labelled
 from flavor.metrics.families import families
 from flavor.metrics.moved import Moved
+from flavor.metrics.named import Named
 from flavor.metrics.scene import RunScene, Scene
 from flavor.metrics.tally import Tally
 from flavor.records.states import RunState
@@ -126,8 +127,9 @@ class Scraper:
             raise
         except FlavorError:
             return None
+        named = kept.named.look(document)
         if _has_ended(document):
-            return RunScene(document, kept.tally)
+            return RunScene(document, kept.tally, named=named)
         clients = document["clients"]
         own = labelled(clients, self._most)
         return RunScene(
@@ -136,6 +138,7 @@ class Scraper:
             labelled=own,
             missed_ms=kept.miss(clients, self._source.now_ms()),
             moved=kept.moved.look(clients, own),
+            named=named,
         )
 
     def _news(self, name: str, after: str) -> list[Mapping[str, Any]]:
@@ -159,7 +162,7 @@ class _Kept:
     """What is remembered of a run between scrapes."""
 
     def __init__(self, run_id: str) -> None:
-        self.run_id, self.tally, self.moved = run_id, Tally(), Moved()
+        self.run_id, self.tally, self.moved, self.named = run_id, Tally(), Moved(), Named()
         self._missed_ms: dict[str, int] = {}
         self._there_ms: dict[str, int] = {}
 

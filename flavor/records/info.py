@@ -10,9 +10,9 @@ import json
 import math
 import operator
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flavor.errors import InvalidInfo
 
@@ -37,6 +37,7 @@ LARGEST = 1e300
 
 Info = dict[str, dict[str, Any]]
 
+_Value = TypeVar("_Value")
 _REQUIRED = ("epoch", "datasetSize", "importance")
 
 
@@ -192,6 +193,48 @@ def parse_info(data: bytes, *, where: str) -> Info:
     except (ValueError, RecursionError) as error:
         raise InvalidInfo(f"{where}: not complete JSON ({error}): write it with SaveInfoJson") from None
     return checked_info(value, where=where)
+
+
+def sites_with(name: str, few: Mapping[str, int], sites: int) -> int:
+    """Return how many of a round's `sites` report a merged metric, plain or weighted.
+
+    `few` has the number of sites of each metric that not all of them report, by the name that they use.
+    """
+    return few.get(name, few.get(name.removesuffix(WEIGHTED), sites))
+
+
+def by_sites(
+    metrics: Mapping[str, _Value], few: Mapping[str, int], sites: int, known: Iterable[str] = ()
+) -> dict[str, _Value]:
+    """Return merged metrics in the order in which they are kept and shown, so that no single site displaces others'.
+
+    First those that most of the `sites` report, then the others; in both, first the `known` ones of earlier rounds, in
+    their order. Of others those come first that more sites report. `few` is as in `sites_with`.
+    """
+    ranks: dict[str, int] = {}
+    for name in known:
+        ranks.setdefault(name.removesuffix(WEIGHTED), len(ranks))
+
+    def place(name: str) -> tuple[bool, int, int]:
+        number = sites_with(name, few, sites)
+        rank = ranks.get(name.removesuffix(WEIGHTED), len(ranks))
+        return (False, rank, 0) if 2 * number > sites else (True, rank, -number)
+
+    return {name: metrics[name] for name in sorted(metrics, key=place)}
+
+
+def sites_of(merged: Mapping[str, Any]) -> tuple[dict[str, int], int]:
+    """Return how many sites report each metric that not all report, and how many sites there are.
+
+    That is what merged information says, which another release or a user's aggregator may have written: without a
+    number of sites all metrics count as those of all.
+    """
+    metadata = merged["metadata"]
+    few, names, number = metadata.get("metricSites"), metadata.get("clients"), metadata.get("sites")
+    sites = len(names) if isinstance(names, list) else number if type(number) is int else 0
+    if not isinstance(few, Mapping) or sites <= 0:
+        return {}, max(1, sites)
+    return {str(name): count for name, count in few.items() if type(count) is int and 0 <= count < sites}, sites
 
 
 def summed(merged: Info) -> Info:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.records.damage import damage_in, table
+from flavor.records.info import WEIGHTED
 
 MOST_METRICS = 40
-"""Merged metrics of one round: the first ones. Each metric of the sites has two, the plain and the weighted mean."""
+"""Merged metrics of one round: the first ones, as `by_sites` orders them. Each metric of the sites has two means."""
 LONGEST_NAME = 80
 """Characters of the name of a metric; a metric of a longer name is left out."""
 MOST_BYTES = 4096
@@ -49,13 +50,18 @@ class RoundSummary:
     """The merged metrics by their names in the merged information: plain means, and those weighted by examples."""
     spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Lowest and highest value over the contributors, by metric."""
+    few: Mapping[str, int] = field(default_factory=dict)
+    """Number of contributors that report a metric, for those that not all report, by the name that they use."""
+    left_out: int = 0
+    """Number of metrics that are not among `metrics`, because there are too many."""
 
     def to_json(self) -> str:
         """Write it without `closed_ms`, in `MOST_BYTES` at most: leaves out the last metrics for that.
 
         The script that closes the round puts `closed_ms` before it: see `closed_at`.
         """
-        metrics, spread = dict(self.metrics), dict(self.spread)
+        metrics, spread, few = dict(self.metrics), dict(self.spread), dict(self.few)
+        all_names = names_of(metrics)
         while True:
             fields = {
                 "round": self.round,
@@ -71,10 +77,16 @@ class RoundSummary:
                 "metrics": metrics,
                 "spread": {name: list(range_) for name, range_ in spread.items() if name in metrics},
             }
+            kept = names_of(metrics)
+            if of_few := {name: count for name, count in few.items() if name in kept or name in metrics}:
+                fields["few"] = of_few
+            if left_out := self.left_out + len(all_names - kept):
+                fields["left_out"] = left_out
             text = json.dumps(fields, separators=(",", ":"), allow_nan=False)
             if len(text) <= MOST_BYTES or not metrics:
                 return text
-            metrics.popitem()
+            last = next(reversed(metrics)).removesuffix(WEIGHTED)
+            metrics = {name: value for name, value in metrics.items() if name.removesuffix(WEIGHTED) != last}
 
     def closed_at(self, closed_ms: int) -> str:
         """Return the JSON of the round that was closed then, as `commit_round.lua` writes it."""
@@ -87,6 +99,7 @@ class RoundSummary:
             fields = table(text)
             numbers = {name: _whole(fields.get(name, default)) for name, default in _NUMBERS.items()}
             metrics, spread = fields.get("metrics") or {}, fields.get("spread") or {}
+            few = fields.get("few") or {}
             return cls(
                 **numbers,
                 metrics=kept_metrics(metrics),
@@ -95,12 +108,13 @@ class RoundSummary:
                     for name, (lowest, highest) in spread.items()
                     if (low := finite(lowest)) is not None and (high := finite(highest)) is not None
                 },
+                few={str(name): _whole(count) for name, count in few.items()},
             )
 
 
 _NUMBERS: Mapping[str, int | None] = {
     **dict.fromkeys(("round", "opened_ms", "closed_ms")),
-    **dict.fromkeys(("aggregating_ms", "expected", "contributors", "refused", "examples", "bytes"), 0),
+    **dict.fromkeys(("aggregating_ms", "expected", "contributors", "refused", "examples", "bytes", "left_out"), 0),
     **dict.fromkeys(("attempts", "openings"), 1),
 }
 """The numbers of a record; None where there has to be one."""
@@ -115,6 +129,11 @@ def kept_metrics(metrics: Mapping[str, Any], most: int = MOST_METRICS, longest: 
         if len(name) <= longest and (number := finite(value)) is not None:
             found[name] = number
     return found
+
+
+def names_of(metrics: Iterable[str]) -> frozenset[str]:
+    """Return the names of merged metrics as sites use them: the plain and the weighted mean have one name."""
+    return frozenset(name.removesuffix(WEIGHTED) for name in metrics)
 
 
 def spread_of(names: Iterable[str], sites: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:

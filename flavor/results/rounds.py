@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.errors import InvalidInfo, ObjectMissing, StoreError
-from flavor.records.info import CONFUSION, MAX_BYTES, WEIGHTED, Info, parse_info
+from flavor.records.info import CONFUSION, MAX_BYTES, WEIGHTED, Info, by_sites, parse_info, sites_of
 from flavor.records.round import RoundView
 from flavor.store.protocol import ObjectStore
 
@@ -75,7 +75,7 @@ def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, I
         clients=list(view.contributors),
         examples=sum(info["metadata"]["datasetSize"]),
         bytes=sum(site.bytes for site in sites),
-        metrics=scalars(info["metrics"]),
+        metrics=scalars(by_sites(info["metrics"], *sites_of(info))),
         sites=sites,
     )
 

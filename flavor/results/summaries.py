@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flavor.records.info import WEIGHTED
+from flavor.errors import DamagedRecord
+from flavor.records.info import WEIGHTED, by_sites, sites_of
 from flavor.records.round import RoundView
-from flavor.records.summary import RoundSummary, kept_metrics, spread_of
+from flavor.records.summary import RoundSummary, finite, kept_metrics, names_of, spread_of
 
 
 def summary_of(
-    view: RoundView, *, attempt: int, metrics: Mapping[str, Any], sites: Iterable[Mapping[str, Any]] = ()
+    view: RoundView,
+    *,
+    attempt: int,
+    info: Mapping[str, Any] | None,
+    sites: Iterable[Mapping[str, Any]] = (),
+    known: Sequence[str] = (),
 ) -> RoundSummary:
     """Return the summary of a round that is being closed, or is closed.
 
-    `metrics` are the merged metrics, and `sites` those of each contributor; what is no finite number is left out.
+    `info` is the merged information, None where it cannot be read, and `sites` the metrics of each contributor; what is
+    no finite number is left out. Where there are too many metrics, those stay that most sites report, and those of the
+    round before, whose names are `known`: one site may report any number of them, under new names in each round.
     """
     updates = [view.inspected(client) for client in view.contributors if client in view.verdicts]
+    few, number = sites_of(info) if info is not None else ({}, 1)
+    metrics = by_sites(info["metrics"], few, number, known) if info is not None else {}
     merged = kept_metrics(metrics)
+    kept = names_of(merged)
+    every = names_of(name for name, value in metrics.items() if finite(value) is not None)
     return RoundSummary(
         round=view.round,
         opened_ms=view.opened_ms,
@@ -33,4 +46,13 @@ def summary_of(
         openings=view.openings,
         metrics=merged,
         spread=spread_of((name for name in merged if not name.endswith(WEIGHTED)), sites),
+        few={name: count for name, count in few.items() if name in kept or name in merged},
+        left_out=len(every - kept),
     )
+
+
+def known_metrics(newest: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the metrics that are kept of a round, from the last of these summaries as Redis has them."""
+    with contextlib.suppress(DamagedRecord):
+        return tuple(RoundSummary.from_json(newest[-1]).metrics) if newest else ()
+    return ()

@@ -121,7 +121,7 @@ class Board:
         Keys: `run`, `run_id`, `protocol`, `head`, `state`, `round`, `rounds`, `round_state`, `reason`, `created_ms`,
         `ended_ms`, `opened_ms`, `deadline_ms` and `closed_ms` (of the round), `attempt`, `expected`, `needed`, `in`
         (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a sentence), `since_ms` (since when it waits), `held`,
-        `absent` (sentences), `served`, `no_aggregator`, `last_round` (`{"round", "metrics"}`), `metric`, `best`
+        `absent` (sentences), `served`, `no_aggregator`, `last_round` (see `Newest.last`), `metric`, `best`
         (`{"metric", "round", "value", "rounds"}`), `spark`, `global_model`, `ends_ms` (the estimated end), and
         `clients`: an object of name to `state`, `phase`, `alive`, `host`, `version`, `this_round`, `awaited`, `seen_ms`
         (the last sign of life; in patches that of a client that is there may be some heartbeats old), `samples`,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,7 +12,10 @@ from flavor.view.site_values import Values
 from flavor.view.strip import RoundRow
 
 MOST_NAMES = 200
-"""Names of metrics that one run is shown with: the first ones."""
+"""Names of metrics that one run is shown with: first those that most sites report."""
+
+_COUNTED = 100
+"""Rounds, the newest ones, in which metrics are counted that never most sites report."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,37 @@ class Curves:
 
 
 def metric_names(rows: Sequence[RoundRow]) -> list[str]:
-    """Return the names of the metrics of these rounds, as sites use them, in the order in which they came up."""
-    names: dict[str, None] = {}
+    """Return the names of the metrics of these rounds, as sites use them, in the order in which they came up.
+
+    Those that most sites of a round have reported come first: one site may report others under new names in each round.
+    """
+    of_most, others = dict[str, None](), dict[str, None]()
     for row in rows:
         for name in row.metrics:
             base = name.removesuffix(WEIGHTED)
-            if len(names) < MOST_NAMES and base not in CONFUSION:
-                names.setdefault(base)
-    return list(names)
+            if base not in CONFUSION and base not in of_most:
+                names = of_most if row.is_of_most(base) else others
+                if len(names) < MOST_NAMES:
+                    names.setdefault(base)
+    return list(of_most | others)[:MOST_NAMES]
+
+
+def headline(rows: Sequence[RoundRow]) -> str | None:
+    """Return the metric that a run is shown by: the first that most sites of a round have reported; None for none.
+
+    It stays the run's metric until most sites report others, and it no longer. Where no metric is ever reported by most
+    sites, it is the one that was reported most often in the newest rounds, the first of equals.
+    """
+    chosen: str | None = None
+    for row in rows:
+        if chosen is None or not row.is_of_most(chosen):
+            chosen = next((name for name in row.shown_metrics if row.is_of_most(name)), chosen)
+    if chosen is None:
+        counts = Counter[str]()
+        for row in rows[-_COUNTED:]:
+            counts.update({name: row.sites_with(name) for name in row.shown_metrics})
+        chosen = next((name for name, _ in counts.most_common(1)), None)
+    return chosen
 
 
 def merged_curves(metric: str, rows: Sequence[RoundRow]) -> Curves:

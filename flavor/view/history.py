@@ -102,7 +102,7 @@ class History:
         )
 
     def metric_names(self) -> list[str]:
-        """Return the names of all metrics of the closed rounds, as the sites use them, in the order of appearance."""
+        """Return the names of all metrics of the closed rounds, as the sites use them; see `metric_names`."""
         with self._lock:
             self._strip.look()
             return metric_names(self._strip.rows())

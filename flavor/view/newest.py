@@ -19,6 +19,7 @@ from flavor.store.brief import BriefStore
 from flavor.store.open import is_installed
 from flavor.store.protocol import ObjectStore
 from flavor.store.url import package_scheme
+from flavor.view.curves import headline
 from flavor.view.history import History
 from flavor.view.strip import RoundRow, Source
 
@@ -36,9 +37,13 @@ class Newest:
     """What is shown of a run's metrics."""
 
     last: dict[str, Any] | None = None
-    """`{"round": 3, "metrics": {"accuracy": 0.9}}`: the merged metrics of the newest closed round; None for none."""
+    """`{"round": 3, "metrics": {"accuracy": 0.9}}`: the merged metrics of the newest closed round; None for none.
+
+    Where not all sites report a metric, `sites` says how many of the `contributors` do. `left_out` counts metrics of
+    the round that are not kept, because there are too many.
+    """
     metric: str | None = None
-    """The metric whose best value is searched."""
+    """The metric whose best value is searched; see `headline`."""
     best: dict[str, Any] | None = None
     """`{"metric": "accuracy", "round": 2, "value": 0.91, "rounds": 3}`: the best of the newest `rounds` rounds."""
     sites: Mapping[str, dict[str, float]] = field(default_factory=dict)
@@ -168,8 +173,12 @@ def _merged(
     if newest is None or (store is None and not newest.metrics):
         return None, None, None
     merged = newest.shown_metrics
-    chosen = metric or next(iter(merged), None)
-    last = {"round": closed, "metrics": merged}
+    chosen = metric or headline(rows)
+    last: dict[str, Any] = {"round": closed, "metrics": merged}
+    if few := {name: count for name in merged if (count := newest.sites_with(name)) < newest.contributors}:
+        last |= {"sites": few, "contributors": newest.contributors}
+    if newest.left_out:
+        last["left_out"] = newest.left_out
     if chosen is None:
         return last, None, None
     values = {row.round: shown[chosen] for row in rows[-MOST_ROUNDS:] if chosen in (shown := row.shown_metrics)}

@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from flavor.bus.runs import RunStore
 from flavor.errors import DamagedRecord, FlavorError
 from flavor.ledger.rounds import closed_round
+from flavor.records.info import WEIGHTED, by_sites, sites_of, sites_with
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
-from flavor.records.summary import RoundSummary, kept_metrics
-from flavor.results.rounds import for_people, merged_info
+from flavor.records.summary import RoundSummary, kept_metrics, names_of
+from flavor.results.rounds import for_people, merged_info, scalars
 from flavor.store.protocol import ObjectStore
 
 _MOST_READ = 200
@@ -64,6 +66,19 @@ class RoundRow:
     """The merged metrics by their names in the merged information, such as `loss` and `loss (weighted)`."""
     spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Lowest and highest value over the contributors, by metric; empty where that is not known."""
+    few: Mapping[str, int] = field(default_factory=dict)
+    """Number of contributors that report a metric, for those that not all report."""
+    left_out: int = 0
+    """Number of metrics that are not among `metrics`, because there are too many."""
+
+    def sites_with(self, name: str) -> int:
+        """Return how many contributors report a metric, by its name in `shown_metrics`."""
+        found = name + WEIGHTED if name + WEIGHTED in self.metrics else name
+        return sites_with(found, self.few, max(1, self.contributors)) if found in self.metrics else 0
+
+    def is_of_most(self, name: str) -> bool:
+        """Return whether more than half of the contributors report a metric, by its name in `shown_metrics`."""
+        return 2 * self.sites_with(name) > self.contributors
 
     @property
     def seconds(self) -> float | None:
@@ -94,11 +109,16 @@ def row_of_summary(summary: RoundSummary) -> RoundRow:
         openings=summary.openings,
         metrics=summary.metrics,
         spread=summary.spread,
+        few=summary.few,
+        left_out=summary.left_out,
     )
 
 
-def row_of_round(view: RoundView, metrics: Mapping[str, float] | None = None) -> RoundRow:
-    """Return the row of a round, open or closed, from the round itself."""
+def row_of_round(view: RoundView, info: Mapping[str, Any] | None = None) -> RoundRow:
+    """Return the row of a round, open or closed, from the round itself and its merged information."""
+    few, sites = sites_of(info) if info is not None else ({}, 1)
+    found = by_sites(scalars(info["metrics"]), few, sites) if info is not None else {}
+    metrics = kept_metrics(found)
     accepted = view.accepted
     names = view.contributors or tuple(accepted)
     updates = [accepted[name] for name in names if name in accepted]
@@ -116,7 +136,9 @@ def row_of_round(view: RoundView, metrics: Mapping[str, float] | None = None) ->
         bytes=sum(update.size_bytes for update in updates),
         attempts=view.attempt,
         openings=view.openings,
-        metrics=metrics or {},
+        metrics=metrics,
+        few={name: count for name, count in few.items() if name in metrics or name + WEIGHTED in metrics},
+        left_out=len(names_of(found) - names_of(metrics)),
     )
 
 
@@ -221,8 +243,8 @@ class Strip:
             return None
         if view is None:
             return None
-        metrics: Mapping[str, float] = {}
+        info: Mapping[str, Any] | None = None
         if self._store is not None:
             with contextlib.suppress(FlavorError, OSError):
-                metrics = kept_metrics(merged_info(view, self._store)["metrics"])
-        return row_of_round(view, metrics)
+                info = merged_info(view, self._store)
+        return row_of_round(view, info)
