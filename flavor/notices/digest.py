@@ -1,14 +1,15 @@
 """Decides which events of a run become a message, what it says, and when it is due. Sends nothing.
 
-A message has a few lines; what does not fit is counted. Messages about sites and waits are bounded in number: a few at
-once, and one more every few minutes. What comes in between waits for the next message. The message about the end of the
-run is always due at once.
+A message has a few lines: one for each site and kind of news, with a count. What does not fit is counted. Messages
+about sites and waits are bounded in number: a few at once, and one more every few minutes. Those that one site causes
+are bounded more strictly, and a site of which much was told stands behind the others. What comes in between waits for
+the next message. The message about the end of the run is always due at once.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from flavor.counted import counted
@@ -42,7 +43,10 @@ TOGETHER_S = 2.0
 GROUPED_S = 60.0
 """Refusals of so many seconds are in one message."""
 _BURST, _REFILL_S = 5, 300.0
+_SITE_BURST, _SITE_REFILL_S = 2, 1800.0
 _MOST_LINES, _MOST_NAMED, _MOST_SHOWN = 10, 8, 200
+_MOST_WAITS, _MOST_KEPT, _MOST_BUDGETS = 4, 500, 5000
+_REFUSED = "refused"
 _MOVES = (RoundOpened, RoundReopened, RoundClosed, AggregationBegun, UpdateAccepted)
 """Events that end a wait."""
 
@@ -72,29 +76,108 @@ class Message:
     tone: Tone
 
 
+class _Budget:
+    """Allows a few messages at once, and one more every `refill_s` seconds."""
+
+    def __init__(self, burst: int, refill_s: float) -> None:
+        self._burst, self._refill_s = float(burst), refill_s
+        self._left, self._left_at = self._burst, 0.0
+
+    def left(self, now: float) -> float:
+        return min(self._burst, self._left + (now - self._left_at) / self._refill_s)
+
+    def allowed_at(self, now: float) -> float:
+        """Return from when on a message is allowed."""
+        lacks = 1 - self.left(now)
+        return now + lacks * self._refill_s if lacks > 0 else 0.0
+
+    def spend(self, now: float) -> None:
+        self._left, self._left_at = max(0.0, self.left(now) - 1), now
+
+
 @dataclass
-class _Refusals:
-    """Refusals that wait for a message."""
+class _News:
+    """What has happened to one site, of one kind, however often."""
 
+    site: str
+    what: str
+    """Such as "is gone"."""
     since: float
-    by_site: dict[str, int] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    others: int = 0
-    """Refusals of sites beyond those that are named."""
+    reason: str = ""
+    number: int = 0
 
-    def add(self, site: str, reason: str) -> None:
-        if site in self.by_site or len(self.by_site) < _MOST_NAMED:
-            self.by_site[site] = self.by_site.get(site, 0) + 1
-            self.reasons[site] = reason
-        else:
-            self.others += 1
+    @property
+    def is_refusal(self) -> bool:
+        return self.what == _REFUSED
 
-    def lines(self) -> list[str]:
-        found = [
-            f"refused: {site}{f' ({number} times, the last time: ' if number > 1 else ' ('}{self.reasons[site]})"
-            for site, number in self.by_site.items()
-        ]
-        return [*found, f"and {counted(self.others, 'refusal')} of other sites"] if self.others else found
+    @property
+    def due(self) -> float:
+        """When it is due, if its site has not used up its messages."""
+        return self.since + (GROUPED_S if self.is_refusal else TOGETHER_S)
+
+    @property
+    def title(self) -> str:
+        return self.what if self.is_refusal else f"{self.site} {self.what}"
+
+    @property
+    def line(self) -> str:
+        often = f"{self.number} times, the last time: " if self.number > 1 else ""
+        if self.is_refusal:
+            return f"refused: {self.site} ({often}{self.reason})"
+        return f"{self.title} ({often}{self.reason})" if often else f"{self.title}: {self.reason}"
+
+
+class _Sites:
+    """News of sites that wait for a message: a line for each site and kind, with a count.
+
+    Each site has a budget of its own. One that has used it up waits for the messages that others cause, and stands
+    behind them there: a site that comes and goes cannot keep out what happens to another.
+    """
+
+    def __init__(self) -> None:
+        self._news: dict[tuple[str, str], _News] = {}  # the oldest first
+        self._more = 0
+        self._budgets: dict[str, _Budget] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._news)
+
+    def add(self, site: str, what: str, reason: str, now: float) -> None:
+        if (site, what) not in self._news:
+            if len(self._news) >= _MOST_KEPT:
+                self._more += 1
+                return
+            self._news[site, what] = _News(site, what, now)
+        news = self._news[site, what]
+        news.reason, news.number = reason, news.number + 1
+
+    def due(self, now: float) -> float | None:
+        return min(
+            (max(each.due, self._budget(each.site).allowed_at(now)) for each in self._news.values()), default=None
+        )
+
+    def take(self, now: float, most: int) -> tuple[list[_News], list[str]]:
+        """Return the news to tell, and lines that count the rest."""
+        ranked = sorted(self._news.values(), key=lambda each: -self._budget(each.site).left(now))
+        refusals = [each for each in ranked if each.is_refusal][:_MOST_NAMED]
+        told = [each for each in ranked if not each.is_refusal or each in refusals][:most]
+        left_out = [each for each in ranked if each not in told]
+        self._more += sum(not each.is_refusal for each in left_out)
+        refused = sum(each.number for each in left_out if each.is_refusal)
+        rest = [f"and {self._more} more"] if self._more else []
+        rest += [f"and {counted(refused, 'refusal')} of other sites"] if refused else []
+        for site in dict.fromkeys(each.site for each in told):
+            budget = self._budget(site)
+            budget.spend(now)
+            self._budgets.pop(site, None)
+            self._budgets[site] = budget
+        while len(self._budgets) > _MOST_BUDGETS:
+            del self._budgets[next(iter(self._budgets))]
+        self._news, self._more = {}, 0
+        return sorted(told, key=lambda each: each.is_refusal), rest
+
+    def _budget(self, site: str) -> _Budget:
+        return self._budgets.get(site) or _Budget(_SITE_BURST, _SITE_REFILL_S)
 
 
 class Digest:
@@ -104,15 +187,13 @@ class Digest:
         """Make a digest in which a wait is news after `after_s` seconds."""
         self._run, self._after_s = run, after_s
         self._round = ""
-        self._lines: list[str] = []
-        self._more = 0
+        self._lines: list[str] = []  # about waits
         self._since: float | None = None  # when the oldest of the lines came
-        self._tone = Tone.INFO
-        self._refusals: _Refusals | None = None
+        self._sites = _Sites()
         self._wait: tuple[str, float] | None = None
         self._told_wait = False
         self._end: tuple[str, str, Tone] | None = None
-        self._left, self._left_at = float(_BURST), 0.0
+        self._budget = _Budget(_BURST, _REFILL_S)
 
     def add(self, event: Event, now: float) -> None:
         """Take note of an event."""
@@ -125,12 +206,11 @@ class Digest:
                     Tone.FAILURE if isinstance(event, RunFailed) else tone,
                 )
             case ClientQuarantined(client=client):
-                self._add(f"{shown(client)} is quarantined: {shown(event.reason)}", Tone.WARNING, now)
+                self._sites.add(shown(client), "is quarantined", shown(event.reason), now)
             case ClientLost(client=client):
-                self._add(f"{shown(client)} is gone: {shown(event.reason)}", Tone.WARNING, now)
+                self._sites.add(shown(client), "is gone", shown(event.reason), now)
             case UpdateRefused(client=client) | ClientNotAdmitted(client=client) | ClientOtherKey(client=client):
-                self._refusals = self._refusals or _Refusals(now)
-                self._refusals.add(shown(client), shown(event.reason))
+                self._sites.add(shown(client), _REFUSED, shown(event.reason), now)
             case RoundWaiting() | RunWaiting():
                 if event.is_routine:
                     self._has_moved(now)
@@ -160,60 +240,44 @@ class Digest:
         """Return when the next message is due; None while there is no news."""
         if self._end is not None:
             return now
-        dues = []
+        dues = [] if (of_sites := self._sites.due(now)) is None else [of_sites]
         if self._since is not None:
-            dues.append(max(self._since + TOGETHER_S, self._allowed_at(now)))
-        if self._refusals is not None:
-            dues.append(max(self._refusals.since + GROUPED_S, self._allowed_at(now)))
+            dues.append(self._since + TOGETHER_S)
         if self.awaits and self._wait is not None:
-            dues.append(max(self._wait[1] + self._after_s, self._allowed_at(now)))
-        return min(dues, default=None)
+            dues.append(self._wait[1] + self._after_s)
+        return max(min(dues), self._budget.allowed_at(now)) if dues else None
 
     def take(self, now: float) -> Message | None:
         """Return all news as one message; None where there are none."""
-        if self.awaits and self._wait is not None and now >= self._wait[1] + self._after_s and self._end is None:
+        is_long = self.awaits and self._wait is not None and now >= self._wait[1] + self._after_s
+        tone = Tone.WARNING if self._sites or (is_long and self._end is None) else Tone.INFO
+        if is_long and self._wait is not None and self._end is None:
             reason, since = self._wait
             self._told_wait = True
-            self._add(f"waiting for {shown_duration(now - since)}: {shown(reason)}", Tone.WARNING, now)
-        lines = list(self._lines)
-        if self._refusals is not None:
-            lines += self._refusals.lines()
-        if not lines and self._end is None:
+            self._add(f"waiting for {shown_duration(now - since)}: {shown(reason)}", now)
+        if not self._lines and not self._sites and self._end is None:
             return None
-        kept, more = lines[:_MOST_LINES], self._more + max(0, len(lines) - _MOST_LINES)
-        kept += [f"and {more} more"] if more else []
-        tone = self._tone if self._lines else Tone.WARNING
+        news, rest = self._sites.take(now, _MOST_LINES - len(self._lines))
+        lines = [*(each.line for each in news if not each.is_refusal), *self._lines]
+        lines += [*(each.line for each in news if each.is_refusal), *rest]
+        titles = [*(each.title for each in news), *(line.partition(":")[0] for line in self._lines)]
         if self._end is not None:
             how, reason, tone = self._end
-            kept.insert(0, f"{how}: {reason}")
+            lines.insert(0, f"{how}: {reason}")
         else:
-            how = lines[0].partition(":")[0] + (", and more" if len(lines) > 1 or more else "")
-        self._lines, self._more, self._since, self._refusals, self._tone = [], 0, None, None, Tone.INFO
-        self._end = None
-        self._left = max(0.0, self._allowance(now) - 1)
-        self._left_at = now
-        return Message(f"flavor: run {self._run}{self._round}: {how}", "\n".join(kept), tone)
+            how = titles[0] + (", and more" if len(lines) > 1 else "")
+        self._lines, self._since, self._end = [], None, None
+        self._budget.spend(now)
+        return Message(f"flavor: run {self._run}{self._round}: {how}", "\n".join(lines), tone)
 
-    def _add(self, line: str, tone: Tone, now: float) -> None:
-        if len(self._lines) < _MOST_LINES:
-            self._lines.append(line)
-        else:
-            self._more += 1
+    def _add(self, line: str, now: float) -> None:
+        self._lines = [*self._lines, line][-_MOST_WAITS:]
         self._since = now if self._since is None else self._since
-        self._tone = tone
 
     def _has_moved(self, now: float) -> None:
         if self._wait is not None and self._told_wait:
-            self._add(f"going on after {shown_duration(now - self._wait[1])}", Tone.INFO, now)
+            self._add(f"going on after {shown_duration(now - self._wait[1])}", now)
         self._wait, self._told_wait = None, False
-
-    def _allowance(self, now: float) -> float:
-        return min(float(_BURST), self._left + (now - self._left_at) / _REFILL_S) if self._left_at else float(_BURST)
-
-    def _allowed_at(self, now: float) -> float:
-        """Return from when on a message is allowed."""
-        lacks = 1 - self._allowance(now)
-        return now + lacks * _REFILL_S if lacks > 0 else 0.0
 
 
 def shown(text: str) -> str:

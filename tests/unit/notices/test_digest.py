@@ -92,6 +92,38 @@ def test_a_flood_is_counted_and_not_sent() -> None:
     assert digest.due(T + 3600) == T + 3600, "the end is told, however much was told before"
 
 
+@pytest.mark.parametrize("number", [1, 30])
+def test_sites_that_come_and_go_hide_nothing_that_happens_to_another(number: int) -> None:
+    """Sites fail and come back every second for hours; in between a good one is gone, refused and quarantined."""
+    digest, sent = Digest("r"), list[tuple[float, Message]]()
+    good = (
+        ClientLost("its script has failed", "good"),
+        UpdateRefused("NaN", "good", 1),
+        ClientQuarantined("3", "good"),
+    )
+    happens = dict(zip((1801, 3601, 5401), good, strict=True))
+    for second in range(7200):
+        for each in range(number):
+            digest.add(ClientLost("its edge has failed", f"evil-{each}"), T + second)
+            digest.add(UpdateRefused("no update", f"evil-{each}", 1), T + second)
+        if second in happens:
+            digest.add(happens[second], T + second)
+        due = digest.due(T + second)
+        if due is not None and due <= T + second:
+            sent.append((second, taken(digest, T + second)))
+    assert all(len(message.body.splitlines()) <= 12 for _, message in sent)
+    for at, line in zip(
+        happens, ("good is gone: its script", "refused: good (NaN)", "good is quarantined"), strict=True
+    ):
+        told = [second for second, message in sent if line in message.body]
+        assert len(told) == 1, line
+        assert told[0] - at <= (GROUPED_S if number == 1 else 300), line
+    if number == 1:
+        assert len(sent) <= 10
+        assert all(message.body.count("evil-0 is gone") <= 1 for _, message in sent)
+        assert any("evil-0 is gone (18" in message.body for _, message in sent), "times"
+
+
 @pytest.mark.parametrize("kind", [RunWaiting, RoundWaiting])
 def test_a_wait_is_news_after_a_while_and_so_is_its_end(kind: type) -> None:
     digest = Digest("r")
