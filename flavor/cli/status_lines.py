@@ -129,7 +129,7 @@ def _last_round(found: Found) -> str:
         names.insert(0, found["metric"])
     parts = [f"{name} {last['metrics'][name]:.4g}" for name in names[:_MOST_METRICS]]
     if parts and (best := found["best"]) and best["metric"] == names[0]:
-        of = "" if best["rounds"] == last["round"] else f" of the last {best['rounds']}"
+        of = "" if best["rounds"] == last["round"] else f" of the {best['rounds']} rounds that can be read"
         parts[0] += f" (best{of}: {best['value']:.4g}, reported in round {best['round']}, {_began(best['round'])})"
     more = f", and {len(names) - _MOST_METRICS} more" if len(names) > _MOST_METRICS else ""
     left_out = counted(last.get("left_out", 0), "metric")

@@ -23,8 +23,6 @@ from flavor.view.curves import headline
 from flavor.view.history import History
 from flavor.view.strip import RoundRow, Source
 
-MOST_ROUNDS = 100
-"""How many of the newest rounds are searched for the best metric."""
 MOST_SPARKS = 40
 _MOST_INFOS = 2000
 """How many clients' information is read from the store in one look, in a run whose workers measure nothing."""
@@ -45,7 +43,9 @@ class Newest:
     metric: str | None = None
     """The metric whose best value is searched; see `headline`."""
     best: dict[str, Any] | None = None
-    """`{"metric": "accuracy", "round": 2, "value": 0.91, "rounds": 3}`: the best of the newest `rounds` rounds."""
+    """`{"metric": "accuracy", "round": 2, "value": 0.91, "rounds": 3}`: the best of all closed rounds that can be read.
+
+    `rounds` is how many those are."""
     sites: Mapping[str, dict[str, float]] = field(default_factory=dict)
     """The metrics that each site has reported last."""
     samples: Mapping[str, int] = field(default_factory=dict)
@@ -89,6 +89,7 @@ class NewestReader:
         self._measured: dict[tuple[int, str], Measured] = {}
         self._tries: dict[str, tuple[int, str]] = {}
         self._may_read = _MOST_INFOS
+        self._values = _Values()
 
     def read(
         self, round_: RoundView | None, brief: BriefStore | None, *, metric: str | None = None, silent: str = ""
@@ -103,7 +104,7 @@ class NewestReader:
         closed = round_.round if round_.state is RoundState.CLOSED else round_.round - 1
         before = round_ if closed == round_.round else self._read_before(closed)
         rows = [row for row in self._history.strip(current=round_) if row.round <= closed]
-        last, chosen, best = _merged(rows, closed, metric, store)
+        last, chosen, best = _merged(rows, closed, metric, store, self._values)
         for each in (before, round_):
             if each is not None:
                 metrics = self._site_metrics(each, store)
@@ -165,8 +166,28 @@ class NewestReader:
         self._tries |= {client: (round_.round, tries[client]) for client in new}
 
 
+class _Values:
+    """The values of one metric in the closed rounds, each of which is taken from its row once."""
+
+    def __init__(self) -> None:
+        self._metric, self._known = "", dict[int, tuple[RoundRow, float | None]]()
+
+    def of(self, metric: str, rows: Sequence[RoundRow]) -> dict[int, float]:
+        """Return the values by round, without the rounds that lack the metric."""
+        if metric != self._metric:
+            self._metric, self._known = metric, {}
+        found = {}
+        for row in rows:
+            known = self._known.get(row.round)
+            if known is None or known[0] is not row:
+                known = self._known[row.round] = row, row.shown_metrics.get(metric)
+            if known[1] is not None:
+                found[row.round] = known[1]
+        return found
+
+
 def _merged(
-    rows: Sequence[RoundRow], closed: int, metric: str | None, store: ObjectStore | None
+    rows: Sequence[RoundRow], closed: int, metric: str | None, store: ObjectStore | None, known: _Values
 ) -> tuple[dict[str, Any] | None, str | None, dict[str, Any] | None]:
     """Return the metrics of the newest closed round, the chosen metric, and its best value."""
     newest = rows[-1] if rows and rows[-1].round == closed and rows[-1].source is not Source.NONE else None
@@ -181,9 +202,8 @@ def _merged(
         last["left_out"] = newest.left_out
     if chosen is None:
         return last, None, None
-    values = {row.round: shown[chosen] for row in rows[-MOST_ROUNDS:] if chosen in (shown := row.shown_metrics)}
-    best = best_of(chosen, values)
-    searched = min(closed, MOST_ROUNDS)
+    best = best_of(chosen, known.of(chosen, rows))
+    searched = sum(row.source is not Source.NONE for row in rows)
     found = {"metric": chosen, "round": best[0], "value": best[1], "rounds": searched} if best else None
     return last, chosen, found
 

@@ -111,8 +111,9 @@ function model(doc, over) {
   if (!name || !Number.isFinite(value)) return "";
   if (!best || best.metric !== name) return `Model: ${name} ${metric(value)} after round ${count(last.round)}.`;
   const began = best.round > 1 ? `, which began from the model of round ${count(best.round - 1)}${over ? ` (flavor get ${quoted(doc.run)} --round ${best.round - 1})` : ""}` : "";
-  if (best.round === last.round) return `Model: ${name} ${metric(value)} after round ${count(last.round)}, ${over ? "the best of all rounds" : "the best so far"}.`;
-  return `Model: ${name} ${metric(value)} after round ${count(last.round)}; the best was ${metric(best.value)}, reported in round ${count(best.round)}${over ? began : ""}.`;
+  const few = best.rounds < last.round ? ` of the ${counted(best.rounds, "round")} that can be read` : "";
+  if (best.round === last.round) return `Model: ${name} ${metric(value)} after round ${count(last.round)}, ${few ? `the best${few}` : over ? "the best of all rounds" : "the best so far"}.`;
+  return `Model: ${name} ${metric(value)} after round ${count(last.round)}; the best${few} was ${metric(best.value)}, reported in round ${count(best.round)}${over ? began : ""}.`;
 }
 
 /** `Closes with 3 of 4 sites at 13:20, or when all are in.` */
