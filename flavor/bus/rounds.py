@@ -277,6 +277,19 @@ class Rounds(RunScripts):
         with translated(self.where):
             return [str(text) for text in self.redis.lrange(self.keys.closed, first, -1)]
 
+    def summaries_around(self, round_: int) -> list[str]:
+        """Return entries of that list among which is that of a round, if there is one: few where no round is lacking.
+
+        An entry stands at the place that its round's number gives, or earlier: earlier rounds may be lacking.
+        """
+        with translated(self.where), self.redis.pipeline(transaction=False) as reads:
+            reads.lindex(self.keys.closed, round_ - 1)
+            reads.llen(self.keys.closed)
+            text, length = reads.execute()
+        if text is not None and f',"round":{round_},"opened_ms":' in text:
+            return [text]
+        return self.summaries()[:round_] if length else []
+
     def manifest_digests(self, rounds: Sequence[int]) -> list[str]:
         """Return the digest of each round's manifest, '' for none, in one round trip."""
         with translated(self.where), self.redis.pipeline(transaction=False) as reads:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from flavor.bus.runs import RunStore
 from flavor.counted import counted
-from flavor.errors import StoreError
+from flavor.errors import DamagedRecord, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import Manifest
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView, in_model
 from flavor.records.states import RoundState
+from flavor.records.summary import RoundSummary
 from flavor.records.verdict import Verdict
 from flavor.store.paths import manifest_path
 from flavor.store.protocol import ObjectStore
@@ -34,20 +37,38 @@ def closed_round(runs: RunStore, store: ObjectStore | None, number: int, *, newe
     """Return a round of a run that is in round `newest`; None for a round that is not closed. Raises `StoreError`."""
     view = runs.read_round(number)
     if view is None and 0 < number < newest:
-        return _recorded(runs.run, store, number)
+        return _recorded(runs, store, number)
     if view is None or view.state is not RoundState.CLOSED:
         return None
-    return view if view.verdicts.keys() >= set(view.contributors) else _recorded(runs.run, store, number)
+    if view.verdicts.keys() >= set(view.contributors):
+        return view
+    return replace(_recorded(runs, store, number), closed_ms=view.closed_ms)
 
 
-def _recorded(run: str, store: ObjectStore | None, round_: int) -> RoundView:
+def _recorded(runs: RunStore, store: ObjectStore | None, round_: int) -> RoundView:
+    """Return a round from its manifest, closed when Redis closed it, as far as Redis still knows.
+
+    The manifest was signed before that, and has an earlier time.
+    """
+    run = runs.run
     data = Archive(store, run).data(round_) if store is not None else None
     if data is None:
         where = "name the --store of the run" if store is None else f"and its manifest from the store {store.url}"
         raise StoreError(f"round {round_} of run {run!r} is gone from Redis: {where}")
     manifest = Manifest.parse(data, manifest_path(run, round_))
     ref = ObjectRef(manifest_path(run, round_), sha256(data))
-    return RoundView.from_hash(round_, round_fields(manifest, ref), round_verdicts(manifest))
+    view = RoundView.from_hash(round_, round_fields(manifest, ref), round_verdicts(manifest))
+    closed_ms = _closed_ms(runs, round_)
+    return replace(view, closed_ms=closed_ms) if closed_ms >= view.opened_ms else view
+
+
+def _closed_ms(runs: RunStore, round_: int) -> int:
+    """Return when Redis closed a round, from what it keeps for the whole run; 0 where it does not know."""
+    for text in runs.summaries_around(round_):
+        with contextlib.suppress(DamagedRecord):
+            if (summary := RoundSummary.from_json(text)).round == round_:
+                return summary.closed_ms
+    return 0
 
 
 def round_fields(manifest: Manifest, ref: ObjectRef) -> dict[str, str]:

@@ -34,6 +34,8 @@ class _FileTracker:
         self._rounds: dict[int, ClosedRound] = {}
         self._before: dict[int, RoundResult] = {}
         """What the file held before this export; its names of metrics may be those of columns."""
+        self._marks: dict[int, tuple[int, str]] = {}
+        """When each of those rounds was closed, and the SHA-256 of its manifest, as far as the file held that."""
 
     def _check(self, path: Path) -> bool:
         """Return whether there is such a file. Raises `InvalidSetting` for what no export may replace."""
@@ -70,7 +72,9 @@ class _FileTracker:
         """Write the file with all rounds up to `newest`; those that the run no longer has, as they were in the file."""
         for number in self._before.keys() - self._rounds.keys():
             if number <= newest:
-                self._rounds[number] = ClosedRound(self._before[number], 0, "", is_whole=False)
+                self._rounds[number] = ClosedRound(
+                    self._before[number], *self._marks.get(number, (0, "")), is_whole=False
+                )
         self._save([self._rounds[number] for number in sorted(self._rounds)])
 
     def _completed(self, each: ClosedRound) -> ClosedRound:
@@ -123,7 +127,7 @@ class CsvTracker(_FileTracker):
         """See `Tracker`."""
         for each in rounds:
             before = self._before.get(each.round)
-            if before is not None and _identity(before) != _identity(each.result):
+            if before is not None and _is_of_another(before, each.result):
                 raise self._of_another(self._path)
             of_sites = dict.fromkeys(name for site in each.result.sites for name in site.metrics)
             self._names |= {head: name for name, head in columns(each.result.metrics, FIXED).items()}
@@ -179,9 +183,27 @@ def _number(text: str, path: Path, tracker: _FileTracker) -> float:
         raise tracker._foreign(path) from None
 
 
-def _identity(result: RoundResult) -> tuple[object, ...]:
-    """What tells a run's round from the same round of another run."""
-    return result.seconds, len(result.clients), result.examples, result.bytes
+def _is_of_another(before: RoundResult, now: RoundResult) -> bool:
+    """Whether a round in the file is not this round of the run, but that of another run.
+
+    Its seconds do not tell: after the run was rebuilt from the store, they are those of the manifest.
+    """
+    if (len(before.clients), before.examples, before.bytes) != (len(now.clients), now.examples, now.bytes):
+        return True
+    known = {site.site: site for site in before.sites}
+    if known and now.sites and known.keys() != {site.site for site in now.sites}:
+        return True
+    of_sites = [(known[site.site].metrics, site.metrics) for site in now.sites if site.site in known]
+    return any(_differ(*each) for each in [(before.metrics, now.metrics), *of_sites])
+
+
+def _differ(heads: Mapping[str, float], metrics: Mapping[str, float]) -> bool:
+    """Whether a row of a table has another value of a metric, as far as the column has the metric's own name."""
+    return any(
+        heads.get(name, value) != value
+        for name, value in metrics.items()
+        if name not in (*FIXED, *FIXED_OF_SITES) and not name.endswith(" (metric)")
+    )
 
 
 class JsonTracker(_FileTracker):
@@ -202,6 +224,7 @@ class JsonTracker(_FileTracker):
                     fields = {name: each[name] for name in RoundResult.__dataclass_fields__}
                     sites = [SiteResult(**site) for site in fields.pop("sites")]
                     self._before[int(each["round"])] = RoundResult(**fields, sites=sites)
+                    self._marks[int(each["round"])] = int(each["closed_ms"] or 0), str(each["manifest"] or "")
             except (ValueError, KeyError, TypeError, RecursionError):
                 raise self._foreign(self._path) from None
             if run != (view.run, view.run_id):

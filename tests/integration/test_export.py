@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,13 @@ from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.errors import FlavorError, InvalidSetting, RunError, TrackerUnavailable
+from flavor.ledger.archive import Archive
+from flavor.ledger.manifest import Manifest
+from flavor.ledger.rounds import closed_rounds, round_fields, round_verdicts
 from flavor.records.info import WEIGHTED
+from flavor.records.objects import ObjectRef
+from flavor.records.round import RoundView
+from flavor.results.folder import ResultFolder
 from flavor.store.open import open_store
 from flavor.trackers import mlflow_client
 from flavor.trackers.export import Export, Exported
@@ -33,6 +39,7 @@ from flavor.trackers.mlflow import MlflowTracker
 from flavor.trackers.mlflow_names import mlflow_name
 from flavor.trackers.tensorboard import TensorBoardTracker
 from flavor.trackers.tracker import Tracker
+from flavor.view.history import History
 
 TRAINER = Path(__file__).parent / "metrics_trainer.py"
 RUN, ROUNDS, SITES = "mammo", 4, ("edge-1", "edge-2")
@@ -163,7 +170,9 @@ def test_a_file_that_is_not_the_runs_export_is_left_alone(made: Made, tmp_path: 
     table, other = tmp_path / "t.csv", tmp_path / "o.json"
     made.export(CsvTracker(table, print))
     made.export(JsonTracker(other, print))
-    table.write_text(table.read_text().replace("\n1,", "\n1,9", 1))
+    loss = made.merged[0]["loss"]
+    assert loss in table.read_text()
+    table.write_text(table.read_text().replace(loss, "0.25", 1))
     other.write_text(other.read_text().replace('"run_id": "', '"run_id": "0'))
     notes = tmp_path / "notes.txt"
     notes.write_text("mine")
@@ -180,6 +189,52 @@ def test_a_file_that_is_not_the_runs_export_is_left_alone(made: Made, tmp_path: 
         with pytest.raises(InvalidSetting, match=said):
             made.export(tracker)
         assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_round_has_the_same_seconds_wherever_it_is_read(made: Made, tmp_path: Path) -> None:
+    """Also once Redis has pruned it: its manifest was signed before Redis closed the round, and has an earlier time."""
+    shutil.copytree(made.folder / "redis", tmp_path / "redis", ignore=shutil.ignore_patterns("s"))
+    table, whole, folder = tmp_path / "m.csv", tmp_path / "m.json", tmp_path / "folder"
+    with embedded_server(append_only=True, folder=tmp_path / "redis") as url:
+        pruned = Made(made.folder, url, made.tmp)
+        runs, store = pruned.runs(), open_store(str(pruned.store))
+        seconds = [row.seconds for row in History(runs, store).strip()]
+        assert seconds == [float(row["seconds"]) for row in made.merged]
+        manifests = [RoundView.from_hash(n, *recorded(made, n)).closed_ms for n in (1, 2)]
+        assert manifests != [each.closed_ms for each in closed_rounds(runs, store)][:2], "there is something to see"
+        pruned.export(JsonTracker(whole, print), folder=False)
+        before = json.loads(whole.read_text())["rounds"]
+        runs.forget_round(1, SITES, whole=True)
+        runs.forget_round(2, SITES)
+        runs.redis.delete(runs.keys.verdicts(2))
+        for tracker in (CsvTracker(table, print), JsonTracker(whole, print)):
+            pruned.export(tracker, folder=False)
+        assert rows(table) == made.merged
+        assert json.loads(whole.read_text())["rounds"] == before
+        ResultFolder(folder, print).update(runs, store, runs.read())
+        assert rows(folder / "metrics.csv") == made.merged
+        assert [row.seconds for row in History(runs, store).strip()] == seconds
+        summary = runs.summaries()
+        runs.redis.delete(runs.keys.closed)
+        runs.redis.rpush(runs.keys.closed, *summary[1:])  # an earlier release has closed round 2
+        assert [each.closed_ms for each in closed_rounds(runs, store)][1:] == [each["closed_ms"] for each in before[1:]]
+        runs.redis.delete(runs.keys.closed)
+        pruned.export(CsvTracker(table, print), folder=False)  # as after `flavor recover`: no other run
+        changed = [{**row, "seconds": ""} for row in rows(table)]
+        assert changed == [{**row, "seconds": ""} for row in made.merged]
+        gone = tmp_path / "none"
+        shutil.copytree(made.store, gone, ignore=shutil.ignore_patterns("0001*", "0002*"))
+        pruned.export(JsonTracker(whole, print), store=gone, folder=False)
+        kept = json.loads(whole.read_text())["rounds"]
+        assert [each["manifest"] for each in kept] == [each["manifest"] for each in before], "they stay in the file"
+
+
+def recorded(made: Made, round_: int) -> tuple[dict[str, str], Mapping[str, str]]:
+    """What the manifest of a round alone says."""
+    data = Archive(open_store(str(made.store)), RUN).data(round_)
+    assert data is not None
+    manifest = Manifest.parse(data, "manifest")
+    return round_fields(manifest, ObjectRef("manifest", manifest.digest)), round_verdicts(manifest)
 
 
 # -- TensorBoard
