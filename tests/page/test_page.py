@@ -78,7 +78,8 @@ def test_a_run_in_sentences_above_the_fold(served: Serve, window: Window) -> Non
     expect(page.locator(".stand .times")).to_have_text(re.compile(r"^began 2 h 1\d min ago · about 6 h \d\d min left$"))
     expect(page.locator(".stand .state")).to_have_text("●running")
     expect(page.locator(".stand .gains")).to_have_text(
-        "Model: val_auc 0.9412 after round 11; the best was 0.9446, reported in round 9."
+        "Model: val_auc 0.9412, reported in round 11; the best was 0.9446, reported in round 9, which began from the "
+        "model of round 8 (flavor get mammo --round 8)."
     )
     assert page.locator(".stand .gains").bounding_box()["y"] < 400
     assert page.locator(".sites .item").first.bounding_box()["y"] < 800
@@ -99,7 +100,14 @@ def test_a_run_in_sentences_above_the_fold(served: Serve, window: Window) -> Non
         "flavor verify mammo",
     ]
     assert [wrong for each in page.locator(".foot code").all_inner_texts() for wrong in unknown(each)] == []
-    source.patch("mammo", {"absent": ["no coordinator serves it: start `flavor serve --run mammo …` again"]})
+    best = {"round": 11, "value": 0.9412}
+    source.patch(
+        "mammo", {"best": best, "absent": ["no coordinator serves it: start `flavor serve --run mammo …` again"]}
+    )
+    expect(page.locator(".stand .gains")).to_have_text(
+        "Model: val_auc 0.9412, the best so far, reported in round 11, which began from the model of round 10 "
+        "(flavor get mammo --round 10)."
+    )
     expect(page.locator(".stand .todo li")).to_have_text(
         "! No coordinator serves it: start `flavor serve --run mammo …` again"
     )
@@ -284,6 +292,9 @@ def test_fifty_runs(served: Serve, window: Window) -> None:
     page.get_by_role("link", name="Compare 2 runs").click()
     expect(page.get_by_role("heading", name="Compare runs")).to_be_visible()
     expect(page.locator(".compare tbody").nth(1)).to_contain_text("rounds")
+    expect(page.locator(".compare tbody").first).to_contain_text(
+        re.compile(r"0\.\d+, reported in round (\d+), which began from the model of round \d+")
+    )
     expect(page.get_by_role("img", name=re.compile("val_auc of study-05, study-02"))).to_be_visible()
     page.go_back()
     expect(page.locator(".run")).to_have_count(50)
@@ -375,7 +386,7 @@ def test_curves(served: Serve, window: Window) -> None:
     _, place = served([mammo()])
     page = window.open(place.address, "/run/mammo")
     chart = page.get_by_role(
-        "img", name=re.compile(r"^Curve of val_auc 0\.95\d* in round 11, best 0\.9\d+ in round \d+$")
+        "img", name=re.compile(r"^Curve of val_auc 0\.95\d* in round 11, best 0\.9\d+, reported in round \d+$")
     )
     expect(chart.locator("canvas")).to_be_visible()
     page.wait_for_function(f"() => ({look('ink')})() > 300")  # the weighted mean is thick, and drawn

@@ -63,7 +63,7 @@ def test_from_redis_to_the_page_and_back_after_an_outage(tmp_path: Path, window:
             run.close()
             expect(page.locator(".rounds .note")).to_have_text("1 round closed")
             expect(page.locator(".model .note")).to_have_text("val_auc 0.76 in round 1")  # (120 · 0.8 + 80 · 0.7) / 200
-            expect(page.locator(".gains")).to_have_text("Model: val_auc 0.76 after round 1, the best so far.")
+            expect(page.locator(".gains")).to_have_text("Model: val_auc 0.76, the best so far, reported in round 1.")
             run.open(["site-1", "site-2"])
             expect(page.locator(".stand .round")).to_have_text("round 2 of 9")
             redis.stop()

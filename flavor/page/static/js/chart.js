@@ -14,7 +14,8 @@ export const css = (name) => getComputedStyle(document.documentElement).getPrope
 /**
  * `{node, set(series, data), log(is), reset(), close()}`. The first array of `data` is that of the rounds. A series has
  * `label`, `tone` (a variable of page.css), `wide`, `dash` and `fill`. `told(index, nearest)` hears what is pointed at, `zoomed(is)`
- * whether a part is shown; `mark()` returns `{x, y, words}` of what is marked, or null.
+ * whether a part is shown; `mark()` returns `{x, y, words}` of what is marked, or
+ * null: of `words`, the longest first, the first that fits is written above the curves.
  */
 export function chart({ told, zoomed, mark }) {
   const node = h("div", { class: "chart" });
@@ -36,6 +37,7 @@ export function chart({ told, zoomed, mark }) {
     const axis = { stroke: css("--soft"), grid: { stroke: css("--hair"), width: 1 }, ticks: { stroke: css("--hair"), width: 1, size: 4 }, font: `${small()}px ${css("--font")}` };
     const options = {
       ...size(),
+      padding: [(mark ? 2 : 1) * small(), null, null, null],
       legend: { show: false },
       focus: { alpha: 0.25 },
       cursor: { focus: { prox: 12 }, drag: { x: true, y: false, uni: 20 }, points: { size: 6 } },
@@ -92,10 +94,10 @@ export function chart({ told, zoomed, mark }) {
     ctx.stroke();
     ctx.fillStyle = css("--ink");
     ctx.font = `600 ${small() * dot}px ${css("--font")}`;
-    const toLeft = x + ctx.measureText(found.words).width + 16 * dot > left + width;
-    ctx.textAlign = toLeft ? "right" : "left";
-    const below = y - top < 24 * dot;
-    ctx.fillText(found.words, x + (toLeft ? -10 : 10) * dot, Math.min(top + height - 4 * dot, Math.max(top + 12 * dot, y + (below ? 20 : -10) * dot)));
+    const long = (words) => ctx.measureText(words).width;
+    const words = found.words.find((each) => long(each) <= width) ?? found.words.at(-1);
+    ctx.textAlign = "left";
+    ctx.fillText(words, Math.max(left, Math.min(x - long(words) / 2, left + width - long(words))), top - 0.5 * small() * dot);
     ctx.restore();
   }
 

@@ -58,6 +58,12 @@ export function metric(value) {
   return String(+value.toPrecision(4));
 }
 
+/**
+ * Where a value was reported, and which model it belongs to: sites evaluate the model that they get, before they train.
+ * `flavor status` says the same.
+ */
+export const reported = (round) => `reported in round ${count(round)}${round > 1 ? `, which began from the model of round ${count(round - 1)}` : ""}`;
+
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const two = (n) => String(n).padStart(2, "0");
 

@@ -1,7 +1,7 @@
 // Runs beside each other: one metric, and what they have in common and what not.
 
 import { attr, fill, h, show, text } from "../dom.js";
-import { counted, duration, metric, quoted } from "../format.js";
+import { counted, duration, metric, quoted, reported } from "../format.js";
 import { get, of } from "../api.js";
 import { chart } from "../chart.js";
 import { command, lesson, panel, state } from "../panel.js";
@@ -124,7 +124,7 @@ export function open(shell, _, query) {
     const rows = [
       ["State", ({ doc }) => state(runOf(doc.state)), ({ doc }) => doc.state],
       ["Round", ({ doc }) => `${doc.round} of ${doc.rounds}`],
-      [`Best ${name}`, ({ curve }) => (curve?.best ? `${metric(curve.best[1])}, round ${curve.best[0]}` : "–")],
+      [`Best ${name}`, ({ curve }) => (curve?.best ? `${metric(curve.best[1])}, ${reported(curve.best[0])}` : "–")],
       [`Last ${name}`, ({ curve }) => metric(curve?.weighted.findLast((value) => value !== null))],
       ["Took", ({ doc }) => (doc.ended_ms ? duration((doc.ended_ms - doc.created_ms) / 1000) : "–")],
       ["Sites", ({ doc }) => counted(Object.keys(doc.clients ?? {}).length, "site")],

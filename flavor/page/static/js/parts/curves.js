@@ -2,7 +2,7 @@
 // is dashed, and the best round is marked.
 
 import { attr, h, show, text } from "../dom.js";
-import { count, counted, metric, quoted } from "../format.js";
+import { count, counted, metric, quoted, reported } from "../format.js";
 import { get, of } from "../api.js";
 import { chart } from "../chart.js";
 import { panel } from "../panel.js";
@@ -131,7 +131,7 @@ export function curves(name, { heard } = {}) {
     show(legend.querySelector(".plain").parentNode, !isSame);
     const at = found.weighted.findLastIndex((value) => value !== null);
     const words = at < 0 ? "" : `${chosen} ${metric(found.weighted[at])} in round ${count(found.rounds[at])}`;
-    attr(plot.node, "aria-label", `Curve of ${words || chosen}${found.best ? `, best ${metric(found.best[1])} in round ${count(found.best[0])}` : ""}`);
+    attr(plot.node, "aria-label", `Curve of ${words || chosen}${found.best ? `, best ${metric(found.best[1])}, reported in round ${count(found.best[0])}` : ""}`);
     part.say(words);
     const notes = [];
     if (found.left_out) notes.push(`${counted(found.left_out, "more site")} ${found.left_out === 1 ? "is" : "are"} not drawn`);
@@ -147,7 +147,7 @@ export function curves(name, { heard } = {}) {
   }
 
   function mark() {
-    return found?.best ? { x: found.best[0], y: found.best[1], words: `best ${metric(found.best[1])}, round ${found.best[0]}` } : null;
+    return found?.best ? { x: found.best[0], y: found.best[1], words: [`best ${metric(found.best[1])}, ${reported(found.best[0])}`, `best ${metric(found.best[1])}, reported in round ${count(found.best[0])}`, `best ${metric(found.best[1])}`] } : null;
   }
 
   function told(index, focused) {

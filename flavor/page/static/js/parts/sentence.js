@@ -1,7 +1,7 @@
 // Above the fold: how the run stands, in sentences. What it waits for is the sentence of the log and `flavor status`.
 
 import { attr, h, keyed, show, text } from "../dom.js";
-import { clock, count, counted, duration, full, lap, metric, quoted, some } from "../format.js";
+import { clock, count, counted, duration, full, lap, metric, quoted, reported, some } from "../format.js";
 import { now, since } from "../clock.js";
 import { restate, state } from "../panel.js";
 import { phaseOf, runOf } from "../words.js";
@@ -104,16 +104,16 @@ function usual(doc, client) {
   return Number.isFinite(client.median_s) ? `(${share}it usually takes ${lap(client.median_s)}, now ${lap(at)})` : `(${share}now ${lap(at)})`;
 }
 
-/** `Model: val_auc 0.941 after round 11; the best was 0.945, reported in round 9.` */
+/** `Model: val_auc 0.941, reported in round 11; the best was 0.945, reported in round 9, which began from the model of round 8 (…).` */
 function model(doc, over) {
   const { best, last_round: last, metric: name } = doc;
   const value = last?.metrics?.[name];
   if (!name || !Number.isFinite(value)) return "";
-  if (!best || best.metric !== name) return `Model: ${name} ${metric(value)} after round ${count(last.round)}.`;
-  const began = best.round > 1 ? `, which began from the model of round ${count(best.round - 1)}${over ? ` (flavor get ${quoted(doc.run)} --round ${best.round - 1})` : ""}` : "";
-  const few = best.rounds < last.round ? ` of the ${counted(best.rounds, "round")} that can be read` : "";
-  if (best.round === last.round) return `Model: ${name} ${metric(value)} after round ${count(last.round)}, ${few ? `the best${few}` : over ? "the best of all rounds" : "the best so far"}.`;
-  return `Model: ${name} ${metric(value)} after round ${count(last.round)}; the best${few} was ${metric(best.value)}, reported in round ${count(best.round)}${over ? began : ""}.`;
+  if (!best || best.metric !== name) return `Model: ${name} ${metric(value)}, reported in round ${count(last.round)}.`;
+  const get = best.round > 1 ? ` (flavor get ${quoted(doc.run)} --round ${best.round - 1})` : "";
+  const where = `${reported(best.round)}${get}`;
+  if (best.round === last.round) return `Model: ${name} ${metric(value)}, ${over ? "the best of all rounds" : "the best so far"}, ${where}.`;
+  return `Model: ${name} ${metric(value)}, reported in round ${count(last.round)}; the best was ${metric(best.value)}, ${where}.`;
 }
 
 /** `Closes with 3 of 4 sites at 13:20, or when all are in.` */
