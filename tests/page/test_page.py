@@ -108,6 +108,8 @@ def test_a_run_in_sentences_above_the_fold(served: Serve, window: Window) -> Non
         "Model: val_auc 0.9412, the best so far, reported in round 11, which began from the model of round 10 "
         "(flavor get mammo --round 10)."
     )
+    source.patch("mammo", {"best": {"rounds": 5}})
+    expect(page.locator(".stand .gains")).to_contain_text("0.9412, the best of the 5 rounds that can be read, reported")
     expect(page.locator(".stand .todo li")).to_have_text(
         "! No coordinator serves it: start `flavor serve --run mammo …` again"
     )

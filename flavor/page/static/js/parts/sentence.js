@@ -112,8 +112,9 @@ function model(doc, over) {
   if (!best || best.metric !== name) return `Model: ${name} ${metric(value)}, reported in round ${count(last.round)}.`;
   const get = best.round > 1 ? ` (flavor get ${quoted(doc.run)} --round ${best.round - 1})` : "";
   const where = `${reported(best.round)}${get}`;
-  if (best.round === last.round) return `Model: ${name} ${metric(value)}, ${over ? "the best of all rounds" : "the best so far"}, ${where}.`;
-  return `Model: ${name} ${metric(value)}, reported in round ${count(last.round)}; the best was ${metric(best.value)}, ${where}.`;
+  const few = best.rounds < last.round ? ` of the ${counted(best.rounds, "round")} that can be read` : "";
+  if (best.round === last.round) return `Model: ${name} ${metric(value)}, ${few ? `the best${few}` : over ? "the best of all rounds" : "the best so far"}, ${where}.`;
+  return `Model: ${name} ${metric(value)}, reported in round ${count(last.round)}; the best${few} was ${metric(best.value)}, ${where}.`;
 }
 
 /** `Closes with 3 of 4 sites at 13:20, or when all are in.` */
