@@ -118,8 +118,10 @@ class Streams:
     def _listen(self) -> None:
         version = -1
         while not self._closing.is_set():
-            version = self._source.wait(version, _WAIT_S)
-            self._call(self._wake)
+            newest = self._source.wait(version, _WAIT_S)
+            if newest != version:  # else a stream would never be idle for so long that it says that it lives
+                version = newest
+                self._call(self._wake)
 
     def _call(self, function: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the server's loop is closed

@@ -279,7 +279,8 @@ def test_many_pages_are_given_one_document(place: Place, source: Standin) -> Non
 
 
 def test_an_idle_stream_says_that_it_lives(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "KEEPALIVE_S", 0.05)
+    monkeypatch.setattr(stream, "_WAIT_S", 0.01)  # shorter than the keepalive, as in the product
+    monkeypatch.setattr(stream, "KEEPALIVE_S", 0.1)
     reader = Reader(place, "mammo")
     reader.next()
     assert [reader.line(), reader.line(), reader.line()] == [": keepalive", "", ": keepalive"]
