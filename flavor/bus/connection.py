@@ -299,6 +299,11 @@ def translated(where: str) -> Iterator[None]:
         raise bus_error(error, where) from error
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether Redis is away or refuses this user, rather than that a single key has a type that flavor does not use."""
+    return isinstance(error, BusUnavailable) and "WRONGTYPE" not in str(error.__cause__)
+
+
 def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
     """Return this project's error for one of redis-py's, with advice."""
     if failure := tls_failure(error):

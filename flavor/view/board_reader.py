@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flavor.bus.connection import Redis, connect
+from flavor.bus.connection import Redis, connect, is_away
 from flavor.bus.keys import every_run_patterns, parse_run_channel
 from flavor.bus.runs import list_runs
 from flavor.bus.subscription import RESYNC, Subscription
@@ -94,8 +94,10 @@ class BoardReader:
 
     def followed(self, run: str) -> Followed | None:
         """The run, if it is followed; it is looked at more often from now on."""
-        self._seen_at[run] = self._clock()
-        return self._followed.get(run)
+        found = self._followed.get(run)
+        if found is not None:  # a browser may ask for any name
+            self._seen_at[run] = self._clock()
+        return found
 
     def all_followed(self) -> Sequence[Followed]:
         """All runs that are followed."""
@@ -179,14 +181,19 @@ class BoardReader:
         except RunNotFound:
             self._forget(run)
         except DamagedRecord as error:
-            self._published.put_damaged(run, damaged_row(run, str(error)), str(error))
-        except FlavorError:
-            due.is_anew = True
-            raise
+            self._damaged(run, str(error))
+        except Exception as error:  # a key of another type, or a fault of this program, hides no other run
+            if is_away(error):
+                due.is_anew = True
+                raise
+            self._damaged(run, f"run {run!r} cannot be read: {_said(error)}")
         else:
             due.has_ended = read.document["ended_ms"] is not None
             self._offset_ms = read.now_ms - int(time.time() * 1000)
             self._published.put(run, read.document, read.row, is_news=read.has_entries)
+
+    def _damaged(self, run: str, reason: str) -> None:
+        self._published.put_damaged(run, damaged_row(run, reason), reason)
 
     # -- the thread that reads stores
 
@@ -195,8 +202,7 @@ class BoardReader:
             for followed in self.all_followed():
                 if self._closing.is_set():
                     return
-                with contextlib.suppress(FlavorError, OSError):  # the next look tells
-                    followed.look_aside()
+                followed.look_aside()
 
 
 def _said(error: Exception) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flavor.bus.connection import Redis
+from flavor.bus.connection import Redis, is_away
 from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.errors import FlavorError
 from flavor.store.brief import BriefStore
 from flavor.view.client_snapshot import ClientMemory
 from flavor.view.described import queue_of
@@ -144,7 +145,10 @@ class Followed:
         return self.is_dirty or self._reader.is_behind or (next_ms is not None and next_ms <= self._reader.now_ms)
 
     def look_aside(self) -> None:
-        """Read what comes from the store, if there is something new. Only this method waits for a slow store."""
+        """Read what comes from the store, if there is something new. Only this method waits for a slow store.
+
+        Raises nothing: what cannot be read is said in the document, and tried again.
+        """
         snapshot = self.snapshot
         if snapshot is None:
             return
@@ -154,8 +158,16 @@ class Followed:
         again_s = _AGAIN_ENDED_S if snapshot.run.state.ended else AGAIN_S
         if key != self._aside_key or self._aside.is_due(again_s) or self._aside.is_owed:
             self._aside_at = time.monotonic()
-            self._newest, self._lacking = self._aside.read(snapshot)
-            self._aside_key, self.is_dirty = key, True
+            try:
+                self._newest, self._lacking = self._aside.read(snapshot)
+                self._aside_key = key
+            except Exception as error:  # of a store's package, too: it must not end the thread of all runs
+                self._aside_key = None
+                if is_away(error):  # the board says so
+                    return
+                silent = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
+                self._newest = Newest(silent=silent)
+            self.is_dirty = True
 
     @property
     def history(self) -> History:

@@ -15,6 +15,7 @@ from flavor.config import RunConfig
 from flavor.errors import BusUnavailable, DamagedRecord, RunNotFound
 from flavor.view.board import RUNS, Board
 from flavor.view.patch import patched
+from tests.driven import Driven
 
 CONFIG = RunConfig(rounds=2, store="s").to_mapping()
 
@@ -129,3 +130,46 @@ def test_only_the_runs_that_are_named(url: str) -> None:
         assert board.runs()[0]["run"] == "one"
         with pytest.raises(RunNotFound):
             board.document("two")
+
+
+@pytest.mark.parametrize("kind", ["members", "log", "round", "refusals"])
+def test_a_key_of_another_type_hides_no_other_run(url: str, kind: str) -> None:
+    redis = connect(url)
+    redis.flushall()
+    bad, good = Driven(url, run="bad"), Driven(url, run="good")
+    for each in (bad, good):
+        redis.sadd(each.runs.keys.members, "a")
+        redis.hset(each.runs.keys.client("a").hash, "state", "ready")
+        each.open(["a"])
+    with Board(url) as board:
+        assert [row["state"] for row in board.runs()] == ["running", "running"]
+        keys = bad.runs.keys
+        key = {"members": keys.members, "log": keys.log, "round": keys.round(1), "refusals": keys.refusals}[kind]
+        redis.delete(key)
+        redis.set(key, "x")
+        redis.publish(keys.state, "x")
+        until(board, "it is damaged", lambda: {row["state"] for row in board.runs()} == {"running", "damaged"})
+        good.accept("a")
+        until(board, "the other run goes on", lambda: board.document("good")["in"] == 1)
+        assert board.problem() == ""
+
+
+def test_names_that_are_asked_for_are_not_kept(url: str) -> None:
+    with Board(url) as board:
+        board.runs()
+        for number in range(100):
+            with pytest.raises(RunNotFound):
+                board.document(f"no-{number}")
+        assert not board._reader._seen_at
+
+
+def test_metrics_that_cannot_be_read_are_said(url: str) -> None:
+    redis = connect(url)
+    redis.flushall()
+    bad = Driven(url, run="bad")
+    bad.open(["a"])
+    redis.set(bad.runs.keys.closed, "x")
+    with Board(url) as board:
+        until(board, "why", lambda: any("no metrics are shown: " in each for each in board.document("bad")["absent"]))
+        redis.delete(bad.runs.keys.closed)
+        until(board, "they can", lambda: not any("no metrics" in each for each in board.document("bad")["absent"]))
