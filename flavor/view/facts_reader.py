@@ -118,7 +118,8 @@ class FactsReader:
         if self._facts is None:
             self._facts = self._read_all()
             if before is not None and self._facts.run.incarnation != before.run.incarnation:
-                entries = self._log.load()
+                self._log.load()
+                entries = list(self._log)[::-1]  # all that the log has is of the new run
         return self._facts, entries
 
     def _read_all(self) -> Facts:

@@ -32,6 +32,7 @@ from flavor.view.newest import Newest
 from flavor.view.patch import merge_patch, patched
 from flavor.view.run_log import RunLog
 from flavor.view.snapshot import snapshot_of
+from tests.driven import Driven
 from tests.recorded import accepted, global_model
 
 TOKEN = "t"
@@ -386,3 +387,15 @@ def test_with_2000_clients_a_look_costs_what_is_new(url: str) -> None:
     found = followed.reader.look()[0].clients
     assert [name for name, client in found.items() if client.status.state == "failed"] == names[5:8]
     followed.close()
+
+
+def test_all_entries_of_another_run_of_the_name_are_new(url: str) -> None:
+    first = Driven(url, run="again")
+    first.open(["a"])
+    reader = FactsReader(first.runs, RunLog(first.runs))
+    reader.look()
+    first.runs.remove_keys()
+    Driven(url, run="again").open(["a"])
+    reader.hear("run", says=True)
+    _, entries = reader.look()
+    assert [fields["event"] for _, fields in entries] == ["run.created", "round.opened"]
