@@ -14,6 +14,7 @@ from flavor.cli.options import redis_option
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
 from flavor.cli.tokens import read_token
 from flavor.errors import InvalidSetting, MisuseError
+from flavor.own_machine import is_own_name
 from flavor.say import say
 from flavor.stamp import stamp
 
@@ -75,15 +76,17 @@ def metrics(
     """
     secret = read_token(token, VARIABLE)
     try:
-        from flavor.metrics.server import MetricsServer, is_local
+        from flavor.metrics.server import MetricsServer
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "prometheus_client":
             raise
-        raise MisuseError("flavor metrics needs prometheus-client: pip install 'flavor[metrics]'") from None
+        raise MisuseError(
+            "metrics need a library that is not installed: pip install '.[metrics]' in flavor's folder"
+        ) from None
     from flavor.metrics.scrape import Scraper
     from flavor.view.board import Board
 
-    if not secret and not is_local(host):
+    if not secret and not is_own_name(host):
         raise InvalidSetting(
             f"--host {host}: other machines can reach it, and metrics name runs, sites and their results: choose a "
             f"--token ({VARIABLE}) that Prometheus sends (`authorization` in its scrape_configs)"

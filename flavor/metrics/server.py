@@ -15,6 +15,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from flavor.errors import FlavorError, MisuseError
+from flavor.own_machine import why_foreign
 from flavor.say import say
 from flavor.stamp import stamp
 
@@ -23,22 +24,12 @@ _AT_ONCE = 8
 _REQUEST_S = 10.0
 """How long a request may take to arrive, however its bytes trickle in."""
 _ROOM_S = 1.0
-_LOCAL = ("localhost", "127.0.0.1", "::1")
 Answer = Callable[[str], tuple[bytes, str]]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
-def is_local(host: str) -> bool:
-    """Whether only this machine can reach a server on this address."""
-    return host in _LOCAL or (host.startswith("127.") and host.replace(".", "").isdigit())
-
-
 class MetricsApp:
-    """A WSGI application that answers `/metrics`. Without a token it only answers under a name of this machine.
-
-    Otherwise a web page that the operator visits could read the metrics through a name of its own that leads to this
-    machine (DNS rebinding).
-    """
+    """A WSGI application that answers `/metrics`. Without a token it answers this machine alone."""
 
     def __init__(self, answer: Answer, token: str = "") -> None:
         self._answer, self._token = answer, token
@@ -61,8 +52,12 @@ class MetricsApp:
             is_it = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token.encode())
             if scheme.lower() != "bearer" or not is_it:
                 return _refused("401 Unauthorized", "send the header `Authorization: Bearer TOKEN`")
-        elif not is_local(_name_of(environ.get("HTTP_HOST", ""))):
-            return _refused("403 Forbidden", "ask for localhost, or start `flavor metrics` with a token (--token)")
+        elif why := why_foreign(
+            lambda name: str(environ.get(f"HTTP_{name.upper().replace('-', '_')}", "")),
+            str(environ.get("SERVER_PROTOCOL", "")).removeprefix("HTTP/"),
+        ):
+            hint = "ask for localhost, or start `flavor metrics` with a token (--token)"
+            return _refused("403 Forbidden", f"{why}: {hint}")
         if environ["PATH_INFO"] != "/metrics":
             return _refused("404 Not Found", "the metrics are at /metrics")
         try:
@@ -75,11 +70,6 @@ class MetricsApp:
 
 def _refused(status: str, why: str) -> tuple[str, bytes, str]:
     return status, f"{why}\n".encode(), "text/plain; charset=utf-8"
-
-
-def _name_of(host: str) -> str:
-    """Return the name in a header Host, without the port."""
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
 
 
 class _Handler(WSGIRequestHandler):

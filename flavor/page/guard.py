@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flavor.own_machine import why_foreign
 from flavor.page.answer import refused
 from flavor.page.assets import Assets
 from flavor.page.token import COOKIE_S, Token
@@ -53,8 +54,6 @@ HEADERS = {
 }
 _PUBLIC = ("/static/", "/healthz", "/login", "/favicon.ico")
 _OF_PROGRAMS = ("/api/", "/metrics", "/healthz", "/static/")
-_OF_PROXIES = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
-_OWN_NAMES = ("localhost", "127.0.0.1", "::1")
 _LARGEST_FORM_BYTES = 4096
 _WRONG_TOKEN_S = 1.0
 _SAID = "flavor.said"
@@ -201,20 +200,10 @@ def _logged_in(response: Response, request: Request, token: Token) -> Response:
 def _not_of_this_machine(request: Request) -> Response | None:
     """Refuse what may come from elsewhere, on a page without a token."""
     hint = "start `flavor ui` with a token (--token, or FLAVOR_UI_TOKEN): then it can be reached under any name"
-    is_old = request.scope.get("http_version") == "1.0"  # nginx asks so by default, under the page's own address
-    if is_old or any(name in request.headers for name in _OF_PROXIES):
-        return refused(403, "this came through a proxy, and this page is for its own machine alone", hint)
-    name = _host(request.headers.get("host", ""))
-    if name not in _OWN_NAMES and not name.endswith(".localhost"):
-        return refused(403, f"this page is for its own machine alone, which is not called {name[:100]!r}", hint)
+    version = str(request.scope.get("http_version", ""))
+    if why := why_foreign(lambda name: request.headers.get(name, ""), version):
+        return refused(403, f"this page is for its own machine alone, and {why}", hint)
     return None
-
-
-def _host(header: str) -> str:
-    """Return the name in a header Host, without the port."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0].lower()
-    return header.partition(":")[0].lower()
 
 
 def _is_foreign(headers: Headers) -> bool:

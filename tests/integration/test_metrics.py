@@ -132,7 +132,10 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     found = CliRunner().invoke(metrics, ["--redis-url", "redis://localhost"])
     assert found.exit_code == 2
-    assert found.stderr == "Error: flavor metrics needs prometheus-client: pip install 'flavor[metrics]'\n"
+    assert (
+        found.stderr
+        == "Error: metrics need a library that is not installed: pip install '.[metrics]' in flavor's folder\n"
+    )
 
 
 def test_an_address_that_cannot_be_used_ends_in_one_line(bench: Bench) -> None:

@@ -29,6 +29,7 @@ LEAVES = (
     "flavor.failpoints",
     "flavor.locks",
     "flavor.option_groups",
+    "flavor.own_machine",
     "flavor.ownfolder",
     "flavor.parent_death",
     "flavor.patterns",

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import pytest
 
 from flavor.errors import BusUnavailable, InvalidSetting, MisuseError
-from flavor.metrics.server import _AT_ONCE, MetricsServer, is_local
+from flavor.metrics.server import _AT_ONCE, MetricsServer
+from flavor.own_machine import is_own_name
 
 TOKEN = "a-token-of-prometheus"
 
@@ -68,6 +69,12 @@ def test_no_web_site_reads_them_through_a_name_of_its_own(port: int, host: str) 
     assert "--token" in why
 
 
+def test_nobody_reads_them_through_a_proxy(port: int) -> None:
+    for header in ("X-Forwarded-For", "Forwarded", "Via"):
+        assert asked(port, **{header: "192.168.0.7"})[0] == 403, header
+    assert asked(port, Host="LOCALHOST:9600")[0] == 200
+
+
 def test_a_token(guarded: int) -> None:
     assert asked(guarded)[0] == 401
     for wrong in ("", "Bearer", f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer \xe9", f"bearer{TOKEN}"):
@@ -103,7 +110,7 @@ def test_connections_that_say_nothing_leave_no_thread_behind_for_each() -> None:
         assert len(closed) == 5, "the oldest, for new ones"
         assert threading.active_count() - before <= _AT_ONCE
         for each in silent[5:]:
-            each.sendall(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            each.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while server._server._silent:
             assert not free.wait(0.01)
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as late:
@@ -160,7 +167,7 @@ def test_an_address_that_cannot_be_used_is_said_in_one_line(port: int) -> None:
     ],
 )
 def test_which_addresses_only_this_machine_can_reach(host: str, local: bool) -> None:
-    assert is_local(host) is local
+    assert is_own_name(host) is local
 
 
 def test_a_token_that_can_be_guessed_or_not_sent_is_refused(tmp_path) -> None:
