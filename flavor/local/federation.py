@@ -40,7 +40,7 @@ from flavor.store.protocol import ObjectStore
 from flavor.store.settings import DEFAULTS, StoreSettings
 from flavor.view.blocked import VARIABLE
 from flavor.view.client_events import ClientLost
-from flavor.view.log import read_log
+from flavor.view.log import newest_entry, read_log
 from flavor.view.snapshot import take_snapshot
 
 _LOOK_MS = 200
@@ -192,8 +192,7 @@ class Federation:
     def _followed(self, runs: RunStore, store: ObjectStore, progress: Progress, url: str, start: Start) -> Results:
         """Start everything, follow the run to its end, and leave its results after any end."""
         folder = ResultFolder(self.layout.out, progress.tell, is_own=True)
-        entries = runs.redis.xrevrange(runs.keys.log, count=1)
-        newest = entries[0][0] if entries else "0"
+        newest = newest_entry(runs)
         if (view := runs.find()) is not None:
             folder.update(runs, store, view)
         with self.beside(runs, url, store), ProcessGroup(self.folder, start=start) as processes:

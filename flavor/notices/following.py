@@ -10,7 +10,7 @@ from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.notices.destination import Destination
 from flavor.notices.notices import Notices
-from flavor.view.log import read_log
+from flavor.view.log import newest_entry, read_log
 from flavor.view.snapshot import take_snapshot
 
 _LOOK_MS = 500
@@ -21,8 +21,7 @@ _PAUSE_S = 1.0
 def following(runs: RunStore, url: str, places: Sequence[Destination], *, after_s: float) -> Iterator[None]:
     """Send messages to `places` about what the log of a run gets within the context, also about its end."""
     own = RunStore(connect(url, patience_s=1.0, client_name=f"flavor-notices:{runs.run}"), runs.run, url)
-    entries = runs.redis.xrevrange(runs.keys.log, count=1)
-    newest = entries[0][0] if entries else "0"
+    newest = newest_entry(runs)
     notices = Notices(runs.run, places, after_s=after_s, waits=lambda: _held(own))
     over = threading.Event()
     thread = threading.Thread(target=_follow, args=(own, notices, newest, over), name="notices-log", daemon=True)

@@ -17,7 +17,7 @@ from flavor.results.folder import final_model
 from flavor.store.protocol import ObjectStore
 from flavor.trackers.source import RoundSource
 from flavor.trackers.tracker import Tracker
-from flavor.view.log import read_log
+from flavor.view.log import newest_entry, read_log
 
 _AT_ONCE = 50
 """How many rounds are read before they are written."""
@@ -81,8 +81,7 @@ class Export:
                 time.sleep(_PAUSE_S)
 
     def _follow(self, found: Exported) -> None:
-        entries = found.runs.redis.xrevrange(found.runs.keys.log, count=1)
-        newest = entries[0][0] if entries else "0"
+        newest = newest_entry(found.runs)
         while True:
             self._catch_up(found)
             if self._told:

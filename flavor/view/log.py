@@ -38,6 +38,13 @@ class Logged:
         return int(self.id.partition("-")[0])
 
 
+def newest_entry(runs: RunStore) -> str:
+    """Return the id of the newest entry: pass it as `after` to read only what is to come. Raises `BusUnavailable`."""
+    with translated(runs.where):
+        entries: Any = runs.redis.xrevrange(runs.keys.log, count=1)
+    return str(entries[0][0]) if entries else START
+
+
 def read_log(runs: RunStore, *, after: str = START, wait_ms: int | None = None) -> list[Logged]:
     """Return the next entries after the one with the id `after`, at most 1,000; wait for `wait_ms` where there is none.
 
