@@ -38,7 +38,6 @@ class Destination:
         self._done = threading.Event()
         self._over = threading.Event()
         self._has_told = False
-        self._lost = 0
         self._thread = threading.Thread(target=self._work, name="notices", daemon=True)
         self._thread.start()
 
@@ -47,7 +46,7 @@ class Destination:
         try:
             self._waiting.put_nowait(message)
         except queue.Full:
-            self._lost += 1
+            self._told(f"messages are lost, because {_MOST_WAITING} wait already")
 
     def finish(self, timeout_s: float) -> None:
         """Wait for the messages that are left, for so many seconds; say so where they are lost."""

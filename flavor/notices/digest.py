@@ -64,9 +64,6 @@ class Tone(StrEnum):
     FAILURE = "failure"
 
 
-_TONES = {RunFinished: Tone.SUCCESS, RunFailed: Tone.FAILURE}
-
-
 @dataclass(frozen=True)
 class Message:
     """What is sent."""
