@@ -14,10 +14,11 @@ from rich.text import Text
 
 from flavor.cli.program import raise_on_sigterm
 from flavor.cli.status_frame import FEWEST_COLUMNS, FEWEST_LINES, Screen, found_of, run_frame, runs_frame
-from flavor.cli.status_lines import has_ended
+from flavor.cli.status_lines import Found, has_ended
 from flavor.errors import FlavorError, MisuseError
 from flavor.local.record import is_served
 from flavor.local.waits import Waits
+from flavor.records.states import RoundState
 from flavor.view.board import Board
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _LEAST_S = 0.25
 _TICK_S = 1.0
 """How long a drawing stands at most: the durations on it go on."""
 _MOST_EVENTS = 50
+_LAST_S = 5.0
+"""How long the last drawing waits for the metrics of the last round: a store may be slow, or away."""
 
 _Frame = Callable[[Screen], tuple[list[Text], bool]]
 """Draws what there is; the second value says that nothing comes after it."""
@@ -63,23 +66,34 @@ def watch_run(found: OpenedRun, console: Console, *, metric: str | None, model_f
     waits = Waits({note.stem: note for note in sorted(logs.glob("*.blocked"))}) if logs is not None else None
     with Board(found.url, store=found.store, runs=[found.run]) as board:
         chosen = _ChosenMetric(board, found.run, metric)
+        ended_at: float | None = None
 
         def frame(screen: Screen) -> tuple[list[Text], bool]:
+            nonlocal ended_at
             if screen.problem and own is not None and not is_served(own):
                 raise _ServerEnded
             now = found_of(chosen.of(board.document(found.run)), screen.now_ms)
             ended = has_ended(now)
+            if ended and ended_at is None:
+                ended_at = time.monotonic()
+            is_over = ended_at is not None and (_tells_last_round(now) or time.monotonic() - ended_at > _LAST_S)
             if waits is not None and not ended:
                 now["absent"] = [*now["absent"], *waits.blocked()]
             if now["global_model"] and model_folder:
                 now["global_model"] = str(Path(model_folder) / now["global_model"])
-            return run_frame(now, board.events(found.run, most=_MOST_EVENTS), screen), ended
+            return run_frame(now, board.events(found.run, most=_MOST_EVENTS), screen), is_over
 
         try:
             _follow(board, console, frame)
         except _ServerEnded:
             return False
     return True
+
+
+def _tells_last_round(now: Found) -> bool:
+    """Whether the metrics are those of the last closed round: a board reads them a moment after the run's state."""
+    closed = now["round"] if now["round_state"] == RoundState.CLOSED else now["round"] - 1
+    return closed < 1 or (now["last_round"] is not None and now["last_round"]["round"] >= closed)
 
 
 def _follow(board: Board, console: Console, frame: _Frame) -> None:

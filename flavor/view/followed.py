@@ -153,7 +153,8 @@ class Followed:
         if snapshot is None:
             return
         key = _key_of(snapshot)
-        if time.monotonic() - self._aside_at < _STORE_EVERY_S:
+        is_last = snapshot.run.state.ended and key != self._aside_key  # somebody waits for the numbers of the end
+        if time.monotonic() - self._aside_at < _STORE_EVERY_S and not is_last:
             return
         again_s = _AGAIN_ENDED_S if snapshot.run.state.ended else AGAIN_S
         if key != self._aside_key or self._aside.is_due(again_s) or self._aside.is_owed:

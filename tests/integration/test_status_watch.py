@@ -34,6 +34,8 @@ from flavor.config import RunConfig
 from flavor.local.record import own_server
 from flavor.records.states import RunState
 from flavor.records.verdict import Verdict
+from flavor.store.local import LocalStore
+from tests.driven import Driven
 from tests.recorded import accepted
 
 TOKEN = "coordinator"
@@ -192,3 +194,30 @@ def test_a_local_run_whose_server_ends_with_it(tmp_path: Path, monkeypatch: pyte
         found = OpenedRun("mammo", connect(url), url, "/nowhere")
         assert watch_run(found, console, metric=None, model_folder="", logs=tmp_path / "logs") is False
     assert drawn[0].startswith("mammo  running  round 1 of 3")
+
+
+def test_the_last_drawing_tells_the_last_round(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its metrics are read a moment after the run's end: the drawing that stayed had those of an earlier round."""
+    made = Driven(url, LocalStore(tmp_path / "store", create=True), "thorax", rounds=3)
+    console, drawn = Console(file=io.StringIO(), force_terminal=True, width=100, height=30), list[str]()
+
+    def closes(auc: float) -> None:
+        made.open(["a"])
+        made.accept("a", 10, {"auc": auc})
+        made.close()
+
+    def goes_on(*words: Any) -> list[Text]:
+        lines = run_frame(*words)
+        drawn.append("\n".join(line.plain for line in lines))
+        if "round 1: auc 0.5" in drawn[-1] and made.round == 1:
+            closes(0.6)
+            closes(0.7)
+            made.runs.end(RunState.FINISHED, "all 3 rounds are closed")
+        return lines
+
+    closes(0.5)
+    monkeypatch.setattr("flavor.cli.status_watch.run_frame", goes_on)
+    monkeypatch.setattr("flavor.cli.status_watch.raise_on_sigterm", lambda: None)
+    found = OpenedRun("thorax", connect(url), url, made.store.url)
+    assert watch_run(found, console, metric=None, model_folder="", logs=None) is True
+    assert "round 3: auc 0.7 (best: 0.7, reported in round 3" in drawn[-1], drawn[-1]
