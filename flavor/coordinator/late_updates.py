@@ -49,9 +49,16 @@ class LateUpdates:
             self._client_log.refuse_late(number, client, handed_in)
 
     def _ignore(self, view: RoundView, client: str, handed_in: Update | Refused) -> None:
-        """Log once that an update handed in after its verdict, with other content, does not count."""
-        judged = view.verdicts[client].update
-        if _digest(handed_in) == _digest(judged) or (view.round, client) in self._ignored:
+        """Log once that an update handed in after its acceptance, with other content, does not count.
+
+        A refusal keeps nothing of what was refused, so that nobody can tell whether its try has other content now.
+        """
+        verdict = view.verdicts[client]
+        if (
+            not verdict.accepted
+            or _digest(handed_in) == _digest(verdict.update)
+            or (view.round, client) in self._ignored
+        ):
             return
         self._ignored.add((view.round, client))
         reason = "handed in again, with other content: the first verdict stands"
