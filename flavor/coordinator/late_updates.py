@@ -51,7 +51,7 @@ class LateUpdates:
     def _ignore(self, view: RoundView, client: str, handed_in: Update | Refused) -> None:
         """Log once that an update handed in after its acceptance, with other content, does not count.
 
-        A refusal keeps nothing of what was refused, so that nobody can tell whether its try has other content now.
+        A refusal keeps nothing of what was refused, so that it cannot be known whether its try has other content now.
         """
         verdict = view.verdicts[client]
         if (
