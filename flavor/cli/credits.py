@@ -10,7 +10,7 @@ import click
 
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run, store_of_run
-from flavor.cli.options import redis_option, store_option, store_settings
+from flavor.cli.options import redis_option, store_option, store_settings, store_url
 from flavor.cli.output import cell
 from flavor.cli.program import one_line_errors
 from flavor.errors import StoreError
@@ -42,7 +42,7 @@ def credits(run: str, by_round: bool, as_json: bool, redis_url: str | None, stor
     """
     with opened_run(run, redis_url) as found_run:
         run = found_run.run
-        found = _contributions(found_run.runs, store or found_run.store)
+        found = _contributions(found_run.runs, store_url(store, found_run.store))
     if as_json:
         click.echo(json.dumps(_as_json(run, found), indent=2))
     elif not found:

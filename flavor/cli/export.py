@@ -11,7 +11,7 @@ import click
 
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run, store_of_run
-from flavor.cli.options import redis_option, store_option, store_settings
+from flavor.cli.options import redis_option, store_option, store_settings, store_url
 from flavor.cli.output import teller
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 
@@ -100,7 +100,7 @@ def _opened(run: str, redis_url: str | None, store: str | None) -> Iterator[Expo
 
     with opened_run(run, redis_url) as found:
         view = found.runs.read()
-        url = store or found.store or store_of_run(found.run, view.config)
+        url = store_url(store, found.store) or store_of_run(found.run, view.config)
         folder = Path(run).absolute() if is_folder(run) else None
         yield Exported(found.runs, open_store(url, settings=store_settings()), folder)
 

@@ -9,7 +9,7 @@ import click
 from flavor.checkpoints.format import FORMATS, Format, format_of_ending
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run, store_of_run
-from flavor.cli.options import redis_option, store_option, store_settings
+from flavor.cli.options import redis_option, store_option, store_settings, store_url
 from flavor.cli.program import one_line_errors
 from flavor.errors import InvalidSetting, RunError, StoreError
 
@@ -78,7 +78,7 @@ def get(
         view = runs.read()
         closed, _ = runs.closed(view)
         number = closed if round_ is None else round_
-        store = store or found_run.store or store_of_run(found_run.run, view.config)
+        store = store_url(store, found_run.store) or store_of_run(found_run.run, view.config)
         objects = open_store(store, settings=store_settings())
         try:
             found = closed_round(runs, objects, number, newest=view.round)

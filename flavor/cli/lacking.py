@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flavor.cli.options import store_settings
+from flavor.cli.options import store_settings, store_url
 from flavor.errors import FlavorError, RunNotFound
 from flavor.view.lacking import what_is_lacking
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from flavor.store.protocol import ObjectStore
 
 
-def named_or_own_store(own: str | None = None) -> ObjectStore | None:
-    """Open the store of the command's --store or FLAVOR_STORE, or else the run's `own`, for a short look."""
+def named_or_own_store(of_folder: str | None, of_run: str | None = None) -> ObjectStore | None:
+    """Open a store for a short look: that of --store, a result folder's own, FLAVOR_STORE's or that of the run."""
     from flavor.store.brief import BriefStore
 
-    url = click.get_current_context().params.get("store") or os.environ.get("FLAVOR_STORE") or own
+    named = store_url(click.get_current_context().params.get("store"), of_folder)
+    url = named or os.environ.get("FLAVOR_STORE") or of_run
     if url:
         with contextlib.suppress(FlavorError, OSError):
             return BriefStore(url, settings=store_settings()).store
@@ -31,12 +32,12 @@ def named_or_own_store(own: str | None = None) -> ObjectStore | None:
 
 
 @contextlib.contextmanager
-def naming_recover(runs: Callable[[], RunStore], own: str | None = None) -> Iterator[None]:
+def naming_recover(runs: Callable[[], RunStore], of_folder: str | None = None) -> Iterator[None]:
     """Let a `RunNotFound` of the body name `flavor recover` too, if the store is known and holds the run."""
     try:
         yield
     except RunNotFound as error:
-        lacking = what_is_lacking(runs(), named_or_own_store(own))
+        lacking = what_is_lacking(runs(), named_or_own_store(of_folder))
         raise RunNotFound(f"{error}; {lacking}") if lacking else error from None
 
 

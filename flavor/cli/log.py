@@ -185,11 +185,11 @@ def _indented(line: str) -> str:
 
 
 def _warn_of_lacking(found: OpenedRun) -> None:
-    own = found.store
-    if not own:
+    of_run = None
+    if not found.store:
         with contextlib.suppress(FlavorError, KeyError):  # also a package's store that the user has not named
-            own = store_of_run(found.run, found.runs.read().config)
-    if lacking := what_is_lacking(found.runs, named_or_own_store(own)):
+            of_run = store_of_run(found.run, found.runs.read().config)
+    if lacking := what_is_lacking(found.runs, named_or_own_store(found.store, of_run)):
         print_line(lacking, err=True)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flavor.cli.lacking import naming_recover
-from flavor.cli.options import needed
+from flavor.cli.options import needed, store_url
 from flavor.errors import MisuseError
 
 if TYPE_CHECKING:
@@ -108,4 +108,4 @@ def named_store(run: str, store: str | None) -> tuple[str, str]:
     if not is_folder(run):
         return run, needed(store, "--store", "FLAVOR_STORE")
     record = Record.of(Path(run).absolute())
-    return record.run, store or record.store
+    return record.run, store_url(store, record.store) or record.store

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from flavor import __version__
 from flavor.bus.variables import INSECURE_VARIABLE, PATIENCE_S, URL_VARIABLE
@@ -122,6 +123,15 @@ def store_option(function: Command) -> Command:
     ):
         function = option(function)
     return function
+
+
+def store_url(store: str | None, of_folder: str | None) -> str | None:
+    """Return the store that --store names, else a result folder's own (None for a run on Redis), else FLAVOR_STORE's.
+
+    `store` is the value of --store, which may come from its variable.
+    """
+    source = click.get_current_context().get_parameter_source("store")
+    return of_folder or store if source is ParameterSource.ENVIRONMENT else store or of_folder
 
 
 def store_settings(context: click.Context | None = None) -> StoreSettings:

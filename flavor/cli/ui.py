@@ -14,7 +14,7 @@ import click
 
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected, opened_run
-from flavor.cli.options import redis_option, store_option
+from flavor.cli.options import redis_option, store_option, store_url
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
 from flavor.cli.tokens import read_token
@@ -138,7 +138,7 @@ def _followed(
             redis, url = connected(redis_url)
         else:
             opened = stack.enter_context(opened_run(run, redis_url))
-            redis, url, name, store = opened.redis, opened.url, opened.run, store or opened.store
+            redis, url, name, store = opened.redis, opened.url, opened.run, store_url(store, opened.store)
             left_in = run if opened.is_left else ""
             borrowed = Path(run) if is_folder(run) and not opened.is_left else None
         _check_may_read(redis, url)

@@ -71,10 +71,17 @@ def test_an_interrupted_run_leaves_its_results_and_goes_on(bench, out):
     assert [row["round"] for row in rows(out / "metrics.csv")] == ["1", "2", "3", "4"]
     assert weights(out / "global_model.pkl") == pytest.approx([4 * STEP] * 4, rel=1e-5)
 
+    (bench.folder / "other").mkdir()
+    other_store = {**LOCAL, "FLAVOR_STORE": str(bench.folder / "other")}  # the folder's own store comes before it
     for command in ("status", "log", "verify", "credits"):
-        looked = bench.done("flavor", command, out, env=LOCAL)
+        looked = bench.done("flavor", command, out, env=other_store)
         assert looked.wait() == 0, looked.stderr
-    got = bench.done("flavor", "get", out, "--round", 2, "-o", bench.work / "two.pkl", env=LOCAL)
+    table = bench.work / "exported.csv"
+    exported = bench.done("flavor", "export", out, "--to", "csv", table, env=other_store)
+    assert (exported.wait(), len(rows(table))) == (0, 4), exported.stderr
+    named = bench.done("flavor", "verify", out, "--store", bench.folder / "other", env=LOCAL)
+    assert f"there is no run {bench.run!r} in the store" in named.stderr, "--store comes before all"
+    got = bench.done("flavor", "get", out, "--round", 2, "-o", bench.work / "two.pkl", env=other_store)
     assert got.wait() == 0, got.stderr
     assert weights(bench.work / "two.pkl") == pytest.approx([2 * STEP] * 4)
     raw = bench.work / "two.safetensors"
