@@ -24,6 +24,7 @@ _GAP = 2
 _MOST_EVENTS, _FEWEST_EVENTS = 20, 3
 _FEWEST_ROWS = 4
 _COUNTED_PHASES = 5
+_LEAST_LEFT_S = 1.0
 _WIDE = 20
 _WIDEST = {"SITE": 30, "STATE": 44, "RUN": 30, "REPORTS": 48, "METRIC": 30, "WHY": 500}
 _GROW_FIRST = ("SITE", "STATE", "RUN")
@@ -100,7 +101,9 @@ def found_of(document: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     found = dict(document)
     created_ms, ended_ms, deadline_ms = document["created_ms"], document["ended_ms"], document["deadline_ms"]
     found["age_s"] = None if created_ms is None else ((ended_ms or now_ms) - created_ms) / 1000
-    found["open_s"], found["waits_s"] = since_s(document["opened_ms"]), since_s(document["since_ms"])
+    until_ms = document.get("closed_ms") or ended_ms or now_ms
+    opened_ms, found["waits_s"] = document["opened_ms"], since_s(document["since_ms"])
+    found["open_s"] = None if opened_ms is None else max(0.0, (until_ms - opened_ms) / 1000)
     found["deadline_s"] = None if deadline_ms is None else (deadline_ms - now_ms) / 1000
     found["clients"] = {}
     for name, client in document["clients"].items():
@@ -131,7 +134,7 @@ def run_frame(found: Found, events: Sequence[Mapping[str, Any]], screen: Screen)
 def _top(found: Found, screen: Screen) -> list[Text]:
     """Draw the summary; on a small terminal without the lines that matter least."""
     summary = summary_of(found)
-    if (left_s := found.get("left_s")) is not None and not has_ended(found):
+    if (left_s := found.get("left_s")) is not None and left_s >= _LEAST_LEFT_S and not has_ended(found):
         summary.append(Line(f"about {shown_duration(left_s)} left, at the pace of the last rounds"))
     while True:
         top = screen.troubles()

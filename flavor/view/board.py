@@ -15,7 +15,7 @@ from flavor.bus.queues import read_queues
 from flavor.errors import BusUnavailable, DamagedRecord, RunNotFound
 from flavor.view.board_reader import BoardReader
 from flavor.view.details import client_of, provenance_of, settings_of
-from flavor.view.document import Document
+from flavor.view.document import Document, left_s_of
 from flavor.view.followed import Followed
 from flavor.view.history import History
 from flavor.view.published import RUNS, Published
@@ -121,25 +121,23 @@ class Board:
         Keys: `run`, `run_id`, `protocol`, `head`, `state`, `round`, `rounds`, `round_state`, `reason`, `created_ms`,
         `ended_ms`, `opened_ms`, `deadline_ms` and `closed_ms` (of the round), `attempt`, `expected`, `needed`, `in`
         (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a sentence), `since_ms` (since when it waits), `held`,
-        `absent` (sentences), `served`, `no_aggregator`, `last_round` (see `Newest.last`), `metric`, `best`
-        (`{"metric", "round", "value", "rounds"}`), `spark`, `global_model`, `ends_ms` (the estimated end), and
-        `clients`: an object of name to `state`, `phase`, `alive`, `host`, `version`, `this_round`, `awaited`, `seen_ms`
-        (the last sign of life; in patches that of a client that is there may be some heartbeats old), `samples`,
-        `metrics`, `transfer`, `doing`, `doing_ms` (since when), `progress` (words), `reported`, `load`, `failure`,
-        `report`, `update_bytes`, `reason`, `refused_in_a_row`, `sent_bytes` and `received_bytes` (since its edge has
-        joined), `median_s` and `last_s` (its time for a round), `phases` (of the present round, once it has a verdict:
-        a list of [word, start_ms]).
+        `absent` (sentences), `served`, `no_aggregator`, `last_round` (see `Newest.last`), `metric`, `best` (`{"metric",
+        "round", "value", "rounds"}`), `spark`, `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated
+        time of the rounds after the present one), and `clients`: an object of name to `state`, `phase`, `alive`,
+        `host`, `version`, `this_round`, `awaited`, `seen_ms` (the last sign of life; in patches that of a client that
+        is there may be some heartbeats old), `samples`, `metrics`, `transfer`, `doing`, `doing_ms` (since when),
+        `progress` (words), `reported`, `load`, `failure`, `report`, `update_bytes`, `reason`, `refused_in_a_row`,
+        `sent_bytes` and `received_bytes` (since its edge has joined), `median_s` and `last_s` (its time for a round),
+        `phases` (of the present round, once it has a verdict: a list of [word, start_ms]).
 
         All times are milliseconds since 1970 by the clock of the Redis server. What is not known is None. `now_ms`,
-        that clock's time now, and `left_s`, the time until `ends_ms`, are in no patch. Raises `RunNotFound`,
-        `DamagedRecord`, and `BusUnavailable` if Redis could not be read yet.
+        that clock's time now, and `left_s`, the time that is left (see `left_s_of`), are in no patch. Raises
+        `RunNotFound`, `DamagedRecord`, and `BusUnavailable` if Redis could not be read yet.
         """
         document, now_ms = self._document(run), self.now_ms()
-        ends_ms = document["ends_ms"]
-        left_s = None if ends_ms is None else max(0.0, (ends_ms - now_ms) / 1000)
         followed = self._reader.followed(run)
         clients = document["clients"] if followed is None else followed.with_beats(document["clients"])
-        return {**document, "clients": clients, "now_ms": now_ms, "left_s": left_s}
+        return {**document, "clients": clients, "now_ms": now_ms, "left_s": left_s_of(document, now_ms)}
 
     def events(
         self, run: str, after_id: str = "", most: int = 500, client: str = "", kinds: Collection[str] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from flavor.records.states import RoundState
 from flavor.view.described import described_run, row_of_client
 from flavor.view.newest import Newest
 from flavor.view.round_times import RoundTimes
@@ -77,19 +78,37 @@ def document_of(
         "closed_ms": round_.closed_ms if round_ else None,
         "attempt": round_.attempt if round_ else None,
         "since_ms": wait.since_ms if wait else None,
-        "ends_ms": _ends_ms(snapshot, newest),
+        **_estimate(snapshot, newest),
         "spark": list(newest.spark),
         "clients": rows,
     }
 
 
-def _ends_ms(snapshot: Snapshot, newest: Newest) -> int | None:
-    """When the run ends if its rounds go on at their pace; None where that is not known."""
-    view = snapshot.run
-    if view.state.ended or newest.pace_s is None or newest.last is None:
+def _estimate(snapshot: Snapshot, newest: Newest) -> Document:
+    """Return `ends_ms`, when the run ends if its rounds go on at their pace from the opening of the present one on.
+
+    And `later_s`, how long the rounds take that have not been opened. None where that is not known, and while the run
+    cannot go on by itself.
+    """
+    view, round_, wait, pace_s = snapshot.run, snapshot.round, snapshot.waits_for, newest.pace_s
+    stands = (wait is not None and wait.is_held) or not snapshot.is_served or bool(snapshot.absence)
+    if view.state.ended or stands or pace_s is None or round_ is None:
+        return {"ends_ms": None, "later_s": None}
+    later, is_closed = max(0, view.rounds - round_.round), round_.state is RoundState.CLOSED
+    begun_ms = (round_.closed_ms or round_.opened_ms) if is_closed else round_.opened_ms
+    ends_ms = begun_ms + int(1000 * pace_s * (later if is_closed else later + 1))
+    return {"ends_ms": ends_ms, "later_s": round(pace_s * later, 3)}
+
+
+def left_s_of(document: Mapping[str, Any], now_ms: int) -> float | None:
+    """Return for how long a run goes on, by the estimate in its document; None where that is not known.
+
+    A round that takes longer than its like leaves the time of the rounds after it. Of the last one nothing is known
+    then.
+    """
+    if document["ends_ms"] is None:
         return None
-    left = view.rounds - int(newest.last["round"])
-    return newest.closed_ms + int(1000 * newest.pace_s * left)
+    return max((document["ends_ms"] - now_ms) / 1000, document["later_s"]) or None
 
 
 def row_of(document: Mapping[str, Any]) -> Document:

@@ -71,6 +71,11 @@ class Facts:
     """The newest entries of the run's log, newest first. May be iterated again."""
 
 
+def last_of(pulse: Pulse) -> Pulse:
+    """Return what stays true of an edge that is gone: what it has moved."""
+    return Pulse(moved=pulse.moved)
+
+
 def time_of(identity: str) -> int:
     """When an entry was logged, in milliseconds of the server's clock."""
     return int(identity.partition("-")[0])
@@ -130,5 +135,5 @@ def read_clients(
     for name, (status, left_ms, pulse) in runs.clients_and_pulses(names).items():
         lives = is_genuine(left_ms, config.heartbeat_timeout_s) and not view.state.ended
         lease_ms = now_ms + left_ms if left_ms > 0 else left_ms
-        found[name] = ClientFacts(status, lease_ms, pulse if lives else NO_PULSE)
+        found[name] = ClientFacts(status, lease_ms, pulse if lives else last_of(pulse))
     return found

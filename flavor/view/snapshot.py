@@ -20,7 +20,7 @@ from flavor.records.states import ClientState, RoundState
 from flavor.records.update import Refused, Update
 from flavor.view.client_events import ClientLeft, ClientLost, ClientStopped
 from flavor.view.client_snapshot import ClientMemory, ClientSnapshot, Known, Phase
-from flavor.view.facts import LOOKED_BACK, NO_PULSE, Facts, read_facts, time_of
+from flavor.view.facts import LOOKED_BACK, Facts, last_of, read_facts, time_of
 from flavor.view.waiting import Wait, wait_of
 
 
@@ -47,6 +47,12 @@ class Snapshot:
     def needed(self) -> int:
         """How many accepted updates the round needs."""
         return self.config.needed_of(len(self.round.expected)) if self.round else 0
+
+    @property
+    def opened_until_ms(self) -> int:
+        """The end of the time for which the newest round has been open: now, unless it is closed or the run over."""
+        closed_ms = self.round.closed_ms if self.round else None
+        return closed_ms or self.run.ended_ms or self.now_ms
 
     @property
     def accepted(self) -> int:
@@ -107,7 +113,7 @@ def snapshot_of(
                 begun_ms=view.created_ms,
                 has_ended=ended,
                 status=client.status,
-                pulse=client.pulse if name in alive and not ended else NO_PULSE,
+                pulse=client.pulse if name in alive and not ended else last_of(client.pulse),
                 member=members.get(name),
                 handed_in=handed_in.get(name),
                 standing=standing.get(name),

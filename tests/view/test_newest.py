@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from flavor.cli.status_frame import Screen, found_of, run_frame
 from flavor.cli.status_lines import summary_of
+from flavor.protocol import SPEAKS
+from flavor.records.moved import Moved
+from flavor.records.pulse import Doing, Pulse
+from flavor.records.states import RunState
 from flavor.store.local import LocalStore
 from flavor.view.described import described
+from flavor.view.document import left_s_of
 from flavor.view.followed import Followed
 from flavor.view.history import History
 from tests.driven import Driven
@@ -44,3 +50,86 @@ def test_the_best_round_is_the_best_of_all_rounds(url: str) -> None:
     found = described(driven.runs, url)
     assert (found["best"]["round"], found["best"]["rounds"]) == (130, 110), "no store has the first rounds"
     assert any("(best of the 110 rounds that can be read: 0.63" in line.text for line in summary_of(found))
+
+
+def says(driven: Driven, client: str, state: str, *, moved: Moved | None = None) -> None:
+    """The client's edge is there, or says goodbye."""
+    keys, redis = driven.runs.keys.client(client), driven.runs.redis
+    redis.hset(keys.hash, mapping={"state": state, **SPEAKS, "round": "0"})
+    if moved is not None:
+        redis.hset(keys.hash, mapping=Pulse(Doing.TRAINING, 1, 1, moved=moved).to_hash())
+    if state in ("ready", "joined"):
+        redis.set(keys.lease, "x", px=30_000)
+    else:
+        redis.delete(keys.lease)
+    redis.sadd(driven.runs.keys.members, client)
+
+
+def test_the_time_left_is_that_of_the_rounds_to_go(url: str) -> None:
+    driven = Driven(url, rounds=10, min_clients=2)
+    for client in "ab":
+        says(driven, client, "ready")
+    for _ in range(3):
+        driven.open(["a", "b"])
+        driven.accept("a")
+        driven.accept("b")
+        driven.runs.redis.hincrby(driven.runs.keys.round(driven.round), "opened_ms", -60_000)
+        driven.close()
+    seen = followed(driven)
+    between = seen.read().document
+    closed_ms = between["closed_ms"]
+    for after_s in (0, 60, 6000):
+        assert left_s_of(between, closed_ms + 1000 * after_s) == pytest.approx(7 * 60, abs=1)
+    says(driven, "b", "joined")
+    held = seen.read(anew=True).document
+    assert held["held"], held["waits_for"]
+    assert (held["ends_ms"], left_s_of(held, closed_ms)) == (None, None), "nobody knows when b is ready"
+    says(driven, "b", "ready")
+    driven.open(["a", "b"])
+    document = seen.read(anew=True).document
+    opened_ms = document["opened_ms"]
+    assert left_s_of(document, opened_ms) == pytest.approx(7 * 60, abs=1)
+    assert left_s_of(document, opened_ms + 30_000) == pytest.approx(6.5 * 60, abs=1)
+    for after_s in (60, 600, 6000):
+        left_s = left_s_of(document, opened_ms + after_s * 1000)
+        assert left_s == pytest.approx(6 * 60, abs=1), "six rounds have not begun, however long the fourth takes"
+    driven.runs.redis.delete(driven.runs.keys.coordinator)
+    gone = seen.read(anew=True).document
+    assert (gone["ends_ms"], left_s_of(gone, opened_ms)) == (None, None), "nobody opens the next one"
+
+
+def test_a_last_round_that_is_late_has_no_time_left(url: str) -> None:
+    driven = Driven(url, rounds=2)
+    says(driven, "a", "ready")
+    driven.open(["a"])
+    driven.accept("a")
+    driven.runs.redis.hincrby(driven.runs.keys.round(1), "opened_ms", -60_000)
+    driven.close()
+    driven.open(["a"])
+    document = followed(driven).read().document
+    for after_s, shown in ((0, "about 1 min left"), (59.9, ""), (90, "")):
+        now_ms = document["opened_ms"] + int(after_s * 1000)
+        found = found_of({**document, "left_s": left_s_of(document, now_ms)}, now_ms)
+        told = "\n".join(line.plain for line in run_frame(found, [], Screen(200, 40, now_ms)))
+        assert shown in told, told
+        assert bool(shown) == ("left" in told), told
+
+
+def test_what_stays_when_the_edges_have_left(url: str) -> None:
+    driven = Driven(url, rounds=1)
+    says(driven, "a", "ready", moved=Moved(1200, 3400))
+    driven.open(["a"])
+    driven.accept("a")
+    driven.close()
+    driven.runs.end(RunState.FINISHED, "all rounds are closed")
+    says(driven, "a", "left")
+    found = described(driven.runs, url)
+    (client,) = found["clients"].values()
+    assert (client["sent_bytes"], client["received_bytes"]) == (1200, 3400)
+    view = driven.runs.read_round(1)
+    assert view is not None
+    assert view.closed_ms is not None
+    assert found["open_s"] == (view.closed_ms - view.opened_ms) / 1000
+    document = followed(driven).read().document
+    assert found_of(document, view.closed_ms + 10_000)["open_s"] == found["open_s"]
+    assert document["clients"]["a"]["sent_bytes"] == 1200

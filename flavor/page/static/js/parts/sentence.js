@@ -44,11 +44,11 @@ export function sentence(name) {
     if (doc === null) return;
     const over = Boolean(doc.ended_ms) || ["finished", "failed", "stopped"].includes(doc.state);
     const begun = since(doc.created_ms);
-    const left = Number.isFinite(doc.ends_ms) ? (doc.ends_ms - now()) / 1000 : null;
+    const left = Number.isFinite(doc.ends_ms) ? Math.max((doc.ends_ms - now()) / 1000, doc.later_s ?? 0) : null;
     const parts = [];
     if (over && doc.ended_ms) parts.push(`took ${duration((doc.ended_ms - doc.created_ms) / 1000)}`, `ended ${duration(since(doc.ended_ms))} ago`);
     else if (begun !== null) parts.push(`began ${duration(begun)} ago`);
-    if (!over && left > 0) parts.push(`about ${duration(left)} left`);
+    if (!over && left >= 1) parts.push(`about ${duration(left)} left`);
     text(times, parts.join(" · "));
     attr(times, "title", [full(doc.created_ms), full(doc.ended_ms)].filter(Boolean).join(" – "));
     const waited = over ? null : since(doc.since_ms);
