@@ -28,6 +28,15 @@ QUIET_S = 5.0
 """Most time between two looks at a run that goes on, although nothing is published."""
 ENDED_S = 60.0
 """The same for a run that has ended."""
+MOST_ANEW_S = 15.0
+"""Most time between two looks that read everything anew, however often the subscription is cut.
+
+A site can have it cut: the server cuts a subscriber who cannot take all that the site publishes.
+"""
+_FIRST_ANEW_S = 1.0
+"""The second such look is that much after the first; the time doubles with each further one."""
+_CALM_S = 60.0
+"""After so long without such a look the next one is made at once."""
 _SEEN_FOR_S = 30.0
 _TICK_S = 0.1
 _RETRY_S = 1.0
@@ -44,6 +53,8 @@ class _Due:
     """Whether something was published since that is worth a look."""
     is_anew: bool = True
     """Whether something may have been missed."""
+    is_first: bool = True
+    """Whether it was not looked at yet."""
     has_ended: bool = False
 
 
@@ -68,6 +79,7 @@ class BoardReader:
         self._due: dict[str, _Due] = {}
         self._seen_at: dict[str, float] = {}
         self._listed_at = -QUIET_S
+        self._anew_at, self._anew_rest_s = -_CALM_S, 0.0
         self._offset_ms = 0
         self.has_looked = threading.Event()
         """Set after the first look at all runs, or once there is a problem."""
@@ -132,7 +144,12 @@ class BoardReader:
     def _look(self, woken: Sequence[str], saying: Collection[str]) -> None:
         """Look at the runs whose turn it is; `woken` are channels on which something was published."""
         now = self._clock()
-        is_anew = RESYNC in woken
+        if RESYNC in woken:
+            for each in self._due.values():
+                each.is_anew = True
+        if now - self._anew_at >= _CALM_S:
+            self._anew_rest_s = 0.0
+        may_be_anew = now - self._anew_at >= self._anew_rest_s
         for channel in woken:
             parsed = parse_run_channel(channel)
             if parsed is None:
@@ -142,12 +159,17 @@ class BoardReader:
                 due.is_heard = self._followed[run].hear(rest, says=channel in saying) or due.is_heard
             elif rest == "run":
                 self._listed_at = now - QUIET_S  # a new run
-        if is_anew or now - self._listed_at >= QUIET_S:
+        if (RESYNC in woken and may_be_anew) or now - self._listed_at >= QUIET_S:
             self._list(now)
+        is_again = False
         for run, due in list(self._due.items()):
-            due.is_anew = due.is_anew or is_anew
-            if due.is_anew or now - due.looked_at >= self._rest_s(run, due, now):
-                self._read(run, due, now)
+            anew = due.is_first or (due.is_anew and may_be_anew)
+            is_again = is_again or (anew and not due.is_first)
+            if anew or now - due.looked_at >= self._rest_s(run, due, now):
+                self._read(run, due, now, anew=anew)
+        if is_again:
+            self._anew_at = now
+            self._anew_rest_s = min(MOST_ANEW_S, max(_FIRST_ANEW_S, 2 * self._anew_rest_s))
 
     def _rest_s(self, run: str, due: _Due, now: float) -> float:
         """How long after its last look a run is looked at again."""
@@ -173,11 +195,11 @@ class BoardReader:
             each.pop(run, None)
         self._published.drop(run)
 
-    def _read(self, run: str, due: _Due, now: float) -> None:
+    def _read(self, run: str, due: _Due, now: float, *, anew: bool) -> None:
         followed = self._followed[run]
-        is_anew, due.is_heard, due.is_anew, due.looked_at = due.is_anew, False, False, now
+        due.is_heard, due.is_anew, due.is_first, due.looked_at = False, due.is_anew and not anew, False, now
         try:
-            read = followed.read(anew=is_anew)
+            read = followed.read(anew=anew)
         except RunNotFound:
             self._forget(run)
         except DamagedRecord as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ import pytest
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
+from flavor.bus.subscription import RESYNC
 from flavor.config import RunConfig
 from flavor.errors import BusUnavailable, DamagedRecord, RunNotFound
 from flavor.view.board import RUNS, Board
+from flavor.view.board_reader import MOST_ANEW_S, BoardReader
+from flavor.view.followed import Followed
 from flavor.view.patch import patched
+from flavor.view.published import Published
 from tests.driven import Driven
 
 CONFIG = RunConfig(rounds=2, store="s").to_mapping()
@@ -74,6 +79,38 @@ def test_after_a_cut_subscription_everything_is_read_again(url: str) -> None:
             step.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             step.execute()
         until(board, "it is read again", lambda: board.document("r")["clients"]["a"]["state"] == "failed")
+
+
+def test_a_subscription_that_is_cut_again_and_again_makes_few_looks_at_everything(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site can have it cut, with more in one of its channels than the server keeps for a slow subscriber."""
+    runs = RunStore(connect(url), "r", url)
+    runs.redis.flushall()
+    runs.create(rounds=2, config=CONFIG)
+    looks: list[tuple[float, bool]] = []
+    now, read = 1000.0, Followed.read
+
+    def counted(followed: Followed, *, anew: bool = False) -> Any:
+        looks.append((now, anew))
+        return read(followed, anew=anew)
+
+    monkeypatch.setattr(Followed, "read", counted)
+    reader = BoardReader(url, Published(), store=None, only=None, left_in="", clock=lambda: now)
+    try:
+        for step in range(1200):
+            now = 1000.0 + step / 10
+            reader._look([RESYNC], ())
+        anew = [at for at, is_anew in looks if is_anew]
+        assert anew[:2] == [1000.0, 1000.1], "the first cut is followed by a look at once"
+        assert len(anew) <= 2 + 4 + 120 / MOST_ANEW_S
+        assert max(later - at for at, later in itertools.pairwise(anew)) <= MOST_ANEW_S + 0.2
+        for woken in ([], [RESYNC]):  # the first one makes the look that is still due
+            now += 100.0
+            reader._look(woken, ())
+        assert looks[-1] == (now, True), "after a calm time, too"
+    finally:
+        reader.close()
 
 
 def test_it_may_come_back_empty_or_with_another_run_of_the_name(url: str) -> None:
