@@ -178,7 +178,7 @@ def _clients(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
     for name in scene.labelled:
         client = clients[name]
         sheet.set("flavor_client_phase", 1, run, name, client["phase"])
-        for phase, seconds in _phase_seconds(client, now_ms).items():
+        for phase, seconds in _phase_seconds(document, client, now_ms).items():
             sheet.set("flavor_client_phase_seconds", seconds, run, name, phase)
         for family, value in _values(scene, name, now_ms).items():
             sheet.set(family, value, run, name)
@@ -200,7 +200,7 @@ def _others(sheet: Sheet, scene: RunScene, others: Iterable[str], now_ms: int) -
     values: dict[str, list[float]] = {}
     for name in others:
         phases[clients[name]["phase"]] += 1
-        seconds.update(_phase_seconds(clients[name], now_ms))
+        seconds.update(_phase_seconds(document, clients[name], now_ms))
         for family, value in _values(scene, name, now_ms).items():
             if value is not None:
                 values.setdefault(family, []).append(value)
@@ -238,12 +238,13 @@ def _age_s(scene: RunScene, name: str, client: Document, now_ms: int) -> float:
 _PHASES = (Doing.DOWNLOADING, Doing.TRAINING, Doing.UPLOADING, Doing.UPLOADED)
 
 
-def _phase_seconds(client: Document, now_ms: int) -> dict[str, float]:
+def _phase_seconds(document: Document, client: Document, now_ms: int) -> dict[str, float]:
     """Return how long the client was in each phase of the newest round, by the clock of the server."""
     found: dict[str, float] = {}
     phases = client.get("phases") or ()
     if not phases and client.get("doing") in _PHASES and client.get("doing_ms") is not None:
-        phases = ((client["doing"], client["doing_ms"]),)  # its edge tells of the others when it hands in
+        begun_ms = max(client["doing_ms"], document.get("opened_ms") or 0)
+        phases = ((client["doing"], begun_ms),)  # its edge tells of the others when it hands in
     for number, (word, start_ms) in enumerate(phases):
         until_ms = phases[number + 1][1] if number + 1 < len(phases) else _end_of(client, word, now_ms)
         if until_ms is not None:

@@ -65,6 +65,11 @@ class Measured:
         ordered = first | {name: metrics[name] for name in last if name in metrics}
         return replace(self, metrics=kept_metrics(ordered, MOST_METRICS, LONGEST_NAME))
 
+    def within(self, opened_ms: int, last_ms: int) -> tuple[PhaseStart, ...]:
+        """Return its phases with beginnings within the times of the round, also where the edge says otherwise."""
+        last_ms = max(opened_ms, last_ms)
+        return tuple(PhaseStart(doing, min(max(start_ms, opened_ms), last_ms)) for doing, start_ms in self.phases)
+
     def to_json(self) -> str:
         """Write it as it stands in Redis, without `judged_ms`: leaves out the last metrics for `MOST_BYTES`.
 

@@ -115,7 +115,10 @@ class NewestReader:
         samples = {client: examples for client, (_, examples, _) in self._sites.items()}
         sites = {client: metrics for client, (*_, metrics) in self._sites.items() if metrics is not None}
         phases = {
-            client: tuple((start.doing.value, start.start_ms) for start in known.phases)
+            client: tuple(
+                (start.doing.value, start.start_ms)
+                for start in known.within(round_.opened_ms, round_.closed_ms or known.judged_ms)
+            )
             for client in round_.verdicts
             if (known := self._measured.get((round_.round, client))) is not None and known.phases
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -195,10 +195,10 @@ def spans(
     A client without phases has the one that is under way.
     """
     last = closed_ms or max(now_ms, opened_ms)
-    end_ms, starts = measured.judged_ms or closed_ms, list(measured.phases)
-    if not starts and under_way is not None:
-        starts, end_ms = [under_way], None
-    within = [(doing, min(max(start_ms, opened_ms), last)) for doing, start_ms in starts]
+    end_ms = measured.judged_ms or closed_ms
+    if not measured.phases and under_way is not None:
+        measured, end_ms = replace(measured, phases=(under_way,)), None
+    within = measured.within(opened_ms, last)
     ends: list[int | None] = [start_ms for _, start_ms in within[1:]]
     ends.append(min(max(end_ms, within[-1][1]), last) if within and end_ms else None)
     return tuple(PhaseSpan(doing, start_ms, end) for (doing, start_ms), end in zip(within, ends, strict=False))

@@ -20,6 +20,7 @@ from flavor.records.summary import RoundSummary
 from flavor.store.local import LocalStore
 from flavor.view import site_values, strip
 from flavor.view.history import History, Outcome, Source
+from flavor.view.newest import NewestReader
 from flavor.view.observer import Lines
 from tests.driven import Driven
 from tests.unit.forged_run import ForgedRun
@@ -148,6 +149,11 @@ def test_phases_stand_within_the_round_and_end_where_the_next_begins(driven: Dri
     driven.runs.redis.hset(key, mapping=pulse)
     (span,) = next(each for each in history.timeline(1).clients if each.client == "silent").phases
     assert (span.doing, span.start_ms, span.end_ms) == (Doing.TRAINING, opened_ms, None)
+    view = driven.runs.read_round(1)
+    phases = NewestReader(driven.runs, history).read(view, None).phases
+    now_ms = driven.runs.now_ms()
+    assert [word for word, _ in phases["liar"]] == ["downloading", "training", "uploaded"]
+    assert all(now_ms - 60_000 < start_ms <= now_ms for each in phases.values() for _, start_ms in each)
     driven.close()
     found = {each.client: each for each in history.timeline(1).clients}
     (row,) = history.strip()

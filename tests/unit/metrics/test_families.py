@@ -289,6 +289,13 @@ def test_clients_beyond_the_bound_are_summed_up_and_those_in_trouble_come_first(
     assert none[f'flavor_client_heartbeat_age_seconds{{client="{OTHERS}",run="mammo"}}'] == 90
 
 
+def test_no_client_is_in_a_phase_for_longer_than_the_round() -> None:
+    said = samples(scraper(MadeUp(document(clients={"a": client(doing_ms=1)}))))
+    assert of(said, "flavor_client_phase_seconds") == {
+        'flavor_client_phase_seconds{client="a",phase="training",run="mammo"}': 60
+    }
+
+
 def test_bytes_never_go_back() -> None:
     """Prometheus takes a counter that falls for one that began anew, and counts all of it again."""
     found = many(6)
