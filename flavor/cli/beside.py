@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,7 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flavor.page.server import PORT, Place, bound, check_installed, open_browser, opens_a_browser
+from flavor.cli.program import Terminated
+from flavor.cli.tokens import read_token
+from flavor.page.server import (
+    PORT,
+    TOKEN_VARIABLE,
+    Place,
+    bound,
+    check_installed,
+    open_browser,
+    opens_a_browser,
+)
 
 if TYPE_CHECKING:
     from flavor.bus.runs import RunStore
@@ -23,56 +35,144 @@ _END_S = 5.0
 
 
 def ui_option(function: Any) -> Any:
-    """Add `--ui`."""
-    return click.option(
-        "--ui",
-        "with_page",
-        is_flag=True,
-        help="Show the run in your browser while it goes on. Its page ends with the run; `flavor ui FOLDER` shows it "
-        "again.",
-    )(function)
+    """Add `--ui` and `--token`. The command gets them as `with_page` and `ui_token`."""
+
+    def taken(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        os.environ.pop(TOKEN_VARIABLE, None)  # no program that this one starts is to find the secret
+        return value
+
+    for option in (
+        click.option(
+            "--token",
+            "ui_token",
+            envvar=TOKEN_VARIABLE,
+            show_envvar=True,
+            metavar="TOKEN",
+            callback=taken,
+            help="Token that the page of --ui asks each browser for, or @FILE for a file that has it.",
+        ),
+        click.option(
+            "--ui",
+            "with_page",
+            is_flag=True,
+            help="Show the run in your browser while it goes on. In a terminal, its page then stays until Ctrl-C; "
+            "elsewhere it ends with the run. `flavor ui FOLDER` shows it again.",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
-def with_beside(federation: Federation, with_page: bool, tell: Callable[[str], None]) -> Federation:
-    """Return a federation that shows its run beside it, if `with_page`. `tell` prints the address of the page.
+class PageBeside:
+    """The page of a local run: while the run goes on, and afterwards for as long as somebody sits at the terminal."""
 
-    Raises `MisuseError` where the packages of the page are not installed, before anything is started.
-    """
-    if not with_page:
-        return federation
-    check_installed()
-    out = federation.layout.out
-    again = shlex.join(["flavor", "ui", str(out)] if not federation.redis_url else ["flavor", "ui", federation.run])
-    again += " --redis-url URL" if federation.redis_url else ""
+    def __init__(
+        self, with_page: bool, token: str | None, tell: Callable[[str], None], *, stays: bool | None = None
+    ) -> None:
+        """Prepare a page, if `with_page`; `tell` prints its address.
+
+        `stays` says whether it stays when its run has ended; None: where there is a terminal. Raises `MisuseError`
+        where the packages of the page are not installed, and `InvalidSetting` for a token that is none.
+        """
+        self._tell, self._stays = tell, stays if stays is not None else _is_terminal()
+        self._token = read_token(token, TOKEN_VARIABLE) if with_page else None
+        self._with_page = with_page
+        self._place: Place | None = None
+        self._run = self._shown = ""
+        self._redis_url: str | None = None
+        self._store: str | None = None
+        if with_page:
+            check_installed()
+
+    def added(self, federation: Federation) -> Federation:
+        """Return a federation that shows its run beside it."""
+        if not self._with_page:
+            return federation
+        self._run, self._redis_url = federation.run, federation.redis_url
+        self._shown = federation.run if federation.redis_url else str(federation.layout.out)
+        return replace(federation, beside=self._beside)
 
     @contextlib.contextmanager
-    def page(runs: RunStore, url: str, store: ObjectStore) -> Iterator[None]:
-        place = bound(_HOST, PORT, token=None, or_free=True)
-        address, over = f"{place.address}run/{runs.run}", threading.Event()
-        arguments = (runs.run, url, store.url, place, over, tell)
+    def _beside(self, runs: RunStore, url: str, store: ObjectStore) -> Iterator[None]:
+        self._place = place = bound(_HOST, PORT, token=self._token, or_free=True)
+        self._store, over = store.url, threading.Event()
+        arguments = (runs.run, url, store.url, place.again(), self._token, over, self._tell)
         thread = threading.Thread(target=_show, args=arguments, name="page-run", daemon=True)
         thread.start()
-        tell(f"the page of this run: {address}")
+        self._tell(f"the page of this run: {self._address}{' (it asks for its token)' if self._token else ''}")
         if opens_a_browser():
-            open_browser(address)
+            open_browser(self._address)
+        stays = False
         try:
             yield
+            stays = self._stays
         finally:
             over.set()
             thread.join(_END_S)
-            place.socket.close()
-            tell(f"the page has ended with the run; to see it again: {again}")
+            if not stays:
+                self._end()
 
-    return replace(federation, beside=page)
+    @contextlib.contextmanager
+    def staying(self) -> Iterator[None]:
+        """Show the run that has ended within the context, and from its end on until Ctrl-C, if the page is to stay."""
+        from flavor.errors import FlavorError
+
+        if self._place is None:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._end)
+            ended: threading.Event | None = None
+            try:
+                ended = self._shown_again(self._place, stack)
+            except FlavorError as error:
+                self._tell(f"the page cannot stay: {error}")
+            yield
+            if ended is not None:
+                self._tell(f"the run has ended; its page stays at {self._address} until Ctrl-C")
+                with contextlib.suppress(KeyboardInterrupt, Terminated):  # the run's exit code stays
+                    ended.wait()
+
+    def _shown_again(self, place: Place, stack: contextlib.ExitStack) -> threading.Event:
+        from flavor.cli.ui import followed
+
+        found = stack.enter_context(followed(self._shown, self._redis_url, self._store, self._tell))
+        return stack.enter_context(found.at(place, self._token))
+
+    @property
+    def _address(self) -> str:
+        return f"{self._place.address}run/{self._run}" if self._place else ""
+
+    def _end(self) -> None:
+        if self._place is None:
+            return
+        self._place.socket.close()
+        self._place = None
+        again = shlex.join(["flavor", "ui", self._shown]) + (" --redis-url URL" if self._redis_url else "")
+        self._tell(f"the page has ended; to see it again: {again}")
 
 
-def _show(run: str, url: str, store: str, place: Place, over: threading.Event, tell: Callable[[str], None]) -> None:
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _show(
+    run: str,
+    url: str,
+    store: str,
+    place: Place,
+    token: str | None,
+    over: threading.Event,
+    tell: Callable[[str], None],
+) -> None:
     """Show a run until it is over. A page that cannot be shown is said, and neither delays nor ends the run."""
     try:
         from flavor.page.shown import shown_run
         from flavor.view.board import Board
 
-        with Board(url, store=store, runs=[run]) as board, shown_run(url, board, place, run):
+        with Board(url, store=store, runs=[run]) as board, shown_run(url, board, place, run, token=token):
             over.wait()
     except Exception as error:
         tell(f"the page cannot be shown: {type(error).__name__}: {error}")
+    finally:
+        place.socket.close()

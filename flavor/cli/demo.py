@@ -7,19 +7,26 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from flavor.cli.beside import ui_option, with_beside
+from flavor.cli.beside import PageBeside, ui_option
 from flavor.cli.help import GroupedCommand
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.run import result_options
 from flavor.cli.run_options import run_options
 from flavor.config import RunConfig
+
+if TYPE_CHECKING:
+    from flavor.demo.data import SiteData
+    from flavor.local.plan import Layout
+    from flavor.local.progress import Progress
+    from flavor.results.folder import Results
 
 
 @click.command(cls=GroupedCommand, example="flavor demo")
@@ -44,6 +51,7 @@ def demo(
     out: Path | None,
     as_json: bool,
     with_page: bool,
+    ui_token: str | None,
     redis_url: str | None,
     store: str | None,
 ) -> None:
@@ -53,8 +61,6 @@ def demo(
     with your own training script. Then each site trains a model alone, with the same number of steps, and all models
     are tested on the same images. The exit code is 0 only for a finished run.
     """
-    from flavor.atomic import write_json
-    from flavor.demo.comparison import Comparison
     from flavor.demo.data import SITES, split
     from flavor.local.federation import Federation
     from flavor.local.plan import Layout, Site, new_run_name
@@ -91,8 +97,28 @@ def demo(
     progress = Progress(name, rounds, quiet=as_json)
     shares = ", ".join(f"{site} has {own[0]} to {own[-1]}" for site, own in SITES.items())
     progress.console.print(f"Three sites learn handwritten digits; their images stay where they are: {shares}.")
+    page = PageBeside(with_page, ui_token, progress.tell, stays=False if as_json else None)
     with _leaving_nothing_unbegun(layout.out, is_own=not was_there):
-        results = with_beside(federation, with_page, progress.tell).carry_out(progress)
+        results = page.added(federation).carry_out(progress)
+    with page.staying():
+        _tell_of(results, layout, data, progress, rounds=rounds, seed=seed, as_json=as_json)
+    sys.exit(0 if results.state == "finished" else 1)
+
+
+def _tell_of(
+    results: Results,
+    layout: Layout,
+    data: Mapping[str, SiteData],
+    progress: Progress,
+    *,
+    rounds: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Compare the model of all sites with those of each, and print that."""
+    from flavor.atomic import write_json
+    from flavor.demo.comparison import Comparison
+
     finished = results.state == "finished"
     comparison = None
     if finished and results.global_model is not None:
@@ -109,7 +135,6 @@ def demo(
     else:
         progress.tell(f"{results.state}: {results.reason}")
         progress.tell(f"everything:  {results.out}")
-    sys.exit(0 if finished else 1)
 
 
 @contextlib.contextmanager

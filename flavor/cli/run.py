@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from flavor.checkpoints.format import FORMATS
-from flavor.cli.beside import ui_option, with_beside
+from flavor.cli.beside import PageBeside, ui_option
 from flavor.cli.help import GroupedCommand
 from flavor.cli.notify import notify_options, with_notices
 from flavor.cli.options import redis_option, store_option, store_settings
@@ -23,9 +24,8 @@ from flavor.counted import are, counted
 
 if TYPE_CHECKING:
     from flavor.local.federation import Federation
-
-    _Beside: TypeAlias = Callable[[Federation, Callable[[str], None]], Federation]
-    """Adds to a federation what goes on beside its run; the function for lines tells about it."""
+    from flavor.local.progress import Progress
+    from flavor.results.folder import Results
 
 
 def result_options(function: Any) -> Any:
@@ -136,6 +136,7 @@ def run(
     out: Path | None,
     as_json: bool,
     with_page: bool,
+    ui_token: str | None,
     notify: tuple[str, ...],
     notify_after_s: float,
     redis_url: str | None,
@@ -150,8 +151,9 @@ def run(
     result folder. Ctrl-C stops all processes and keeps the closed rounds; the run goes on with --resume. The exit code
     is 0 only for a finished run.
     """
+    beside = _Beside(with_page, ui_token, notify, notify_after_s)
     if resume is not None:
-        sys.exit(_resumed(resume.absolute(), redis_url, as_json, _beside(with_page, notify, notify_after_s)))
+        sys.exit(_resumed(resume.absolute(), redis_url, as_json, beside))
     from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
     from flavor.local.plan import Layout, new_run_name, sites
@@ -195,16 +197,31 @@ def run(
         aggregator_main=aggregator_main,
         init_once=init_once,
     )
-    sys.exit(_carry_out(federation, as_json, _beside(with_page, notify, notify_after_s)))
+    raise_on_sigterm()
+    sys.exit(beside.carry_out(federation, lambda ready, progress: ready.carry_out(progress), as_json=as_json))
 
 
-def _beside(with_page: bool, notify: tuple[str, ...], notify_after_s: float) -> _Beside:
-    """Return what adds a page and notices to a federation."""
+@dataclass(frozen=True)
+class _Beside:
+    """What goes on beside a run: a page, and notices."""
 
-    def added(federation: Federation, tell: Callable[[str], None]) -> Federation:
-        return with_notices(with_beside(federation, with_page, tell), notify, notify_after_s, tell)
+    with_page: bool
+    token: str | None = field(repr=False)
+    notify: tuple[str, ...] = field(repr=False)
+    notify_after_s: float
 
-    return added
+    def carry_out(
+        self, federation: Federation, begin: Callable[[Federation, Progress], Results], *, as_json: bool
+    ) -> int:
+        """Begin a run or go on with it, print how it has ended, and return its exit code."""
+        from flavor.local.progress import Progress
+
+        progress = Progress(federation.run, federation.rounds, quiet=as_json)
+        page = PageBeside(self.with_page, self.token, progress.tell, stays=False if as_json else None)
+        federation = with_notices(page.added(federation), self.notify, self.notify_after_s, progress.tell)
+        results = begin(federation, progress)
+        with page.staying():
+            return _shown(results, progress, as_json)
 
 
 def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) -> None:
@@ -231,13 +248,12 @@ def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: _Beside) -
     """Go on with the run in `out`. Options that are not settings that may change are refused by name."""
     from flavor.errors import InvalidSetting
     from flavor.local.federation import Federation
-    from flavor.local.progress import Progress
     from flavor.programs.command import parse_command
     from flavor.resume import MAY_CHANGE
 
     context = click.get_current_context()
     commands = {"main_command": "main", "preprocess_command": "preprocess"}
-    others = {"resume", "as_json", "with_page", "notify", "notify_after_s", "redis_url", "debug"}
+    others = {"resume", "as_json", "with_page", "ui_token", "notify", "notify_after_s", "redis_url", "debug"}
     others |= {"insecure", "tls_ca", "tls_cert", "tls_key"}
     given = {
         name: value
@@ -253,18 +269,7 @@ def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: _Beside) -
         raise InvalidSetting(f"{names}: with --resume it stays as it was when the run began: leave it out")
     federation = Federation.of(out, redis_url, store_settings())
     raise_on_sigterm()
-    progress = Progress(federation.run, federation.rounds, quiet=as_json)
-    federation = beside(federation, progress.tell)
-    return _shown(federation.go_on(progress, given, mended), progress, as_json)
-
-
-def _carry_out(federation: Federation, as_json: bool, beside: _Beside) -> int:
-    from flavor.local.progress import Progress
-
-    raise_on_sigterm()
-    progress = Progress(federation.run, federation.rounds, quiet=as_json)
-    federation = beside(federation, progress.tell)
-    return _shown(federation.carry_out(progress), progress, as_json)
+    return beside.carry_out(federation, lambda ready, progress: ready.go_on(progress, given, mended), as_json=as_json)
 
 
 def _shown(results: Any, progress: Any, as_json: bool) -> int:

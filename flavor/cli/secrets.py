@@ -14,7 +14,8 @@ from flavor.bus.variables import JOIN_VARIABLE, NOTIFY_VARIABLE, URL_VARIABLE
 _VARIABLES = {"--redis-url": URL_VARIABLE, "--join": JOIN_VARIABLE, "--notify": NOTIFY_VARIABLE}
 _REPEATED = ("--notify",)
 """Options that may be given again: their variable has a line for each value, and ends with a line break."""
-_TOKENS = {"ui": "FLAVOR_UI_TOKEN", "metrics": "FLAVOR_METRICS_TOKEN"}
+_PAGE = "FLAVOR_UI_TOKEN"
+_TOKENS = {"ui": _PAGE, "run": _PAGE, "demo": _PAGE, "metrics": "FLAVOR_METRICS_TOKEN"}
 """The variable of `--token` for each command that has this option."""
 _PEOPLE = range(1000, 60_000)
 """User ids that systems give to people; those of services are smaller or larger."""

@@ -84,7 +84,7 @@ def ui(
     with contextlib.closing(place.socket), contextlib.suppress(KeyboardInterrupt, Terminated):  # told to end: code 0
         tells = True
         while True:
-            with _followed(run, redis_url, store, tell) as shown, shown.at(place, secret) as ended:
+            with followed(run, redis_url, store, tell) as shown, shown.at(place, secret) as ended:
                 address = f"{place.address}run/{shown.name}" if shown.name else place.address
                 if tells:
                     tell(f"the page is at {address} (Ctrl-C ends it)")
@@ -99,7 +99,7 @@ def ui(
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """What a page shows: all runs on a Redis, or one of them."""
 
     url: str = field(repr=False)
@@ -125,9 +125,7 @@ class _Shown:
 
 
 @contextlib.contextmanager
-def _followed(
-    run: str | None, redis_url: str | None, store: str | None, tell: Callable[[str], None]
-) -> Iterator[_Shown]:
+def followed(run: str | None, redis_url: str | None, store: str | None, tell: Callable[[str], None]) -> Iterator[Shown]:
     """Follow all runs, or the one that is named."""
     from flavor.local.record import is_folder
     from flavor.view.board import Board
@@ -150,7 +148,7 @@ def _followed(
         redis.close()
         board = stack.enter_context(Board(url, store=store, runs=[name] if name else None, left_in=left_in))
         board.runs()  # raises BusUnavailable
-        yield _Shown(url, board, name, borrowed)
+        yield Shown(url, board, name, borrowed)
 
 
 def _check_may_read(redis: Redis, url: str) -> None:

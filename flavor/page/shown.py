@@ -27,9 +27,9 @@ def shown_board(url: str, board: Board, place: Place, *, token: str | None = Non
 
 
 @contextlib.contextmanager
-def shown_run(url: str, board: Board, place: Place, run: str) -> Iterator[None]:
+def shown_run(url: str, board: Board, place: Place, run: str, *, token: str | None = None) -> Iterator[None]:
     """Show a run that may not have begun, on a board that has started, until the run has ended and pages show so."""
-    page = Page(board, metrics=Scraper.on(url, board).answer, awaited=[run])
+    page = Page(board, token=token, metrics=Scraper.on(url, board).answer, awaited=[run])
     with serving(page, place):
         yield
         _await_last_news(page, board, run)

@@ -32,6 +32,7 @@ from flavor.store.local import LocalStore
 from flavor.view.board import Board
 from tests.conftest import Bench, Process
 from tests.driven import Driven
+from tests.integration.test_status_watch import Terminal
 from tests.unit.page.test_stream import Reader
 
 TOKEN = "a-token-of-the-test"
@@ -205,6 +206,32 @@ def test_flavor_run_shows_its_page_and_its_folder_shows_it_again(bench: Bench) -
     assert bench.survivors() == {}
 
 
+def test_in_a_terminal_the_page_stays_until_ctrl_c_behind_its_token(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, script = bench.folder / "out", bench.folder / "script.py"
+    trainer = bench.trainer("--rounds", 1).split()[1:]
+    script.write_text(f"import os, runpy, sys\nassert 'FLAVOR_UI_TOKEN' not in os.environ\nsys.argv = {trainer!r}\n")
+    with script.open("a") as file:
+        file.write("runpy.run_path(sys.argv[0], run_name='__main__')\n")
+    monkeypatch.setenv("FLAVOR_UI_TOKEN", TOKEN)
+    monkeypatch.delenv("FLAVOR_REDIS_URL", raising=False)
+    monkeypatch.chdir(bench.work)
+    words = ["run", "-m", f"{sys.executable} {script}", "--edges", "1", "--rounds", "1", "--run", "stays", "--ui"]
+    terminal = Terminal(*words, "--out", str(out), columns=250)
+    terminal.until("until Ctrl-C")
+    found = re.search(r"its page stays at (http://\S+)/run/stays until Ctrl-C", terminal.text)
+    assert found is not None
+    assert "(it asks for its token)" in terminal.text
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        got(f"{found[1]}/api/runs/stays")
+    document = got(f"{found[1]}/api/runs/stays", Authorization=f"Bearer {TOKEN}")
+    assert document["state"] == "finished"
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.process.wait(30) == 0, "the run's own exit code"
+    assert f"the page has ended; to see it again: flavor ui {out}" in terminal.text
+
+
 def test_the_page_of_a_folder_outlives_its_run(bench: Bench) -> None:
     """Its server ends with `flavor run`; the page then runs one of its own, and open pages come back by themselves."""
     out = bench.folder / "out"
@@ -247,6 +274,6 @@ def test_a_page_that_cannot_be_shown_ends_no_run(bench: Bench, monkeypatch: pyte
     told: list[str] = []
     place = bound("127.0.0.1", 0, token=None)
     monkeypatch.setattr(Page, "__init__", lambda *_, **__: 1 / 0)
-    beside._show("r", bench.url, str(bench.store), place, threading.Event(), told.append)
+    beside._show("r", bench.url, str(bench.store), place, None, threading.Event(), told.append)
     place.socket.close()
     assert told == ["the page cannot be shown: ZeroDivisionError: division by zero"]
