@@ -71,9 +71,12 @@ def columns_of(found: Found) -> list[Column]:
     def column(head: str, cell: Callable[[Found], str]) -> Column:
         return Column(head, {site: cell(client) for site, client in clients.items()})
 
+    newest = max((client["metrics_round"] for client in clients.values() if name in client["metrics"]), default=0)
+
     def value(client: Found) -> str:
-        number = client["metrics"].get(name)
-        return "-" if number is None else f"{number:.4g}"
+        number, round_ = client["metrics"].get(name), client["metrics_round"]
+        of = f" (round {round_})" if round_ != newest else ""
+        return "-" if number is None else f"{number:.4g}{of}"
 
     def count(client: Found) -> str:
         return "-" if client["samples"] is None else str(client["samples"])

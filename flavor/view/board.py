@@ -125,10 +125,11 @@ class Board:
         "round", "value", "rounds"}`), `spark`, `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated
         time of the rounds after the present one), and `clients`: an object of name to `state`, `phase`, `alive`,
         `host`, `version`, `this_round`, `awaited`, `seen_ms` (the last sign of life; in patches that of a client that
-        is there may be some heartbeats old), `samples`, `metrics`, `transfer`, `doing`, `doing_ms` (since when),
-        `progress` (words), `reported`, `load`, `failure`, `report`, `update_bytes`, `reason`, `refused_in_a_row`,
-        `sent_bytes` and `received_bytes` (since its edge has joined), `median_s` and `last_s` (its time for a round),
-        `phases` (of the present round, once it has a verdict: a list of [word, start_ms]).
+        is there may be some heartbeats old), `samples`, `metrics`, `metrics_round` (in which it has reported them),
+        `transfer`, `doing`, `doing_ms` (since when), `progress` (words), `reported`, `load`, `failure`, `report`,
+        `update_bytes`, `reason`, `refused_in_a_row`, `sent_bytes` and `received_bytes` (since its edge has joined),
+        `median_s` and `last_s` (its time for a round), `phases` (of the present round, once it has a verdict: a list of
+        [word, start_ms]).
 
         All times are milliseconds since 1970 by the clock of the Redis server. What is not known is None. `now_ms`,
         that clock's time now, and `left_s`, the time that is left (see `left_s_of`), are in no patch. Raises

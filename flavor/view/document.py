@@ -29,7 +29,15 @@ class RowMemory:
     def row(self, name: str, client: ClientSnapshot, newest: Newest, times: RoundTimes | None) -> Document:
         """Return the row of a client."""
         median_s, last_s = times.of(name) if times is not None else (None, None)
-        made_of = (client, newest.samples.get(name), newest.sites.get(name), newest.phases.get(name), median_s, last_s)
+        made_of = (
+            client,
+            newest.samples.get(name),
+            newest.sites.get(name),
+            newest.rounds.get(name),
+            newest.phases.get(name),
+            median_s,
+            last_s,
+        )
         made = self._made.get(name)
         if made is not None and made[0] == made_of:
             return made[1]

@@ -60,6 +60,8 @@ class Newest:
     """The median time between the ends of the newest rounds; None before the first end."""
     closed_ms: int = 0
     """When the newest closed round was closed."""
+    rounds: Mapping[str, int] = field(default_factory=dict)
+    """The round in which each site has reported its `sites`."""
 
 
 def opened_store(view: RunView, store: str | None) -> tuple[BriefStore | None, str]:
@@ -126,7 +128,8 @@ class NewestReader:
             silent = str(brief.silent)
         spark, pace_s = _spark(rows, chosen), _pace_s(rows[-_PACED:])
         closed_ms = rows[-1].closed_ms if rows else 0
-        return Newest(last, chosen, best, sites, samples, phases, silent, spark, pace_s, closed_ms)
+        rounds = {client: self._sites[client][0] for client in sites}
+        return Newest(last, chosen, best, sites, samples, phases, silent, spark, pace_s, closed_ms, rounds)
 
     def _read_before(self, closed: int) -> RoundView | None:
         """Return the round before the newest; None while rounds pass by between two looks: the newest has news, too."""

@@ -153,6 +153,7 @@ def client(phase: str, **fields: Any) -> dict[str, Any]:
         "doing_ms": now_ms() - 14 * MINUTE_MS,
         "samples": 1204,
         "metrics": {"val_auc": 0.941, "loss": 0.21},
+        "metrics_round": 11,
         "transfer": None,
         "doing": "training" if phase == "training" else None,
         "reported": None,
@@ -209,8 +210,8 @@ def document(run: str, clients: Mapping[str, Mapping[str, Any]], **fields: Any) 
 def mammo() -> dict[str, Any]:
     """The run of the sketch: two sites are in, one trains for longer than usual, one was refused."""
     clients = {
-        "site-1": client("done", doing_ms=now_ms() - 5 * MINUTE_MS),
-        "site-2": client("done", samples=982, last_s=505.0, doing_ms=now_ms() - 5 * MINUTE_MS),
+        "site-1": client("done", metrics_round=12, doing_ms=now_ms() - 5 * MINUTE_MS),
+        "site-2": client("done", metrics_round=12, samples=982, last_s=505.0, doing_ms=now_ms() - 5 * MINUTE_MS),
         "site-3": client(
             "training",
             samples=377,

@@ -87,6 +87,7 @@ def test_a_run_in_sentences_above_the_fold(served: Serve, window: Window) -> Non
     rows = page.locator(".sites .item")
     expect(rows).to_have_count(4)
     expect(rows.nth(0)).to_contain_text("refused (2 times)")  # who needs attention comes first
+    expect(rows.locator(".cell.metric .value")).to_have_text(["0.93round 11", "0.902round 11", "0.941", "0.941"])
     expect(rows.nth(1)).to_contain_text("training")
     expect(rows.nth(1)).to_contain_text("61 % 310/508")
     expect(rows.nth(1)).to_contain_text(re.compile(r"1[45]:\d\d \(9:10\)"))

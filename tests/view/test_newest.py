@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flavor.cli.status_frame import Screen, found_of, run_frame
-from flavor.cli.status_lines import summary_of
+from flavor.cli.status_lines import columns_of, summary_of
 from flavor.protocol import SPEAKS
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing, Pulse
@@ -133,3 +133,23 @@ def test_what_stays_when_the_edges_have_left(url: str) -> None:
     document = followed(driven).read().document
     assert found_of(document, view.closed_ms + 10_000)["open_s"] == found["open_s"]
     assert document["clients"]["a"]["sent_bytes"] == 1200
+
+
+def test_a_value_of_an_earlier_round_names_it(url: str) -> None:
+    driven = Driven(url)
+    for client in "ab":
+        says(driven, client, "ready")
+    for number in (1, 2):
+        driven.open(["a", "b"])
+        driven.accept("a", 10, {"auc": 0.5 + number / 10})
+        if number == 1:
+            driven.accept("b", 10, {"auc": 0.8})
+            driven.close()
+    driven.refuse("b")
+    found = described(driven.runs, url)
+    rows = {name: (client["metrics"], client["metrics_round"]) for name, client in found["clients"].items()}
+    assert rows == {"a": ({"auc": 0.7}, 2), "b": ({"auc": 0.8}, 1)}
+    board = followed(driven).read().document
+    assert [client["metrics_round"] for client in board["clients"].values()] == [2, 1]
+    auc = next(column for column in columns_of(found) if column.head == "AUC")
+    assert auc.cells == {"a": "0.7", "b": "0.8 (round 1)"}

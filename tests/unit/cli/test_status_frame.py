@@ -18,7 +18,7 @@ SIZES = [(40, 12), (40, 24), (80, 24), (120, 40), (200, 60), (20, 6)]
 def client(phase: str = "training", **fields: Any) -> dict[str, Any]:
     made = dict.fromkeys(("samples", "transfer", "reported", "load", "failure", "report", "update_bytes", "doing_ms"))
     made |= {"state": "ready", "phase": phase, "alive": True, "host": "h", "this_round": "pending", "awaited": False}
-    made |= {"seen_ms": NOW - 2000, "metrics": {}, "doing": None, "progress": phase, "reason": ""}
+    made |= {"seen_ms": NOW - 2000, "metrics": {}, "metrics_round": 11, "doing": None, "progress": phase, "reason": ""}
     return {**made, **fields}
 
 

@@ -24,7 +24,7 @@ const HEADS = [
   ["time", "Round (usual)", "How long it has been in this round, or took, and the median over its rounds.", (a, b) => (b.client.median_s ?? b.client.last_s ?? 0) - (a.client.median_s ?? a.client.last_s ?? 0)],
   ["examples", "Examples", "The examples that its last accepted update was trained with.", (a, b) => (b.client.samples ?? 0) - (a.client.samples ?? 0)],
   ["moved", "Up / down", "What its edge has sent and received in this run.", (a, b) => (b.client.sent_bytes ?? 0) - (a.client.sent_bytes ?? 0)],
-  ["metric", "Metric", "What it reported in its last round, and its course.", null],
+  ["metric", "Metric", "What it reported last, and its course. A value of an earlier round than others' names its round.", null],
 ];
 
 export function sites(name, { curve }) {
@@ -54,6 +54,7 @@ export function sites(name, { curve }) {
   let by = "state";
   let touched = Date.now();
   let metricName = "";
+  let newest = 0; // the newest round of which a value of the metric is shown
   const opened = new Map();
   for (const event of ["pointermove", "keydown", "wheel", "touchstart"]) document.addEventListener(event, touch, { passive: true });
   function touch() {
@@ -91,6 +92,7 @@ export function sites(name, { curve }) {
 
   const arrange = framed(() => {
     if (!doc) return;
+    newest = Object.values(doc.clients).reduce((most, client) => (Number.isFinite(client.metrics?.[metricName]) ? Math.max(most, client.metrics_round ?? 0) : most), 0);
     const matches = (site) => {
       const client = doc.clients[site];
       if (!client || (group && !(group === "need attention" ? needs(client) : doingOf(client).word === group))) return false;
@@ -117,10 +119,11 @@ export function sites(name, { curve }) {
     const why = h("span", { class: "why" });
     const cells = Object.fromEntries(HEADS.map(([key]) => [key, h("div", { class: `cell ${key}`, role: "cell", "data-head": HEADS.find(([k]) => k === key)[1] })]));
     const value = h("span", {});
+    const of = h("span", { class: "of", hidden: true });
     const course = spark(72, 24);
     cells.site.append(toggle);
     cells.state.append(h("div", { class: "line" }, said, since_, track), why);
-    cells.metric.append(value, course.node);
+    cells.metric.append(h("span", { class: "value" }, value, of), course.node);
     const line = h("div", { class: "row site" }, ...HEADS.map(([key]) => cells[key]));
     attr(line, "role", "row");
     const node = h("div", { class: "item", role: "presentation" }, line);
@@ -183,6 +186,9 @@ export function sites(name, { curve }) {
         text(cells.moved, Number.isFinite(down) ? `${bytes(up)} / ${bytes(down)}` : bytes(up));
         const shown = client.metrics?.[metricName];
         text(value, metric(shown));
+        const isOlder = Number.isFinite(shown) && client.metrics_round < newest;
+        text(of, isOlder ? `round ${count(client.metrics_round)}` : "");
+        show(of, isOlder);
         const past = curve.values(site);
         show(course.node, past);
         if (past) course.update(past.slice(-40));
