@@ -21,6 +21,8 @@ MERGED_NAME = "merged-info.json"
 """The merged information, beside the global model in a trainer's folder."""
 WEIGHTED = " (weighted)"
 CONFUSION = tuple(f"basic/confusion_{cell}" for cell in ("tp", "fp", "fn", "tn"))
+UNCOUNTED = -1
+"""The value of a cell of the confusion matrix that the training script does not count."""
 MAX_BYTES = 64 * 1024
 """An info.json beyond this is refused unread: it comes from another party."""
 LONGEST_NAME = 200

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.errors import InvalidInfo, ObjectMissing, StoreError
-from flavor.records.info import CONFUSION, MAX_BYTES, WEIGHTED, Info, by_sites, parse_info, sites_of
+from flavor.records.info import CONFUSION, MAX_BYTES, UNCOUNTED, WEIGHTED, Info, by_sites, parse_info, sites_of
 from flavor.records.round import RoundView
 from flavor.store.protocol import ObjectStore
 
@@ -116,6 +116,11 @@ def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
         for name, value in metrics.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
+
+
+def for_charts(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Leave out the cells of a site's confusion matrix that its script does not count: -1, which is no number of it."""
+    return {name: value for name, value in metrics.items() if name not in CONFUSION or value != UNCOUNTED}
 
 
 def for_people(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -17,6 +17,7 @@ from flavor.errors import InvalidSetting, RunError
 from flavor.printable import printable
 from flavor.records.run import RunView
 from flavor.records.states import RunState
+from flavor.results.rounds import for_charts
 from flavor.trackers.mlflow_client import OPTION, calling, connected, shown
 from flavor.trackers.mlflow_names import OWN, mlflow_name
 from flavor.trackers.tracker import ClosedRound, Held, settings_of
@@ -160,7 +161,9 @@ class MlflowTracker:
             for each in rounds:
                 for site in each.result.sites:
                     numbers: dict[str, float] = {f"{OWN}examples": site.examples, f"{OWN}bytes": site.bytes}
-                    by_site.setdefault(site.site, []).append((each, {**self._named(site.metrics), **numbers}))
+                    by_site.setdefault(site.site, []).append(
+                        (each, {**self._named(for_charts(site.metrics)), **numbers})
+                    )
             for name, of in by_site.items():
                 self._send(self._site(name), of)
             merged = []

@@ -22,6 +22,7 @@ from flavor.errors import InvalidSetting, LocalFault
 from flavor.printable import printable
 from flavor.records.info import WEIGHTED
 from flavor.records.run import RunView
+from flavor.results.rounds import for_charts
 from flavor.trackers.tracker import ClosedRound, Held, settings_of
 
 MARK = ".flavor-export.json"
@@ -106,7 +107,7 @@ class TensorBoardTracker:
         result, when = each.result, each.closed_ms / 1000
         for site in result.sites:
             numbers: dict[str, float] = {f"{OWN}examples": site.examples, f"{OWN}bytes": site.bytes}
-            self._add(f"{_SITES}/{site.site}", each.round, when, {**_tags(site.metrics), **numbers})
+            self._add(f"{_SITES}/{site.site}", each.round, when, {**_tags(for_charts(site.metrics)), **numbers})
         weighted = {
             name.removesuffix(WEIGHTED): value for name, value in result.metrics.items() if name.endswith(WEIGHTED)
         }

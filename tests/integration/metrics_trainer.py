@@ -18,6 +18,7 @@ for number in range(1, ROUNDS + 1):
     WaitEvent("TrainStarted")
     metrics = {
         **dict.fromkeys((f"basic/confusion_{cell}" for cell in ("tp", "fp", "fn", "tn")), -1),
+        "basic/confusion_tp": number,
         "loss": number / (7 * I),
         "f1 (macro, %)": 0.1 + 0.2 * I,
         "val/auc": 1e-300 * number,

@@ -274,6 +274,8 @@ def test_tensorboard_reads_the_numbers_of_the_table_once(made: Made, tmp_path: P
         found = scalars(out / "sites" / site)
         assert found["loss"] == [(int(row["round"]), float32(row["loss"])) for row in of]
         assert found["flavor/examples"] == [(int(row["round"]), float32(row["examples"])) for row in of]
+        assert [tag for tag in found if "confusion" in tag] == ["basic/confusion_tp"], "-1 is for what is not counted"
+        assert {row["basic/confusion_fp"] for row in of} == {"-1"}
 
 
 def test_tensorboard_goes_on_after_a_torn_event(made: Made, tmp_path: Path) -> None:
@@ -349,6 +351,7 @@ def test_mlflow_has_the_numbers_of_the_table_once_and_the_model(made: Made, mlfl
         for head in (
             "examples",
             "bytes",
+            "basic/confusion_tp",
             "loss",
             "f1 (macro, %)",
             "val/auc",
@@ -359,6 +362,7 @@ def test_mlflow_has_the_numbers_of_the_table_once_and_the_model(made: Made, mlfl
             name = f"flavor/{head}" if head in ("examples", "bytes") else mlflow_name(head.removeprefix("'"))
             of = [(int(row["round"]), float(row[head])) for row in made.of_sites if row["site"] == site]
             assert [each[:2] for each in history(client, child.info.run_id, name)] == of, head
+        assert "basic/confusion_fp" not in child.data.metrics, "-1 is for what is not counted"
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert parent.data.params["rounds"] == str(ROUNDS)
     assert parent.data.params["set/LR"] == "0.1"
