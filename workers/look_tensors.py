@@ -178,7 +178,7 @@ def _decoded_odd(found: Inspection, update: ClientModel) -> list[str]:
 def _no_number(name: str, *, nan: bool) -> CheckpointError:
     what = "NaN or infinite values" if nan else "values whose squares have no room in float32"
     return CheckpointError(
-        f"tensor {name!r} has {what}: look for NaN in the data, lower the learning rate or clip the gradients; a "
-        "buffer that holds such by design, as an attention mask does, passes as long as it is the same in the global "
-        "model and at every site"
+        f"tensor {name!r} has {what}; look for NaN in the data, lower the learning rate or clip the gradients; a "
+        "buffer that is meant to hold infinite values, such as an attention mask, passes if it is the same in the "
+        "global model and at every site"
     )

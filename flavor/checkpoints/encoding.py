@@ -180,7 +180,7 @@ def encode(
                 continue
             if not same_bits(base.tensor(name), array):
                 raise CheckpointError(
-                    f"tensor {name!r} has NaN or infinite values: look for NaN in the data, "
+                    f"tensor {name!r} has NaN or infinite values; look for NaN in the data, "
                     "lower the learning rate or clip the gradients"
                 )
             if encoding.covers(name, array.dtype):  # a mask of -inf, say: −inf − (−inf) is none, yet nothing changed

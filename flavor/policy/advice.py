@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from flavor.config import RunConfig
@@ -27,6 +29,22 @@ class Reason(str):
 def public(reason: str) -> str:
     """Return what every site may read of a reason."""
     return reason.public if isinstance(reason, Reason) else reason
+
+
+_FACT = re.compile(r"""(?:(?<!\w)'(?:[^'\\]|\\.)*'|(?<!\w)"(?:[^"\\]|\\.)*"|(?!; ).)*""", flags=re.DOTALL)
+_LONGEST_GIST = 120
+
+
+def gist(reason: str) -> str:
+    """Shorten the reason of a refusal to what is wrong: the log has all of it once, with advice, at the refusal.
+
+    Keeps what stands before the first semicolon that is in no quotation marks, and at most 120 characters of that.
+    """
+    found = _FACT.match(reason)
+    fact = found.group() if found else reason
+    if len(fact) <= _LONGEST_GIST:
+        return fact
+    return textwrap.shorten(fact, _LONGEST_GIST, placeholder=" …") + ('"' if fact.startswith('"') else "")
 
 
 def finished_early(closed: int, rounds: int, left: Sequence[str], *, remain: int, needed: int) -> Reason:

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from flavor.config import RunConfig
 from flavor.counted import are, counted
-from flavor.policy.advice import Reason, finished_early, public, some, way_on
+from flavor.policy.advice import Reason, finished_early, gist, public, some, way_on
 from flavor.policy.standing import Client, Standing
 from flavor.records.round import RoundView
 from flavor.records.states import ClientState
@@ -160,7 +160,7 @@ def close_round(
     accepted, open_ = len(by[Standing.ACCEPTED]), len(by[Standing.PENDING]) + len(by[Standing.SUBMITTED])
     needed, total = config.needed_of(len(round_.expected)), len(round_.expected)
     missing = [name for kind in _LOST for name in by[kind]]
-    lost = {name: standings[name][1] for name in missing}
+    lost = {name: gist(why) if kind in _JUDGED else why for name in missing for kind, why in [standings[name]]}
     kinds = [standings[name][0].value for name in missing]
     tail = f"; without {_listed(lost)}" if lost else ""
     if accepted + open_ < needed:
@@ -314,6 +314,7 @@ def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunCon
     return Decision(Action.RETRY, f"attempt {number + 1} of {config.aggregation_attempts}, because: {problem}")
 
 
+_JUDGED = (Standing.REFUSED, Standing.SHUT)
 _LOST = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED, Standing.LEFT, Standing.GONE)
 _LONGEST_WAIT_MS = 15_000
 """After a problem that passes by itself, the next attempt begins within this time."""

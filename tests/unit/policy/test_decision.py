@@ -291,6 +291,27 @@ class TestQuorum:
         with pytest.raises(InvalidSetting, match=r"--quorum: .*(share|number)"):
             policy(quorum=written)
 
+    @pytest.mark.parametrize(
+        ("refusal", "gist"),
+        [
+            ("tensor 'w; b' has NaN; look for NaN in the data; clip", "tensor 'w; b' has NaN"),
+            ("""tensor "it's; x" is float64; the global model has float32""", """tensor "it's; x" is float64"""),
+            ("the server's state is not finite in 'w'; leave it out", "the server's state is not finite in 'w'"),
+            ('"it ended; I do not know why"', '"it ended; I do not know why"'),
+            ("'; " * 300, "'; '"),
+            ("it's ' " * 2 + "so; then", "it's ' it's ' so"),
+            (f'"{"wide " * 300}"', f'"{"wide " * 23}…"'),
+            ("wide " * 300, f"{'wide ' * 23}…"),
+            ("", ""),
+        ],
+    )
+    def test_a_refusal_is_named_in_short_by_all_that_follows_it(self, refusal: str, gist: str) -> None:
+        for kind, told in ((Standing.REFUSED, gist), (Standing.SHUT, gist), (Standing.GONE, refusal)):
+            for settings in ({"quorum": 2}, {"on_quorum_lost": "wait"}):
+                standing = {**standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED), "c": (kind, refusal)}
+                reason = close_round("r", 2_000, ROUND, standing, policy(**settings))[1].split("c: ", 1)[1]
+                assert reason.removesuffix("; waiting for clients to come back") == told
+
     def test_a_share_counts_of_those_that_were_expected(self) -> None:
         three = standings(a=Standing.ACCEPTED, b=Standing.ACCEPTED, c=Standing.GONE)
         assert close_round("r", 2_000, ROUND, three, policy(quorum=0.6))[0] is Action.AGGREGATE
