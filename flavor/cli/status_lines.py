@@ -8,7 +8,7 @@ from typing import Any
 
 from flavor.counted import counted
 from flavor.durations import shown_duration
-from flavor.printable import quoted
+from flavor.printable import printable, quoted
 from flavor.records.reported import Reported
 from flavor.records.states import RunState
 from flavor.sizes import shown_bytes
@@ -135,9 +135,13 @@ def _last_round(found: Found) -> str:
         of = "" if best["rounds"] == last["round"] else f" of the {best['rounds']} rounds that can be read"
         parts[0] += f" (best{of}: {best['value']:.4g}, reported in round {best['round']}, {_began(best['round'])})"
     more = f", and {len(names) - _MOST_METRICS} more" if len(names) > _MOST_METRICS else ""
-    left_out = counted(last.get("left_out", 0), "metric")
-    few = f" ({left_out} of few sites not kept: too many)" if last.get("left_out") else ""
-    return f"round {last['round']}: {', '.join(parts) or 'no metrics'}{more}{few}"
+    left_out, lacks = last.get("left_out", 0), ""
+    if left_out:
+        lacks = f"; the store alone has {counted(left_out, 'further metric')}, as too many are reported"
+    if found["metric"] and found["metric"] not in names:
+        why = "of this round, or not kept" if left_out else "of this round"
+        lacks += f"; no {printable(found['metric'])!r} is known {why}"
+    return f"round {last['round']}: {', '.join(parts) or 'no metrics'}{more}{lacks}"
 
 
 def _began(round_: int) -> str:

@@ -132,7 +132,7 @@ FAMILIES: Mapping[str, Family] = {
             Kind.GAUGE,
             ("run", "metric"),
             {
-                "flavor_metric_last": "Merged metrics of the newest closed round: at most 40 in a run.",
+                "flavor_metric_last": "Merged metrics of the newest closed round: at most 20, and 40 in a run.",
                 "flavor_metric_best": "Best value so far of the run's first metric.",
             },
         ),

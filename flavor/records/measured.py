@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing
-from flavor.records.summary import kept_metrics
+from flavor.records.summary import finite, kept_metrics
 
 MOST_METRICS = 20
 """Metrics of one client in one round: the first ones."""
@@ -46,6 +46,8 @@ class Measured:
     """Finite numbers of the client information, by name. An edge does not write them: the inspecting worker does."""
     judged_ms: int = 0
     """When the verdict was recorded, by the clock of the Redis server; 0 before that."""
+    left_out: int = 0
+    """Number of metrics that are not among `metrics`, because there are too many or their names are too long."""
 
     def to_hash(self) -> dict[str, str]:
         """Return the fields that an edge writes beside its update; none where it has measured nothing."""
@@ -63,7 +65,10 @@ class Measured:
         """Return it with the finite numbers among these metrics; those named `last` only where there is room."""
         first = {name: value for name, value in metrics.items() if name not in last}
         ordered = first | {name: metrics[name] for name in last if name in metrics}
-        return replace(self, metrics=kept_metrics(ordered, MOST_METRICS, LONGEST_NAME))
+        kept = kept_metrics(ordered, MOST_METRICS, LONGEST_NAME)
+        return replace(
+            self, metrics=kept, left_out=sum(finite(value) is not None for value in ordered.values()) - len(kept)
+        )
 
     def within(self, opened_ms: int, last_ms: int) -> tuple[PhaseStart, ...]:
         """Return its phases with beginnings within the times of the round, also where the edge says otherwise."""
@@ -79,7 +84,9 @@ class Measured:
         phases = [[start.doing.value, start.start_ms] for start in self.phases[-MOST_PHASES:]]
         moved = [self.moved.sent_bytes, self.moved.received_bytes]
         while True:
-            fields = {"phases": phases, "moved": moved, "metrics": metrics}
+            fields: dict[str, Any] = {"phases": phases, "moved": moved, "metrics": metrics}
+            if left_out := self.left_out + len(self.metrics) - len(metrics):
+                fields["left_out"] = left_out
             text = json.dumps(fields, separators=(",", ":"), allow_nan=False)
             if len(text) <= MOST_BYTES or not metrics:
                 return text
@@ -101,6 +108,7 @@ class Measured:
             _moved(found.get("moved")),
             kept_metrics(metrics, MOST_METRICS, LONGEST_NAME) if isinstance(metrics, dict) else {},
             _amount(found.get("judged_ms")) or 0,
+            _amount(found.get("left_out")) or 0,
         )
 
 

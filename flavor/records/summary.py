@@ -121,12 +121,17 @@ _NUMBERS: Mapping[str, int | None] = {
 
 
 def kept_metrics(metrics: Mapping[str, Any], most: int = MOST_METRICS, longest: int = LONGEST_NAME) -> dict[str, float]:
-    """Return the first finite numbers among merged or single metrics whose names are not too long."""
+    """Return the first finite numbers among merged or single metrics whose names are not too long.
+
+    Of a merged metric both means are kept, or none.
+    """
     found: dict[str, float] = {}
     for name, value in metrics.items():
-        if len(found) == most:
-            break
-        if len(name) <= longest and (number := finite(value)) is not None:
+        base = name.removesuffix(WEIGHTED)
+        if len(base) <= longest and (number := finite(value)) is not None:
+            if len(found) == most:
+                found.pop(base, None)
+                break
             found[name] = number
     return found
 

@@ -129,6 +129,11 @@ def for_people(metrics: Mapping[str, float]) -> dict[str, float]:
     return weighted or {name: value for name, value in metrics.items() if name not in CONFUSION}
 
 
+def for_people_of_site(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Leave the confusion matrix out of the metrics of one site, whose names mean nothing else than what they say."""
+    return {name: value for name, value in metrics.items() if name not in CONFUSION}
+
+
 _HIGHER = frozenset(
     {"acc", "accuracy", "auc", "auroc", "auprc", "ap", "map", "dice", "f1", "iou", "jaccard", "precision", "recall"}
     | {"sensitivity", "specificity", "score", "r2", "mcc", "kappa", "bleu", "rouge"}

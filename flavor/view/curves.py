@@ -78,7 +78,7 @@ def merged_curves(metric: str, rows: Sequence[RoundRow]) -> Curves:
     """Return the curves of the merged metric over these closed rounds."""
     rounds = tuple(row.round for row in rows)
     plain = tuple(row.metrics.get(metric) for row in rows)
-    weighted = tuple(row.metrics.get(metric + WEIGHTED, row.metrics.get(metric)) for row in rows)
+    weighted = tuple(row.shown_metrics.get(metric) for row in rows)
     spread = [row.spread.get(metric, (None, None)) for row in rows]
     known = {round_: value for round_, value in zip(rounds, weighted, strict=True) if value is not None}
     return Curves(

@@ -9,7 +9,7 @@ from flavor.errors import FlavorError
 from flavor.ledger.archive import Archive
 from flavor.ledger.audit import Audit, audit
 from flavor.ledger.chain import Chain, read_chain
-from flavor.results.rounds import for_people
+from flavor.results.rounds import for_people_of_site
 from flavor.setting import Setting
 from flavor.view.document import Document
 from flavor.view.followed import Followed
@@ -29,7 +29,7 @@ def client_of(followed: Followed, client: str, document: Document) -> Document:
             "bytes": of_client.bytes,
             "sent_bytes": of_client.sent_bytes,
             "received_bytes": of_client.received_bytes,
-            "metrics": for_people(of_client.metrics),
+            "metrics": for_people_of_site(of_client.metrics),
             "phases": [[span.doing.value, span.start_ms, span.end_ms] for span in of_client.phases],
         }
         for round_, of_client in reversed(followed.history.client(client, _MOST_ROUNDS))

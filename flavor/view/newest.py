@@ -14,7 +14,7 @@ from flavor.records.measured import Measured
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
-from flavor.results.rounds import best_of, for_people, scalars, site_info
+from flavor.results.rounds import best_of, for_people_of_site, scalars, site_info
 from flavor.store.brief import BriefStore
 from flavor.store.open import is_installed
 from flavor.store.protocol import ObjectStore
@@ -146,7 +146,7 @@ class NewestReader:
         found, accepted = {}, round_.accepted
         for client, update in accepted.items():
             if (measured := self._measured.get((round_.round, client))) is not None:
-                found[client] = for_people(measured.metrics)
+                found[client] = for_people_of_site(measured.metrics)
                 continue
             known = self._infos.get(client)
             if known is None or known[0] != update.info.path:
@@ -154,7 +154,7 @@ class NewestReader:
                     continue
                 self._may_read -= 1
                 try:
-                    metrics = for_people(scalars(site_info(round_, store, client)["metrics"]))
+                    metrics = for_people_of_site(scalars(site_info(round_, store, client)["metrics"]))
                 except (FlavorError, OSError):
                     continue
                 known = self._infos[client] = update.info.path, metrics

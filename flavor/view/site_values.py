@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from flavor.bus.runs import RunStore
 from flavor.errors import FlavorError, StoreUnavailable
@@ -50,7 +50,8 @@ class SiteValues:
             self._kept.popitem(last=False)
         self._read_redis(metric, key[1], known, rounds)
         self._read_store(metric, key[1], known, rounds)
-        return known.values, all(round_ in known.values for round_ in rounds)
+        found = {round_: tuple(values.values()) for round_, values in known.in_part.items()}
+        return {**found, **known.values}, all(round_ in known.values for round_ in rounds)
 
     def _read_redis(self, metric: str, sites: tuple[str, ...], known: _Known, rounds: Sequence[int]) -> None:
         new = [round_ for round_ in rounds if round_ not in known.values and round_ not in known.not_in_redis]
@@ -62,12 +63,16 @@ class SiteValues:
                     known.not_in_redis.add(round_)
                     continue
                 of_round = found[round_]
-                known.values[round_] = tuple(
-                    of_round[site].metrics.get(metric) if site in of_round else None for site in sites
-                )
+                values = {site: of_round[site].metrics.get(metric) if site in of_round else None for site in sites}
+                if cut := {site for site, each in of_round.items() if each.left_out and values[site] is None}:
+                    known.cut[round_] = cut
+                    known.in_part[round_] = values
+                    known.not_in_redis.add(round_)
+                else:
+                    known.values[round_] = tuple(values.values())
 
     def _read_store(self, metric: str, sites: tuple[str, ...], known: _Known, rounds: Sequence[int]) -> None:
-        """Read rounds that Redis has pruned, or that an earlier release has closed, the newest first."""
+        """Read rounds that Redis has pruned or cut, or that an earlier release has closed, the newest first."""
         if self._store is None:
             return
         until, gone = self._clock() + _PATIENCE_S, 0
@@ -75,11 +80,13 @@ class SiteValues:
             if self._clock() >= until:
                 return
             try:
-                values = self._from_store(self._store, metric, sites, round_, newest=rounds[-1])
+                wanted = known.cut.get(round_, sites)
+                values = self._from_store(self._store, metric, wanted, round_, newest=rounds[-1])
             except StoreUnavailable:  # a later call tries again
                 return
             if values is not None:
-                known.values[round_], gone = values, 0
+                whole = {**known.in_part.get(round_, dict.fromkeys(sites)), **values}
+                known.values[round_], gone = tuple(whole.values()), 0
                 continue
             known.gone.add(round_)
             gone += 1
@@ -88,9 +95,9 @@ class SiteValues:
                 return
 
     def _from_store(
-        self, store: ObjectStore, metric: str, sites: tuple[str, ...], round_: int, *, newest: int
-    ) -> Values | None:
-        """Return the values of one round; None where its client information was pruned or cannot be read.
+        self, store: ObjectStore, metric: str, sites: Collection[str], round_: int, *, newest: int
+    ) -> dict[str, float | None] | None:
+        """Return the values of these sites in one round; None where its information was pruned or cannot be read.
 
         Raises `StoreUnavailable`.
         """
@@ -104,7 +111,7 @@ class SiteValues:
             raise
         except (FlavorError, OSError):
             return None
-        return tuple(finite(infos[site].get(metric)) if site in infos else None for site in sites)
+        return {site: finite(infos[site].get(metric)) if site in infos else None for site in sites}
 
 
 class _Known:
@@ -112,5 +119,9 @@ class _Known:
 
     def __init__(self) -> None:
         self.values: dict[int, Values] = {}
+        self.in_part: dict[int, dict[str, float | None]] = {}
+        """Rounds in which Redis does not keep all metrics of all sites: what it keeps."""
+        self.cut: dict[int, set[str]] = {}
+        """The sites of these rounds of which Redis keeps other metrics, and perhaps not all."""
         self.not_in_redis: set[int] = set()
         self.gone: set[int] = set()  # rounds that the store does not have either

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from flavor.cli.status_lines import summary_of
 from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.errors import RunError, StoreUnavailable
 from flavor.ledger.recover import recover
+from flavor.records.info import WEIGHTED
 from flavor.records.measured import Measured, PhaseStart
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing
 from flavor.records.states import RoundState
-from flavor.records.summary import RoundSummary
+from flavor.records.summary import RoundSummary, kept_metrics
 from flavor.store.local import LocalStore
 from flavor.view import site_values, strip
+from flavor.view.described import described
 from flavor.view.history import History, Outcome, Source
 from flavor.view.newest import NewestReader
 from flavor.view.observer import Lines
@@ -423,3 +426,54 @@ def test_what_is_kept_of_a_round_is_small(driven: Driven) -> None:
     assert text is not None
     assert len(text) < 400
     assert list(json.loads(text)) == ["judged_ms", "phases", "moved", "metrics"]
+
+
+def test_both_means_of_a_metric_are_kept_or_none(driven: Driven) -> None:
+    """Names of up to 80 characters are kept; a plain mean never stands in the place of a weighted one."""
+    name, too_long = "m" * 80, "n" * 81
+    driven.open(["a", "b"])
+    driven.accept("a", 10, {name: 1.0, too_long: 1.0, "loss": 1.0})
+    driven.accept("b", 30, {name: 2.0, too_long: 2.0, "loss": 2.0})
+    driven.close()
+    history = History(driven.runs, driven.store)
+    assert (history.curves(name, ()).plain, history.curves(name, ()).weighted) == ((1.5,), (1.75,))
+    assert history.curves(too_long, ()).weighted == (None,)
+    (row,) = history.strip()
+    assert (sorted(row.shown_metrics), row.left_out) == (["loss", name], 1)
+    driven.runs.redis.sadd(driven.runs.keys.members, "a", "b")
+    curves = history.curves(name)
+    assert (curves.sites, curves.is_complete) == ({"a": (1.0,), "b": (2.0,)}, True), "the store has long names"
+    curves = History(driven.runs, None).curves(name)
+    assert (curves.sites, curves.is_complete) == ({}, False)
+    odd = RoundSummary(1, 2, metrics=kept_metrics({"alone": 1.0, **merged(30)})).to_json()
+    for names in (json.loads(odd)["metrics"], kept_metrics(merged(30), 39), kept_metrics(merged(30), 40)):
+        plain = {each for each in names if not each.endswith(WEIGHTED)}
+        assert plain - {"alone"} == {each.removesuffix(WEIGHTED) for each in names if each.endswith(WEIGHTED)}
+
+
+def merged(number: int) -> dict[str, float]:
+    names = [f"{each:02}{'x' * 78}" for each in range(number)]
+    return {each: 1.0 for name in names for each in (name, name + WEIGHTED)}
+
+
+def test_metrics_beyond_those_that_redis_keeps_come_from_the_store(driven: Driven) -> None:
+    """A site may report more than 20; one that is called like a weighted mean hides no other."""
+    metrics = {f"m{number:02}": float(number) for number in range(24)} | {"x (weighted)": 5.0}
+    driven.open(["a", "b"])
+    driven.accept("a", 10, metrics)
+    driven.accept("b", 10, {"m00": 1.0, "m23": 1.0, "y (weighted)": 5.0})
+    driven.close()
+    driven.runs.redis.sadd(driven.runs.keys.members, "a", "b")
+    assert driven.runs.measured(1)["a"].left_out >= 5
+    assert driven.runs.measured(1)["b"].left_out == 0
+    history = History(driven.runs, driven.store)
+    curves = history.curves("m23")
+    assert (curves.sites, curves.is_complete) == ({"a": (23.0,), "b": (1.0,)}, True)
+    curves = History(driven.runs, None).curves("m23")
+    assert (curves.sites, curves.is_complete) == ({"b": (1.0,)}, False)
+    newest = NewestReader(driven.runs, history).read(driven.runs.read_round(1), None)
+    assert newest.sites["b"] == {"m00": 1.0, "m23": 1.0, "y (weighted)": 5.0}
+    found = described(driven.runs, driven.url, metric="m22")
+    (line,) = [line.text for line in summary_of(found) if line.text.startswith("round 1: ")]
+    assert line.endswith("; no 'm22' is known of this round, or not kept")
+    assert f"the store alone has {found['last_round']['left_out']} further metrics" in line
