@@ -14,7 +14,7 @@ from flavor.cli.help import GroupedCommand
 from flavor.cli.lacking import named_or_own_store
 from flavor.cli.opened_run import OpenedRun, opened_run, store_of_run
 from flavor.cli.options import redis_option
-from flavor.cli.output import is_coloured, print_line
+from flavor.cli.output import folded, is_coloured, print_line
 from flavor.cli.program import one_line_errors
 from flavor.cli.since import since_ms
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
@@ -206,7 +206,8 @@ def _line(logged: Logged, *, is_tinted: bool) -> str:
         part for part in (f"round {entry['round']}" if "round" in entry else "", entry.get("client", "")) if part
     )
     event, where, reason = (printable(text) for text in (entry["event"], where, entry.get("reason", "")))
-    what = f"{event:<20} {where:<20} {reason}".rstrip()
+    line = folded(f"{at}  {event:<20} {where:<20} {reason}".rstrip())
     if not is_tinted:
-        return f"{at}  {what}"
-    return f"{click.style(at, dim=True)}  {click.style(what, fg=COLOUR_OF_EVENT.get(entry['event']) or None)}"
+        return line
+    what = line.removeprefix(at)
+    return f"{click.style(at, dim=True)}{click.style(what, fg=COLOUR_OF_EVENT.get(entry['event']) or None)}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,10 @@ from flavor.stamp import stamp
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+_NARROWEST = 40
+"""A terminal that says that it is narrower, as some say 0, gets lines of this many columns."""
+_INDENT = "    "
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -45,6 +51,16 @@ def is_coloured(chosen: bool | None = None) -> bool:
     if chosen is not None:
         return chosen
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def folded(line: str) -> str:
+    """Break a line between words at the width of the terminal, and indent what follows; a pipe gets it as it is."""
+    if not sys.stdout.isatty():
+        return line
+    width = max(shutil.get_terminal_size().columns, _NARROWEST)
+    return textwrap.fill(
+        line, width, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False, expand_tabs=False
+    )
 
 
 def cell(*lines: str) -> Text:

@@ -121,6 +121,22 @@ def test_a_terminal_gets_colours_unless_its_user_wants_none(runs: RunStore, monk
     assert RED in shown(runs, "--color", TERM="xterm", NO_COLOR="1").stdout
 
 
+def test_a_terminal_gets_whole_words_and_an_indent(runs: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    why = "word " * 40 + "w" * 90
+    runs = RunStore(runs.redis, "narrow", runs.where)
+    runs.create(rounds=3, config=RunConfig(rounds=3, store="s").to_mapping())
+    runs.redis.xadd(runs.keys.log, {"event": "update.refused", "round": "1", "client": "a", "reason": why})
+    piped = shown(runs, COLUMNS="60").stdout
+    assert why in piped
+    monkeypatch.setattr("flavor.cli.output.sys", Terminal)
+    for options in ("--no-color", "--color"):
+        lines = re.sub(r"\x1b\[\d*m", "", shown(runs, options, COLUMNS="60", TERM="xterm").stdout).splitlines()
+        assert "\n".join(lines).split() == piped.split(), "each word is whole"
+        assert [line for line in lines if len(line) > 60] == [f"    {'w' * 90}"]
+        assert all(re.match(r"\d{4}-| {4}\S", line) for line in lines)
+    assert events(shown(runs, "--json", COLUMNS="60"))[-1] == "update.refused"
+
+
 class Terminal:
     class stdout:
         @staticmethod
