@@ -96,7 +96,8 @@ class PageBeside:
     def _beside(self, runs: RunStore, url: str, store: ObjectStore) -> Iterator[None]:
         self._place = place = bound(_HOST, PORT, token=self._token, or_free=True)
         self._store, over = store.url, threading.Event()
-        arguments = (runs.run, url, store.url, place.again(), self._token, over, self._tell)
+        folder = "" if self._redis_url else self._shown
+        arguments = (runs.run, url, store.url, folder, place.again(), self._token, over, self._tell)
         thread = threading.Thread(target=_show, args=arguments, name="page-run", daemon=True)
         thread.start()
         self._tell(f"the page of this run: {self._address}{' (it asks for its token)' if self._token else ''}")
@@ -160,6 +161,7 @@ def _show(
     run: str,
     url: str,
     store: str,
+    folder: str,
     place: Place,
     token: str | None,
     over: threading.Event,
@@ -170,7 +172,10 @@ def _show(
         from flavor.page.shown import shown_run
         from flavor.view.board import Board
 
-        with Board(url, store=store, runs=[run]) as board, shown_run(url, board, place, run, token=token):
+        with (
+            Board(url, store=store, runs=[run], folder=folder) as board,
+            shown_run(url, board, place, run, token=token),
+        ):
             over.wait()
     except Exception as error:
         tell(f"the page cannot be shown: {type(error).__name__}: {error}")

@@ -131,12 +131,13 @@ def followed(run: str | None, redis_url: str | None, store: str | None, tell: Ca
     from flavor.view.board import Board
 
     with contextlib.ExitStack() as stack:
-        name, left_in, borrowed = "", "", None
+        name, folder, left_in, borrowed = "", "", "", None
         if run is None:
             redis, url = connected(redis_url)
         else:
             opened = stack.enter_context(opened_run(run, redis_url))
             redis, url, name, store = opened.redis, opened.url, opened.run, store_url(store, opened.store)
+            folder = run if is_folder(run) else ""
             left_in = run if opened.is_left else ""
             borrowed = Path(run) if is_folder(run) and not opened.is_left else None
         _check_may_read(redis, url)
@@ -146,7 +147,9 @@ def followed(run: str | None, redis_url: str | None, store: str | None, tell: Ca
             again = shlex.join(["flavor", "run", "--resume", run])
             tell(f"this page keeps the run's own Redis server: end the page before you go on with the run ({again})")
         redis.close()
-        board = stack.enter_context(Board(url, store=store, runs=[name] if name else None, left_in=left_in))
+        board = stack.enter_context(
+            Board(url, store=store, runs=[name] if name else None, left_in=left_in, folder=folder)
+        )
         board.runs()  # raises BusUnavailable
         yield Shown(url, board, name, borrowed)
 

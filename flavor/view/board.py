@@ -35,17 +35,24 @@ class Board:
     """
 
     def __init__(
-        self, url: str, *, store: str | None = None, runs: Collection[str] | None = None, left_in: str = ""
+        self,
+        url: str,
+        *,
+        store: str | None = None,
+        runs: Collection[str] | None = None,
+        left_in: str = "",
+        folder: str = "",
     ) -> None:
         """Follow the runs on the Redis server at `url`, once `start` is called.
 
         `store` is the URL of the store of all runs; None takes the one in each run's settings. `runs` names the only
-        runs to follow. `left_in` is the result folder of a local run whose `flavor run` has ended. Raises
-        `InvalidSetting` for a URL that cannot be used.
+        runs to follow. `folder` is the result folder of a local run with a Redis server of its own, by which commands
+        name it, and `left_in` that folder once its `flavor run` has ended. Raises `InvalidSetting` for a URL that
+        cannot be used.
         """
         self._where = shown(url)
         self._published = Published()
-        self._reader = BoardReader(url, self._published, store=store, only=runs, left_in=left_in)
+        self._reader = BoardReader(url, self._published, store=store, only=runs, left_in=left_in, folder=folder)
         self._queues: tuple[float, Document] | None = None
         self._queues_lock = threading.Lock()
 
@@ -118,8 +125,9 @@ class Board:
     def document(self, run: str) -> Document:
         """Return a run as it is, as `flavor status RUN --json` prints it; with times in place of durations.
 
-        Keys: `run`, `run_id`, `protocol`, `head`, `state`, `round`, `rounds`, `round_state`, `reason`, `created_ms`,
-        `ended_ms`, `opened_ms`, `deadline_ms` and `closed_ms` (of the round), `attempt`, `expected`, `needed`, `in`
+        Keys: `run`, `folder` (by which commands name the run; '' where its name does), `run_id`, `protocol`, `head`,
+        `state`, `round`, `rounds`, `round_state`, `reason`, `created_ms`, `ended_ms`, `opened_ms`,
+        `deadline_ms` and `closed_ms` (of the round), `attempt`, `expected`, `needed`, `in`
         (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a sentence), `since_ms` (since when it waits), `held`,
         `absent` (sentences), `served`, `no_aggregator`, `last_round` (see `Newest.last`), `metric`, `best` (`{"metric",
         "round", "value", "rounds"}`), `spark`, `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated

@@ -69,11 +69,12 @@ class BoardReader:
         store: str | None,
         only: Collection[str] | None,
         left_in: str,
+        folder: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises `InvalidSetting` for a URL that cannot be used."""
         self._url, self._published, self._clock = url, published, clock
-        self._store, self._only, self._left_in = store, only, left_in
+        self._store, self._only, self._left_in, self._folder = store, only, left_in, folder
         self.redis: Redis = connect(url, patience_s=_PATIENCE_S, client_name="flavor-board")
         self._followed: dict[str, Followed] = {}
         self._due: dict[str, _Due] = {}
@@ -184,7 +185,9 @@ class BoardReader:
         self._listed_at = now
         for run in there:
             if run not in self._followed and (self._only is None or run in self._only):
-                self._followed[run] = Followed(self.redis, run, self._url, store=self._store, left_in=self._left_in)
+                self._followed[run] = Followed(
+                    self.redis, run, self._url, store=self._store, left_in=self._left_in, folder=self._folder
+                )
                 self._due[run] = _Due()
         for run in self._followed.keys() - set(there):
             self._forget(run)

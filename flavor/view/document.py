@@ -66,6 +66,7 @@ def document_of(
     *,
     lacking: str = "",
     left_in: str = "",
+    folder: str = "",
     times: RoundTimes | None = None,
     memory: RowMemory | None = None,
 ) -> Document:
@@ -79,6 +80,7 @@ def document_of(
     memory.forget(rows.keys())
     return {
         **described_run(snapshot, newest, lacking=lacking, left_in=left_in),
+        "folder": folder,
         "created_ms": view.created_ms or None,
         "ended_ms": view.ended_ms,
         "opened_ms": round_.opened_ms if round_ else None,

@@ -71,8 +71,10 @@ class Read:
 class Followed:
     """What is known of one run. The reader's thread calls `read`, another one `look_aside`, and any the rest."""
 
-    def __init__(self, redis: Redis, run: str, url: str, *, store: str | None, left_in: str = "") -> None:
-        self.run, self._url, self._left_in = run, url, left_in
+    def __init__(
+        self, redis: Redis, run: str, url: str, *, store: str | None, left_in: str = "", folder: str = ""
+    ) -> None:
+        self.run, self._url, self._left_in, self._folder = run, url, left_in, folder
         self.runs = RunStore(redis, run, url)
         self.log = RunLog(self.runs)
         self.snapshot: Snapshot | None = None
@@ -112,6 +114,7 @@ class Followed:
             self._newest,
             lacking=self._lacking,
             left_in=self._left_in,
+            folder=self._folder,
             times=self._times,
             memory=self._rows,
         )

@@ -227,6 +227,7 @@ def test_in_a_terminal_the_page_stays_until_ctrl_c_behind_its_token(
         got(f"{found[1]}/api/runs/stays")
     document = got(f"{found[1]}/api/runs/stays", Authorization=f"Bearer {TOKEN}")
     assert document["state"] == "finished"
+    assert document["folder"] == str(out), "by which `flavor status` finds it"
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.process.wait(30) == 0, "the run's own exit code"
     assert f"the page has ended; to see it again: flavor ui {out}" in terminal.text
@@ -274,6 +275,6 @@ def test_a_page_that_cannot_be_shown_ends_no_run(bench: Bench, monkeypatch: pyte
     told: list[str] = []
     place = bound("127.0.0.1", 0, token=None)
     monkeypatch.setattr(Page, "__init__", lambda *_, **__: 1 / 0)
-    beside._show("r", bench.url, str(bench.store), place, None, threading.Event(), told.append)
+    beside._show("r", bench.url, str(bench.store), "", place, None, threading.Event(), told.append)
     place.socket.close()
     assert told == ["the page cannot be shown: ZeroDivisionError: division by zero"]

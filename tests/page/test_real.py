@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from flavor.bus.embedded import embedded_server
 from flavor.page.server import bound
 from flavor.page.shown import shown_board
 from flavor.protocol import SPEAKS
+from flavor.records.states import RunState
 from flavor.records.verdict import Verdict
 from flavor.store.local import LocalStore
 from flavor.view.board import Board
@@ -84,6 +86,27 @@ def test_from_redis_to_the_page_and_back_after_an_outage(tmp_path: Path, window:
             expect(page.locator(".run .round")).to_have_text("round 2 of 9")
             page.goto(f"{place.address}queue")
             expect(page.locator(".workers")).to_contain_text(re.compile("No aggregator listens"))
+
+
+def test_commands_name_a_local_run_by_its_folder_and_one_that_has_ended_needs_no_aggregator(
+    tmp_path: Path, window: Window
+) -> None:
+    folder, redis_folder = tmp_path / "my results", tmp_path / "redis"
+    redis_folder.mkdir()
+    place = bound("127.0.0.1", 0, token=None)
+    with Serving(redis_folder) as redis:
+        run = Driven(redis.url, LocalStore(tmp_path / "store", create=True), "mammo", rounds=9, min_clients=2)
+        with Board(redis.url, runs=["mammo"], folder=str(folder)) as board, shown_board(redis.url, board, place):
+            page: Any = window.open(place.address, "/run/mammo")
+            workers = page.locator(".workers")
+            expect(workers).to_contain_text("No aggregator listens")
+            run.runs.end(RunState.STOPPED, "enough")
+            expect(workers).to_contain_text("The run has ended, and needs no aggregator.")
+            expect(workers).not_to_contain_text("No aggregator listens")
+            shown = page.locator(".foot code").all_inner_texts()
+            named = [words for words in map(shlex.split, shown) if words[0] == "flavor"]
+            assert len(named) == 6
+            assert [words[2] for words in named] == [str(folder)] * 6
 
 
 class Serving:

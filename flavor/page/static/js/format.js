@@ -97,6 +97,18 @@ export const counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 /** A word as a shell reads it. */
 export const quoted = (word) => (/^[\w./:@%+=-]+$/.test(word) ? word : `'${String(word).replaceAll("'", `'"'"'`)}'`);
 
+const folders = new Map();
+
+/** Notes that commands name a run by its result folder. Returns whether that is new. */
+export function isIn(run, folder) {
+  const was = folders.get(run) ?? "";
+  folders.set(run, folder);
+  return was !== folder;
+}
+
+/** A run as commands name it: by its result folder, where it has one, or by its name. */
+export const called = (run) => quoted(folders.get(run) || run);
+
 /** `a, b and 3 more`. */
 export function some(names, most = 3) {
   if (names.length <= most) return names.length > 1 ? `${names.slice(0, -1).join(", ")} and ${names.at(-1)}` : names.join("");

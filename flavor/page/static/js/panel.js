@@ -10,7 +10,8 @@ export function panel(title, { command = "", name = "" } = {}) {
   const note = h("span", { class: "note" });
   const tools = h("div", { class: "tools" });
   const body = h("div", { class: "body" });
-  const code = h("code", {}, command);
+  const code = h("code", {}, typeof command === "function" ? command() : command);
+  if (typeof command === "function") code.again = () => text(code, command()); // once it is known what the run is called
   const foot = h("footer", { class: "foot" }, h("span", {}, "In a terminal: "), code);
   foot.hidden = !command;
   const node = h(

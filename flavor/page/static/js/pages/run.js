@@ -2,6 +2,7 @@
 
 import { fill, framed, h, show } from "../dom.js";
 import { get, of } from "../api.js";
+import { isIn } from "../format.js";
 import { Live } from "../live.js";
 import { command, lesson } from "../panel.js";
 import { curves } from "../parts/curves.js";
@@ -48,6 +49,7 @@ export function open(shell, name) {
     const newest = doc.round - (doc.round_state === "closed" ? 0 : 1);
     if (newest > closed) catchUp();
     if (!queue) rest();
+    queue.update(doc);
   });
 
   /** Reads the rounds that have closed since, at most once a second. */
@@ -88,6 +90,7 @@ export function open(shell, name) {
     document(found) {
       if (doc && found.run_id !== doc.run_id) location.reload(); // another run has this name now
       doc = found;
+      if (isIn(name, found.folder ?? "")) for (const code of node.querySelectorAll("footer.foot code")) code.again?.();
       draw();
     },
     log: (entries) => log.add(entries),

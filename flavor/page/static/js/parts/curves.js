@@ -2,7 +2,7 @@
 // is dashed, and the best round is marked.
 
 import { attr, h, show, text } from "../dom.js";
-import { count, counted, metric, quoted, reported } from "../format.js";
+import { called, count, counted, metric, reported } from "../format.js";
 import { get, of } from "../api.js";
 import { chart } from "../chart.js";
 import { panel } from "../panel.js";
@@ -11,7 +11,7 @@ const NONE = ","; // of no site
 const AGAIN_MS = 1000; // rounds may close 20 times a second
 
 export function curves(name, { heard } = {}) {
-  const part = panel("Model", { name: "model", command: `flavor export ${quoted(name)} --to csv metrics.csv` });
+  const part = panel("Model", { name: "model", command: () => `flavor export ${called(name)} --to csv metrics.csv` });
   const choose = h("select", { "aria-label": "Metric", on: { change: () => pick(choose.value) } });
   const log = h("input", { type: "checkbox", on: { change: () => plot.log(log.checked) } });
   const reset = h("button", { type: "button", hidden: true, on: { click: () => plot.reset() } }, "Whole run");

@@ -1,7 +1,7 @@
 // What has happened, the newest first. New events wait behind "3 new" once one has scrolled.
 
 import { attr, framed, h, keyed, show, text } from "../dom.js";
-import { clock, count, counted, full, quoted } from "../format.js";
+import { called, clock, count, counted, full } from "../format.js";
 import { get, of } from "../api.js";
 import { choices, filter, panel } from "../panel.js";
 import { KINDS, eventOf } from "../words.js";
@@ -11,7 +11,7 @@ const AT_ONCE = 200;
 const LONG = 240;
 
 export function events(name) {
-  const part = panel("Events", { name: "events", command: `flavor log ${quoted(name)} --follow` });
+  const part = panel("Events", { name: "events", command: () => `flavor log ${called(name)} --follow` });
   const find = filter("Filter events", (words) => {
     wanted = words;
     draw();

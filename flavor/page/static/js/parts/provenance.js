@@ -1,7 +1,7 @@
 // Where each global model comes from: manifests, digests, and who signed what.
 
 import { fill, h } from "../dom.js";
-import { bytes, clock, count, counted, full, quoted, some } from "../format.js";
+import { bytes, called, clock, count, counted, full, some } from "../format.js";
 import { get, of } from "../api.js";
 import { facts, failed, lesson, panel, state } from "../panel.js";
 
@@ -11,7 +11,7 @@ const SIGNED = { mark: "○", word: "in the chain", tone: "quiet", tip: "The man
 const WRONG = { mark: "✕", word: "wrong", tone: "todo", tip: "Something in the store is not what was signed." };
 
 export function provenance(name) {
-  const part = panel("Provenance", { name: "provenance", command: `flavor verify ${quoted(name)}` });
+  const part = panel("Provenance", { name: "provenance", command: () => `flavor verify ${called(name)}` });
   const check = h("button", { type: "button", on: { click: () => ask(true) } }, "Check all objects");
   part.tools.append(check);
 

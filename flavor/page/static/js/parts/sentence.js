@@ -1,7 +1,7 @@
 // Above the fold: how the run stands, in sentences. What it waits for is the sentence of the log and `flavor status`.
 
 import { attr, h, keyed, show, text } from "../dom.js";
-import { clock, count, counted, duration, full, lap, metric, quoted, reported, some } from "../format.js";
+import { called, clock, count, counted, duration, full, lap, metric, reported, some } from "../format.js";
 import { now, since } from "../clock.js";
 import { restate, state } from "../panel.js";
 import { phaseOf, runOf } from "../words.js";
@@ -110,7 +110,7 @@ function model(doc, over) {
   const value = last?.metrics?.[name];
   if (!name || !Number.isFinite(value)) return "";
   if (!best || best.metric !== name) return `Model: ${name} ${metric(value)}, reported in round ${count(last.round)}.`;
-  const get = best.round > 1 ? ` (flavor get ${quoted(doc.run)} --round ${best.round - 1})` : "";
+  const get = best.round > 1 ? ` (flavor get ${called(doc.run)} --round ${best.round - 1})` : "";
   const where = `${reported(best.round)}${get}`;
   const few = best.rounds < last.round ? ` of the ${counted(best.rounds, "round")} that can be read` : "";
   if (best.round === last.round) return `Model: ${name} ${metric(value)}, ${few ? `the best${few}` : over ? "the best of all rounds" : "the best so far"}, ${where}.`;

@@ -1,7 +1,7 @@
 // The settings of a run. Those that are not at their defaults come first.
 
 import { fill, h, show } from "../dom.js";
-import { counted, quoted } from "../format.js";
+import { called, counted } from "../format.js";
 import { get, of } from "../api.js";
 import { failed, filter, panel } from "../panel.js";
 
@@ -11,7 +11,7 @@ export const shown = (value) => (value === null || value === undefined || value 
 const isSet = ({ value, default: other }) => JSON.stringify(value) !== JSON.stringify(other);
 
 export function settings(name) {
-  const part = panel("Settings", { name: "settings", command: `flavor status ${quoted(name)} --json` });
+  const part = panel("Settings", { name: "settings", command: () => `flavor status ${called(name)} --json` });
   const find = filter("Filter settings", (words) => {
     wanted = words;
     draw();

@@ -1,7 +1,7 @@
 // What a row of the table opens into: all that is known of one site.
 
 import { fill, h, show, text } from "../dom.js";
-import { bytes, clock, count, counted, duration, isCount, lap, metric, quoted } from "../format.js";
+import { bytes, called, clock, count, counted, duration, isCount, lap, metric, quoted } from "../format.js";
 import { get, of } from "../api.js";
 import { since } from "../clock.js";
 import { facts } from "../panel.js";
@@ -17,7 +17,7 @@ export function details(run, site) {
   const rounds = h("div", {});
   const log = h("pre", { class: "log", tabindex: "0", "aria-label": `Last output of the script of ${site}` });
   const logHead = h("h4", {}, "Last output of its script");
-  const node = h("div", { class: "details", role: "row" }, h("div", { role: "cell" }, meaning, reason, shared, h("div", { class: "columns" }, table, rounds), logHead, log, h("p", { class: "foot" }, "In a terminal: ", h("code", {}, `flavor log ${quoted(run)} --client ${quoted(site)}`))));
+  const node = h("div", { class: "details", role: "row" }, h("div", { role: "cell" }, meaning, reason, shared, h("div", { class: "columns" }, table, rounds), logHead, log, h("p", { class: "foot" }, "In a terminal: ", h("code", {}, `flavor log ${called(run)} --client ${quoted(site)}`))));
   let last = 0;
   let key = "";
   let asking = false;

@@ -1,7 +1,7 @@
 // The table of sites: those that need attention first. Rows keep their places while one reads; numbers change in place.
 
 import { attr, framed, h, keyed, show, text } from "../dom.js";
-import { byName, bytes, count, counted, duration, full, lap, metric, moved, quoted } from "../format.js";
+import { byName, bytes, called, count, counted, duration, full, lap, metric, moved } from "../format.js";
 import { since } from "../clock.js";
 import { List } from "../list.js";
 import { filter, panel, restate, state } from "../panel.js";
@@ -28,7 +28,7 @@ const HEADS = [
 ];
 
 export function sites(name, { curve }) {
-  const part = panel("Sites", { name: "sites", command: `flavor status ${quoted(name)}` });
+  const part = panel("Sites", { name: "sites", command: () => `flavor status ${called(name)}` });
   const find = filter("Filter sites", (words) => {
     wanted = words;
     arrange();

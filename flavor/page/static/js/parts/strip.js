@@ -1,7 +1,7 @@
 // The strip of rounds: a bar for each, as high as the round took. Left and right go from round to round, Enter opens.
 
 import { attr, framed, h, show, text } from "../dom.js";
-import { bytes, clock, count, counted, lap } from "../format.js";
+import { bytes, called, clock, count, counted, lap } from "../format.js";
 import { since } from "../clock.js";
 import { panel } from "../panel.js";
 import { CLOSINGS, ROUNDS } from "../words.js";
@@ -19,7 +19,7 @@ export function strip(name) {
   const legend = h("p", { class: "legend" }, Object.entries(CLOSINGS).map(([kind, { word, tip }]) => h("span", { class: "key", "data-tip": tip }, h("i", { class: `sample ${kind}`, "aria-hidden": "true" }), word)), h("span", { class: "key" }, h("i", { class: "sample open", "aria-hidden": "true" }), "open"));
   const opened = timeline(name, { move: (by) => open(chosen + by), close: () => open(null) });
   part.body.append(slider, h("div", { class: "under" }, line, legend), opened.node);
-  const command = () => part.command(`flavor status ${name} --json`);
+  const command = () => part.command(`flavor status ${called(name)} --json`);
   const bars = new Map();
   let rows = [];
   let doc = null;

@@ -25,6 +25,8 @@ export function workers(run = "") {
   let isClosed = false;
   let key = "";
   let queue = "";
+  let last = null;
+  let isOver = false;
 
   async function ask() {
     try {
@@ -36,6 +38,7 @@ export function workers(run = "") {
   }
 
   function told(found) {
+    last = found;
     const now = JSON.stringify([found, Math.floor(Date.now() / 10_000)]);
     if (now === key) return;
     key = now;
@@ -59,6 +62,8 @@ export function workers(run = "") {
     });
     if (rows.length) {
       fill(list, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, ["Aggregator", "State", "Job", "Done", "Seen"].map((word) => h("th", { scope: "col" }, word)))), h("tbody", {}, rows)));
+    } else if (isOver) {
+      fill(list, h("p", { class: "quiet" }, "The run has ended, and needs no aggregator."));
     } else {
       fill(list, lesson("No aggregator listens", "Updates wait for inspection, and rounds for their model, until one does. Start one beside the store:", command(`flavor-agg --queue ${queue || "flavor"} --store STORE`)));
     }
@@ -71,7 +76,12 @@ export function workers(run = "") {
   ask();
   return {
     node: part.node,
-    update() {},
+    update(doc) {
+      if (isOver === Boolean(doc.ended_ms)) return;
+      isOver = !isOver;
+      key = "";
+      if (last) told(last);
+    },
     close() {
       isClosed = true;
       clearTimeout(timer);
