@@ -17,7 +17,8 @@ class RunCreated(Event):
     @property
     def line(self) -> str:
         """See `Event`."""
-        return f"run {self.run!r} is open for clients (id {self.run_id})"
+        identity = f" (id {self.run_id})" if self.run_id else ""  # the run's log does not have it
+        return f"run {self.run!r} is open for clients{identity}"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from tests.page.made_up import HOSTILE, LONG, SCRIPT, MadeUp, client, every, hos
 Serve = Callable[[Sequence[dict[str, Any]]], tuple[MadeUp, Place]]
 WIDTHS = ((400, 800), (1280, 800), (3840, 1000))
 
+CUT = "(each) => each.scrollWidth > each.clientWidth"
 SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -299,10 +300,21 @@ def test_fifty_runs(served: Serve, window: Window) -> None:
         re.compile(r"0\.\d+, reported in round (\d+), which began from the model of round \d+")
     )
     expect(page.get_by_role("img", name=re.compile("val_auc of study-05, study-02"))).to_be_visible()
+    expect(page.locator(".model .pointed")).to_have_text(
+        re.compile(r"^study-05 0\.\d+ in round 7 · study-02 0\.\d+ in round 40$")  # one of them has fewer rounds
+    )
+    assert [wrong for each in page.locator(".foot code").all_inner_texts() for wrong in unknown(each)] == []
+    other = page.get_by_role("group", name="Runs to compare").get_by_role("button", name="study-07")
+    other.press("Enter")
+    expect(other).to_have_attribute("aria-pressed", "true")
+    expect(other).to_be_focused()
     page.go_back()
     expect(page.locator(".run")).to_have_count(50)
     page.get_by_role("link", name="study-07").click()
     expect(page.get_by_role("heading", level=1, name="study-07")).to_be_visible()
+    page.locator(".toggle").first.click()
+    expect(page.locator(".details .facts").first).to_contain_text("Versions")
+    expect(page.locator(".details dt", has_text="State")).to_have_count(0)  # it is not ready for anything any more
 
 
 def test_two_thousand_sites_and_a_thousand_rounds(served: Serve, window: Window) -> None:
@@ -349,6 +361,7 @@ def test_keys_are_enough(served: Serve, window: Window) -> None:
     expect(page.locator(".timeline .lanes .lane").first).to_have_attribute(
         "aria-label", re.compile("^download: .*; train: .*; upload: .*; inspection: ")
     )
+    assert page.locator(".timeline .lanes").first.locator(".verdict").evaluate(CUT) is False
     page.get_by_role("button", name="Round before").click()
     expect(page.locator(".timeline h3")).to_have_text(re.compile("^Round 10 "))
     page.keyboard.press("Escape")
@@ -426,6 +439,7 @@ def test_what_lies_below(served: Serve, window: Window) -> None:
     page = window.open(place.address, "/run/mammo")
     workers = page.locator(".workers")
     expect(workers.locator("tbody tr")).to_have_count(2)
+    expect(workers.locator("tbody td").first).to_have_text("01234567… on fl-01")
     expect(workers).to_contain_text("inspect site-4's update of round 12 of mammo")
     settings = page.locator(".settings")
     settings.scroll_into_view_if_needed()

@@ -8,6 +8,7 @@ import pytest
 
 from flavor.view.event import Unknown
 from flavor.view.events import KINDS, event_of
+from flavor.view.round_events import RunCreated
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -24,3 +25,8 @@ def test_an_event_has_the_round_the_client_and_the_reason_of_its_entry(name: str
 def test_an_unknown_one_keeps_its_entry() -> None:
     entry = {"event": "round.halved", "reason": "too large", "half": "left"}
     assert event_of(entry, run="r") == Unknown("too large", entry, run="r")
+
+
+def test_the_line_of_a_new_run_names_its_id_where_it_is_known() -> None:
+    assert event_of({"event": "run.created"}, run="mammo").line == "run 'mammo' is open for clients"
+    assert RunCreated("", run="mammo", run_id="1f").line == "run 'mammo' is open for clients (id 1f)"

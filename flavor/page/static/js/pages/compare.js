@@ -1,7 +1,7 @@
 // Runs beside each other: one metric, and what they have in common and what not.
 
-import { attr, fill, h, show, text } from "../dom.js";
-import { counted, duration, metric, quoted, reported } from "../format.js";
+import { attr, fill, h, keyed, show, text } from "../dom.js";
+import { count, counted, duration, metric, reported } from "../format.js";
 import { get, of } from "../api.js";
 import { chart } from "../chart.js";
 import { command, lesson, panel, state } from "../panel.js";
@@ -47,10 +47,10 @@ export function open(shell, _, query) {
   });
 
   function buttons() {
-    fill(
-      pick,
-      all.map((run) => h("button", { type: "button", "aria-pressed": String(chosen.includes(run)), on: { click: () => toggle(run) } }, run)),
-    );
+    keyed(pick, all, (run) => run, (run) => {
+      const node = h("button", { type: "button", on: { click: () => toggle(run) } }, run); // kept: it may have the focus
+      return { node, update: () => attr(node, "aria-pressed", String(chosen.includes(run))) };
+    });
     teach();
   }
 
@@ -106,7 +106,7 @@ export function open(shell, _, query) {
     fill(legend, curves.map(({ run }, i) => h("span", { class: "key" }, sample(styles[i]), run)));
     told(null);
     fill(table.body, missing.map((words) => h("p", { class: "care" }, words)), compared());
-    table.command(found.map(({ run }) => `flavor status ${quoted(run)} --json`).join("\n"));
+    table.command("flavor status --watch");
   }
 
   function told(index) {
@@ -115,8 +115,13 @@ export function open(shell, _, query) {
       text(line, "No run here has this metric yet.");
       return;
     }
+    if (!Number.isInteger(index)) {
+      const last = ({ run, curve }) => [run, curve.weighted.findLastIndex((value) => value !== null), curve];
+      text(line, curves.map(last).map(([run, at, curve]) => `${run} ${metric(curve.weighted[at])}${at < 0 ? "" : ` in round ${count(curve.rounds[at])}`}`).join(" · "));
+      return;
+    }
     const rounds = [...new Set(curves.flatMap(({ curve }) => curve.rounds))].sort((a, b) => a - b);
-    const round = rounds[index ?? rounds.length - 1];
+    const round = rounds[index];
     text(line, [`round ${round}`, ...curves.map(({ run, curve }) => `${run} ${metric(curve.weighted[curve.rounds.indexOf(round)])}`)].join(" · "));
   }
 

@@ -58,7 +58,7 @@ export function timeline(name, { move, close }) {
         const first = Object.entries(item.metrics).find(([name]) => !isCount(name));
         if (first) parts.push(`${first[0]} ${metric(first[1])}`);
         text(verdict, `${isRefused ? "✕ " : isIn ? "✓ " : isLost ? "– " : ""}${parts.join(" · ")}`);
-        attr(verdict, "title", isRefused ? item.reason : null);
+        attr(verdict, "title", isRefused ? item.reason : parts.join(" · ") || null);
         const css = isRefused ? "verdict todo" : "verdict";
         if (verdict.className !== css) verdict.className = css;
       },

@@ -53,7 +53,7 @@ export function workers(run = "") {
       return h(
         "tr",
         {},
-        h("td", { class: "text" }, worker.name, worker.host ? h("span", { class: "quiet" }, ` on ${worker.host}`) : null),
+        h("td", { class: "text" }, named(worker.name), worker.host ? h("span", { class: "quiet" }, ` on ${worker.host}`) : null),
         h("td", {}, state(known)),
         h("td", { class: "text" }, why || worker.job || "–"),
         h("td", {}, `${count(worker.done)}${worker.failed ? `, ${count(worker.failed)} failed` : ""}`),
@@ -88,5 +88,8 @@ export function workers(run = "") {
     },
   };
 }
+
+/** The 32 digits that RQ calls a worker by, cut; all of them in its title. */
+const named = (name) => (/^[0-9a-f]{32}$/.test(name) ? h("span", { title: name }, `${name.slice(0, 8)}…`) : name);
 
 const queueLine = (each) => h("p", { class: "queue" }, h("strong", {}, each.queue), ` ${counted(each.length, "job")} waiting, ${count(each.started)} in work${each.failed ? `, ${count(each.failed)} failed` : ""}`);
