@@ -119,7 +119,7 @@ def enroll(
     """
     from pydantic import SecretStr
 
-    from flavor.bus.acl import UserPersistence, user_name
+    from flavor.bus.acl import UserPersistence, enrolled, user_name
     from flavor.bus.acl import enroll as enroll_user
     from flavor.bus.address import database, tls_ca
     from flavor.bus.admission import check_replaceable, replace_key
@@ -172,7 +172,7 @@ def enroll(
     tell(f"{client} may join run {run} with this token, and with no earlier one: flavor-fl --join @FILE -m CMD")
     if kept is not UserPersistence.SAVED:
         tell(kept)
-    _warn(redis, url, tell)
+    _warn(redis, url, tell, is_first=set(enrolled(redis, run, where=shown(url))) <= {client})
     _warn_of_addresses(public, store, tell)
 
 
@@ -204,8 +204,8 @@ def _enroll_for_all_runs(
     tell(f"{who} {name} may use this URL, and no earlier one: {how}")
 
 
-def _warn(redis: Redis, url: str, tell: Callable[[str], None]) -> None:
-    """Tell what on this server protects less than a token promises."""
+def _warn(redis: Redis, url: str, tell: Callable[[str], None], *, is_first: bool) -> None:
+    """Tell what on this server protects less than a token promises: how to mend it, for the first site of a run."""
     from flavor.bus.acl import is_open
     from flavor.bus.bounds import bounds_warnings
 
@@ -215,7 +215,7 @@ def _warn(redis: Redis, url: str, tell: Callable[[str], None]) -> None:
             "password (ACL SETUSER default '>PASSWORD', or requirepass), and use it in --redis-url"
         )
     for line in bounds_warnings(redis, url):
-        tell(line)
+        tell(line if is_first else "warning: this server still lacks settings that bound what one site can take of it")
 
 
 def _check_out(out: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import redis
+from click.testing import CliRunner
 from redisserver import redis_server
 
 from flavor.bus.acl import (
@@ -36,6 +37,7 @@ from flavor.bus.lease import Lease
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import Subscription
 from flavor.bus.token import JoinToken, with_credentials
+from flavor.cli.enroll import enroll as enroll_command
 from flavor.errors import BusUnavailable
 from flavor.records.names import Event
 from flavor.records.states import RunState
@@ -406,6 +408,23 @@ def test_no_secret_crosses_the_wire_but_in_auth(url: str, admin: Redis) -> None:
     assert "SETUSER" in slow
     for text in ("\n".join(seen), slow, str(admin.client_list()), str(admin.acl_list()), str(admin.acl_log())):
         assert secret not in text
+
+
+def test_the_settings_that_a_server_lacks_are_spelled_out_for_the_first_site_of_a_run() -> None:
+    with embedded_server() as url, connect(url) as admin:
+        admin.config_set("acllog-max-len", "128")
+
+        def told(run: str, site: str) -> list[str]:
+            done = CliRunner().invoke(enroll_command, [run, site, "--unsaved", "--redis-url", url])
+            assert done.exit_code == 0, done.stderr
+            return [line for line in done.stderr.splitlines() if "this server" in line and "warning" in line]
+
+        short = ["flavor: warning: this server still lacks settings that bound what one site can take of it"]
+        for run, site, is_long in (("a", "x", True), ("a", "x", True), ("a", "y", False), ("b", "y", True)):
+            lines = told(run, site)
+            assert "CONFIG SET acllog-max-len 16" in lines[0] if is_long else lines == short
+        admin.config_set("acllog-max-len", "16")
+        assert told("a", "z") == []
 
 
 def test_what_the_operator_is_told(bench) -> None:
