@@ -97,7 +97,7 @@ class ClientQuarantined(ClientEvent):
     @property
     def line(self) -> str:
         """See `Event`."""
-        pardon = f"flavor pardon {self.run} {shlex.quote(self.client)}"
+        pardon = f"flavor pardon {self.run or 'RUN'} {shlex.quote(self.client)}"
         return f"{self.client} is quarantined: {self.reason} (`{pardon}` ends that)"
 
 

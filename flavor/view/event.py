@@ -24,6 +24,11 @@ class Event:
     """The run that the event is about; '' where its observer hears of one run only."""
 
     @property
+    def run_named(self) -> str:
+        """The run with its name; "the run" where the name is not known."""
+        return f"run {self.run!r}" if self.run else "the run"
+
+    @property
     def line(self) -> str:
         """The line that people read who look at one run."""
         return self.reason

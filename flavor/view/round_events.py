@@ -18,7 +18,7 @@ class RunCreated(Event):
     def line(self) -> str:
         """See `Event`."""
         identity = f" (id {self.run_id})" if self.run_id else ""  # the run's log does not have it
-        return f"run {self.run!r} is open for clients{identity}"
+        return f"{self.run_named} is open for clients{identity}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class RunEnded(Event):
     @property
     def line(self) -> str:
         """See `Event`."""
-        return f"run {self.run!r} is {self.name.removeprefix('run.')}: {self.reason}"
+        return f"{self.run_named} is {self.name.removeprefix('run.')}: {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -228,6 +228,8 @@ def test_in_a_terminal_the_page_stays_until_ctrl_c_behind_its_token(
     document = got(f"{found[1]}/api/runs/stays", Authorization=f"Bearer {TOKEN}")
     assert document["state"] == "finished"
     assert document["folder"] == str(out), "by which `flavor status` finds it"
+    events = got(f"{found[1]}/api/runs/stays/events?kind=run.finished", Authorization=f"Bearer {TOKEN}")
+    assert [entry["line"].partition(":")[0] for entry in events] == ["run 'stays' is finished"]
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.process.wait(30) == 0, "the run's own exit code"
     assert f"the page has ended; to see it again: flavor ui {out}" in terminal.text

@@ -30,3 +30,14 @@ def test_an_unknown_one_keeps_its_entry() -> None:
 def test_the_line_of_a_new_run_names_its_id_where_it_is_known() -> None:
     assert event_of({"event": "run.created"}, run="mammo").line == "run 'mammo' is open for clients"
     assert RunCreated("", run="mammo", run_id="1f").line == "run 'mammo' is open for clients (id 1f)"
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_no_line_names_a_run_without_its_name(name: str) -> None:
+    entry = {"event": name, "reason": "so it is", "round": "3", "client": "a"}
+    line = event_of(entry).line
+    assert "''" not in line
+    assert "  " not in line
+    if name in ("run.finished", "run.failed", "run.stopped"):
+        assert event_of(entry, run="mammo").line == f"run 'mammo' is {name.removeprefix('run.')}: so it is"
+        assert line == f"the run is {name.removeprefix('run.')}: so it is"
