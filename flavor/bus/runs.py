@@ -11,7 +11,7 @@ from typing import Any
 
 from flavor.bus.clients import Clients
 from flavor.bus.connection import Redis, shown, translated
-from flavor.bus.keys import RUNS
+from flavor.bus.keys import RUNS, RunKeys
 from flavor.bus.removal import remove_keys
 from flavor.bus.rounds import Rounds
 from flavor.bus.scripts import flat
@@ -166,3 +166,15 @@ def list_runs(redis: Redis, url: str = "") -> list[str]:
     """Return the names of all runs, oldest first."""
     with translated(shown(url)):
         return [str(name) for name in redis.zrange(RUNS, 0, -1)]
+
+
+def are_there(redis: Redis, runs: Sequence[str], url: str = "") -> list[str]:
+    """Return those of the runs that have a record: somebody may have deleted the keys of others by hand."""
+    keys = [RunKeys(run).state for run in runs]
+    with translated(shown(url)):
+        if not keys or redis.exists(*keys) == len(keys):
+            return list(runs)
+        with redis.pipeline(transaction=False) as reads:
+            for key in keys:
+                reads.exists(key)
+            return [run for run, is_there in zip(runs, reads.execute(), strict=True) if is_there]

@@ -18,6 +18,7 @@ from flavor.records.admission import Admission
 from flavor.records.client import ClientStatus, Transfer
 from flavor.records.damage import damage_in
 from flavor.records.measured import Measured
+from flavor.records.moved import Moved
 from flavor.records.pulse import Pulse
 from flavor.records.states import RunState
 from flavor.records.task import Task
@@ -118,17 +119,25 @@ class Membership:
             return bool(self._redis.exists(self._keys.update(round_)))
 
     def hand_in(
-        self, round_: int, handed_in: Update | Refused, measured_at: Callable[[int], Measured] = lambda _: Measured()
+        self,
+        round_: int,
+        handed_in: Update | Refused,
+        measured_at: Callable[[int], Measured] = lambda _: Measured(),
+        *,
+        moved: Moved | None = None,
     ) -> bool:
         """Write the update of this round, in place of an earlier one; False when the run is no longer in the round.
 
-        `measured_at` gets the time of the server in milliseconds since 1970, and returns what was measured.
+        `measured_at` gets the time of the server in milliseconds since 1970, and returns what was measured. `moved` is
+        what this edge has moved so far: rounds may be too short for a pulse, which tells it otherwise.
         """
         key = self._keys.update(round_)
 
         def commands(step: Redis, now_ms: int) -> None:
             step.delete(key)
             step.hset(key, mapping=replace(handed_in, measured=measured_at(now_ms)).to_hash())
+            if moved is not None:
+                step.hset(self._keys.hash, mapping=moved.to_hash())
             step.publish(key, str(round_))
 
         return self._write(commands, round_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from dataclasses import replace
 
@@ -61,7 +62,8 @@ class Updates:
 
     def _write(self, round_: int, content: Update | Refused) -> bool:
         meter = self._site.meter
-        if not self._site.membership.hand_in(round_, content, lambda now_ms: meter.measured(round_, now_ms)):
+        measured = functools.partial(meter.measured, round_)
+        if not self._site.membership.hand_in(round_, content, measured, moved=meter.moved):
             self._site.observer.hear(RoundMissed("trained too late: the run is no longer in it", round_))
             return False
         note_handed_in(self._site.config.journal, round_, self._site.config.client)

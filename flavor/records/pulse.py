@@ -108,8 +108,7 @@ class Pulse:
             "doing_ms": str(self.since_ms),
             "reported": self.reported.to_json() if self.reported is not None else "",
             "load": self.load.to_json() if self.load is not None else "",
-            "sent": str(self.moved.sent_bytes),
-            "received": str(self.moved.received_bytes),
+            **self.moved.to_hash(),
         }
 
     @classmethod

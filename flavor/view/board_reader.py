@@ -11,7 +11,7 @@ from typing import Any
 
 from flavor.bus.connection import Redis, connect, is_away
 from flavor.bus.keys import every_run_patterns, parse_run_channel
-from flavor.bus.runs import list_runs
+from flavor.bus.runs import are_there, list_runs
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.errors import DamagedRecord, FlavorError, RunNotFound
 from flavor.view.document import damaged_row
@@ -189,7 +189,9 @@ class BoardReader:
                     self.redis, run, self._url, store=self._store, left_in=self._left_in, folder=self._folder
                 )
                 self._due[run] = _Due()
-        for run in self._followed.keys() - set(there):
+        ended = [run for run, due in self._due.items() if due.has_ended]  # others are read often anyway
+        removed = set(ended) - set(are_there(self.redis, ended, self._url))
+        for run in (self._followed.keys() - set(there)) | removed:
             self._forget(run)
 
     def _forget(self, run: str) -> None:

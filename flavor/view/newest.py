@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.bus.runs import RunStore
-from flavor.errors import FlavorError
+from flavor.errors import DamagedRecord, FlavorError
 from flavor.records.measured import Measured
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
@@ -26,6 +27,8 @@ from flavor.view.strip import RoundRow, Source
 MOST_SPARKS = 40
 _MOST_INFOS = 2000
 """How many clients' information is read from the store in one look, in a run whose workers measure nothing."""
+_MOST_SOUGHT, _MOST_SOUGHT_ROUNDS = 50, 10
+"""Of how many clients the last accepted update is sought in one look, and in how many rounds."""
 _PACED = 20
 """How many of the newest rounds tell how long a round takes."""
 
@@ -49,7 +52,7 @@ class Newest:
     sites: Mapping[str, dict[str, float]] = field(default_factory=dict)
     """The metrics that each site has reported last."""
     samples: Mapping[str, int] = field(default_factory=dict)
-    """The number of examples of each site's last accepted update."""
+    """The number of examples of each site's last accepted update, also of one in an earlier round."""
     phases: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
     """What each client that has a verdict in the newest round did in it: a word, and when that began."""
     silent: str = ""
@@ -84,7 +87,7 @@ class NewestReader:
     def __init__(self, runs: RunStore, history: History) -> None:
         self._runs, self._history = runs, history
         self._before: tuple[int, RoundView | None] = (0, None)
-        self._sites: dict[str, tuple[int, int, dict[str, float] | None]] = {}
+        self._sites: dict[str, tuple[int, dict[str, float] | None]] = {}
         self.is_owed = False
         """Whether the round before the newest was not read, as rounds pass faster than looks: have another look."""
         self._infos: dict[str, tuple[str, dict[str, float]]] = {}
@@ -92,6 +95,8 @@ class NewestReader:
         self._tries: dict[str, tuple[int, str]] = {}
         self._may_read = _MOST_INFOS
         self._values = _Values()
+        self._samples: dict[str, int] = {}
+        self._sought: set[str] = set()
 
     def read(
         self, round_: RoundView | None, brief: BriefStore | None, *, metric: str | None = None, silent: str = ""
@@ -111,11 +116,12 @@ class NewestReader:
             if each is not None:
                 metrics = self._site_metrics(each, store)
                 for client, update in each.accepted.items():
-                    self._sites[client] = each.round, update.num_examples, metrics.get(client)
+                    self._samples[client] = update.num_examples
+                    self._sites[client] = each.round, metrics.get(client)
         if not self.is_owed:
             self._sites = {client: known for client, known in self._sites.items() if known[0] >= closed}
-        samples = {client: examples for client, (_, examples, _) in self._sites.items()}
-        sites = {client: metrics for client, (*_, metrics) in self._sites.items() if metrics is not None}
+        self._seek_samples(round_, closed)
+        sites = {client: metrics for client, (_, metrics) in self._sites.items() if metrics is not None}
         phases = {
             client: tuple(
                 (start.doing.value, start.start_ms)
@@ -128,8 +134,19 @@ class NewestReader:
             silent = str(brief.silent)
         spark, pace_s = _spark(rows, chosen), _pace_s(rows[-_PACED:])
         closed_ms = rows[-1].closed_ms if rows else 0
-        rounds = {client: self._sites[client][0] for client in sites}
+        rounds, samples = {client: self._sites[client][0] for client in sites}, dict(self._samples)
         return Newest(last, chosen, best, sites, samples, phases, silent, spark, pace_s, closed_ms, rounds)
+
+    def _seek_samples(self, round_: RoundView, closed: int) -> None:
+        """Look in earlier rounds for clients that are expected and had nothing accepted in the last two, each once."""
+        lacking = [name for name in round_.expected if name not in self._samples and name not in self._sought]
+        rounds = range(max(1, closed - _MOST_SOUGHT_ROUNDS), closed)
+        for client in lacking[:_MOST_SOUGHT] if rounds else ():
+            self._sought.add(client)
+            with contextlib.suppress(DamagedRecord):
+                for _, (verdict, *_) in sorted(self._runs.of_client(rounds, client).items()):
+                    if verdict.accepted and verdict.update is not None:
+                        self._samples[client] = verdict.update.num_examples
 
     def _read_before(self, closed: int) -> RoundView | None:
         """Return the round before the newest; None while rounds pass by between two looks: the newest has news, too."""

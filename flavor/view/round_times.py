@@ -20,6 +20,7 @@ class RoundTimes:
         self._opened: tuple[int, int] | None = None
         self._times: dict[str, deque[float]] = {}
         self._told: dict[str, tuple[float, float]] = {}
+        self._last: dict[str, int] = {}
 
     def forget(self) -> None:
         """Begin anew: the run is another one."""
@@ -36,7 +37,15 @@ class RoundTimes:
                 times = self._times.setdefault(client, deque(maxlen=_KEPT))
                 times.append(max(0, time_of(identity) - self._opened[1]) / 1000)
                 self._told[client] = round(statistics.median(times), 3), times[-1]
+                self._last[client] = self._opened[0]
+            elif event == "update.refused" and self._opened is not None and self._opened[0] == round_:
+                self._last.pop(fields.get("client", ""), None)
 
     def of(self, client: str) -> tuple[float | None, float | None]:
-        """Return the median and the last time of a client in seconds; None where nothing is known."""
-        return self._told.get(client, (None, None))
+        """Return the median time of a client in seconds, and that of its newest round; None where nothing is known.
+
+        The newest round is the present one, or the one before. An update of it that was refused has no time.
+        """
+        median_s, last_s = self._told.get(client, (None, None))
+        is_new = self._opened is not None and self._last.get(client, 0) >= self._opened[0] - 1
+        return median_s, last_s if is_new else None

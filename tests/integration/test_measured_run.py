@@ -8,9 +8,11 @@ from flavor.records.measured import Measured
 from flavor.records.pulse import Doing
 from flavor.records.summary import RoundSummary
 from flavor.store.open import open_store
+from flavor.view.described import described
 from flavor.view.history import History, Outcome, Source
 from tests.conftest import Bench
 
+WAYS = ("sent", "received")
 SLACK_MS = 2_000
 """By so much a site that waits for a busy machine may be wrong about the server's time."""
 
@@ -49,6 +51,12 @@ def test_a_run_leaves_what_happened_in_it(bench: Bench) -> None:
             info = json.loads(bench.redis.hget(keys.measured(view.round), client))["metrics"]
             assert info == dict(each.metrics)
     assert [(each.contributors, each.refused) for each in summaries] == [(2, 0), (1, 1), (2, 0)]
+    for client, row in described(runs, bench.url)["clients"].items():
+        sent, received = (
+            sum(getattr(runs.measured(n)[client].moved, f"{way}_bytes") for n in (1, 2, 3)) for way in WAYS
+        )
+        assert row["sent_bytes"] >= sent > 0, "also after its edge has left, and of rounds shorter than a pulse"
+        assert row["received_bytes"] >= received > 0
     status = {name: status for name, (status, _) in runs.clients(["c1", "c2"]).items()}
     assert status["c1"].version.startswith("flavor ")
     assert "Python 3." in status["c1"].version

@@ -15,6 +15,7 @@ from flavor.bus.runs import RunStore
 from flavor.edge.membership import Membership
 from flavor.errors import LeaseLost
 from flavor.records.client import ClientStatus
+from flavor.records.moved import Moved
 from flavor.records.names import Event
 from flavor.records.pulse import Doing, Pulse
 from flavor.records.states import ClientState, RunState
@@ -87,6 +88,13 @@ def test_who_was_replaced_writes_nothing(runs: RunStore, url: str) -> None:
         mine.report(ClientStatus(ClientState.READY))
     assert not mine.has_update(1)
     assert not runs.redis.exists(runs.keys.client("a").hash)
+
+
+def test_what_has_moved_is_told_with_the_update(runs: RunStore, url: str) -> None:
+    """A round may be shorter than the time between two pulses."""
+    mine = seat(runs, url)
+    assert mine.hand_in(1, update("p"), moved=Moved(1200, 3400))
+    assert runs.redis.hgetall(runs.keys.client("a").hash) == {"sent": "1200", "received": "3400"}
 
 
 def test_the_refusal_of_an_earlier_try_says_nothing_of_what_lies_there_now(runs: RunStore, url: str) -> None:

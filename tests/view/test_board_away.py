@@ -15,6 +15,8 @@ from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC
 from flavor.config import RunConfig
 from flavor.errors import BusUnavailable, DamagedRecord, RunNotFound
+from flavor.records.states import RunState
+from flavor.view import board_reader
 from flavor.view.board import RUNS, Board
 from flavor.view.board_reader import MOST_ANEW_S, BoardReader
 from flavor.view.followed import Followed
@@ -133,6 +135,28 @@ def test_it_may_come_back_empty_or_with_another_run_of_the_name(url: str) -> Non
         for _, patch in board.patches(RUNS, version) or []:
             rows = patched(rows, patch)
         assert rows == {}
+
+
+def has_settled(board: Board, run: str) -> bool:
+    """Whether the board has no cause to look at the run again."""
+    followed = board._reader.followed(run)
+    return followed is not None and followed._aside_key is not None and not followed.wants
+
+
+def test_a_finished_run_whose_keys_somebody_deletes_is_gone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name stays in the list of runs, and nothing is published."""
+    monkeypatch.setattr(board_reader, "QUIET_S", 0.2)
+    kept, gone = Driven(url), Driven(url)
+    for each in (kept, gone):
+        each.runs.end(RunState.FINISHED, "all rounds are closed")
+    with Board(url) as board:
+        until(board, "both are there", lambda: {row["run"] for row in board.runs()} >= {kept.runs.run, gone.runs.run})
+        until(board, "all of it was read", lambda: has_settled(board, gone.runs.run))
+        gone.runs.redis.delete(*gone.runs.redis.scan_iter(f"flavor:{{{gone.runs.run}}}:*"))
+        until(board, "it is gone", lambda: gone.runs.run not in {row["run"] for row in board.runs()})
+        with pytest.raises(RunNotFound):
+            board.document(gone.runs.run)
+        assert board.document(kept.runs.run)["state"] == "finished"
 
 
 def test_a_damaged_run_hides_no_other(url: str) -> None:

@@ -115,6 +115,27 @@ def test_a_last_round_that_is_late_has_no_time_left(url: str) -> None:
         assert bool(shown) == ("left" in told), told
 
 
+def test_a_site_that_is_refused_keeps_its_examples_and_has_no_time_for_the_round(url: str) -> None:
+    driven = Driven(url)
+    seen = followed(driven)
+    for client in "ab":
+        says(driven, client, "ready")
+    for round_ in range(1, 5):
+        driven.open(["a", "b"])
+        driven.accept("a", 10)
+        if round_ == 1:
+            driven.accept("b", 30)
+        else:
+            driven.refuse("b")
+        rows = seen.read(anew=True).document["clients"]
+        assert rows["a"]["last_s"] is not None
+        assert (rows["b"]["last_s"] is None) == (round_ > 1), "its time would be that of an earlier round"
+        assert rows["b"]["median_s"] is not None
+        driven.close()
+        for shown in (described(driven.runs, url), followed(driven).read().document):
+            assert [client["samples"] for client in shown["clients"].values()] == [10, 30], round_
+
+
 def test_what_stays_when_the_edges_have_left(url: str) -> None:
     driven = Driven(url, rounds=1)
     says(driven, "a", "ready", moved=Moved(1200, 3400))

@@ -74,7 +74,7 @@ export function details(run, site) {
         ["Last seen", seen === null || isOver ? null : `${duration(seen)} ago`],
         ["Host", client.host],
         ["Versions", client.version],
-        ["Round time", Number.isFinite(client.median_s) ? `${lap(client.median_s)} (median), ${lap(client.last_s)} (last)` : null],
+        ["Round time", Number.isFinite(client.median_s) ? `${lap(client.median_s)} (median)${Number.isFinite(client.last_s) ? `, ${lap(client.last_s)} (last)` : ""}` : null],
         ["Sent / received", Number.isFinite(client.sent_bytes) ? `${bytes(client.sent_bytes)} / ${bytes(client.received_bytes)}` : null],
         ["Last update", Number.isFinite(client.update_bytes) ? bytes(client.update_bytes) : null],
         ["Examples", Number.isFinite(client.samples) ? count(client.samples) : null],
