@@ -90,6 +90,6 @@ export function workers(run = "") {
 }
 
 /** The 32 digits that RQ calls a worker by, cut; all of them in its title. */
-const named = (name) => (/^[0-9a-f]{32}$/.test(name) ? h("span", { title: name }, `${name.slice(0, 8)}…`) : name);
+const named = (name) => (/^[0-9a-f]{32}$/.test(name) ? h("span", { class: "nowrap", title: name }, `${name.slice(0, 8)}…`) : name);
 
 const queueLine = (each) => h("p", { class: "queue" }, h("strong", {}, each.queue), ` ${counted(each.length, "job")} waiting, ${count(each.started)} in work${each.failed ? `, ${count(each.failed)} failed` : ""}`);
