@@ -286,8 +286,9 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
         plain = math.fsum(value / len(reported) for value, _ in reported)
         total = sum(size for _, size in reported)
         weighted = math.fsum(value * (size / total) for value, size in reported) if total else plain
-        metrics[name] = plain
-        metrics[name + WEIGHTED] = weighted
+        lowest, highest = min(value for value, _ in reported), max(value for value, _ in reported)
+        metrics[name] = min(max(plain, lowest), highest)  # rounding leads beyond them where all values are equal
+        metrics[name + WEIGHTED] = min(max(weighted, lowest), highest)
     return {
         "metadata": {
             "epoch": infos[0]["metadata"]["epoch"],

@@ -252,3 +252,14 @@ def test_the_largest_number_is_one_that_fits_into_64_bits(name: str, number: int
         checked_info(value)
     value["metadata"][name] = number - 1 if number > 0 else number + 1
     assert checked_info(value)["metadata"][name] == value["metadata"][name]
+
+
+@pytest.mark.parametrize("value", [1.0, 0.1, 0.7, 0.3])
+def test_the_means_of_equal_values_are_that_value(value: float) -> None:
+    sizes = [22, 132, 190, 162, 114, 18]
+    infos = [
+        {"metadata": {"epoch": 1, "datasetSize": size, "importance": 1.0}, "metrics": {"accuracy": value}}
+        for size in sizes
+    ]
+    merged = merge_infos([str(size) for size in sizes], infos)["metrics"]
+    assert (merged["accuracy"], merged["accuracy (weighted)"]) == (value, value)
