@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 """Characters that count as printable and show nothing, as a space does."""
+_LIKE_LATIN = frozenset("асеорхуіјѕһԁԛԝАВЕЅІЈКМНОРСТХУҮορνιΑΒΕΖΗΙΚΜΝΟΡΤΥΧօ")
+"""Letters of Cyrillic, Greek and Armenian that look like letters of Latin."""
 _GAP = re.compile(" {3,}")
 
 
@@ -18,6 +21,17 @@ def printable(line: str) -> str:
     if not line.isprintable() or any(blank in line for blank in _BLANKS):
         line = "".join(c if c.isprintable() and c not in _BLANKS else ascii(c)[1:-1] for c in line)
     return _GAP.sub(" ", line)
+
+
+def shown_name(name: str) -> str:
+    """Return a name that another party has chosen; in quotation marks and ASCII where it looks like another name.
+
+    Such a name has spaces at an end or in a row, or letters of another script that look like Latin ones and no others.
+    """
+    letters = [c for c in name if c.isalpha() and not c.isascii()]
+    like_latin = [c for c in letters if c in _LIKE_LATIN or unicodedata.normalize("NFKC", c).isascii()]
+    is_like = like_latin and all(c in like_latin or unicodedata.name(c, "").startswith("LATIN") for c in letters)
+    return ascii(name) if is_like or name != " ".join(name.split()) else printable(name)
 
 
 def quoted(words: str, *, most: int | None = None) -> str:

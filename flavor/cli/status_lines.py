@@ -8,7 +8,7 @@ from typing import Any
 
 from flavor.counted import counted
 from flavor.durations import shown_duration
-from flavor.printable import printable, quoted
+from flavor.printable import printable, quoted, shown_name
 from flavor.records.reported import Reported
 from flavor.records.states import RunState
 from flavor.sizes import shown_bytes
@@ -92,7 +92,7 @@ def columns_of(found: Found) -> list[Column]:
         column("UPLOADED", uploaded),
     ]
     if name:
-        columns.append(column(name.upper(), value))
+        columns.append(column(name.upper() if (shown := shown_name(name)) == name else shown, value))
     further = [
         column("REPORTS", lambda client: words_of(Reported(**said) if (said := client["reported"]) else None)),
         column("WHY", lambda client: "" if client["phase"] == "done" else _why(client)),
@@ -130,7 +130,7 @@ def _last_round(found: Found) -> str:
     if found["metric"] in names:
         names.remove(found["metric"])
         names.insert(0, found["metric"])
-    parts = [f"{name} {last['metrics'][name]:.4g}" for name in names[:_MOST_METRICS]]
+    parts = [f"{shown_name(name)} {last['metrics'][name]:.4g}" for name in names[:_MOST_METRICS]]
     if parts and (best := found["best"]) and best["metric"] == names[0]:
         of = "" if best["rounds"] == last["round"] else f" of the {best['rounds']} rounds that can be read"
         parts[0] += f" (best{of}: {best['value']:.4g}, reported in round {best['round']}, {_began(best['round'])})"

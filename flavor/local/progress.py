@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flavor.counted import counted
-from flavor.printable import printable
+from flavor.printable import printable, shown_name
 from flavor.records.states import RunState
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, best_round, for_people
@@ -38,7 +38,7 @@ def shown_metrics(metrics: dict[str, float]) -> str:
     """The weighted means of a round's metrics in one line."""
     shown = list(for_people(metrics).items())
     more = f"  and {len(shown) - _MOST_METRICS} more" if len(shown) > _MOST_METRICS else ""
-    return "  ".join(f"{printable(name)} {value:.4g}" for name, value in shown[:_MOST_METRICS]) + more
+    return "  ".join(f"{shown_name(name)} {value:.4g}" for name, value in shown[:_MOST_METRICS]) + more
 
 
 @contextlib.contextmanager
@@ -226,7 +226,7 @@ def rounds_table(results: Results) -> Table:
     for column in ("round", "seconds", "sites", "examples", "up"):
         table.add_column(column, justify="right", no_wrap=True)
     for name in names:
-        table.add_column(printable(name), justify="right", no_wrap=True)
+        table.add_column(shown_name(name), justify="right", no_wrap=True)
     for result in rounds:
         shown = for_people(result.metrics)
         table.add_row(

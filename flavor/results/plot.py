@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flavor.counted import counted
-from flavor.printable import printable
+from flavor.printable import printable, shown_name
 from flavor.records.info import CONFUSION, WEIGHTED
 from flavor.results.rounds import RoundResult, best_of
 
@@ -107,7 +107,7 @@ def _panel(axes: Any, name: str, rounds: Sequence[RoundResult], drawn: dict[str,
     best = _mark_best(axes, name, dict(zip(x, weighted if _is_some(weighted) else plain, strict=True)), drawn)
     axes.set_title(best, loc="right", fontsize=8, color="0.3")
     most = _MOST_TITLE_BESIDE if best else _MOST_TITLE
-    title = printable(name if len(name) <= most else f"{name[: most - 3]}...")
+    title = shown_name(name if len(name) <= most else f"{name[: most - 3]}...")
     axes.set_title(title, loc="left", fontsize=10, parse_math=False)
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flavor.durations import shown_duration
-from flavor.printable import printable, quoted
+from flavor.printable import quoted
 from flavor.programs.process import shortened
 from flavor.records.client import Transfer
 from flavor.records.pulse import Doing, Load, Pulse
@@ -18,6 +18,11 @@ from flavor.sizes import amount
 MOST_SHOWN = 80
 """Characters of a message in a table."""
 _METRICS_SHOWN = 4
+_LONGEST_NAME = 24
+_LONGEST_REPORT = 120
+"""Characters of a report in a table, about."""
+_LEAST_OF_MESSAGE = 40
+"""Characters of a message that are shown also where metrics take the room."""
 TOO_SHORT_S = 5.0
 """Below this, how long something lasts is not told."""
 
@@ -68,9 +73,14 @@ def words_of(reported: Reported | None) -> str:
     """Return the script's own words, set apart and safe for a terminal: 'loss 0.31, "epoch 3"'; '' for none."""
     if reported is None:
         return ""
-    metrics = list(reported.metrics.items())[:_METRICS_SHOWN]
-    parts = [f"{printable(name) if name.isidentifier() else quoted(name)} {value:.4g}" for name, value in metrics]
-    return ", ".join(part for part in (*parts, quoted(shortened(reported.message, MOST_SHOWN))) if part)
+    parts, left = list[str](), _LONGEST_REPORT
+    for name, value in list(reported.metrics.items())[:_METRICS_SHOWN]:
+        short = shortened(name, _LONGEST_NAME)
+        part = f"{short if short.isidentifier() and short.isascii() else quoted(short)} {value:.4g}"
+        if (left := left - len(part)) >= 0:
+            parts.append(part)
+    message = quoted(shortened(reported.message, min(MOST_SHOWN, max(_LEAST_OF_MESSAGE, left))))
+    return ", ".join(part for part in (*parts, message) if part)
 
 
 def progress_of(
