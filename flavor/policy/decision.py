@@ -120,11 +120,12 @@ def next_round(
         reasons = [_listed(why)] if why or not shut else []
         return Decision(Action.FAIL, Reason("; ".join([short, *reasons, *advice]), f"{short}; {kinds}"))
     reason = _ready(len(ready), wanted, f"at least {counted(wanted, 'client')}")
-    if not clients:
-        reason += "; waiting for the sites to join"
     preparing = [name for name, client in clients.items() if client.state is ClientState.JOINED and not client.gone]
-    if preparing:
-        reason += f"; waiting for {some(preparing)} to call SetEvent('TrainInitDone')"
+    awaited = [f"{some(preparing)} to call SetEvent('TrainInitDone')"] if preparing else []
+    if len(clients) < wanted:
+        awaited.append(f"{counted(wanted - len(clients), 'more site')} to join" if clients else "the sites to join")
+    if awaited:
+        reason += f"; waiting for {' and for '.join(awaited)}"
     for line in way_on(run, closed + 1, config, remain=len(present), left=left, shut=_shut(clients)):
         reason += f"; {line}"
     failed = {

@@ -252,7 +252,7 @@ class TestMasks:
         other[0, 0] = -np.inf
         refused = runs.hand_in(a=w(1, mask=MASK), b=w(1, mask=MASK), c=w(1, mask=other))
         assert list(refused) == ["c"]
-        assert "a buffer that holds such by design" in refused["c"]
+        assert "a buffer that is meant to hold infinite values" in refused["c"]
 
     def test_in_a_first_round_the_sites_decide_which_is_the_buffer(self, federation: Any) -> None:
         runs = federation()

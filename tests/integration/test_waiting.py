@@ -65,10 +65,10 @@ def test_between_rounds(url: str, tmp_path: Path) -> None:
     with served.started():
         waits_for(served, NOBODY, None)
         served.says("a", "joined")
-        joined = "0 of at least 2 clients are ready; waiting for a to call SetEvent('TrainInitDone')"
-        waits_for(served, joined, None)
+        awaited = "a to call SetEvent('TrainInitDone') and for 1 more site to join"
+        waits_for(served, f"0 of at least 2 clients are ready; waiting for {awaited}", None)
         served.says("a", "ready")
-        waits_for(served, "1 of at least 2 clients is ready", None)
+        waits_for(served, "1 of at least 2 clients is ready; waiting for 1 more site to join", None)
         served.says("b", "failed")
         waits_for(served, "1 of at least 2 clients is ready; b: ", None)
         served.says("b", "revoked")
@@ -303,6 +303,6 @@ def test_beyond_its_bounds_the_newest_sentence_takes_the_place_of_the_one_before
         before = served.runs.redis.xlen(served.runs.keys.log)
         served.says("a", "ready")
         served.until("a joins", lambda: served.runs.members() == ["a"])
-        waits_for(served, "1 of at least 3 clients is ready", None)
+        waits_for(served, "1 of at least 3 clients is ready; waiting for 2 more sites to join", None)
         assert served.runs.redis.xlen(served.runs.keys.log) == before + 1, "that it has joined, and no more of waiting"
     assert not any("1 of at least 3" in line for line in served.told), "a terminal has enough"

@@ -60,6 +60,17 @@ class TestBetweenRounds:
         assert action is Action.WAIT
         assert "2 of at least 3" in reason
 
+    def test_counts_the_sites_that_have_not_joined(self) -> None:
+        waits = "waiting for a to call SetEvent('TrainInitDone')"
+        for clients, told in (
+            ({}, "0 of at least 3 clients are ready; waiting for the sites to join"),
+            ({"a": JOINED}, f"0 of at least 3 clients are ready; {waits} and for 2 more sites to join"),
+            ({"a": JOINED, "b": READY}, f"1 of at least 3 clients is ready; {waits} and for 1 more site to join"),
+            ({"a": READY, "b": READY}, "2 of at least 3 clients are ready; waiting for 1 more site to join"),
+            ({"a": JOINED, "b": READY, "c": READY}, f"2 of at least 3 clients are ready; {waits}"),
+        ):
+            assert next_round("r", 0, clients, CONFIG)[:2] == (Action.WAIT, told)
+
     def test_names_who_failed_while_waiting(self) -> None:
         action, reason, _ = next_round("r", 0, {"a": READY, "b": READY, "c": FAILED}, CONFIG)
         assert action is Action.WAIT
