@@ -46,6 +46,7 @@ _ALIVE_S = 30
 """How long after its newest heartbeat a worker counts as alive, with a job in hand or without."""
 _BEAT_S = 10.0
 """The interval of heartbeats during a job."""
+_END_S = 2.0
 _PASSED_S = 0.1
 """How long to leave a queue alone that holds only work of runs whose store this worker does not have."""
 _POLL_S = 0.5
@@ -107,7 +108,8 @@ class OwnWorker(SimpleWorker):
         """
         jobs, wait_s = 0, 1.0
         self.bootstrap(logging_level)
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        beat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        beat.start()
         try:
             while True:
                 try:
@@ -128,6 +130,7 @@ class OwnWorker(SimpleWorker):
             self.log.error("the worker cannot go on", exc_info=True)
         finally:
             self._over.set()
+            beat.join(_END_S)  # a heartbeat that is under way would register the worker again after its death
             self.teardown()
         return bool(jobs)
 

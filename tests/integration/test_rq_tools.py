@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -246,3 +247,32 @@ def test_what_rq_suspend_holds_is_said(bus: Redis, url: str) -> None:
     assert queue.absence() == "`rq suspend` holds every aggregator: let them go on with `rq resume --url URL`"
     assert CliRunner().invoke(rq_command, ["resume", "--url", url]).exit_code == 0
     assert queue.workers() == 1
+
+
+def test_a_heartbeat_under_way_does_not_bring_an_ended_worker_back(
+    bus: Redis, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread of heartbeats misses the worker's record, and would register it again."""
+    beating, ended = threading.Event(), threading.Event()
+    is_known, end = OwnWorker._is_known, OwnWorker.teardown
+
+    def asked(worker: OwnWorker) -> bool:
+        if threading.current_thread().name != "heartbeat":
+            return is_known(worker)
+        beating.set()
+        ended.wait(0.3)  # the worker must not end so long
+        return False
+
+    def teardown(worker: OwnWorker) -> None:
+        end(worker)
+        ended.set()
+
+    monkeypatch.setattr("workers.worker._BEAT_S", 0.01)
+    monkeypatch.setattr(OwnWorker, "_is_known", asked)
+    monkeypatch.setattr(OwnWorker, "teardown", teardown)
+    ask(url, 1)
+    work(bus, monkeypatch, lambda _: beating.wait(5.0))
+    for thread in threading.enumerate():
+        if thread.name == "heartbeat":
+            thread.join(5.0)
+    assert rq_info(url) == ["queue q 0, 0 executing, 0 finished, 0 failed"]

@@ -117,10 +117,10 @@ class TestFaults:
         self, site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """While the request is repeated, and not only once it is given up."""
-        monkeypatch.setattr(silence, "FIRST_S", 0.2)
         store = site.store(create=True)
         put(store, PATH, SMALL)
         assert capsys.readouterr().err == ""
+        monkeypatch.setattr(silence, "FIRST_S", 0.2)
         site.proxy.faults = [Fault("^GET", "500", 6)]
         assert store.read_unverified(PATH, most=2**20) == SMALL
         told = capsys.readouterr().err.splitlines()
