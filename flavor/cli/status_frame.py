@@ -15,8 +15,8 @@ from flavor.cli.status_lines import Column, Found, Line, columns_of, has_ended, 
 from flavor.durations import shown_duration
 from flavor.printable import printable
 from flavor.records.states import RunState
+from flavor.view.client_snapshot import URGENCY, Phase
 from flavor.view.progress import TOO_SHORT_S
-from flavor.view.snapshot import Phase
 from flavor.view.styles import BAD, COLOUR_OF_EVENT, COLOUR_OF_PHASE, GOOD, NEWS, WAITS
 
 FEWEST_COLUMNS, FEWEST_LINES = 20, 6
@@ -41,11 +41,6 @@ _STATE_STYLES = {
     RunState.FAILED: BAD,
     "damaged": BAD,
 }
-_URGENCY = (
-    *(Phase.FAILED, Phase.REFUSED, Phase.QUARANTINED, Phase.REVOKED, Phase.GONE, Phase.STOPPED),
-    *(Phase.STARTING, Phase.TRAINING, Phase.UPLOADED, Phase.WAITING, Phase.LEFT, Phase.DONE, Phase.OVER),
-)
-"""Phases of sites, those that need attention first."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +182,7 @@ def _rows(found: Found, names: Sequence[str], screen: Screen, room: int) -> tupl
 
 def _urgency(client: Mapping[str, Any]) -> tuple[int, float]:
     """Sort by what needs attention; of equals, first what has lasted longest."""
-    phases = [phase.value for phase in _URGENCY]
+    phases = [phase.value for phase in URGENCY]
     phase = client["phase"]
     return phases.index(phase) if phase in phases else len(phases), -(client["doing_s"] or 0.0)
 

@@ -27,7 +27,7 @@ from flavor.local.progress import Progress
 from flavor.local.record import Record, own_server
 from flavor.local.reports import told_line, with_report
 from flavor.local.threads import limited, told
-from flavor.local.waits import Waits, snapshot_of
+from flavor.local.waits import Waits, snapshot_if_there
 from flavor.printable import quoted
 from flavor.programs.process import described_exit
 from flavor.records.run import RunView
@@ -204,7 +204,7 @@ class Federation:
             except BaseException:
                 with progress.saying_how_to_go_on(folder.out):  # also after a second interruption
                     with contextlib.suppress(Exception):
-                        waits.look(snapshot_of(runs))
+                        waits.look(snapshot_if_there(runs))
                     with contextlib.suppress(Exception):  # signals stop edges and coordinator in that case
                         runs.end(RunState.STOPPED, "interrupted")
                     processes.wait(self._ending(processes, runs), 2.0)
@@ -330,7 +330,7 @@ class Federation:
                     progress.tell(line)
             view = runs.find()
             if time.monotonic() - waits_looked > _WAITS_S:
-                waits.look(snapshot_of(runs))
+                waits.look(snapshot_if_there(runs))
                 waits_looked = time.monotonic()
                 for line in () if progress.is_live else waits.news():
                     progress.tell(line)

@@ -33,7 +33,7 @@ class _Wait:
     spoken_s: float
 
 
-def snapshot_of(runs: RunStore) -> Snapshot | None:
+def snapshot_if_there(runs: RunStore) -> Snapshot | None:
     """Return how the run stands; None before it has begun."""
     try:
         return take_snapshot(runs)

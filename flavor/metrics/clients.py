@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flavor.view.snapshot import Phase
+from flavor.view.client_snapshot import ATTENTION, Phase
 
-OUT = (Phase.QUARANTINED, Phase.FAILED, Phase.GONE, Phase.STOPPED, Phase.REFUSED)
-"""What a client is doing that needs somebody's attention, most urgent first."""
 _RANK = {
-    **{phase.value: rank for rank, phase in enumerate(OUT)},
-    **dict.fromkeys((Phase.DONE.value, Phase.OVER.value, Phase.LEFT.value, Phase.REVOKED.value), len(OUT) + 2),
+    **{phase.value: rank for rank, phase in enumerate(ATTENTION)},
+    **dict.fromkeys((Phase.DONE.value, Phase.OVER.value, Phase.LEFT.value, Phase.REVOKED.value), len(ATTENTION) + 2),
 }
-_AT_WORK = len(OUT) + 1
-_REFUSED = len(OUT)
+_AT_WORK = len(ATTENTION) + 1
+_REFUSED = len(ATTENTION)
 
 
 def labelled(clients: Mapping[str, Mapping[str, Any]], most: int) -> list[str]:

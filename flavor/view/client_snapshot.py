@@ -43,6 +43,16 @@ class Phase(StrEnum):
     """The run has ended."""
 
 
+ATTENTION = (Phase.FAILED, Phase.QUARANTINED, Phase.REFUSED, Phase.GONE, Phase.STOPPED)
+"""Phases of clients that need somebody's attention, most urgent first."""
+URGENCY = (
+    *ATTENTION,
+    *(Phase.STARTING, Phase.TRAINING, Phase.UPLOADED, Phase.WAITING),
+    *(Phase.DONE, Phase.LEFT, Phase.REVOKED, Phase.OVER),
+)
+"""All phases in the order in which tables show clients, and metrics choose them: those that need attention first."""
+
+
 @dataclass(frozen=True)
 class ClientSnapshot:
     """One client of a run."""
