@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import sys
 import threading
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flavor.cli.program import Terminated
-from flavor.cli.tokens import read_token
+from flavor.cli.tokens import read_token, taken_out
 from flavor.page.server import (
     PORT,
     TOKEN_VARIABLE,
@@ -37,10 +36,6 @@ _END_S = 5.0
 def ui_option(function: Any) -> Any:
     """Add `--ui` and `--token`. The command gets them as `with_page` and `ui_token`."""
 
-    def taken(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-        os.environ.pop(TOKEN_VARIABLE, None)  # no program that this one starts is to find the secret
-        return value
-
     for option in (
         click.option(
             "--token",
@@ -48,7 +43,7 @@ def ui_option(function: Any) -> Any:
             envvar=TOKEN_VARIABLE,
             show_envvar=True,
             metavar="TOKEN",
-            callback=taken,
+            callback=taken_out(TOKEN_VARIABLE),
             help="Token that the page of --ui asks each browser for, or @FILE for a file that has it.",
         ),
         click.option(

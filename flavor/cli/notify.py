@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flavor.bus.variables import NOTIFY_VARIABLE
+from flavor.cli.tokens import taken_out
 
 if TYPE_CHECKING:
     from flavor.bus.runs import RunStore
@@ -31,10 +31,6 @@ class _Urls(click.types.StringParamType):
 def notify_options(function: Any) -> Any:
     """Add `--notify` and `--notify-after-s`. The command gets the URLs, which are secret, as `notify`."""
 
-    def taken(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
-        os.environ.pop(NOTIFY_VARIABLE, None)  # no program that this one starts is to find the secrets
-        return value
-
     for option in (
         click.option(
             "--notify-after-s",
@@ -50,7 +46,7 @@ def notify_options(function: Any) -> Any:
             metavar="URL",
             envvar=NOTIFY_VARIABLE,
             show_envvar=True,
-            callback=taken,
+            callback=taken_out(NOTIFY_VARIABLE),
             help="Send a message there when the run ends or waits for long, and when a site is gone, refused or "
             "quarantined: slack://, mailto://, json:// and others of the package apprise; @FILE reads URLs from FILE. "
             "May be repeated.",

@@ -45,7 +45,7 @@ _STATE_STYLES = {
 
 @dataclass(frozen=True)
 class Screen:
-    """What there is to draw on, and what is said beside a run or all runs."""
+    """The size of the terminal, and the lines that stand beside a run or all runs."""
 
     width: int
     """Columns of the terminal."""

@@ -33,7 +33,7 @@ _LAST_S = 5.0
 """How long the last drawing waits for the metrics of the last round: a store may be slow, or away."""
 
 _Frame = Callable[[Screen], tuple[list[Text], bool]]
-"""Draws what there is; the second value says that nothing comes after it."""
+"""Draws runs; the second value says that nothing comes after this drawing."""
 
 
 def terminal() -> Console:

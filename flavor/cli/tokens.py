@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import click
 
 from flavor.errors import InvalidSetting
 
 LEAST_CHARACTERS = 8
 _LONGEST = 512
 _MOST_BYTES = 4096
+
+
+def taken_out(variable: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return a callback of an option whose `variable` holds a secret: it leaves the environment of this process.
+
+    No program that this one starts finds the secret then.
+    """
+
+    def taken(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+        os.environ.pop(variable, None)
+        return value
+
+    return taken
 
 
 def read_token(given: str | None, variable: str) -> str | None:
