@@ -29,7 +29,7 @@ from rq.worker import SimpleWorker, WorkerStatus
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY, clean_worker_registry, register, unregister
 
 from flavor.bus.connection import REFUSALS, where_of
-from flavor.bus.countdown import told_if_silent
+from flavor.bus.countdown import countdown, told_if_silent
 from flavor.bus.resting import note_resting, note_working
 from flavor.errors import BusUnavailable
 from flavor.signals import Errand, asked_to_end, pause
@@ -77,6 +77,7 @@ class OwnWorker(SimpleWorker):
     """
 
     _REPEAT_S = 1.0
+    _LONGEST_PAUSE_S = 5.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -103,16 +104,18 @@ class OwnWorker(SimpleWorker):
     def work(self, burst: bool = False, logging_level: str | None = None, **_: Any) -> bool:  # type: ignore[override]
         """Do jobs until asked to end, or with `burst` until the queue is empty; return whether any was done.
 
-        Waits without end for a server that is away. Unlike RQ's worker, it does not wait for a server that refuses it:
-        `refusal` then holds the server's answer.
+        Waits without limit for a server that is away or stands still, and says so. Unlike RQ's worker, it does not wait
+        for a server that refuses it: `refusal` then holds the server's answer.
         """
-        jobs, wait_s = 0, 1.0
-        self.bootstrap(logging_level)
+        jobs, wait_s, is_registered = 0, 1.0, False
         beat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         beat.start()
         try:
             while True:
                 try:
+                    if not is_registered:
+                        self.bootstrap(logging_level)
+                        is_registered = True
                     found = self._next_job(burst)
                     if found is None:
                         break
@@ -122,8 +125,11 @@ class OwnWorker(SimpleWorker):
                     self.refusal = error
                     break
                 except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+                    if asked_to_end():
+                        break
+                    countdown.beyond(where_of(self.connection))
                     pause(wait_s)
-                    wait_s = min(2 * wait_s, self.max_connection_wait_time)
+                    wait_s = min(2 * wait_s, self._LONGEST_PAUSE_S)
         except StopRequested:
             pass
         except Exception:
@@ -337,6 +343,8 @@ class OwnWorker(SimpleWorker):
         if pipeline is None and not self._is_known():
             self._register_again()
         super().heartbeat(timeout or _ALIVE_S, pipeline)
+        if pipeline is None:
+            countdown.over(where_of(self.connection), reads_only=True)
 
     def _is_known(self) -> bool:
         """Return whether the server has every key that registers this worker: each key can be lost alone."""

@@ -25,6 +25,8 @@ class _Countdown:
         self._lock, self._shown_at = threading.Lock(), 0.0
         self._back: dict[str, str] = {}
         """What to say of each server that is waited for once that is over."""
+        self._beyond: set[str] = set()
+        """Servers that the program waits for without limit, and has said so."""
         self.heard: Callable[[str], None] = lambda _: None
         """Told what is waited for, without the time that is left, and '' once that is over."""
 
@@ -55,6 +57,17 @@ class _Countdown:
         how = f"has given a request no answer for {seconds:.0f} s; waiting for it{until}"
         say(f"{stamp()}flavor: Redis at {where} {how}")
 
+    def beyond(self, where: str) -> None:
+        """Say that the program's patience with this server is over, and that it goes on waiting; once an outage."""
+        with self._lock:
+            if where in self._beyond:
+                return
+            self._beyond.add(where)
+            self._back.setdefault(where, _ANSWERS)
+        self.heard(f"Redis at {where} does not answer")
+        start = "\r" if sys.stderr.isatty() else ""
+        say(f"{start}{stamp()}flavor: Redis at {where} does not answer; going on waiting for it, without limit")
+
     def over(self, where: str, *, reads_only: bool = False) -> None:
         """Say that this server is back, if it was said to be away; a read says nothing of a server without room."""
         with self._lock:
@@ -62,6 +75,7 @@ class _Countdown:
             if back is None or (reads_only and back != _ANSWERS):
                 return
             del self._back[where]
+            self._beyond.discard(where)
         self.heard("")
         start, end = ("\r", "\033[K\n") if sys.stderr.isatty() else ("", "\n")
         say(f"{start}{stamp()}flavor: Redis at {where} {back}", end=end)
@@ -69,6 +83,7 @@ class _Countdown:
     def end(self) -> None:
         with self._lock:
             self._back.clear()
+            self._beyond.clear()
             if self._shown_at and sys.stderr.isatty():
                 say("")
             self._shown_at = 0.0

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 import redis
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from flavor.records.names import Event
 from tests.faults.federation import Faulty
@@ -240,18 +241,26 @@ def test_a_process_ends_on_a_signal_also_while_the_server_stands_still(on_port, 
 
 
 def test_programs_give_up_a_server_that_stands_still(on_port, redis_server):
-    """Row 54: after `--patience-s`; a command that only looks gives it up after five seconds, and says what it does."""
+    """Row 54: after `--patience-s`; a command that only looks gives it up after five seconds, and says what it does.
+
+    An aggregator, which serves many runs, waits without limit, and says so.
+    """
     bench = on_port.bench
     patience = {"FLAVOR_PATIENCE_S": "6"}
     coordinator = on_port.serve(env=patience)
     aggregator, edges = bench.aggregator(env=patience), on_port.edges(env=patience)
     coordinator.until("2 clients")
+    bench.eventually("registered", lambda: bench.redis.scard(WORKERS_BY_QUEUE_KEY % bench.run))
     os.kill(redis_server.process.pid, signal.SIGSTOP)
     try:
         status = bench.start("flavor", "status", bench.run)
         status.until("has given a request no answer for 2 s; waiting for it for 3 s more")
         assert status.wait(30) == 3
         assert "answers nothing" in status.stderr
-        assert [each.wait(60) for each in (coordinator, aggregator, *edges.values())] == [3, 3, 3, 3]
+        assert [each.wait(60) for each in (coordinator, *edges.values())] == [3, 3, 3]
+        aggregator.until(f"Redis at {bench.url} does not answer; going on waiting for it, without limit")
     finally:
         os.kill(redis_server.process.pid, signal.SIGCONT)
+    aggregator.until(f"Redis at {bench.url} answers again")
+    assert aggregator.stderr.count("going on waiting") == 1
+    on_port.finish(on_port.serve(), on_port.edges())
