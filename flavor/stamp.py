@@ -20,6 +20,12 @@ def with_times() -> None:
     _timed = not _is_journal()
 
 
+def without_times() -> None:
+    """Print lines as they are from now on, as a program does that ends soon."""
+    global _timed  # noqa: PLW0603 - see above
+    _timed = False
+
+
 def stamp() -> str:
     """Return the beginning of a line; '' in a program that ends soon."""
     return time.strftime("%Y-%m-%d %H:%M:%S ") if _timed else ""

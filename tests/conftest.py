@@ -25,6 +25,7 @@ import flavor.programs.process
 from flavor.bus.connection import Redis, connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
+from flavor.stamp import without_times
 
 DEADLINE_S = 30.0
 """How long a test waits for anything before it fails."""
@@ -38,7 +39,10 @@ MODULES = {
 TRAINER = Path(__file__).parent / "integration" / "toy_trainer.py"
 UNPLOTTED = Path(__file__).parent / "unplotted"
 """A `matplotlib` that is not there, as without the extra `plot`: to import it takes as long as a whole local run."""
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # of examples, too: the threads of four tests at a time spin on two cores
+ONE_THREAD = "1"
+os.environ.setdefault(
+    "OMP_NUM_THREADS", ONE_THREAD
+)  # of examples, too: the threads of four tests at a time spin on two cores
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -64,10 +68,18 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_setup() -> None:
-    """Take back what scikit-learn sets in the environment where a test file imports it: no process is to have it."""
-    for name in ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"):
-        if name not in SESSION:
-            os.environ.pop(name, None)
+    """Begin each test where the session began, whatever tests before it in this process have set.
+
+    Libraries leave variables in the environment where they are imported (scikit-learn, torch, MLflow), and each program
+    that a later test starts would have them, and would start cold (`tests/warm.py`). A command that was called in this
+    process, and not in one of its own, leaves the stamps of its lines turned on.
+    """
+    for name in [*os.environ]:
+        if name not in SESSION and not name.startswith("PYTEST_"):
+            del os.environ[name]
+    os.environ.update({name: value for name, value in SESSION.items() if not name.startswith("PYTEST_")})
+    os.environ.setdefault("OMP_NUM_THREADS", ONE_THREAD)
+    without_times()
 
 
 # Children inherit signals that are ignored: SIGINT in a job in a script's background, SIGHUP under nohup.

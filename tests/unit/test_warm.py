@@ -233,3 +233,10 @@ def test_the_script_of_an_edge_ends_with_it(bench: Bench, monkeypatch: pytest.Mo
     edge.send(signal.SIGKILL)
     edge.wait()
     bench.eventually("no script", lambda: not [text for text in bench.survivors().values() if str(script) in text])
+
+
+def test_what_a_library_leaves_in_the_environment_is_gone_before_the_next_test(request: pytest.FixtureRequest) -> None:
+    os.environ["A_LIBRARYS_OWN"] = "word"
+    request.config.hook.pytest_runtest_setup(item=request.node)
+    assert "A_LIBRARYS_OWN" not in os.environ
+    assert os.environ["OMP_NUM_THREADS"]
