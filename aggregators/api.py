@@ -69,7 +69,7 @@ def aggregate(
             Nested as the first of `models` that is a path (else `global_model`), and in its format; where all are
             dicts a flat safetensors file.
         out_format: `"torch"`, `"pickle"`, `"npz"` or `"safetensors"` instead of that.
-        threads: by default one for each core this process may use.
+        threads: by default one for each core this process may use, and one where the models are small.
         statistics: patterns (`*`, `?`, `[…]`) of float tensors that are no parameters, by default the names that a
             batch norm's means and variances have: the server step leaves them alone, and they become what the reducer
             makes of them. So does every tensor of no dimensions, such as a learning rate. A `UserWarning` names a
@@ -112,7 +112,7 @@ def aggregate(
             global_model=None if base is None else base[0],
             state=state,
             out=sink,
-            threads=_cores() if threads is None else threads,
+            threads=threads,
             statistics=statistics,
         )
 
@@ -138,8 +138,3 @@ def _opened(model: Model, whose: str) -> tuple[dict[str, Array], ModelFile | Non
         file = ModelFile.open(model)
         return file.checkpoint.tensors, file
     raise AggregationError(f"{whose} is a {type(model).__name__}, neither a dict of arrays nor a path")
-
-
-def _cores() -> int:
-    # Containers and taskset limit the affinity, not cpu_count; macOS has no affinity.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

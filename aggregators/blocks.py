@@ -6,6 +6,7 @@ enough that taking the lock back costs little beside the operation.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,9 @@ STREAM_BYTES = 2560 * 1024
 
 SMALLEST_BLOCK = 2048
 """Elements below which the calls cost more than the arithmetic."""
+
+SMALL_ELEMENTS = 256 * 1024
+"""Elements of all models together below which starting threads costs more than they save."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,14 @@ def block_size(limit: int, live_rows: int, itemsize: int, threads: int) -> int:
         share = SCRATCH_BYTES // threads
         fitting = max(min(CACHE_BYTES, share) // row_bytes, min(SHORT_BLOCK, share // row_bytes))
     return max(1, min(limit, max(SMALLEST_BLOCK, fitting // 1024 * 1024)))
+
+
+def threads_for(elements: int) -> int:
+    """Return how many threads share the work on so many elements: one for each core this process may use, or one."""
+    if elements < SMALL_ELEMENTS:
+        return 1
+    # Containers and taskset limit the affinity, not cpu_count; macOS has no affinity.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def for_each(items: Iterable[T], work: Callable[[int, T, Scratch], None], threads: int) -> None:

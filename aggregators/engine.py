@@ -78,7 +78,7 @@ def run(
     state: ServerState | None = None,
     out: Sink = None,
     completed: Callable[[str], None] | None = None,
-    threads: int = 2,
+    threads: int | None = None,
     block_elems: int = BLOCK_ELEMS,
     held: Mapping[str, Tensor] | None = None,
     statistics: Iterable[str] = STATISTICS,
@@ -98,7 +98,8 @@ def run(
         state: the `state` of the round before; None starts anew.
         out: where the new global model goes; must not overlap `models` or `global_model`.
         completed: called with the name of each tensor of the result as soon as it is final, from any thread.
-        threads: how many threads share the work.
+        threads: how many threads share the work; by default one for each core this process may use, and one where
+            the models are small.
         block_elems: the most elements of a block, a matter of speed alone.
         held: tensors by name that come out as they are here, and take part in no distance, norm or state.
         statistics: patterns (`*`, `?`, `[…]`) of float tensors that are no parameters, as a batch norm's variances:
@@ -116,7 +117,7 @@ def run(
     """
     reducer = Mean() if reducer is None else reducer
     server_step = Replace() if server_step is None else server_step
-    if threads < 1 or block_elems < 1:
+    if (threads is not None and threads < 1) or block_elems < 1:
         raise AggregationError(f"threads and block_elems must be >= 1, got {threads} and {block_elems}")
     if global_model is None and (rule := _first_that_needs_global(reducer, server_step)):
         raise AggregationError(f"{rule} needs the old global model, and this aggregation has none")
@@ -146,7 +147,7 @@ def run(
         if name in source.kinds
     }
     items = list(spans(source.sizes(*Kind), {name: walk.block_size(name, block_elems) for name in source.names}))
-    for_each(items, walk.one if completed is None else _Counting(items, walk.one, completed), threads)
+    for_each(items, walk.one if completed is None else _Counting(items, walk.one, completed), source.threads)
     after = ServerState(server_step.name, (state.rounds if state else 0) + 1, kept) if server_step.slots else None
     nonfinite = tuple(name for name in (*model, *kept) if name in walk.nonfinite)
     differing = tuple(name for name in model if name in walk.differing)

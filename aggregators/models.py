@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from aggregators.blocks import Scratch, Span, ordered_sum, spans
+from aggregators.blocks import Scratch, Span, ordered_sum, spans, threads_for
 from aggregators.dtypes import Array, Kind, compute_dtype, kind_of, widen
 from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.parts import Stored, flat, part
@@ -75,18 +75,19 @@ class Models:
         self,
         models: Sequence[Mapping[str, Tensor]],
         global_model: Mapping[str, Stored] | None,
-        threads: int,
+        threads: int | None,
         *,
         held: Collection[str] = frozenset(),
     ) -> None:
         check_compatible(models, global_model)
         self.n = len(models)
-        self.threads = threads
         self.names = tuple(models[0])
         self.shapes = {name: tensor.shape for name, tensor in models[0].items()}
         self.dtypes = {name: tensor.dtype for name, tensor in models[0].items()}
         self.kinds = {name: Kind.HELD if name in held else kind_of(dtype) for name, dtype in self.dtypes.items()}
         self.flat = {name: [_flat(model[name]) for model in models] for name in self.names}
+        elements = self.n * sum(rows[0].size for rows in self.flat.values())
+        self.threads = threads_for(elements) if threads is None else threads
         self.base = None if global_model is None else {name: flat(global_model[name]) for name in self.names}
 
     def sizes(self, *kinds: Kind) -> dict[str, int]:

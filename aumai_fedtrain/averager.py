@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,6 @@ from flavor.errors import AggregationError
 
 _EXACT = 2**53
 """Up to this number, every integer is exact as a float."""
-_SMALL_ELEMENTS = 256 * 1024
-"""Below this, starting threads costs more than they save."""
 
 
 class GradientAverager:
@@ -41,7 +38,7 @@ class GradientAverager:
         models = _models(updates, names)
         if not models[0]:
             return {name: [] for name in names}
-        means = run(models, _weights(updates) if weighted else None, threads=_threads(models)).model
+        means = run(models, _weights(updates) if weighted else None).model
         averages: dict[str, Any] = {}
         for name in names:
             if name not in means:
@@ -86,9 +83,3 @@ def shaped(shape: tuple[int, ...]) -> str:
     if len(shape) == 1:
         return counted(shape[0], "value")
     return f"shape {shape}" if shape else "a single number"
-
-
-def _threads(models: Sequence[Mapping[str, Array]]) -> int:
-    if sum(array.size for array in models[0].values()) * len(models) < _SMALL_ELEMENTS:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

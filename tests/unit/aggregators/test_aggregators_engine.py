@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tracemalloc
 from typing import Any
 
@@ -10,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from aggregators import geometric, run
+from aggregators import blocks, geometric, run
 from aggregators.clip import NormClip
 from aggregators.distance import CHUNK, pairwise
 from aggregators.geometric import GeometricMedian
@@ -72,6 +73,20 @@ def test_block_size_and_threads_do_not_show_in_large_models(reducer: Any, dtype:
                 assert got.model[name].tobytes() == tensor.tobytes()
             for key, tensor in wanted.state.tensors.items():
                 assert got.state.tensors[key].tobytes() == tensor.tobytes()
+
+
+def test_threads_are_started_for_large_models_and_not_for_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "SMALL_ELEMENTS", 1000)
+    pools: list[int] = []
+    real = blocks.ThreadPoolExecutor
+    monkeypatch.setattr(blocks, "ThreadPoolExecutor", lambda n, **named: pools.append(n) or real(n, **named))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    for size, expected in ((999 // 3, []), (1000 // 3 + 1, [cores] if cores != 1 else [])):
+        pools.clear()
+        run([{"w": np.ones(size)}] * 3)
+        assert pools == expected, size
+    run([{"w": np.ones(3)}] * 3, threads=2)
+    assert pools[-1] == 2, "who asks for threads gets them"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
