@@ -11,13 +11,12 @@ import click
 
 from flavor.bus.variables import NOTIFY_VARIABLE
 from flavor.cli.tokens import taken_out
+from flavor.notices import AFTER_S
 
 if TYPE_CHECKING:
     from flavor.bus.runs import RunStore
     from flavor.local.federation import Federation
     from flavor.store.protocol import ObjectStore
-
-AFTER_S = 900.0
 
 
 class _Urls(click.types.StringParamType):

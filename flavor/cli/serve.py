@@ -13,13 +13,14 @@ import click
 from flavor.bus.variables import PATIENCE_S
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.cli.help import GroupedCommand
-from flavor.cli.notify import AFTER_S, notify_options
+from flavor.cli.notify import notify_options
 from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option, store_settings
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
 from flavor.cli.run_options import config_of, run_options
 from flavor.config import RunConfig
 from flavor.errors import CheckpointError, InvalidSetting
+from flavor.notices import AFTER_S
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from flavor.counted import counted
 from flavor.durations import shown_duration
+from flavor.notices import AFTER_S
 from flavor.printable import printable
 from flavor.view.client_events import (
     ClientLost,
@@ -36,8 +37,6 @@ from flavor.view.round_events import (
     RunWaiting,
 )
 
-AFTER_S = 900.0
-"""Default of how long a run waits before a message says so."""
 TOGETHER_S = 2.0
 """Sites that are lost at once, as when a network fails, are in one message."""
 GROUPED_S = 60.0

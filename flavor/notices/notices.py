@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from flavor.errors import FlavorError, LeaseHeld, LeaseLost, MisuseError, RunEnding, RunExists
+from flavor.notices import AFTER_S
 from flavor.notices.destination import Destination, destinations
-from flavor.notices.digest import AFTER_S, Digest, Message, Tone
+from flavor.notices.digest import Digest, Message, Tone
 from flavor.view.event import Event
 from flavor.view.observer import Observer, Silent
 
