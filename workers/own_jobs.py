@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis
+from redis import Redis
 from rq import Queue
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
 
 from flavor.bus.dropped_jobs import record_dropped
 from flavor.errors import MisuseError
@@ -161,3 +163,8 @@ class OwnQueue(Queue):
                 connection.lrem(self.intermediate_queue_key, 1, identity)
                 connection.expire(Job.redis_job_namespace_prefix.encode() + identity, _KEEP_S)
                 connection.delete(seen)
+
+
+def queue_named(connection: Redis, name: str) -> OwnQueue:
+    """Return the queue of this name, limited to this project's jobs."""
+    return OwnQueue(name, connection=connection, serializer=JSONSerializer, job_class=OwnJob)

@@ -25,8 +25,9 @@ from workers.builtin import Engine
 from workers.command import CommandCombiner, StartedAnew
 from workers.context import WorkerContext, set_context
 from workers.jobs import AGGREGATE
+from workers.own_jobs import queue_named
 from workers.residents import Residents
-from workers.worker import make_worker, queue_named
+from workers.worker import make_worker
 
 _KEEP_FAILURES_S = 86_400
 

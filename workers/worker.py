@@ -37,7 +37,7 @@ from flavor.view.observer import Lines, Observer, notices
 from flavor.view.worker_events import WorkGivenBack, WorkTaken
 from workers.context import silent
 from workers.fault import GivenBack
-from workers.own_jobs import OwnJob, OwnQueue
+from workers.own_jobs import OwnJob, OwnQueue, queue_named
 from workers.rest import Rest
 from workers.shown import fail_abandoned, note_alive, note_done, note_failed, note_queued, note_started
 
@@ -378,11 +378,6 @@ class OwnWorker(SimpleWorker):
             self.heartbeat()
             self.set_state(WorkerStatus.SUSPENDED)
             pause(self._REPEAT_S)
-
-
-def queue_named(connection: Redis, name: str) -> OwnQueue:
-    """Return the queue of this name, limited to this project's jobs."""
-    return OwnQueue(name, connection=connection, serializer=JSONSerializer, job_class=OwnJob)
 
 
 def make_worker(
