@@ -7,26 +7,43 @@ keeps others out then.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Iterable
 
-_OF_PROXIES = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+_OF_PROXIES = frozenset(
+    {"forwarded", "via", "x-real-ip", "x-client-ip", "x-proxy-user-ip", "x-remote-ip", "true-client-ip", "client-ip"}
+    | {"cdn-loop", "x-amzn-trace-id", "x-arr-log-id", "x-host", "x-scheme", "x-url-scheme", "proxy"}
+)
+"""Headers by which a proxy tells of itself, or of who asked it; no browser sends them."""
+_OF_PROXIES_BEGIN = ("x-forwarded", "x-original-", "x-cluster-", "x-envoy-", "x-azure-", "x-appengine-", "x-proxy-")
+_OF_NETWORKS_BEGIN = ("cf-", "fastly-", "fly-", "x-amz-cf-", "x-vercel-", "x-nf-", "x-github-request-", "tailscale-")
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([0-9a-z._-]+))(?::[0-9]{1,5})?")
+"""The header Host, as a whole: a name or an address, and perhaps a port."""
 
 
 def is_own_name(name: str) -> bool:
     """Whether a name or an address leads to this machine from this machine alone."""
     if name in ("localhost", "::1") or name.endswith(".localhost"):
         return True
-    return name.startswith("127.") and name.replace(".", "").isdigit()
+    return re.fullmatch(r"127(\.[0-9]{1,3}){1,3}", name) is not None
 
 
-def why_foreign(header: Callable[[str], str], version: str) -> str:
+def why_foreign(headers: Iterable[tuple[str, str]], version: str) -> str:
     """Say why a request may come from elsewhere; '' for one of this machine.
 
-    `header` returns a header, '' for none. `version` is that of HTTP: nginx asks with 1.0 by default, under the
-    server's own address and without a header that tells of it.
+    `headers` are all that came, empty ones too, which a proxy sends where it hides the address. `version` is that of
+    HTTP: nginx asks with 1.0 by default, under the server's own address and without a header that tells of it.
     """
-    if version == "1.0" or any(header(name) for name in _OF_PROXIES):
+    given = [(name.lower().replace("_", "-"), value) for name, value in headers]
+    if version == "1.0" or any(_is_of_a_proxy(name) for name, _ in given):
         return "this came through a proxy"
-    host = header("host")
-    name = (host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]).lower()
-    return "" if is_own_name(name) else f"this machine is not called {name[:100]!r}"
+    hosts = [value for name, value in given if name == "host"]
+    host = hosts[0].strip().lower() if len(hosts) == 1 else ""
+    found = _HOST.fullmatch(host)
+    if found is not None and is_own_name(found[1] or found[2]):
+        return ""
+    return f"this machine is not called {host[:100]!r}"
+
+
+def _is_of_a_proxy(name: str) -> bool:
+    return name in _OF_PROXIES or name.startswith((*_OF_PROXIES_BEGIN, *_OF_NETWORKS_BEGIN))

@@ -19,11 +19,12 @@ _MOST_BYTES = 4096
 def taken_out(variable: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
     """Return a callback of an option whose `variable` holds a secret: it leaves the environment of this process.
 
-    No program that this one starts finds the secret then.
+    No program that this one starts finds the secret then. An empty one stays, for `read_token` to refuse it.
     """
 
     def taken(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
-        os.environ.pop(variable, None)
+        if os.environ.get(variable):
+            del os.environ[variable]
         return value
 
     return taken
@@ -32,9 +33,14 @@ def taken_out(variable: str) -> Callable[[click.Context, click.Parameter, Any], 
 def read_token(given: str | None, variable: str) -> str | None:
     """Return the token of `--token`, or of its `variable`, or that in the file FILE for `@FILE`; None for none.
 
-    Raises `InvalidSetting` for one that is easily guessed, or that no browser can send.
+    Raises `InvalidSetting` for one that is easily guessed, or that no browser can send, and for an empty `variable`,
+    which click takes for none: the command that should have made the token may have failed.
     """
     if given is None:
+        if os.environ.get(variable) == "":
+            raise InvalidSetting(
+                f"{variable} is empty: give it a token (`openssl rand -hex 16` makes one), or unset it for none"
+            )
         return None
     where, token = "--token", given
     if given.startswith("@"):

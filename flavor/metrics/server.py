@@ -53,7 +53,7 @@ class MetricsApp:
             if scheme.lower() != "bearer" or not is_it:
                 return _refused("401 Unauthorized", "send the header `Authorization: Bearer TOKEN`")
         elif why := why_foreign(
-            lambda name: str(environ.get(f"HTTP_{name.upper().replace('-', '_')}", "")),
+            ((name.removeprefix("HTTP_"), str(value)) for name, value in environ.items() if name.startswith("HTTP_")),
             str(environ.get("SERVER_PROTOCOL", "")).removeprefix("HTTP/"),
         ):
             hint = "ask for localhost, or start `flavor metrics` with a token (--token)"

@@ -27,6 +27,7 @@ _MOST_WAITING = 64
 """How many questions wait for a thread, and how many for a check of a store."""
 _MOST_EVENTS = 500
 _MOST_SITES = 50
+_MOST_KINDS = 100
 _ENTRY = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 Look = Callable[[Request], Any]
@@ -149,13 +150,17 @@ class Api:
         before = request.query_params.get("before", "")
         if before and not _ENTRY.fullmatch(before):
             raise InvalidSetting(f"before={before[:40]!r}: the id of an entry is expected, such as 1700000000000-0")
+        given = (kind for each in request.query_params.getlist("kind") for kind in each.split(","))
+        kinds = list(dict.fromkeys(kind for kind in given if kind))
+        if len(kinds) > _MOST_KINDS:
+            raise InvalidSetting(f"kind= names {len(kinds)} kinds of events, and {_MOST_KINDS} at most are taken")
         return list(
             self._source.entries(
                 _run(request),
                 before=before,
                 most=min(_number(request, "most") or _MOST_EVENTS, _MOST_EVENTS),
                 client=request.query_params.get("client", ""),
-                kinds=[kind for each in request.query_params.getlist("kind") for kind in each.split(",") if kind],
+                kinds=kinds,
             )
         )
 

@@ -201,7 +201,7 @@ def _not_of_this_machine(request: Request) -> Response | None:
     """Refuse what may come from elsewhere, on a page without a token."""
     hint = "start `flavor ui` with a token (--token, or FLAVOR_UI_TOKEN): then it can be reached under any name"
     version = str(request.scope.get("http_version", ""))
-    if why := why_foreign(lambda name: request.headers.get(name, ""), version):
+    if why := why_foreign(request.headers.items(), version):
         return refused(403, f"this page is for its own machine alone, and {why}", hint)
     return None
 

@@ -79,6 +79,8 @@ class RunLog:
         return _chosen(self._older(identity), most, client, kinds, self._runs.run)
 
     def _older(self, identity: str) -> Iterator[Entry]:
+        if identity and _key(identity) == (0, 0):
+            return  # no entry has a smaller id, and Redis refuses to search before it
         oldest = identity
         for entry in self:
             if not identity or _is_after(identity, entry[0]):
@@ -97,7 +99,8 @@ class RunLog:
 
 
 def _chosen(entries: Iterable[Entry], most: int, client: str, kinds: Collection[str], run: str) -> list[dict[str, Any]]:
-    found = (entry for entry in entries if _is_of(entry[1], client, kinds))
+    wanted = frozenset(kinds)
+    found = (entry for entry in entries if _is_of(entry[1], client, wanted))
     return [_shown(*entry, run) for entry in itertools.islice(found, most)][::-1]
 
 

@@ -33,6 +33,7 @@ def test_ten_thousand_events_are_not_all_kept_and_older_ones_are_read(url: str) 
     assert [each["reason"] for each in log.before(oldest, 2)] == ["7998", "7999"]
     assert [each["reason"] for each in log.before(oldest, 2, "c3", ["update"])] == ["7983", "7993"]
     assert log.before(oldest, 2, "c3", ["round"]) == []
+    assert log.before("0-0", 2) == []
     log.add((f"9999999999999-{number}", {"event": "x", "reason": "r" * 4096}) for number in range(2000))
     assert sum(len(fields["reason"]) for _, fields in log) <= 2**21
     assert len(list(log)) > 300

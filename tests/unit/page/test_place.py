@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flavor.cli.tokens import read_token
+from flavor.cli.tokens import read_token, taken_out
 from flavor.errors import FlavorError, InvalidSetting, RunError
 from flavor.page import token as tokens
 from flavor.page.server import bound, opens_a_browser
@@ -101,6 +102,18 @@ def test_a_token_may_be_in_a_file(tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(FlavorError, match=f"--token @{tmp_path / name}"):
             read_token(f"@{tmp_path / name}", "FLAVOR_UI_TOKEN")
+
+
+def test_an_empty_variable_does_not_mean_a_page_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that should have made the token has failed."""
+    monkeypatch.setenv("FLAVOR_UI_TOKEN", "")
+    assert taken_out("FLAVOR_UI_TOKEN")(None, None, None) is None  # type: ignore[arg-type]
+    with pytest.raises(InvalidSetting, match="FLAVOR_UI_TOKEN is empty"):
+        read_token(None, "FLAVOR_UI_TOKEN")
+    assert read_token(TOKEN, "FLAVOR_UI_TOKEN") == TOKEN
+    monkeypatch.setenv("FLAVOR_UI_TOKEN", TOKEN)
+    assert taken_out("FLAVOR_UI_TOKEN")(None, None, TOKEN) == TOKEN  # type: ignore[arg-type]
+    assert "FLAVOR_UI_TOKEN" not in os.environ
 
 
 def test_a_session_ends_with_its_time_and_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,7 @@ def test_every_answer_has_the_headers(open_: Browser, path: str) -> None:
         ("/api/runs/mammo/rounds/x", 400, "a round has a number"),
         ("/api/runs/mammo/rounds?after=-1", 400, "after='-1'"),
         ("/api/runs/mammo/events?before=x", 400, "before='x'"),
+        (f"/api/runs/mammo/events?kind={','.join(map(str, range(101)))}", 400, "kind= names 101 kinds of events"),
         ("/api/runs/", 404, "nothing at '/api/runs/'"),
         ("/api/nothing", 404, "nothing at '/api/nothing'"),
         ("/static/../app.py", 404, "no file"),
@@ -188,6 +189,8 @@ def test_without_a_token_it_answers_to_the_names_of_its_machine(open_: Browser, 
         "[",
         "]",
         "@",
+        *("[::1].evil.com", "[::1]:80.evil.com", "localhost:80@evil.com", "127.0.0.1:8600:1", "evil.com/.localhost"),
+        *("evil.com,x.localhost", "evil.com@x.localhost", "evil.com#.localhost", "127.\xb2"),
     ],
 )
 def test_and_to_no_other_name(open_: Browser, host: str) -> None:
@@ -196,9 +199,16 @@ def test_and_to_no_other_name(open_: Browser, host: str) -> None:
     assert "--token" in answer.json["hint"]
 
 
-@pytest.mark.parametrize("header", ["x_forwarded_for", "x_forwarded_host", "forwarded", "via"])
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("x_forwarded_for", "x_forwarded_host", "x_forwarded_port", "x_forwarded_server", "forwarded", "via"),
+        *("x_original_host", "x_real_ip", "cf_connecting_ip", "true_client_ip"),
+    ],
+)
 def test_and_to_no_proxy(open_: Browser, shut: Browser, header: str) -> None:
     assert open_.ask("/", **{header: "203.0.113.7"}).status == 403
+    assert open_.ask("/", **{header: ""}).status == 403, "it hides who asks"
     assert shut.ask("/api/runs", authorization=f"Bearer {TOKEN}", **{header: "203.0.113.7"}).status == 200
 
 
