@@ -199,9 +199,9 @@ def CleanInfoJson() -> None:
 def LoadGlobalInfoJson() -> dict[str, Any] | None:
     """The merged information of the last round's clients, or None before there is any.
 
-    `metadata.datasetSize` and every `basic/*` metric are lists in the order of `metadata.clients`. Every other metric
-    is the mean over the clients; NAME + " (weighted)" is its mean weighted by `datasetSize`. Where not all clients have
-    a metric, `metadata.metricSites[NAME]` says how many do.
+    `metadata.datasetSize` and the four `basic/confusion_*` are lists in the order of `metadata.clients`. Every other
+    metric is the mean over the clients; NAME + " (weighted)" is its mean weighted by `datasetSize`. Where not all
+    clients have a metric, `metadata.metricSites[NAME]` says how many do.
     """
     folder = Path(_variable("GLOBAL_MODEL_PATH")).parent
     own = Path(os.environ.get("LOCAL_MODEL_PATH") or folder / "none" / "none").parent

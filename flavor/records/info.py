@@ -251,7 +251,7 @@ def summed(merged: Info) -> Info:
     for name in ("datasetSize", "importance"):
         metadata[name] = [sum(metadata[name])]
     for name, values in metrics.items():
-        if name.startswith("basic/") and isinstance(values, list):
+        if name in CONFUSION and isinstance(values, list):
             tracked = [value for value in values if value is not None and value != -1]
             metrics[name] = [sum(tracked) if tracked else -1]
     return {"metadata": metadata, "metrics": metrics}
@@ -260,8 +260,8 @@ def summed(merged: Info) -> Info:
 def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> Info:
     """The merged information of one round, clients in the order given.
 
-    `datasetSize`, `importance` and each `basic/*` metric are lists in client order (null where a client has none);
-    every other metric is the plain mean over the clients that report it, and beside it, with the suffix
+    `datasetSize`, `importance` and the four `basic/confusion_*` are lists in client order (null where a client has
+    none); every other metric is the plain mean over the clients that report it, and beside it, with the suffix
     ` (weighted)`, their mean weighted by `datasetSize` (the plain mean when those are all zero). A client's own metric
     of such a name is left out where that is computed. `epoch` is the first client's. Where not all clients report a
     metric, `metadata.metricSites` says how many do; one that none reports has no merged value.
@@ -270,12 +270,12 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
     metrics: dict[str, Any] = {}
     sites: dict[str, int] = {}
     names = dict.fromkeys(name for info in infos for name in info["metrics"])
-    computed = {name + WEIGHTED for name in names if not name.startswith("basic/")}
+    computed = {name + WEIGHTED for name in names if name not in CONFUSION}
     for name in names:
         if name in computed:
             continue
         values = [info["metrics"].get(name) for info in infos]
-        if name.startswith("basic/"):
+        if name in CONFUSION:
             metrics[name] = values
             continue
         reported = [(value, size) for value, size in zip(values, sizes, strict=True) if value is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -124,9 +125,20 @@ def for_charts(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def for_people(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Leave out the confusion matrix; keep of merged metrics the means weighted by examples, by the metric's name."""
-    weighted = {name.removesuffix(WEIGHTED): value for name, value in metrics.items() if name.endswith(WEIGHTED)}
-    return weighted or {name: value for name, value in metrics.items() if name not in CONFUSION}
+    """Leave out the confusion matrix; of a metric with two means keep the one weighted by examples, by its own name.
+
+    A metric without a weighted mean, which a user's aggregator may add, is kept as it is.
+    """
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        base = name.removesuffix(WEIGHTED)
+        if name in CONFUSION:
+            continue
+        if base != name:
+            found[base] = value
+        elif name + WEIGHTED not in metrics:
+            found.setdefault(name, value)
+    return found
 
 
 def for_people_of_site(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -136,25 +148,48 @@ def for_people_of_site(metrics: Mapping[str, float]) -> dict[str, float]:
 
 _HIGHER = frozenset(
     {"acc", "accuracy", "auc", "auroc", "auprc", "ap", "map", "dice", "f1", "iou", "jaccard", "precision", "recall"}
-    | {"sensitivity", "specificity", "score", "r2", "mcc", "kappa", "bleu", "rouge"}
+    | {"sensitivity", "specificity", "r2", "mcc", "kappa", "bleu", "rouge"}
 )
 _LOWER = frozenset(
     {"loss", "error", "err", "mse", "mae", "rmse", "mape", "nll", "perplexity", "ppl", "brier", "ece", "wer", "cer"}
 )
+_SCORE = "score"
+"""Better higher, unless another word says what is scored: as in scikit-learn's `brier_score_loss` and `r2_score`."""
+_NEGATED = frozenset({"neg", "negative", "negated", "minus"})
+"""Words that turn the direction round, as in scikit-learn's `neg_mean_squared_error`; so does a minus in front."""
+_UNSAID = frozenset(
+    {"std", "stddev", "sd", "var", "variance", "sem", "distance", "scale", "gap", "diff", "difference", "ratio"}
+    | {"bound", "fid", "kid", "davies", "bouldin", "inverse", "inverted", "d2", "deviance", "count", "number"}
+)
+"""Words after which a name does not say what is good: `accuracy_std` is no accuracy, `loss_scale` no loss."""
 
 
 def best_of(name: str, values: Mapping[int, float]) -> tuple[int, float] | None:
     """The round with the best value of a metric, the earliest of equals; None when the name does not say what is good.
 
-    A metric is known by the words of its name: `val_auc` is better higher, `train/loss` lower.
+    A metric is known by the words of its name: `val_auc` is better higher, `train/loss` lower, and
+    `neg_mean_squared_error` and `-loss` higher.
     """
-    words = set("".join(c if c.isalnum() else " " for c in name.lower()).split())
-    lower, higher = words & _LOWER, words & _HIGHER
-    if not values or bool(lower) == bool(higher):
+    sign = _direction(name)
+    if not values or not sign:
         return None
-    sign = -1 if lower else 1
     number = max(sorted(values), key=lambda each: sign * values[each])
     return number, values[number]
+
+
+def _direction(name: str) -> int:
+    """Return 1 for a metric that is better higher, -1 for lower, and 0 where its name does not say so."""
+    text = name.lower().replace("\N{MINUS SIGN}", "-").strip()
+    words = set("".join(c if c.isalnum() else " " for c in text).split())
+    if words & _UNSAID or re.match(r"1\s*-", text):
+        return 0
+    lower, higher = bool(words & _LOWER), bool(words & _HIGHER)
+    if lower == higher:
+        if lower or _SCORE not in words:
+            return 0
+        higher = True
+    sign = 1 if higher else -1
+    return -sign if bool(words & _NEGATED) != text.startswith("-") else sign
 
 
 def best_round(rounds: Sequence[RoundResult]) -> tuple[str, int, float] | None:

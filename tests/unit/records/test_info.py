@@ -264,3 +264,11 @@ def test_the_means_of_equal_values_are_that_value(value: float, sizes: list[int]
     ]
     merged = merge_infos([str(size) for size in sizes], infos)["metrics"]
     assert (merged["accuracy"], merged["accuracy (weighted)"]) == (value, value)
+
+
+def test_only_the_confusion_matrix_is_a_list_of_the_sites() -> None:
+    one, two = (info(**{"basic/accuracy": value}) for value in (0.5, 0.75))
+    merged = merge_infos(["a", "b"], [one, two])
+    assert merged["metrics"]["basic/accuracy"] == 0.625
+    assert summed(merged)["metrics"]["basic/accuracy"] == 0.625
+    assert isinstance(merged["metrics"]["basic/confusion_tp"], list)

@@ -117,7 +117,7 @@ def test_the_plot_has_each_site_the_merged_curve_and_the_best_round() -> None:
 def test_a_run_s_best_round_is_by_the_first_metric_that_says_what_is_good() -> None:
     rounds = [result(1, {"x": 1.0, "loss": 0.5, "auc": 0.9}), result(2, {"x": 2.0, "loss": 0.4, "auc": 0.8})]
     assert best_round(rounds) == ("loss", 2, 0.4)
-    assert best_round([result(1, {"loss": 1.0, "auc (weighted)": 0.5})]) == ("auc", 1, 0.5), "the weighted means count"
+    assert best_round([result(1, {"auc": 0.4, "auc (weighted)": 0.5})]) == ("auc", 1, 0.5), "the weighted means count"
     assert best_round([result(1, {"x": 1.0})]) is None
     assert best_round([]) is None
 
@@ -145,17 +145,41 @@ def test_tables_grow_and_are_written_anew_when_a_metric_comes_in(tmp_path: Path)
     assert [row[5:] for row in rows(tmp_path / "metrics.csv")] == [["f1", "auc"], ["0.5", ""], ["0.6", ""], ["", "0.7"]]
 
 
+HIGHEST, LOWEST = (2, 0.9), (1, 0.2)
+
+
 @pytest.mark.parametrize(
-    ("name", "best"), [("val_auc", (2, 0.9)), ("train/loss", (1, 0.2)), ("accuracy loss", None), ("epochs", None)]
+    ("best", "names"),
+    [
+        (
+            HIGHEST,
+            ["val_auc", "r2_score", "silhouette score", "neg_mean_squared_error", "neg_log_loss", "-loss", "- mse"],
+        ),
+        (HIGHEST, ["negative-log-loss", "neg_brier_score"]),
+        (LOWEST, ["train/loss", "brier_score_loss", "brier_score", "mean_squared_error", "-accuracy", "neg_accuracy"]),
+        (None, ["accuracy loss", "epochs", "1-accuracy", "1 - auc", "accuracy_std", "loss_scale", "fid_score"]),
+        (None, ["davies_bouldin_score", "jaccard_distance", "explained_variance_score"]),
+    ],
 )
-def test_the_best_round_is_known_by_a_metrics_name(name: str, best: tuple[int, float] | None) -> None:
-    assert best_of(name, {1: 0.2, 2: 0.9, 3: 0.9}) == best
-    assert best_of(name, {}) is None
+def test_the_best_round_is_known_by_a_metrics_name(names: list[str], best: tuple[int, float] | None) -> None:
+    for name in names:
+        assert best_of(name, {1: 0.2, 2: 0.9, 3: 0.9}) == best, name
+        assert best_of(name, {}) is None
+
+
+def test_every_scorer_of_scikit_learn_is_better_higher_or_not_known() -> None:
+    """As scikit-learn defines a scorer."""
+    names = pytest.importorskip("sklearn.metrics").get_scorer_names()
+    known = {name: best_of(name, {1: 0.2, 2: 0.9}) for name in names}
+    assert {best for best in known.values() if best} == {HIGHEST}
+    assert len([best for best in known.values() if best]) > len(names) // 2
 
 
 def test_the_confusion_matrix_and_plain_means_are_not_for_people() -> None:
     assert for_people({"f1": 0.1, "f1 (weighted)": 0.2}) == {"f1": 0.2}
     assert for_people({"basic/confusion_tp": 3, "f1": 0.1}) == {"f1": 0.1}
+    added = {"f1": 0.1, "held_out": 0.7, "f1 (weighted)": 0.2}
+    assert for_people(added) == {"f1": 0.2, "held_out": 0.7}, "which a user's aggregator has added"
 
 
 def test_a_plot_is_drawn_of_whatever_a_metric_is_called(tmp_path: Path) -> None:
