@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hmac
+import io
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -20,10 +21,13 @@ from flavor.say import say
 from flavor.stamp import stamp
 
 _AT_ONCE = 8
-"""Connections at a time. For another one, the oldest that has not asked is closed; the new one where all have asked."""
+"""Connections at a time. For another one, the oldest that has not asked is closed, or one that does not read its answer;
+the new one where neither is there."""
 _REQUEST_S = 10.0
 """How long a request may take to arrive, however its bytes trickle in."""
 _ROOM_S = 1.0
+_STALLED_S = 1.0
+"""How long an answer may be under way until its connection gives way to a new one. A scrape is read in milliseconds."""
 Answer = Callable[[str], tuple[bytes, str]]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
@@ -76,6 +80,11 @@ class _Handler(WSGIRequestHandler):
     timeout = _REQUEST_S  # of one read or write
     server: _Server
 
+    def setup(self) -> None:
+        """Begin with a connection."""
+        super().setup()
+        self.wfile = _Wire(self.connection, self.server)
+
     def parse_request(self) -> bool:
         """Read the rest of a request's header."""
         is_one = super().parse_request()
@@ -86,6 +95,21 @@ class _Handler(WSGIRequestHandler):
         """Write no line for a request."""
 
 
+class _Wire(io.BufferedIOBase):
+    """Writes an answer, of which the server knows since when it is under way."""
+
+    def __init__(self, connection: socket, server: _Server) -> None:
+        self._connection, self._server = connection, server
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self._server.is_answered(self._connection)
+        self._connection.sendall(data)
+        return memoryview(data).nbytes
+
+
 class _Server(ThreadingWSGIServer):
     """Answers a few connections at a time."""
 
@@ -94,6 +118,7 @@ class _Server(ThreadingWSGIServer):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self._free = threading.BoundedSemaphore(_AT_ONCE)
         self._silent: dict[Any, float] = {}  # connections that have not asked yet, the oldest first
+        self._written: dict[Any, float] = {}  # connections whose answer is under way, the oldest first
         self._lock = threading.Lock()
         super().__init__(*arguments, **named)
 
@@ -120,6 +145,11 @@ class _Server(ThreadingWSGIServer):
         with self._lock:
             self._silent.pop(request, None)
 
+    def is_answered(self, request: Any) -> None:
+        """Take note that an answer is under way."""
+        with self._lock:
+            self._written.setdefault(request, time.monotonic())
+
     def service_actions(self) -> None:
         """Cut off those whose request has not come in time; called about twice a second."""
         with self._lock:
@@ -128,16 +158,20 @@ class _Server(ThreadingWSGIServer):
             _cut(each)
 
     def _cut_oldest(self) -> bool:
-        """Cut off the connection that has been silent for longest; False where there is none."""
+        """Cut off the connection that has been silent, or has not read, for longest; False where there is none."""
         with self._lock:
-            oldest = next(iter(self._silent), None)
+            stalled = (each for each, since in self._written.items() if time.monotonic() - since > _STALLED_S)
+            oldest = next(iter(self._silent), None) or next(stalled, None)
             self._silent.pop(oldest, None)
+            self._written.pop(oldest, None)
         if oldest is not None:
             _cut(oldest)
         return oldest is not None
 
     def _ended(self, request: Any) -> None:
-        self.has_asked(request)
+        with self._lock:
+            self._silent.pop(request, None)
+            self._written.pop(request, None)
         self._free.release()
 
     def handle_error(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:

@@ -124,6 +124,24 @@ def test_connections_that_say_nothing_leave_no_thread_behind_for_each() -> None:
         server.close()
 
 
+def test_an_answer_that_is_not_read_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flavor.metrics.server._STALLED_S", 0.0)
+    large = b"x" * 2**24  # more than the buffers of a connection hold
+
+    server = MetricsServer("127.0.0.1", 0, lambda accept: (large if accept == "large" else b"small", "text/plain"))
+    asks = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: large\r\n\r\n"
+    deaf = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(_AT_ONCE)]
+    try:
+        for each in deaf:
+            each.sendall(asks)
+            assert each.recv(1)
+        assert asked(server.port) == (200, "small")
+    finally:
+        for each in deaf:
+            each.close()
+        server.close()
+
+
 def test_a_request_has_to_arrive_in_time_however_it_trickles_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flavor.metrics.server._REQUEST_S", 0.5)
     server = MetricsServer("127.0.0.1", 0, answer)

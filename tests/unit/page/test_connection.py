@@ -54,6 +54,32 @@ def test_silent_connections_give_way_to_those_that_ask(place: Place, monkeypatch
         assert b"retry" in live.recv(65536), "a page that is open stays"
 
 
+def test_a_machine_that_opens_many_connections_closes_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MOST", 8)
+    where = bound("0.0.0.0", 0, token="a-token-of-the-test")
+    with serving(Page(Standin(), token="a-token-of-the-test"), where), contextlib.ExitStack() as stack:
+
+        def opens(address: str) -> socket.socket:
+            to = ("127.0.0.1", where.port)
+            return stack.enter_context(socket.create_connection(to, LONG_S, source_address=(address, 0)))
+
+        other = opens("127.0.0.3")
+        before = opens("127.0.0.2")
+        assert answers(before) == b"HTTP/1.1 200"
+        while before.recv(65536)[-1:] != b"}":
+            pass
+        flood = [opens("127.0.0.2") for _ in range(20)]
+        assert flood[13].recv(1) == b""
+        assert answers(other) == b"HTTP/1.1 200", "of another machine, and silent for longest"
+        assert answers(before) == b"HTTP/1.1 200", "it has asked before"
+
+
+def test_machines_are_counted_by_their_network() -> None:
+    assert connection.network_of("2001:db8:1:2:3::4") == connection.network_of("2001:db8:1:2::") == "2001:db8:1:2::/64"
+    assert connection.network_of("::ffff:192.0.2.1") == connection.network_of("192.0.2.1") == "192.0.2.1"
+    assert connection.network_of("") == ""
+
+
 @pytest.mark.parametrize(
     "begins",
     [
