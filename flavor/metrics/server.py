@@ -21,8 +21,7 @@ from flavor.say import say
 from flavor.stamp import stamp
 
 _AT_ONCE = 8
-"""Connections at a time. For another one, the oldest that has not asked is closed, or one that does not read its answer;
-the new one where neither is there."""
+"""Connections at a time. Another one takes the place of the oldest that has not asked, or does not read its answer."""
 _REQUEST_S = 10.0
 """How long a request may take to arrive, however its bytes trickle in."""
 _ROOM_S = 1.0
