@@ -169,26 +169,31 @@ def test_a_site_that_claims_a_size_and_takes_it_back_holds_nobody_up(on_port):
     assert "late: c3" in bench.logged("round.aggregating", round=1)["reason"]
 
 
-@pytest.mark.parametrize("what", nonsense(RunKeys("r").client("c"), None, 1))
-def test_a_site_that_writes_nonsense_holds_nobody_up(on_port, what):
-    """Its round closes without it by the deadline, the others finish, and nothing of it is left."""
+def test_sites_that_write_nonsense_hold_nobody_up(on_port):
+    """Their round closes without them by the deadline, the others finish, and nothing of them is left."""
     bench = on_port.bench
-    token = enrolled(on_port, "c3")
+    kinds = nonsense(RunKeys("r").client("c"), None, 1)
+    writers = {f"writer-{number}": what for number, what in enumerate(kinds)}
+    tokens = {name: enrolled(on_port, name) for name in writers}
     bounds = ("--quorum", 2, "--round-timeout-s", 4, "--heartbeat-timeout-s", 2)
-    coordinator = bench.serve(*KEEP, *bounds, rounds=on_port.rounds, clients=3)
+    coordinator = bench.serve(*KEEP, *bounds, rounds=on_port.rounds, clients=2 + len(writers))
     aggregator = bench.aggregator()
-    keys = bench.runs.keys.client("c3")
-    with seated(bench, token) as site:
+    with contextlib.ExitStack() as stack:
+        sites = {name: stack.enter_context(seated(bench, tokens[name])) for name in writers}
         edges = on_port.edges()
         bench.logged("round.opened", round=1)
-        nonsense(keys, site, 1)[what]()
+        assert set(bench.runs.read_round(1).expected) == {*on_port.clients, *writers}
+        for name, what in writers.items():
+            nonsense(bench.runs.keys.client(name), sites[name], 1)[what]()
         bench.logged("round.closed", round=1)
-        site.delete(keys.lease)
-        site.publish(keys.state, "")
+        for name, site in sites.items():
+            keys = bench.runs.keys.client(name)
+            site.delete(keys.lease)
+            site.publish(keys.state, "")
         on_port.finish(coordinator, edges)
     assert [bench.runs.read_round(n).contributors for n in (1, 2, 3)] == [on_port.clients] * 3
     aggregator.end()
-    for words in (("revoke", bench.run, "c3"), ("rm", bench.run)):
+    for words in (*(("revoke", bench.run, name) for name in writers), ("rm", bench.run)):
         done = bench.done("flavor", *words)
         assert done.wait() == 0, done.stderr
     prefix = bench.runs.keys.prefix.encode()
