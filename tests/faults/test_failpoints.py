@@ -1,10 +1,11 @@
-"""Rows 20 and 36: a process dies at each step between a trainer's file and a closed round."""
+"""Rows 20 and 36: a process dies at each step between a trainer's file and a closed round.
+
+In one run each process is followed by one that dies at the next step, and the last one by one that lives.
+"""
 
 from __future__ import annotations
 
 import signal
-
-import pytest
 
 from flavor.failpoints import COORDINATOR, EDGE, WORKER
 from tests.faults.federation import MISSED, TAKEN_OVER
@@ -14,17 +15,16 @@ def armed(name: str) -> dict[str, str]:
     return {"FLAVOR_FAILPOINT": name}
 
 
-def died(process) -> None:
-    assert process.wait() == -9, process.stderr
+def died(process, name: str) -> None:
+    assert process.wait() == -9, f"{name}: {process.stderr}"
 
 
-@pytest.mark.parametrize("name", COORDINATOR)
-def test_a_coordinator_that_dies_is_followed_by_another(faulty, name):
+def test_a_coordinator_that_dies_is_followed_by_another(faulty):
     """Row 36: killed at each step of a run; no round is committed twice, none is opened twice."""
-    first = faulty.serve(*MISSED, *TAKEN_OVER, env=armed(name))
     faulty.bench.aggregator()
     edges = faulty.edges()
-    died(first)
+    for name in COORDINATOR:
+        died(faulty.serve(*MISSED, *TAKEN_OVER, env=armed(name)), name)
     faulty.finish(faulty.serve(*MISSED, *TAKEN_OVER), edges)
 
 
@@ -55,28 +55,31 @@ def test_a_coordinator_that_was_paused_while_another_took_over_refuses_nothing(f
     assert bench.runs.read_round(3).contributors == faulty.clients
 
 
-@pytest.mark.parametrize("name", WORKER)
-def test_a_worker_that_dies_is_followed_by_another(faulty, name):
+def test_a_worker_that_dies_is_followed_by_another(faulty):
     """Row 20: killed at each step between an update that arrives and a round that is committed."""
-    coordinator = faulty.serve(*TAKEN_OVER)
-    first = faulty.bench.aggregator(env=armed(name))
+    coordinator = faulty.serve(*TAKEN_OVER, "--aggregation-attempts", len(WORKER))
     edges = faulty.edges()
-    died(first)
+    for name in WORKER:
+        assert "round.closed" not in {entry["event"] for entry in faulty.bench.log()}, "all die in the first round"
+        died(faulty.bench.aggregator(env=armed(name)), name)
     faulty.bench.aggregator()
     faulty.finish(coordinator, edges)
 
 
-@pytest.mark.parametrize("name", EDGE)
-def test_an_edge_that_dies_comes_back_into_the_round(faulty, name):
+def test_an_edge_that_dies_comes_back_into_the_round(faulty):
     """Row 20: killed at each step between the trainer's file and the update that is handed in."""
+    bench = faulty.bench
     coordinator = faulty.serve(*MISSED)
-    faulty.bench.aggregator()
-    first = faulty.bench.edge("c1", faulty.bench.trainer(), env=armed(name))
-    second = faulty.bench.edge("c2", faulty.bench.trainer())
-    died(first)
-    if name == "edge.trained":  # and once more, before it could hand in what was trained
-        died(faulty.bench.edge("c1", faulty.bench.trainer(), env=armed(name)))
-    again = faulty.bench.edge("c1", faulty.bench.trainer())
-    faulty.finish(coordinator, {"c1": again, "c2": second})
-    trained_before = name != "edge.submitted"  # then it is handed in as it is, and not trained a second time
-    assert ("round 1 was trained before: handing it in" in again.stderr) is trained_before
+    bench.aggregator()
+    second = bench.edge("c2", bench.trainer())
+    trained, again, stored, submitted = ("edge.trained", "edge.trained", "edge.stored", "edge.submitted")
+    first = []
+    for name in (trained, again, stored, submitted):  # again: before it could hand in what was trained
+        first.append(bench.edge("c1", bench.trainer(), env=armed(name)))
+        died(first[-1], name)
+    assert set(EDGE) == {trained, stored, submitted}
+    last = bench.edge("c1", bench.trainer())
+    faulty.finish(coordinator, {"c1": last, "c2": second})
+    # What was trained is handed in as it is, and not trained a second time, until it has been handed in.
+    before = ["round 1 was trained before: handing it in" in edge.stderr for edge in (*first, last)]
+    assert before == [False, True, True, True, False]
