@@ -14,6 +14,7 @@ with FLAVOR_TEST_COLD=1 in the environment.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import importlib
 import os
 import re
@@ -112,11 +113,12 @@ class Starter:
         if env.get(COLD) or cold_is_wanted() or not ForkServer.is_possible():
             return cold(command, env=env, cwd=cwd)
         server = self._started()
-        if not server.can_fork(command, env):
+        asked, asked_env = without_namespace(command, env)
+        if not server.can_fork(asked, asked_env):
             return cold(command, env=env, cwd=cwd)
         out, err = os.pipe(), os.pipe()
         try:
-            pid = server.fork(command, env, str(cwd), out[1], err[1], bound=False)
+            pid = server.fork(asked, asked_env, str(cwd), out[1], err[1], bound=False)
         finally:
             os.close(out[1])
             os.close(err[1])
@@ -257,7 +259,25 @@ def cold(command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> subpro
     )
 
 
+def without_namespace(command: Sequence[str], env: Mapping[str, str]) -> tuple[Sequence[str], Mapping[str, str]]:
+    """For `ip netns exec NAME COMMAND …` the command, and an environment that tells a forked process to enter NAME."""
+    if tuple(command[:3]) != ("ip", "netns", "exec"):
+        return command, env
+    return command[4:], {**env, NAMESPACE: command[3]}
+
+
 # -- in the process that forks
+
+NAMESPACE = "TEST_NETWORK_NAMESPACE"
+_CLONE_NEWNET = 0x40000000
+
+
+def _enter_namespace(name: str) -> None:
+    """Do what `ip netns exec` does to a process's network."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path("/run/netns", name).open("rb") as namespace:
+        if libc.setns(namespace.fileno(), _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"cannot enter the network namespace {name}")
 
 
 def _main() -> None:
@@ -266,6 +286,8 @@ def _main() -> None:
     request = serve_shims(listener, asked["programs"], channel) if asked["programs"] else None
     listener.close()
     request = request or fork_server.serve(channel)
+    if namespace := os.environ.pop(NAMESPACE, ""):
+        _enter_namespace(namespace)
     own = os.environ.get("PYTHONPATH", _HERE).split(os.pathsep)
     sys.path[:] = [*own, *(entry for entry in sys.path if entry not in own)]
     tempfile.tempdir = None  # found anew, in the child's TMPDIR

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from warmscripts import libraries_of
 
 from flavor.local.forked import ForkedProcess
 from tests.conftest import Bench
+from tests.faults.networks import Network, why_not
 
 ROOT = Path(__file__).parents[2]
 EDGE = [sys.executable, "-P", "-m", "flavor.cli.flavor_fl"]
@@ -95,6 +98,25 @@ def test_it_is_a_process_of_its_own_that_shows_what_it_was_started_with(
 
 def words(path: Path) -> list[str]:
     return path.read_bytes().rstrip(b"\0").decode().split("\0")
+
+
+def test_in_a_network_namespace_it_is_forked_and_its_script_is_inside(bench: Bench) -> None:
+    if why := why_not():
+        pytest.skip(why)
+    with contextlib.closing(network := Network()):
+        inside = Path("/run/netns", network.hub).stat().st_ino
+        script = (
+            "import os; print('inside', os.stat('/proc/self/ns/net').st_ino, *(n for n in os.environ if 'NET' in n))"
+        )
+        trainer = shlex.join([sys.executable, "-c", script])
+        assert Path("/proc/self/ns/net").stat().st_ino != inside
+        bench.serve()
+        edge = bench.edge("c1", trainer, under=network.under)
+        assert isinstance(edge._popen, ForkedProcess)
+        edge.until("inside", stream="stdout")
+        assert f"inside {inside}\n" in edge.stdout
+        assert Path(f"/proc/{edge.pid}/ns/net").stat().st_ino == inside
+    assert bench.edge("c2", trainer, under=network.under).wait() != 0, "it is gone"
 
 
 def test_what_its_modules_read_of_the_environment_is_its_own(
