@@ -16,7 +16,7 @@ from flavor.records.run import RunView
 from flavor.results.folder import final_model
 from flavor.store.protocol import ObjectStore
 from flavor.trackers.source import RoundSource
-from flavor.trackers.tracker import Tracker
+from flavor.trackers.tracker import Held, Tracker
 from flavor.view.log import newest_entry, read_log
 
 _AT_ONCE = 50
@@ -50,7 +50,9 @@ class Export:
         """Make an export of the run that `opened` opens, again after its Redis was away."""
         self._opened, self._tracker, self._tell = opened, tracker, tell
         self._begun = False
-        self._last, self._run = 0, ""
+        self._held, self._run = Held(), ""
+        self._run_id = ""
+        self._incarnation: object = None
         self._told, self._told_at = "", 0.0
         self.written = 0
         """How many rounds this export has written."""
@@ -98,14 +100,19 @@ class Export:
         source = RoundSource(found.runs, found.store, folder=found.folder, tell=self._tell)
         if not self._begun:
             self._begin(view, source)
-        rounds = source.after(self._last, view)
+        elif view.incarnation != self._incarnation:
+            self._check_same(view, source)
+        rounds = source.after(self._held.round, view)
         while chunk := list(islice(rounds, _AT_ONCE)):
+            if found.runs.read().incarnation != self._incarnation:  # made again while these were read
+                self._catch_up(found)
+                return
             self._tracker.write(chunk)
-            self._last = chunk[-1].round
+            self._held = Held(chunk[-1].round, chunk[-1].manifest)
             self.written += len(chunk)
             if self.written > _AT_ONCE and time.monotonic() - self._told_at > _TELL_S:
                 self._told_at = time.monotonic()
-                self._tell(f"round {self._last} of {view.round}")
+                self._tell(f"round {self._held.round} of {view.round}")
         source.tell_lacking()
         if view.state.ended:
             reason = found.runs.how_it_ended() or view.reason
@@ -114,7 +121,22 @@ class Export:
 
     def _begin(self, view: RunView, source: RoundSource) -> None:
         """Have the tracker ready. Raises `RunError` where it holds rounds that are no longer those of the run."""
-        held = self._tracker.begin(view)
+        self._held = self._tracker.begin(view)
+        self._run_id = view.run_id
+        self._check_same(view, source)
+        self._begun, self._told_at = True, time.monotonic()
+
+    def _check_same(self, view: RunView, source: RoundSource) -> None:
+        """Check that the rounds that the tracker holds are those of the run, which may have been made again.
+
+        Raises `RunError`.
+        """
+        held = self._held
+        if view.run_id != self._run_id:
+            raise RunError(
+                f"run {view.run!r} was removed, and another run has its name now: export that one to another place "
+                f"than {self._tracker.where}"
+            )
         if held.round:
             now = source.manifest(held.round, view)
             is_other = bool(held.manifest and now and held.manifest != now)
@@ -124,10 +146,10 @@ class Export:
                     f"{'has made again since' if is_other else 'does not have any more'}: it was rebuilt from the "
                     "store: export it to another place, or remove that one first"
                 )
-        self._last, self._begun, self._told_at = held.round, True, time.monotonic()
+        self._incarnation = view.incarnation
 
     def summary(self) -> str:
         """Say in a line what was written."""
         if self.written:
             return f"{counted(self.written, 'round')} of run {self._run} written"
-        return f"run {self._run} has no closed round yet" if not self._last else f"nothing is new in run {self._run}"
+        return f"nothing is new in run {self._run}" if self._held.round else f"run {self._run} has no closed round yet"

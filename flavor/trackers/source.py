@@ -58,11 +58,17 @@ class RoundSource:
             yield ClosedRound(found, round_.closed_ms or 0, manifest, is_whole=not lacks)
 
     def manifest(self, number: int, view: RunView) -> str:
-        """Return the SHA-256 of a closed round's manifest; '' where it is not known, or the round is not closed."""
-        with contextlib.suppress(StoreError):
+        """Return the SHA-256 of a closed round's manifest; '' where it is not known, or the round is not closed.
+
+        Raises `BusUnavailable`, and `StoreError` for a store that may be read later.
+        """
+        try:
             round_ = closed_round(self._runs, self._store, number, newest=view.round)
-            return round_.manifest.digest if round_ is not None and round_.manifest is not None else ""
-        return ""
+        except (StoreUnavailable, LocalFault):
+            raise
+        except StoreError:
+            return ""
+        return round_.manifest.digest if round_ is not None and round_.manifest is not None else ""
 
     def tell_lacking(self) -> None:
         """Report the rounds of which something is missing."""

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,16 +30,21 @@ from flavor.ledger.rounds import closed_rounds, round_fields, round_verdicts
 from flavor.records.info import WEIGHTED
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
+from flavor.records.run import RunView
 from flavor.results.folder import ResultFolder
+from flavor.store.local import LocalStore
 from flavor.store.open import open_store
+from flavor.store.paths import run_record_path
 from flavor.trackers import mlflow_client
 from flavor.trackers.export import Export, Exported
 from flavor.trackers.files import CsvTracker, JsonTracker
 from flavor.trackers.mlflow import MlflowTracker
 from flavor.trackers.mlflow_names import mlflow_name
+from flavor.trackers.source import RoundSource
 from flavor.trackers.tensorboard import TensorBoardTracker
-from flavor.trackers.tracker import Tracker
+from flavor.trackers.tracker import ClosedRound, Tracker
 from flavor.view.history import History
+from tests.driven import Driven
 
 TRAINER = Path(__file__).parent / "metrics_trainer.py"
 RUN, ROUNDS, SITES = "mammo", 4, ("edge-1", "edge-2")
@@ -520,6 +525,89 @@ def test_an_export_follows_a_run_across_a_redis_that_goes_away(made: Made, tmp_p
         redis.close()
     assert target.read_text().splitlines(keepends=True) == table
     assert sum("waiting, and trying again" in line for line in told) == 1
+
+
+class Remade:
+    """A run of one site, and the export that follows it while the run is removed, or rebuilt from its store."""
+
+    def __init__(self, url: str, tmp_path: Path, kind: type[CsvTracker | JsonTracker]) -> None:
+        self.url, self.folder, self.target = url, tmp_path, tmp_path / "out"
+        self.begin([1.0, 2.0])
+        self.export = Export(lambda: contextlib.nullcontext(self.opened()), kind(self.target, print), print)
+        self.export.once()
+        self.held = self.target.read_text()
+
+    def opened(self) -> Exported:
+        return Exported(self.run.runs, open_store(self.run.config.store))
+
+    def begin(self, losses: Sequence[float]) -> None:
+        """Begin another run of the name on a server that has lost everything."""
+        connect(self.url).flushall()
+        folder = self.folder / f"store-{losses[0]}"
+        self.run = Driven(self.url, LocalStore(folder, create=True), run="again")
+        path = folder / run_record_path("again")
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+        for loss in losses:
+            self.close_round(loss)
+
+    def close_round(self, loss: float) -> None:
+        self.run.open(["a"])
+        self.run.accept("a", 10, {"loss": loss})
+        self.run.close()
+        self.sign(self.run.round, f"{loss:064.0f}")
+
+    def sign(self, round_: int, digest: str) -> None:
+        """Give a round a manifest."""
+        keys = self.run.runs.keys
+        self.run.runs.redis.hset(keys.round(round_), mapping={"manifest_path": "m.json", "manifest_digest": digest})
+
+    def refuse(self, why: str) -> None:
+        """The next look of the export is refused, and changes nothing."""
+        with pytest.raises(RunError, match=why):
+            self.export.once()
+        assert self.target.read_text() == self.held, "nothing of the other run stands beside the rounds of the first"
+
+
+@pytest.mark.parametrize("kind", [CsvTracker, JsonTracker])
+def test_an_export_does_not_go_on_with_another_run_of_the_name(
+    url: str, tmp_path: Path, kind: type[CsvTracker | JsonTracker]
+) -> None:
+    made = Remade(url, tmp_path, kind)
+    made.begin([101.0, 102.0, 103.0])
+    made.refuse("was removed, and another run has its name now: export that one to another place than .*/out")
+
+
+def test_an_export_does_not_write_what_it_read_while_the_run_was_made_again(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Remade(url, tmp_path, CsvTracker)
+    made.close_round(3.0)
+    after = RoundSource.after
+
+    def late(source: RoundSource, last: int, view: RunView) -> Iterator[ClosedRound]:
+        monkeypatch.undo()
+        made.begin([101.0, 102.0, 103.0])
+        return after(source, last, view)
+
+    monkeypatch.setattr(RoundSource, "after", late)
+    made.refuse("another run has its name now")
+
+
+def test_an_export_goes_on_with_a_run_that_was_rebuilt_only_from_the_same_rounds(url: str, tmp_path: Path) -> None:
+    made = Remade(url, tmp_path, CsvTracker)
+    redis, state = made.run.runs.redis, made.run.runs.keys.state
+    redis.hset(state, "recovered_ms", 1)
+    made.close_round(3.0)
+    made.export.once()
+    assert [row["loss"] for row in rows(made.target)] == ["1.0", "2.0", "3.0"], "it has the same rounds"
+    made.held = made.target.read_text()
+    redis.hset(state, "recovered_ms", 2)
+    made.sign(3, "9" * 64)
+    made.refuse("holds round 3 of run 'again', which the run has made again since: it was rebuilt from the store")
+    redis.hset(state, mapping={"recovered_ms": 3, "round": 2})
+    redis.delete(made.run.runs.keys.round(3))
+    made.refuse("holds round 3 of run 'again', which the run does not have any more")
 
 
 # -- the command
