@@ -28,7 +28,11 @@ def plain_read_hashes(
     found: dict[str, Any] = {
         key: _NOTHING if kind == "none" else _NO_HASH for key, kind in zip(hashes, kinds, strict=True) if kind != "hash"
     }
-    few = [key for key, length in zip(hashes, lengths, strict=True) if key not in found and length <= _MOST_FIELDS]
+    few = [  # one that has become no hash since has an error for its length
+        key
+        for key, length in zip(hashes, lengths, strict=True)
+        if key not in found and isinstance(length, int) and length <= _MOST_FIELDS
+    ]
     sizes = _answers(redis, [("MEMORY", "USAGE", key, "SAMPLES", "0") for key in few])
     small = {key for key, size in zip(few, sizes, strict=True) if isinstance(size, int) and size <= most_bytes}
     unsure = [key for key in dict.fromkeys(hashes) if key not in found and key not in small]

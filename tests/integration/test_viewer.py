@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import redis
 from click.testing import CliRunner
 from redisserver import redis_server
 
+from flavor.bus import plain_read
 from flavor.bus.acl import enroll_viewer, enrolled_viewers, revoke_viewer
 from flavor.bus.clients import LONGEST_FIELD_BYTES
 from flavor.bus.connection import Redis, connect
@@ -205,6 +206,34 @@ def test_plain_commands_read_what_the_script_reads(url: str, admin: Redis) -> No
     assert plain_read_hashes(admin, [], names, [], most_bytes=1) == []
     admin.set("short", "x", px=100_000)
     assert 0 < plain_read_hashes(admin, [], [], ["short"], most_bytes=1)[0] <= 100_000
+
+
+@pytest.mark.parametrize("length", [1, 100])
+def test_a_key_that_changes_its_type_while_it_is_read_hides_no_other_one(
+    admin: Redis, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    """A site may write its keys at any moment, also between two commands of one look."""
+    before, values = plain_read._answers, ["ready", None]
+    for number in range(20):  # it changes before each command, one after the other
+        admin.flushall()
+        admin.hset("changes", mapping={"state": "ready"} | {f"other-{each}": "x" for each in range(length)})
+        admin.hset("stays", mapping={"state": "ready"})
+        sent = list[tuple[str, ...]]()
+
+        def answers(redis: Redis, commands: Sequence[tuple[str, ...]], at: int = number, sent: list = sent) -> list:
+            found = []
+            for command in commands:
+                if len(sent) == at:
+                    redis.set("changes", "x")
+                sent.append(command)
+                found += before(redis, [command])
+            return found
+
+        monkeypatch.setattr(plain_read, "_answers", answers)
+        found = plain_read_hashes(admin, ["changes", "stays"], ["state", "host"], [], most_bytes=LONGEST_FIELD_BYTES)
+        assert found[0] in (1, values)
+        assert found[1] == values
+    assert number > len(sent), "it also changed after the last command"
 
 
 def test_enroll_writes_a_url_and_revoke_ends_it(url: str, admin: Redis, tmp_path: Path, served: Served) -> None:
