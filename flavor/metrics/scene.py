@@ -41,6 +41,7 @@ class Scene:
     states: Mapping[str, int] = field(default_factory=dict)
     """How many runs there are in each state."""
     queues: Sequence[Document] = ()
-    dropped: int = 0
+    dropped: int | None = 0
+    """None where the queues cannot be read."""
     server: ServerState | None = None
     """None where the server does not say, as this user may not ask."""

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flavor.bus.connection import connect
+from flavor.bus.connection import connect, is_away
 from flavor.errors import BusUnavailable, FlavorError
 from flavor.metrics.clients import labelled
 from flavor.metrics.families import families
@@ -15,6 +15,8 @@ from flavor.metrics.named import Named
 from flavor.metrics.scene import RunScene, Scene
 from flavor.metrics.tally import Tally
 from flavor.records.states import RunState
+from flavor.say import say
+from flavor.stamp import stamp
 from flavor.view.server import ServerState, server_state
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class Scraper:
         self._source, self._server, self._most = source, server, most_clients
         self._lock = threading.Lock()
         self._kept: dict[str, _Kept] = {}
+        self._told = ""
 
     @classmethod
     def on(cls, url: str, source: Source, *, most_clients: int = MOST_CLIENTS) -> Scraper:
@@ -98,7 +101,7 @@ class Scraper:
                 return Scene(self._source.now_ms(), str(error))
 
     def _scene(self) -> Scene:
-        server, rows, queue = self._server(), self._source.runs(), self._source.queue()
+        server, rows, queue = self._server(), self._source.runs(), self._queue()
         states: dict[str, int] = {}
         for row in rows:
             states[row["state"]] = states.get(row["state"], 0) + 1
@@ -110,10 +113,24 @@ class Scraper:
             self._source.now_ms(),
             runs=runs,
             states=states,
-            queues=queue["queues"],
-            dropped=len(queue["dropped"]),
+            queues=queue["queues"] if queue is not None else (),
+            dropped=len(queue["dropped"]) if queue is not None else None,
             server=server,
         )
+
+    def _queue(self) -> Mapping[str, Any] | None:
+        """Return the queues; None where one of their keys cannot be read, which hides no run, and is said once."""
+        try:
+            queue = self._source.queue()
+        except BusUnavailable as error:
+            if is_away(error):
+                raise
+            if str(error) != self._told:
+                self._told = str(error)
+                say(f"{stamp()}flavor: the metrics lack the queues, which cannot be read: {error}")
+            return None
+        self._told = ""
+        return queue
 
     def _run(self, name: str) -> RunScene | None:
         """Return one run; None for one that cannot be read, or has gone in the meantime."""

@@ -25,6 +25,7 @@ from flavor.cli.metrics import metrics
 from flavor.metrics.scrape import Scraper
 from flavor.view.board import Board
 from tests.conftest import Bench, Process
+from tests.driven import Driven
 from tests.faults.servers import Server, free_port
 from tests.promtool import RULES
 from tests.served import Served
@@ -109,6 +110,21 @@ def test_a_viewers_user_of_redis_is_enough_and_less_costs_the_memory_alone(url: 
     assert found["viewer"] is not None
     assert found["viewer"].used_bytes > 0
     assert found["viewer"].is_kept
+
+
+@pytest.mark.parametrize("key", ["rq:queue:flavor", "rq:workers:flavor", "flavor:resting:flavor", "flavor:dropped"])
+def test_a_key_of_a_queue_that_has_another_type_hides_no_run(url: str, key: str, capfd) -> None:
+    run = Driven(url)
+    run.runs.redis.delete(key)
+    run.runs.redis.set(key, "of another type")
+    with Board(url) as board:
+        scraper = Scraper.on(url, board)
+        scene, again = scraper.scene(), scraper.scene()
+    run.runs.redis.delete(key)
+    assert scene.problem == again.problem == ""
+    assert run.runs.run in [each.document["run"] for each in scene.runs]
+    assert scene.dropped is None
+    assert capfd.readouterr().err.count("the metrics lack the queues") == 1, "it is said once"
 
 
 @pytest.mark.parametrize(
