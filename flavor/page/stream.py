@@ -247,22 +247,23 @@ class _Stream(Response):
 
     async def _follow(self, news: asyncio.Event, left: asyncio.Future[None], send: Send) -> None:
         await self._send(b"retry: 2000\n\n", send)
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()  # news of other runs wake this stream, too, and send nothing
         while not (self._streams._closing.is_set() or left.done()):
             news.clear()
             told = replace(self._position)
             found = await self._streams._in_thread(self._streams.news, self._run, told)
+            if not found and loop.time() - sent_at >= KEEPALIVE_S:
+                found = b": keepalive\n\n"
             if found:
                 await self._send(found, send)
+                sent_at = loop.time()
             self._streams._open[news] = self._position = told
-            if found:
-                await asyncio.sleep(_PAUSE_S)
-                continue
-            try:
-                async with asyncio.timeout(KEEPALIVE_S):
-                    await news.wait()
-                await asyncio.sleep(_PAUSE_S)  # what happens in many runs wakes each page
-            except TimeoutError:
-                await self._send(b": keepalive\n\n", send)
+            if not found:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(sent_at + KEEPALIVE_S):
+                        await news.wait()
+            await asyncio.sleep(_PAUSE_S)  # what happens in many runs wakes each page
 
     async def _send(self, body: bytes, send: Send) -> None:
         if self._packer is not None:

@@ -287,6 +287,29 @@ def test_an_idle_stream_says_that_it_lives(place: Place, monkeypatch: pytest.Mon
     reader.close()
 
 
+def test_a_stream_of_a_quiet_run_says_that_it_lives_while_another_run_is_busy(
+    place: Place, source: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "KEEPALIVE_S", 0.3)
+    reader, over = Reader(place, "mammo"), threading.Event()
+    reader.next()
+
+    def go_on() -> None:
+        number = 0
+        while not over.wait(0.02):
+            source.change("other", round=(number := number + 1))
+
+    busy = threading.Thread(target=go_on)
+    busy.start()
+    try:
+        reader.response.fp.raw._sock.settimeout(5.0)
+        assert [reader.line(), reader.line(), reader.line()] == [": keepalive", "", ": keepalive"]
+    finally:
+        over.set()
+        busy.join()
+    reader.close()
+
+
 def test_a_run_that_is_removed_is_said(place: Place, source: Standin) -> None:
     reader = Reader(place, "mammo")
     reader.next()
