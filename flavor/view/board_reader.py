@@ -85,7 +85,7 @@ class BoardReader:
         self.has_looked = threading.Event()
         """Set after the first look at all runs, or once there is a problem."""
         self.never_read = True
-        """Whether Redis could not be read yet."""
+        """Whether Redis could not be read yet. One thread clears it, before `has_looked` is set; any may read it."""
         self._closing = threading.Event()
         self._threads = [
             threading.Thread(target=self._read_on, name="board", daemon=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.bus.connection import Redis, is_away
@@ -68,8 +68,21 @@ class Read:
     """Whether there are new entries in the log."""
 
 
+@dataclass(frozen=True)
+class _Beside:
+    """What the store tells of a run."""
+
+    incarnation: object = None
+    """Of which run: another one may have the name by now."""
+    newest: Newest = field(default_factory=Newest)
+    lacking: str = ""
+
+
 class Followed:
-    """What is known of one run. The reader's thread calls `read`, another one `look_aside`, and any the rest."""
+    """What is known of one run. The reader's thread calls `read`, another one `look_aside`, and any the rest.
+
+    Threads share attributes without a lock: each is set as a whole, by one assignment, to a value that is not changed.
+    """
 
     def __init__(
         self, redis: Redis, run: str, url: str, *, store: str | None, left_in: str = "", folder: str = ""
@@ -80,12 +93,15 @@ class Followed:
         self.snapshot: Snapshot | None = None
         """As it was read last; None before the first time."""
         self.is_dirty = False
-        """Whether something new has come from the store, of which the document does not tell yet."""
+        """Whether something new has come from the store, of which the document does not tell yet.
+
+        Set after what is new, and cleared before that is read: so none is missed.
+        """
         self._reader = FactsReader(self.runs, self.log)
         self._facts: Facts | None = None
         self._clients, self._rows, self._times = ClientMemory(), RowMemory(), RoundTimes()
         self._jobs: SlowJobs | None = None
-        self._newest, self._lacking = Newest(), ""
+        self._beside = _Beside()
         self._aside_at = -_STORE_EVERY_S
         self._aside = _Aside(self.runs, store)
         self._aside_key: object = None
@@ -109,10 +125,13 @@ class Followed:
         self._times.hear(entries)
         snapshot = snapshot_of(facts, jobs=self._jobs_of, memory=self._clients)
         self.snapshot, self._facts = snapshot, facts
+        beside = self._beside
+        if beside.incarnation != snapshot.run.incarnation:
+            beside = _Beside()
         document = document_of(
             snapshot,
-            self._newest,
-            lacking=self._lacking,
+            beside.newest,
+            lacking=beside.lacking,
             left_in=self._left_in,
             folder=self._folder,
             times=self._times,
@@ -162,15 +181,17 @@ class Followed:
         again_s = _AGAIN_ENDED_S if snapshot.run.state.ended else AGAIN_S
         if key != self._aside_key or self._aside.is_due(again_s) or self._aside.is_owed:
             self._aside_at = time.monotonic()
+            incarnation = snapshot.run.incarnation
             try:
-                self._newest, self._lacking = self._aside.read(snapshot)
+                self._beside = _Beside(incarnation, *self._aside.read(snapshot))
                 self._aside_key = key
             except Exception as error:  # of a store's package, too: it must not end the thread of all runs
                 self._aside_key = None
                 if is_away(error):  # the board says so
                     return
                 silent = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
-                self._newest = Newest(silent=silent)
+                lacking = self._beside.lacking if self._beside.incarnation == incarnation else ""
+                self._beside = _Beside(incarnation, Newest(silent=silent), lacking)
             self.is_dirty = True
 
     @property
@@ -245,6 +266,8 @@ class _Aside:
                 is_silent = known.brief is None or known.brief.silent is not None
                 if not is_silent or now - known.at < AGAIN_S:
                     return known
+            if known is None or known.key != key:
+                self._lacking_at = -AGAIN_S  # that of another run says nothing
             brief, silent = opened_store(view, self._store_url)
             history = History(self._runs, brief.store if brief is not None else None)
             self._opened = _Opened(key, now, brief, silent, history, NewestReader(self._runs, history))

@@ -16,6 +16,7 @@ from flavor.bus.subscription import RESYNC
 from flavor.config import RunConfig
 from flavor.errors import BusUnavailable, DamagedRecord, RunNotFound
 from flavor.records.states import RunState
+from flavor.store.local import LocalStore
 from flavor.view import board_reader
 from flavor.view.board import RUNS, Board
 from flavor.view.board_reader import MOST_ANEW_S, BoardReader
@@ -113,6 +114,22 @@ def test_a_subscription_that_is_cut_again_and_again_makes_few_looks_at_everythin
         assert looks[-1] == (now, True), "after a calm time, too"
     finally:
         reader.close()
+
+
+def test_another_run_of_the_name_has_none_of_the_numbers_of_the_first(url: str, tmp_path: Path) -> None:
+    first = Driven(url, LocalStore(tmp_path / "first", create=True), run="again")
+    first.open(["a"])
+    first.accept("a", 10, {"accuracy": 0.9})
+    first.close()
+    with Board(url) as board:
+        until(board, "it has numbers", lambda: board.document("again")["best"])
+        before = board.document("again")["run_id"]
+        first.runs.redis.flushall()
+        other = Driven(url, LocalStore(tmp_path / "other", create=True), run="again")
+        other.runs.redis.publish(other.runs.keys.state, "it begins")
+        until(board, "the other run", lambda: board.document("again")["run_id"] != before)
+        now = board.document("again")
+        assert (now["last_round"], now["best"], now["spark"]) == (None, None, [])
 
 
 def test_it_may_come_back_empty_or_with_another_run_of_the_name(url: str) -> None:
