@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -27,6 +28,8 @@ class Standin:
         """Documents that were asked for, in order."""
         self.fails: Exception | None = None
         """Raised in place of each answer that is no document."""
+        self.ahead_ms = 0
+        """How far the clock of the server is ahead."""
         self._changed = threading.Condition()
         self._version = 0
         self._problem = ""
@@ -72,6 +75,9 @@ class Standin:
 
     def problem(self) -> str:
         return self._problem
+
+    def now_ms(self) -> int:
+        return int(time.time() * 1000) + self.ahead_ms
 
     def runs(self) -> Sequence[Mapping[str, Any]]:
         return [deepcopy(document) for document in self.documents.values()]

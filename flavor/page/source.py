@@ -25,6 +25,9 @@ class Source(Protocol):
     def problem(self) -> str:
         """Why Redis cannot be read, and since when; '' while it can."""
 
+    def now_ms(self) -> int:
+        """The time of the Redis server, in ms since 1970."""
+
     def runs(self) -> Sequence[Document]:
         """A row for each run."""
 

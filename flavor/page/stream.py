@@ -2,6 +2,7 @@
 
 `/api/stream?run=RUN` tells of a run, `/api/stream` of the list of runs (as an object, by name):
 
+- `event: clock`, before the document of the list: the time of the Redis server, in ms since 1970;
 - `event: document`, the whole document, at the beginning and wherever patches would not do;
 - `event: patch`, a merge patch (RFC 7396) to the document so far;
 - `event: log`, a list of entries of the run's log, oldest first; at the beginning the newest of them;
@@ -174,8 +175,9 @@ class Streams:
         newest = self._source.version()
         patches = None if position.version is None else self._source.patches(run, position.version)
         if patches is None:
+            clock = [] if run else [self._event("clock", position, to_json(self._source.now_ms()))]
             position.version, body = self._document(run)
-            return [self._event("document", position, body)]
+            return [*clock, self._event("document", position, body)]
         found = []
         for version, patch in patches:
             position.version = version

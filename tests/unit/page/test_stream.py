@@ -133,7 +133,10 @@ def test_a_page_is_told_what_is_and_then_what_changes(place: Place, source: Stan
 
 
 def test_the_list_of_runs_is_an_object_by_name(place: Place, source: Standin) -> None:
+    source.ahead_ms = 3_600_000
     reader = Reader(place)
+    assert (clock := reader.next()).name == "clock", "the times in the list are those of the server"
+    assert abs(clock.data - source.now_ms()) < LONG_S * 1000
     assert sorted(reader.next().data) == ["mammo", "other"]
     source.change("other", round=7)
     assert reader.next().data == {"other": {"round": 7}}

@@ -57,6 +57,7 @@ export class Live {
       this.alive();
       this.on.problem?.(""); // where there still is one, the server tells it again
     });
+    on("clock", heard);
     on("document", (document) => {
       this.document = document;
       heard(document.now_ms);
