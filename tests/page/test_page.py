@@ -275,8 +275,10 @@ def test_a_hidden_page_gives_its_connection_back(served: Serve, window: Window) 
 
 def test_fifty_runs(served: Serve, window: Window) -> None:
     source, place = served(many())
+    source.ahead_ms = 10 * 24 * 3_600_000
     page = window.open(place.address, "/")
     expect(page.locator(".run")).to_have_count(50)
+    expect(page.locator(".run").first).to_contain_text("began 10 d")  # by the clock of the server
     expect(page.locator(".sum")).to_have_text("10 runs in progress · 40 ended")
     expect(page.locator(".run").first).to_contain_text("running")  # what goes on comes first
     assert page.locator(".run .spark polyline[points*=',']").count() == 50
@@ -303,6 +305,8 @@ def test_fifty_runs(served: Serve, window: Window) -> None:
     expect(page.locator(".model .pointed")).to_have_text(
         re.compile(r"^study-05 0\.\d+ in round 7 · study-02 0\.\d+ in round 40$")  # one of them has fewer rounds
     )
+    source.close_round("study-05")
+    expect(page.locator(".model .pointed")).to_have_text(re.compile(r"^study-05 0\.\d+ in round 8 · "))  # it is live
     assert [wrong for each in page.locator(".foot code").all_inner_texts() for wrong in unknown(each)] == []
     other = page.get_by_role("group", name="Runs to compare").get_by_role("button", name="study-07")
     other.press("Enter")

@@ -10,6 +10,7 @@ import { shown } from "../parts/settings.js";
 import { runOf } from "../words.js";
 
 const MOST = 8;
+const AGAIN_MS = 2000;
 const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [4, 4], [12, 4], [1, 4], [6, 2, 1, 2]];
 const TONES = ["--first", "--second", "--ink", "--soft"];
 
@@ -19,6 +20,10 @@ export function open(shell, _, query) {
   let name = query.get("metric") ?? "";
   let all = [];
   let found = [];
+  let offered = [];
+  let asked = 0;
+  let seen = "";
+  let timer = 0;
   const pick = h("div", { class: "choices wrap", role: "group", "aria-label": "Runs to compare" });
   const choose = h("select", { "aria-label": "Metric", on: { change: () => ((name = choose.value), address(), read()) } });
   const log = h("input", { type: "checkbox", on: { change: () => plot.log(log.checked) } });
@@ -35,8 +40,14 @@ export function open(shell, _, query) {
   show(part.node, false);
   show(table.node, false);
 
+  /** What changes when a round of a chosen run closes, or the run ends. */
+  const standing = (runs) => chosen.map((run) => [runs[run]?.state, runs[run]?.round, runs[run]?.round_state, runs[run]?.value].join()).join(";");
+
   const live = new Live(null, {
     document(runs) {
+      const stands = `${chosen} ${standing(runs)}`;
+      if (seen.startsWith(`${chosen} `) && stands !== seen) later();
+      seen = stands;
       const names = Object.keys(runs).sort();
       const now = names.join("\n");
       if (now === all.join("\n")) return;
@@ -56,6 +67,7 @@ export function open(shell, _, query) {
 
   function toggle(run) {
     chosen = chosen.includes(run) ? chosen.filter((each) => each !== run) : [...chosen, run].slice(-MOST);
+    offered = [];
     address();
     buttons();
     read();
@@ -71,17 +83,29 @@ export function open(shell, _, query) {
     fill(empty, chosen.length ? [] : lesson(all.length ? "Choose two runs or more" : "There is no run to compare yet", all.length ? "Their curves are drawn over each other, and their settings stand side by side." : "", all.length ? [] : command("flavor demo")));
   }
 
+  /** Reads again what has changed, at most once in two seconds. */
+  function later() {
+    timer ||= setTimeout(() => {
+      timer = 0;
+      read();
+    }, AGAIN_MS);
+  }
+
   async function read() {
     const mine = chosen.slice();
+    const turn = ++asked;
     const answers = await Promise.allSettled(mine.map(async (run) => ({ run, doc: await get(of(run)), settings: await get(of(run, "settings")).catch(() => ({})) })));
     const runs = answers.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
     const missing = answers.flatMap((each, i) => (each.status === "rejected" ? [`${mine[i]}: ${each.reason.message}`] : []));
-    const names = [...new Set(runs.flatMap(({ doc }) => [doc.metric, ...Object.keys(doc.last_round?.metrics ?? {})]))].filter(Boolean);
+    const names = [...new Set([...offered, ...runs.flatMap(({ doc }) => [doc.metric, ...Object.keys(doc.last_round?.metrics ?? {})])])].filter(Boolean);
+    if (turn !== asked) return;
+    offered = names; // a metric that the newest round lacks can still be chosen
     if (!name || (names.length && !names.includes(name))) name = names[0] ?? "";
-    fill(choose, names.map((word) => h("option", { value: word, selected: word === name }, word)));
+    if (names.join() !== [...choose.options].map((option) => option.value).join()) fill(choose, names.map((word) => h("option", { value: word }, word)));
+    choose.value = name;
     show(choose, names.length > 1);
     for (const each of runs) each.curve = name ? await get(of(each.run, "curves"), { metric: name, sites: "," }).catch(() => null) : null;
-    if (mine.join() !== chosen.join()) return;
+    if (turn !== asked) return; // another choice of runs or of the metric
     found = runs;
     draw(missing);
   }
@@ -159,6 +183,8 @@ export function open(shell, _, query) {
   return {
     node,
     close() {
+      asked++;
+      clearTimeout(timer);
       live.close();
       plot.close();
     },
