@@ -26,8 +26,11 @@ _GOODBYE_S, _NEXT_S = 1.0, 0.1
 """Limit for each request of a process that was asked to end, and for those after the first that had no answer."""
 _LOOK_S = 0.5
 
-_standing: set[str] = set()
-"""Servers that left a request of this process without an answer, and have given none since."""
+_standing: dict[str, float] = {}
+"""Servers that left a request of this process without an answer, and have given none since: the longest such wait.
+
+A thread with little patience gives a server up long before others do: requests of clients with more patience wait on.
+"""
 os.register_at_fork(after_in_child=_standing.clear)
 
 
@@ -66,7 +69,7 @@ class Answering:
             this.disconnect()  # an answer that comes later would be taken for that of the next request
             raise
         if _standing:
-            _standing.discard(self._where)
+            _standing.pop(self._where, None)
 
     def _wait(self, own_s: float) -> None:
         """Go on waiting. Time in which this process is paused itself does not count."""
@@ -76,9 +79,10 @@ class Answering:
             if asked_to_end():
                 left_s = (_NEXT_S if where in _standing else _GOODBYE_S) - waited_asked_s
             else:
-                left_s = own_s + (_GOODBYE_S if where in _standing else self._limit_s) - waited_s
+                is_given_up = _standing.get(where, 0.0) >= self._limit_s
+                left_s = own_s + (_GOODBYE_S if is_given_up else self._limit_s) - waited_s
             if left_s <= 0:
-                _standing.add(where)
+                _standing[where] = max(_standing.get(where, 0.0), self._limit_s)
                 raise Unanswered(f"a request had no answer for {waited_s:.0f} s")
             untold_s = own_s + TOLD_AFTER_S - waited_s
             if not is_told and untold_s <= 0 and _is_watched():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,24 @@ def test_a_request_without_an_answer_ends_after_the_patience_and_is_sent_once(
         assert client.get("counted") == "1"
     said = capsys.readouterr().err
     assert said.startswith(f"flavor: Redis at {shown(url)} has given a request no answer for 0 s; waiting for it for")
+
+
+def test_a_client_with_less_patience_cuts_no_other_one_off(url: str) -> None:
+    """The results, the messages and the board of a program give a server up long before its main thread."""
+    with connect(url, patience_s=60.0) as patient, connect(url, patience_s=0.3) as hasty:
+        patient.set("counted", 0)
+        hasty.ping()
+        with Standing(patient):
+            counted: list[object] = []
+            waiting = threading.Thread(target=lambda: counted.append(patient.incr("counted")))
+            waiting.start()
+            for _ in range(2):
+                with pytest.raises(answers.Unanswered):
+                    hasty.ping()
+            waiting.join(1.5)  # more than what is left to a request at a server that was given up
+            assert waiting.is_alive()
+        waiting.join(30)
+        assert counted == [1]
 
 
 def test_a_person_is_told_that_it_answers_again(url: str, capsys: pytest.CaptureFixture[str]) -> None:
