@@ -702,22 +702,52 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.parametrize("module", ["flavor.cli.flavor_agg", "flavor.cli.serve_local"])
-def test_a_local_run_survives_its_own_processes(bench, module):
-    words = ["run", "-m", bench.trainer("--hold"), "--edges", 2, "--rounds", 3, "--run", bench.run]
-    words += ["--out", bench.folder / "out", "--heartbeat-timeout-s", 1]
-    process = bench.start("flavor", *words, env={COLD: "1"})  # with the fork server that users have
-    for client in ("edge-1", "edge-2"):
-        bench.held(client)
+def own_process(bench, process, module):
+    """The process of a local run that has this module, and not its second process, such as an aggregator's."""
     found = {pid for pid, command in bench.survivors().items() if module in command}
-    (victim,) = [pid for pid in found if parent(parent(pid)) == process.pid]  # not an aggregator's second process
-    os.kill(victim, signal.SIGKILL)
-    process.until("killed by SIGKILL")
-    bench.release("edge-1", "edge-2")
-    assert process.wait() == 0
+    (pid,) = [pid for pid in found if parent(parent(pid)) == process.pid]
+    return pid
+
+
+@pytest.fixture(scope="module")
+def survived(bench_class, server, tmp_path_factory):
+    """A local run, with the fork server that users have, whose aggregator and then whose coordinator were killed."""
+    bench = bench_class(server, tmp_path_factory.mktemp("survived"))
+    script = bench.work / "threads.sh"
+    script.write_text('echo "threads ${OMP_NUM_THREADS:-all}" >&2\nexec "$@"\n')
+    words = ["run", "-m", f"sh {script} {bench.trainer('--hold')}", "--edges", 2, "--rounds", 3, "--run", bench.run]
+    words += ["--out", bench.folder / "out", "--heartbeat-timeout-s", 1]
+    process = bench.start("flavor", *words, env={COLD: "1", "OMP_NUM_THREADS": None})
+    try:
+        for client in ("edge-1", "edge-2"):
+            bench.held(client)
+        for number, module in enumerate(["flavor.cli.flavor_agg", "flavor.cli.serve_local"], start=1):
+            os.kill(own_process(bench, process, module), signal.SIGKILL)
+            bench.eventually(
+                "it is started again", lambda told=number: process.stderr.count("killed by SIGKILL") == told
+            )
+        bench.release("edge-1", "edge-2")
+        process.wait()
+        yield process, bench
+    finally:
+        bench.close()
+
+
+def test_a_local_run_survives_its_own_processes(survived):
+    process, bench = survived
+    assert process.wait() == 0, process.stderr
     assert bench.runs.read().state is RunState.FINISHED
     assert [entry["round"] for entry in bench.log() if entry["event"] == "round.closed"] == ["1", "2", "3"]
     assert bench.survivors() == {}
+
+
+def test_the_scripts_of_the_sites_share_the_cores(survived):
+    process, bench = survived
+    (line,) = [line for line in process.stderr.splitlines() if "OMP_NUM_THREADS" in line]
+    each = line.split("computes with ")[1].split()[0]
+    for client in ("edge-1", "edge-2"):
+        log = (bench.folder / "out" / "clients" / client / "logs" / "trainer.log").read_text()
+        assert f"threads {each}\n" in log
 
 
 def test_many_small_rounds_add_up(bench):
@@ -749,17 +779,3 @@ def test_a_result_folder_that_takes_nothing_ends_no_run(bench):
     said = [line for line in process.stderr.splitlines() if "cannot be written into" in line]
     assert len(said) == 1
     no_traceback(process.stderr)
-
-
-def test_the_scripts_of_the_sites_share_the_cores(bench):
-    script = bench.work / "threads.sh"
-    script.write_text('echo "threads ${OMP_NUM_THREADS:-all}" >&2\nexec "$@"\n')
-    main = f"sh {script} {bench.trainer()}"
-    words = ["--edges", 2, "--rounds", 1, "--run", bench.run, "--out", bench.folder / "out"]
-    process = bench.done("flavor", "run", "-m", main, *words, env={"OMP_NUM_THREADS": None})
-    assert process.wait() == 0, process.stderr
-    (line,) = [line for line in process.stderr.splitlines() if "OMP_NUM_THREADS" in line]
-    each = line.split("computes with ")[1].split()[0]
-    for client in ("edge-1", "edge-2"):
-        log = (bench.folder / "out" / "clients" / client / "logs" / "trainer.log").read_text()
-        assert f"threads {each}\n" in log
