@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import inmemory  # noqa: F401 - before others keep the environment
 import pytest
 from buckets import S3
 from summary import Summary
