@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from flavor.failpoints import reach
 from flavor.records.info import merge_infos, summed
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
-from flavor.records.round import in_model
+from flavor.records.round import RoundView, in_model
 from flavor.records.run import RunView
 from flavor.records.summary import RoundSummary
 from flavor.results.summaries import known_metrics, summary_of
@@ -58,8 +60,9 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
     runs = context.run(run)
     view = runs.read_own()
     config = RunConfig.of_run(run, view.config)
+    read_closed = functools.cache(runs.read_round)  # of rounds before this one, which change no more
     if config.aggregator is None and round_ > 1:
-        require_same_maker(runs, round_, attempt_number, context.combiner.made_by)
+        require_same_maker(runs, read_closed(round_ - 1), round_, attempt_number, context.combiner.made_by)
     if context.residents is not None and context.hand_over is not None:
         home = context.residents.elsewhere(run, view.rounds, config.aggregation_lease_s)
         if home is not None:
@@ -74,7 +77,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
         with claim:
             try:
                 refuse_if_recorded(context, run, round_)
-                made = _aggregated(context, view, config, attempt)
+                made = _aggregated(context, view, config, attempt, read_closed)
                 StoreHealth(context.store, run, view.run_id).require(whose=True)  # another share may lie there now
                 runs.commit_round(
                     round_,
@@ -215,7 +218,13 @@ class _Made:
     summary: RoundSummary
 
 
-def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attempt: Attempt) -> _Made:
+def _aggregated(
+    context: WorkerContext,
+    view: RunView,
+    config: RunConfig,
+    attempt: Attempt,
+    read_closed: Callable[[int], RoundView | None],
+) -> _Made:
     if is_of_fedtrain(view):  # its outer step is nothing that a worker knows
         raise AggregatorFailed(not_by_serve(view))
     round_view = attempt.runs.read_round(attempt.round)
@@ -253,6 +262,7 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
     reach("worker.stored")
     examples = sum(update.num_examples for update in updates.values())
     model = GlobalModel(ref.sealed(context.store.seal(ref.path)), info, combined.state, work.format)
+    now_ms, newest = attempt.runs.now_and_newest_summary()
     manifest = stage_manifest(
         context,
         view,
@@ -260,12 +270,12 @@ def _aggregated(context: WorkerContext, view: RunView, config: RunConfig, attemp
         attempt.number,
         model=model,
         chosen=combined.chosen,
-        now_ms=attempt.runs.now_ms(),
+        now_ms=now_ms,
     )
-    told = (*of_reading(work), *of_repetition(work, attempt.runs.read_round))
+    told = (*of_reading(work), *of_repetition(work, read_closed))
     counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"
     reason = f"{counts}, a global model of {combined.size_bytes} bytes{in_model(combined.chosen)}"
     sites = [info["metrics"] for info in infos.values()]
-    known = known_metrics(attempt.runs.summaries(-1))
+    known = known_metrics(newest)
     summary = summary_of(round_view, attempt=attempt.number, info=combined.info, sites=sites, known=known)
     return _Made(model, manifest, reason, combined.chosen, (*told, *combined.notes), summary)

@@ -14,6 +14,7 @@ from flavor.config import COMMAND
 from flavor.disk import FULL, GONE, LIMITS, file_of, found_no_room
 from flavor.errors import FlavorError, LocalFault, StoreError, StoreFull
 from flavor.ledger.archive import Archive
+from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.store.paths import run_record_path
@@ -85,14 +86,15 @@ def require_record(store: ObjectStore, view: RunView) -> None:
         )
 
 
-def require_same_maker(runs: RunStore, round_: int, attempt: int, made_by: str) -> None:
-    """Raise `GivenBack` unless `made_by`, as `Combiner.made_by`, has also made the model of the round before `round_`.
+def require_same_maker(runs: RunStore, before: RoundView | None, round_: int, attempt: int, made_by: str) -> None:
+    """Raise `GivenBack` unless `made_by`, as `Combiner.made_by`, has also made the model of `before`.
+
+    `before` is the round before `round_`, None where it is pruned.
 
     A run that names no rule is aggregated by a worker's own aggregator, or else by `fedavg`. Its rule must not change
     half way. Nothing is known of rounds that an older release has closed, or that `flavor recover` has rebuilt. A job
     of an attempt that is over is not given back: it changes nothing.
     """
-    before = runs.read_round(round_ - 1)
     if before is None or before.made_by in ("", made_by):
         return
     now = runs.read_round(round_)

@@ -17,6 +17,13 @@ class _Named(Answering):
 
     client_name: str | None
 
+    def connect(self) -> None:
+        """Connect, unless it is connected: redis-py goes through its retries for that, before each command."""
+        this: Any = self
+        if this._sock is None:
+            connection: Any = super()
+            connection.connect()
+
     def on_connect_check_health(self, check_health: bool = True) -> None:
         """Greet as redis-py does, and then say the name."""
         name, self.client_name = self.client_name, None

@@ -277,6 +277,12 @@ class Rounds(RunScripts):
         with translated(self.where):
             return [str(text) for text in self.redis.lrange(self.keys.closed, first, -1)]
 
+    def now_and_newest_summary(self) -> tuple[int, list[str]]:
+        """Return the server's time in milliseconds, and the last of the `summaries`, if there is one."""
+        with translated(self.where), self.redis.pipeline(transaction=False) as reads:
+            (seconds, microseconds), texts = reads.time().lrange(self.keys.closed, -1, -1).execute()
+        return int(seconds) * 1000 + int(microseconds) // 1000, [str(text) for text in texts]
+
     def summaries_around(self, round_: int) -> list[str]:
         """Return entries of that list among which is that of a round, if there is one: few where no round is lacking.
 

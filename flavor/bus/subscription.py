@@ -19,8 +19,8 @@ RESYNC: Final = "*"
 
 _PUBLICATIONS = ("message", "pmessage")
 _CONFIRMATIONS = ("subscribe", "psubscribe")
-_REST_S = 5.0
-"""Longest time for the rest of a publication of which a part has come."""
+_REST_S, _LEAST_REST_S = 5.0, 0.5
+"""Longest time for the rest of a publication of which a part has come, and the least."""
 _DRAIN_S = 0.05
 """Longest time for reading publications at once, so that a flood does not keep the caller from its work."""
 
@@ -106,12 +106,14 @@ class Subscription:
     def _next(self, timeout_s: float) -> Any:
         """Return the next message; None where none comes within this time.
 
-        A message may have come in part. redis-py takes the missing rest for an outage where it may not wait for it, and
-        makes another connection.
+        A message may have come in part. redis-py waits for the rest for as long as for the message, takes the missing
+        rest for an outage, and makes another connection. A short wait is made here therefore.
         """
-        if not self._pubsub.connection.can_read(timeout=timeout_s):
-            return None
-        return self._pubsub.get_message(timeout=_REST_S)
+        if timeout_s < _LEAST_REST_S:
+            if not self._pubsub.connection.can_read(timeout=timeout_s):
+                return None
+            timeout_s = _REST_S
+        return self._pubsub.get_message(timeout=timeout_s)
 
     def close(self) -> None:
         """End the subscription and its connection."""

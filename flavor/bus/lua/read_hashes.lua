@@ -9,16 +9,16 @@
 local MOST_FIELDS = 64
 local most, found, names = tonumber(ARGV[1]), {}, {unpack(ARGV, 3)}
 for i, key in ipairs(KEYS) do
-  local kind = i <= tonumber(ARGV[2]) and redis.call('TYPE', key)['ok']
-  if not kind then
+  local fields = i <= tonumber(ARGV[2]) and redis.pcall('HLEN', key)
+  if not fields then
     local left = redis.call('PTTL', key)
     found[i] = left == -2 and 0 or left == 0 and 1 or left
-  elseif kind == 'none' then
+  elseif fields == 0 then
     found[i] = 0
-  elseif kind ~= 'hash' then
+  elseif type(fields) ~= 'number' then  -- an error: no hash
     found[i] = 1
   else
-    local fields, size = redis.call('HLEN', key), most + 1
+    local size = most + 1
     if fields <= MOST_FIELDS then  -- of a larger hash, the size takes long to find out
       size = redis.pcall('MEMORY', 'USAGE', key, 'SAMPLES', '0')
     end
