@@ -342,13 +342,9 @@ class OwnWorker(SimpleWorker):
             self._beaten_at = now
         if pipeline is None and not self._is_known():
             self._register_again()
+        super().heartbeat(timeout or _ALIVE_S, pipeline)
         if pipeline is None:
-            with self.connection.pipeline(transaction=False) as step:
-                super().heartbeat(timeout or _ALIVE_S, step)
-                step.execute()
             countdown.over(where_of(self.connection), reads_only=True)
-        else:
-            super().heartbeat(timeout or _ALIVE_S, pipeline)
 
     def _is_known(self) -> bool:
         """Return whether the server has every key that registers this worker: each key can be lost alone."""

@@ -14,9 +14,15 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.view.facts import ClientFacts, Facts, read_clients
 
-_A_SECOND, _A_PUBLICATION, MOST_CREDIT = 5.0, 0.17, 400.0
-"""Commands that may be spent. A publication stands for about 25 commands of the run."""
-_COST = 5.0
+_A_SECOND, _A_PUBLICATION, MOST_CREDIT = 5.0, 0.15, 400.0
+"""Commands that may be spent: for the time or for what is published, whichever is more.
+
+A publication stands for about 25 commands of the run.
+"""
+_SETTLED_S = 1.0
+_FIRST_CREDIT = 100.0
+"""What may be spent at first: everything has just been read."""
+_COST = 4.0
 """Commands that reading one client takes, with those in a script."""
 _RESERVE = 10.0
 """What is kept for the next looks."""
@@ -32,11 +38,12 @@ class Credit:
 
     def __init__(self, most: float = MOST_CREDIT, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._most, self._clock = most, clock
-        self._value, self._at = most, clock()
+        self._value, self._at = min(most, _FIRST_CREDIT), clock()
+        self._earned = 0.0  # by publications since `_at`
 
     def earn(self) -> None:
         """Something was published."""
-        self._value += _A_PUBLICATION
+        self._earned += _A_PUBLICATION
 
     def spend(self, commands: float) -> None:
         """Note that commands were sent. The credit does not fall so low that it takes long to rise again."""
@@ -46,8 +53,9 @@ class Credit:
     def value(self) -> float:
         """What may be spent now."""
         now = self._clock()
-        self._value = min(self._most, self._value + (now - self._at) * _A_SECOND)
-        self._at = now
+        if now - self._at >= _SETTLED_S:
+            self._value = min(self._most, self._value + max((now - self._at) * _A_SECOND, self._earned))
+            self._at, self._earned = now, 0.0
         return self._value
 
     def clients(self) -> int:

@@ -136,7 +136,8 @@ class FactsReader:
         number, has_verdicts = self._take_in(before, entries), bool(self._verdicts)
         if self._clock() - self._whole_at >= WHOLE_S:
             self._old |= _ALL
-        found = self._read(number, is_new=number != before.run.round or before.round is None)
+        is_new = number != before.run.round or before.round is None
+        found = self._read(number, is_new=is_new, is_opened=is_new and _tells_all(entries, number))
         if found is None or found.get("run") == {}:
             return None
         if "time" in found:
@@ -181,14 +182,18 @@ class FactsReader:
                     self._clients.note(client)
                 else:
                     self._old.add("members")
-            if client in before.clients and event.startswith("update."):  # its publications may be lost
+            if client and event.startswith("update."):  # its publications may be lost
                 self._verdicts.add(client)
+            if client in before.clients and event.startswith("update."):
                 update = f"round:{fields.get('round', '')}:update"
                 self._clients.hear(client, update, says=True, round_=before.run.round, now_ms=self.now_ms)
         return number
 
-    def _read(self, number: int, *, is_new: bool) -> dict[str, Any] | None:
-        """Read in one round trip what may be old, of round `number`; None where some record is damaged."""
+    def _read(self, number: int, *, is_new: bool, is_opened: bool) -> dict[str, Any] | None:
+        """Read in one round trip what may be old, of round `number`; None where some record is damaged.
+
+        `is_opened`: the log tells that the round has begun, and so which verdicts there are.
+        """
         keys, heard = self._runs.keys, sorted(self._verdicts)
         commands: dict[str, tuple[str, ...]] = {
             "time": ("TIME",),
@@ -199,7 +204,7 @@ class FactsReader:
         commands = {what: words for what, words in commands.items() if what in self._old}
         if number and (is_new or "round" in self._old):
             commands["round"] = ("HGETALL", keys.round(number))
-        if number and is_new:
+        if number and is_new and not is_opened:
             commands["verdicts"] = ("HGETALL", keys.verdicts(number))
             commands["again"] = ("HGETALL", keys.round(number))
         elif number and heard:
@@ -235,6 +240,9 @@ class FactsReader:
             fields, texts = self._runs.read_round_fields(view.round)
         elif "again" in found:
             fields, texts = found["round"], found["verdicts"]
+        elif known is None or known.round != number:  # it has just begun, without verdicts
+            fields = found["round"]
+            texts = {client: text for client, text in found.get("heard", {}).items() if text is not None}
         else:
             fields, texts = found.get("round", self._round_fields), found.get("heard", {})
             with self._runs.damage_at(self._runs.keys.round(number)):
@@ -251,3 +259,8 @@ class FactsReader:
         with self._runs.damage_at(self._runs.keys.round(view.round)):
             round_ = RoundView.from_hash(view.round, fields, texts) if fields else None
         return round_, fields, round_.verdicts if round_ is not None else {}
+
+
+def _tells_all(entries: Iterable[Entry], number: int) -> bool:
+    """Whether these entries have the beginning of a round, and so all that has happened in it."""
+    return any(fields.get("event") == "round.opened" and fields.get("round") == str(number) for _, fields in entries)
