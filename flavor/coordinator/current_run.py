@@ -106,7 +106,7 @@ class CurrentRun:
         self.view, self._incarnation = view, view.incarnation
         self._client_log.round = view.round
         self.set_clock(self._runs.now_ms())
-        self._members.read_all(token=self._admitting, lenient=self._lease.is_lenient)
+        self._members.read_all(token=self._admitting, lenient=lambda: self._lease.is_lenient)
         if self.view.round:
             if self.round is None and (before := self._runs.read_round(self.view.round - 1)):  # closed by another
                 self._late.expect(before)
@@ -163,7 +163,7 @@ class CurrentRun:
         if self._members.recount(clients | judged, refused=self._client_log.report_verdicts(number, new)):
             clients |= judged  # perhaps quarantined now, or pardoned
         if clients:
-            self._members.read(clients, token=self._admitting, lenient=self._lease.is_lenient)
+            self._members.read(clients, token=self._admitting, lenient=lambda: self._lease.is_lenient)
             updates |= self.round.taken_back(clients) if self.round else set()
         if self._runs.keys.state in channels:
             self.read_run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from flavor.bus.admission import tell_admission
@@ -72,19 +72,22 @@ class Members:
         """Forget the clients, because the run was rebuilt and they are those of another history."""
         self.clients, self._keys, self._told, self._welcomed = {}, {}, {}, {}
 
-    def read_all(self, *, token: str | None, lenient: bool) -> None:
+    def read_all(self, *, token: str | None, lenient: Callable[[], bool]) -> None:
         """Read every client that is known or found on the server; see `read`."""
         self.names = set(self._runs.members())
         self._refusals, self._keys = self._runs.refusals(), self._runs.public_keys()
         self.read(self.names | set(self.clients) | self._found(), token=token, lenient=lenient)
 
-    def read(self, names: Iterable[str], *, token: str | None, lenient: bool) -> None:
+    def read(self, names: Iterable[str], *, token: str | None, lenient: Callable[[], bool]) -> None:
         """Read these clients, and report how each has changed.
 
-        New clients are admitted with the coordinator's `token`; without a token, none is. With `lenient`, a client
-        whose lease is missing does not count as gone.
+        New clients are admitted with the coordinator's `token`; without a token, none is. Where `lenient` is True after
+        the server has answered, a client whose lease is missing does not count as gone: the server may have been away
+        for longer than a lease in the middle of this.
         """
-        for name, (status, left_ms) in self._runs.clients(names).items():
+        found = self._runs.clients(names)
+        is_lenient = lenient()
+        for name, (status, left_ms) in found.items():
             before = self.clients.get(name)
             if self._is_stranger(name):
                 continue
@@ -104,7 +107,7 @@ class Members:
             client = client_of(
                 status,
                 state,
-                is_there=alive or lenient,
+                is_there=alive or is_lenient,
                 is_quarantined=quarantined,
                 resumed_ms=self._resumed_ms,
             )

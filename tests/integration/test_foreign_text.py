@@ -73,9 +73,9 @@ def test_no_site_writes_a_line_of_its_own_below_one_of_the_log(
     seen = Members(runs, Lines(observed.append), ClientLog(runs, Silent()), quarantine_after=3, lease_s=15.0, only=None)
     runs.redis.hset(runs.keys.client("evil").hash, mapping={**SPEAKS, "state": "ready", "reason": ""})
     runs.redis.set(runs.keys.client("evil").lease, "x")
-    seen.read_all(token=TOKEN, lenient=False)
+    seen.read_all(token=TOKEN, lenient=lambda: False)
     runs.redis.hset(runs.keys.client("evil").hash, mapping={"state": "failed", "reason": words, "report": words})
-    seen.read_all(token=TOKEN, lenient=False)
+    seen.read_all(token=TOKEN, lenient=lambda: False)
     runs.judge(1, "evil", Verdict(False, words))
     runs.log("round.note", reason=words)
     shown = [CliRunner().invoke(each, ["r", "--redis-url", url]) for each in (log, status)]

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from flavor.bus.admission import replace_key
 from flavor.bus.connection import connect
+from flavor.bus.embedded import embedded_server
 from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import Subscription
 from flavor.bus.verdicts import MORE_IS_LEFT_OUT, MOST_ENTRIES
 from flavor.coordinator.client_log import ClientLog
+from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.members import Members
 from flavor.errors import LeaseHeld
 from flavor.ledger.keys import SigningKey
@@ -54,14 +60,14 @@ def test_a_site_cannot_fill_the_log(runs: RunStore) -> None:
     for _ in range(200):
         for state in ("ready", "failed"):
             says(runs, "a", state=state, public_key=str(SigningKey.generate().public))
-            seen.read(["a"], token=TOKEN, lenient=False)
+            seen.read(["a"], token=TOKEN, lenient=lambda: False)
     assert entries(runs, "client.lost") + entries(runs, "client.other_key") == MOST_ENTRIES
     last = runs.redis.xrevrange(runs.keys.log, count=1)[0][1]["reason"]
     assert last.endswith(MORE_IS_LEFT_OUT)
     says(runs, "b", state="ready")
-    seen.read(["b"], token=TOKEN, lenient=True)
+    seen.read(["b"], token=TOKEN, lenient=lambda: True)
     says(runs, "b", state="failed", reason="b's own")
-    seen.read(["b"], token=TOKEN, lenient=True)
+    seen.read(["b"], token=TOKEN, lenient=lambda: True)
     assert entries(runs, "client.lost") > 0
     assert runs.redis.xrevrange(runs.keys.log, count=1)[0][1]["client"] == "b", "the others are heard as ever"
 
@@ -74,7 +80,7 @@ def test_a_quarantined_site_stays_so_and_is_told_once_whatever_it_says_of_itself
     pinned, other = (str(SigningKey.generate().public) for _ in range(2))
     runs.redis.set(runs.keys.client("a").lease, "here")
     says(runs, "a", state="ready", public_key=pinned)
-    seen.read_all(token=TOKEN, lenient=False)
+    seen.read_all(token=TOKEN, lenient=lambda: False)
     runs.redis.hset(runs.keys.refusals, "a", 3)
     change = {"protocol": "3"} if what == "protocol" else {"public_key": other} if what == "public_key" else {}
     for _ in range(3 * MOST_ENTRIES):
@@ -82,7 +88,7 @@ def test_a_quarantined_site_stays_so_and_is_told_once_whatever_it_says_of_itself
             if what == "hash":
                 runs.redis.delete(runs.keys.client("a").hash)
             says(runs, "a", state="failed" if what == "state" and fields is change else "ready", **fields)
-            seen.read_all(token=TOKEN, lenient=False)
+            seen.read_all(token=TOKEN, lenient=lambda: False)
             assert seen.is_quarantined("a")
             assert not seen.clients["a"].ready
             assert seen.is_admitted("a") == (fields is not change or not change)
@@ -98,12 +104,12 @@ def test_a_quarantine_is_told_even_if_its_site_has_filled_its_part_of_the_log(ru
     seen = Members(runs, lines, log, quarantine_after=3, lease_s=15.0, only=None)
     runs.redis.set(runs.keys.client("a").lease, "here")
     says(runs, "a", state="ready")
-    seen.read_all(token=TOKEN, lenient=False)
+    seen.read_all(token=TOKEN, lenient=lambda: False)
     for _ in range(MOST_ENTRIES + 5):
         log.note(ClientLost("its heartbeat stopped", "a"))
     says(runs, "a", state="ready", protocol="3")
     runs.redis.hset(runs.keys.refusals, "a", 3)
-    seen.read_all(token=TOKEN, lenient=False)
+    seen.read_all(token=TOKEN, lenient=lambda: False)
     assert entries(runs, "client.quarantined") == 1
     assert told[-1].startswith("a is quarantined: 3 of its updates in a row were refused")
 
@@ -127,7 +133,7 @@ def test_what_a_site_says_of_its_machine_is_told_as_its_word_alone(runs: RunStor
     runs.redis.set(runs.keys.client("a").lease, "here")
     says(runs, "a", state="ready", host=host, public_key=str(key))
     says(runs, "b", state="failed", host=host, reason="r")
-    seen.read(["a", "b"], token=TOKEN, lenient=True)
+    seen.read(["a", "b"], token=TOKEN, lenient=lambda: True)
     whose = "an unknown host" if host in FALSE_HOSTS else f'"{host}"'
     assert told == [
         f"a joined with key {key.fingerprint}, by its own account from {whose}",
@@ -152,10 +158,10 @@ def test_a_client_that_takes_back_what_it_said_is_gone_when_its_lease_is(runs: R
     seen = members(runs)
     runs.redis.set(runs.keys.client("a").lease, "here")
     says(runs, "a", state="ready")
-    seen.read(["a"], token=TOKEN, lenient=False)
+    seen.read(["a"], token=TOKEN, lenient=lambda: False)
     assert seen.clients["a"].ready
     runs.redis.delete(runs.keys.client("a").hash, runs.keys.client("a").lease)
-    seen.read(["a"], token=TOKEN, lenient=False)
+    seen.read(["a"], token=TOKEN, lenient=lambda: False)
     assert seen.clients["a"].gone
 
 
@@ -165,17 +171,17 @@ def test_a_key_that_an_operator_forgot_is_not_learnt_anew_from_what_redis_has_of
     seen = members(runs)
     runs.redis.set(runs.keys.client("a").lease, "here")
     says(runs, "a", state="ready", public_key=lost)
-    seen.read_all(token=TOKEN, lenient=False)
+    seen.read_all(token=TOKEN, lenient=lambda: False)
     assert runs.public_keys() == {"a": lost}
     replace_key(runs, "a")
     for _ in range(2):
-        seen.read_all(token=TOKEN, lenient=False)
+        seen.read_all(token=TOKEN, lenient=lambda: False)
         assert runs.public_keys() == {}
     admission = runs.redis.hgetall(runs.keys.client("a").admission)
     assert admission["admitted"] == "0"
     assert "which the operator has replaced in this run" in admission["reason"]
     says(runs, "a", state="ready", public_key=new)
-    seen.read_all(token=TOKEN, lenient=False)
+    seen.read_all(token=TOKEN, lenient=lambda: False)
     assert runs.public_keys() == {"a": new}
     assert runs.redis.hget(runs.keys.client("a").admission, "admitted") == "1"
     assert seen.clients["a"].ready
@@ -185,23 +191,23 @@ def test_a_site_that_is_stopped_stands_in_the_log_at_once_and_is_lost_only_later
     seen = Members(runs, SILENT, ClientLog(runs, SILENT), quarantine_after=3, lease_s=3600.0, only=None)
     runs.redis.set(runs.keys.client("a").lease, "here")
     says(runs, "a", state="ready")
-    seen.read(["a"], token=TOKEN, lenient=False)
+    seen.read(["a"], token=TOKEN, lenient=lambda: False)
     runs.redis.delete(runs.keys.client("a").lease)
     says(runs, "a", state="stopped", reason="its edge was stopped by a signal")
     for _ in range(3):
-        seen.read(["a"], token=TOKEN, lenient=False)
+        seen.read(["a"], token=TOKEN, lenient=lambda: False)
     assert (entries(runs, "client.stopped"), entries(runs, "client.lost")) == (1, 0)
     last = runs.redis.xrevrange(runs.keys.log, count=1)[0][1]
     assert (last["client"], last["reason"]) == ("a", '"its edge was stopped by a signal": it is awaited')
     assert not seen.clients["a"].gone
     seen._lease_s = 0.0
-    seen.read(["a"], token=TOKEN, lenient=False)
+    seen.read(["a"], token=TOKEN, lenient=lambda: False)
     assert (entries(runs, "client.stopped"), entries(runs, "client.lost")) == (1, 1)
     seen._lease_s = 3600.0
     runs.redis.set(runs.keys.client("a").lease, "back")
     for state in ("ready", "stopped"):
         says(runs, "a", state=state)
-        seen.read(["a"], token=TOKEN, lenient=False)
+        seen.read(["a"], token=TOKEN, lenient=lambda: False)
     assert entries(runs, "client.stopped") == 2, "each time that it is stopped"
 
 
@@ -211,13 +217,13 @@ def test_a_client_of_which_redis_forgot_everything_is_of_no_earlier_release(runs
     seen = Members(runs, lines, ClientLog(runs, lines), quarantine_after=3, lease_s=15.0, only=None)
     runs.redis.set(runs.keys.client("a").lease, "here")
     says(runs, "a", state="ready")
-    seen.read(["a"], token=TOKEN, lenient=False)
+    seen.read(["a"], token=TOKEN, lenient=lambda: False)
     runs.redis.delete(runs.keys.client("a").hash)
     before = list(told)
     for fields in ({}, {"phase": "uploading"}):
         if fields:
             runs.redis.hset(runs.keys.client("a").hash, mapping=fields)
-        seen.read(["a"], token=TOKEN, lenient=False)
+        seen.read(["a"], token=TOKEN, lenient=lambda: False)
     assert told == before
     assert seen.clients["a"].ready
     assert runs.redis.hget(f"{runs.keys.client('a').to}:admission", "admitted") == "1"
@@ -271,17 +277,17 @@ def test_a_lease_that_lasts_for_hours_makes_no_site_live(runs: RunStore) -> None
     own = runs.keys.client("a")
     says(runs, "a", state="ready")
     runs.redis.set(own.lease, "here", px=200)
-    seen.read(["a"], token=TOKEN, lenient=False)
+    seen.read(["a"], token=TOKEN, lenient=lambda: False)
     runs.redis.set(own.lease, "here", px=7_200_000)
-    seen.read(["a"], token=TOKEN, lenient=False)
+    seen.read(["a"], token=TOKEN, lenient=lambda: False)
     assert seen.clients["a"].alive, "its edge may renew it yet"
     deadline = time.monotonic() + 30
     while seen.clients["a"].alive:
         assert time.monotonic() < deadline
-        seen.read(["a"], token=TOKEN, lenient=False)
+        seen.read(["a"], token=TOKEN, lenient=lambda: False)
     assert seen.clients["a"].why_gone == "its heartbeat stopped"
     runs.redis.set(own.lease, "here", px=200)
-    seen.read(["a"], token=TOKEN, lenient=False)
+    seen.read(["a"], token=TOKEN, lenient=lambda: False)
     assert seen.clients["a"].alive
 
 
@@ -307,3 +313,28 @@ def test_a_lease_that_lasts_for_hours_and_is_renewed_is_not_taken_over(runs: Run
     with pytest.raises(LeaseHeld):
         other.acquire(told=print)
     keeper.stop()
+
+
+def test_no_site_is_gone_whose_lease_lapsed_while_the_server_stood_still(tmp_path: Path) -> None:
+    """Also where the coordinator asked before the server stood still, and is answered after that."""
+    told = list[str]()
+    lines = Lines(told.append)
+    with embedded_server(folder=tmp_path) as url, connect(url) as redis:
+        server = redis.info("server")["process_id"]
+        runs = RunStore(redis, "r", url)
+        runs.create(rounds=3, config={})
+        lease = CoordinatorLease(runs, lease_s=0.6, tell=told.append)
+        lease.start()
+        seen = Members(runs, lines, ClientLog(runs, lines), quarantine_after=3, lease_s=0.6, only=None)
+        says(runs, "a", state="ready")
+        redis.set(runs.keys.client("a").lease, "here", px=600)
+        seen.read(["a"], token=lease.token, lenient=lambda: lease.is_lenient)
+        assert not seen.clients["a"].gone
+        assert not lease.is_lenient
+        os.kill(server, signal.SIGSTOP)
+        threading.Timer(1.0, os.kill, [server, signal.SIGCONT]).start()
+        seen.read(["a"], token=lease.token, lenient=lambda: lease.is_lenient)
+        assert not redis.exists(runs.keys.client("a").lease)
+        assert not seen.clients["a"].gone
+        lease.end()
+    assert not any("heartbeat" in line for line in told)
