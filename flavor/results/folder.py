@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,17 +27,13 @@ from flavor.records.info import Info, read_info
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.results.claim import DigestOf, claim
-from flavor.results.plot import plot_metrics
+from flavor.results.plotting import Plotting
 from flavor.results.reading import CHANGED, SPOILED, RoundReading
 from flavor.results.rounds import RoundResult, merged_without, round_result
 from flavor.results.tables import Tables
 from flavor.store.digests import copy_of
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
-
-_FIRST_PLOT_S = 10.0
-_PLOT_SHARE = 20
-"""The plot is drawn again after twenty times as long as drawing took, so that drawing takes 5 % of the time."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +64,7 @@ class ResultFolder:
         self._tables = Tables(out, tell)
         self._given = 0  # rounds that `update` has returned
         self._is_last = False  # whether this is the last call, so that nothing is tried again
-        self._told: set[str] = set()  # why there is no plot
-        self._plot_at = time.monotonic() + _FIRST_PLOT_S
+        self._plotting = Plotting(out / "metrics.png", tell)
         self._reading = RoundReading(str(out), tell)
 
     def update(self, runs: RunStore, store: ObjectStore, view: RunView) -> list[RoundResult]:
@@ -105,8 +99,8 @@ class ResultFolder:
             self._looked = number
         self._tables.write(self.rounds)
         new, self._given = self.rounds[self._given :], len(self.rounds)
-        if new and time.monotonic() >= self._plot_at:
-            self._plot(view.run)
+        if new:
+            self._plotting.draw_when_due(view.run, self.rounds)
         self._reading.tell_lacking()
         return new
 
@@ -130,7 +124,7 @@ class ResultFolder:
         for name in ("global", "info"):
             (self.out / name).mkdir(exist_ok=True)
         if self.rounds:
-            self._plot(view.run)
+            self._plotting.draw(view.run, self.rounds)
         model = self._final(view, store) if self.rounds else None
         results = self.known(runs, str(model) if model else None)
         write_json(self.out / "summary.json", asdict(results))
@@ -144,7 +138,7 @@ class ResultFolder:
 
     def lacks_plot(self) -> str:
         """Say how to get the plot where matplotlib is not installed; '' where the plot is there."""
-        if not self.rounds or self._told or (self.out / "metrics.png").exists():
+        if not self.rounds or self._plotting.has_failed or (self.out / "metrics.png").exists():
             return ""
         return " (no metrics.png: matplotlib is not installed: pip install '.[plot]' in a copy of flavor)"
 
@@ -192,18 +186,6 @@ class ResultFolder:
             return merged_without(view)
         write_json(path, info)
         return info
-
-    def _plot(self, run: str) -> None:
-        began = time.monotonic()
-        try:
-            plot_metrics(run, self.rounds, self.out / "metrics.png")
-        except Exception as error:  # of a library that draws what sites named: the tables stand
-            line = f"{self.out / 'metrics.png'} cannot be drawn: {_shown(error)}"
-            if line not in self._told:
-                self._told.add(line)
-                self._tell(line)
-        now = time.monotonic()
-        self._plot_at = now + max(_FIRST_PLOT_S, _PLOT_SHARE * (now - began))
 
 
 def recorded(runs: RunStore, store: ObjectStore, view: RunView) -> DigestOf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flavor.atomic import write_whole
 from flavor.counted import counted
 from flavor.printable import printable, shown_name
 from flavor.records.info import CONFUSION, WEIGHTED
@@ -46,7 +48,8 @@ def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path) -> bool:
     figure = draw(run, rounds)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a letter that the font lacks is drawn as a box
-        FigureCanvasAgg(figure).print_png(str(path))  # type: ignore[no-untyped-call]
+        FigureCanvasAgg(figure).print_png(content := io.BytesIO())  # type: ignore[no-untyped-call]
+    write_whole(path, content.getvalue())
     return True
 
 
