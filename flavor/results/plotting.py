@@ -1,7 +1,7 @@
 """Draws `metrics.png` anew while a run goes on, in a thread of its own.
 
-Drawing takes seconds. In the thread that writes the result folder, rounds would close meanwhile and be pruned, and what
-their sites reported could not be read any more.
+Drawing takes seconds. If the thread that writes the result folder did it, rounds could close and be pruned in that
+time, and what their sites reported could not be read any more.
 """
 
 from __future__ import annotations
