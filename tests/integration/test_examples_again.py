@@ -1,23 +1,27 @@
-"""Every example that trains passes check-fl, and trains on where its run is resumed."""
+"""Every example that trains passes check-fl, and learns as its README says, also where its run is resumed."""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from pages import prepared
-from test_examples import EXAMPLES
+from test_examples import EXAMPLES, read_tensor
 from warm import starter_with
 
 from tests.conftest import UNPLOTTED
 
 AGGREGATED = ("-am", "python aggregate.py")
+PARAMETERS = 106_240
+"""Of the transformer of `diloco-char`."""
 OWN = ("--checkpoint", "opaque", "--aggregator-main", "python aggregate.py")
 
 
@@ -32,21 +36,62 @@ class Example:
     sites: str = "site*/"
     check: Sequence[str] = ()
     run: Sequence[str] = ()
+    rounds: int = 3
+    learned: Callable[[dict], None] = lambda result: None
+    """Looks at the result of the run."""
+
+
+def torch_digits_learned(result: dict) -> None:
+    """From digits that no site has all of."""
+    assert result["rounds"][0]["metrics"]["accuracy"] < 0.3
+    assert result["rounds"][-1]["metrics"]["accuracy"] > 0.7
+    assert result["global_model"].endswith(".ckpt")
+
+
+def lightning_learned(result: dict) -> None:
+    """Three rounds are three epochs of one fit: its epoch stands beside the weights of each global model."""
+    assert [round_["metrics"]["epochs"] for round_ in result["rounds"]] == [1, 2, 3]
+    assert result["rounds"][0]["metrics"]["accuracy"] < 0.3
+    assert result["rounds"][-1]["metrics"]["accuracy"] > result["rounds"][0]["metrics"]["accuracy"] + 0.1
+
+
+def shell_learned(result: dict) -> None:
+    """Weights that no site can learn alone."""
+    assert result["rounds"][0]["metrics"]["mse"] > 1
+    assert result["rounds"][-1]["metrics"]["mse"] < 0.05
+    assert all(len(round_["clients"]) == 3 for round_ in result["rounds"])
+    weight = read_tensor(Path(result["global_model"]), "weight")
+    assert weight == pytest.approx([3, -2, 1], abs=0.1)
+    assert read_tensor(Path(result["global_model"]), "bias") == pytest.approx([0.5], abs=0.05)
+
+
+def diloco_learned(result: dict) -> None:
+    """Four sites train a transformer together."""
+    losses = [round_["metrics"]["loss"] for round_ in result["rounds"]]
+    assert losses[0] == pytest.approx(4.56, abs=0.05)  # ln 96: all characters are alike to the first weights
+    assert losses[-1] < 3.5
+    assert [len(round_["clients"]) for round_ in result["rounds"]] == [4] * 6
+    for round_ in result["rounds"]:  # a byte a parameter; the rest is names, shapes and scales
+        assert PARAMETERS < round_["bytes"] / 4 < 1.08 * PARAMETERS
+    state = torch.load(result["global_model"], weights_only=True)["state_dict"]
+    assert sum(tensor.numel() for tensor in state.values()) == PARAMETERS
 
 
 FAST = [
     Example("numpy-digits", ("sklearn.datasets",)),
-    Example("shell", prepare="sh prepare.sh", main="sh train.sh"),
+    Example("shell", prepare="sh prepare.sh", main="sh train.sh", rounds=4, learned=shell_learned),
     Example("compose", prepare="python data.py sites", main="python train.py", sites="sites/*/"),
 ]
 SLOW = [
-    Example("torch-digits", ("torch._dynamo", "sklearn.datasets")),
-    Example("lightning-digits", ("torch._dynamo", "sklearn.datasets", "lightning")),
+    Example("torch-digits", ("torch._dynamo", "sklearn.datasets"), rounds=8, learned=torch_digits_learned),
+    Example("lightning-digits", ("torch._dynamo", "sklearn.datasets", "lightning"), learned=lightning_learned),
     Example(
         "diloco-char",
         ("torch._dynamo",),
         main="python main.py --steps 4 --batch 8 --lr 8e-3 --warmup 4 --tested 64",
         run=("--aggregator", "diloco", "--compress", "int8", "--init-model", "initial.ckpt"),
+        rounds=6,
+        learned=diloco_learned,
     ),
     Example(
         "svm-pooled",
@@ -104,7 +149,7 @@ def test_check_fl_is_content(place, example: Example):
 
 
 @pytest.mark.parametrize("example", ALL, ids=[example.name for example in (*FAST, *SLOW)])
-def test_it_trains_on_where_its_run_is_resumed(place, tmp_path: Path, example: Example):
+def test_it_learns_and_trains_on_where_its_run_is_resumed(place, tmp_path: Path, example: Example):
     _, done = place(example)
     out = tmp_path / "out"
     begun = done(
@@ -112,16 +157,17 @@ def test_it_trains_on_where_its_run_is_resumed(place, tmp_path: Path, example: E
         *("--out", str(out), "--json", *example.run),
     )
     assert begun.returncode == 0, begun.stderr
-    resumed = done("flavor", "run", "--resume", str(out), "--rounds", "3", "--json")
+    resumed = done("flavor", "run", "--resume", str(out), "--rounds", str(example.rounds), "--json")
     logs = "\n".join(log.read_text() for log in sorted((out / "logs").glob("*.log")))
     assert resumed.returncode == 0, resumed.stderr + logs
-    rounds = json.loads(resumed.stdout)["rounds"]
-    assert len(rounds) == 3
+    result = json.loads(resumed.stdout)
+    assert (result["state"], len(result["rounds"])) == ("finished", example.rounds)
+    with open(out / "metrics.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == example.rounds
     assert "unchanged" not in resumed.stderr + logs
     assert "did not change" not in resumed.stderr + logs
     two, three = (sorted((out / "global").glob(f"round-000{number}.*"))[0].read_bytes() for number in (2, 3))
     assert two != three
     for info in sorted((out / "info").glob("round-*/*.json")):
         assert json.loads(info.read_text())["metadata"]["epoch"] == int(info.parent.name[-4:])
-    if example.name == "lightning-digits":  # three rounds are three epochs of one fit
-        assert [each["metrics"]["epochs"] for each in rounds] == [1, 2, 3]
+    example.learned(result)
