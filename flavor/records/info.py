@@ -6,6 +6,7 @@ Plain Python, because a trainer imports it: numbers may be numpy's or torch's, a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import operator
@@ -205,24 +206,42 @@ def sites_with(name: str, few: Mapping[str, int], sites: int) -> int:
     return few.get(name, few.get(name.removesuffix(WEIGHTED), sites))
 
 
+def is_of_most(count: int, sites: int) -> bool:
+    """Return whether `count` of a round's `sites` are most of them: more than half, and more than one.
+
+    What the only site of a round reports is no agreement of sites.
+    """
+    return count > 1 and 2 * count > sites
+
+
 def by_sites(
     metrics: Mapping[str, _Value], few: Mapping[str, int], sites: int, known: Iterable[str] = ()
 ) -> dict[str, _Value]:
     """Return merged metrics in the order in which they are kept and shown, so that no single site displaces others'.
 
-    First those that most of the `sites` report, then the others; in both, first the `known` ones of earlier rounds, in
-    their order. Of others those come first that more sites report. `few` is as in `sites_with`.
+    First those that most of the `sites` report, the `known` ones of earlier rounds before others. Of the rest one known
+    metric and one other in turn, those that more sites report first: one site may have been the first to report, and
+    its metrics would be the known ones for ever. Equal ones stay in the order of `metrics`, as `merge_infos` makes it.
+    `few` is as in `sites_with`.
     """
     ranks: dict[str, int] = {}
     for name in known:
         ranks.setdefault(name.removesuffix(WEIGHTED), len(ranks))
+    means: dict[str, list[str]] = {}
+    for name in metrics:
+        means.setdefault(name.removesuffix(WEIGHTED), []).append(name)
+    counts = {base: sites_with(names[0], few, sites) for base, names in means.items()}
+    of_most = [base for base in means if is_of_most(counts[base], sites)]
+    of_most.sort(key=lambda base: ranks.get(base, len(ranks)))
+    rest = sorted((base for base in means if not is_of_most(counts[base], sites)), key=lambda base: -counts[base])
+    turns = [[base for base in rest if base in ranks], [base for base in rest if base not in ranks]]
+    return {name: metrics[name] for base in (*of_most, *_in_turn(turns)) for name in means[base]}
 
-    def place(name: str) -> tuple[bool, int, int]:
-        number = sites_with(name, few, sites)
-        rank = ranks.get(name.removesuffix(WEIGHTED), len(ranks))
-        return (False, rank, 0) if 2 * number > sites else (True, rank, -number)
 
-    return {name: metrics[name] for name in sorted(metrics, key=place)}
+def _in_turn(lists: Iterable[Iterable[str]]) -> list[str]:
+    """Return the first name of each list, then the second of each, and so on; each name once."""
+    turns = itertools.zip_longest(*lists)
+    return list(dict.fromkeys(name for turn in turns for name in turn if name is not None))
 
 
 def sites_of(merged: Mapping[str, Any]) -> tuple[dict[str, int], int]:
@@ -264,12 +283,15 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
     none); every other metric is the plain mean over the clients that report it, and beside it, with the suffix
     ` (weighted)`, their mean weighted by `datasetSize` (the plain mean when those are all zero). A client's own metric
     of such a name is left out where that is computed. `epoch` is the first client's. Where not all clients report a
-    metric, `metadata.metricSites` says how many do; one that none reports has no merged value.
+    metric, `metadata.metricSites` says how many do; one that none reports has no merged value. The metrics are in the
+    order of the clients' own: one of each client in turn, those first that report fewest. So one that reports very many
+    leaves room for those of others, wherever only the first ones are kept.
     """
     sizes = [info["metadata"]["datasetSize"] for info in infos]
     metrics: dict[str, Any] = {}
     sites: dict[str, int] = {}
-    names = dict.fromkeys(name for info in infos for name in info["metrics"])
+    own: list[list[str]] = sorted((list(info["metrics"]) for info in infos), key=len)
+    names = _in_turn(own)
     computed = {name + WEIGHTED for name in names if name not in CONFUSION}
     for name in names:
         if name in computed:

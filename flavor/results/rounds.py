@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -193,9 +194,12 @@ def _direction(name: str) -> int:
 
 
 def best_round(rounds: Sequence[RoundResult]) -> tuple[str, int, float] | None:
-    """The first metric whose name says what is good, with its best round and value; None where no name does."""
+    """The first metric whose name says what is good, with its best round and value; None where no name does.
+
+    Of those that most rounds have: a site that was alone in a round may have reported others.
+    """
     shown = {result.round: for_people(result.metrics) for result in rounds}
-    for name in dict.fromkeys(name for metrics in shown.values() for name in metrics):
+    for name, _ in Counter(name for metrics in shown.values() for name in metrics).most_common():
         best = best_of(name, {number: metrics[name] for number, metrics in shown.items() if name in metrics})
         if best is not None:
             return name, *best

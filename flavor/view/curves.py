@@ -14,6 +14,8 @@ from flavor.view.strip import RoundRow
 MOST_NAMES = 200
 """Names of metrics that one run is shown with: first those that most sites report."""
 
+_SEVERAL = 5
+"""So many rounds without a run's metric, one after another, make another metric the run's."""
 _COUNTED = 100
 """Rounds, the newest ones, in which metrics are counted that never most sites report."""
 
@@ -41,31 +43,47 @@ class Curves:
 
 
 def metric_names(rows: Sequence[RoundRow]) -> list[str]:
-    """Return the names of the metrics of these rounds, as sites use them, in the order in which they came up.
+    """Return the names of the metrics of these rounds, as sites use them.
 
-    Those that most sites of a round have reported come first: one site may report others under new names in each round.
+    Those that most sites of a round have reported come first, in the order in which they came up. Of the others, those
+    that were reported most often: one site may report others under new names in each round.
     """
-    of_most, others = dict[str, None](), dict[str, None]()
+    of_most, others = dict[str, None](), Counter[str]()
     for row in rows:
-        for name in row.metrics:
-            base = name.removesuffix(WEIGHTED)
-            if base not in CONFUSION and base not in of_most:
-                names = of_most if row.is_of_most(base) else others
-                if len(names) < MOST_NAMES:
-                    names.setdefault(base)
-    return list(of_most | others)[:MOST_NAMES]
+        for base in dict.fromkeys(name.removesuffix(WEIGHTED) for name in row.metrics):
+            if base in CONFUSION or base in of_most:
+                continue
+            if row.is_of_most(base):
+                of_most[base] = None
+            else:
+                others[base] += max(1, row.sites_with(base))
+    return [*of_most, *(name for name, _ in others.most_common() if name not in of_most)][:MOST_NAMES]
 
 
 def headline(rows: Sequence[RoundRow]) -> str | None:
     """Return the metric that a run is shown by: the first that most sites of a round have reported; None for none.
 
-    It stays the run's metric until most sites report others, and it no longer. Where no metric is ever reported by most
-    sites, it is the one that was reported most often in the newest rounds, the first of equals.
+    It stays the run's metric until several rounds, one after another, are without it: no site reports it in them, or
+    most sites report others. Where no metric is reported by most sites, as in rounds of one site, it is the one that
+    was reported most often in the newest rounds, the first of equals.
     """
     chosen: str | None = None
+    without = 0
     for row in rows:
-        if chosen is None or not row.is_of_most(chosen):
-            chosen = next((name for name in row.shown_metrics if row.is_of_most(name)), chosen)
+        if not row.metrics or (chosen is not None and row.is_of_most(chosen)):
+            without = 0 if row.metrics else without
+            continue
+        other = (
+            next((name for name in row.shown_metrics if row.is_of_most(name)), None) if row.contributors > 1 else None
+        )
+        if chosen is None:
+            chosen = other
+        elif other is None and row.sites_with(chosen):
+            without = 0
+        else:
+            without += 1
+            if without == _SEVERAL:
+                chosen, without = other, 0
     if chosen is None:
         counts = Counter[str]()
         for row in rows[-_COUNTED:]:

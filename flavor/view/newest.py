@@ -38,9 +38,9 @@ class Newest:
     """What is shown of a run's metrics."""
 
     last: dict[str, Any] | None = None
-    """`{"round": 3, "metrics": {"accuracy": 0.9}}`: the merged metrics of the newest closed round; None for none.
+    """`{"round": 3, "metrics": {"accuracy": 0.9}, "contributors": 2}`: the merged metrics of the newest closed round.
 
-    Where not all sites report a metric, `sites` says how many of the `contributors` do. `left_out` counts metrics of
+    None for none. Where not all contributors report a metric, `sites` says how many do. `left_out` counts metrics of
     the round that are not kept, because there are too many.
     """
     metric: str | None = None
@@ -218,9 +218,9 @@ def _merged(
         return None, None, None
     merged = newest.shown_metrics
     chosen = metric or headline(rows)
-    last: dict[str, Any] = {"round": closed, "metrics": merged}
+    last: dict[str, Any] = {"round": closed, "metrics": merged, "contributors": newest.contributors}
     if few := {name: count for name in merged if (count := newest.sites_with(name)) < newest.contributors}:
-        last |= {"sites": few, "contributors": newest.contributors}
+        last["sites"] = few
     if newest.left_out:
         last["left_out"] = newest.left_out
     if chosen is None:

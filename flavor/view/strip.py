@@ -12,7 +12,7 @@ from typing import Any
 from flavor.bus.runs import RunStore
 from flavor.errors import DamagedRecord, FlavorError
 from flavor.ledger.rounds import closed_round
-from flavor.records.info import WEIGHTED, by_sites, sites_of, sites_with
+from flavor.records.info import WEIGHTED, by_sites, is_of_most, sites_of, sites_with
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
@@ -77,8 +77,8 @@ class RoundRow:
         return sites_with(found, self.few, max(1, self.contributors)) if found in self.metrics else 0
 
     def is_of_most(self, name: str) -> bool:
-        """Return whether more than half of the contributors report a metric, by its name in `shown_metrics`."""
-        return 2 * self.sites_with(name) > self.contributors
+        """Return whether most of the contributors report a metric, by its name in `shown_metrics`; see `info`."""
+        return is_of_most(self.sites_with(name), self.contributors)
 
     @property
     def seconds(self) -> float | None:

@@ -11,12 +11,14 @@ from flavor.metrics.families import families
 from flavor.metrics.named import MOST_METRICS, Named
 from flavor.metrics.scene import RunScene, Scene
 from flavor.records.info import WEIGHTED
-from flavor.results.rounds import merged_info, round_result
+from flavor.records.states import RoundState
+from flavor.results.rounds import RoundResult, best_round, merged_info, round_result
 from flavor.store.local import LocalStore
 from flavor.view.board import Board
 from flavor.view.curves import MOST_NAMES, headline
 from flavor.view.described import described
-from flavor.view.history import History
+from flavor.view.history import History, RoundRow
+from flavor.view.history import Source as RowSource
 from tests.driven import Driven
 from tests.view.test_board import until
 
@@ -99,3 +101,90 @@ def test_the_page_and_a_scrape_stay_with_the_metric(driven: Driven) -> None:
     assert len(series) <= MOST_METRICS
     late = {"new": 1.0, "accuracy": 1.0}
     assert "new" in named.look(document | {"last_round": {"round": 51, "metrics": late, "contributors": 3}})
+
+
+def of_edge_1() -> dict[str, float]:
+    """As many metrics as a summary has room for, and more."""
+    return {f"acc_{number:02}_{'x' * 50}": 0.0 for number in range(45)}
+
+
+HONEST = {"accuracy": 0.5, "loss": 0.25}
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("is_first", [True, False], ids=["it is alone at first", "both from the start"])
+def test_of_two_sites_neither_displaces_the_metrics_of_the_other(
+    url: str, tmp_path: Path, is_kept: bool, is_first: bool
+) -> None:
+    driven = Driven(url, LocalStore(tmp_path / "store", create=True))
+    for number in range(1, 5):
+        driven.open(["edge-1", "edge-2"])
+        driven.accept("edge-1", 10, of_edge_1())
+        if number > 1 or not is_first:
+            driven.accept("edge-2", 10, HONEST)
+        driven.close(is_kept=is_kept)
+    history = History(driven.runs, driven.store)
+    rows = history.strip()
+    assert all(HONEST.keys() <= row.shown_metrics.keys() for row in rows[is_first:])
+    assert sum(name in of_edge_1() for name in rows[-1].shown_metrics) >= 5, "both have a share"
+    if not is_first:
+        assert headline(rows) == history.metric_names()[0] == "accuracy"
+        assert described(driven.runs, driven.url)["best"]["metric"] == "accuracy"
+    view = driven.runs.read_round(4)
+    assert view is not None
+    assert driven.store is not None
+    exported = list(round_result(view, merged_info(view, driven.store), {}).metrics)
+    assert {"accuracy (weighted)", "loss (weighted)"} < set(exported[:8])
+
+
+def test_a_site_that_is_alone_in_a_round_does_not_change_the_runs_metric(url: str, tmp_path: Path) -> None:
+    driven, named, series = Driven(url, LocalStore(tmp_path / "store", create=True)), Named(), list[str]()
+    headlines = []
+    for number in range(1, 13):
+        alone = "edge-1" if number in (2, 5, 6, 8, 11) else f"edge-{2 + number % 2}"
+        driven.open([alone])
+        driven.accept(alone, 10, names(number) if alone == "edge-1" else HONEST)
+        driven.close()
+        found = described(driven.runs, driven.url)
+        headlines.append(found["metric"])
+        clients: dict[str, object] = {f"edge-{site}": {} for site in (1, 2, 3)}
+        series += [name for name in named.look(found | {"clients": clients}) if name not in series]
+    assert headlines == ["accuracy"] * 12
+    assert {"accuracy", "loss"} <= set(series[:10])
+    history = History(driven.runs, driven.store)
+    assert history.metric_names()[:2] == ["accuracy", "loss"]
+    assert history.curves("accuracy", ()).best is not None
+
+
+def rows_of(*rounds: tuple[int, dict[str, int]]) -> list[RoundRow]:
+    """Rounds with their number of contributors, and the number of those that report each metric."""
+    return [
+        RoundRow(
+            number,
+            RoundState.CLOSED,
+            RowSource.SUMMARY,
+            contributors=sites,
+            metrics=dict.fromkeys(counts, 0.0),
+            few={name: count for name, count in counts.items() if count < sites},
+        )
+        for number, (sites, counts) in enumerate(rounds, 1)
+    ]
+
+
+def test_the_runs_metric_goes_once_several_rounds_are_without_it() -> None:
+    all_three, alone, others = (3, {"accuracy": 3}), (1, {"evil": 1}), (3, {"auc": 2, "accuracy": 1})
+    assert headline(rows_of(all_three, *[others] * 4)) == "accuracy"
+    assert headline(rows_of(all_three, *[others] * 5)) == "auc"
+    assert headline(rows_of(all_three, *[others] * 4, all_three, *[others] * 4)) == "accuracy"
+    assert headline(rows_of(all_three, *[alone] * 3)) == "accuracy"
+    assert headline(rows_of(all_three, *[alone] * 200)) == "evil", "it is all that there is"
+    assert headline(rows_of(all_three, *[(0, {})] * 200)) == "accuracy", "rounds that cannot be read say nothing"
+    assert headline([]) is None
+
+
+def test_the_best_round_is_that_of_a_metric_which_most_rounds_have() -> None:
+    def result(number: int, metrics: dict[str, float]) -> RoundResult:
+        return RoundResult(number, 1.0, ["a"], 10, 10, metrics)
+
+    rounds = [result(1, {"evil_acc": 1.0}), result(2, {"accuracy": 0.5}), result(3, {"accuracy": 0.75})]
+    assert best_round(rounds) == ("accuracy", 3, 0.75)
