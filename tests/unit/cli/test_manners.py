@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -124,8 +124,8 @@ def test_help_lists_commands_by_who_uses_them() -> None:
     assert "docs/commands.md" in shown
 
 
-def completed(folder: Path, program: str, words: str) -> list[str]:
-    """What bash offers at the end of these words."""
+def completed(folder: Path, program: str, lines: Sequence[str]) -> list[list[str]]:
+    """What bash offers at the end of the words of each line."""
     module, _, name = STARTS[program].partition(":")
     variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
     assert f"`{variable}`" in PAGE
@@ -133,37 +133,41 @@ def completed(folder: Path, program: str, words: str) -> list[str]:
     (folder / program).write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
     (folder / program).chmod(0o755)
     script = f"""eval "$({variable}=bash_source {program})"
-COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
-$(complete -p {program} | sed 's/.*-F \\([^ ]*\\).*/\\1/') {program}
-printf '%s\\n' "${{COMPREPLY[@]}}"
+complete=$(complete -p {program} | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+for line in {shlex.join(lines)}; do
+    COMPREPLY=(); COMP_WORDS=($line); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+    $complete {program}
+    printf '%s ' "${{COMPREPLY[@]}}"; echo
+done
 """
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert done.stderr == ""
-    return done.stdout.split()
+    return [line.split() for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("program", "words", "offered"),
-    [
-        ("flavor", "flavor re", ["resume", "revoke", "recover", "report"]),
-        ("flavor", "flavor serve --keep-", ["--keep-rounds", "--keep-globals"]),
-        ("flavor", "flavor serve --compress b", ["bf16"]),
-        ("flavor", "flavor serve --checkpoint o", ["opaque"]),
-        ("flavor", "flavor run --aggregator trim", ["trimmed_mean"]),
-        ("flavor", "flavor run --server-step nest", ["nesterov"]),
-        ("flavor", "flavor get --store s3", ["s3://"]),
-        ("check-agg", "check-agg --checkpoint op", ["opaque"]),
-        ("aumai-fedtrain", "aumai-fedtrain run --outer-optimizer nest", ["nesterov"]),
-        ("flavor-fl", "flavor-fl --jo", ["--join", "--join-timeout-s"]),
-        ("flavor-agg", "flavor-agg --qu", ["--queue"]),
-        ("check-fl", "check-fl --ign", ["--ignore-ckpt"]),
-        ("check-agg", "check-agg --client-m", ["--client-main"]),
-        ("aumai-fedtrain", "aumai-fedtrain st", ["status"]),
-    ],
-)
-def test_a_shell_completes(tmp_path: Path, program: str, words: str, offered: list[str]) -> None:
-    assert completed(tmp_path, program, words) == offered
+OFFERED: dict[str, dict[str, list[str]]] = {
+    "flavor": {
+        "flavor re": ["resume", "revoke", "recover", "report"],
+        "flavor serve --keep-": ["--keep-rounds", "--keep-globals"],
+        "flavor serve --compress b": ["bf16"],
+        "flavor serve --checkpoint o": ["opaque"],
+        "flavor run --aggregator trim": ["trimmed_mean"],
+        "flavor run --server-step nest": ["nesterov"],
+        "flavor get --store s3": ["s3://"],
+    },
+    "check-agg": {"check-agg --checkpoint op": ["opaque"], "check-agg --client-m": ["--client-main"]},
+    "aumai-fedtrain": {"aumai-fedtrain run --outer-optimizer nest": ["nesterov"], "aumai-fedtrain st": ["status"]},
+    "flavor-fl": {"flavor-fl --jo": ["--join", "--join-timeout-s"]},
+    "flavor-agg": {"flavor-agg --qu": ["--queue"]},
+    "check-fl": {"check-fl --ign": ["--ignore-ckpt"]},
+}
+
+
+@pytest.mark.parametrize("program", OFFERED)
+def test_a_shell_completes(tmp_path: Path, program: str) -> None:
+    offered = OFFERED[program]
+    assert dict(zip(offered, completed(tmp_path, program, list(offered)), strict=True)) == offered
 
 
 def test_the_names_of_commands_are_completed_without_importing_them() -> None:
