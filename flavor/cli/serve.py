@@ -23,6 +23,7 @@ from flavor.errors import CheckpointError, InvalidSetting
 from flavor.notices import AFTER_S
 from flavor.records.run import RunView
 from flavor.records.states import RunState
+from flavor.view.observer import Everyone, Lines, Observer, Silent
 
 init_model_option = click.option(
     "--init-model",
@@ -176,16 +177,14 @@ def coordinate(
     from flavor.coordinator.bounds import bound_warnings
     from flavor.coordinator.initial_model import store_initial
     from flavor.coordinator.loop import Coordinator
-    from flavor.notices.notices import noticed
     from flavor.results.writer import check_out, written
     from flavor.stamp import with_times
     from flavor.store.opening import once_usable, opened_once_usable
-    from flavor.view.observer import Everyone, Lines
 
     with_times()
     tell = teller("[coordinator] ")
     raise_on_sigterm()
-    with noticed(run, notify, after_s=notify_after_s, tell=tell) as notices:
+    with _noticed(run, notify, notify_after_s, tell) as notices:
         objects = opened_once_usable(config.store, create=True, settings=store_settings(), tell=tell)
         config = config.model_copy(update={"store": objects.url})
         check_out(lambda: RunStore(connected(url, patience_s=patience_s)[0], run, url), run, out, objects)
@@ -206,3 +205,14 @@ def coordinate(
         with saying_how_to_go_on(run, tell), written(run, out, redis_url=url, store=objects, tell=tell):
             view = coordinator.run()
     ended(view, coordinator.closed)
+
+
+def _noticed(
+    run: str, notify: Sequence[str], after_s: float, tell: Callable[[str], None]
+) -> contextlib.AbstractContextManager[Observer]:
+    """What sends messages about the run; it is imported only where there are places to send them to."""
+    if not notify:
+        return contextlib.nullcontext(Silent())
+    from flavor.notices.notices import noticed
+
+    return noticed(run, notify, after_s=after_s, tell=tell)

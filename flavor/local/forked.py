@@ -38,6 +38,7 @@ MODULES = (
     *("flavor.checkpoints.tensors_site", "flavor.coordinator.bounds", "flavor.coordinator.initial_model"),
     *("flavor.programs.supervision", "flavor.results.writer", "flavor.store.local", "difflib", "encodings.ascii"),
     "cryptography.hazmat.primitives.asymmetric.ed25519",  # OpenSSL seeds its random numbers anew in a forked process
+    "cryptography.hazmat.primitives.serialization",
 )
 """The modules that the programs import, also within functions."""
 MAY_DIFFER = re.compile(
