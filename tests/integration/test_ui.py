@@ -252,7 +252,8 @@ def test_the_page_of_a_folder_outlives_its_run(bench: Bench) -> None:
         "left",
     ]
     run = bench.start("flavor", *words, env={"FLAVOR_REDIS_URL": None})
-    bench.eventually("the run is there", (out / "redis" / "url").exists)
+    log = out / "logs" / "edge-1.log"
+    bench.eventually("the run is there", lambda: log.exists() and "joined" in log.read_text())
     page = bench.start("flavor", "ui", out, "--port", 0, "--no-open", env={"FLAVOR_REDIS_URL": None})
     site = page_of(page).partition("/run/")[0]
     assert "end the page before" not in page.stderr
