@@ -17,6 +17,7 @@ from typing import Any
 import inmemory  # noqa: F401 - before others keep the environment
 import pytest
 from buckets import S3
+from order import longest_first
 from summary import Summary
 from warm import SESSION, STARTER, Starter, have_nursery, nursery_of_session, starter_with
 from warmscripts import ScriptServers, possible
@@ -60,6 +61,11 @@ def pytest_configure_node(node: Any) -> None:
     """Have the workers of pytest-xdist share the process that imports what they start."""
     if possible():
         node.workerinput["nursery"] = nursery_of_session()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests."""
+    longest_first(items)
 
 
 def pytest_collection_finish() -> None:
