@@ -28,6 +28,7 @@ from flavor.bus.connection import Redis, connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.stamp import without_times
+from tests import starts
 
 DEADLINE_S = 30.0
 """How long a test waits for anything before it fails."""
@@ -51,14 +52,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say where many tests stand in few lines, in the process that has the terminal."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Summary(config))
-
-    elif nursery := config.workerinput.get("nursery"):
+        return
+    starts.count_at(config.workerinput["starts"])
+    if nursery := config.workerinput.get("nursery"):
         have_nursery(nursery)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Have the workers of pytest-xdist share the process that imports what they start."""
+    """Have the workers of pytest-xdist share the process that imports what they start, and count what they start."""
+    node.workerinput["starts"] = starts.place()
     if possible():
         node.workerinput["nursery"] = nursery_of_session()
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from flavor.local import fork_server, forked
 from flavor.local.forked import channel_pair
+from tests import starts
 
 HERE = str(Path(__file__).parents[1])
 ABSENT = str(Path(__file__).parent / "absent")
@@ -106,6 +107,8 @@ def main() -> Born:
     handles, modules, programs = map(json.loads, sys.argv[1:4])
     listener, life = (socket.socket(fileno=handle) for handle in handles)
     os.environ.pop("FLAVOR_TEST_ROOM")
+    if place := os.environ.pop(starts.VARIABLE, ""):
+        starts.count_at(place)
     failure = _imported(modules)
     for name in programs:
         sys.modules.pop(name, None)  # executed anew in each process

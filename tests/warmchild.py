@@ -34,6 +34,7 @@ from flavor.local.fork_server import LARGEST_BYTES, UNBUFFERED, become, end, sho
 from flavor.local.forked import channel_pair
 from flavor.parent_death import die_with_parent
 from flavor.spawn import spawn
+from tests import starts
 
 READ_AT_THE_START = re.compile(
     r"PYTHON(?!UNBUFFERED|WARNINGS)\w*|LD_\w+|(OMP|MKL|OPENBLAS|KMP)_\w+|LANG|LC_\w+|TZ|MALLOC\w+"
@@ -135,6 +136,12 @@ class Children:
             return False
         return len(json.dumps([list(command), changed, removed])) < LARGEST_BYTES // 2
 
+    def _why_cold(self, command: Sequence[str], environment: Mapping[str, str], options: Mapping[str, Any]) -> str:
+        changed, removed = self._differences(environment)
+        if differ := [name for name in (*changed, *removed) if READ_AT_THE_START.fullmatch(name)]:
+            return starts.of_variables(differ)
+        return "a script with limits" if is_script(command) and options.get("limits") else "no plain script"
+
     def _differences(self, environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
         before = self._environment
         changed = {name: value for name, value in environment.items() if before.get(name) != value}
@@ -144,7 +151,10 @@ class Children:
         """What `flavor.spawn.spawn` starts."""
         environment = options.get("environment") or dict(os.environ)
         if not self.can_fork(command, environment, options):
+            if _is_this_python(command[0], environment):
+                starts.cold(self._why_cold(command, environment, options))
             return spawn(command, **options)
+        starts.forked()
         changed, removed = self._differences(environment)
         umask = options.get("umask", -1)
         if umask < 0:

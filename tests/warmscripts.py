@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from warm import TestServer, cold_is_wanted
+from warm import SESSION, TestServer, cold_is_wanted
 
 from flavor.local.forked import ForkedProcess, ForkServer
 from flavor.spawn import spawn
+from tests import starts
 from tests.warmchild import READ_AT_THE_START
 
 PATH = "PYTHONPATH"
@@ -45,11 +46,20 @@ class ScriptServer(TestServer):
             and PATH not in changed
         )
 
+    def why_cold(self, command: Sequence[str], environment: Mapping[str, str]) -> str:
+        changed, removed = self._differences(environment)
+        differ = [name for name in (*changed, *removed) if READ_AT_THE_START.fullmatch(name) and name != PATH]
+        differ += [PATH] if PATH in changed else []
+        return starts.of_variables(differ, SESSION) if differ else "no plain script"
+
     def spawn(self, command: Sequence[str], **options: Any) -> Any:
         """What `flavor.spawn.spawn` starts; that does it where a fork could differ."""
         environment = options["environment"]
         if any(options.get(name) != value for name, value in _PLAIN.items()) or not self.can_fork(command, environment):
+            if command[0] == sys.executable:
+                starts.cold(self.why_cold(command, environment))
             return spawn(command, **options)
+        starts.forked()
         out, err = os.pipe(), os.pipe()
         try:
             pid = self.fork(command, environment, os.getcwd(), out[1], err[1], bound=True)

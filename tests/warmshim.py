@@ -18,6 +18,7 @@ from typing import Any
 
 from flavor.local.fork_server import LARGEST_BYTES, UNBUFFERED, become, show
 from flavor.parent_death import die_with_parent
+from tests import starts
 from tests.warmchild import READ_AT_THE_START, is_script
 
 _CLIENT = Path(__file__).with_name("warmclient.py")
@@ -70,7 +71,9 @@ def _keep(channel: socket.socket, programs: Sequence[str]) -> dict[str, Any]:
     removed = [name for name in os.environ if name not in environment]
     known = command[1:3] == ["-P", "-m"] and command[3] in programs
     if not (known or is_script(command, folder)) or not _can_differ(environment, [*changed, *removed]):
+        starts.cold("a shim's", environment.get("PYTEST_CURRENT_TEST", ""))
         os._exit(0)  # the client executes it
+    starts.forked()
     request = {"command": command, "changed": changed, "removed": removed, "cwd": folder, "umask": umask}
     ready, theirs = os.pipe()
     child = os.fork()

@@ -130,6 +130,21 @@ def test_what_its_modules_read_of_the_environment_is_its_own(
     assert ended(process)[0] == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("cold", ["", "1"])
+def test_a_secret_is_neither_on_its_command_line_nor_lost(bench: Bench, cold: str) -> None:
+    bench.redis.acl_setuser("tester", enabled=True, passwords=["+pass-1"], keys="*", channels="*", commands=["+@all"])
+    url = bench.url.replace("unix://", "unix://tester:pass-1@")
+    words = ["--run", bench.run, "--client", "c1", "-m", "true", "--redis-url", url]
+    edge = bench.start("flavor-fl", *words, env={"FLAVOR_TEST_COLD": cold, "FLAVOR_REDIS_URL": None})
+    assert isinstance(edge._popen, subprocess.Popen if cold else ForkedProcess)
+    edge.until("there is none of this name")
+    shown, environment = (
+        Path(f"/proc/{edge.pid}/{name}").read_bytes().rstrip(b"\0") for name in ("cmdline", "environ")
+    )
+    assert shown.split(b"\0") == [word.encode() for word in [*EDGE, *words[:-2]]]
+    assert f"FLAVOR_REDIS_URL={url}".encode() in environment.split(b"\0")
+
+
 @pytest.mark.usefixtures("env")
 def test_where_nothing_can_be_forked_the_reason_is_told() -> None:
     starter = Starter("no_such_library")
