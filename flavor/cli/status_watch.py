@@ -20,6 +20,8 @@ from flavor.local.record import is_served
 from flavor.local.waits import Waits
 from flavor.records.states import RoundState
 from flavor.view.board import Board
+from flavor.view.newest import best_in
+from flavor.view.strip import Source
 
 if TYPE_CHECKING:
     from flavor.cli.opened_run import OpenedRun
@@ -120,7 +122,8 @@ class _ChosenMetric:
 
     def __init__(self, board: Board, run: str, metric: str | None) -> None:
         self._board, self._run, self._metric = board, run, metric
-        self._best: tuple[object, dict[str, Any] | None] = (None, None)
+        self._best: dict[str, Any] | None = None
+        self._best_of: object = None
 
     def of(self, document: dict[str, Any]) -> dict[str, Any]:
         """Return the document with this metric, and its best round."""
@@ -128,10 +131,12 @@ class _ChosenMetric:
         if metric is None or metric == document["metric"]:
             return document
         last = document["last_round"]
-        if last is not None and self._best[0] != last["round"]:
+        of = document["run_id"], last and last["round"]
+        if last is not None and self._best_of != of:
             with contextlib.suppress(FlavorError):  # Redis is away: the best round so far stays
-                found = self._board.history(self._run).curves(metric, ()).best
-                rounds = last["round"]
-                best = {"metric": metric, "round": found[0], "value": found[1], "rounds": rounds} if found else None
-                self._best = rounds, best
-        return {**document, "metric": metric, "best": self._best[1] if last is not None else None}
+                rows = [row for row in self._board.history(self._run).strip() if row.round <= last["round"]]
+                values = {row.round: shown[metric] for row in rows for shown in [row.shown_metrics] if metric in shown}
+                self._best = best_in(rows, metric, values)
+                is_whole = all(row.source is not Source.NONE for row in rows)
+                self._best_of = of if is_whole else None  # a later look may know more
+        return {**document, "metric": metric, "best": self._best if last is not None else None}

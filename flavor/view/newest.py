@@ -225,10 +225,14 @@ def _merged(
         last["left_out"] = newest.left_out
     if chosen is None:
         return last, None, None
-    best = best_of(chosen, known.of(chosen, rows))
+    return last, chosen, best_in(rows, chosen, known.of(chosen, rows))
+
+
+def best_in(rows: Sequence[RoundRow], metric: str, values: Mapping[int, float]) -> dict[str, Any] | None:
+    """Return the best of a metric's `values`, by round, as `Newest.best` has it; `rows` are the closed rounds."""
+    best = best_of(metric, values)
     searched = sum(row.source is not Source.NONE for row in rows)
-    found = {"metric": chosen, "round": best[0], "value": best[1], "rounds": searched} if best else None
-    return last, chosen, found
+    return {"metric": metric, "round": best[0], "value": best[1], "rounds": searched} if best else None
 
 
 def _spark(rows: Sequence[RoundRow], metric: str | None) -> tuple[float, ...]:

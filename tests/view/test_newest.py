@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from flavor.cli.status_frame import Screen, found_of, run_frame
 from flavor.cli.status_lines import columns_of, summary_of
+from flavor.cli.status_watch import _ChosenMetric
 from flavor.protocol import SPEAKS
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing, Pulse
 from flavor.records.states import RunState
 from flavor.store.local import LocalStore
+from flavor.view.board import Board
 from flavor.view.described import described
 from flavor.view.document import left_s_of
 from flavor.view.followed import Followed
@@ -50,6 +54,13 @@ def test_the_best_round_is_the_best_of_all_rounds(url: str) -> None:
     found = described(driven.runs, url)
     assert (found["best"]["round"], found["best"]["rounds"]) == (130, 110), "no store has the first rounds"
     assert any("(best of the 110 rounds that can be read: 0.63" in line.text for line in summary_of(found))
+    watched = _ChosenMetric(cast(Board, SimpleNamespace(history=lambda run: History(driven.runs, None))), "r", "auc")
+    shown = {**found, "metric": "loss", "best": None}
+    assert watched.of(shown)["best"] == found["best"], "the metric that is watched is of the same rounds"
+    driven.runs.redis.lpop(driven.runs.keys.closed, 100)
+    driven.runs.redis.delete(*(driven.runs.keys.round(number) for number in range(21, 121)))
+    another = {**shown, "run_id": "that of another run of the name"}
+    assert watched.of(another)["best"]["rounds"] == 10
 
 
 def says(driven: Driven, client: str, state: str, *, moved: Moved | None = None) -> None:
