@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flavor.bus.variables import UI_TOKEN_VARIABLE
 from flavor.cli.program import Terminated
 from flavor.cli.tokens import read_token, taken_out
 from flavor.page.server import (
     PORT,
-    TOKEN_VARIABLE,
     Place,
     bound,
     check_installed,
@@ -40,10 +40,10 @@ def ui_option(function: Any) -> Any:
         click.option(
             "--token",
             "ui_token",
-            envvar=TOKEN_VARIABLE,
+            envvar=UI_TOKEN_VARIABLE,
             show_envvar=True,
             metavar="TOKEN",
-            callback=taken_out(TOKEN_VARIABLE),
+            callback=taken_out(UI_TOKEN_VARIABLE),
             help="Token that the page of --ui asks each browser for, or @FILE for a file that has it.",
         ),
         click.option(
@@ -70,7 +70,7 @@ class PageBeside:
         where the packages of the page are not installed, and `InvalidSetting` for a token that is none.
         """
         self._tell, self._stays = tell, stays if stays is not None else _is_terminal()
-        self._token = read_token(token, TOKEN_VARIABLE) if with_page else None
+        self._token = read_token(token, UI_TOKEN_VARIABLE) if with_page else None
         self._with_page = with_page
         self._place: Place | None = None
         self._run = self._shown = ""

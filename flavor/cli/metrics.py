@@ -7,18 +7,17 @@ import threading
 
 import click
 
+from flavor.bus.variables import METRICS_TOKEN_VARIABLE
 from flavor.cli.help import GroupedCommand
 from flavor.cli.installed import InstalledOption, complete_store, schemes_installed
 from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
-from flavor.cli.tokens import read_token
+from flavor.cli.tokens import read_token, taken_out
 from flavor.errors import InvalidSetting, MisuseError
 from flavor.own_machine import is_own_name
 from flavor.say import say
 from flavor.stamp import stamp
-
-VARIABLE = "FLAVOR_METRICS_TOKEN"
 
 
 @click.command(
@@ -42,9 +41,10 @@ VARIABLE = "FLAVOR_METRICS_TOKEN"
 )
 @click.option(
     "--token",
-    envvar=VARIABLE,
+    envvar=METRICS_TOKEN_VARIABLE,
     show_envvar=True,
     metavar="TOKEN",
+    callback=taken_out(METRICS_TOKEN_VARIABLE),
     help="Token that a scrape has to send (Authorization: Bearer TOKEN), or @FILE for a file that has it.",
 )
 @click.option(
@@ -74,7 +74,7 @@ def metrics(
 
     deploy/observability has alert rules and a dashboard. `flavor ui` has the same metrics at /metrics.
     """
-    secret = read_token(token, VARIABLE)
+    secret = read_token(token, METRICS_TOKEN_VARIABLE)
     try:
         from flavor.metrics.server import MetricsServer
     except ModuleNotFoundError as error:
@@ -89,7 +89,7 @@ def metrics(
     if not secret and not is_own_name(host):
         raise InvalidSetting(
             f"--host {host}: other machines can reach it, and metrics name runs, sites and their results: choose a "
-            f"--token ({VARIABLE}) that Prometheus sends (`authorization` in its scrape_configs)"
+            f"--token ({METRICS_TOKEN_VARIABLE}) that Prometheus sends (`authorization` in its scrape_configs)"
         )
     raise_on_sigterm()
     with contextlib.ExitStack() as stack:

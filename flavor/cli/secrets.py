@@ -9,13 +9,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from flavor.bus.variables import JOIN_VARIABLE, NOTIFY_VARIABLE, URL_VARIABLE
+from flavor.bus.variables import (
+    JOIN_VARIABLE,
+    METRICS_TOKEN_VARIABLE,
+    NOTIFY_VARIABLE,
+    UI_TOKEN_VARIABLE,
+    URL_VARIABLE,
+)
 
 _VARIABLES = {"--redis-url": URL_VARIABLE, "--join": JOIN_VARIABLE, "--notify": NOTIFY_VARIABLE}
 _REPEATED = ("--notify",)
 """Options that may be given again: their variable has a line for each value, and ends with a line break."""
-_PAGE = "FLAVOR_UI_TOKEN"
-_TOKENS = {"ui": _PAGE, "run": _PAGE, "demo": _PAGE, "metrics": "FLAVOR_METRICS_TOKEN"}
+_TOKENS = {
+    "ui": UI_TOKEN_VARIABLE,
+    "run": UI_TOKEN_VARIABLE,
+    "demo": UI_TOKEN_VARIABLE,
+    "metrics": METRICS_TOKEN_VARIABLE,
+}
 """The variable of `--token` for each command that has this option."""
 _PEOPLE = range(1000, 60_000)
 """User ids that systems give to people; those of services are smaller or larger."""

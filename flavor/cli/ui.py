@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flavor.bus.variables import UI_TOKEN_VARIABLE
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected, opened_run
 from flavor.cli.options import redis_option, store_option, store_url
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
-from flavor.cli.tokens import read_token
-from flavor.page.server import PORT, TOKEN_VARIABLE, Place, bound, check_installed, open_browser, opens_a_browser
+from flavor.cli.tokens import read_token, taken_out
+from flavor.page.server import PORT, Place, bound, check_installed, open_browser, opens_a_browser
 
 if TYPE_CHECKING:
     from flavor.bus.connection import Redis
@@ -48,9 +49,10 @@ _LOOK_S = 1.0
 )
 @click.option(
     "--token",
-    envvar=TOKEN_VARIABLE,
+    envvar=UI_TOKEN_VARIABLE,
     show_envvar=True,
     metavar="TOKEN",
+    callback=taken_out(UI_TOKEN_VARIABLE),
     help="Token that the page asks each browser for, or @FILE for a file that has it.",
 )
 @click.option(
@@ -78,7 +80,7 @@ def ui(
     see it, too.
     """
     check_installed()
-    secret, tell = read_token(token, TOKEN_VARIABLE), teller("flavor: ")
+    secret, tell = read_token(token, UI_TOKEN_VARIABLE), teller("flavor: ")
     raise_on_sigterm()
     place = bound(host, port, token=secret)
     with contextlib.closing(place.socket), contextlib.suppress(KeyboardInterrupt, Terminated):  # told to end: code 0

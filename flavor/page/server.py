@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from flavor.bus.variables import UI_TOKEN_VARIABLE
 from flavor.errors import FlavorError, InvalidSetting, MisuseError, RunError
 
 if TYPE_CHECKING:
     from flavor.page.app import Page
 
 PORT = 8600
-TOKEN_VARIABLE = "FLAVOR_UI_TOKEN"
 _DOCS = "docs/see-a-run.md says how to put TLS before it"
 _BACKLOG = 128
 _SILENT_MS = 60_000
@@ -77,8 +77,9 @@ def bound(host: str, port: int, *, token: str | None, or_free: bool = False) -> 
     is_loopback = ipaddress.ip_address(own.partition("%")[0]).is_loopback
     if not is_loopback and token is None:
         raise InvalidSetting(
-            f"--host {host}: other machines can reach the page there, so it needs a token: --token or {TOKEN_VARIABLE} "
-            f"(`openssl rand -hex 16` makes one); what it shows crosses the network unencrypted: {_DOCS}"
+            f"--host {host}: other machines can reach the page there, so it needs a token: --token or "
+            f"{UI_TOKEN_VARIABLE} (`openssl rand -hex 16` makes one); what it shows crosses the network "
+            f"unencrypted: {_DOCS}"
         )
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:

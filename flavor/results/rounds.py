@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import re
@@ -11,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flavor.errors import InvalidInfo, ObjectMissing, StoreError
+from flavor.errors import InvalidInfo, ObjectMissing
 from flavor.records.info import CONFUSION, MAX_BYTES, UNCOUNTED, WEIGHTED, Info, by_sites, parse_info, sites_of
 from flavor.records.round import RoundView
 from flavor.store.protocol import ObjectStore
@@ -40,16 +39,6 @@ class RoundResult:
     bytes: int
     metrics: dict[str, float]
     sites: list[SiteResult] = field(default_factory=list)
-
-
-def site_infos(view: RoundView, store: ObjectStore | None, known: Mapping[str, Info] | None = None) -> dict[str, Info]:
-    """Return the client information of each contributor, as far as it is in the store, or in `known`."""
-    found = dict(known or {})
-    for client in view.contributors:
-        if store is not None and client not in found and client in view.verdicts:
-            with contextlib.suppress(StoreError, InvalidInfo, OSError):
-                found[client] = site_info(view, store, client)
-    return found
 
 
 def site_info(view: RoundView, store: ObjectStore, client: str) -> Info:

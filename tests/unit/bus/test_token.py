@@ -9,6 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 
+import click
 import pytest
 from pydantic import SecretStr, ValidationError
 
@@ -16,7 +17,8 @@ from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.bus.token import JoinToken
 from flavor.bus.variables import JOIN_VARIABLE, URL_VARIABLE
-from flavor.cli.secrets import keep_private, without_secrets
+from flavor.cli.main import cli
+from flavor.cli.secrets import _TOKENS, keep_private, without_secrets
 from flavor.edge.agent import Edge
 from flavor.edge.config import EdgeConfig
 from flavor.errors import InvalidSetting
@@ -151,6 +153,17 @@ def test_secrets_are_in_no_repr_and_no_error(tmp_path: Path) -> None:
 )
 def test_what_is_secret_leaves_the_command_line(words: list[str], kept: list[str], moved: dict[str, str]) -> None:
     assert without_secrets(words) == (kept, moved)
+
+
+@pytest.mark.parametrize("name", sorted(_TOKENS))
+def test_the_token_of_a_page_or_of_metrics_reaches_no_other_program(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command, variable = cli.get_command(click.Context(cli), name), _TOKENS[name]
+    assert command is not None
+    option = next(each for each in command.params if "--token" in each.opts)
+    assert option.envvar == variable
+    monkeypatch.setenv(variable, "s3cret-s3cret")
+    assert option.process_value(click.Context(command), "s3cret-s3cret") == "s3cret-s3cret"
+    assert variable not in os.environ
 
 
 def test_a_flag_says_that_a_secret_option_was_given() -> None:

@@ -189,13 +189,13 @@ def test_which_addresses_only_this_machine_can_reach(host: str, local: bool) -> 
 
 
 def test_a_token_that_can_be_guessed_or_not_sent_is_refused(tmp_path) -> None:
-    from flavor.cli.metrics import VARIABLE
+    from flavor.bus.variables import METRICS_TOKEN_VARIABLE
     from flavor.cli.tokens import read_token
 
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
-    assert read_token(f"@{file}", VARIABLE) == read_token(TOKEN, VARIABLE) == TOKEN
-    assert read_token(None, VARIABLE) is None
+    assert read_token(f"@{file}", METRICS_TOKEN_VARIABLE) == read_token(TOKEN, METRICS_TOKEN_VARIABLE) == TOKEN
+    assert read_token(None, METRICS_TOKEN_VARIABLE) is None
     for wrong in ("", "short", "two words here", "größer-als-acht", f"@{tmp_path}/none", f"@{tmp_path}"):
         with pytest.raises(InvalidSetting, match="--token"):
-            read_token(wrong, VARIABLE)
+            read_token(wrong, METRICS_TOKEN_VARIABLE)
