@@ -71,7 +71,7 @@ def with_notices(
 
     @contextlib.contextmanager
     def beside(runs: RunStore, url: str, store: ObjectStore) -> Iterator[None]:
-        with before(runs, url, store), following(runs, url, places, after_s=after_s):
+        with before(runs, url, store), following(runs, url, places, after_s=after_s, tell=tell):
             yield
 
     tell(f"notices go by {', '.join(place.name for place in places)}")

@@ -153,8 +153,16 @@ class _Sites:
         )
 
     def take(self, now: float, most: int) -> tuple[list[_News], list[str]]:
-        """Return the news to tell, and lines that count the rest."""
-        ranked = sorted(self._news.values(), key=lambda each: -self._budget(each.site).left(now))
+        """Return the news to tell, and lines that count the rest.
+
+        Those of sites of which much was told stand behind the others, and refusals behind what else has happened.
+        """
+
+        def rank(each: _News) -> tuple[bool, bool, float]:
+            left = self._budget(each.site).left(now)
+            return left < 1, each.is_refusal, -left
+
+        ranked = sorted(self._news.values(), key=rank)
         refusals = [each for each in ranked if each.is_refusal][:_MOST_NAMED]
         told = [each for each in ranked if not each.is_refusal or each in refusals][:most]
         left_out = [each for each in ranked if each not in told]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
@@ -15,36 +15,44 @@ from flavor.view.snapshot import take_snapshot
 
 _LOOK_MS = 500
 _PAUSE_S = 1.0
+_PATIENCE_S = 1.0
 
 
 @contextlib.contextmanager
-def following(runs: RunStore, url: str, places: Sequence[Destination], *, after_s: float) -> Iterator[None]:
-    """Send messages to `places` about what the log of a run gets within the context, also about its end."""
-    own = RunStore(connect(url, patience_s=1.0, client_name=f"flavor-notices:{runs.run}"), runs.run, url)
+def following(
+    runs: RunStore, url: str, places: Sequence[Destination], *, after_s: float, tell: Callable[[str], None]
+) -> Iterator[None]:
+    """Send messages to `places` about what the log of a run gets within the context, also about its end.
+
+    `tell` gets a line if the end of the log cannot be read.
+    """
+    own = RunStore(connect(url, patience_s=_PATIENCE_S, client_name=f"flavor-notices:{runs.run}"), runs.run, url)
     newest = newest_entry(runs)
     notices = Notices(runs.run, places, after_s=after_s, waits=lambda: _held(own))
     over = threading.Event()
-    thread = threading.Thread(target=_follow, args=(own, notices, newest, over), name="notices-log", daemon=True)
+    thread = threading.Thread(target=_follow, args=(own, notices, newest, over, tell), name="notices-log", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
-        thread.join(2 * _LOOK_MS / 1000 + _PAUSE_S)
+        thread.join(_LOOK_MS / 1000 + 3 * _PATIENCE_S)  # of a look that goes on, and of the last one
         notices.close()
         own.redis.close()
 
 
-def _follow(runs: RunStore, notices: Notices, newest: str, over: threading.Event) -> None:
+def _follow(runs: RunStore, notices: Notices, newest: str, over: threading.Event, tell: Callable[[str], None]) -> None:
     """Pass on each entry of the log until the context is over, and the log has no more."""
     while True:
         is_last = over.is_set()
         try:
             entries = read_log(runs, after=newest, wait_ms=None if is_last else _LOOK_MS)
-        except Exception:  # a Redis that is away, or has ended with the run
-            entries = []
-            if is_last or over.wait(_PAUSE_S):
+        except Exception as error:  # a Redis that is away, or has ended with the run
+            if is_last:
+                tell(f"notices: the last messages may lack what happened at the end, as Redis cannot be read: {error}")
                 return
+            over.wait(_PAUSE_S)  # one more look follows, also where it is over by now
+            continue
         for logged in entries:
             newest = logged.id
             notices.hear(logged.event)

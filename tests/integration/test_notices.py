@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from receiver import Receiver, receiving
 
+from flavor.bus.runs import RunStore
 from flavor.bus.variables import NOTIFY_VARIABLE
-from flavor.errors import InvalidSetting, LeaseHeld, StateLost
-from flavor.notices import destination
+from flavor.errors import BusUnavailable, InvalidSetting, LeaseHeld, StateLost
+from flavor.notices import destination, following
 from flavor.notices.destination import destinations
 from flavor.notices.notices import END_S, Notices, noticed
 from flavor.view.client_events import ClientLost
+from flavor.view.event import Event
+from flavor.view.log import Logged, newest_entry, read_log
 from flavor.view.round_events import RunFailed, RunFinished
+from tests.driven import Driven
 
 SECRETS = ("hush-hush", "s3cr3t")
 
@@ -37,6 +44,30 @@ def eventually(look: Callable[[], object]) -> None:
 
 
 # -- in this process
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_fault_of_redis_at_the_end_of_a_run_hides_the_end_only_where_it_stays_and_then_says_so(
+    url: str, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    over, told, heard = threading.Event(), list[str](), list[Event]()
+    run = Driven(url)
+
+    def ends(runs: RunStore, *, after: str, wait_ms: int | None) -> list[Logged]:
+        """The run ends while Redis is away for a moment."""
+        if wait_ms is None and comes_back:
+            return read_log(runs, after=after)
+        over.set()
+        run.runs.redis.xadd(run.runs.keys.log, {"event": "run.stopped", "reason": "by hand"})
+        raise BusUnavailable("it is away")
+
+    monkeypatch.setattr(following, "read_log", ends)
+    notices = cast(Notices, SimpleNamespace(hear=heard.append))
+    following._follow(run.runs, notices, newest_entry(run.runs), over, told.append)
+    assert [each.name for each in heard] == (["run.stopped"] if comes_back else [])
+    assert [line.partition(",")[0] for line in told] == (
+        [] if comes_back else ["notices: the last messages may lack what happened at the end"]
+    )
 
 
 def test_a_message_arrives_and_the_end_waits_for_the_last(receiver: Receiver) -> None:

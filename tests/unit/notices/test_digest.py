@@ -74,6 +74,17 @@ def test_refusals_of_a_minute_are_one_message_that_names_some() -> None:
     assert len(lines) == 9
 
 
+def test_refusals_leave_room_for_sites_that_are_gone_after_them() -> None:
+    digest = Digest("r")
+    for number in range(8):
+        digest.add(UpdateRefused("NaN", f"refused-{number}", 1), T)
+    for number in range(5):
+        digest.add(ClientLost("its heartbeat has stopped", f"gone-{number}"), T + 1)
+    lines = taken(digest, T + GROUPED_S).body.splitlines()
+    assert [line.partition(" ")[0] for line in lines[:5]] == [f"gone-{number}" for number in range(5)]
+    assert lines[-1] == "and 3 refusals of other sites"
+
+
 def test_a_flood_is_counted_and_not_sent() -> None:
     """A site that comes and goes each second, for an hour: a few messages, which count what they leave out."""
     digest, sent, last = Digest("r"), list[Message](), ""
