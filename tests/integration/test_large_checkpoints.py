@@ -160,19 +160,23 @@ def test_six_gigabytes_are_converted_as_a_stream(tmp_path: Path) -> None:
 
 
 AGGREGATE = """
-import mmap
+import mmap, threading
 from aggregators import run
 from flavor.checkpoints import read
 models = [read(path).tensors for path in sys.argv[1:]]
 room = -(-next(iter(models[0].values())).nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-place = {name: number * room for number, name in enumerate(models[0])}
-result = mmap.mmap(-1, room * len(place))
-out = {name: np.ndarray(models[0][name].shape, np.float32, result, at) for name, at in place.items()}
-right = []
+names = list(models[0])
+result = mmap.mmap(-1, 2 * room)  # fresh memory for each tensor would take as long as all the rest
+out = {name: np.ndarray(models[0][name].shape, np.float32, result, at % 2 * room) for at, name in enumerate(names)}
+right, turn = [], threading.Condition()
 def completed(name):
-    right.append((out[name][0], out[name][1], out[name][-1]) == (1.5, 0, -2.5))
-    result.madvise(mmap.MADV_REMOVE, place[name], room)
-run(models, [1, 3], out=out, completed=completed)
+    with turn:  # one after the other: of two threads none begins a tensor before the last but one was looked at
+        assert turn.wait_for(lambda: names[len(right)] == name, 60)
+        ends = out[name][[0, 1, -1]].tolist()
+        out[name][[0, 1, -1]] = 7  # as long as nothing is written there
+        right.append(ends == [1.5, 0, -2.5])
+        turn.notify_all()
+run(models, [1, 3], out=out, completed=completed, threads=2)
 print(len(right), all(right), sum(tensor.nbytes for tensor in out.values()))
 """
 
