@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from warm import COLD
 
 from aumai_fedtrain import BusUpdateProvider, DiLoCoCoordinator, FederatedNode, GlobalState, TrainingConfig
 from aumai_fedtrain.outer import OuterOptimizer
@@ -94,7 +95,7 @@ def test_the_commands_url_is_not_in_the_process_list(bench: Bench) -> None:
     config = bench.work / "train.json"
     config.write_text(configuration(1, 1).model_dump_json())
     words = ["--config", config, "--redis-url", url, "--run", bench.run, "--store", bench.store]
-    run = bench.start("aumai-fedtrain", "run", *words)
+    run = bench.start("aumai-fedtrain", "run", *words, env={COLD: "1"})
     bench.eventually("the run is there, so it is live", bench.runs.find)
     shown = [words for words in bench.survivors().values() if "fedtrain" in words]
     assert shown

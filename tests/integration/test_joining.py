@@ -15,6 +15,7 @@ import pytest
 import redis
 from pages import on_path
 from redisserver import redis_server
+from warm import COLD
 
 from flavor.bus.connection import connect, options
 from flavor.bus.embedded import embedded_server
@@ -156,7 +157,7 @@ def test_a_run_of_enrolled_sites(bench_at, door: Door, tmp_path: Path) -> None:
     shell = on_path(tmp_path / "programs")
     shell |= {"TEST_SEED": str(tmp_path / "seed.npz"), "TEST_INFO": str(tmp_path / "info.json")}
     given = {
-        "edge-1": (["--join", tokens["edge-1"], "-m", bench.trainer("--hold", "--at", 1)], {}),
+        "edge-1": (["--join", tokens["edge-1"], "-m", bench.trainer("--hold", "--at", 1)], {COLD: "1"}),  # as users do
         "edge-2": (["--join", f"@{tmp_path / 'edge-2.token'}", "-m", bench.trainer()], {}),
         "edge-3": (["-m", f"sh {tmp_path / 'train.sh'}"], {**shell, "FLAVOR_JOIN": tokens["edge-3"]}),
     }
