@@ -18,6 +18,7 @@ from flavor.cli.status_lines import Found, has_ended
 from flavor.errors import FlavorError, MisuseError
 from flavor.local.record import is_served
 from flavor.local.waits import Waits
+from flavor.policy.standing import Standing
 from flavor.records.states import RoundState
 from flavor.view.board import Board
 from flavor.view.newest import best_in
@@ -76,7 +77,9 @@ def watch_run(found: OpenedRun, console: Console, *, metric: str | None, model_f
                 raise _ServerEnded
             now = found_of(chosen.of(board.document(found.run)), screen.now_ms)
             ended = has_ended(now)
-            if ended and ended_at is None:
+            if not ended:
+                ended_at = None  # perhaps again: it was resumed
+            elif ended_at is None:
                 ended_at = time.monotonic()
             is_over = ended_at is not None and (_tells_last_round(now) or time.monotonic() - ended_at > _LAST_S)
             if waits is not None and not ended:
@@ -93,9 +96,15 @@ def watch_run(found: OpenedRun, console: Console, *, metric: str | None, model_f
 
 
 def _tells_last_round(now: Found) -> bool:
-    """Whether the metrics are those of the last closed round: a board reads them a moment after the run's state."""
+    """Whether the metrics are those of the last rounds: a board reads them a moment after the run's state.
+
+    They are the merged ones of the last closed round, and those of each site whose update was accepted after it.
+    """
     closed = now["round"] if now["round_state"] == RoundState.CLOSED else now["round"] - 1
-    return closed < 1 or (now["last_round"] is not None and now["last_round"]["round"] >= closed)
+    if closed >= 1 and (now["last_round"] is None or now["last_round"]["round"] < closed):
+        return False
+    accepted = [client for client in now["clients"].values() if client["this_round"] == Standing.ACCEPTED]
+    return all(client["metrics_round"] == now["round"] for client in accepted)
 
 
 def _follow(board: Board, console: Console, frame: _Frame) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from flavor.counted import counted
 from flavor.printable import printable, shown_name
-from flavor.records.states import RunState
+from flavor.records.states import RoundState, RunState
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, best_round, for_people
 from flavor.sizes import shown_bytes
@@ -119,7 +119,7 @@ class Progress:
                 self._live.update(self._drawn(snapshot, waits))
 
     def _drawn(self, snapshot: Snapshot, waits: Sequence[str]) -> RenderableType:
-        closed = self._newest.round if self._newest else 0
+        closed = self._newest.round if self._newest else _closed(snapshot)  # of a run that goes on, some are
         head = Table.grid(padding=(0, 2))
         head.add_row(
             Text(self._run, style="bold"),
@@ -248,3 +248,9 @@ def _thinned(rounds: list[RoundResult], most: int = 20) -> list[RoundResult]:
     step = -(-len(rounds) // most)
     kept = rounds[::step]
     return kept if kept[-1] is rounds[-1] else [*kept, rounds[-1]]
+
+
+def _closed(snapshot: Snapshot) -> int:
+    """Return the number of closed rounds."""
+    round_ = snapshot.round
+    return 0 if round_ is None else round_.round if round_.state is RoundState.CLOSED else round_.round - 1

@@ -221,3 +221,29 @@ def test_the_last_drawing_tells_the_last_round(url: str, tmp_path: Path, monkeyp
     found = OpenedRun("thorax", connect(url), url, made.store.url)
     assert watch_run(found, console, metric=None, model_folder="", logs=None) is True
     assert "round 3: auc 0.7 (best: 0.7, reported in round 3" in drawn[-1], drawn[-1]
+
+
+def test_the_last_drawing_of_a_run_that_fails_in_a_round_has_what_sites_reported_in_it(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Driven(url, LocalStore(tmp_path / "store", create=True), "pelvis", rounds=3)
+    console, drawn = Console(file=io.StringIO(), force_terminal=True, width=100, height=30), list[str]()
+
+    def goes_on(*words: Any) -> list[Text]:
+        lines = run_frame(*words)
+        drawn.append("\n".join(line.plain for line in lines))
+        if "round 1: auc 0.5" in drawn[-1] and made.round == 1:
+            made.open(["a", "b"])
+            made.accept("a", 10, {"auc": 0.625})
+            made.runs.end(RunState.FAILED, "b is gone")
+        return lines
+
+    made.runs.redis.sadd(made.runs.keys.members, "a", "b")
+    made.open(["a"])
+    made.accept("a", 10, {"auc": 0.5})
+    made.close()
+    monkeypatch.setattr("flavor.cli.status_watch.run_frame", goes_on)
+    monkeypatch.setattr("flavor.cli.status_watch.raise_on_sigterm", lambda: None)
+    found = OpenedRun("pelvis", connect(url), url, made.store.url)
+    assert watch_run(found, console, metric=None, model_folder="", logs=None) is True
+    assert "0.625" in drawn[-1], drawn[-1]

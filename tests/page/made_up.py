@@ -91,17 +91,20 @@ class Past:
             rng = random.Random(name)
             shift = rng.uniform(-1, 0.5)
             values[name] = tuple(
-                None if middle is None else middle + shift * (middle - low) + rng.gauss(0, 0.004)
+                middle + shift * (middle - low) + rng.gauss(0, 0.004)
                 for middle, low in zip(found.weighted, found.lowest, strict=True)
                 if middle is not None
                 for low in [low if low is not None else middle]
             )
+        columns = [*zip(*values.values(), strict=True)] if len(values) == len(self.sites) else []
+        ends = {"lowest": tuple(map(min, columns)), "highest": tuple(map(max, columns))} if columns else {}
         return Curves(
             **{
                 **{
                     name: getattr(found, name)
                     for name in ("metric", "rounds", "plain", "weighted", "lowest", "highest", "best")
                 },
+                **ends,
                 "sites": values,
                 "left_out": len(self.sites) - len(names) if sites is None else 0,
             }

@@ -13,7 +13,21 @@ import pytest
 from flavor.page.app import Page as Served
 from flavor.page.server import Place, bound, serving
 from tests.page.conftest import Window, expect, unknown
-from tests.page.made_up import HOSTILE, LONG, SCRIPT, MadeUp, client, every, hostile, mammo, many, now_ms, wide, young
+from tests.page.made_up import (
+    HOSTILE,
+    LONG,
+    SCRIPT,
+    MadeUp,
+    client,
+    ended,
+    every,
+    hostile,
+    mammo,
+    many,
+    now_ms,
+    wide,
+    young,
+)
 
 Serve = Callable[[Sequence[dict[str, Any]]], tuple[MadeUp, Place]]
 WIDTHS = ((400, 800), (1280, 800), (3840, 1000))
@@ -74,7 +88,7 @@ def test_a_run_in_sentences_above_the_fold(served: Serve, window: Window) -> Non
     more = page.locator(".stand .more").first
     expect(more).to_contain_text("Waiting for site-3 to finish training (61 %, it usually takes 9:10, now 1")
     expect(more).to_contain_text(
-        re.compile(r"Closes with 3 of 4 sites at \d\d:\d\d \(in 1\d min\), or when all are in\.")
+        re.compile(r"Closes with 3 of 4 sites at (?:\d\d? \w{3} )?\d\d:\d\d \(in 1\d min\), or when all are in\.")
     )
     expect(page.locator(".stand .times")).to_have_text(re.compile(r"^began 2 h 1\d min ago · about 6 h \d\d min left$"))
     expect(page.locator(".stand .state")).to_have_text("●running")
@@ -530,3 +544,12 @@ def test_patches_and_units(served: Serve, window: Window) -> None:
         "a, b, c and 2 more",
         "61 of 126 MB",
     ]
+
+
+def test_the_round_in_which_a_run_has_failed_does_not_go_on(served: Serve, window: Window) -> None:
+    """It was open for ever longer, and the bars of its sites grew with it."""
+    gone = ended("lungs", "failed", "round 7: site-2: its trainer failed", at=7)
+    gone["opened_ms"] = gone["ended_ms"] - 5_000
+    _, place = served([gone])
+    strip = window.open(place.address, "/run/lungs").locator(".strip")
+    expect(strip).to_have_attribute("aria-valuetext", re.compile(r"^Round 7 · failed after 5(\.0)? s"))

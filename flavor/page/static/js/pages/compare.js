@@ -80,7 +80,7 @@ export function open(shell, _, query) {
   }
 
   function teach() {
-    fill(empty, chosen.length ? [] : lesson(all.length ? "Choose two runs or more" : "There is no run to compare yet", all.length ? "Their curves are drawn over each other, and their settings stand side by side." : "", all.length ? [] : command("flavor demo")));
+    fill(empty, chosen.length ? [] : lesson(all.length > 1 ? "Choose two runs or more" : all.length ? "There is no other run to compare" : "There is no run to compare yet", all.length > 1 ? "Their curves are drawn over each other, and their settings stand side by side." : all.length ? "This page knows one run. `flavor ui` shows all runs of one Redis server: give local runs the same `flavor run --redis-url`." : "", all.length ? [] : command("flavor demo")));
   }
 
   /** Reads again what has changed, at most once in two seconds. */

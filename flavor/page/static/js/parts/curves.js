@@ -20,7 +20,7 @@ export function curves(name, { heard } = {}) {
   const legend = h(
     "p",
     { class: "legend" },
-    [["weighted", "weighted mean", "Each site counts by its number of examples."], ["plain", "plain mean", "Each site counts the same."], ["site", "a site", "What each site reports."]].map(([kind, word, tip]) =>
+    [["weighted", "weighted mean", "Each site counts by its number of examples."], ["plain", "plain mean", "Each site counts the same."], ["site", "a site", "What each site reports, also in rounds in which its update is refused."]].map(([kind, word, tip]) =>
       h("span", { class: "key", "data-tip": tip }, h("i", { class: `line ${kind}`, "aria-hidden": "true" }), word),
     ),
   );
@@ -157,9 +157,14 @@ export function curves(name, { heard } = {}) {
     const parts = [`round ${count(found.rounds[at])}`, `weighted ${metric(found.weighted[at])}`, `plain ${metric(found.plain[at])}`];
     const near = focused > 0 && focused <= sites.length ? sites[focused - 1] : null;
     if (near && index !== null) parts.push(`${near} ${metric(found.sites[near][at])}`);
-    else if (values.length > 1) parts.push(`lowest ${values[0][0]} ${metric(values[0][1])}`, `highest ${values.at(-1)[0]} ${metric(values.at(-1)[1])}`);
-    else if (Number.isFinite(found.lowest?.[at])) parts.push(`sites ${metric(found.lowest[at])} to ${metric(found.highest[at])}`);
+    else if (Number.isFinite(found.lowest?.[at]) && found.lowest[at] !== found.highest[at]) parts.push(`lowest ${whose(values, found.lowest[at])}`, `highest ${whose(values, found.highest[at])}`);
     text(line, parts.join(" · "));
+  }
+
+  /** A value of a round's contributors, after the site that has it. Sites that were refused, or are not drawn, are none. */
+  function whose(values, value) {
+    const site = values.find(([, own]) => own === value)?.[0];
+    return `${site ? `${site} ` : ""}${metric(value)}`;
   }
 
   return {

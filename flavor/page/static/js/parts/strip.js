@@ -37,7 +37,7 @@ export function strip(name) {
   }, { passive: true });
 
   const isKnown = (row) => row.opened_ms > 0;
-  const seconds = (row) => (!isKnown(row) ? 0 : row.closed_ms ? (row.closed_ms - row.opened_ms) / 1000 : row.state === "closed" ? 0 : (since(row.opened_ms) ?? 0));
+  const seconds = (row) => (!isKnown(row) ? 0 : row.closed_ms ? (row.closed_ms - row.opened_ms) / 1000 : row.state === "closed" ? 0 : doc?.ended_ms ? Math.max(0, doc.ended_ms - row.opened_ms) / 1000 : (since(row.opened_ms) ?? 0));
 
   function paint() {
     if (!slider.isConnected || !rows.length) return;
@@ -86,7 +86,10 @@ export function strip(name) {
     const state = row.state;
     if (!isKnown(row)) return `Round ${count(row.round)}: closed, and nothing more is kept of it`;
     const parts = [`Round ${count(row.round)}`];
-    parts.push(state === "closed" ? `took ${lap(seconds(row))}` : `${ROUNDS[state]?.word ?? state} for ${lap(seconds(row))}`);
+    const word = ROUNDS[state]?.word ?? state;
+    if (state === "closed") parts.push(`took ${lap(seconds(row))}`);
+    else if (doc?.ended_ms) parts.push(`${doc.state === "stopped" ? "stopped" : word} after ${lap(seconds(row))}`);
+    else parts.push(state === "open" ? `${word} for ${lap(seconds(row))}` : `${word}, opened ${lap(seconds(row))} ago`);
     if (row.expected) parts.push(`${count(row.contributors)} of ${counted(row.expected, "site")}`);
     if (row.refused) parts.push(`${count(row.refused)} refused`);
     if (row.examples) parts.push(counted(row.examples, "example"));
@@ -178,7 +181,7 @@ export function strip(name) {
     newest: () => rows.findLast((row) => row.state === "closed")?.round ?? 0,
     tick() {
       const row = rows.at(-1);
-      if (row && row.state !== "closed") {
+      if (row && row.state !== "closed" && !doc?.ended_ms) {
         tell();
         draw();
       }

@@ -23,6 +23,7 @@ export function timeline(name, { move, close }) {
   let span = [0, 1];
   let found = null;
   let asked = 0;
+  let over = 0;
 
   function row(client) {
     const who = h("span", { class: "who" }, client);
@@ -33,7 +34,7 @@ export function timeline(name, { move, close }) {
       node,
       update(item) {
         const spans = item.phases.map((phase) => {
-          const [from, to] = [phase.start_ms, phase.end_ms ?? Math.min(now(), span[1])];
+          const [from, to] = [phase.start_ms, phase.end_ms ?? Math.max(phase.start_ms, Math.min(until(), span[1]))];
           const left = (100 * (from - span[0])) / (span[1] - span[0]);
           return [phase.word, Math.max(0, left), Math.max(0.15, Math.min(100 - left, (100 * (to - from)) / (span[1] - span[0]))), `${STEPS[phase.word] ?? phase.word}: ${lap((to - from) / 1000)}, from ${clock(from)}`];
         });
@@ -66,14 +67,16 @@ export function timeline(name, { move, close }) {
   }
 
   const isClosed = () => found?.row.closed_ms > 0;
+  /** What goes on in the round goes on until now; in a run that has ended, until its end. */
+  const until = () => over || now();
 
   const draw = framed(() => {
     if (!found) return;
     const rows = (found.clients ?? []).map(normal);
     const begun = rows.flatMap((each) => each.phases.map((phase) => phase.start_ms));
-    const from = found.row.opened_ms || Math.min(...begun, now());
-    const until = isClosed() ? found.row.closed_ms : Math.max(now(), ...rows.map((each) => each.last_ms));
-    span = [from, Math.max(from + 1, until)];
+    const from = found.row.opened_ms || Math.min(...begun, until());
+    const last = isClosed() ? found.row.closed_ms : Math.max(until(), ...rows.map((each) => each.last_ms));
+    span = [from, Math.max(from + 1, last)];
     rows.sort((a, b) => Number(b.outcome === "refused") - Number(a.outcome === "refused") || b.last_ms - a.last_ms || a.client.localeCompare(b.client));
     const lasts = (span[1] - span[0]) / 1000;
     [...axis.children].forEach((mark, i) => text(mark, i === 0 ? clock(span[0]) : `+${lap((lasts * i) / 4)}`));
@@ -119,6 +122,7 @@ export function timeline(name, { move, close }) {
     },
     /** The open round is read again when its document has changed, at most once in two seconds. */
     update(doc) {
+      over = doc.ended_ms ?? 0;
       if (!round || node.hidden || round.round !== doc.round || again) return;
       again = setTimeout(() => {
         again = 0;
@@ -126,7 +130,7 @@ export function timeline(name, { move, close }) {
       }, 2000);
     },
     tick() {
-      if (!node.hidden && found && !isClosed()) draw();
+      if (!node.hidden && found && !isClosed() && !over) draw();
     },
     close() {
       clearTimeout(again);
