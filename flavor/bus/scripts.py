@@ -100,12 +100,16 @@ class RunScripts:
         round_: int | None = None,
         replaces: str = "",
         since_ms: int | None = None,
+        is_held: bool = False,
     ) -> str:
         """Append an entry to the run's log; return its id.
 
-        `replaces` is the id of an entry to remove with it, `since_ms` when that began which goes on.
+        `replaces` is the id of an entry to remove with it, `since_ms` when that began which goes on. `is_held` says
+        that the run cannot go on by itself.
         """
         fields = {"event": event, "reason": reason}
+        if is_held:
+            fields["held"] = "1"
         if since_ms is not None:
             fields["since_ms"] = str(since_ms)
         if client:

@@ -54,6 +54,7 @@ class RunContext:
         standings: Mapping[str, tuple[Standing, str]],
         *,
         uninspected: str = "",
+        uninspected_ms: int | None = None,
         enqueued_ms: int | None = None,
     ) -> Known:
         """Return what is known of the run and this round; see `Known`."""
@@ -65,6 +66,7 @@ class RunContext:
             config=self.config,
             now_ms=self.current.now_ms(),
             uninspected=uninspected,
+            uninspected_ms=uninspected_ms,
             enqueued_ms=enqueued_ms,
             is_lenient=self.lease.is_lenient,
         )

@@ -77,6 +77,11 @@ class Inspections:
         requests.is_store_away = requests.is_store_away and self._is_store_away(round_)
         return _STORE_AWAY if requests.is_store_away else ""
 
+    def since_ms(self, round_: CurrentRound) -> int | None:
+        """Return since when updates of this round wait for their inspection; None where none does."""
+        since = round_.requests.unjudged_since
+        return self._current.now_ms() - int(1000 * (time.monotonic() - since)) if since else None
+
     def _is_store_away(self, round_: CurrentRound) -> bool:
         """Whether an aggregator has reported lately that it cannot use the store."""
         away_ms = round_.view.away_ms

@@ -28,7 +28,8 @@ class OpenRound:
         context = self._context
         uninspected = context.inspections.request(round_)
         standing = standings(round_.view, round_.updates, context.members.clients)
-        decision = next_step(context.known(round_.view, standing, uninspected=uninspected))
+        since_ms = context.inspections.since_ms(round_)
+        decision = next_step(context.known(round_.view, standing, uninspected=uninspected, uninspected_ms=since_ms))
         if self._decide_structure(round_, standing, closing=decision.action is Action.AGGREGATE):
             return True
         if decision.waits:

@@ -62,7 +62,8 @@ class Waits:
         if decision.is_usual and decision.round is not None:
             self.usual(decision.round, decision.reason)
         else:
-            self.unusual(decision.round, decision.reason, is_postponed=decision.postponed is not None)
+            is_postponed = decision.postponed is not None
+            self.unusual(decision.round, decision.reason, is_postponed=is_postponed, since_ms=decision.since_ms)
 
     def usual(self, round_: int, reason: str) -> None:
         """Note that a round waits for what comes by itself, such as updates of clients that train."""
@@ -72,8 +73,10 @@ class Waits:
                 if self._write((round_, reason), is_allowed=self._client_log.allows_usual_wait()):
                     self._observer.hear(waiting(round_, reason, is_routine=True))
 
-    def unusual(self, round_: int | None, reason: str, *, is_postponed: bool = False) -> None:
-        """Note that the run or a round waits for what may not come by itself.
+    def unusual(
+        self, round_: int | None, reason: str, *, is_postponed: bool = False, since_ms: int | None = None
+    ) -> None:
+        """Note that the run or a round waits for what may not come by itself, since `since_ms`; None for now.
 
         A reason to end the round that `is_postponed` says nothing of waiting: the line on the terminal adds that.
         """
@@ -88,22 +91,25 @@ class Waits:
             self._observer.hear(event)
             self._told = what
         if what != self._written:
-            self._write(what, is_allowed=is_allowed)
+            self._write(what, is_allowed=is_allowed, is_held=not is_postponed, since_ms=since_ms)
 
     def for_store(self, round_: int | None, reason: str) -> None:
         """Note that the coordinator cannot go on without the store. `CoordinatorWait` bounds how often."""
-        self._write((round_, reason), is_allowed=True)
+        self._write((round_, reason), is_allowed=True, is_held=True)
 
-    def _write(self, what: _What, *, is_allowed: bool) -> bool:
+    def _write(self, what: _What, *, is_allowed: bool, is_held: bool = False, since_ms: int | None = None) -> bool:
         """Write into the log what the run waits for; return whether it was written."""
         now = time.monotonic()
         if not is_allowed and (not self._entry or now - self._written_at < SETTLED_S):
             return False
         round_, reason = what
         replaces = "" if is_allowed else self._entry
-        since_ms = self._since_ms(what)
+        lasted_ms = self._since_ms(what)
+        since_ms = lasted_ms if lasted_ms is not None else since_ms
         name = waiting(*what).name
-        self._entry = self._runs.log(name, reason=reason, round_=round_, replaces=replaces, since_ms=since_ms)
+        self._entry = self._runs.log(
+            name, reason=reason, round_=round_, replaces=replaces, since_ms=since_ms, is_held=is_held
+        )
         self._newest = what, since_ms if since_ms is not None else time_of(self._entry)
         self._written, self._written_at = what, now
         return True

@@ -45,7 +45,8 @@ class Standing:
         """Tell the run again whether this client's trainer is ready, and what this client waits for."""
         if not self.part.has_left:
             stuck = self._store_awaited or (self._stuck if self.part.stalled else "")
-            self._report(ClientState.READY if self.part.is_ready else ClientState.JOINED, stuck)
+            state = ClientState.READY if self.part.is_ready else ClientState.JOINED
+            self._report(state, stuck, awaits_store=bool(self._store_awaited))
 
     def await_store(self, what: str) -> None:
         """Tell the run what this client waits for at the store; '' once it no longer waits."""
@@ -84,7 +85,15 @@ class Standing:
             self._admitted = True
             site.observer.hear(RunJoined(run=site.config.run))
 
-    def _report(self, state: ClientState, reason: str = "", notice: Notice | None = None, text: str = "") -> None:
+    def _report(
+        self,
+        state: ClientState,
+        reason: str = "",
+        notice: Notice | None = None,
+        text: str = "",
+        *,
+        awaits_store: bool = False,
+    ) -> None:
         """Write the client's status; `text` is the site's own about a failure, written where its user shares it."""
         site = self._site
         site.membership.report(
@@ -97,5 +106,6 @@ class Standing:
                 behind=self.part.behind,
                 public_key=str(site.key.public),
                 version=_version() if site.config.report else "",
+                awaits_store=awaits_store,
             )
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -54,6 +54,8 @@ class Decision:
     """The round that the decision is about; None between rounds."""
     is_usual: bool = False
     """Whether the run waits for what comes by itself, such as updates of clients that train."""
+    since_ms: int | None = None
+    """Since when the run waits, in milliseconds of the server's clock; None where the wait begins now."""
     postponed: Action | None = None
     """What the coordinator does unless clients come back in the time that they are given for that."""
 
@@ -65,7 +67,7 @@ class Decision:
     @property
     def is_held(self) -> bool:
         """Whether the run waits, and cannot go on by itself."""
-        return self.postponed is None and (self.action is Action.HOLD or (self.waits and self.round is None))
+        return self.waits and not self.is_usual and self.postponed is None
 
     @property
     def of_run(self) -> str:
@@ -146,11 +148,20 @@ def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tu
 
 
 def close_round(
-    run: str, now_ms: int, round_: RoundView, standings: Mapping[str, tuple[Standing, str]], config: RunConfig
+    run: str,
+    now_ms: int,
+    round_: RoundView,
+    standings: Mapping[str, tuple[Standing, str]],
+    config: RunConfig,
+    *,
+    without_store: Collection[str] = (),
+    is_served: bool = True,
 ) -> Decision:
     """In an open round: wait, aggregate, finish (its clients were leaving as it opened), open it again or fail.
 
-    `standings` gives each expected client's standing and, where the client is refused or gone, why. `on_quorum_lost`
+    `standings` gives each expected client's standing and, where the client is refused or gone, why. `without_store` are
+    the clients that wait for the object store. The round is held while it waits for such clients only. `is_served` says
+    whether a coordinator is there, which has updates inspected. `on_quorum_lost`
     of the run decides about a round that cannot get enough updates, or has too few at its deadline. An update that is
     being inspected at the deadline has the time of an aggregator's lease, for each size; then the round goes on
     without it.
@@ -180,16 +191,20 @@ def close_round(
         return _quorum_lost(reason, now_ms, round_, config)
     if not open_:
         return Decision(Action.AGGREGATE, f"{accepted} of {counted(total, 'update')} accepted{tail}")
+    pending, submitted = by[Standing.PENDING], by[Standing.SUBMITTED]
     if now_ms < round_.deadline_ms:
-        why = [f"waiting for {some(by[Standing.PENDING])}"] if by[Standing.PENDING] else []
-        if by[Standing.SUBMITTED]:
-            why.append(f"{some(by[Standing.SUBMITTED])} handed in, waiting for an aggregator to inspect")
+        is_stuck = bool(pending) and not submitted and set(pending) <= set(without_store)
+        who = f"the object store, which {some(pending)} cannot use for now" if is_stuck else some(pending)
+        why = [f"waiting for {who}"] if pending else []
+        if submitted:
+            inspects = "an aggregator to inspect" if is_served else "a coordinator, which has them inspected"
+            why.append(f"{some(submitted)} handed in, waiting for {inspects}")
         missing_yet = "; ".join(why)
-        return Decision(Action.WAIT, f"{accepted} of {counted(total, 'update')} accepted, {missing_yet}{tail}")
-    if by[Standing.SUBMITTED] and now_ms < round_.deadline_ms + config.aggregation_lease_s * 1000:
-        return Decision(
-            Action.WAIT, f"deadline passed, {some(by[Standing.SUBMITTED])} handed in and being inspected{tail}"
-        )
+        action = Action.HOLD if is_stuck else Action.WAIT
+        return Decision(action, f"{accepted} of {counted(total, 'update')} accepted, {missing_yet}{tail}")
+    if submitted and now_ms < round_.deadline_ms + config.aggregation_lease_s * 1000:
+        inspected = "and being inspected" if is_served else "and not inspected, as no coordinator has that done"
+        return Decision(Action.WAIT, f"deadline passed, {some(submitted)} handed in {inspected}{tail}")
     late = f"; late: {some(by[Standing.PENDING])}" if by[Standing.PENDING] else ""
     late += f"; not inspected in time: {some(by[Standing.SUBMITTED])}" if by[Standing.SUBMITTED] else ""
     if accepted >= needed:

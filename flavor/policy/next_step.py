@@ -15,7 +15,7 @@ from flavor.records.states import RoundState
 
 @dataclass(frozen=True)
 class Known:
-    """All that a decision depends on. The last five values are known to the coordinator alone."""
+    """All that a decision depends on. What is inspected and queued is known to the coordinator alone."""
 
     run: RunView
     round: RoundView | None
@@ -28,6 +28,8 @@ class Known:
     """The time of the server's clock, in milliseconds."""
     uninspected: str = ""
     """Why no update is inspected for now; '' while inspections go well."""
+    uninspected_ms: int | None = None
+    """Since when no update is inspected, in milliseconds of the server's clock; None for just now."""
     enqueued_ms: int | None = None
     """When the aggregation was put into the queue, in milliseconds of the server's clock; None for just now."""
     workers: int | None = None
@@ -36,6 +38,8 @@ class Known:
     """Why no aggregator takes the aggregation; '' where that is not known."""
     is_lenient: bool = False
     """Whether clients are given time to come back, after what cut them off from the run."""
+    is_served: bool = True
+    """Whether a coordinator serves the run."""
 
     @property
     def closed(self) -> int:
@@ -83,10 +87,18 @@ def _is_just_resumed(known: Known) -> bool:
 
 
 def _open_round(known: Known, round_: RoundView) -> Decision:
-    decision = close_round(known.run.run, known.now_ms, round_, known.standings, known.config)
+    decision = close_round(
+        known.run.run,
+        known.now_ms,
+        round_,
+        known.standings,
+        known.config,
+        without_store=[name for name, client in known.clients.items() if client.awaits_store],
+        is_served=known.is_served,
+    )
     if decision.action is Action.WAIT:
         if known.uninspected:
-            return Decision(Action.WAIT, known.uninspected)
+            return Decision(Action.WAIT, known.uninspected, since_ms=known.uninspected_ms)
         return replace(decision, is_usual=True)
     is_lenient = known.is_lenient and known.now_ms < round_.deadline_ms  # after it, nothing is too early
     if is_lenient and decision.action in (Action.FAIL, Action.REOPEN):
@@ -104,5 +116,5 @@ def _aggregation(known: Known, round_: RoundView) -> Decision:
     if decision.action is not Action.WAIT:
         return decision
     if workers == 0 and known.absence:
-        return replace(decision, reason=known.absence)
+        return replace(decision, reason=known.absence, since_ms=known.enqueued_ms)
     return replace(decision, is_usual=not known.is_overdue)

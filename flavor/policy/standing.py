@@ -52,6 +52,8 @@ class Client:
     """Whether its edge may take part; `reason` says why not."""
     ended_with_run: bool = False
     """Whether its edge, as far as its own account shows, has not come back since the run was resumed."""
+    awaits_store: bool = False
+    """Whether it cannot go on before it can use the object store, as its edge says."""
 
     @property
     def gone(self) -> bool:
@@ -102,7 +104,15 @@ def client_of(
     """
     reason = "it was revoked" if state is ClientState.REVOKED else quoted(status.reason, most=LONGEST)
     ended_with_run = not is_there and 0 < status.told_ms < resumed_ms
-    return Client(state, is_there, reason, is_quarantined, status.behind, ended_with_run=ended_with_run)
+    return Client(
+        state,
+        is_there,
+        reason,
+        is_quarantined,
+        status.behind,
+        ended_with_run=ended_with_run,
+        awaits_store=status.awaits_store,
+    )
 
 
 def is_genuine(left_ms: int, lease_s: float) -> bool:

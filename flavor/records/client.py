@@ -14,10 +14,12 @@ from flavor.watch import PHASES
 FIELDS = (
     *("state", "reason", "failure", "exit_code", "report"),
     *("round", "host", "pid", "public_key", "protocol", "version", "phase", "done", "total", "since_ms", "told_ms"),
+    "awaits",
 )
 """The fields of a client's hash that are read. Nothing else that a client writes there is read."""
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,+_()/-]{0,119}")
+_STORE = "store"
 _STATES = {state.value: state for state in ClientState}
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,253}[A-Za-z0-9_.])?")
 
@@ -85,6 +87,8 @@ class ClientStatus:
     """The model that its edge moves at present."""
     told_ms: int = 0
     """When its edge wrote this, in milliseconds since 1970 by the clock of the Redis server; 0 for not known."""
+    awaits_store: bool = False
+    """Whether it cannot go on before it can use the object store, as `reason` says in words."""
 
     @property
     def known_state(self) -> ClientState | None:
@@ -109,6 +113,7 @@ class ClientStatus:
             "public_key": self.public_key,
             "version": self.version,
             "told_ms": str(self.told_ms),
+            "awaits": _STORE if self.awaits_store else "",
         }
 
     @classmethod
@@ -128,6 +133,7 @@ class ClientStatus:
             version=text if _VERSION.fullmatch(text := fields.get("version", "")) else "",
             transfer=Transfer.from_hash(fields),
             told_ms=count(fields.get("told_ms")) or 0,
+            awaits_store=fields.get("awaits") == _STORE,
         )
 
 

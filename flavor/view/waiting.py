@@ -89,12 +89,14 @@ def wait_of(
         return None
     config = RunConfig.known(view.config)
     known = Known(view, round_, standing, clients, config, now_ms, is_lenient=not is_served)  # as the next one begins
-    decision = next_step(known)
+    decision = next_step(replace(known, is_served=is_served))
     worked_out = Wait(_shown(decision, is_served=is_served), decision.round, is_held=decision.is_held)
     logged = logged_wait(log, decision.round)
-    if logged is None or not (is_served or logged.reason == decision.reason):
+    if logged is None or not (is_served or logged.reason == next_step(known).reason):
         return worked_out
-    return replace(worked_out, reason=logged.reason if is_served else worked_out.reason, since_ms=logged.since_ms)
+    if not is_served:
+        return replace(worked_out, since_ms=logged.since_ms)
+    return replace(logged, is_held=worked_out.is_held or logged.is_held)
 
 
 def logged_wait(log: Iterable[Entry], round_: int | None) -> Wait | None:
@@ -108,7 +110,7 @@ def logged_wait(log: Iterable[Entry], round_: int | None) -> Wait | None:
         if isinstance(event, RunWaiting | RoundWaiting):
             is_of_it = getattr(event, "round", None) == round_
             since_ms = count(fields.get("since_ms")) or time_of(identity)
-            return Wait(event.reason, round_, since_ms) if is_of_it else None
+            return Wait(event.reason, round_, since_ms, is_held=bool(fields.get("held"))) if is_of_it else None
     return None
 
 

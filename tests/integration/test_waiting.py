@@ -47,7 +47,7 @@ def waits_for(served: Served, reason: str, round_: int | None = 1, *, since_ms: 
     snapshot = take_snapshot(served.runs)
     wait = snapshot.waits_for
     assert wait is not None
-    since_ms = int(identity.partition("-")[0]) if since_ms is None else since_ms
+    since_ms = int(fields.get("since_ms") or identity.partition("-")[0]) if since_ms is None else since_ms
     assert (wait.reason, wait.round, wait.since_ms) == (reason, round_, since_ms)
     live = Waits({})
     live.look(snapshot)
@@ -90,10 +90,14 @@ def test_an_open_round(url: str, tmp_path: Path) -> None:
         served.jobs.absent = "no aggregator listens on queue 'flavor': start one with `flavor-agg`"
         served.hands_in("b")
         waits_for(served, served.jobs.absent)
+        assert cannot_go_on(served)
+        identity, fields = newest(served)
+        assert int(fields["since_ms"]) < int(identity.partition("-")[0]), "the update was there before that was known"
         served.jobs.absent = ""
         waits_for(served, "1 of 2 updates accepted, b handed in, waiting for an aggregator to inspect")
         served.runs.note_store_away(1)
         waits_for(served, "the aggregators cannot use the store for now: their logs say why; trying again")
+        assert cannot_go_on(served)
 
 
 def test_a_round_whose_deadline_has_passed(url: str, tmp_path: Path) -> None:
@@ -104,6 +108,26 @@ def test_a_round_whose_deadline_has_passed(url: str, tmp_path: Path) -> None:
 
 
 REFUSED = "2 updates are needed and 1 can come"
+
+
+def cannot_go_on(served: Served) -> bool:
+    """Whether those who look at the run learn that it cannot go on by itself."""
+    wait = take_snapshot(served.runs).waits_for
+    return wait is not None and wait.is_held
+
+
+def test_a_round_whose_sites_wait_for_the_store(url: str, tmp_path: Path) -> None:
+    """Also a person who has to be told, by `--notify`, learns that it cannot go on by itself."""
+    served = Served(url, tmp_path, round_timeout_s=600.0)
+    with served.opened():
+        for client, reason in (
+            ("a", "0 of 2 updates accepted, waiting for a, b"),
+            ("b", "0 of 2 updates accepted, waiting for the object store, which a, b cannot use for now"),
+        ):
+            served.runs.redis.hset(served.runs.keys.client(client).hash, "awaits", "store")
+            served.says(client, "ready")
+            waits_for(served, reason)
+            assert cannot_go_on(served) is (client == "b")
 
 
 def refuse(served: Served, client: str) -> None:
@@ -242,6 +266,7 @@ def test_a_store_that_the_coordinator_cannot_use(url: str, tmp_path: Path) -> No
         close_without_manifest(served, after=lambda: setattr(store, "breaks", breaks))
         away = f"store {store.url}: {tmp_path}/store/x: Read-only file system; trying again until it can be used"
         waits_for(served, away, None)
+        assert cannot_go_on(served)
         store.breaks = None
         served.until("the run is over", lambda: served.runs.read().state is RunState.FINISHED)
     assert take_snapshot(served.runs).waits_for is None

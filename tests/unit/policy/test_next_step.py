@@ -41,6 +41,36 @@ def test_what_would_end_or_reopen_a_round_is_put_off_until_its_deadline(what: st
     assert next_step(known(standings=GONE, config=config, is_lenient=True, now_ms=11_000)).action is action
 
 
+def test_a_wait_in_which_nothing_is_inspected_is_held_and_lasts_since_the_update_came() -> None:
+    assert not next_step(known()).is_held
+    decision = next_step(known(uninspected="no aggregator listens", uninspected_ms=1_500))
+    assert (decision.is_held, decision.since_ms) == (True, 1_500)
+    view = replace(ROUND, state=RoundState.AGGREGATING)
+    untaken = known(round=view, enqueued_ms=7, now_ms=10_000_000, workers=0, absence="no aggregator is there")
+    assert (next_step(untaken).is_held, next_step(untaken).since_ms) == (True, 7)
+
+
+def test_a_round_is_held_once_all_sites_that_it_waits_for_wait_for_the_store() -> None:
+    stuck, standings = replace(READY, awaits_store=True), {"a": (Standing.PENDING, ""), "b": (Standing.PENDING, "")}
+    some = next_step(known(standings=standings, clients={"a": stuck, "b": READY}))
+    assert (some.is_held, some.reason) == (False, "0 of 2 updates accepted, waiting for a, b")
+    every = next_step(known(standings=standings, clients={"a": stuck, "b": stuck}))
+    assert every.is_held
+    assert every.reason == "0 of 2 updates accepted, waiting for the object store, which a, b cannot use for now"
+    handed_in = {"a": (Standing.SUBMITTED, ""), "b": (Standing.PENDING, "")}
+    assert not next_step(known(standings=handed_in, clients={"a": stuck, "b": stuck})).is_held, "a is inspected"
+
+
+def test_without_a_coordinator_no_aggregator_is_said_to_be_at_fault() -> None:
+    handed_in = {"a": (Standing.ACCEPTED, ""), "b": (Standing.SUBMITTED, "")}
+    for now_ms, served, alone in (
+        (2_000, "waiting for an aggregator to inspect", "waiting for a coordinator, which has them inspected"),
+        (12_000, "handed in and being inspected", "handed in and not inspected, as no coordinator has that done"),
+    ):
+        assert next_step(known(standings=handed_in, now_ms=now_ms)).reason.endswith(served)
+        assert next_step(known(standings=handed_in, now_ms=now_ms, is_served=False)).reason.endswith(alone)
+
+
 def test_the_reason_of_a_failed_run_names_its_round_once() -> None:
     decision = next_step(known(standings=GONE))
     assert decision.action is Action.FAIL

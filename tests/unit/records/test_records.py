@@ -142,6 +142,7 @@ STATUS = ClientStatus(
     "ed25519:aa",
     version=VERSION,
     told_ms=9,
+    awaits_store=True,
 )
 
 
@@ -160,6 +161,7 @@ def test_what_a_client_says_of_itself_is_written_whole_so_that_nothing_of_an_ear
         "public_key": "ed25519:aa",
         "version": VERSION,
         "told_ms": "9",
+        "awaits": "store",
     }
     assert ClientStatus.from_hash(fields) == STATUS
     assert ClientStatus("ready").to_hash().keys() == fields.keys()
