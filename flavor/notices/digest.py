@@ -44,6 +44,7 @@ GROUPED_S = 60.0
 _BURST, _REFILL_S = 5, 300.0
 _SITE_BURST, _SITE_REFILL_S = 2, 1800.0
 _MOST_LINES, _MOST_NAMED, _MOST_SHOWN = 10, 8, 200
+_MOST_WHOLE, _MOST_READ = 1000, 20_000
 _MOST_WAITS, _MOST_KEPT, _MOST_BUDGETS = 4, 500, 5000
 _REFUSED = "refused"
 _MOVES = (RoundOpened, RoundReopened, RoundClosed, AggregationBegun, UpdateAccepted)
@@ -228,7 +229,7 @@ class Digest:
 
     def end(self, how: str, reason: str, tone: Tone) -> None:
         """Take note that the run has ended, or its coordinator: the last message."""
-        self._end = how, shown(reason), tone
+        self._end = how, shown_whole(reason), tone
 
     @property
     def awaits(self) -> bool:
@@ -258,7 +259,7 @@ class Digest:
         if is_long and self._wait is not None and self._end is None:
             reason, since = self._wait
             self._told_wait = True
-            self._add(f"waiting for {shown_duration(now - since)}: {shown(reason)}", now)
+            self._add(f"waiting for {shown_duration(now - since)}: {shown_whole(reason)}", now)
         if not self._lines and not self._sites and self._end is None:
             return None
         news, rest = self._sites.take(now, _MOST_LINES - len(self._lines))
@@ -287,6 +288,26 @@ class Digest:
 def shown(text: str) -> str:
     """Return what others wrote as a chat can show it: short, on one line, without calls, tags and links."""
     line = printable(" ".join(text[: 4 * _MOST_SHOWN].split()))
-    line = line if len(line) <= _MOST_SHOWN else f"{line[: _MOST_SHOWN - 1]}…"
+    return _plain(line if len(line) <= _MOST_SHOWN else f"{line[: _MOST_SHOWN - 1]}…")
+
+
+def shown_whole(text: str) -> str:
+    """Return what flavor itself says, which often ends with what to do, as `shown` does, at greater length.
+
+    What sites wrote stands in quotation marks, and is cut as in `shown`. A text that is too long loses its middle.
+    """
+    cut = re.sub(r'"([^"]*)"', lambda found: f'"{_cut(found[1])}"', " ".join(text[:_MOST_READ].split()))
+    line = printable(cut)
+    if len(line) > _MOST_WHOLE:
+        line = f"{line[: _MOST_WHOLE // 2]} … {line[-_MOST_WHOLE // 2 :]}"
+    return _plain(line)
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= _MOST_SHOWN else f"{words[: _MOST_SHOWN - 1]}…"
+
+
+def _plain(line: str) -> str:
+    """Return the line without calls, tags and links."""
     line = re.sub(r"(?i)\bhttp(s?)://", r"hxxp\1://", line)
     return line.translate(_PLAIN)

@@ -12,7 +12,7 @@ import pytest
 
 from flavor.cli.main import COMMANDS
 from flavor.metrics.table import FAMILIES, Kind
-from tests.promtool import RULES, Case, check, needs_promtool
+from tests.promtool import RULES, STEP_S, Case, check, needs_promtool
 
 ROOT = Path(__file__).parents[3]
 DASHBOARD = ROOT / "deploy" / "observability" / "grafana" / "dashboards" / "flavor.json"
@@ -141,12 +141,12 @@ CASES = {
         SILENT, {f"flavor_client_heartbeat_age_seconds{{{A}}}": 29}, at={300: []}
     ),
     "left": case({**SILENT, f'flavor_client_phase{{{A},phase="gone"}}': None}, at={300: []}),
-    "slow": case(SLOW, since=4, at={45: [], 60: ["FlavorRoundSlow"]}),
+    "slow": case(SLOW, since=4, at={105: [], 120: ["FlavorRoundSlow"]}),
     "slow rounds of a second": case(
         {f"flavor_round_median_seconds{{{RUN}}}": 1, f"flavor_round_open_seconds{{{RUN}}}": 29}, at={300: []}
     ),
-    "long between two rounds": case(BETWEEN, at={300: [], 315: ["FlavorRoundSlow"]}),
-    "held in the first round": case(NO_MEDIAN, HELD, SLOW, at={0: ["FlavorRoundSlow"]}),
+    "long between two rounds": case(BETWEEN, at={360: [], 375: ["FlavorRoundSlow"]}),
+    "held in the first round": case(NO_MEDIAN, HELD, SLOW, at={45: [], 60: ["FlavorRoundSlow"]}),
     "a first round that takes its time": case(NO_MEDIAN, SLOW, at={0: [], 600: []}),
     "waits for its sites to join": case(
         BETWEEN, NO_MEDIAN, HELD, {f"flavor_run_round{{{RUN}}}": 0}, at={300: [], 600: []}
@@ -185,6 +185,15 @@ CASES |= {
 _ENDED_BEFORE = f'flavor_run_state{{{RUN},flavor_run_state="running"}}'
 CASES["removed after its end"] = Case(
     {**CASES["removed after its end"].series, _ENDED_BEFORE: [1, 1, 1, 0] + [None] * (STEPS - 4)}, {600: []}
+)
+FORGOTTEN_S = 45
+"""RQ forgets an aggregator that was killed after half a minute; then the coordinator and the scrape have to notice."""
+KILLED = case(SLOW, since=4, at={})
+_UNTIL = 4 + FORGOTTEN_S // STEP_S
+CASES["the aggregators are killed in quick rounds"] = Case(
+    {**KILLED.series, next(iter(UNAGGREGATED)): [0] * _UNTIL + [1] * (STEPS - _UNTIL)},
+    {120: [], 135: ["FlavorNoAggregator"]},
+    ever={600: ["FlavorNoAggregator"]},
 )
 
 

@@ -40,6 +40,24 @@ def test_the_end_of_a_run_is_told_at_once_in_its_tone() -> None:
         assert digest.take(T) is None
 
 
+def test_a_message_keeps_what_to_do_and_cuts_what_sites_wrote() -> None:
+    sites = "; ".join(f'site-{number}: "{"x" * 900}"' for number in range(3))
+    remedy = "rebuild it with `flavor recover --run r`"
+    for event in (RunFailed(f"{sites}. {remedy}", run="r"), RoundWaiting(f"{sites}. {remedy}", 1)):
+        digest = Digest("r", after_s=1.0)
+        digest.add(event, T)
+        body = taken(digest, T + 2).body
+        assert body.endswith(shown(remedy)), body
+        assert "x" * 199 + "…" in body
+        assert "x" * 200 not in body
+        assert len(body) < 1100
+    digest = Digest("r")
+    digest.add(RunFailed(f"{'long ' * 1000}. {remedy}", run="r"), T)
+    body = taken(digest, T).body
+    assert body.endswith(shown(remedy))
+    assert len(body) < 1100
+
+
 def test_what_is_routine_is_no_message() -> None:
     digest = Digest("r")
     for event in (RoundOpened("", 1, 2), UpdateAccepted("good", "a", 1), RoundClosed("closed", 1)):
