@@ -16,9 +16,8 @@ from flavor.cli.output import print_line, print_table
 from flavor.cli.program import one_line_errors
 from flavor.cli.status_lines import columns_of, has_ended, summary_of
 from flavor.durations import shown_duration
-from flavor.errors import DamagedRecord, InvalidSetting
+from flavor.errors import DamagedRecord, InvalidSetting, RunNotFound
 from flavor.printable import printable
-from flavor.records.run import RunView
 
 if TYPE_CHECKING:
     from flavor.bus.connection import Redis
@@ -63,7 +62,7 @@ def status(run: str | None, metric: str | None, watch: bool, as_json: bool, redi
     if run is None:
         redis, url = connected(redis_url)
         _warn_of_dropped_jobs(redis)
-        rows = [_row(RunStore(redis, name, url)) for name in list_runs(redis, url)]
+        rows = [_row(RunStore(redis, name, url), url) for name in list_runs(redis, url)]
         _show_all([row for row in rows if row is not None], as_json, redis, url)
         return
     with opened_run(run, redis_url) as found_run:
@@ -105,45 +104,53 @@ def _watched(run: str | None, metric: str | None, redis_url: str | None) -> bool
 
 
 @dataclass(frozen=True)
-class _Damaged:
-    """A run whose record cannot be read, in the list of all runs."""
+class _Row:
+    """A run in the list of all runs."""
 
     run: str
+    state: str
+    round: int | None
+    rounds: int | None
     reason: str
-    state: str = "damaged"
-    round: int | None = None
-    rounds: int | None = None
+    """What is missing, and what the run waits for; or why it ended."""
+    created_ms: int = 0
 
 
-def _row(runs: RunStore) -> RunView | _Damaged | None:
+def _row(runs: RunStore, url: str) -> _Row | None:
+    """Return the row of a run; None for one that was removed since it was listed."""
+    from flavor.view.described import brief_of
+
     try:
-        return runs.find()
+        view, why = brief_of(runs, url)
+    except RunNotFound:
+        return None
     except DamagedRecord as error:
-        return _Damaged(runs.run, str(error))
+        return _Row(runs.run, "damaged", None, None, str(error))
+    return _Row(view.run, view.state.value, view.round, view.rounds, why, view.created_ms)
 
 
-def _show_all(rows: list[RunView | _Damaged], as_json: bool, redis: Redis, url: str) -> None:
+def _show_all(rows: list[_Row], as_json: bool, redis: Redis, url: str) -> None:
     from flavor.bus.connection import shown
     from flavor.bus.runs import RunStore
 
     if as_json:
         fields = ("run", "state", "round", "rounds", "reason")
-        click.echo(json.dumps([{name: getattr(view, name) for name in fields} for view in rows], indent=2))
+        click.echo(json.dumps([{name: getattr(row, name) for name in fields} for row in rows], indent=2))
     elif not rows:
         click.echo(f"There are no runs on {shown(url)}.")
     else:
         now_ms = RunStore(redis, rows[0].run, url).now_ms()
         shown_rows = [
-            (view.run, "damaged", "-", "-", view.reason)
-            if isinstance(view, _Damaged)
-            else (view.run, view.state.value, f"{view.round} of {view.rounds}", _begun(now_ms, view), view.reason)
-            for view in rows
+            (row.run, row.state, "-", "-", row.reason)
+            if row.round is None
+            else (row.run, row.state, f"{row.round} of {row.rounds}", _begun(now_ms, row), row.reason)
+            for row in rows
         ]
         print_table(("RUN", "STATE", "ROUND", "BEGUN", "WHY"), shown_rows)
 
 
-def _begun(now_ms: int, view: RunView) -> str:
-    return f"{shown_duration((now_ms - view.created_ms) / 1000)} ago" if view.created_ms else "-"
+def _begun(now_ms: int, row: _Row) -> str:
+    return f"{shown_duration((now_ms - row.created_ms) / 1000)} ago" if row.created_ms else "-"
 
 
 def _warn_of_dropped_jobs(redis: Redis) -> None:

@@ -12,6 +12,7 @@ from flavor.checkpoints.kinds import check_kind_name
 from flavor.config import RunConfig
 from flavor.errors import InvalidSetting
 from flavor.records.reported import Reported
+from flavor.records.run import RunView
 from flavor.resume import coordinated_by, is_of_fedtrain
 from flavor.view.history import History
 from flavor.view.lacking import what_is_lacking
@@ -36,6 +37,21 @@ def described(
     place = brief.store if brief is not None else None
     newest = NewestReader(runs, History(runs, place)).read(snapshot.round, brief, metric=metric, silent=silent)
     return described_as(snapshot, newest, lacking=what_is_lacking(runs, place), left_in=left_in)
+
+
+def brief_of(runs: RunStore, url: str) -> tuple[RunView, str]:
+    """Return a run, and in words what is missing and what it waits for, or why it ended. Reads no store.
+
+    Raises `RunNotFound`, `DamagedRecord` and `BusUnavailable`.
+    """
+    view = runs.read()
+    if view.state.ended:
+        return view, runs.how_it_ended() or view.reason
+    snapshot = take_snapshot(runs, jobs=lambda config: queue_of(url, config, runs.run))
+    waits = snapshot.waits_for.line(snapshot.now_ms) if snapshot.waits_for else snapshot.ending
+    reason = snapshot.waits_for.reason if snapshot.waits_for else ""
+    absent = [each for each in _absent(snapshot, "") if each != reason]
+    return snapshot.run, "; ".join([*absent, waits])
 
 
 def described_as(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_in: str = "") -> dict[str, Any]:

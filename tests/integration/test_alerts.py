@@ -36,8 +36,8 @@ from tests.recorded import global_model
 from tests.served import Faulty, Served
 
 README = Path(__file__).parents[1] / "faults" / "README.md"
-WELL_STEPS, ILL_STEPS = 2, 24
-"""Scrapes before the fault, and while it lasts: six minutes."""
+WELL_STEPS, ILL_STEPS = 2, 28
+"""Scrapes before the fault, and while it lasts: seven minutes."""
 USUAL_S = 100
 QUEUE = "flavor"
 

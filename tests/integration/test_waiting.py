@@ -54,6 +54,8 @@ def waits_for(served: Served, reason: str, round_: int | None = 1, *, since_ms: 
     assert re.fullmatch(rf"{re.escape(wait.sentence)}(, for \d+ s)?", live.lines(at_least_s=0.0)[0])
     shown = CliRunner().invoke(status, ["r", "--redis-url", served.url])
     assert f"waits: {reason}, for " in shown.stdout, shown.output
+    listed = CliRunner().invoke(status, ["--redis-url", served.url]).stdout
+    assert f"{wait.sentence}, for " in listed, listed
     described = json.loads(CliRunner().invoke(status, ["r", "--json", "--redis-url", served.url]).stdout)
     assert described["waits_for"] == reason
     assert described["served"] is True
@@ -290,6 +292,8 @@ def test_without_a_coordinator_it_is_worked_out_and_said_that_there_is_none(url:
     assert snapshot.waits_for is not None
     assert "waiting for a to call" in snapshot.waits_for.reason
     assert snapshot.waits_for.since_ms is None
+    listed = json.loads(CliRunner().invoke(status, ["--json", "--redis-url", url]).stdout)
+    assert [row["reason"].partition(":")[0] for row in listed] == ["no coordinator serves it"]
     shown = CliRunner().invoke(status, ["r", "--redis-url", url]).stdout
     assert 0 < shown.index("no coordinator serves it") < shown.index("waits: "), "nothing moves without it"
     assert json.loads(CliRunner().invoke(status, ["r", "--json", "--redis-url", url]).stdout)["served"] is False
