@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,7 +14,6 @@ from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import kind_of_run
 from flavor.errors import (
     FlavorError,
-    InvalidInfo,
     InvalidUpdate,
     LocalFault,
     ObjectMissing,
@@ -23,10 +21,10 @@ from flavor.errors import (
     StoreUnavailable,
 )
 from flavor.ledger.rounds import closed_round
-from flavor.records.info import Info, read_info
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.results.claim import DigestOf, claim
+from flavor.results.kept import folder_of_round, kept_infos
 from flavor.results.plotting import Plotting
 from flavor.results.reading import CHANGED, SPOILED, RoundReading
 from flavor.results.rounds import RoundResult, merged_without, round_result
@@ -155,7 +153,7 @@ class ResultFolder:
 
     def _written(self, view: RoundView, store: ObjectStore, kind: CheckpointKind) -> RoundResult:
         models, infos = self.out / "global", self.out / "info"
-        of_sites = infos / f"round-{view.round:04d}"
+        of_sites = folder_of_round(self.out, view.round)
         for folder in (models, infos):
             folder.mkdir(parents=True, exist_ok=True)
         target = models / f"round-{view.round:04d}{kind.extension(kind.wire_format)}"
@@ -201,15 +199,6 @@ def recorded(runs: RunStore, store: ObjectStore, view: RunView) -> DigestOf:
 def _shown(error: Exception) -> str:
     """Describe an unexpected error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def kept_infos(folder: Path) -> dict[str, Info]:
-    """Return the client information of a round's sites that an earlier process has written."""
-    found = {}
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        with contextlib.suppress(InvalidInfo):
-            found[path.stem] = read_info(path)
-    return found
 
 
 def final_model(view: RunView, store: ObjectStore, out: Path) -> Path:

@@ -14,7 +14,7 @@ from flavor.ledger.rounds import closed_round
 from flavor.records.info import Info
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
-from flavor.results.folder import kept_infos
+from flavor.results.kept import folder_of_round, kept_infos
 from flavor.results.reading import RoundReading
 from flavor.results.rounds import RoundResult, merged_without, round_result
 from flavor.store.protocol import ObjectStore
@@ -96,10 +96,10 @@ class RoundSource:
         if self._folder is None:
             return None
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            found = json.loads((self._folder / "info" / f"round-{number:04d}.json").read_text(encoding="utf-8"))
+            found = json.loads(folder_of_round(self._folder, number).with_suffix(".json").read_text(encoding="utf-8"))
             if isinstance(found, dict) and all(isinstance(found.get(part), dict) for part in ("metadata", "metrics")):
                 return dict(found)
         return None
 
     def _kept_infos(self, number: int) -> dict[str, Info]:
-        return {} if self._folder is None else kept_infos(self._folder / "info" / f"round-{number:04d}")
+        return {} if self._folder is None else kept_infos(folder_of_round(self._folder, number))

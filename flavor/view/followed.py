@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from flavor.bus.connection import Redis, is_away
@@ -103,7 +104,7 @@ class Followed:
         self._jobs: SlowJobs | None = None
         self._beside = _Beside()
         self._aside_at = -_STORE_EVERY_S
-        self._aside = _Aside(self.runs, store)
+        self._aside = _Aside(self.runs, store, folder=Path(folder) if folder else None)
         self._aside_key: object = None
 
     def hear(self, channel: str, *, says: bool) -> bool:
@@ -225,8 +226,15 @@ class _Opened:
 class _Aside:
     """What comes from the store of one run."""
 
-    def __init__(self, runs: RunStore, store: str | None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._runs, self._store_url, self._clock = runs, store, clock
+    def __init__(
+        self,
+        runs: RunStore,
+        store: str | None,
+        *,
+        folder: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runs, self._store_url, self._folder, self._clock = runs, store, folder, clock
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
         self._lacking, self._lacking_at = "", -AGAIN_S
@@ -269,6 +277,7 @@ class _Aside:
             if known is None or known.key != key:
                 self._lacking_at = -AGAIN_S  # that of another run says nothing
             brief, silent = opened_store(view, self._store_url)
-            history = History(self._runs, brief.store if brief is not None else None)
+            place = brief.store if brief is not None else None
+            history = History(self._runs, place, folder=self._folder)
             self._opened = _Opened(key, now, brief, silent, history, NewestReader(self._runs, history))
             return self._opened

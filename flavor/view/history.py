@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from flavor.bus.runs import RunStore
 from flavor.errors import RunError
@@ -34,16 +35,17 @@ __all__ = [
 class History:
     """The rounds of one run. May be called by several threads.
 
-    Without a `store`, nothing is known of what Redis no longer has. All methods raise `RunNotFound`, `BusUnavailable`
+    Without a `store`, nothing is known of what Redis no longer has, but for what sites reported, which a local run's
+    result `folder` keeps. All methods raise `RunNotFound`, `BusUnavailable`
     and `DamagedRecord`; what the store does not have, or cannot give, is left out, and the result says so.
     """
 
-    def __init__(self, runs: RunStore, store: ObjectStore | None) -> None:
-        self._runs, self._store = runs, store
+    def __init__(self, runs: RunStore, store: ObjectStore | None, *, folder: Path | None = None) -> None:
+        self._runs, self._store, self._folder = runs, store, folder
         self._lock = threading.Lock()
         self._strip = Strip(runs, store)
         self._values_lock = threading.Lock()  # the store may be slow, and only curves wait for it
-        self._values, self._values_of = SiteValues(runs, store), 0
+        self._values, self._values_of = SiteValues(runs, store, folder=folder), 0
 
     def strip(self, after: int = 0, *, current: RoundView | None = None) -> list[RoundRow]:
         """Return a row for each round after `after`, oldest first: all closed ones, and the open one.
@@ -63,7 +65,7 @@ class History:
             rows = self._strip.rows(round_ - 1)
         if round_ < 1 or not rows or rows[0].round != round_:
             raise RunError(f"run {self._runs.run!r} has no round {round_}: the newest is {self._newest()}")
-        return read_timeline(self._runs, self._store, rows[0], now_ms=self._runs.now_ms())
+        return read_timeline(self._runs, self._store, rows[0], now_ms=self._runs.now_ms(), folder=self._folder)
 
     def client(self, client: str, most: int = 50) -> list[tuple[int, ClientRound]]:
         """Return what one client did in the newest rounds in which its update was judged, oldest first.

@@ -1,15 +1,20 @@
-"""The values of a metric at single sites, round by round: from Redis, which keeps the newest rounds, or the store."""
+"""The values of a metric at single sites, round by round: from Redis, which keeps the newest rounds, or elsewhere.
+
+That is the result folder of a local run, which keeps all, or the store.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 
 from flavor.bus.runs import RunStore
 from flavor.errors import FlavorError, StoreUnavailable
 from flavor.ledger.rounds import closed_round
 from flavor.records.summary import finite
+from flavor.results.kept import kept_info
 from flavor.results.rounds import site_info
 from flavor.store.protocol import ObjectStore
 
@@ -29,9 +34,15 @@ class SiteValues:
     """Remembers what it has read of a closed round, which never changes. Not thread-safe."""
 
     def __init__(
-        self, runs: RunStore, store: ObjectStore | None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        runs: RunStore,
+        store: ObjectStore | None,
+        *,
+        folder: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._runs, self._store, self._clock = runs, store, clock
+        """Read what Redis does not have from the run's result `folder`, and from the `store`."""
+        self._runs, self._store, self._folder, self._clock = runs, store, folder, clock
         self._kept: OrderedDict[tuple[str, tuple[str, ...]], _Known] = OrderedDict()
 
     def forget(self) -> None:
@@ -49,7 +60,7 @@ class SiteValues:
         while len(self._kept) > _MOST_KEPT:
             self._kept.popitem(last=False)
         self._read_redis(metric, key[1], known, rounds)
-        self._read_store(metric, key[1], known, rounds)
+        self._read_elsewhere(metric, key[1], known, rounds)
         found = {round_: tuple(values.values()) for round_, values in known.in_part.items()}
         return {**found, **known.values}, all(round_ in known.values for round_ in rounds)
 
@@ -71,9 +82,9 @@ class SiteValues:
                 else:
                     known.values[round_] = tuple(values.values())
 
-    def _read_store(self, metric: str, sites: tuple[str, ...], known: _Known, rounds: Sequence[int]) -> None:
+    def _read_elsewhere(self, metric: str, sites: tuple[str, ...], known: _Known, rounds: Sequence[int]) -> None:
         """Read rounds that Redis has pruned or cut, or that an earlier release has closed, the newest first."""
-        if self._store is None:
+        if self._store is None and self._folder is None:
             return
         until, gone = self._clock() + _PATIENCE_S, 0
         for round_ in sorted(known.not_in_redis - known.gone - known.values.keys(), reverse=True):
@@ -81,26 +92,38 @@ class SiteValues:
                 return
             try:
                 wanted = known.cut.get(round_, sites)
-                values = self._from_store(self._store, metric, wanted, round_, newest=rounds[-1])
+                kept = self._from_folder(metric, wanted, round_)
+                lacking = [site for site in wanted if site not in kept]
+                values = self._from_store(metric, lacking, round_, newest=rounds[-1]) if lacking else {}
             except StoreUnavailable:  # a later call tries again
                 return
+            whole = {**known.in_part.get(round_, dict.fromkeys(sites)), **kept, **(values or {})}
             if values is not None:
-                whole = {**known.in_part.get(round_, dict.fromkeys(sites)), **values}
                 known.values[round_], gone = tuple(whole.values()), 0
                 continue
             known.gone.add(round_)
+            if kept:
+                known.in_part[round_], gone = whole, 0
+                continue
             gone += 1
             if gone == _GONE_IN_A_ROW:
                 known.gone |= {older for older in known.not_in_redis if older < round_}
                 return
 
+    def _from_folder(self, metric: str, sites: Collection[str], round_: int) -> dict[str, float | None]:
+        """Return the values of those of these sites of which the result folder has this round."""
+        infos = {site: kept_info(self._folder, round_, site) for site in sites}
+        return {site: finite(info["metrics"].get(metric)) for site, info in infos.items() if info is not None}
+
     def _from_store(
-        self, store: ObjectStore, metric: str, sites: Collection[str], round_: int, *, newest: int
+        self, metric: str, sites: Collection[str], round_: int, *, newest: int
     ) -> dict[str, float | None] | None:
         """Return the values of these sites in one round; None where its information was pruned or cannot be read.
 
         Raises `StoreUnavailable`.
         """
+        if (store := self._store) is None:
+            return None
         try:
             view = closed_round(self._runs, store, round_, newest=newest + 1)
             if view is None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from flavor.bus.runs import RunStore
@@ -18,6 +19,7 @@ from flavor.records.pulse import Doing, Pulse
 from flavor.records.round import RoundView
 from flavor.records.states import RoundState
 from flavor.records.verdict import Verdict
+from flavor.results.kept import kept_info
 from flavor.results.rounds import site_info
 from flavor.store.protocol import ObjectStore
 from flavor.view.strip import RoundRow
@@ -85,8 +87,12 @@ class RoundTimeline:
     """What is not known any more of this round, in a sentence; '' where all is there."""
 
 
-def read_timeline(runs: RunStore, store: ObjectStore | None, row: RoundRow, *, now_ms: int) -> RoundTimeline:
+def read_timeline(
+    runs: RunStore, store: ObjectStore | None, row: RoundRow, *, now_ms: int, folder: Path | None = None
+) -> RoundTimeline:
     """Return the timeline of the round of this row; what is pruned comes from its manifest, as far as it has it.
+
+    What sites reported comes from the run's result `folder`, too.
 
     Raises `BusUnavailable` and `DamagedRecord`.
     """
@@ -106,25 +112,27 @@ def read_timeline(runs: RunStore, store: ObjectStore | None, row: RoundRow, *, n
         gone = "phases were not recorded: the round was rebuilt from the store, or an earlier release has closed it"
     pulses = runs.pulses(view.expected) if view.state is not RoundState.CLOSED else {}
     names = sorted({*view.expected, *view.left_out, *view.verdicts})
-    infos = _from_store(view, store, measured)
+    infos = _from_elsewhere(view, store, measured, folder)
     clients = tuple(
         _client(view, name, measured.get(name), pulses.get(name), infos.get(name, {}), now_ms) for name in names
     )
     return RoundTimeline(row, view.deadline_ms, view.reason or (view.error or ""), view.notes, clients, gone)
 
 
-def _from_store(
-    view: RoundView, store: ObjectStore | None, measured: Mapping[str, Measured]
+def _from_elsewhere(
+    view: RoundView, store: ObjectStore | None, measured: Mapping[str, Measured], folder: Path | None
 ) -> dict[str, Mapping[str, Any]]:
-    """Return the metrics of contributors of whom Redis has none, as far as the store has their information."""
+    """Return the metrics of contributors of whom Redis has none, as far as the folder or the store has them."""
     found: dict[str, Mapping[str, Any]] = {}
     until = time.monotonic() + _PATIENCE_S
-    if store is not None:
-        for client in [name for name in view.contributors if name not in measured][:_MOST_INFOS]:
-            if time.monotonic() >= until:
-                break
-            with contextlib.suppress(FlavorError, OSError):
-                found[client] = site_info(view, store, client)["metrics"]
+    for client in [name for name in view.contributors if name not in measured][:_MOST_INFOS]:
+        if time.monotonic() >= until:
+            break
+        with contextlib.suppress(FlavorError, OSError):
+            if (info := kept_info(folder, view.round, client)) is None and store is not None:
+                info = site_info(view, store, client)
+            if info is not None:
+                found[client] = info["metrics"]
     return found
 
 

@@ -13,7 +13,7 @@ from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.errors import RunError, StoreUnavailable
 from flavor.ledger.recover import recover
-from flavor.records.info import WEIGHTED
+from flavor.records.info import WEIGHTED, info_bytes
 from flavor.records.measured import Measured, PhaseStart
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing
@@ -25,7 +25,7 @@ from flavor.view.described import described
 from flavor.view.history import History, Outcome, Source
 from flavor.view.newest import NewestReader
 from flavor.view.observer import Lines
-from tests.driven import Driven
+from tests.driven import Driven, info
 from tests.unit.forged_run import ForgedRun
 
 
@@ -283,6 +283,23 @@ def test_a_pruned_round_keeps_its_row_and_says_what_is_gone(driven: Driven) -> N
     curves = history.curves("loss", ["a"])
     assert (curves.sites, curves.is_complete) == ({"a": (None, 0.3)}, False)
     assert curves.plain == pytest.approx((0.3, 0.4))
+
+
+def test_a_result_folder_still_has_what_redis_and_the_store_have_pruned(driven: Driven, tmp_path: Path) -> None:
+    two_rounds(driven)
+    driven.runs.forget_round(1, ["a", "b", "c"], whole=True)
+    kept = tmp_path / "info" / "round-0001"
+    kept.mkdir(parents=True)
+    for site, loss in (("a", 0.2), ("b", 0.4)):
+        (kept / f"{site}.json").write_bytes(info_bytes(info(10, {"loss": loss})))
+    (tmp_path / "info" / "secret.json").write_bytes(info_bytes(info(10, {"loss": 7.0})))
+    history = History(driven.runs, driven.store, folder=tmp_path)
+    curves = history.curves("loss", ["a", "b"])
+    assert (curves.sites["a"], curves.sites["b"][0], curves.is_complete) == ((0.2, 0.3), 0.4, True)
+    curves = history.curves("loss", ["a", "../secret", "c"])
+    assert (curves.sites["a"], curves.sites["../secret"]) == ((0.2, 0.3), (None, None))
+    assert not curves.is_complete, "nobody has what c reported"
+    assert History(driven.runs, None, folder=tmp_path).curves("loss", ["a"]).sites == {"a": (0.2, 0.3)}
 
 
 def test_a_slow_store_gives_what_it_can(driven: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
