@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
+from lazy import Lazy
 from pages import prepared
 from test_examples import EXAMPLES, read_tensor
 from warm import starter_with
 
 from tests.conftest import UNPLOTTED
 
+torch = Lazy("torch")
 AGGREGATED = ("-am", "python aggregate.py")
 PARAMETERS = 106_240
 """Of the transformer of `diloco-char`."""
