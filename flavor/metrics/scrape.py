@@ -140,9 +140,9 @@ class Scraper:
             if kept is None or kept.run_id != document["run_id"]:
                 kept = self._kept[name] = _Kept(str(document["run_id"]))
             kept.tally.hear(self._news(name, kept.tally.after))
-        except BusUnavailable:
-            raise
-        except FlavorError:
+        except FlavorError as error:
+            if is_away(error):
+                raise
             return None
         named = kept.named.look(document)
         if _has_ended(document):

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from flavor.bus.connection import is_away
 from flavor.errors import BusUnavailable, DamagedRecord, FlavorError, InvalidSetting, RunNotFound, StoreError
 from flavor.page.answer import answered, refused
 from flavor.page.source import Source
@@ -195,6 +196,9 @@ def failed(error: FlavorError) -> Response:
     text = " ".join(str(error).split())
     if isinstance(error, RunNotFound):
         return refused(404, text, "the first page lists the runs that there are; `flavor status` does so, too")
+    if isinstance(error, BusUnavailable) and not is_away(error):
+        hint = "another program has written a key of Redis: delete it; `flavor recover` rebuilds a run from its store"
+        return refused(500, text, hint)
     if isinstance(error, BusUnavailable):
         return refused(503, text, "this page goes on by itself once Redis answers", headers={"retry-after": "2"})
     if isinstance(error, StoreError):

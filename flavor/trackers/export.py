@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from flavor.bus.connection import is_away
 from flavor.bus.runs import RunStore
 from flavor.counted import counted
 from flavor.errors import BusUnavailable, LocalFault, RunError, StoreUnavailable, TrackerUnavailable
@@ -75,7 +76,7 @@ class Export:
                 with self._opened() as found:
                     self._follow(found)
             except _PASSING as error:
-                if not self._begun:
+                if not self._begun or (isinstance(error, BusUnavailable) and not is_away(error)):
                     raise
                 if str(error) != self._told:
                     self._told = str(error)

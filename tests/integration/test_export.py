@@ -23,7 +23,7 @@ from mlflowserver import mlflow_server
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
-from flavor.errors import FlavorError, InvalidSetting, RunError, TrackerUnavailable
+from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunError, TrackerUnavailable
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.rounds import closed_rounds, round_fields, round_verdicts
@@ -592,6 +592,14 @@ def test_an_export_does_not_write_what_it_read_while_the_run_was_made_again(
 
     monkeypatch.setattr(RoundSource, "after", late)
     made.refuse("another run has its name now")
+
+
+def test_an_export_does_not_wait_for_a_key_that_has_another_type(url: str, tmp_path: Path) -> None:
+    made = Remade(url, tmp_path, CsvTracker)
+    made.run.runs.redis.delete(made.run.runs.keys.log)
+    made.run.runs.redis.set(made.run.runs.keys.log, "x")
+    with pytest.raises(BusUnavailable, match="WRONGTYPE"):
+        made.export.follow()
 
 
 def test_an_export_goes_on_with_a_run_that_was_rebuilt_only_from_the_same_rounds(url: str, tmp_path: Path) -> None:

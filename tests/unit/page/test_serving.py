@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 from flavor.errors import BusUnavailable, RunNotFound, StoreUnavailable
 from flavor.page.app import Page
@@ -21,6 +22,8 @@ from flavor.page.server import Place, bound, serving
 from tests.standin import Standin
 
 TOKEN = "a-token-of-the-test"
+WRONG_TYPE = BusUnavailable("Redis at x: WRONGTYPE Operation against a key")
+WRONG_TYPE.__cause__ = ResponseError("WRONGTYPE Operation against a key")
 
 
 @dataclass
@@ -120,7 +123,12 @@ def test_what_is_not_there_is_one_line(open_: Browser, path: str, status: int, w
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(BusUnavailable("Redis at x: no"), 503), (StoreUnavailable("the store"), 502)]
+    ("error", "status"),
+    [
+        (BusUnavailable("Redis at x: no"), 503),
+        (WRONG_TYPE, 500),  # which does not pass
+        (StoreUnavailable("the store"), 502),
+    ],
 )
 def test_what_cannot_be_read_is_said_with_advice(
     open_: Browser, source: Standin, error: Exception, status: int, monkeypatch: pytest.MonkeyPatch
@@ -128,6 +136,7 @@ def test_what_cannot_be_read_is_said_with_advice(
     monkeypatch.setattr(source, "fails", error)
     answer = open_.ask("/api/queue")
     assert (answer.status, answer.json["error"]) == (status, str(error))
+    assert ("goes on by itself" in answer.json["hint"]) is (status == 503)
     assert answer.json["hint"]
 
 
