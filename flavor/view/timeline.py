@@ -96,23 +96,28 @@ def read_timeline(
 
     Raises `BusUnavailable` and `DamagedRecord`.
     """
-    view, gone = runs.read_round(row.round), ""
+    view, gone, is_pruned = runs.read_round(row.round), "", False
     if view is not None and view.state is RoundState.CLOSED and not view.verdicts.keys() >= set(view.contributors):
         view = None
     if view is None:
         try:
             view = closed_round(runs, store, row.round, newest=row.round + 1)
-            gone = "phases, refusals and the metrics of single sites were pruned: this is what the manifest has"
+            is_pruned = True
         except (FlavorError, OSError) as error:
             return RoundTimeline(row, gone=f"the details of the round are gone: {error}")
     if view is None:
         return RoundTimeline(row, gone="the details of the round are gone")
     measured = runs.measured(row.round)
-    if not gone and not measured and view.contributors and view.state is RoundState.CLOSED:
+    if not is_pruned and not measured and view.contributors and view.state is RoundState.CLOSED:
         gone = "phases were not recorded: the round was rebuilt from the store, or an earlier release has closed it"
     pulses = runs.pulses(view.expected) if view.state is not RoundState.CLOSED else {}
     names = sorted({*view.expected, *view.left_out, *view.verdicts})
     infos = _from_elsewhere(view, store, measured, folder)
+    if is_pruned:
+        gone = "phases and refusals were pruned: this is what the manifest has"
+        if lacking := [name for name in view.contributors if name not in measured and name not in infos]:
+            few = "single" if len(lacking) == len(view.contributors) else "some"
+            gone += f", and the metrics of {few} sites were pruned, too, or cannot be read"
     clients = tuple(
         _client(view, name, measured.get(name), pulses.get(name), infos.get(name, {}), now_ms) for name in names
     )

@@ -348,7 +348,14 @@ def test_a_run_that_was_rebuilt_is_read_again(url: str, tmp_path: Path) -> None:
     assert history.timeline(1).gone.startswith("phases were not recorded")
     driven.runs.forget_round(1, ["a", "b"], whole=True)
     pruned = history.timeline(1)
-    assert "were pruned" in pruned.gone
+    assert pruned.gone == "phases and refusals were pruned: this is what the manifest has", "metrics are in the store"
+    assert [each.metrics["loss"] for each in pruned.clients] == [0.5, 0.25]
+    for site, which in (("a", "some"), ("b", "single")):
+        for each in tmp_path.glob(f"store/**/{site}/**/*info*"):
+            each.unlink()
+        assert history.timeline(1).gone.endswith(
+            f", and the metrics of {which} sites were pruned, too, or cannot be read"
+        )
     assert [(each.client, each.examples) for each in pruned.clients] == [("a", 10), ("b", 20)]
     driven.runs.remove_keys()
 
