@@ -455,6 +455,32 @@ def test_curves(served: Serve, window: Window) -> None:
     expect(page.locator(".sites .cell.metric").first).to_have_text("loss")
 
 
+def test_curves_are_asked_for_again_until_all_is_read(served: Serve, window: Window) -> None:
+    """The first answer is lost, and the next ones have only what could be read of a slow store; the run has ended."""
+    _, place = served([each for each in many() if each["run"] == "study-02"])
+    asked: list[str] = []
+
+    def answer(route: Any) -> None:
+        asked.append(route.request.url)
+        if len(asked) == 1:
+            route.abort()
+            return
+        response = route.fetch()
+        document = response.json()
+        number = 0 if "sites=" in route.request.url else len([url for url in asked if "sites=" not in url])
+        if number in (1, 2):
+            sites = {site: [None if at >= 5 * number else value for at, value in enumerate(values)]
+                     for site, values in document["sites"].items()}  # fmt: skip
+            document |= {"is_complete": False, "sites": sites}
+        route.fulfill(response=response, json=document)
+
+    window.page.route("**/curves?*", answer)
+    page = window.open(place.address, "/run/study-02")
+    expect(page.locator(".model")).to_contain_text("More values of sites are being read from the store.")
+    expect(page.locator(".model")).not_to_contain_text("values of sites")
+    expect(page.locator(".model .pointed")).to_have_text(re.compile("^round 40 .* lowest site-"))
+
+
 def test_what_lies_below(served: Serve, window: Window) -> None:
     _, place = served([mammo()])
     page = window.open(place.address, "/run/mammo")

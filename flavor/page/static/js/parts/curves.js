@@ -9,6 +9,7 @@ import { panel } from "../panel.js";
 
 const NONE = ","; // of no site
 const AGAIN_MS = 1000; // rounds may close 20 times a second
+const LONGEST_MS = 30_000; // between two attempts where the server does not answer
 
 export function curves(name, { heard } = {}) {
   const part = panel("Model", { name: "model", command: () => `flavor export ${called(name)} --to csv metrics.csv` });
@@ -44,10 +45,14 @@ export function curves(name, { heard } = {}) {
   let stale = false;
   let last = 0;
   let timer = 0;
+  let had = 0; // known values of sites
+  let pause = AGAIN_MS;
+  let isClosed = false;
 
   function pick(word) {
     chosen = word;
     found = null;
+    had = 0;
     ask();
   }
 
@@ -66,11 +71,18 @@ export function curves(name, { heard } = {}) {
         answer = await get(of(name, "curves"), { metric: wanted }); // of all sites: it takes the longest
         if (wanted === chosen) {
           found = null;
-          tell({ ...answer, isWhole: true });
+          const known = Object.values(answer.sites).flat().filter((value) => value !== null).length;
+          const isMore = answer.is_complete === false && known > had; // a slow store is read a part at a time
+          had = known;
+          tell({ ...answer, isWhole: !isMore });
+          if (isMore) stale = true;
         }
       }
+      pause = AGAIN_MS;
     } catch (error) {
       if (!found) say(error.message);
+      pause = Math.min(LONGEST_MS, 2 * pause);
+      stale = true; // nothing else may ask again: the run may have ended
     }
     asking = false;
     last = Date.now();
@@ -84,14 +96,15 @@ export function curves(name, { heard } = {}) {
     heard?.(found);
   }
 
-  /** Asks again, at most once a second. */
+  /** Asks again, at most once a second, and more rarely where that fails. */
   function later() {
+    if (isClosed) return;
     stale = true;
     timer ||= setTimeout(() => {
       timer = 0;
       stale = false;
       ask();
-    }, Math.max(0, last + AGAIN_MS - Date.now()));
+    }, Math.max(0, last + pause - Date.now()));
   }
 
   function take(words) {
@@ -135,7 +148,7 @@ export function curves(name, { heard } = {}) {
     part.say(words);
     const notes = [];
     if (found.left_out) notes.push(`${counted(found.left_out, "more site")} ${found.left_out === 1 ? "is" : "are"} not drawn`);
-    if (found.is_complete === false) notes.push("the values of some sites are no longer kept");
+    if (found.is_complete === false) notes.push(found.isWhole === false ? "more values of sites are being read from the store" : "the values of some sites are no longer kept, or cannot be read");
     say(!has ? "No round has closed yet." : notes.length ? `${notes.join("; ")}.` : "");
     plot.set(series, [found.rounds, ...data]);
     told(null);
@@ -190,6 +203,7 @@ export function curves(name, { heard } = {}) {
     values: (site) => (found?.sites && Object.hasOwn(found.sites, site) ? found.sites[site] : undefined),
     metric: () => chosen,
     close() {
+      isClosed = true;
       clearTimeout(timer);
       plot.close();
     },
