@@ -17,6 +17,7 @@ from flavor.metrics.tally import Tally
 from flavor.records.states import RunState
 from flavor.say import say
 from flavor.stamp import stamp
+from flavor.view.run_log import order_of
 from flavor.view.server import ServerState, server_state
 
 if TYPE_CHECKING:
@@ -164,11 +165,14 @@ class Scraper:
         A board remembers so many entries, or fewer long ones: those between are asked for.
         """
         found = list(self._source.events(name, after, most=_EVENTS_AT_ONCE))
+        newest = self._source.events(name, "", most=1) if after and not found else ()
+        if newest and order_of(newest[-1]["id"]) < order_of(after):  # a log made anew, by a clock that is behind
+            return list(self._source.events(name, "", most=_EVENTS_AT_ONCE))
         has_gap = False
         while after and found and len(found) < _MOST_EVENTS:
             most = _EVENTS_AT_ONCE if has_gap else 1
             older = self._source.entries(name, before=found[0]["id"], most=most)
-            between = [entry for entry in older if _order(entry["id"]) > _order(after)]
+            between = [entry for entry in older if order_of(entry["id"]) > order_of(after)]
             if not between:
                 break
             found[:0], has_gap = between, True
@@ -212,9 +216,3 @@ class _Collected:
 def _has_ended(row: Mapping[str, Any]) -> bool:
     state = row["state"]
     return state in tuple(RunState) and RunState(state).ended
-
-
-def _order(identity: str) -> tuple[int, int]:
-    """Return what entries of a log are ordered by."""
-    milliseconds, _, number = identity.partition("-")
-    return int(milliseconds), int(number or 0)

@@ -38,6 +38,7 @@ from starlette.types import Receive, Scope, Send
 from flavor.errors import BusUnavailable, DamagedRecord, FlavorError
 from flavor.page.answer import refused, takes_gzip, to_json
 from flavor.page.source import Source
+from flavor.view.run_log import order_of
 
 MOST_STREAMS = 64
 """How many pages can be live at a time."""
@@ -204,6 +205,9 @@ class Streams:
     def _entries(self, run: str, position: Position) -> Iterable[bytes]:
         most = _MOST_ENTRIES if position.entry else _FIRST_ENTRIES
         entries = self._source.events(run, position.entry, most)
+        newest = self._source.events(run, "", 1) if position.entry and not entries else ()
+        if newest and order_of(newest[-1]["id"]) < order_of(position.entry):  # made anew, by a clock that is behind
+            entries = self._source.events(run, "", _FIRST_ENTRIES)
         if not entries:
             return []
         position.entry = str(entries[-1]["id"])

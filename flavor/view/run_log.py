@@ -42,8 +42,9 @@ class RunLog:
         with translated(self._runs.where):
             entries = self._runs.redis.xrevrange(self._runs.keys.log, count=MOST_ENTRIES)[::-1]
         is_same = any(identity == known for identity, _ in entries)
-        self._entries, self._characters = deque(), 0
-        self.add(entries)
+        fresh = RunLog(self._runs)
+        fresh.add(entries)
+        self._entries, self._characters = fresh._entries, fresh._characters  # at once: no other thread sees a part
         return [entry for entry in entries if not is_same or _is_after(entry[0], known)]
 
     def read_on(self) -> list[Entry]:
@@ -79,7 +80,7 @@ class RunLog:
         return _chosen(self._older(identity), most, client, kinds, self._runs.run)
 
     def _older(self, identity: str) -> Iterator[Entry]:
-        if identity and _key(identity) == (0, 0):
+        if identity and order_of(identity) == (0, 0):
             return  # no entry has a smaller id, and Redis refuses to search before it
         oldest = identity
         for entry in self:
@@ -124,10 +125,11 @@ def _shown(identity: str, fields: Mapping[str, str], run: str) -> dict[str, Any]
 
 
 def _is_after(identity: str, other: str) -> bool:
-    return _key(identity) > _key(other)
+    return order_of(identity) > order_of(other)
 
 
-def _key(identity: str) -> tuple[int, int]:
+def order_of(identity: str) -> tuple[int, int]:
+    """Return what entries of a log are ordered by."""
     milliseconds, _, number = identity.partition("-")
     return int(milliseconds), int(number or 0)
 

@@ -328,6 +328,16 @@ def test_events_are_counted_once_and_anew_for_another_run_of_the_name() -> None:
     assert samples(scraped)[total] == 1
 
 
+def test_events_of_a_log_that_was_made_anew_by_a_clock_that_is_behind_are_counted() -> None:
+    total = 'flavor_updates_total{reason="",run="mammo",verdict="accepted"}'
+    board = MadeUp(document(), events={"mammo": [entry(n, "update.accepted", client="a") for n in range(5, 9)]})
+    scraped = scraper(board)
+    assert samples(scraped)[total] == 4
+    board.logs["mammo"] = [entry(n, "update.accepted", client="a") for n in range(1, 3)]
+    assert samples(scraped)[total] == 6
+    assert samples(scraped)[total] == 6
+
+
 def test_names_that_a_site_has_chosen_do_no_harm() -> None:
     hostile = {'a"} 1\nflavor_redis_up 0': 1.0, "x" * 5000: 2.0, "x" * 4999: 3.0, "\ud800": 4.0, "nan": math.nan}
     many_more = {f"metric-{number}": 1.0 for number in range(500)}

@@ -313,6 +313,18 @@ def test_a_stream_of_a_quiet_run_says_that_it_lives_while_another_run_is_busy(
     reader.close()
 
 
+def test_a_log_that_was_made_anew_by_a_clock_that_is_behind_is_told(place: Place, source: Standin) -> None:
+    for number in range(3):
+        source.happens("mammo", f"before-{number}")
+    reader = Reader(place, "mammo")
+    assert len(reader.until("log").data) == 3
+    source.log["mammo"] = []
+    for name in ("after-0", "after-1"):
+        source.happens("mammo", name)
+        assert reader.until("log").data[-1]["event"] == name
+    reader.close()
+
+
 def test_a_run_that_is_removed_is_said(place: Place, source: Standin) -> None:
     reader = Reader(place, "mammo")
     reader.next()
