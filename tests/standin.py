@@ -131,7 +131,7 @@ class Standin:
 
     def provenance(self, run: str, *, verify: bool = False) -> Mapping[str, Any]:
         self._fail(run)
-        return {"rounds": [], "verified": verify}
+        return {"chain": [], "verified": verify}
 
     def history(self, run: str) -> History:
         self._fail(run)

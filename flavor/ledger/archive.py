@@ -170,6 +170,14 @@ class Archive:
                 low += step
         return low
 
+    def listing_of_records(self) -> Listing:
+        """List the run's record, manifests and global models, and nothing of the clients."""
+        record = run_record_path(self.run)
+        own = [record] if self.store.exists(record) else []
+        for folder in (manifests_folder(self.run), global_folder(self.run)):
+            own += self.store.list(folder)
+        return Listing.of(own, ())
+
     def listing(self) -> Listing:
         """List the run's objects: each folder once, and a bounded number of objects in each client's folder."""
         run, store = self.run, self.store

@@ -96,23 +96,39 @@ def read_chain(archive: Archive, trust: Trust | None = None, *, run_id: str = ""
     run, listing = archive.run, archive.listing()
     if not (listing.paths or listing.of_clients):
         raise RunNotFound(f"there is no run {run!r} in the store {archive.store.url}")
-    reader = _Reader(archive, listing, trust or Trust(), run_id)
+    reader = ChainReader(archive, listing, trust or Trust(), run_id)
     reader.read()
     return reader.chain
 
 
-class _Reader:
-    """Follows a chain from its beginning."""
+class ChainReader:
+    """Follows a chain from its beginning: `read` at once, or `begin`, and then `take` for round after round."""
 
-    def __init__(self, archive: Archive, listing: Listing, trust: Trust, run_id: str) -> None:
+    def __init__(self, archive: Archive, listing: Listing, trust: Trust, run_id: str = "") -> None:
         self._archive, self._run_id, self._trust, self._signers = archive, run_id, trust, Signers(trust)
         self.chain = Chain(archive.run, None, [], listing)
+        self.newest = 0
+        """The newest round that was taken."""
+        self._previous = ""
 
     def _wrong(self, round_: int, path: str, what: str) -> None:
         self.chain.problems.append(Problem(round_, path, what))
 
     def read(self) -> None:
         """Follow the whole chain."""
+        self.begin()
+        rounds = sorted(self.chain.listing.manifests)
+        while rounds and self._is_stray(rounds[-1], rounds[:-1]):
+            rounds.pop()
+        for round_ in rounds:
+            self.take(round_)
+        self._signers.end()
+        self.tell_signers()
+        missing, self.chain.closing = self.missing(self.chain.listing)
+        self.chain.problems += missing
+
+    def begin(self) -> None:
+        """Read the run's record."""
         path = run_record_path(self._archive.run)
         data = None
         try:
@@ -130,45 +146,46 @@ class _Reader:
             self._wrong(0, path, f"{initial.path!r} is not in the place of initial weights")
         if self.chain.record is not None and self._run_id not in ("", self.chain.record.run_id):
             self._wrong(0, path, f"it is of another run of this name, with the id {self.chain.record.run_id}")
-        previous = sha256(data) if data is not None else ""
-        newest = self._follow(previous)
-        self._signers.end()
+        self._previous = sha256(data) if data is not None else ""
+
+    def tell_signers(self) -> None:
+        """Add what is known of the keys to the chain's problems and notices, once."""
         for round_, what in self._signers.problems:
             self._wrong(round_, manifest_path(self._archive.run, round_), what)
         for round_, what in self._signers.notices:
             self.chain.notices.append(Problem(round_, manifest_path(self._archive.run, round_), what))
-        for round_ in sorted(self.chain.listing.aggregated):
-            if round_ > newest:
+        self._signers.problems.clear()
+        self._signers.notices.clear()
+
+    def missing(self, listing: Listing) -> tuple[list[Problem], Problem | None]:
+        """Return the rounds that have a global model and no manifest, and the one that may be about to be closed."""
+        problems, closing = list[Problem](), None
+        for round_ in sorted(listing.aggregated):
+            if round_ > self.newest:
                 what = "missing, and the round has a global model: it was removed"
-                if round_ == newest + 1:
+                if round_ == self.newest + 1:
                     what += ", or the run is about to close the round, or ended in that moment"
                 problem = Problem(round_, manifest_path(self._archive.run, round_), what)
-                if round_ == newest + 1:
-                    self.chain.closing = problem
+                if round_ == self.newest + 1:
+                    closing = problem
                 else:
-                    self.chain.problems.append(problem)
+                    problems.append(problem)
+        return problems, closing
 
-    def _follow(self, previous: str) -> int:
-        """Read the manifests that exist; return the newest round. The number of a stray file costs nothing."""
-        before, rounds = 0, sorted(self.chain.listing.manifests)
-        while rounds and self._is_stray(rounds[-1], rounds[:-1]):
-            rounds.pop()
-        for round_ in rounds:
-            if self.chain.record is not None and round_ > self.chain.rounds and not self._extends(round_, before):
-                path = manifest_path(self._archive.run, round_)
-                self._wrong(
-                    round_, path, f"it does not belong to the run, which has {counted(self.chain.rounds, 'round')}"
-                )
-                continue
-            if round_ > before + 1:
-                self.chain.links.append(self._gap(before + 1, round_ - 1))
-                previous = ""
-            link = self._link(round_)
-            self.chain.links.append(link)
-            if link.manifest is not None:
-                self._check(link.manifest, previous)
-            previous, before = link.digest, round_
-        return before
+    def take(self, round_: int) -> None:
+        """Read the manifest of a round, the next one that exists. The number of a stray file costs nothing."""
+        if self.chain.record is not None and round_ > self.chain.rounds and not self._extends(round_, self.newest):
+            path = manifest_path(self._archive.run, round_)
+            self._wrong(round_, path, f"it does not belong to the run, which has {counted(self.chain.rounds, 'round')}")
+            return
+        if round_ > self.newest + 1:
+            self.chain.links.append(self._gap(self.newest + 1, round_ - 1))
+            self._previous = ""
+        link = self._link(round_)
+        self.chain.links.append(link)
+        if link.manifest is not None:
+            self._check(link.manifest, self._previous)
+        self._previous, self.newest = link.digest, round_
 
     def _is_stray(self, round_: int, before: Sequence[int]) -> bool:
         """Whether the newest manifest is not the run's, by the trusted aggregators; report it then.

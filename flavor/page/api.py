@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
@@ -25,7 +26,7 @@ from flavor.view.strip import RoundRow
 
 _MOST_THREADS = 8
 _MOST_WAITING = 64
-"""How many questions wait for a thread, and how many for a check of a store."""
+"""How many questions wait for a thread, and how many for a look into a store."""
 _MOST_EVENTS = 500
 _MOST_SITES = 50
 _MOST_KINDS = 100
@@ -41,10 +42,10 @@ class Api:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._waiting = 0
-        self._awaiting_proof = 0
+        self._awaiting = Counter[bool]()
         self._threads: anyio.CapacityLimiter | None = None
-        self._verifier: anyio.CapacityLimiter | None = None
-        self._verifying: dict[str, asyncio.Future[Any]] = {}
+        self._readers: dict[bool, anyio.CapacityLimiter] = {}
+        self._reading: dict[tuple[str, bool], asyncio.Future[Any]] = {}
 
     def routes(self) -> list[Route]:
         """Return the addresses. Each answers GET and HEAD."""
@@ -57,53 +58,46 @@ class Api:
             "/api/runs/{run}/events": self._events,
             "/api/runs/{run}/clients/{client}": self._client,
             "/api/runs/{run}/settings": lambda request: self._source.settings(_run(request)),
-            "/api/runs/{run}/provenance": lambda request: self._source.provenance(_run(request)),
             "/api/queue": lambda request: self._source.queue(),
         }
         answers = {path: self._answering(look) for path, look in looks.items()}
-        answers["/api/runs/{run}/provenance"] = self._provenance(answers["/api/runs/{run}/provenance"])
+        answers["/api/runs/{run}/provenance"] = self._provenance
         return [Route(path, answer, methods=["GET"]) for path, answer in answers.items()]
 
-    def _provenance(self, unverified: Answer) -> Answer:
-        """The records of all rounds; with `verify=1`, every object that they name is read and checked.
+    async def _provenance(self, request: Request) -> Response:
+        """The records of a run's rounds; with `verify=1`, every object that they name is read and checked.
 
-        That reads the whole store of a run: one thread does it, and those who ask for the same run at the same time are
-        given the same answer.
+        That reads much of a store: one thread reads records, another one checks objects, and those who ask for the same
+        of a run at the same time are given the same answer.
         """
+        verify = request.query_params.get("verify") == "1"
+        if self._awaiting[verify] >= _MOST_WAITING:
+            error = "too many wait for the store"
+            return refused(503, error, "wait until it is read", headers={"retry-after": "30"})
+        self._awaiting[verify] += 1
+        try:
+            found = await asyncio.shield(self._records(_run(request), verify))
+            return await self._in_thread(lambda: answered(request, found))
+        except FlavorError as error:
+            return failed(error)
+        finally:
+            self._awaiting[verify] -= 1
 
-        async def answer(request: Request) -> Response:
-            if request.query_params.get("verify") != "1":
-                return await unverified(request)
-            if self._awaiting_proof >= _MOST_WAITING:
-                error = "too many wait for a check of the store"
-                return refused(503, error, "wait until it is done", headers={"retry-after": "30"})
-            self._awaiting_proof += 1
-            try:
-                found = await asyncio.shield(self._verified(_run(request)))
-                return await self._in_thread(lambda: answered(request, found))
-            except FlavorError as error:
-                return failed(error)
-            finally:
-                self._awaiting_proof -= 1
-
-        return answer
-
-    def _verified(self, run: str) -> asyncio.Future[Any]:
-        """The check of a run's store that goes on, or a new one."""
-        if run not in self._verifying:
-            self._verifier = self._verifier or anyio.CapacityLimiter(1)
-            check = partial(self._source.provenance, run, verify=True)
-            done = asyncio.ensure_future(
-                anyio.to_thread.run_sync(check, limiter=self._verifier, abandon_on_cancel=True)
-            )
-            self._verifying[run] = done
+    def _records(self, run: str, verify: bool) -> asyncio.Future[Any]:
+        """The look at a run's records that goes on, or a new one."""
+        key = run, verify
+        if key not in self._reading:
+            limiter = self._readers.setdefault(verify, anyio.CapacityLimiter(1))
+            look = partial(self._source.provenance, run, verify=verify)
+            done = asyncio.ensure_future(anyio.to_thread.run_sync(look, limiter=limiter, abandon_on_cancel=True))
+            self._reading[key] = done
 
             def ended(done: asyncio.Future[Any]) -> None:
-                del self._verifying[run]
+                del self._reading[key]
                 done.cancelled() or done.exception()  # told to those who wait, if anybody still does
 
             done.add_done_callback(ended)
-        return self._verifying[run]
+        return self._reading[key]
 
     def _answering(self, look: Look) -> Answer:
         async def answer(request: Request) -> Response:

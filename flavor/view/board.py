@@ -14,7 +14,7 @@ from flavor.bus.connection import shown
 from flavor.bus.queues import read_queues
 from flavor.errors import BusUnavailable, DamagedRecord, RunNotFound
 from flavor.view.board_reader import BoardReader
-from flavor.view.details import client_of, provenance_of, settings_of
+from flavor.view.details import client_of, settings_of
 from flavor.view.document import Document, left_s_of
 from flavor.view.followed import Followed
 from flavor.view.history import History
@@ -211,10 +211,17 @@ class Board:
     def provenance(self, run: str, *, verify: bool = False) -> Document:
         """Return the signed records of a run from its store; with `verify` checks every object that they name.
 
-        Keys as `flavor verify --json` prints them, and `verified` (whether the objects were checked), `silent` (why the
-        store cannot be read; '' where it can). Raises `RunNotFound`.
+        Keys: `run`, `run_id`, `rounds`, `closed`, `head` (digest of the newest manifest), `chain` (a list of `round`,
+        `digest`, `verdict` ("ok" or "wrong"), `gone`, `closed_ms`, `model` and `public_key` (of the manifest), `sites`
+        (names of the first 20 contributors), `contributors`, `examples`; of the newest 200 rounds, oldest first),
+        `earlier` (number of older ones), `problems` and `notices` (`round`, `path`, `what`; at most 200 of each),
+        `wrong` and `noticed` (numbers of all of them), `read` and `manifests` (numbers of manifests that were read, and
+        of all), `verified` (whether the objects were checked), `objects_read`, `bytes_read`, `silent` (why the store
+        cannot be read; '' where it can) and `is_complete`. Without `verify` one call reads manifests for a second, and
+        the next call reads on: False says that there are more. What was read is read again after ten minutes. Raises
+        `RunNotFound`.
         """
-        return provenance_of(self._of(run), verify=verify)
+        return self._of(run).provenance(verify=verify)
 
     # -- reading
 

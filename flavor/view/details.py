@@ -1,14 +1,8 @@
-"""What a page shows of a run beside its document: one client, the settings, and the signed records."""
+"""What a page shows of a run beside its document: one client, and the settings."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from flavor.config import RunConfig
-from flavor.errors import FlavorError
-from flavor.ledger.archive import Archive
-from flavor.ledger.audit import Audit, audit
-from flavor.ledger.chain import Chain, read_chain
 from flavor.results.rounds import for_people_of_site
 from flavor.setting import Setting
 from flavor.view.document import Document
@@ -63,44 +57,3 @@ def settings_of(followed: Followed) -> Document:
             }
         )
     return {"settings": rows, "changed": list(view.changed), "run_id": view.run_id, "protocol": view.protocol}
-
-
-def provenance_of(followed: Followed, *, verify: bool) -> Document:
-    """Return the signed records of a run; `flavor.view.board.Board.provenance` lists the keys."""
-    brief, silent = followed.store
-    if brief is None:
-        return {"chain": [], "problems": [], "notices": [], "verified": False, "silent": silent or "it has no store"}
-    try:
-        archive = Archive(brief.store, followed.run)
-        if verify:
-            found = audit(archive)
-            return {**_of_chain(found.chain, found), "silent": ""}
-        return {**_of_chain(read_chain(archive), None), "silent": ""}
-    except (FlavorError, OSError) as error:
-        return {"chain": [], "problems": [], "notices": [], "verified": False, "silent": str(error)}
-
-
-def _of_chain(chain: Chain, found: Audit | None) -> dict[str, Any]:
-    problems = found.problems if found is not None else chain.problems
-    return {
-        "run": chain.run,
-        "run_id": chain.record.run_id if chain.record else None,
-        "rounds": chain.rounds or None,
-        "closed": chain.closed,
-        "head": chain.head,
-        "objects_read": found.checked if found is not None else None,
-        "bytes_read": found.bytes if found is not None else None,
-        "verified": found is not None,
-        "chain": [
-            {
-                "round": link.round,
-                "digest": link.digest,
-                "verdict": "wrong" if any(each.round == link.round for each in problems) else "ok",
-                "gone": found.gone.get(link.round, []) if found is not None else [],
-                "manifest": link.manifest.model_dump(mode="json") if link.manifest else None,
-            }
-            for link in chain.links
-        ],
-        "notices": [dict(vars(each)) for each in (found.notices if found is not None else chain.notices)],
-        "problems": [dict(vars(each)) for each in problems],
-    }

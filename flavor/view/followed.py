@@ -14,6 +14,7 @@ from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.errors import FlavorError
+from flavor.ledger.archive import Archive
 from flavor.store.brief import BriefStore
 from flavor.view.client_snapshot import ClientMemory
 from flavor.view.described import queue_of
@@ -23,6 +24,7 @@ from flavor.view.facts_reader import FactsReader
 from flavor.view.history import History
 from flavor.view.lacking import what_is_lacking
 from flavor.view.newest import Newest, NewestReader, opened_store
+from flavor.view.provenance import Records, nothing, verified
 from flavor.view.round_times import RoundTimes
 from flavor.view.run_log import RunLog
 from flavor.view.snapshot import Snapshot, snapshot_of
@@ -200,10 +202,14 @@ class Followed:
         """What has happened in the run, round by round."""
         return self._aside.history(self.snapshot)
 
-    @property
-    def store(self) -> tuple[BriefStore | None, str]:
-        """The run's store for short looks, and why it cannot be opened; ('' where it can)."""
-        return (None, "the run was not read yet") if self.snapshot is None else self._aside.store(self.snapshot)
+    def provenance(self, *, verify: bool) -> Document:
+        """The signed records of the run; `flavor.view.board.Board.provenance` lists the keys."""
+        records, silent = (
+            (None, "the run was not read yet") if self.snapshot is None else self._aside.records(self.snapshot)
+        )
+        if records is None:
+            return nothing(silent or "it has no store")
+        return verified(records.archive) if verify else records.read()
 
 
 def _key_of(snapshot: Snapshot) -> object:
@@ -221,6 +227,7 @@ class _Opened:
     silent: str
     history: History
     reader: NewestReader
+    records: Records | None
 
 
 class _Aside:
@@ -252,10 +259,10 @@ class _Aside:
         """The history of the run; without a snapshot from Redis alone."""
         return History(self._runs, None) if snapshot is None else self._open(snapshot).history
 
-    def store(self, snapshot: Snapshot) -> tuple[BriefStore | None, str]:
-        """The store of the run, and why it cannot be opened."""
+    def records(self, snapshot: Snapshot) -> tuple[Records | None, str]:
+        """The signed records of the run, and why its store cannot be opened."""
         opened = self._open(snapshot)
-        return opened.brief, opened.silent
+        return opened.records, opened.silent
 
     def read(self, snapshot: Snapshot) -> tuple[Newest, str]:
         """Read the newest metrics, and what Redis lacks of the run."""
@@ -279,5 +286,6 @@ class _Aside:
             brief, silent = opened_store(view, self._store_url)
             place = brief.store if brief is not None else None
             history = History(self._runs, place, folder=self._folder)
-            self._opened = _Opened(key, now, brief, silent, history, NewestReader(self._runs, history))
+            records = Records(Archive(place, self._runs.run)) if place is not None else None
+            self._opened = _Opened(key, now, brief, silent, history, NewestReader(self._runs, history), records)
             return self._opened

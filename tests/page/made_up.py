@@ -356,6 +356,8 @@ class MadeUp(Standin):
 
     streams: Any = None
     """Those of the page that shows these runs, if a test has to know of them."""
+    looks = 0
+    """Looks at the signed records."""
 
     def __init__(self, documents: Sequence[dict[str, Any]]) -> None:
         super().__init__(**{each["run"]: each for each in documents})
@@ -589,20 +591,22 @@ class MadeUp(Standin):
 
     def provenance(self, run: str, *, verify: bool = False) -> Mapping[str, Any]:
         past = self.histories[run]
+        read = len(past.closed) if verify or self.looks else 2  # the first look reads a part
+        self.looks += not verify
         chain = [
             {
                 "round": row.round,
                 "digest": f"{row.round % 256:02x}" * 32,
                 "verdict": "ok",
                 "gone": [],
-                "manifest": {
-                    "closed_ms": row.closed_ms,
-                    "public_key": "3f" * 32,
-                    "global_model": {"digest": f"{row.round * 7 % 256:02x}" * 32},
-                    "contributors": [{"client": site, "num_examples": 1204} for site in past.sites[:200]],
-                },
+                "closed_ms": row.closed_ms,
+                "model": f"{row.round * 7 % 256:02x}" * 32,
+                "public_key": "3f" * 32,
+                "sites": list(past.sites[:20]),
+                "contributors": len(past.sites),
+                "examples": 1204 * len(past.sites),
             }
-            for row in past.closed[-60:]
+            for row in past.closed[:read][-60:]
         ]
         return {
             "run": run,
@@ -614,8 +618,14 @@ class MadeUp(Standin):
             "bytes_read": 9_840_000_000 if verify else None,
             "verified": verify,
             "chain": chain,
+            "earlier": 0,
             "notices": [],
+            "noticed": 0,
             "problems": [],
+            "wrong": 0,
+            "read": len(chain),
+            "manifests": len(past.closed),
+            "is_complete": read >= len(past.closed),
             "silent": "",
         }
 

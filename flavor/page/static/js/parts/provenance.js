@@ -5,7 +5,7 @@ import { bytes, called, clock, count, counted, full, some } from "../format.js";
 import { get, of } from "../api.js";
 import { facts, failed, lesson, panel, state } from "../panel.js";
 
-const MOST = 200;
+const SOON_MS = 100;
 const READ = { mark: "✓", word: "whole", tone: "well", tip: "The manifest's signature, its place in the chain, and all objects that it names are as they were signed." };
 const SIGNED = { mark: "○", word: "in the chain", tone: "quiet", tip: "The manifest's signature and its place in the chain are right. Its objects have not been read: the button above does that." };
 const WRONG = { mark: "✕", word: "wrong", tone: "todo", tip: "Something in the store is not what was signed." };
@@ -19,7 +19,9 @@ export function provenance(name) {
     check.disabled = true;
     part.say(verify ? "reading the store …" : "");
     try {
-      told(await get(of(name, "provenance"), { verify: verify ? "1" : "" }));
+      const found = await get(of(name, "provenance"), { verify: verify ? "1" : "" });
+      told(found);
+      if (!found.is_complete && !found.silent && part.node.isConnected) setTimeout(ask, SOON_MS, false); // it reads a part at a time
     } catch (error) {
       part.say("");
       failed(part.body, error);
@@ -28,24 +30,27 @@ export function provenance(name) {
   }
 
   function told(found) {
-    const { problems, verified } = found;
+    const { problems, verified, wrong } = found;
     const chain = found.chain.slice().reverse();
+    const all = chain.length + found.earlier;
     const read = verified && Number.isFinite(found.objects_read) ? `, ${counted(found.objects_read, "object")} and ${bytes(found.bytes_read)} read` : "";
-    part.say(problems.length ? `${counted(problems.length, "thing")} ${problems.length === 1 ? "is" : "are"} wrong${read}` : chain.length ? `${counted(chain.length, "manifest")}, ${verified ? "everything is as it was signed" : "signatures and chain are right"}${read}` : "");
-    const rows = chain.slice(0, MOST).map((link) => {
-      const manifest = link.manifest ?? { contributors: [] };
-      const names = manifest.contributors.map((each) => each.client);
+    const so = wrong ? `${counted(wrong, "thing")} ${wrong === 1 ? "is" : "are"} wrong${read}` : all ? `${counted(all, "manifest")}, ${verified ? "everything is as it was signed" : "signatures and chain are right"}${read}` : "";
+    part.say(found.is_complete || found.silent ? so : `${count(found.read)} of ${counted(found.manifests, "manifest")} read so far …`);
+    const rows = chain.map((link) => {
+      const more = link.contributors - link.sites.length;
+      const names = more > 0 ? `${link.sites.join(", ")} and ${count(more)} more` : link.sites.join(", ");
+      const few = link.contributors > 4 ? `${link.sites.slice(0, 4).join(", ")} and ${count(link.contributors - 4)} more` : some(link.sites, 4);
       return h(
         "tr",
         {},
         h("td", {}, count(link.round)),
         h("td", {}, state(link.verdict === "wrong" ? WRONG : verified ? READ : SIGNED)),
-        h("td", { title: full(manifest.closed_ms) }, clock(manifest.closed_ms)),
-        h("td", { class: "text", title: names.join(", ").slice(0, 2000) }, some(names, 4)),
-        h("td", {}, count(manifest.contributors.reduce((sum, each) => sum + (each.num_examples ?? 0), 0))),
-        digest(manifest.global_model?.digest),
+        h("td", { title: full(link.closed_ms) }, clock(link.closed_ms)),
+        h("td", { class: "text", title: names }, few),
+        h("td", {}, count(link.examples)),
+        digest(link.model),
         digest(link.digest),
-        digest(manifest.public_key),
+        digest(link.public_key),
       );
     });
     const heads = ["Round", "Checked", "Closed", "Contributors", "Examples", "Model", "Manifest", "Signed by"];
@@ -58,7 +63,7 @@ export function provenance(name) {
       rows.length
         ? h("div", { class: "tablebox" }, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, heads.map((word) => h("th", { scope: "col" }, word)))), h("tbody", {}, rows)))
         : h("p", { class: "quiet" }, found.silent ? "" : "No round has closed yet: the first manifest comes with the first global model."),
-      chain.length > MOST ? h("p", { class: "quiet" }, `${counted(chain.length - MOST, "older round")} not shown: the command below shows all.`) : [],
+      found.earlier ? h("p", { class: "quiet" }, `${counted(found.earlier, "older round")} not shown: the command below shows all.`) : [],
     );
   }
 
@@ -66,4 +71,4 @@ export function provenance(name) {
 }
 
 /** The first characters of a digest or key; all of them in its title. */
-const digest = (whole) => h("td", { class: "mono", title: whole ?? null }, whole ? `${whole.slice(0, 10)}…` : "–");
+const digest = (whole) => h("td", { class: "mono", title: whole || null }, whole ? `${whole.slice(0, 10)}…` : "–");
