@@ -482,12 +482,15 @@ def test_curves_are_asked_for_again_until_all_is_read(served: Serve, window: Win
 
 
 def test_what_lies_below(served: Serve, window: Window) -> None:
-    _, place = served([mammo()])
+    source, place = served([mammo()])
     page = window.open(place.address, "/run/mammo")
     workers = page.locator(".workers")
     expect(workers.locator("tbody tr")).to_have_count(2)
     expect(workers.locator("tbody td").first).to_have_text("01234567… on fl-01")
     expect(workers).to_contain_text("inspect site-4's update of round 12 of mammo")
+    expect(workers.locator(".foot code")).to_have_text("rq info")
+    source.patch("mammo", {"folder": "flavor-runs/mammo"})  # whose Redis has no URL that others know
+    expect(workers.locator(".foot code")).to_have_text("flavor status flavor-runs/mammo")
     settings = page.locator(".settings")
     settings.scroll_into_view_if_needed()
     expect(settings).to_contain_text("7 settings of 14 set")

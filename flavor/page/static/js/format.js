@@ -106,6 +106,9 @@ export function isIn(run, folder) {
   return was !== folder;
 }
 
+/** Whether commands name a run by its result folder: its Redis is no server that others reach by a URL. */
+export const hasFolder = (run) => Boolean(folders.get(run));
+
 /** A run as commands name it: by its result folder, where it has one, or by its name. */
 export const called = (run) => quoted(folders.get(run) || run);
 

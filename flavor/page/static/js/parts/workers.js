@@ -1,7 +1,7 @@
 // Aggregators and their queue: who works, on what, and what waits.
 
 import { fill, h, show } from "../dom.js";
-import { count, counted, duration } from "../format.js";
+import { called, count, counted, duration, hasFolder } from "../format.js";
 import { get } from "../api.js";
 import { since } from "../clock.js";
 import { command, failed, lesson, panel, state } from "../panel.js";
@@ -16,7 +16,7 @@ const STATES = {
 };
 
 export function workers(run = "") {
-  const part = panel("Aggregators", { name: "workers", command: "rq info" });
+  const part = panel("Aggregators", { name: "workers", command: () => (hasFolder(run) ? `flavor status ${called(run)}` : "rq info") });
   const queues = h("div", {});
   const list = h("div", { class: "tablebox" });
   const dropped = h("div", {});
