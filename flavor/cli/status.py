@@ -53,6 +53,7 @@ def status(run: str | None, metric: str | None, watch: bool, as_json: bool, redi
     from flavor.local.waits import Waits
     from flavor.store.url import folder_of
     from flavor.view.described import described
+    from flavor.view.server import refusal_of
 
     if watch:
         if as_json:
@@ -62,6 +63,8 @@ def status(run: str | None, metric: str | None, watch: bool, as_json: bool, redi
     if run is None:
         redis, url = connected(redis_url)
         _warn_of_dropped_jobs(redis)
+        if refusal := refusal_of(redis):
+            click.secho(printable(f"Warning: {refusal}"), fg="red", err=True)
         rows = [_row(RunStore(redis, name, url), url) for name in list_runs(redis, url)]
         _show_all([row for row in rows if row is not None], as_json, redis, url)
         return

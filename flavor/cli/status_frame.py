@@ -212,7 +212,7 @@ def runs_frame(rows: Sequence[Mapping[str, Any]], where: str, screen: Screen) ->
         Column("STATE", {run: row["state"] for run, row in named.items()}),
         Column("ROUND", {run: _round(row) for run, row in named.items()}),
         Column("BEGUN", {run: _begun(row, screen.now_ms) for run, row in named.items()}),
-        Column("SITES", {run: f"{row['alive']} of {row['clients']}" for run, row in named.items()}),
+        Column("SITES", {run: _alive(row) for run, row in named.items()}),
         Column("METRIC", {run: _metric(row) for run, row in named.items()}),
         Column("CURVE", {run: spark_line(row["spark"], 12) for run, row in named.items()}),
         Column("WHY", {run: _sentence(row) for run, row in named.items()}),
@@ -240,6 +240,10 @@ def _urgency_of_run(row: Mapping[str, Any]) -> tuple[bool, bool, int]:
 
 def _round(row: Mapping[str, Any]) -> str:
     return "-" if row["round"] is None else f"{row['round']} of {row['rounds']}"
+
+
+def _alive(row: Mapping[str, Any]) -> str:
+    return f"{'?' if row['alive'] is None else row['alive']} of {row['clients']}"
 
 
 def _begun(row: Mapping[str, Any], now_ms: int) -> str:

@@ -35,6 +35,7 @@ def families(scene: Scene) -> list[Metric]:
         sheet.set("flavor_redis_memory_used_bytes", scene.server.used_bytes)
         sheet.set("flavor_redis_memory_max_bytes", scene.server.max_bytes)
         sheet.set("flavor_redis_persistence_ok", scene.server.is_kept)
+        sheet.set("flavor_redis_takes_writes", not scene.server.refusal)
     sheet.set("flavor_dropped_jobs", scene.dropped)
     for state, number in {**{state.value: 0 for state in RunState}, **scene.states}.items():
         sheet.set("flavor_runs", number, state)
@@ -224,14 +225,16 @@ def _values(scene: RunScene, name: str, now_ms: int) -> dict[str, float | None]:
     }
 
 
-def _age_s(scene: RunScene, name: str, client: Document, now_ms: int) -> float:
-    """Return the age of the client's last sign of life."""
+def _age_s(scene: RunScene, name: str, client: Document, now_ms: int) -> float | None:
+    """Return the age of the client's last sign of life; None where that is not known for now."""
     timeout_s = float(scene.document["heartbeat_timeout_s"])
     seen_ms = client.get("seen_ms")
     if client["alive"]:  # with its lease; the board does not tell of each heartbeat
         return min(timeout_s, _between(seen_ms, now_ms)) if seen_ms is not None else 0.0
     if seen_ms is not None:
         return _between(seen_ms, now_ms)
+    if client["alive"] is None:
+        return None
     return timeout_s + _between(scene.missed_ms.get(name, now_ms), now_ms)
 
 

@@ -191,7 +191,7 @@ class _Kept:
         """Return since when each client that is not there is missed: as the run's log says, or by these looks."""
         missed: dict[str, int] = {}
         for name, client in clients.items():
-            if client["alive"]:
+            if client["alive"] or client["alive"] is None:  # None: not known for now
                 self._there_ms[name] = now_ms
             elif name in self._missed_ms:
                 missed[name] = self._missed_ms[name]

@@ -63,6 +63,9 @@ FAMILIES: Mapping[str, Family] = {
                 "flavor_redis_memory_used_bytes": "Memory that Redis uses.",
                 "flavor_redis_memory_max_bytes": "Memory that Redis may use (maxmemory); 0 for no limit.",
                 "flavor_redis_persistence_ok": "Whether Redis could write its data to its disk the last time: 1 or 0.",
+                "flavor_redis_takes_writes": (
+                    "Whether Redis takes writes: 1, or 0 where its disk or memory is full, or it is a replica."
+                ),
                 "flavor_dropped_jobs": "Foreign jobs that aggregators have dropped within a week.",
             },
         ),

@@ -113,9 +113,10 @@ class Board:
 
         Keys: `run`, `state` (a `RunState`, or "damaged"), `round`, `rounds`, `round_state`, `sentence` (what it waits
         for, or why it ended), `held` (whether it cannot go on by itself), `since_ms` (since when it waits), `waits_s`,
-        `absent` (missing processes, a sentence each), `clients`, `alive`, `refused`, `quarantined` (numbers of
-        clients), `metric` (its name), `value` (the newest one), `best` (as in `document`), `spark` (at most 40 values
-        of the metric, oldest first), `created_ms`, `ended_ms`, `ends_ms` (the estimated end), `age_s`. What is not
+        `absent` (missing processes, or why Redis takes no writes, a sentence each), `clients`, `alive`, `refused`,
+        `quarantined` (numbers of clients; `alive` is None while Redis takes no writes, and a heartbeat timeout longer),
+        `metric` (its name), `value` (the newest one), `best` (as in `document`), `spark` (at most 40 values of the
+        metric, oldest first), `created_ms`, `ended_ms`, `ends_ms` (the estimated end), `age_s`. What is not
         known is None. Raises `BusUnavailable` if Redis could not be read yet.
         """
         self._await_first_look()
@@ -189,7 +190,8 @@ class Board:
         Keys: `queues` (a list of `queue`, `length`, `started`, `failed` (numbers of jobs), `workers` (state to
         number), `runs` (names)), `workers` (a list of `name`, `host`, `pid`, `queues`, `state`, `job`,
         `resting` (why it takes no work, '' where it does), `born_ms`, `beat_ms`, `done`, `failed`), `dropped` (jobs
-        that workers refused to run, newest first: `queue`, `job`, `reason`). Raises `BusUnavailable`.
+        that workers refused to run, newest first: `queue`, `job`, `reason`), `refusal` (why Redis takes no writes, so
+        that it forgets workers that live; '' where it takes writes). Raises `BusUnavailable`.
         """
         with self._queues_lock:
             if self._queues is None or time.monotonic() - self._queues[0] >= _QUEUES_EVERY_S:
@@ -197,7 +199,8 @@ class Board:
                 for each in self._reader.all_followed():
                     if each.snapshot is not None:
                         queues.setdefault(each.snapshot.config.queue, []).append(each.run)
-                self._queues = time.monotonic(), read_queues(self._reader.redis, self._where, queues)
+                found = read_queues(self._reader.redis, self._where, queues)
+                self._queues = time.monotonic(), {**found, "refusal": self._reader.refusal}
             return self._queues[1]
 
     def settings(self, run: str) -> Document:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, MutableMapping, Sequence
@@ -17,6 +18,7 @@ from flavor.errors import DamagedRecord, FlavorError, RunNotFound
 from flavor.view.document import damaged_row
 from flavor.view.followed import Followed
 from flavor.view.published import Published
+from flavor.view.server import refusal_of
 
 REFRESH_S = 0.5
 """Least time between two looks at a run that somebody looks at, however much is published."""
@@ -42,6 +44,8 @@ _TICK_S = 0.1
 _RETRY_S = 1.0
 _PATIENCE_S = 0.5
 _STORE_TICK_S = 0.2
+_SERVER_EVERY_S = 1.0
+"""Least time between two looks at how the server is doing."""
 
 
 @dataclass
@@ -82,6 +86,11 @@ class BoardReader:
         self._listed_at = -QUIET_S
         self._anew_at, self._anew_rest_s = -_CALM_S, 0.0
         self._offset_ms = 0
+        self.refusal = ""
+        """Why Redis takes no writes; '' where it takes writes, as far as it says."""
+        self._server_at = -_SERVER_EVERY_S
+        self._ill_at = -math.inf
+        """When the server was away, or took no writes, the last time."""
         self.has_looked = threading.Event()
         """Set after the first look at all runs, or once there is a problem."""
         self.never_read = True
@@ -134,6 +143,7 @@ class BoardReader:
                     self.has_looked.set()
                     read_at = time.time()
             except Exception as error:  # a fault of this program, too, must not end the reader without a word
+                self._ill_at = self._clock()
                 when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(read_at))
                 self._published.tell(f"Redis cannot be read since {when}: {_said(error)}")
                 self.has_looked.set()
@@ -162,6 +172,7 @@ class BoardReader:
                 self._listed_at = now - QUIET_S  # a new run
         if (RESYNC in woken and may_be_anew) or now - self._listed_at >= QUIET_S:
             self._list(now)
+        self._look_at_server(now)
         is_again = False
         for run, due in list(self._due.items()):
             anew = due.is_first or (due.is_anew and may_be_anew)
@@ -171,6 +182,18 @@ class BoardReader:
         if is_again:
             self._anew_at = now
             self._anew_rest_s = min(MOST_ANEW_S, max(_FIRST_ANEW_S, 2 * self._anew_rest_s))
+
+    def _look_at_server(self, now: float) -> None:
+        """Find out whether the server takes writes, and have all runs read again where that has changed."""
+        if now - self._server_at < _SERVER_EVERY_S:
+            return
+        self._server_at, before = now, self.refusal
+        self.refusal = refusal_of(self.redis)
+        if self.refusal:
+            self._ill_at = now
+        if self.refusal != before:
+            for due in self._due.values():
+                due.looked_at = -ENDED_S
 
     def _rest_s(self, run: str, due: _Due, now: float) -> float:
         """How long after its last look a run is looked at again."""
@@ -204,7 +227,7 @@ class BoardReader:
         followed = self._followed[run]
         due.is_heard, due.is_anew, due.is_first, due.looked_at = False, due.is_anew and not anew, False, now
         try:
-            read = followed.read(anew=anew)
+            read = followed.read(anew=anew, refusal=self.refusal, well_s=now - self._ill_at)
         except RunNotFound:
             self._forget(run)
         except DamagedRecord as error:

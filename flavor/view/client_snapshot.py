@@ -59,8 +59,8 @@ class ClientSnapshot:
 
     state: str
     """The state that its edge reports; "quarantined" for a quarantined client."""
-    is_alive: bool
-    """Whether its edge holds its lease."""
+    is_alive: bool | None
+    """Whether its edge holds its lease; None where a lease may be missing only because it could not be renewed."""
     phase: Phase
     host: str
     standing: Standing | None
@@ -102,7 +102,7 @@ class Known(NamedTuple):
     handed_in: Update | Refused | None
     standing: tuple[Standing, str] | None
     refused: int
-    is_alive: bool
+    is_alive: bool | None
     is_shut: bool
     is_awaited: bool
     seen_ms: int | None
@@ -161,7 +161,7 @@ def _client(known: Known) -> ClientSnapshot:
         pardon = f"`flavor pardon {known.run} {shlex.quote(known.name)}` ends that"
         reason = f"too many refused updates in a row ({pardon})"
     phase = _phase(known, state, where)
-    transfer = status.transfer if known.is_alive else None
+    transfer = status.transfer if known.is_alive is not False else None
     fits = _FITS.get(phase, frozenset())
     return ClientSnapshot(
         state=Phase.QUARANTINED.value if known.is_shut else state.value if state is not None else "unknown",
@@ -207,7 +207,7 @@ def _phase(known: Known, state: ClientState | None, standing: Standing | None) -
         return Phase.QUARANTINED
     if state in (ClientState.REVOKED, ClientState.FAILED):
         return _BY_STATE[state]
-    if not known.has_ended and not known.is_alive:  # even if it has handed in, it sends nothing more
+    if not known.has_ended and known.is_alive is False:  # even if it has handed in, it sends nothing more
         return Phase.LEFT if state is ClientState.LEFT else Phase.STOPPED if known.is_awaited else Phase.GONE
     if standing in _BY_STANDING:
         return _BY_STANDING[standing]

@@ -70,7 +70,8 @@ def described_as(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_i
 def described_run(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_in: str = "") -> dict[str, Any]:
     """Return what is told of the run itself, without durations and without its clients."""
     view, round_, wait = snapshot.run, snapshot.round, snapshot.waits_for
-    absent = [*([lacking] if lacking else _absent(snapshot, left_in)), *_unreadable(snapshot.config)]
+    lacks = snapshot.refusal or lacking  # either explains what else there is
+    absent = [*([lacks] if lacks else _absent(snapshot, left_in)), *_unreadable(snapshot.config)]
     if found.silent and not (found.last and found.last["metrics"]):
         absent.append(f"no metrics are shown: {found.silent}")
     return {
@@ -153,7 +154,7 @@ def _absent(snapshot: Snapshot, left_in: str) -> list[str]:
     if left_in:  # all processes of the run have ended with `flavor run`
         return [f"`flavor run` does not run it any more: go on with it: flavor run --resume {shlex.quote(left_in)}"]
     run, found = snapshot.run.run, []
-    if not snapshot.is_served:
+    if snapshot.is_served is False:
         again = f"`flavor serve --run {run} …`" if not is_of_fedtrain(snapshot.run) else coordinated_by(snapshot.run)
         found.append(f"no coordinator serves it: start {again} again")
     return [*found, snapshot.absence] if snapshot.absence else found

@@ -138,7 +138,7 @@ def row_of(document: Mapping[str, Any]) -> Document:
         "since_ms": document["since_ms"],
         "absent": [str(each)[:_WAITS_MOST] for each in document["absent"]],
         "clients": len(clients),
-        "alive": sum(client["alive"] for client in clients.values()),
+        "alive": _alive(clients),
         "refused": sum(client["phase"] == "refused" for client in clients.values()),
         "quarantined": sum(client["phase"] == "quarantined" for client in clients.values()),
         "metric": metric,
@@ -149,6 +149,12 @@ def row_of(document: Mapping[str, Any]) -> Document:
         "ended_ms": document["ended_ms"],
         "ends_ms": document["ends_ms"],
     }
+
+
+def _alive(clients: Mapping[str, Document]) -> int | None:
+    """Return how many clients are alive; None where that is not known of each."""
+    alive = [client["alive"] for client in clients.values()]
+    return None if None in alive else sum(alive)
 
 
 def damaged_row(run: str, reason: str) -> Document:

@@ -69,6 +69,15 @@ class Facts:
     """Whether a coordinator has the run's lease."""
     log: Iterable[Entry] = ()
     """The newest entries of the run's log, newest first. May be iterated again."""
+    refusal: str = ""
+    """Why Redis takes no writes, and what to do; '' where it takes writes, as far as it says."""
+    is_settling: bool = False
+    """Whether Redis was away, or took no writes, until less than a heartbeat timeout ago."""
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether a lease may be missing only because it could not be renewed."""
+        return bool(self.refusal) or self.is_settling
 
 
 def last_of(pulse: Pulse) -> Pulse:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,16 +117,20 @@ class Followed:
         """
         return self._reader.hear(channel, says=says)
 
-    def read(self, *, anew: bool = False) -> Read:
+    def read(self, *, anew: bool = False, refusal: str = "", well_s: float = math.inf) -> Read:
         """Read the run again. Raises `RunNotFound`, `BusUnavailable` and `DamagedRecord`.
 
-        `anew` reads everything: something may have been missed.
+        `anew` reads everything: something may have been missed. `refusal` is why Redis takes no writes, and `well_s`
+        for how many seconds it has taken them.
         """
         self.is_dirty = False
         facts, entries = self._reader.look(anew=anew)
         if self.snapshot is not None and self.snapshot.run.incarnation != facts.run.incarnation:
             self._times.forget()
         self._times.hear(entries)
+        is_settling = well_s < facts.config.heartbeat_timeout_s
+        if refusal or is_settling:
+            facts = replace(facts, refusal=refusal, is_settling=is_settling)
         snapshot = snapshot_of(facts, jobs=self._jobs_of, memory=self._clients)
         self.snapshot, self._facts = snapshot, facts
         beside = self._beside

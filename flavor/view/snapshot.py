@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import ENDING_WITHIN, RunStore, ending_in
@@ -21,6 +21,7 @@ from flavor.records.update import Refused, Update
 from flavor.view.client_events import ClientLeft, ClientLost, ClientStopped
 from flavor.view.client_snapshot import ClientMemory, ClientSnapshot, Known, Phase
 from flavor.view.facts import LOOKED_BACK, Facts, last_of, read_facts, time_of
+from flavor.view.server import refusal_of
 from flavor.view.waiting import Wait, wait_of
 
 
@@ -36,12 +37,14 @@ class Snapshot:
     clients: Mapping[str, ClientSnapshot]
     waits_for: Wait | None
     """None for a run that has ended."""
-    is_served: bool
-    """Whether a coordinator has the run's lease."""
+    is_served: bool | None
+    """Whether a coordinator has the run's lease; None where that is not known, see `Facts.is_blind`."""
     absence: str
     """Why no aggregator does the work that there is; '' while one does it, there is no work, or `jobs` was None."""
     ending: str
     """Why the run ended, in the words for the operator; '' while it goes on."""
+    refusal: str = ""
+    """Why Redis takes no writes, so that the run stands still, and what to do; '' where it takes writes."""
 
     @property
     def needed(self) -> int:
@@ -65,7 +68,10 @@ def take_snapshot(runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | Non
 
     `jobs` opens the queue of a run with these settings, to see whether an aggregator listens; None does not look.
     """
-    return snapshot_of(read_facts(runs), jobs=jobs)
+    facts = read_facts(runs)
+    if not facts.run.state.ended:
+        facts = replace(facts, refusal=refusal_of(runs.redis))
+    return snapshot_of(facts, jobs=jobs)
 
 
 def snapshot_of(
@@ -82,6 +88,7 @@ def snapshot_of(
     memory = memory or ClientMemory()
     lease_s, ended = config.heartbeat_timeout_s, view.state.ended
     shut = {name for name, refused in facts.refusals.items() if is_quarantined(refused, config.quarantine_after)}
+    is_blind = facts.is_blind and not ended
     alive = {name for name, client in facts.clients.items() if client.is_alive(now_ms, lease_s)}
     gone_ms = _goodbyes(facts, alive)
     awaited = {
@@ -89,6 +96,7 @@ def snapshot_of(
         for name, at_ms in gone_ms.items()
         if is_awaited(facts.clients[name].status.known_state, _ago_s(at_ms, now_ms), lease_s)
     }
+    unknown = _unknown(facts, alive) if is_blind else frozenset[str]()
     members = {
         name: member
         for name, client in facts.clients.items()
@@ -96,7 +104,7 @@ def snapshot_of(
             member := memory.member(
                 name,
                 client.status,
-                is_there=name in alive or name in awaited,
+                is_there=name in alive or name in awaited or name in unknown,
                 is_shut=name in shut,
                 resumed_ms=view.resumed_ms,
             )
@@ -118,7 +126,7 @@ def snapshot_of(
                 handed_in=handed_in.get(name),
                 standing=standing.get(name),
                 refused=facts.refusals.get(name, 0),
-                is_alive=name in alive,
+                is_alive=None if name in unknown else name in alive,
                 is_shut=name in shut,
                 is_awaited=name not in alive and name in awaited,
                 seen_ms=client.seen_ms(lease_s) if name in alive else gone_ms.get(name),
@@ -128,16 +136,27 @@ def snapshot_of(
     }
     memory.forget(facts.clients)
     every = with_absent(facts.clients, members)
+    is_served = facts.is_served or (None if is_blind else False)
     return Snapshot(
         run=view,
         round=round_,
         config=config,
         now_ms=now_ms,
         clients=clients,
-        waits_for=wait_of(facts.log, view, round_, standing, every, now_ms, is_served=facts.is_served),
-        is_served=facts.is_served,
-        absence=_absence(view, round_, standing, jobs(config) if jobs is not None else None),
+        waits_for=wait_of(facts.log, view, round_, standing, every, now_ms, is_served=is_served is not False),
+        is_served=is_served,
+        absence=_absence(view, round_, standing, jobs(config) if jobs is not None and not is_blind else None),
         ending=(ending_in(itertools.islice(facts.log, ENDING_WITHIN)) or view.reason) if view.state.ended else "",
+        refusal="" if ended else facts.refusal,
+    )
+
+
+def _unknown(facts: Facts, alive: Collection[str]) -> frozenset[str]:
+    """Return the clients whose leases may be missing only because they could not be renewed: none that has left."""
+    return frozenset(
+        name
+        for name, client in facts.clients.items()
+        if name not in alive and client.status.known_state not in (*_GOODBYES, ClientState.REVOKED)
     )
 
 

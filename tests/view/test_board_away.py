@@ -94,9 +94,9 @@ def test_a_subscription_that_is_cut_again_and_again_makes_few_looks_at_everythin
     looks: list[tuple[float, bool]] = []
     now, read = 1000.0, Followed.read
 
-    def counted(followed: Followed, *, anew: bool = False) -> Any:
+    def counted(followed: Followed, *, anew: bool = False, **more: Any) -> Any:
         looks.append((now, anew))
-        return read(followed, anew=anew)
+        return read(followed, anew=anew, **more)
 
     monkeypatch.setattr(Followed, "read", counted)
     reader = BoardReader(url, Published(), store=None, only=None, left_in="", clock=lambda: now)

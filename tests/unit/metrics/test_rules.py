@@ -25,6 +25,7 @@ HEALTHY: dict[str, float] = {
     'up{job="flavor",instance="i"}': 1,
     'flavor_redis_up{job="flavor",instance="i"}': 1,
     'flavor_redis_persistence_ok{job="flavor",instance="i"}': 1,
+    'flavor_redis_takes_writes{job="flavor",instance="i"}': 1,
     'flavor_redis_memory_used_bytes{job="flavor",instance="i"}': 50,
     'flavor_redis_memory_max_bytes{job="flavor",instance="i"}': 100,
     f"flavor_run_info{{{RUN}}}": 1,
@@ -115,6 +116,14 @@ CASES = {
     "Redis has no limit": case({'flavor_redis_memory_max_bytes{job="flavor",instance="i"}': 0}, at={300: []}),
     "Redis cannot write": case(
         {'flavor_redis_persistence_ok{job="flavor",instance="i"}': 0}, at={15: ["FlavorRedisNearlyFull"]}
+    ),
+    "Redis takes no writes": case(
+        {'flavor_redis_takes_writes{job="flavor",instance="i"}': 0}, at={15: ["FlavorRedisNearlyFull"]}
+    ),
+    "Redis takes no writes, and nobody is seen alive": case(
+        {'flavor_redis_takes_writes{job="flavor",instance="i"}': 0},
+        *(UNCOORDINATED, UNAGGREGATED, LOST, SILENT, SLOW),
+        at={600: ["FlavorRedisNearlyFull"]},
     ),
     "failed": case(FAILED, since=4, at={45: [], 60: ["FlavorRunFailed"], 600: ["FlavorRunFailed"]}),
     "finished": case(ENDED, since=4, at={60: [], 600: []}),

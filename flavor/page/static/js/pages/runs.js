@@ -157,7 +157,7 @@ function row(first, chosen, chose) {
 function siteWords(run, isOver) {
   const number = typeof run.clients === "object" ? Object.keys(run.clients ?? {}).length : run.clients;
   if (!Number.isFinite(number)) return "";
-  const parts = [isOver || run.alive === number ? counted(number, "site") : `${count(run.alive)} of ${counted(number, "site")} alive`];
+  const parts = [isOver || run.alive === number || !Number.isFinite(run.alive) ? counted(number, "site") : `${count(run.alive)} of ${counted(number, "site")} alive`];
   if (run.refused) parts.push(`${count(run.refused)} refused`);
   if (run.quarantined) parts.push(`${count(run.quarantined)} quarantined`);
   return parts.join(", ");

@@ -70,7 +70,7 @@ export function details(run, site) {
       const seen = since(client.seen_ms);
       const isOver = ["finished", "failed", "stopped"].includes(doc.state);
       const rows = [
-        ["State", isOver && ["joined", "ready"].includes(client.state) ? null : `${client.state}${client.alive || isOver ? "" : ", without a sign of life"}`],
+        ["State", isOver && ["joined", "ready"].includes(client.state) ? null : `${client.state}${client.alive !== false || isOver ? "" : ", without a sign of life"}`],
         ["Last seen", seen === null || isOver ? null : `${duration(seen)} ago`],
         ["Host", client.host],
         ["Versions", client.version],

@@ -225,8 +225,10 @@ export function sites(name, { curve }) {
         },
       };
     });
-    const alive = Object.values(doc.clients).filter((client) => client.alive).length;
-    part.say(isOver() ? counted(counts.get(""), "site") : `${count(alive)} of ${counted(counts.get(""), "site")} alive`);
+    const clients = Object.values(doc.clients);
+    const alive = clients.filter((client) => client.alive).length;
+    const isKnown = clients.every((client) => typeof client.alive === "boolean");
+    part.say(isOver() || !isKnown ? counted(counts.get(""), "site") : `${count(alive)} of ${counted(counts.get(""), "site")} alive`);
     return urgent;
   }
 

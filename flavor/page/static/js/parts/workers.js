@@ -64,6 +64,8 @@ export function workers(run = "") {
       fill(list, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, ["Aggregator", "State", "Job", "Done", "Seen"].map((word) => h("th", { scope: "col" }, word)))), h("tbody", {}, rows)));
     } else if (isOver) {
       fill(list, h("p", { class: "quiet" }, "The run has ended, and needs no aggregator."));
+    } else if (found.refusal) {
+      fill(list, lesson("It is not known whether an aggregator listens", found.refusal));
     } else {
       fill(list, lesson("No aggregator listens", "Updates wait for inspection, and rounds for their model, until one does. Start one beside the store:", command(`flavor-agg --queue ${queue || "flavor"} --store STORE`)));
     }
