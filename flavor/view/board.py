@@ -240,7 +240,10 @@ class Board:
         if document is None and (reason := self._published.damage(run)):
             raise DamagedRecord(reason)
         if document is None:
-            raise RunNotFound(f"there is no run {run[:80]!r} on Redis at {self._where}: `flavor status` lists the runs")
+            raise RunNotFound(
+                f"there is no run {run[:80]!r} on Redis at {self._where}: `flavor status` lists the runs; if Redis has "
+                "lost its data, `flavor recover` rebuilds a run from its store"
+            )
         return document
 
     def _of(self, run: str) -> Followed:

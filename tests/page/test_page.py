@@ -247,6 +247,27 @@ def test_a_page_that_is_cut_off_says_so_and_comes_back(served: Serve, window: Wi
     expect(page.locator("#cut")).to_contain_text("flavor ui FOLDER shows it again")
 
 
+def test_a_run_that_is_removed_under_the_page_is_told_from_a_page_that_has_ended(served: Serve, window: Window) -> None:
+    """Also a run that had ended: its page had not."""
+    ended = {**mammo(), "run": "ended", "state": "stopped", "ended_ms": now_ms(), "reason": "enough"}
+    place = bound("127.0.0.1", 0, token=None)
+    with serving(Served(MadeUp([mammo(), ended])), place):
+        pages = [window.open(place.address, f"/run/{name}") for name in ("mammo", "ended")]
+        for page in pages:
+            expect(page.locator("#live")).to_have_text("● live")
+            expect(page.locator(".sites .item")).to_have_count(4)
+    with serving(Served(MadeUp([])), bound("127.0.0.1", place.port, token=None)):
+        for page in pages:
+            expect(page.locator("#live")).to_have_text("○ no such run")
+            expect(page.locator("#cut")).to_be_hidden()
+            expect(page.locator(".problem")).to_contain_text("There is no run")
+            expect(page.locator(".sites .item")).to_have_count(4)  # what was there stays
+    with serving(Served(MadeUp([mammo(), ended])), bound("127.0.0.1", place.port, token=None)):
+        for page in pages:
+            expect(page.locator("#live")).to_have_text("● live")
+            expect(page.locator(".problem")).to_be_hidden()
+
+
 def test_a_page_with_a_token(window: Window) -> None:
     source = MadeUp([mammo()])
     place = bound("127.0.0.1", 0, token="the first token")

@@ -1,5 +1,6 @@
 // Follows a run, or the list of runs: a document, and then what changes in it (RFC 7396).
 
+import { get, of } from "./api.js";
 import { heard } from "./clock.js";
 
 /** Applies a merge patch (RFC 7396) in place where it can, and returns the document. */
@@ -21,7 +22,7 @@ const ANSWER_S = 10;
 const UNSEEN_MS = 60_000; // a tab that is not looked at gives its connection back: a browser has six for a server
 
 /**
- * One stream. `on` has `document(doc)`, `log(events)`, `problem(line)` and `state({live, since})`.
+ * One stream. `on` has `document(doc)`, `log(events)`, `problem(line)` and `state({live, since, missing})`.
  * The browser itself reconnects with Last-Event-ID; where it gives up, this opens a new stream.
  */
 export class Live {
@@ -32,6 +33,7 @@ export class Live {
     this.isClosed = false;
     this.wait = FIRST_S;
     this.cut = Date.now();
+    this.missing = "";
     this.heardMs = Date.now();
     this.open();
     this.watch = setInterval(() => this.look(), 5000);
@@ -84,19 +86,30 @@ export class Live {
   alive() {
     if (this.cut === null) return;
     this.cut = null;
+    this.missing = "";
     this.wait = FIRST_S;
     this.on.state({ live: true, since: null });
   }
 
   lost() {
     this.cut ??= Date.now();
-    this.on.state({ live: false, since: this.cut });
+    this.on.state({ live: false, since: this.cut, missing: this.missing });
   }
 
-  /** A stream does not tell why it is refused. Where the token is another one now, the page asks for it. */
+  /**
+   * A stream does not tell why it is refused. Where the token is another one now, the page asks for it. A run that is
+   * not there any more is told from a server that does not answer: `missing` says why.
+   */
   async ask() {
-    const answer = await fetch("/api/runs", { method: "HEAD" }).catch(() => null);
-    if (answer?.status === 401 && !this.isClosed) location.reload();
+    const path = this.run === null ? "/api/runs" : `/api/${of(this.run)}`;
+    const answer = await fetch(path, { method: "HEAD" }).catch(() => null);
+    if (this.isClosed) return;
+    if (answer?.status === 401) location.reload();
+    let missing = "";
+    if (answer?.status === 404) await get(of(this.run)).catch((error) => (missing = error.status === 404 ? error.message : ""));
+    if (this.isClosed || this.cut === null) return;
+    this.missing = missing;
+    this.lost();
   }
 
   /** A hidden page rests after a while, and goes on after the last id once it is looked at. */

@@ -101,6 +101,7 @@ export function open(shell, name) {
     state(told) {
       shell.state({ ...told, over: Boolean(doc?.ended_ms) });
       if (!told.live && !doc) why();
+      else if (told.missing) head.problem(told.missing);
     },
   });
 
