@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from flavor.sizes import shown_bytes
 
 _ENDED = tuple(state.value for state in RunState if state.ended)
 _MOST_METRICS = 4
+_LOST = ("failed", "gone", "stopped", "quarantined")
+_MOST_LOST = 5
 
 Found = Mapping[str, Any]
 """A run as `flavor.view.described.described` describes it."""
@@ -52,7 +55,10 @@ def summary_of(found: Found) -> list[Line]:
     if has_ended(found):
         lines.append(Line(found["reason"], "ended"))
     else:
-        lines.append(Line(f"waits: {found['waits_for']}{_lasting(found['waits_s'])}", "waits"))
+        kind = "absent" if found["waits_for"] in found["absent"] else "waits"
+        lines.append(Line(f"waits: {found['waits_for']}{_lasting(found['waits_s'])}", kind))
+        if lost := _lost(found):
+            lines.append(Line(f"without: {lost}", "waits"))
     if found["last_round"]:
         lines.append(Line(_last_round(found)))
     if found["global_model"]:
@@ -121,6 +127,18 @@ def _clock(found: Found) -> str:
 
 def _lasting(seconds: float | None) -> str:
     return "" if seconds is None else f", for {shown_duration(seconds)}"
+
+
+def _lost(found: Found) -> str:
+    """Name the sites that are lost to the run and that what it waits for does not name."""
+    named = {word.rstrip(".-") for word in re.split(r"[^\w.-]+", found["waits_for"])}
+    lost = [
+        f"{site} ({client['phase']})"
+        for site, client in found["clients"].items()
+        if client["phase"] in _LOST and site not in named
+    ]
+    more = f", and {len(lost) - _MOST_LOST} more" if len(lost) > _MOST_LOST else ""
+    return ", ".join(lost[:_MOST_LOST]) + more
 
 
 def _last_round(found: Found) -> str:

@@ -29,9 +29,10 @@ class Moved:
         named, has_others = frozenset(labelled), False
         for name, client in clients.items():
             for direction, field in DIRECTIONS.items():
-                if not isinstance(now := client.get(field), int):
-                    continue
                 key = (name, direction)
+                if not isinstance(now := client.get(field), int):
+                    self._said.pop(key, None)  # its edge was started again, and has moved nothing yet
+                    continue
                 before = self._said.get(key, 0)
                 added = now - before if now >= before else now
                 self._said[key] = now

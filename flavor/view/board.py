@@ -140,7 +140,8 @@ class Board:
         `median_s` and `last_s` (its time for a round), `phases` (of the present round, once it has a verdict: a list of
         [word, start_ms]).
 
-        All times are milliseconds since 1970 by the clock of the Redis server. What is not known is None. `now_ms`,
+        All times are milliseconds since 1970 by the clock of the Redis server. What is not known is None, and bytes
+        are None while there are none: an edge of an earlier release does not count them. `now_ms`,
         that clock's time now, and `left_s`, the time that is left (see `left_s_of`), are in no patch. Raises
         `RunNotFound`, `DamagedRecord`, and `BusUnavailable` if Redis could not be read yet.
         """

@@ -159,7 +159,7 @@ def _client(known: Known) -> ClientSnapshot:
     reason = _words_of(known.member) or (why if where is Standing.REFUSED else "")
     if known.is_shut:
         pardon = f"`flavor pardon {known.run} {shlex.quote(known.name)}` ends that"
-        reason = f"too many refused updates in a row ({pardon})"
+        reason = f"{pardon}: too many refused updates in a row"  # what to do first: a table cuts the end
     phase = _phase(known, state, where)
     transfer = status.transfer if known.is_alive is not False else None
     fits = _FITS.get(phase, frozenset())

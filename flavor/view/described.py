@@ -131,8 +131,8 @@ def row_of_client(client: ClientSnapshot, name: str, found: Newest) -> dict[str,
         "failure": client.failure,
         "report": client.report,
         "update_bytes": client.update_bytes,
-        "sent_bytes": client.moved.sent_bytes,
-        "received_bytes": client.moved.received_bytes,
+        "sent_bytes": client.moved.sent_bytes or None,  # an earlier release does not count them
+        "received_bytes": client.moved.received_bytes or None,
         "reason": client.reason,
         "refused_in_a_row": client.refused_in_a_row,
     }

@@ -189,6 +189,37 @@ def test_changes_arrive_in_place(served: Serve, window: Window) -> None:
     expect(page.locator(".strip")).to_have_attribute("aria-valuetext", re.compile("^Round 13 · open for"))
 
 
+def test_what_is_wrong_is_told_above_the_fold_and_nothing_else(served: Serve, window: Window) -> None:
+    """A site that is gone is named, a fault stays red once the log has it, and no site is late in its first moments."""
+    reason = "no aggregator listens on queue 'flavor': start one with `flavor-agg`"
+    source, place = served([mammo()])
+    page = window.open(place.address, "/run/mammo", wide=1300)
+    more = page.locator(".stand .more").first
+    expect(page.locator(".stand .says")).not_to_have_class(re.compile("lacking"))
+    expect(more).not_to_contain_text("Without")
+    gone = {"phase": "gone", "alive": False, "reason": "its heartbeat stopped"}
+    source.patch("mammo", {"waits_for": reason, "absent": [reason], "clients": {"site-1": gone}})
+    expect(page.locator(".stand .says")).to_have_class(re.compile("lacking"))
+    expect(page.locator(".stand")).to_have_class(re.compile("needs"))
+    expect(more).to_contain_text("Without site-1 (gone).")
+    slow = {"this_round": "pending", "phase": "training", "alive": True, "doing": "training", "median_s": 600.0}
+    source.patch(
+        "mammo", {"opened_ms": now_ms() - 5000, "clients": {"site-2": slow, "site-3": slow}, "waits_for": "waiting"}
+    )
+    expect(more).to_contain_text(re.compile(r"Waiting for site-2 and site-3 \(now [\d.]+ s\)\."))
+    expect(more).not_to_contain_text("latest")
+    why = '"it waits for the object store, which cannot be used for now"'
+    source.patch("mammo", {"clients": {"site-1": {"phase": "training", "alive": True, "reason": why}}})
+    row = page.locator(".sites .item").filter(has_text="site-1")
+    expect(row.locator(".why")).to_have_text(why)
+    assert not row.locator(".why").evaluate(CUT)
+    assert row.locator(".why").evaluate("(each) => each.scrollHeight <= each.clientHeight + 1"), "it is not cut"
+    source.patch("mammo", {"clients": {"site-1": {"metrics_round": 9, "metrics": {"val_auc": 0.00001234}}}})
+    expect(row.locator(".cell.metric .of")).to_have_text("round 9")
+    edges = [row.locator(f".cell.metric {inner}").bounding_box()["x"] for inner in (".value", ".of")]
+    assert min(edges) >= row.locator(".cell.metric").bounding_box()["x"] - 1, "it touches the column before"
+
+
 def test_new_events_wait_for_one_who_has_scrolled(served: Serve, window: Window) -> None:
     source, place = served([mammo()])
     page = window.open(place.address, "/run/mammo")

@@ -8,6 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from flavor.cli.status_frame import Screen, found_of, run_frame, runs_frame, spark_line
+from flavor.cli.status_lines import summary_of
 from flavor.view.styles import COLOUR_OF_PHASE
 
 NOW = 1_795_980_000_000
@@ -190,3 +191,18 @@ def test_small_bars() -> None:
     assert spark_line([2.0] * 3, 12) == "▁▁▁"
     assert spark_line([1.0], 12) == ""
     assert len(spark_line(list(range(100)), 12)) == 12
+
+
+def test_a_site_that_is_lost_is_named_above_the_table_unless_the_sentence_does() -> None:
+    gone = client("gone", reason="its heartbeat stopped")
+    sites = {**SITES, "site-5": gone, "site-10": gone, "site-1": client("quarantined")}
+    waits = "waiting for site-2; without site-10: its heartbeat stopped"
+    lines = [line.text for line in summary_of(found_of(document(sites, waits_for=waits), NOW))]
+    assert "without: site-1 (quarantined), site-5 (gone)" in lines
+    many = {f"s{number}": gone for number in range(9)}
+    (line,) = [each.text for each in summary_of(found_of(document(many), NOW)) if each.text.startswith("without")]
+    assert line.endswith("s4 (gone), and 4 more")
+    absent = "no coordinator serves it"
+    found = found_of(document(SITES, waits_for=absent, absent=[absent]), NOW)
+    kinds = {line.kind for line in summary_of(found) if absent in line.text}
+    assert kinds == {"absent"}, "it stays red once the log says it, too"

@@ -16,6 +16,8 @@ const DOING = {
   starting: "to start",
 };
 
+const LOST = new Set(["failed", "gone", "stopped", "quarantined"]);
+
 export function sentence(name) {
   const said = state(runOf(null));
   const round = h("span", { class: "round" });
@@ -25,6 +27,7 @@ export function sentence(name) {
   const todo = h("ul", { class: "todo" });
   const waits = h("p", { class: "waits", "aria-live": "polite" });
   const lasts = h("span", { class: "lasts" });
+  const says = h("div", { class: "says" }, waits, lasts);
   const more = h("p", { class: "more" });
   const gains = h("p", { class: "more gains" });
   const node = h(
@@ -34,7 +37,7 @@ export function sentence(name) {
     h("span", { class: "bar wide", "aria-hidden": "true" }, bar),
     problem,
     todo,
-    h("div", { class: "says" }, waits, lasts),
+    says,
     more,
     gains,
   );
@@ -54,7 +57,7 @@ export function sentence(name) {
     const waited = over ? null : since(doc.since_ms);
     text(lasts, waits.textContent ? (waited >= 5 ? `, for ${duration(waited)}.` : /[.!?…]$/.test(waits.textContent) ? "" : ".") : "");
     attr(lasts, "title", over ? null : full(doc.since_ms));
-    text(more, over ? "" : [slowest(doc), closes(doc)].filter(Boolean).join(" "));
+    text(more, over ? "" : [slowest(doc), closes(doc), without(doc)].filter(Boolean).join(" "));
     show(more, more.textContent);
   }
 
@@ -72,12 +75,14 @@ export function sentence(name) {
       text(round, doc.round ? `round ${count(doc.round)} of ${count(doc.rounds)}` : `${counted(doc.rounds, "round")} to come`);
       const closed = Math.max(0, doc.round - (doc.round_state === "closed" ? 0 : 1));
       bar.style.width = `${doc.rounds ? (100 * closed) / doc.rounds : 0}%`;
-      const lines = over ? [] : (doc.absent ?? []).filter((line) => line !== doc.waits_for);
+      const missing = over ? [] : (doc.absent ?? []);
+      const lines = missing.filter((line) => line !== doc.waits_for);
+      says.classList.toggle("lacking", missing.length > lines.length);
       keyed(todo, lines, (line) => line, (line) => ({ node: h("li", {}, h("span", { class: "mark", "aria-hidden": "true" }, "! "), capital(line)) }));
       const main = over ? doc.reason || `the run is ${doc.state}` : doc.waits_for || "";
       const where = !over && doc.round && doc.round_state !== "closed" ? `Round ${doc.round}: ${main}` : capital(main);
       text(waits, main ? where.replace(/\.$/, "") : "");
-      node.className = `stand ${doc.state === "failed" || doc.held || lines.length ? "needs" : ""}`;
+      node.className = `stand ${doc.state === "failed" || doc.held || missing.length ? "needs" : ""}`;
       text(gains, model(doc, over));
       show(gains, gains.textContent);
       tick();
@@ -95,7 +100,16 @@ function slowest(doc) {
   const doing = client.doing ?? client.phase;
   if (awaited.length === 1) return `Waiting for ${name} ${DOING[doing] ?? "to hand in"} ${usual(doc, client)}.`;
   const who = awaited.length > 3 ? `${count(awaited.length)} sites` : some(awaited.map(([each]) => each));
+  const at = since(doc.opened_ms);
+  if (!(at > client.median_s)) return `Waiting for ${who} (now ${lap(at)}).`; // none is late
   return `Waiting for ${who}; latest by its own measure is ${name}, ${phaseOf(doing).word} ${usual(doc, client)}.`;
+}
+
+/** `Without site-5 (gone).`: the sites that are lost to the run and that what it waits for does not name. */
+function without(doc) {
+  const named = new Set((doc.waits_for ?? "").split(/[^\w.-]+/).map((word) => word.replace(/[.-]+$/, "")));
+  const lost = Object.entries(doc.clients ?? {}).filter(([name, client]) => LOST.has(client.phase) && !named.has(name));
+  return lost.length ? `Without ${some(lost.map(([name, client]) => `${name} (${phaseOf(client.phase).word})`))}.` : "";
 }
 
 function usual(doc, client) {
