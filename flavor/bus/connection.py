@@ -66,9 +66,9 @@ class Patience(Retry):
     _REFUSALS_APART_S = 5.0
     """Refusals that are further apart belong to two outages. Between closer refusals, reads can succeed."""
 
-    def __init__(self, where: str, patience_s: float) -> None:
+    def __init__(self, where: str, patience_s: float, *, quiet: bool = False) -> None:
         super().__init__(NoBackoff(), retries=-1)
-        self._where, self.patience_s = where, patience_s
+        self._where, self.patience_s, self._quiet = where, patience_s, quiet
         self._since: float | None = None
         self._depth = 0  # a connection that can be made does not show that the server takes the command
         self._refused_since = self._refused_at = -math.inf
@@ -117,7 +117,8 @@ class Patience(Retry):
                 if failures == 2:
                     _outages[self._where] += 1
                 if failures > 1:  # a connection that had gone stale needs no message
-                    countdown.show(self._where, left_s, error)
+                    if not self._quiet:
+                        countdown.show(self._where, left_s, error)
                     pause(min(pause_s, left_s))
                     pause_s = min(pause_s * 2, self._LONGEST_PAUSE_S)
             else:
@@ -203,10 +204,11 @@ REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.Authorization
 """The server no longer accepts this process's user or password."""
 
 
-def connect(url: str, *, patience_s: float = PATIENCE_S, client_name: str | None = None) -> Redis:
+def connect(url: str, *, patience_s: float = PATIENCE_S, client_name: str | None = None, quiet: bool = False) -> Redis:
     """Make a client for `url` (`redis://`, `rediss://` or `unix://`). It connects at the first command.
 
     The client waits for up to `patience_s` seconds for an unreachable server, with a countdown, and for each answer.
+    `quiet` leaves out the countdown, for a client whose user asks again and again.
     Raises `InvalidSetting` for a URL that cannot be used.
     """
     checked_url(url)
@@ -216,7 +218,7 @@ def connect(url: str, *, patience_s: float = PATIENCE_S, client_name: str | None
             decode_responses=True,
             encoding_errors="replace",  # bytes that are no text, which a client may write, must not end a reader
             client_name=client_name,
-            **options(url, patience_s),
+            **options(url, patience_s, quiet=quiet),
         )
     except ValueError as error:
         raise unusable(url, error) from None
@@ -261,11 +263,11 @@ def checked_url(url: str) -> str:
     return url
 
 
-def options(url: str, patience_s: float) -> dict[str, Any]:
+def options(url: str, patience_s: float, *, quiet: bool = False) -> dict[str, Any]:
     """Return the options of every connection of this project, including those of RQ."""
     chosen: dict[str, Any] = {
         "socket_timeout": None,
-        "retry": Patience(shown(url), patience_s),
+        "retry": Patience(shown(url), patience_s, quiet=quiet),
         "driver_info": None,
         "protocol": 2,
         "connection_class": connection_class(url),
@@ -302,6 +304,12 @@ def translated(where: str) -> Iterator[None]:
 def is_away(error: BaseException) -> bool:
     """Whether Redis is away or refuses this user, rather than that a single key has a type that flavor does not use."""
     return isinstance(error, BusUnavailable) and "WRONGTYPE" not in str(error.__cause__)
+
+
+def is_silent(error: BaseException) -> bool:
+    """Whether Redis does not answer, rather than that it refuses something."""
+    cause, kinds = error.__cause__, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+    return isinstance(error, BusUnavailable) and isinstance(cause, kinds) and not isinstance(cause, REFUSALS)
 
 
 def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:

@@ -53,14 +53,19 @@ def _worker_of(key: bytes | str) -> str:
 class RqJobQueue:
     """`JobQueue` on RQ, with the JSON serializer and one named queue."""
 
-    def __init__(self, url: str, queue: str, *, timeout_s: float, patience_s: float = 60.0, run: str = "") -> None:
-        """Open the queue; with `run` those that take no work of this run are not counted among its workers."""
+    def __init__(
+        self, url: str, queue: str, *, timeout_s: float, patience_s: float = 60.0, run: str = "", quiet: bool = False
+    ) -> None:
+        """Open the queue; with `run` those that take no work of this run are not counted among its workers.
+
+        `quiet` is as in `flavor.bus.connection.connect`.
+        """
         from redis import Redis
         from rq import Queue
         from rq.serializers import JSONSerializer
 
         # RQ reads bytes, so this is a connection of its own
-        self._connection = Redis.from_url(url, **options(url, patience_s))
+        self._connection = Redis.from_url(url, **options(url, patience_s, quiet=quiet))
         self._run = run
         self._queue = Queue(
             queue, connection=self._connection, serializer=JSONSerializer, default_timeout=math.ceil(timeout_s)

@@ -95,7 +95,7 @@ def metrics(
     with contextlib.ExitStack() as stack:
         redis, url = connected(redis_url)
         redis.close()
-        board = stack.enter_context(Board(url, store=store))
+        board = stack.enter_context(Board(url, store=store, tells=True))
         scraper = Scraper.on(url, board, most_clients=max_clients_labelled)
         server = MetricsServer(host, port, scraper.answer, secret or "")
         stack.callback(server.close)

@@ -150,7 +150,9 @@ def followed(run: str | None, redis_url: str | None, store: str | None, tell: Ca
             tell(f"this page keeps the run's own Redis server: end the page before you go on with the run ({again})")
         redis.close()
         board = stack.enter_context(
-            Board(url, store=store, runs=[name] if name else None, left_in=left_in, folder=folder)
+            Board(
+                url, store=store, runs=[name] if name else None, left_in=left_in, folder=folder, tells=borrowed is None
+            )
         )
         board.runs()  # raises BusUnavailable
         yield Shown(url, board, name, borrowed)

@@ -79,7 +79,7 @@ class Scraper:
     @classmethod
     def on(cls, url: str, source: Source, *, most_clients: int = MOST_CLIENTS) -> Scraper:
         """Return a scraper that asks the Redis server at `url` how it is doing."""
-        redis = connect(url, patience_s=_PATIENCE_S, client_name="flavor-metrics")
+        redis = connect(url, patience_s=_PATIENCE_S, client_name="flavor-metrics", quiet=True)
         return cls(source, lambda: server_state(redis), most_clients=most_clients)
 
     def answer(self, accept: str = "") -> tuple[bytes, str]:

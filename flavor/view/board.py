@@ -42,17 +42,21 @@ class Board:
         runs: Collection[str] | None = None,
         left_in: str = "",
         folder: str = "",
+        tells: bool = False,
     ) -> None:
         """Follow the runs on the Redis server at `url`, once `start` is called.
 
         `store` is the URL of the store of all runs; None takes the one in each run's settings. `runs` names the only
         runs to follow. `folder` is the result folder of a local run with a Redis server of its own, by which commands
-        name it, and `left_in` that folder once its `flavor run` has ended. Raises `InvalidSetting` for a URL that
+        name it, and `left_in` that folder once its `flavor run` has ended. `tells` writes on stderr that Redis does not
+        answer, and that it answers again: for a program that does nothing else. Raises `InvalidSetting` for a URL that
         cannot be used.
         """
         self._where = shown(url)
         self._published = Published()
-        self._reader = BoardReader(url, self._published, store=store, only=runs, left_in=left_in, folder=folder)
+        self._reader = BoardReader(
+            url, self._published, store=store, only=runs, left_in=left_in, folder=folder, tells=tells
+        )
         self._queues: tuple[float, Document] | None = None
         self._queues_lock = threading.Lock()
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flavor.bus.connection import Redis, connect, is_away
+from flavor.bus.connection import Redis, connect, is_away, is_silent, shown
+from flavor.bus.countdown import countdown
 from flavor.bus.keys import every_run_patterns, parse_run_channel
 from flavor.bus.runs import are_there, list_runs
 from flavor.bus.subscription import RESYNC, Subscription
@@ -74,12 +75,13 @@ class BoardReader:
         only: Collection[str] | None,
         left_in: str,
         folder: str = "",
+        tells: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises `InvalidSetting` for a URL that cannot be used."""
-        self._url, self._published, self._clock = url, published, clock
+        self._url, self._published, self._clock, self._tells = url, published, clock, tells
         self._store, self._only, self._left_in, self._folder = store, only, left_in, folder
-        self.redis: Redis = connect(url, patience_s=_PATIENCE_S, client_name="flavor-board")
+        self.redis: Redis = connect(url, patience_s=_PATIENCE_S, client_name="flavor-board", quiet=True)
         self._followed: dict[str, Followed] = {}
         self._due: dict[str, _Due] = {}
         self._seen_at: dict[str, float] = {}
@@ -138,7 +140,9 @@ class BoardReader:
             try:
                 while not self._closing.is_set():
                     self._look(subscription.wait(_TICK_S), subscription.saying)
-                    self._published.tell("")
+                    if self._published.problem:
+                        self._published.tell("")
+                        countdown.over(shown(self._url), reads_only=True)
                     self.never_read = False
                     self.has_looked.set()
                     read_at = time.time()
@@ -147,6 +151,8 @@ class BoardReader:
                 when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(read_at))
                 self._published.tell(f"Redis cannot be read since {when}: {_said(error)}")
                 self.has_looked.set()
+                if self._tells and is_silent(error):
+                    countdown.beyond(shown(self._url))
             finally:
                 with contextlib.suppress(Exception):
                     subscription.close()

@@ -144,7 +144,7 @@ def _reported(reported: Reported | None) -> dict[str, Any] | None:
 
 def queue_of(url: str, config: RunConfig, run: str) -> JobQueue:
     """Open the queue of a run with these settings, for a short look."""
-    return RqJobQueue(url, config.queue, timeout_s=1, patience_s=5, run=run)
+    return RqJobQueue(url, config.queue, timeout_s=1, patience_s=5, run=run, quiet=True)
 
 
 def _absent(snapshot: Snapshot, left_in: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flavor.bus.connection import connect
+from flavor.bus.connection import connect, shown
 from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC
@@ -45,11 +45,14 @@ def test_a_redis_that_was_never_there(tmp_path: Path) -> None:
             board.document("r")
 
 
-def test_it_goes_on_by_itself_once_redis_is_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tells", [True, False])
+def test_it_goes_on_by_itself_once_redis_is_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tells: bool
+) -> None:
     with ExitStack() as server, ExitStack() as stack:
         url = server.enter_context(embedded_server(append_only=True, folder=tmp_path))
         RunStore(connect(url), "r", url).create(rounds=2, config=CONFIG)
-        board = stack.enter_context(Board(url))
+        board = stack.enter_context(Board(url, tells=tells))
         document, version = board.document("r"), board.version()
         assert board.problem() == ""
         server.close()
@@ -57,10 +60,16 @@ def test_it_goes_on_by_itself_once_redis_is_back(tmp_path: Path) -> None:
         assert board.problem().startswith("Redis cannot be read since ")
         assert board.version() > version, "those who wait are told"
         assert board.document("r")["run_id"] == document["run_id"], "the last document stays"
-        problem = board.problem()
+        problem, where = board.problem(), f"flavor: Redis at {shown(url)}"
+        waits = f"{where} does not answer; going on waiting for it, without limit"
+        told = ""
+        while tells and not told.endswith("\n"):
+            told += capsys.readouterr().err
         server.enter_context(embedded_server(append_only=True, folder=tmp_path))
         until(board, "it is back", lambda: not board.problem())
         assert problem
+        told += capsys.readouterr().err
+        assert told.splitlines() == ([waits, f"{where} answers again"] if tells else [])
         runs = RunStore(connect(url), "r", url)
         runs.log("run.waiting", reason="for better times")
         runs.redis.publish(runs.keys.state, "")
