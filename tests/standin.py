@@ -76,6 +76,9 @@ class Standin:
     def problem(self) -> str:
         return self._problem
 
+    def read_ms(self) -> int:
+        return self.now_ms()
+
     def now_ms(self) -> int:
         return int(time.time() * 1000) + self.ahead_ms
 

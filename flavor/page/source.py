@@ -28,6 +28,9 @@ class Source(Protocol):
     def now_ms(self) -> int:
         """The time of the Redis server, in ms since 1970."""
 
+    def read_ms(self) -> int:
+        """When Redis was read last, in milliseconds of its clock."""
+
     def runs(self) -> Sequence[Document]:
         """A row for each run."""
 

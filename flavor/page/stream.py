@@ -6,7 +6,8 @@
 - `event: document`, the whole document, at the beginning and wherever patches would not do;
 - `event: patch`, a merge patch (RFC 7396) to the document so far;
 - `event: log`, a list of entries of the run's log, oldest first; at the beginning the newest of them;
-- `event: problem`, a string: why Redis cannot be read; '' once it can again.
+- `event: problem`, a string: why Redis cannot be read; '' once it can again. Before the former comes `event: asof`, the
+  time of which everything is that was told, in milliseconds by the clock of the Redis server.
 
 Data are JSON. A comment every 15 s keeps proxies from cutting the connection. The `id` is EPOCH-VERSION-LOGID. A
 browser that comes back sends the last id it has seen (the header Last-Event-ID, or `?last=`), and is told only what has
@@ -161,6 +162,7 @@ class Streams:
     def news(self, run: str, position: Position) -> bytes:
         """Return the events since `position`, which is moved up to now; b'' where nothing has happened."""
         problem, found = self._source.problem(), list[bytes]()
+        is_away = bool(problem)
         try:
             found += self._changes(run, position)
             if run:
@@ -169,7 +171,8 @@ class Streams:
             problem = problem or str(error)
         if problem != position.problem:
             position.problem = problem
-            found.insert(0, self._event("problem", position, to_json(problem)))
+            of_then = self._event("asof", position, to_json(self._source.read_ms())) if is_away else b""
+            found.insert(0, of_then + self._event("problem", position, to_json(problem)))
         return b"".join(found)
 
     def _changes(self, run: str, position: Position) -> Iterable[bytes]:

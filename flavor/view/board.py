@@ -110,6 +110,10 @@ class Board:
         """Return the time of the Redis server in milliseconds, as it was measured last; this machine's before that."""
         return self._reader.now_ms()
 
+    def read_ms(self) -> int:
+        """Return when Redis was read last, in milliseconds of its clock: of then is what there is while it is away."""
+        return self._reader.read_ms
+
     # -- what there is
 
     def runs(self) -> list[Document]:

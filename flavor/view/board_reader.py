@@ -93,6 +93,8 @@ class BoardReader:
         self._server_at = -_SERVER_EVERY_S
         self._ill_at = -math.inf
         """When the server was away, or took no writes, the last time."""
+        self.read_ms = self.now_ms()
+        """When Redis was read last, by its clock."""
         self.has_looked = threading.Event()
         """Set after the first look at all runs, or once there is a problem."""
         self.never_read = True
@@ -134,7 +136,6 @@ class BoardReader:
     # -- the thread that reads Redis
 
     def _read_on(self) -> None:
-        read_at = time.time()
         while not self._closing.is_set():
             subscription = Subscription(self.redis, self._url, patterns=every_run_patterns())
             try:
@@ -145,10 +146,10 @@ class BoardReader:
                         countdown.over(shown(self._url), reads_only=True)
                     self.never_read = False
                     self.has_looked.set()
-                    read_at = time.time()
+                    self.read_ms = self.now_ms()
             except Exception as error:  # a fault of this program, too, must not end the reader without a word
                 self._ill_at = self._clock()
-                when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(read_at))
+                when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.read_ms / 1000))
                 self._published.tell(f"Redis cannot be read since {when}: {_said(error)}")
                 self.has_looked.set()
                 if self._tells and is_silent(error):

@@ -73,9 +73,17 @@ def test_from_redis_to_the_page_and_back_after_an_outage(tmp_path: Path, window:
             expect(away).to_contain_text("Redis")
             expect(away).to_contain_text("goes on by itself")
             expect(page.locator(".sites .item")).to_have_count(3)
-            expect(page.locator("#live")).to_have_text("● live")  # flavor ui itself answers
+            expect(page.locator("#live")).to_have_text(re.compile(r"◐ as of \d\d:\d\d:\d\d$"))
+            where = "performance.getEntriesByType('resource').find((each) => each.name.endsWith('/js/clock.js')).name"
+            stands = f"async () => {{ const c = await import({where}); return [c.now(), Date.now()]; }}"
+            (then, at), (still, later) = page.evaluate(stands), page.evaluate(stands)
+            while later - at < 50:
+                still, later = page.evaluate(stands)
+            assert still == then == board.read_ms()
             redis.start()
             expect(away).to_be_hidden()
+            expect(page.locator("#live")).to_have_text("● live")
+            assert page.evaluate(stands)[0] > then
             run.accept("site-1", 120, {"val_auc": 0.9})
             expect(first).to_have_text("accepted")
             page.locator(".strip").press("Home")

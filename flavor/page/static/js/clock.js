@@ -2,6 +2,7 @@
 
 let offset = null; // server minus browser, in ms
 let seen = [];
+let stopped = null; // the time at which the clock stands, in ms by the server's clock
 
 /** Takes what the server's clock showed. A message is late and never early: the largest difference is nearest. */
 export function heard(serverMs) {
@@ -10,8 +11,11 @@ export function heard(serverMs) {
   offset = Math.max(...seen);
 }
 
+/** Has the clock stand at this time, of which everything is that the page shows; null lets it go on. */
+export const stop = (ms) => (stopped = ms);
+
 /** Now, in ms since 1970 by the server's clock. */
-export const now = () => Date.now() + (offset ?? 0);
+export const now = () => stopped ?? Date.now() + (offset ?? 0);
 
 /** Seconds since this time; null where it is not known. */
 export const since = (ms) => (Number.isFinite(ms) ? Math.max(0, (now() - ms) / 1000) : null);

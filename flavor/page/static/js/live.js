@@ -1,7 +1,7 @@
 // Follows a run, or the list of runs: a document, and then what changes in it (RFC 7396).
 
 import { get, of } from "./api.js";
-import { heard } from "./clock.js";
+import { heard, now, stop } from "./clock.js";
 
 /** Applies a merge patch (RFC 7396) in place where it can, and returns the document. */
 export function patched(target, patch) {
@@ -22,7 +22,7 @@ const ANSWER_S = 10;
 const UNSEEN_MS = 60_000; // a tab that is not looked at gives its connection back: a browser has six for a server
 
 /**
- * One stream. `on` has `document(doc)`, `log(events)`, `problem(line)` and `state({live, since, missing})`.
+ * One stream. `on` has `document(doc)`, `log(events)`, `problem(line)` and `state({live, since, missing, asOf})`.
  * The browser itself reconnects with Last-Event-ID; where it gives up, this opens a new stream.
  */
 export class Live {
@@ -34,6 +34,7 @@ export class Live {
     this.wait = FIRST_S;
     this.cut = Date.now();
     this.missing = "";
+    this.asOf = null;
     this.heardMs = Date.now();
     this.open();
     this.watch = setInterval(() => this.look(), 5000);
@@ -57,7 +58,7 @@ export class Live {
       this.heardMs = Date.now();
       this.renewed = false;
       this.alive();
-      this.on.problem?.(""); // where there still is one, the server tells it again
+      this.problem(""); // where there still is one, the server tells it again
     });
     on("clock", heard);
     on("document", (document) => {
@@ -72,7 +73,8 @@ export class Live {
       this.on.document(this.document);
     });
     on("log", (events) => this.on.log?.(events));
-    on("problem", (line) => this.on.problem?.(typeof line === "string" ? line : (line?.problem ?? "")));
+    on("asof", (ms) => (this.readMs = ms));
+    on("problem", (line) => this.problem(line));
     source.addEventListener("error", () => {
       if (this.isClosed || source !== this.source) return;
       this.lost();
@@ -83,15 +85,27 @@ export class Live {
     });
   }
 
+  /** While Redis cannot be read, the page is of the time when it was read last, and its clock stands. */
+  problem(line) {
+    const before = this.asOf;
+    this.asOf = line ? (this.readMs ?? null) : null;
+    this.readMs = null;
+    stop(this.asOf);
+    if (this.asOf !== before) this.on.state({ live: true, since: null, asOf: this.asOf });
+    this.on.problem?.(line);
+  }
+
   alive() {
     if (this.cut === null) return;
     this.cut = null;
     this.missing = "";
     this.wait = FIRST_S;
-    this.on.state({ live: true, since: null });
+    stop(this.asOf);
+    this.on.state({ live: true, since: null, asOf: this.asOf });
   }
 
   lost() {
+    if (this.cut === null) stop(now()); // what is shown is from before
     this.cut ??= Date.now();
     this.on.state({ live: false, since: this.cut, missing: this.missing });
   }
@@ -152,6 +166,7 @@ export class Live {
 
   close() {
     this.isClosed = true;
+    stop(null);
     clearInterval(this.watch);
     clearTimeout(this.timer);
     clearTimeout(this.resting);
