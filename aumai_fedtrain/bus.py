@@ -37,6 +37,10 @@ def _silent(_: str) -> None:
     return None
 
 
+_MEANS = {"equal": " (the mean over nodes, each of which counts once)", "datasetSize": " (weighted by examples)"}
+"""Which mean of the nodes' losses is told, by the rule's `weights`."""
+
+
 class BusUpdateProvider(UpdateProvider):
     """Provides the updates of `flavor-fl` edges of one run.
 
@@ -193,7 +197,8 @@ class BusUpdateProvider(UpdateProvider):
             raise MisuseError(f"there are no updates of round {state.round_id}: call get_updates first")
         model = put_round(self._store, self._run, round_, state)
         samples = sum(round_.inspected(client).num_examples for client in round_.contributors)
-        loss = "" if state.avg_loss is None else f", loss {state.avg_loss:.6g}"
+        mean = _MEANS.get(str(self._rule.get("weights")), "")  # `flavor status` has the one that is weighted
+        loss = "" if state.avg_loss is None else f", loss {state.avg_loss:.6g}{mean}"
         reason = f"{len(round_.contributors)} updates, {samples} examples, {model.size_bytes} bytes{loss}"
         self._tell(f"round {state.round_id}: {reason}")
         self._server.commit(state.round_id, model, reason)

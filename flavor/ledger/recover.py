@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis as redis_py
@@ -28,7 +28,7 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.results.rounds import merged_info
-from flavor.results.summaries import known_metrics, summary_of
+from flavor.results.summaries import known_metrics, refused_of, summary_of
 from flavor.resume import MAY_CHANGE, goes_on_by
 from flavor.store.paths import manifest_path, run_record_path
 
@@ -271,7 +271,8 @@ def _summary(archive: Archive, view: RoundView, known: Sequence[str]) -> str:
     info: Mapping[str, Any] | None = None
     with contextlib.suppress(FlavorError, OSError):
         info = merged_info(view, archive.store)
-    return summary_of(view, attempt=view.attempt, info=info, known=known).closed_at(view.closed_ms or 0)
+    summary = summary_of(view, attempt=view.attempt, info=info, known=known)
+    return replace(summary, refused=refused_of(view)).closed_at(view.closed_ms or 0)
 
 
 def _appears(

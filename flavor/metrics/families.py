@@ -141,8 +141,10 @@ def _bounded(metrics: Mapping[str, float], named: Collection[str] | None) -> dic
 def _round(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
     document, tally = scene.document, scene.tally
     run, state = document["run"], document["round_state"]
-    sheet.set("flavor_round_last_seconds", tally.last_s, run)
-    sheet.set("flavor_round_median_seconds", tally.median_s, run)
+    # the log does not count how long a run had stood still; of a run that was rebuilt, it knows no round
+    is_known = tally.last_s is not None
+    sheet.set("flavor_round_last_seconds", tally.last_s if is_known else document.get("round_last_s"), run)
+    sheet.set("flavor_round_median_seconds", tally.median_s if is_known else document.get("round_median_s"), run)
     if state is None:
         return
     sheet.states("flavor_round_state", RoundState, state, run)

@@ -36,8 +36,11 @@ class RoundSummary:
     """Number of clients that were expected."""
     contributors: int = 0
     """Number of clients whose updates were aggregated."""
-    refused: int = 0
-    """Number of clients whose last update was refused by the time at which its aggregation ended."""
+    refused: int | None = 0
+    """Number of clients whose last update was refused by the time at which its aggregation ended.
+
+    None where that is not known: a manifest, from which a run is rebuilt, has no refusals.
+    """
     examples: int = 0
     """Examples of the contributors."""
     bytes: int = 0
@@ -63,7 +66,7 @@ class RoundSummary:
         metrics, spread, few = dict(self.metrics), dict(self.spread), dict(self.few)
         all_names = names_of(metrics)
         while True:
-            fields = {
+            fields: dict[str, Any] = {
                 "round": self.round,
                 "opened_ms": self.opened_ms,
                 "aggregating_ms": self.aggregating_ms,
@@ -98,10 +101,12 @@ class RoundSummary:
         with damage_in("summary of a round"):
             fields = table(text)
             numbers = {name: _whole(fields.get(name, default)) for name, default in _NUMBERS.items()}
+            refused = fields.get("refused", 0)
             metrics, spread = fields.get("metrics") or {}, fields.get("spread") or {}
             few = fields.get("few") or {}
             return cls(
                 **numbers,
+                refused=None if refused is None else _whole(refused),
                 metrics=kept_metrics(metrics),
                 spread={
                     name: (low, high)
@@ -114,7 +119,7 @@ class RoundSummary:
 
 _NUMBERS: Mapping[str, int | None] = {
     **dict.fromkeys(("round", "opened_ms", "closed_ms")),
-    **dict.fromkeys(("aggregating_ms", "expected", "contributors", "refused", "examples", "bytes", "left_out"), 0),
+    **dict.fromkeys(("aggregating_ms", "expected", "contributors", "examples", "bytes", "left_out"), 0),
     **dict.fromkeys(("attempts", "openings"), 1),
 }
 """The numbers of a record; None where there has to be one."""

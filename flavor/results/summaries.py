@@ -51,6 +51,16 @@ def summary_of(
     )
 
 
+def refused_of(view: RoundView) -> int | None:
+    """Return how many clients' last updates were refused in a closed round that may come from its manifest.
+
+    None where that is not known: a manifest has verdicts of contributors alone.
+    """
+    refused = sum(not verdict.accepted for verdict in view.verdicts.values())
+    is_whole = set(view.expected) <= set(view.contributors)
+    return refused if refused or is_whole else None
+
+
 def known_metrics(newest: Sequence[str]) -> tuple[str, ...]:
     """Return the names of the metrics that are kept of a round, from the last of these summaries as Redis has them."""
     with contextlib.suppress(DamagedRecord):

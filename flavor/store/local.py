@@ -196,6 +196,8 @@ class LocalStore:
         """See `ObjectStore`."""
         source, taken = self._at(path), self._at(target)
         with _clear(taken):
+            if not os.path.lexists(source) and not os.path.lexists(taken):  # no folder is made in an unmounted share
+                raise ObjectMissing(f"object {path} is not in the store {self.url}")
             self._make_folder(taken, target)
             if os.path.lexists(taken):
                 return target

@@ -140,7 +140,8 @@ class Board:
         (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a sentence), `since_ms` (since when it waits), `held`,
         `absent` (sentences), `served`, `no_aggregator`, `last_round` (see `Newest.last`), `metric`, `best` (`{"metric",
         "round", "value", "rounds"}`), `spark`, `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated
-        time of the rounds after the present one), and `clients`: an object of name to `state`, `phase`, `alive`,
+        time of the rounds after the present one), `round_last_s` and `round_median_s` (how long the newest closed round
+        took, and the median of the newest 50), and `clients`: an object of name to `state`, `phase`, `alive`,
         `host`, `version`, `this_round`, `awaited`, `seen_ms` (the last sign of life; in patches that of a client that
         is there may be some heartbeats old), `samples`, `metrics`, `metrics_round` (in which it has reported them),
         `transfer`, `doing`, `doing_ms` (since when), `progress` (words), `reported`, `load`, `failure`, `report`,

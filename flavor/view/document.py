@@ -89,6 +89,8 @@ def document_of(
         "attempt": round_.attempt if round_ else None,
         "since_ms": wait.since_ms if wait else None,
         **_estimate(snapshot, newest),
+        "round_last_s": newest.last_s,
+        "round_median_s": newest.median_s,
         "spark": list(newest.spark),
         "clients": rows,
     }

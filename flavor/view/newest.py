@@ -29,6 +29,8 @@ _MOST_INFOS = 2000
 """How many clients' information is read from the store in one look, in a run whose workers measure nothing."""
 _MOST_SOUGHT, _MOST_SOUGHT_ROUNDS = 50, 10
 """Of how many clients the last accepted update is sought in one look, and in how many rounds."""
+_TIMED = 50
+"""Of how many of the newest rounds the median time is told."""
 _PACED = 20
 """How many of the newest rounds tell how long a round takes."""
 
@@ -61,6 +63,10 @@ class Newest:
     """At most `MOST_SPARKS` values of the metric, over all closed rounds, oldest first."""
     pace_s: float | None = None
     """The median time between the ends of the newest rounds; None before the first end."""
+    last_s: float | None = None
+    """How long the newest closed round took; None where that is not known."""
+    median_s: float | None = None
+    """The median of how long the newest closed rounds took."""
     closed_ms: int = 0
     """When the newest closed round was closed."""
     rounds: Mapping[str, int] = field(default_factory=dict)
@@ -135,7 +141,10 @@ class NewestReader:
         spark, pace_s = _spark(rows, chosen), _pace_s(rows[-_PACED:])
         closed_ms = rows[-1].closed_ms if rows else 0
         rounds, samples = {client: self._sites[client][0] for client in sites}, dict(self._samples)
-        return Newest(last, chosen, best, sites, samples, phases, silent, spark, pace_s, closed_ms, rounds)
+        lasted = [row.seconds for row in rows[-_TIMED:] if row.seconds is not None]
+        last_s, median_s = (lasted[-1], statistics.median(lasted)) if lasted else (None, None)
+        times = (pace_s, last_s, median_s, closed_ms)
+        return Newest(last, chosen, best, sites, samples, phases, silent, spark, *times, rounds)
 
     def _seek_samples(self, round_: RoundView, closed: int) -> None:
         """Look in earlier rounds for clients that are expected and had nothing accepted in the last two, each once."""

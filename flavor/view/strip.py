@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -18,6 +18,7 @@ from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.records.summary import RoundSummary, kept_metrics, names_of
 from flavor.results.rounds import for_people, merged_info, scalars
+from flavor.results.summaries import refused_of
 from flavor.store.protocol import ObjectStore
 
 _MOST_READ = 200
@@ -56,8 +57,8 @@ class RoundRow:
     """Number of clients that are expected."""
     contributors: int = 0
     """Number of clients whose updates were aggregated, or are accepted so far."""
-    refused: int = 0
-    """Number of clients whose last update was refused. 0 where only the manifest is left, which has no refusals."""
+    refused: int | None = 0
+    """Number of clients whose last update was refused; None where only the manifest is left, which has no refusals."""
     examples: int = 0
     bytes: int = 0
     attempts: int = 0
@@ -247,4 +248,4 @@ class Strip:
         if self._store is not None:
             with contextlib.suppress(FlavorError, OSError):
                 info = merged_info(view, self._store)
-        return row_of_round(view, info)
+        return replace(row_of_round(view, info), refused=refused_of(view))

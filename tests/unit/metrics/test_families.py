@@ -75,7 +75,7 @@ def test_a_run() -> None:
         entry(9, "round.opened", after_s=-60, round=2),
         entry(10, "an.event.of.later", after_s=-50),
     ]
-    board = MadeUp(document(**{"in": 1}, clients={"a": a, "b": b}), events={"mammo": log})
+    board = MadeUp(document(**{"in": 1}, clients={"a": a, "b": b}, round_last_s=7.0), events={"mammo": log})
     said = samples(scraper(board))
     assert said['flavor_run_info{protocol="2",run="mammo",run_id="00000000000000000000000000000000"}'] == 1
     assert {key: value for key, value in of(said, "flavor_run_state").items() if value} == {
@@ -390,3 +390,9 @@ def test_the_documents_table_is_that_of_the_code() -> None:
         )
         for family in FAMILIES.values()
     ]
+
+
+def test_a_run_that_was_rebuilt_has_the_times_of_its_rounds_although_its_log_has_none() -> None:
+    said = samples(scraper(MadeUp(document(round_last_s=7.5, round_median_s=6.5))))
+    assert said['flavor_round_last_seconds{run="mammo"}'] == 7.5
+    assert said['flavor_round_median_seconds{run="mammo"}'] == 6.5

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from flavor.errors import DamagedRecord
+from flavor.records.round import RoundView
 from flavor.records.summary import LONGEST_NAME, MOST_BYTES, MOST_METRICS, RoundSummary, kept_metrics, spread_of
+from flavor.records.verdict import Verdict
+from flavor.results.summaries import refused_of
 
 SUMMARY = RoundSummary(
     round=3,
@@ -63,3 +67,14 @@ def test_the_spread_is_over_the_sites_that_report_a_metric() -> None:
     sites = [{"loss": 0.5, "auc": None}, {"loss": 0.25}, {"loss": float("nan"), "count": 3}]
     assert spread_of(["loss", "auc", "count"], sites) == {"loss": (0.25, 0.5), "count": (3, 3)}
     assert json.loads(RoundSummary(1, 2, metrics={"loss": 1.0}).to_json())["spread"] == {}
+
+
+def test_refusals_that_nobody_knows_are_not_none_at_all() -> None:
+    """A manifest has verdicts of contributors alone: of a client that is missing there, nothing is known."""
+    accepted = Verdict(True, "good", None, try_id="t")
+    view = replace(RoundView.opened(1, ("a", "b"), opened_ms=1, deadline_ms=2), contributors=("a",))
+    assert refused_of(replace(view, verdicts={"a": accepted})) is None
+    assert refused_of(replace(view, verdicts={"a": accepted, "b": Verdict(False, "NaN", None, try_id="u")})) == 1
+    assert refused_of(replace(view, expected=("a",), verdicts={"a": accepted})) == 0
+    unknown = RoundSummary(1, 1, closed_ms=9, refused=None)
+    assert RoundSummary.from_json(unknown.closed_at(9)) == unknown

@@ -132,3 +132,11 @@ def test_a_name_that_a_dead_process_has_taken_is_given_again(
     os.utime(target, (target.stat().st_mtime - 61,) * 2)
     put()
     assert store.read(ObjectRef(OBJECT, digest), most=10) == b"update"
+
+
+def test_taking_an_object_from_an_unmounted_share_makes_no_folder_there(store: LocalStore, tmp_path: Path) -> None:
+    """The mount point is an empty folder: what is made there would hide that the share is away."""
+    (tmp_path / "store" / local.STAGING).rmdir()
+    with pytest.raises(ObjectMissing):
+        store.take(OBJECT, TAKEN)
+    assert not [*(tmp_path / "store").iterdir()]
