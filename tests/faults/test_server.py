@@ -138,6 +138,16 @@ def outlasts(
     assert impatient.wait() == 3, impatient.stderr
     assert f"Error: Redis at {bench.url}: " in impatient.stderr.splitlines()[-1]
     assert words in impatient.stderr.splitlines()[-1]
+    if all_writes:
+        keys = bench.runs.keys
+        leases = keys.coordinator, *(keys.client(client).lease for client in faulty.clients)
+        bench.eventually("the leases have lapsed", lambda: not bench.redis.exists(*leases))
+    for arguments in ([bench.run], []):
+        status = bench.done("flavor", "status", *arguments)
+        assert status.wait() == 0, status.stderr
+        told = status.stdout + status.stderr
+        assert "Redis takes no writes: " in told
+        assert not any(each in told for each in ("flavor serve", "heartbeat stopped", "flavor-agg", "gone")), told
     assert all(process.running for process in (coordinator, aggregator, *edges.values()))
     relieve()
     faulty.finish(coordinator, edges)
