@@ -76,8 +76,8 @@ class ChildProcess:
             reason = getattr(error, "strerror", None) or str(error)
             raise CommandNotFound(f"{command[0]!r} cannot be started: {reason}") from None
         self._reader = threading.Thread(target=self._read, name="output", daemon=True)
-        self._waiter = threading.Thread(target=self._wait, name="waiter", daemon=True)
-        for thread in (self._reader, self._waiter):
+        self._over = threading.Event()
+        for thread in (self._reader, threading.Thread(target=self._wait, name="waiter", daemon=True)):
             thread.start()
 
     @property
@@ -115,8 +115,8 @@ class ChildProcess:
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the end and return the exit code; None when `timeout_s` ran out."""
-        self._waiter.join(timeout_s)
-        return None if self._waiter.is_alive() else self._code
+        # By an event: an alarm that raises in `Thread.join` leaves a thread that counts as ended, in Python 3.11.
+        return self._code if self._over.wait(timeout_s) else None
 
     def stop(self, grace_s: float) -> None:
         """End the whole process group: SIGTERM, then SIGKILL after `grace_s` seconds.
@@ -206,12 +206,15 @@ class ChildProcess:
         return code
 
     def _wait(self) -> None:
-        self._code = code = self._awaited()
-        self._reader.join(_DRAIN_S)  # a grandchild may hold the pipe open
-        with self._lock, contextlib.suppress(OSError):  # a disk of the network may refuse only now
-            self._log.close()
-        if self._ended is not None:
-            self._ended(code)
+        try:
+            self._code = code = self._awaited()
+            self._reader.join(_DRAIN_S)  # a grandchild may hold the pipe open
+            with self._lock, contextlib.suppress(OSError):  # a disk of the network may refuse only now
+                self._log.close()
+            if self._ended is not None:
+                self._ended(code)
+        finally:
+            self._over.set()
 
 
 def _private(path: str, flags: int) -> int:

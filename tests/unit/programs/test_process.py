@@ -94,6 +94,31 @@ def test_a_running_one_is_stopped_with_sigterm_and_one_that_does_not_listen_with
         assert process.exit_code == code
 
 
+def test_an_alarm_in_a_wait_leaves_the_process_its_grace_and_the_stop_its_end(tmp_path: Path) -> None:
+    """As the time limit of a job does. The stop before the end would leave the folder of a run locked."""
+    bye = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), print('saved', flush=True), sys.exit(5)))\n"
+        "print('ready', flush=True)\nsignal.pause()\n"
+    )
+    process = started(tmp_path, bye)
+    eventually(lambda: process.tail() == ["ready"])
+
+    def over(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, over)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(TimeoutError):
+            process.wait()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    process.stop(20.0)
+    assert (process.exit_code, process.last_lines) == (5, ["ready", "saved"])
+    assert members(process.pid) == []
+
+
 def test_one_that_was_never_stopped_leaves_no_zombie(tmp_path: Path) -> None:
     process = started(tmp_path, "pass")
     pid = process.pid
