@@ -42,11 +42,11 @@ def toy(*flags: object) -> str:
 
 
 class Federation:
-    """Two edges, a coordinator and workers with an aggregator of their own."""
+    """Edges, a coordinator and workers with an aggregator of their own."""
 
-    def __init__(self, bench, own, *flags, once=False, workers=1, serve=(), rounds=3, trainer=(), env=None):
+    def __init__(self, bench, own, *flags, once=False, workers=1, clients=2, serve=(), rounds=3, trainer=(), env=None):
         self.bench = bench
-        self.coordinator = bench.serve(*serve, rounds=rounds)
+        self.coordinator = bench.serve(*serve, rounds=rounds, clients=clients)
         words = ["-m", own, *(["--init-once"] if once else []), *flags]
         self.workers = [
             bench.start(
@@ -58,7 +58,7 @@ class Federation:
         ]
         for worker in self.workers:
             worker.until("listens")
-        self.edges = [bench.edge(f"c{number}", bench.trainer(*trainer)) for number in (1, 2)]
+        self.edges = [bench.edge(f"c{number}", bench.trainer(*trainer)) for number in range(1, clients + 1)]
 
     def finished(self) -> np.ndarray:
         """The final weights of a run that ended well."""
@@ -81,13 +81,11 @@ def kept(bench) -> list[str]:
     return [words for words in bench.survivors().values() if "toy_aggregator" in words and "flavor.cli" not in words]
 
 
-@pytest.mark.parametrize("once", [False, True])
-def test_it_aggregates_every_round(bench, once):
-    run = Federation(bench, toy("--once") if once else toy(), once=once)
+def aggregated_three_rounds(run: Federation, starts: int) -> None:
     np.testing.assert_allclose(run.finished(), 3 * STEP, rtol=1e-6)
-    assert (run.count("starts"), run.count("rounds")) == (1 if once else 3, 3)
+    assert (run.count("starts"), run.count("rounds")) == (starts, 3)
     assert run.failures() == []
-    left = sorted(path.name for path in (bench.folder / "agg-0" / bench.run).iterdir())
+    left = sorted(path.name for path in (run.bench.folder / "agg-0" / run.bench.run).iterdir())
     assert left == ["logs", "output"]  # the rounds' own folders are gone
 
 
@@ -99,19 +97,23 @@ def test_it_does_not_run_where_the_run_asks_for_what_it_would_not_do(bench):
     assert run.count("starts") == 0
 
 
-@pytest.mark.parametrize("format_", ["pickle", "npz", "safetensors"])
-def test_compressed_updates_are_whole_models_again(bench, format_):
+def test_compressed_updates_are_whole_models_again(bench):
+    """Each of three clients has a format of its own; what each sends on top of a global model is the next one, once."""
     show = bench.work / "copy.py"
     show.write_text(
-        "import shutil\nfrom flavor.cook.utils import GetPaths\n"
-        "shutil.copy(GetPaths('localModels')[1], GetPaths('globalModel')[0])\n"
+        "import os, pathlib, shutil\nfrom flavor.cook.utils import GetPaths\n"
+        "rounds = pathlib.Path(os.environ['OUTPUT_PATH'], 'rounds')\n"
+        "rounds.write_text(rounds.read_text() + 'x' if rounds.exists() else 'x')\n"
+        "number = min(max(0, len(rounds.read_text()) - 2), 2)\n"
+        "shutil.copy(GetPaths('localModels')[number], GetPaths('globalModel')[0])\n"
     )
+    formats = ["--format", "c1:pickle,c2:npz,c3:safetensors"]
     own = f"{sys.executable} {show}"
-    run = Federation(bench, own, serve=["--compress", "bf16"], trainer=["--format", format_], rounds=3)
+    run = Federation(bench, own, serve=["--compress", "bf16"], trainer=formats, rounds=4, clients=3)
     assert run.coordinator.wait() == 0, run.coordinator.stderr
     assert run.failures() == []
     made = bench.runs.read().global_model
-    np.testing.assert_allclose(load_file(bench.store / made.model.path)["w"], 6.0)  # client 2, three times
+    np.testing.assert_allclose(load_file(bench.store / made.model.path)["w"], 7.0)  # client 1, and then each of them
 
 
 @pytest.mark.parametrize("once", [False, True])
@@ -163,14 +165,16 @@ FAILURES = {
     "missing": ["cannot be used", "'other' is not in the local models"],
     "garbage": ["cannot be used", "not a checkpoint"],
     "info": ["globalInfo", "neither a number"],
+    "hang": ["still running after 4 s (--aggregation-timeout-s)", "thinking"],
 }
 
 
 @pytest.mark.parametrize("once", [False, True])
 def test_a_failed_attempt_says_why_and_is_repeated(bench, once):
-    own = toy("--fail", ",".join(FAILURES), *(["--once"] if once else []))
-    attempts = ["--aggregation-attempts", len(FAILURES) + 1]
-    run = Federation(bench, own, once=once, rounds=2, serve=attempts)  # all in the second round
+    """All in the second round, whose last attempt works, and writes a flood that disturbs nobody."""
+    own = toy("--fail", ",".join([*FAILURES, "flood-and-work"]), *(["--once"] if once else []))
+    limits = ["--aggregation-attempts", len(FAILURES) + 1, "--aggregation-timeout-s", 4]
+    run = Federation(bench, own, once=once, rounds=2, serve=limits)
     np.testing.assert_allclose(run.finished(), 2 * STEP, rtol=1e-6)
     assert len(run.failures()) == len(FAILURES)
     for reason, told in zip(run.failures(), FAILURES.values(), strict=True):
@@ -181,21 +185,6 @@ def test_a_failed_attempt_says_why_and_is_repeated(bench, once):
     assert run.count("starts") == (1 if once else 2) + len(FAILURES)
     restarts = [entry["reason"] for entry in bench.log() if entry["event"] == "aggregator.restarted"]
     assert len(restarts) == (len(FAILURES) if once else 0)
-
-
-@pytest.mark.parametrize("once", [False, True])
-def test_a_hanging_one_is_stopped_at_the_limit(bench, once):
-    own = toy("--fail", "hang", *(["--once"] if once else []))
-    run = Federation(bench, own, once=once, rounds=2, serve=["--aggregation-timeout-s", 2])
-    np.testing.assert_allclose(run.finished(), 2 * STEP, rtol=1e-6)
-    (reason,) = run.failures()
-    assert "still running after 2 s (--aggregation-timeout-s)" in reason
-    assert "thinking" in reason
-
-
-def test_a_flood_of_output_disturbs_nobody(bench):
-    run = Federation(bench, toy("--fail", "flood-and-work", "--at", 0), rounds=2)
-    np.testing.assert_allclose(run.finished(), 2 * STEP, rtol=1e-6)
 
 
 def test_attempts_are_counted_and_then_the_run_fails(bench):
@@ -267,30 +256,34 @@ def test_a_dead_process_is_started_again(bench):
     assert "what it kept in memory is gone" in run.workers[0].stderr
 
 
-def test_one_of_several_workers_keeps_the_process(bench):
-    run = Federation(bench, toy("--once"), once=True, workers=3, rounds=12)
-    np.testing.assert_allclose(run.finished(), 12 * STEP, rtol=1e-5)
-    assert sorted(run.count("starts", worker) for worker in range(3)) == [0, 0, 1]
-    assert sorted(run.count("rounds", worker) for worker in range(3)) == [0, 0, 12]
-
-
-def test_another_worker_takes_over_when_the_keeper_is_killed(bench):
-    serve = ["--aggregation-lease-s", 1]
-    run = Federation(bench, toy("--once"), once=True, workers=2, rounds=3, serve=serve, trainer=["--hold", "--at", 2])
+def test_one_of_several_workers_keeps_the_process_and_another_takes_over_when_it_is_killed(bench):
+    run = Federation(
+        *(bench, toy("--once")),
+        once=True,
+        workers=3,
+        rounds=12,
+        serve=["--aggregation-lease-s", 1],
+        trainer=["--hold", "--at", 10],
+    )
     for client in ("c1", "c2"):
         bench.held(client)
-    keeper = next(worker for worker in range(2) if run.count("starts", worker))
+    keeper = next(worker for worker in range(3) if run.count("starts", worker))
+    others = [worker for worker in range(3) if worker != keeper]
+    assert (run.count("starts", keeper), run.count("rounds", keeper)) == (1, 9)
+    assert [run.count(name, worker) for name in ("starts", "rounds") for worker in others] == [0, 0, 0, 0]
     run.workers[keeper].send(signal.SIGKILL)
     run.workers[keeper].wait()
     bench.release("c1", "c2")
-    np.testing.assert_allclose(run.finished(), 3 * STEP, rtol=1e-6)
-    assert (run.count("starts", 1 - keeper), run.count("rounds", 1 - keeper)) == (1, 2)
+    np.testing.assert_allclose(run.finished(), 12 * STEP, rtol=1e-5)
+    assert sorted(run.count("starts", worker) for worker in others) == [0, 1]
+    assert sorted(run.count("rounds", worker) for worker in others) == [0, 3]
+    assert (run.count("starts", keeper), run.count("rounds", keeper)) == (1, 9)
     assert kept(bench) == []
 
 
 def test_the_process_ends_with_its_run_and_with_its_worker(bench):
     run = Federation(bench, toy("--once"), once=True, serve=["--aggregation-lease-s", 0.5])
-    run.finished()
+    aggregated_three_rounds(run, starts=1)
     bench.eventually("the process ends with the run", lambda: not kept(bench))
     bench.eventually("its place is free", lambda: not bench.redis.exists(bench.runs.keys.aggregator))
     run.workers[0].send(signal.SIGTERM)
@@ -447,19 +440,19 @@ def test_a_worker_without_a_server_of_its_own_keeps_no_lease(bench, residents, m
 # -- what it sees
 
 
-def test_it_sees_nothing_of_the_workers_own(bench):
+def test_it_aggregates_every_round_and_sees_nothing_of_the_workers_own(bench):
     show = bench.work / "show.py"
     show.write_text(
         "import json, os, pathlib, runpy\n"
         "pathlib.Path(os.environ['OUTPUT_PATH'], 'seen.json').write_text(json.dumps(dict(os.environ)))\n"
         f"runpy.run_path({str(TOY)!r}, run_name='__main__')\n"
     )
-    env = {"FLAVOR_TOKEN": SECRET, "DB_PASSWORD": SECRET, "MY_SETTING": "7"}
-    run = Federation(bench, f"{sys.executable} {show}", "--env", "MY_SETTING", rounds=1, env=env)
-    run.finished()
+    env = {"FLAVOR_TOKEN": SECRET, "TEST_DB_PASSWORD": SECRET, "TEST_SETTING": "7"}
+    run = Federation(bench, f"{sys.executable} {show}", "--env", "TEST_SETTING", env=env)
+    aggregated_three_rounds(run, starts=3)
     text = (bench.folder / "agg-0" / bench.run / "output" / "seen.json").read_text()
     seen = json.loads(text)
-    assert seen["MY_SETTING"] == "7"
+    assert seen["TEST_SETTING"] == "7"
     assert SECRET not in text
     assert bench.url not in text
     assert {name for name in seen if name.startswith("FLAVOR_")} == {"FLAVOR_ROLE", "FLAVOR_RUN"}
@@ -467,10 +460,10 @@ def test_it_sees_nothing_of_the_workers_own(bench):
 
 def test_its_image_and_its_folders_are_its_own(bench):
     """As in the Dockerfile of the guide: ENV of the image, its folders, and files with a path a line."""
-    env = {"OUTPUT_PATH": str(bench.folder / "out put"), "LOG_PATH": str(bench.folder / "log"), "FACTOR": "2"}
+    env = {"OUTPUT_PATH": str(bench.folder / "out put"), "LOG_PATH": str(bench.folder / "log"), "TEST_FACTOR": "2"}
     show = bench.work / "aggregate.sh"
     show.write_text(
-        'set -e\ntest "$FACTOR" = 2\ntest ! -e "$OUTPUT_PATH/globalInfos"\n'
+        'set -e\ntest "$TEST_FACTOR" = 2\ntest ! -e "$OUTPUT_PATH/globalInfos"\n'
         'echo "$LOG_PATH" > "$OUTPUT_PATH/seen"\n'
         'test "$(wc -l < "$OUTPUT_PATH/localModels")" = 2\n'
         'while read -r path; do test -s "$path"; last=$path; done < "$OUTPUT_PATH/localModels"\n'
