@@ -213,6 +213,8 @@ def test_what_is_wrong_is_told_above_the_fold_and_nothing_else(served: Serve, wi
     row = page.locator(".sites .item").filter(has_text="site-1")
     expect(row.locator(".why")).to_have_text(why)
     assert not row.locator(".why").evaluate(CUT)
+    before = row.locator(".lasts").bounding_box()
+    assert before["x"] + before["width"] <= row.locator(".why").bounding_box()["x"], "it lies on the words before"
     assert row.locator(".why").evaluate("(each) => each.scrollHeight <= each.clientHeight + 1"), "it is not cut"
     source.patch("mammo", {"clients": {"site-1": {"metrics_round": 9, "metrics": {"val_auc": 0.00001234}}}})
     expect(row.locator(".cell.metric .of")).to_have_text("round 9")
