@@ -147,7 +147,7 @@ RIGHT_ONCE = {
 
 @pytest.mark.parametrize("name", RIGHT_ANEW)
 def test_right_ones_pass_every_check(check, name):
-    outcome = check(RIGHT_ANEW[name], GOOD)
+    outcome = check(RIGHT_ANEW[name], GOOD, rounds=3 if name == "mean" else 2)  # the third is one of four clients
     assert outcome.names(Status.PASSED) == [item.name for item in ANEW_CHECKS], outcome.aggregator.results
     assert not outcome.failed, [r.detail for r in outcome.failed]
 
@@ -217,6 +217,9 @@ def test_wrong_models_fail_the_check_for_it_and_no_other(check, name, once):
     assert failed.hint
     assert "\n| " in failed.detail
     assert ("the last words" in failed.detail) == ("megabyte" not in name), failed
+    if (name, once) == ("the first alone", False):
+        told = "a change in local model 2 or 3 of 3 changes nothing; it is local model 1 itself"
+        assert failed.detail.partition("\n")[0] == told
     assert len(failed.detail) < 6500  # the last line as it is, up to 4,000 characters, and parts of seven before it
 
 
@@ -288,7 +291,6 @@ def test_a_model_that_is_too_large_or_too_small_by_a_factor_fails(check, name, o
 @pytest.mark.parametrize(
     ("made", "told"),
     [
-        (MEAN, ""),
         ("sum(m[k] / 3 for m in models)", "round 3: the shares of 4 local models sum to 1.333, those of 3 to 1"),
         ("np.median([m[k] for m in models], axis=0)", ""),
     ],
@@ -450,11 +452,6 @@ def test_a_loop_without_events_is_told_about_init_once(check):
     (failed,) = check(BODY + "\nwhile True:\n    aggregate()\n    time.sleep(0.1)\n", timeout_s=8).failed
     assert failed.check.name == EXITS
     assert "pass --init-once" in failed.hint
-
-
-def test_what_is_told_of_a_single_model(check):
-    (failed,) = check(WRONG_MODELS["the first alone"][0] + "\naggregate()\n").failed
-    assert failed.detail == "a change in local model 2 or 3 of 3 changes nothing; it is local model 1 itself"
 
 
 @pytest.mark.parametrize("once", [False, True], ids=["anew", "once"])
