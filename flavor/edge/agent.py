@@ -23,6 +23,7 @@ from flavor.edge.inbox import Broken, Inbox, Listener, Woken, subscribed
 from flavor.edge.joining import Site, await_run, tell_joining
 from flavor.edge.loop import Loop
 from flavor.edge.membership import Membership
+from flavor.edge.meter import Meter
 from flavor.edge.models import GlobalModels
 from flavor.edge.notice import notice_of
 from flavor.edge.past import take_over
@@ -122,7 +123,8 @@ class Edge:
         self._membership.take(ttl_s=settings.heartbeat_timeout_s, told=self._tell)
         view = self._runs.read()  # the wait for another process to leave may have been long
         settings = RunConfig.of_run(config.run, view.config)
-        return Site(config, self._runs, self._membership, view, settings, workspace, key, self._observer)
+        meter = Meter(moved=self._membership.moved())
+        return Site(config, self._runs, self._membership, view, settings, workspace, key, self._observer, meter)
 
     def _take_part(
         self, site: Site, standing: Standing, subscription: Subscription, leaving: contextlib.ExitStack

@@ -113,6 +113,10 @@ class Membership:
 
     # -- what this client wrote, and writes
 
+    def moved(self) -> Moved:
+        """Return what earlier processes of this client have moved in the run, as far as they have told it."""
+        return Moved.from_hash(self._read(self._keys.hash))
+
     def has_update(self, round_: int) -> bool:
         """Whether an update of this round was handed in."""
         with translated(self._where):

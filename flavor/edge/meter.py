@@ -9,21 +9,24 @@ from flavor.records.measured import MOST_PHASES, Measured, PhaseStart
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing
 
+_NOTHING = Moved()
+
 
 class Meter:
-    """Measures one edge process. The edge's own thread begins phases; a transfer's thread counts what has moved.
+    """Measures one client. The edge's own thread begins phases; a transfer's thread counts what has moved.
 
     Times are taken by this machine's monotonic clock, and become the server's when they are told.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, moved: Moved = _NOTHING) -> None:
+        """Count on from `moved`, which earlier processes of this client have moved in the run."""
         self._clock = clock
         self._round = 0
         self._starts: list[tuple[Doing, float]] = []
-        self._before = Moved()  # what had moved when the round began
+        self._before = moved  # what had moved when the round began
         self._told: Measured | None = None  # what was told since the last phase began
-        self.moved = Moved()
-        """What has moved since this process began."""
+        self.moved = moved
+        """What this client has moved in the run."""
 
     def begin(self, round_: int, doing: Doing) -> None:
         """A phase of this round begins."""

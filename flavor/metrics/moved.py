@@ -1,7 +1,8 @@
 """Bytes of models that clients have moved, as counters that never go back.
 
-An edge counts from zero when it is started again, and a client gets or loses a label of its own. A sum of what the
-clients say would fall then, and Prometheus would take each fall for a new beginning of the counter, and invent bytes.
+An edge counts from zero again after `flavor recover`, or if it is of an earlier release and is started again; and a
+client gets or loses a label of its own. A sum of what the clients say would fall then, and Prometheus would take each
+fall for a new beginning of the counter, and invent bytes.
 So what each client has moved since it was last looked at is added to the counter of its label.
 """
 

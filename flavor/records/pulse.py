@@ -121,7 +121,7 @@ class Pulse:
             count(fields.get("doing_ms")) or 0,
             Reported.from_json(reported) if reported else None,
             Load.from_json(load) if load else None,
-            Moved(count(fields.get("sent")) or 0, count(fields.get("received")) or 0),
+            Moved.from_hash(fields),
         )
 
 

@@ -51,6 +51,15 @@ def seat(runs: RunStore, url: str) -> Membership:
     return taken
 
 
+def test_what_was_moved_is_there_for_the_next_process_of_the_client(runs: RunStore, url: str) -> None:
+    mine = seat(runs, url)
+    assert mine.moved() == Moved()
+    mine.hand_in(1, update("p"), moved=Moved(67, 51))
+    mine.report(ClientStatus(ClientState.STOPPED))
+    mine.leave(announce=False)
+    assert seat(runs, url).moved() == Moved(67, 51)
+
+
 def test_an_update_is_handed_in_only_for_the_round_that_the_run_is_in(runs: RunStore, url: str) -> None:
     mine = seat(runs, url)
     assert mine.hand_in(1, update("p"))
