@@ -63,6 +63,7 @@ def stage_manifest(
         config=dict(view.config),  # as its coordinator wrote it, which may be of another version
         opened_ms=round_.opened_ms,
         closed_ms=now_ms,
+        pauses=round_.pauses or None,
         expected=round_.expected,
         trained_from=view.global_model.model.digest if view.global_model else "",
         contributors=tuple(

@@ -55,7 +55,8 @@ round:N                               hash    state, expected, contributors, dea
                                               reason, manifest_path, manifest_digest,
                                               opened_ms, aggregating_ms, closed_ms, openings,
                                               left_out,
-                                              resumed, waits, passing_ms, away_ms,
+                                              resumed, pauses, earlier_openings,
+                                              earlier_attempts, waits, passing_ms, away_ms,
                                               made_by, notes, unfit, forgiven:CLIENT,
                                               spoilt:CLIENT; chosen, where the rule left
                                               contributors out
@@ -63,7 +64,7 @@ round:N:verdicts                      hash    client to JSON: accepted, reason, 
                                               try_id, and what was inspected: path, digest,
                                               size_bytes, seal, format, num_examples,
                                               info_path, info_digest, public_key, signature,
-                                              unread, constants, structure
+                                              unread, constants, structure; refused_before
 round:N:measured                      hash    client to JSON: phases, moved, metrics,         worker, coordinator
                                               judged_ms: what was measured of it, for people
 round:N:entries                       hash    client to number of its entries in the log: those   worker, coordinator

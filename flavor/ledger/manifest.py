@@ -203,6 +203,11 @@ class Manifest(_Record):
     """Milliseconds since 1970, by the server's clock."""
     closed_ms: int
     """When the worker was about to commit, by the same clock."""
+    pauses: tuple[tuple[int, int], ...] | None = Field(min_length=1, default=None)
+    """For which times the run had ended before the round closed: from and to, by the same clock.
+
+    None for a round without a pause: the JSON then lacks the field, as that of earlier releases does.
+    """
     expected: tuple[str, ...]
     """The clients that got the round's task."""
     trained_from: str = DigestOrNone
@@ -225,8 +230,9 @@ class Manifest(_Record):
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
-        if self.chosen is None:
-            values.pop("chosen", None)
+        for name in ("chosen", "pauses"):
+            if values.get(name) is None:
+                values.pop(name, None)
         return values
 
     def message(self) -> bytes:

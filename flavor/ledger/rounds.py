@@ -87,6 +87,7 @@ def round_fields(manifest: Manifest, ref: ObjectRef) -> dict[str, str]:
         "info_digest": manifest.global_model.info_digest,
         "reason": f"{counted(len(manifest.contributors), 'update')}, {counted(examples, 'example')} "
         "(rebuilt from the store)" + in_model(manifest.chosen),
+        **({"pauses": json.dumps([list(pause) for pause in manifest.pauses])} if manifest.pauses else {}),
         **({"chosen": json.dumps(list(manifest.chosen))} if manifest.chosen else {}),
         **ref.to_hash("manifest_"),
     }

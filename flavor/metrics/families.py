@@ -152,7 +152,7 @@ def _round(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
     if state in (RoundState.OPEN, RoundState.AGGREGATING) and opened_ms is not None:
         until_ms = now_ms if state == RoundState.OPEN or begun_ms is None else begun_ms
         sheet.set("flavor_round_opened_timestamp_seconds", _seconds(opened_ms), run)
-        sheet.set("flavor_round_open_seconds", _between(opened_ms, until_ms), run)
+        sheet.set("flavor_round_open_seconds", _between(opened_ms + (document.get("paused_ms") or 0), until_ms), run)
         sheet.set("flavor_round_aggregating_seconds", _between(until_ms, now_ms), run)
         sheet.set("flavor_round_expected_updates", document["expected"], run)
         sheet.set("flavor_round_needed_updates", document["needed"], run)

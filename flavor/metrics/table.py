@@ -114,9 +114,11 @@ FAMILIES: Mapping[str, Family] = {
                 "flavor_run_heartbeat_timeout_seconds": "Silence after which a client of the run counts as gone.",
                 "flavor_round_opened_timestamp_seconds": "When the newest round was opened.",
                 "flavor_round_deadline_timestamp_seconds": "When the open round closes with the updates that it has.",
-                "flavor_round_open_seconds": "For how long the newest round has been open; or was, until it closed.",
+                "flavor_round_open_seconds": "For how long the newest round has been open, or was until it closed, "
+                "without times for which the run had ended.",
                 "flavor_round_aggregating_seconds": "For how long the newest round has been aggregated.",
-                "flavor_round_last_seconds": "Seconds from the opening of the newest closed round to its end.",
+                "flavor_round_last_seconds": "Seconds from the opening of the newest closed round to its end, "
+                "without times for which the run had ended.",
                 "flavor_round_median_seconds": "Median of the seconds of the newest 50 closed rounds.",
                 "flavor_round_expected_updates": "Clients that have the task of the newest round.",
                 "flavor_round_needed_updates": "Accepted updates that the newest round needs.",
@@ -158,7 +160,8 @@ FAMILIES: Mapping[str, Family] = {
             Kind.SUMMARY,
             _RUN,
             {
-                "flavor_round_duration_seconds": "Seconds of closed rounds, from their opening on.",
+                "flavor_round_duration_seconds": "Seconds of closed rounds, from their opening on, without times for "
+                "which the run had ended.",
                 "flavor_aggregation_duration_seconds": "Seconds of closed rounds, from their last aggregation on.",
             },
         ),

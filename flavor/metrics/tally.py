@@ -17,12 +17,16 @@ from flavor.view.round_events import (
     AttemptGivenBack,
     RoundClosed,
     RoundOpened,
+    RunFailed,
+    RunFinished,
     RunResumed,
+    RunStopped,
 )
 
 _ROUNDS_KEPT = 50
 """How many of the newest closed rounds the median is of."""
 _GOODBYES = (ClientLeft.name, ClientLost.name, ClientStopped.name)
+_ENDINGS = (RunFailed.name, RunFinished.name, RunStopped.name)
 _OUTCOMES = {AggregationBegun.name: "begun", AttemptFailed.name: "failed", AttemptGivenBack.name: "given back"}
 
 
@@ -52,12 +56,13 @@ class Tally:
     attempts: Counter[str] = field(default_factory=Counter)
     """How many attempts to aggregate there were, by what became of them."""
     rounds: Total = field(default_factory=Total)
-    """Closed rounds, from their first opening on."""
+    """Closed rounds, from their first opening on, without the time for which the run had ended."""
     aggregations: Total = field(default_factory=Total)
     """Closed rounds, from their last attempt on."""
     gone_ms: dict[str, int] = field(default_factory=dict)
     """When the run last heard that a client is gone, by the server's clock."""
     _opened: dict[int, int] = field(default_factory=dict)
+    _ended_ms: int | None = None
     _begun: dict[int, int] = field(default_factory=dict)
     _newest: deque[float] = field(default_factory=lambda: deque(maxlen=_ROUNDS_KEPT))
 
@@ -88,8 +93,18 @@ class Tally:
             elif name in _GOODBYES:
                 self.gone_ms[str(entry.get("client", ""))] = at_ms
             elif name == RunResumed.name:
-                self._opened.clear()  # for how long the run had stood still says nothing about its rounds
+                self._resumed(at_ms)
+            elif name in _ENDINGS:
+                self._ended_ms = at_ms
             self._hear_round(name, entry.get("round"), at_ms)
+
+    def _resumed(self, at_ms: int) -> None:
+        """Take the time for which the run had ended out of its round; where that is not known, forget the round."""
+        ended_ms, self._ended_ms = self._ended_ms, None
+        if ended_ms is None:
+            self._opened.clear()
+        else:
+            self._opened = {number: opened_ms + max(0, at_ms - ended_ms) for number, opened_ms in self._opened.items()}
 
     def _hear_round(self, name: str, number: object, at_ms: int) -> None:
         if name in _OUTCOMES:

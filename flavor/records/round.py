@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flavor.records.damage import damage_in, field_of, number, optional_of, texts, texts_by_name
@@ -11,7 +12,24 @@ from flavor.records.states import RoundState
 from flavor.records.update import Update
 from flavor.records.verdict import Verdict
 
+Pause = tuple[int, int]
+"""When the run ended and when it was resumed, in milliseconds since 1970 by the clock of the server."""
 _MOST_NAMED = 20
+
+
+def paused_ms(pauses: Iterable[Pause]) -> int:
+    """Return the length of pauses together, in milliseconds."""
+    return sum(max(0, to_ms - from_ms) for from_ms, to_ms in pauses)
+
+
+def pauses_of(text: str) -> tuple[Pause, ...]:
+    """Read the pauses of a round. Raises `ValueError` for anything else."""
+    found = json.loads(text)
+    if not isinstance(found, list) or not all(
+        isinstance(each, list) and len(each) == 2 and all(type(ms) is int and ms >= 0 for ms in each) for each in found
+    ):
+        raise ValueError(f"{text[:40]!r} is no list of pauses")
+    return tuple((from_ms, to_ms) for from_ms, to_ms in found)
 
 
 def in_model(chosen: Sequence[str] | None) -> str:
@@ -71,6 +89,12 @@ class RoundView:
     manifest: ObjectRef | None = None
     resumed: bool = False
     """Whether it was open when the run ended, and `flavor resume` has opened it again: its sites may be on the way."""
+    pauses: tuple[Pause, ...] = ()
+    """For which times the run had ended while the round was not closed, oldest first. No site can work then."""
+    earlier_openings: int = 0
+    """How often it was opened before `flavor resume`, which counts `openings` from 1 again."""
+    earlier_attempts: int = 0
+    """How many attempts to aggregate it had before `flavor resume`."""
     reference: Reference | None = None
     """The update whose structure the round's updates must have, once that is decided, in a round without a model."""
     waits: int = 0
@@ -97,6 +121,22 @@ class RoundView:
     def accepted(self) -> dict[str, Update]:
         """The accepted updates, by client."""
         return {client: each.inspected for client, each in self.verdicts.items() if each.accepted}
+
+    @property
+    def paused_ms(self) -> int:
+        """For how long the run had ended while the round was not closed, in milliseconds."""
+        return paused_ms(self.pauses)
+
+    @property
+    def all_openings(self) -> int:
+        """How often it was opened, also before `flavor resume`."""
+        return self.openings + self.earlier_openings
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """The clients of which an update was refused, also where a later one of the round was accepted."""
+        each = self.verdicts.items()
+        return frozenset(name for name, verdict in each if not verdict.accepted or verdict.refused_before)
 
     @property
     def in_model(self) -> tuple[str, ...]:
@@ -148,6 +188,9 @@ class RoundView:
             openings=field_of(fields, "openings", number, "1"),
             left_out=field_of(fields, "left_out", texts, "[]"),
             resumed=fields.get("resumed") == "1",
+            pauses=field_of(fields, "pauses", pauses_of, "[]"),
+            earlier_openings=field_of(fields, "earlier_openings", number, "0"),
+            earlier_attempts=field_of(fields, "earlier_attempts", number, "0"),
             reference=optional_of(fields, "reference", Reference.from_text),
             waits=field_of(fields, "waits", number, "0"),
             passing_ms=optional_of(fields, "passing_ms", number),

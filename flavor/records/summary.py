@@ -32,12 +32,14 @@ class RoundSummary:
     """0 until Redis has closed the round, whose clock it is by."""
     aggregating_ms: int = 0
     """When its first aggregation began; 0 where that is not known."""
+    paused_ms: int = 0
+    """For how long the run had ended while the round was not closed."""
     expected: int = 0
     """Number of clients that were expected."""
     contributors: int = 0
     """Number of clients whose updates were aggregated."""
     refused: int | None = 0
-    """Number of clients whose last update was refused by the time at which its aggregation ended.
+    """Number of clients of which an update was refused by the time at which its aggregation ended.
 
     None where that is not known: a manifest, from which a run is rebuilt, has no refusals.
     """
@@ -83,6 +85,8 @@ class RoundSummary:
             kept = names_of(metrics)
             if of_few := {name: count for name, count in few.items() if name in kept or name in metrics}:
                 fields["few"] = of_few
+            if self.paused_ms:
+                fields["paused_ms"] = self.paused_ms
             if left_out := self.left_out + len(all_names - kept):
                 fields["left_out"] = left_out
             text = json.dumps(fields, separators=(",", ":"), allow_nan=False)
@@ -119,7 +123,7 @@ class RoundSummary:
 
 _NUMBERS: Mapping[str, int | None] = {
     **dict.fromkeys(("round", "opened_ms", "closed_ms")),
-    **dict.fromkeys(("aggregating_ms", "expected", "contributors", "examples", "bytes", "left_out"), 0),
+    **dict.fromkeys(("aggregating_ms", "paused_ms", "expected", "contributors", "examples", "bytes", "left_out"), 0),
     **dict.fromkeys(("attempts", "openings"), 1),
 }
 """The numbers of a record; None where there has to be one."""

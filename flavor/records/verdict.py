@@ -26,6 +26,8 @@ class Verdict:
     """Whether the reason of the refusal is not the client's fault."""
     try_id: str = ""
     """The client's try in this round that the verdict is on: `try_id` of the judged update."""
+    refused_before: str = ""
+    """Why the update before in this round was refused, which the client has handed in again; '' where none was."""
     structure: str = ""
     """A digest of the tensors' names, shapes and dtypes, in a first round that starts from no model."""
 
@@ -62,6 +64,8 @@ class Verdict:
             "structure": self.structure,
             "unread": update.unread,
         }
+        if self.refused_before:
+            fields["refused_before"] = self.refused_before
         return json.dumps(fields, separators=(",", ":"))
 
     @classmethod
@@ -94,6 +98,7 @@ class Verdict:
             constants=tuple(fields.get("constants", ())),
             blameless=fields.get("blameless", False),
             try_id=fields.get("try_id", ""),
+            refused_before=fields.get("refused_before", ""),
             structure=fields.get("structure", ""),
         )
 
@@ -102,7 +107,7 @@ _TYPES: Mapping[str, type] = {
     **dict.fromkeys(("accepted", "blameless", "unread"), bool),
     **dict.fromkeys(("size_bytes", "num_examples"), int),
     **dict.fromkeys(("reason", "path", "digest", "seal", "format", "info_path", "info_digest"), str),
-    **dict.fromkeys(("public_key", "signature", "try_id", "structure"), str),
+    **dict.fromkeys(("public_key", "signature", "try_id", "structure", "refused_before"), str),
     "constants": list,
 }
 

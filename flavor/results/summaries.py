@@ -37,13 +37,14 @@ def summary_of(
         opened_ms=view.opened_ms,
         closed_ms=view.closed_ms or 0,
         aggregating_ms=view.aggregating_ms or 0,
+        paused_ms=view.paused_ms,
         expected=len(view.expected),
         contributors=len(view.contributors),
-        refused=sum(not verdict.accepted for verdict in view.verdicts.values()),
+        refused=len(view.refused),
         examples=sum(max(0, update.num_examples) for update in updates),
         bytes=sum(update.size_bytes for update in updates),
-        attempts=attempt,
-        openings=view.openings,
+        attempts=view.earlier_attempts + attempt,
+        openings=view.all_openings,
         metrics=merged,
         spread=spread_of((name for name in merged if not name.endswith(WEIGHTED)), sites),
         few={name: count for name, count in few.items() if name in kept or name in merged},
@@ -52,11 +53,11 @@ def summary_of(
 
 
 def refused_of(view: RoundView) -> int | None:
-    """Return how many clients' last updates were refused in a closed round that may come from its manifest.
+    """Return of how many clients an update was refused in a closed round that may come from its manifest.
 
     None where that is not known: a manifest has verdicts of contributors alone.
     """
-    refused = sum(not verdict.accepted for verdict in view.verdicts.values())
+    refused = len(view.refused)
     is_whole = set(view.expected) <= set(view.contributors)
     return refused if refused or is_whole else None
 

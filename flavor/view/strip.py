@@ -53,16 +53,19 @@ class RoundRow:
     """When its first aggregation began."""
     closed_ms: int = 0
     """0 while it is not closed."""
+    paused_ms: int = 0
+    """For how long the run had ended while the round was not closed: no time of the round."""
     expected: int = 0
     """Number of clients that are expected."""
     contributors: int = 0
     """Number of clients whose updates were aggregated, or are accepted so far."""
     refused: int | None = 0
-    """Number of clients whose last update was refused; None where only the manifest is left, which has no refusals."""
+    """Number of clients of which an update was refused; None where only the manifest is left, which has no refusals."""
     examples: int = 0
     bytes: int = 0
     attempts: int = 0
     openings: int = 1
+    """How often it was opened: again after its quorum was lost, and after the run had ended and was resumed."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The merged metrics by their names in the merged information, such as `loss` and `loss (weighted)`."""
     spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -84,7 +87,8 @@ class RoundRow:
     @property
     def seconds(self) -> float | None:
         """How long it was open and aggregating; None while it is not closed, or where that is not known."""
-        return (self.closed_ms - self.opened_ms) / 1000 if self.closed_ms and self.opened_ms else None
+        known = self.closed_ms and self.opened_ms
+        return (self.closed_ms - self.opened_ms - self.paused_ms) / 1000 if known else None
 
     @property
     def shown_metrics(self) -> dict[str, float]:
@@ -101,6 +105,7 @@ def row_of_summary(summary: RoundSummary) -> RoundRow:
         opened_ms=summary.opened_ms,
         aggregating_ms=summary.aggregating_ms,
         closed_ms=summary.closed_ms,
+        paused_ms=summary.paused_ms,
         expected=summary.expected,
         contributors=summary.contributors,
         refused=summary.refused,
@@ -130,13 +135,14 @@ def row_of_round(view: RoundView, info: Mapping[str, Any] | None = None) -> Roun
         opened_ms=view.opened_ms,
         aggregating_ms=view.aggregating_ms or 0,
         closed_ms=view.closed_ms or 0,
+        paused_ms=view.paused_ms,
         expected=len(view.expected),
         contributors=len(names),
-        refused=sum(not verdict.accepted for verdict in view.verdicts.values()),
+        refused=len(view.refused),
         examples=sum(max(0, update.num_examples) for update in updates),
         bytes=sum(update.size_bytes for update in updates),
-        attempts=view.attempt,
-        openings=view.openings,
+        attempts=view.earlier_attempts + view.attempt,
+        openings=view.all_openings,
         metrics=metrics,
         few={name: count for name, count in few.items() if name in metrics or name + WEIGHTED in metrics},
         left_out=len(names_of(found) - names_of(metrics)),

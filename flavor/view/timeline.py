@@ -16,7 +16,7 @@ from flavor.ledger.rounds import closed_round
 from flavor.records.info import CONFUSION
 from flavor.records.measured import Measured, PhaseStart
 from flavor.records.pulse import Doing, Pulse
-from flavor.records.round import RoundView
+from flavor.records.round import Pause, RoundView
 from flavor.records.states import RoundState
 from flavor.records.verdict import Verdict
 from flavor.results.kept import kept_info
@@ -57,6 +57,8 @@ class ClientRound:
     outcome: Outcome
     reason: str = ""
     """Why its update was refused, or what was accepted."""
+    refused_before: str = ""
+    """Why an update of it was refused that it has followed by another one; '' where none was."""
     expected: bool = True
     """False for a client that an earlier opening of the round expected."""
     in_model: bool = False
@@ -82,6 +84,8 @@ class RoundTimeline:
     """Why it was closed, or is where it is."""
     notes: tuple[str, ...] = ()
     """What its aggregation noticed."""
+    pauses: tuple[Pause, ...] = ()
+    """For which times the run had ended before the round closed, oldest first: from and to."""
     clients: tuple[ClientRound, ...] = ()
     gone: str = ""
     """What is not known any more of this round, in a sentence; '' where all is there."""
@@ -121,7 +125,9 @@ def read_timeline(
     clients = tuple(
         _client(view, name, measured.get(name), pulses.get(name), infos.get(name, {}), now_ms) for name in names
     )
-    return RoundTimeline(row, view.deadline_ms, view.reason or (view.error or ""), view.notes, clients, gone)
+    return RoundTimeline(
+        row, view.deadline_ms, view.reason or (view.error or ""), view.notes, view.pauses, clients, gone
+    )
 
 
 def _from_elsewhere(
@@ -176,6 +182,7 @@ def client_round(
         client=name,
         outcome=_outcome(verdict),
         reason=verdict.reason if verdict is not None else "",
+        refused_before=verdict.refused_before if verdict is not None else "",
         expected=expected,
         in_model=in_model,
         examples=update.num_examples if update is not None else None,

@@ -523,7 +523,17 @@ def test_a_round_does_not_count_the_time_for_which_its_run_had_ended(runs: RunSt
     runs.resume(TOKEN, 1, config=config, changed=[], closed=0, spoiled=[], timeout_s=9, reason="it was stopped")
     view = runs.read_round(1)
     assert view is not None
-    assert 40_000 <= runs.now_ms() - view.opened_ms < 100_000
+    assert view.opened_ms == ended_ms - 40_000, "it was opened when it was opened"
+    assert [from_ms for from_ms, _ in view.pauses] == [ended_ms]
+    assert 40_000 <= runs.now_ms() - view.opened_ms - view.paused_ms < 100_000
+    runs.end(RunState.FAILED, "again", token=TOKEN)
+    runs.redis.hset(runs.keys.state, "ended_ms", runs.now_ms() - 7_000)
+    runs.resume(TOKEN, 1, config=config, changed=[], closed=0, spoiled=[], timeout_s=9, reason="it had failed")
+    again = runs.read_round(1)
+    assert again is not None
+    assert again.pauses[0] == view.pauses[0]
+    assert 7_000 <= again.paused_ms - view.paused_ms < 60_000
+    assert (again.openings, again.all_openings) == (1, 3), "a lost quorum opens it as often as before"
 
 
 def test_a_round_that_is_open_again_has_nothing_of_the_attempt_that_ended_the_run(runs: RunStore) -> None:

@@ -140,7 +140,11 @@ class Past:
                     metrics={} if still or is_refused else {"balanced_accuracy": 0.9412},
                 )
             )
-        return RoundTimeline(row, clients=tuple(clients))
+        third = (until - row.opened_ms) // 3
+        pauses = ((row.opened_ms + third, row.opened_ms + third + row.paused_ms),) if row.paused_ms else ()
+        if pauses:
+            clients[0] = replace(clients[0], refused_before="NaN in fc.bias")
+        return RoundTimeline(row, clients=tuple(clients), pauses=pauses)
 
 
 def client(phase: str, **fields: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -392,7 +393,9 @@ def test_fifty_runs(served: Serve, window: Window) -> None:
 def test_two_thousand_sites_and_a_thousand_rounds(served: Serve, window: Window) -> None:
     source, place = served([wide()])
     page = window.open(place.address, "/run/wide")
-    expect(page.locator(".sites .note")).to_have_text(re.compile(r"^1,9\d\d of 2,000 sites alive$"))
+    expect(page.locator(".sites .note")).to_have_text(
+        re.compile(r"^1,9\d\d of 2,000 sites alive · \d+ GB up, \d+ GB down in all$")
+    )
     expect(page.locator(".rounds .note")).to_have_text("1,000 rounds closed")
     assert page.locator(".sites .item").count() < 60  # those in sight
     assert page.locator(".strip .bar").count() < 300
@@ -414,6 +417,32 @@ def test_two_thousand_sites_and_a_thousand_rounds(served: Serve, window: Window)
     page.locator(".strip").press("Enter")
     expect(page.locator(".timeline .lanes").nth(1)).to_be_visible()
     assert page.locator(".timeline .lanes").count() < 60
+
+
+def test_a_round_in_which_the_run_had_ended_says_so(served: Serve, window: Window) -> None:
+    source, place = served([{**mammo(), "opened_ms": now_ms() - 120_000, "paused_ms": 100_000}])
+    past = source.histories["mammo"]
+    row = past.closed[9] = replace(past.closed[9], paused_ms=60_000, openings=2)  # type: ignore[attr-defined]
+    assert row.seconds is not None
+    page = window.open(place.address, "/run/mammo")
+    expect(page.locator(".rounds .note")).to_have_text("11 rounds closed")
+    page.locator(".strip").press("Home")
+    for _ in range(9):
+        page.locator(".strip").press("ArrowRight")
+    took = page.evaluate("async (s) => (await import('/static/js/format.js')).lap(s)", row.seconds)
+    expect(page.locator(".strip")).to_have_attribute(
+        "aria-valuetext",
+        re.compile(
+            rf"^Round 10 · took {took} · .* · opened 2 times · the run had ended for 1:00, which is not counted"
+        ),
+    )
+    page.locator(".strip").press("Enter")
+    expect(page.locator(".timeline .under")).to_contain_text("The run had ended from ")
+    expect(page.locator(".timeline .under")).to_contain_text(": these 1:00 are no time of the round.")
+    expect(page.locator(".timeline .lane .piece.paused")).to_have_count(4)
+    expect(page.locator(".timeline .verdict", has_text="refused before: NaN in fc.bias")).to_have_count(1)
+    late = page.locator(".sites .item", has_text="site-3").locator(".time")
+    expect(late).to_have_text(re.compile(r"^[2-5]\d s \("))
 
 
 def test_keys_are_enough(served: Serve, window: Window) -> None:

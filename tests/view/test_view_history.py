@@ -17,15 +17,16 @@ from flavor.records.info import WEIGHTED, info_bytes
 from flavor.records.measured import Measured, PhaseStart
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing
-from flavor.records.states import RoundState
+from flavor.records.states import RoundState, RunState
 from flavor.records.summary import RoundSummary, kept_metrics
+from flavor.results.rounds import merged_info, round_result
 from flavor.store.local import LocalStore
 from flavor.view import site_values, strip
 from flavor.view.described import described
 from flavor.view.history import History, Outcome, Source
 from flavor.view.newest import NewestReader
 from flavor.view.observer import Lines
-from tests.driven import Driven, info
+from tests.driven import TOKEN, Driven, info
 from tests.unit.forged_run import ForgedRun
 
 
@@ -501,3 +502,40 @@ def test_metrics_beyond_those_that_redis_keeps_come_from_the_store(driven: Drive
     (line,) = [line.text for line in summary_of(found) if line.text.startswith("round 1: ")]
     assert line.endswith("; no 'm22' is known of this round, or not kept")
     assert f"the store alone has {found['last_round']['left_out']} further metrics" in line
+
+
+def test_a_round_in_which_the_run_had_ended_tells_all_of_it(driven: Driven) -> None:
+    """Its opening and its phases are when they were, the pause is no time of it, and a refusal stays."""
+    driven.open(["a", "c"])
+    runs = driven.runs
+    key, opened_ms = runs.keys.round(1), runs.now_ms() - 100_000
+    runs.redis.hset(key, "opened_ms", opened_ms)
+    phases = [PhaseStart(Doing.TRAINING, opened_ms + 1_000), PhaseStart(Doing.UPLOADED, opened_ms + 5_000)]
+    driven.accept("a", measured=Measured(phases))
+    driven.refuse("c", "NaN in fc.weight")
+    runs.end(RunState.STOPPED, "for lunch", token=TOKEN)
+    ended_ms = opened_ms + 20_000
+    runs.redis.hset(runs.keys.state, "ended_ms", ended_ms)
+    config = runs.read().config
+    runs.resume(TOKEN, 1, config=config, changed=[], closed=0, spoiled=[], timeout_s=600, reason="it was stopped")
+    assert 20 <= described(runs, driven.url)["open_s"] < 40
+    history = History(runs, driven.store)
+    assert history.strip()[0].refused == 1
+    driven.accept("c")
+    (row,) = history.strip()
+    assert (row.refused, row.openings, row.opened_ms) == (1, 2, opened_ms)
+    driven.close()
+    (row,) = history.strip()
+    view = runs.read_round(1)
+    assert view is not None
+    assert (row.source, row.refused, row.openings, row.opened_ms) == (Source.SUMMARY, 1, 2, opened_ms)
+    assert row.seconds == pytest.approx(20, abs=10), "without the 80 s of the pause"
+    found = history.timeline(1)
+    assert found.pauses == ((ended_ms, ended_ms + row.paused_ms),)
+    a, c = found.clients
+    assert [(span.doing, span.start_ms) for span in a.phases] == phases
+    assert (c.outcome, c.refused_before, a.refused_before) == (Outcome.ACCEPTED, "NaN in fc.weight", "")
+    assert driven.store is not None
+    assert round_result(view, merged_info(view, driven.store), {}).seconds == row.seconds, "metrics.csv has the same"
+    ((_, of_c),) = history.client("c")
+    assert of_c.refused_before == "NaN in fc.weight"

@@ -21,6 +21,7 @@
 -- - A round that does not exist gets no verdicts: the server may have lost the run during the inspection.
 -- - `refusals` counts a client's refused updates in a row. A late update does not count, and neither does one whose
 --   global model is to blame (update.blameless).
+-- - A verdict keeps why the update before, which the client has handed in again, was refused: `refused_before`.
 -- - Each acceptance is logged. A refusal is one of the client's entries, whose number `caused` limits.
 -- Returns 0 when this verdict was not recorded; 4 when it was recorded as an acceptance; else what `caused` does.
 local verdict, event, reason = ARGV[3], ARGV[4], ARGV[5]
@@ -48,6 +49,9 @@ local before = redis.call('HGET', KEYS[1], ARGV[1])
 if before then
   local known = cjson.decode(before)
   if known.accepted or known.try_id == ARGV[8] or (state ~= 'open' and not late) then return 0 end
+  if type(known.reason) == 'string' and known.reason ~= '' then
+    verdict = '{"refused_before":' .. cjson.encode(known.reason) .. ',' .. string.sub(verdict, 2)
+  end
 end
 redis.call('HSET', KEYS[1], ARGV[1], verdict)
 if ARGV[13] ~= '' then

@@ -4,8 +4,8 @@
 -- ARGV  1 token of the coordinator's lease  2 N  3 config (JSON)  4 rounds  5 reason  6 settings that were ever changed
 --       (JSON)  7 timeout of the round in ms  8 the newest closed round  then the clients whose objects were spoiled
 -- Invariants: only a run that has ended, and only while no coordinator serves it. What was accepted in the round stands,
--- but for the spoiled; the global model stays the same. The time for which the run had ended is no time of its round:
--- the round counts as opened later by so much.
+-- but for the spoiled; the global model stays the same. The round keeps when it was opened, how often it was opened and
+-- tried, and for which times the run had ended: `pauses`, a JSON of [ended_ms, resumed_ms], oldest first.
 -- Returns {'ok', ''} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HMGET', KEYS[2], 'state', 'round', 'ended_ms')
@@ -16,11 +16,14 @@ local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('HSET', KEYS[2], 'state', ARGV[2] == '0' and 'waiting' or 'running', 'config', ARGV[3], 'rounds', ARGV[4],
            'reason', ARGV[5], 'changed', ARGV[6], 'resumed_ms', string.format('%.0f', ms), 'resumed_round', ARGV[8])
 redis.call('HDEL', KEYS[2], 'ended_ms')
-local round = redis.call('HMGET', KEYS[4], 'state', 'opened_ms')
+local round = redis.call('HMGET', KEYS[4], 'state', 'pauses', 'openings', 'attempt')
 if round[1] == 'failed' then
-  local opened = tonumber(round[2]) + math.max(0, ms - (tonumber(run[3]) or ms))
+  local pause = string.format('[%.0f,%.0f]', math.min(ms, tonumber(run[3]) or ms), ms)
   redis.call('HSET', KEYS[4], 'state', 'open', 'attempt', '0', 'resumed', '1',
-             'deadline_ms', string.format('%.0f', ms + tonumber(ARGV[7])), 'opened_ms', string.format('%.0f', opened))
+             'deadline_ms', string.format('%.0f', ms + tonumber(ARGV[7])),
+             'pauses', round[2] and string.sub(round[2], 1, -2) .. ',' .. pause .. ']' or '[' .. pause .. ']')
+  redis.call('HINCRBY', KEYS[4], 'earlier_openings', round[3] or '1')
+  redis.call('HINCRBY', KEYS[4], 'earlier_attempts', round[4] or '0')
   redis.call('HDEL', KEYS[4], 'lease', 'lease_ms', 'error', 'passing_ms', 'waits', 'spoiled', 'unfit', 'contributors',
              'openings', 'reason')
   for i = 9, #ARGV do redis.call('HDEL', KEYS[5], ARGV[i]) end

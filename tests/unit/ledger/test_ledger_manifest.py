@@ -14,8 +14,10 @@ from flavor.errors import InvalidRecord, ObjectExists, ObjectMissing
 from flavor.ledger.canonical import canonical
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Manifest, Model, RunRecord, settings_differ
+from flavor.ledger.rounds import round_fields
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
+from flavor.records.round import RoundView
 from tests.unit.forged_run import ForgedRun, overwrite
 
 LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
@@ -148,3 +150,14 @@ class TestArchive:
     @pytest.mark.parametrize("closed", [*range(10), 31, 32, 33])
     def test_the_newest_round_is_found_by_asking_for_few(self, tmp_path: Path, closed: int) -> None:
         assert ForgedRun(tmp_path).complete(closed).archive.closed() == closed
+
+
+def test_a_manifest_has_the_pauses_of_a_round_in_which_the_run_had_ended(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s").complete(1)
+    whole = run.manifests[0]
+    assert b"pauses" not in whole.to_bytes(), "as releases before this field wrote and read it"
+    paused = whole.model_copy(update={"pauses": ((1_100, 1_350),)}).signed(run.worker)
+    assert Manifest.parse(paused.to_bytes(), "m") == paused
+    assert not paused.model_copy(update={"pauses": None}).is_signed()
+    view = RoundView.from_hash(1, round_fields(paused, ObjectRef("m", "d")), {})
+    assert (view.opened_ms, view.paused_ms) == (1_000, 250), "a recovered run tells the seconds without them"

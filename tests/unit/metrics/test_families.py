@@ -169,8 +169,14 @@ def test_the_time_in_which_a_run_had_ended_is_no_rounds() -> None:
         entry(6, "round.closed", after_s=-70, round=2),
     ]
     said = samples(scraper(MadeUp(document(), events={"mammo": log})))
-    assert said['flavor_round_median_seconds{run="mammo"}'] == 10
-    assert said['flavor_round_duration_seconds_count{run="mammo"}'] == 1
+    assert said['flavor_round_last_seconds{run="mammo"}'] == 10
+    assert said['flavor_round_duration_seconds_count{run="mammo"}'] == 2
+    assert said['flavor_round_duration_seconds_sum{run="mammo"}'] == 1010 + 10
+    unheard = samples(scraper(MadeUp(document(), events={"mammo": [log[0], *log[2:]]})))
+    assert unheard['flavor_round_duration_seconds_count{run="mammo"}'] == 1, "nobody knows when it ended"
+    resumed = samples(scraper(MadeUp(document(paused_ms=25_000))))
+    assert resumed['flavor_round_open_seconds{run="mammo"}'] == 35
+    assert resumed['flavor_round_opened_timestamp_seconds{run="mammo"}'] == NOW_MS / 1000 - 60
 
 
 def test_a_client_whose_edge_is_gone_has_an_age() -> None:

@@ -40,7 +40,7 @@ def test_a_run_has_no_settings(text: str) -> None:
 @pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
 @pytest.mark.parametrize(
     "field",
-    ["state", "expected", "contributors", "opened_ms", "attempt", "lease_ms", "unfit", "notes", "waits"],
+    ["state", "expected", "contributors", "opened_ms", "attempt", "lease_ms", "unfit", "notes", "waits", "pauses"],
 )
 def test_a_round_has_a_field_of_another_type(field: str, text: str) -> None:
     if field == "unfit" and text == "[1]":

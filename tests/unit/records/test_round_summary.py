@@ -17,6 +17,7 @@ SUMMARY = RoundSummary(
     round=3,
     opened_ms=1_000,
     aggregating_ms=2_000,
+    paused_ms=300,
     expected=4,
     contributors=3,
     refused=1,

@@ -2,7 +2,7 @@
 
 import { attr, h, keyed, show, text } from "../dom.js";
 import { called, clock, count, counted, duration, full, lap, metric, reported, some } from "../format.js";
-import { now, since } from "../clock.js";
+import { now, openFor, since } from "../clock.js";
 import { restate, state } from "../panel.js";
 import { phaseOf, runOf } from "../words.js";
 
@@ -113,7 +113,7 @@ function without(doc) {
 }
 
 function usual(doc, client) {
-  const at = since(doc.opened_ms);
+  const at = openFor(doc);
   const share = client.reported?.total ? `${Math.floor((100 * client.reported.done) / client.reported.total)} %, ` : "";
   return Number.isFinite(client.median_s) ? `(${share}it usually takes ${lap(client.median_s)}, now ${lap(at)})` : `(${share}now ${lap(at)})`;
 }

@@ -2,7 +2,7 @@
 
 import { attr, framed, h, keyed, show, text } from "../dom.js";
 import { byName, bytes, called, count, counted, duration, full, lap, metric, moved } from "../format.js";
-import { since } from "../clock.js";
+import { openFor, since } from "../clock.js";
 import { List } from "../list.js";
 import { filter, panel, restate, state } from "../panel.js";
 import { spark } from "../spark.js";
@@ -21,9 +21,9 @@ const HEADS = [
   ["site", "Site", "", (a, b) => byName(a.name, b.name)],
   ["state", "State", "Those that need attention come first.", null],
   ["seen", "Seen", "How long ago its edge gave a sign of life.", (a, b) => (a.client.seen_ms ?? 0) - (b.client.seen_ms ?? 0)],
-  ["time", "Round (usual)", "How long it has been in this round, or took, and the median over its rounds.", (a, b) => (b.client.median_s ?? b.client.last_s ?? 0) - (a.client.median_s ?? a.client.last_s ?? 0)],
+  ["time", "Round (usual)", "How long it has been in this round, or took, and the median over its rounds. The time for which the run had ended does not count.", (a, b) => (b.client.median_s ?? b.client.last_s ?? 0) - (a.client.median_s ?? a.client.last_s ?? 0)],
   ["examples", "Examples", "The examples that its last accepted update was trained with.", (a, b) => (b.client.samples ?? 0) - (a.client.samples ?? 0)],
-  ["moved", "Up / down", "What its edge has sent and received in this run.", (a, b) => (b.client.sent_bytes ?? 0) - (a.client.sent_bytes ?? 0)],
+  ["moved", "Up / down", "What its edges have sent and received in this run.", (a, b) => (b.client.sent_bytes ?? 0) - (a.client.sent_bytes ?? 0)],
   ["metric", "Metric", "What it reported last, and its course. A value of an earlier round than others' names its round.", null],
 ];
 
@@ -66,7 +66,7 @@ export function sites(name, { curve }) {
     const { rank } = phaseOf(client.phase);
     return rank + (client.phase === "training" && isSlow(client) ? -2 : 0);
   };
-  const isSlow = (client) => Number.isFinite(client.median_s) && (since(doc.opened_ms) ?? 0) > 1.5 * client.median_s;
+  const isSlow = (client) => Number.isFinite(client.median_s) && (openFor(doc) ?? 0) > 1.5 * client.median_s;
   const needs = (client) => !isOver() && phaseOf(client.phase).rank <= 3;
 
   function compare(a, b) {
@@ -176,7 +176,7 @@ export function sites(name, { curve }) {
         text(cells.seen, over ? "–" : silent === null ? (client.alive ? "now" : "–") : silent < 2 ? "now" : duration(silent));
         attr(cells.seen, "title", full(client.seen_ms));
         const inRound = !over && doc.round_state === "open" && client.this_round === "pending";
-        const took = inRound ? since(doc.opened_ms) : client.last_s;
+        const took = inRound ? openFor(doc) : client.last_s;
         const usual = Number.isFinite(client.median_s) ? ` (${lap(client.median_s)})` : "";
         text(cells.time, Number.isFinite(took) ? lap(took) + usual : "–");
         cells.time.classList.toggle("care", inRound && isSlow(client));
@@ -228,7 +228,9 @@ export function sites(name, { curve }) {
     const clients = Object.values(doc.clients);
     const alive = clients.filter((client) => client.alive).length;
     const isKnown = clients.every((client) => typeof client.alive === "boolean");
-    part.say(isOver() || !isKnown ? counted(counts.get(""), "site") : `${count(alive)} of ${counted(counts.get(""), "site")} alive`);
+    const [up, down] = ["sent_bytes", "received_bytes"].map((way) => clients.reduce((sum, client) => sum + (client[way] ?? 0), 0));
+    const all = isOver() || !isKnown ? counted(counts.get(""), "site") : `${count(alive)} of ${counted(counts.get(""), "site")} alive`;
+    part.say(up || down ? `${all} · ${bytes(up)} up, ${bytes(down)} down in all` : all);
     return urgent;
   }
 

@@ -2,7 +2,7 @@
 
 import { attr, framed, h, show, text } from "../dom.js";
 import { bytes, called, clock, count, counted, lap } from "../format.js";
-import { since } from "../clock.js";
+import { openFor } from "../clock.js";
 import { panel } from "../panel.js";
 import { CLOSINGS, ROUNDS } from "../words.js";
 import { timeline } from "./timeline.js";
@@ -37,7 +37,12 @@ export function strip(name) {
   }, { passive: true });
 
   const isKnown = (row) => row.opened_ms > 0;
-  const seconds = (row) => (!isKnown(row) ? 0 : row.closed_ms ? (row.closed_ms - row.opened_ms) / 1000 : row.state === "closed" ? 0 : doc?.ended_ms ? Math.max(0, doc.ended_ms - row.opened_ms) / 1000 : (since(row.opened_ms) ?? 0));
+  const seconds = (row) => {
+    const paused = row.paused_ms ?? 0;
+    if (!isKnown(row) || (row.state === "closed" && !row.closed_ms)) return 0;
+    const until = row.closed_ms || doc?.ended_ms;
+    return until ? Math.max(0, until - row.opened_ms - paused) / 1000 : (openFor(row) ?? 0);
+  };
 
   function paint() {
     if (!slider.isConnected || !rows.length) return;
@@ -96,6 +101,7 @@ export function strip(name) {
     if (row.bytes) parts.push(bytes(row.bytes));
     if (row.attempts > 1) parts.push(`${row.attempts} attempts to aggregate`);
     if (row.openings > 1) parts.push(`opened ${row.openings} times`);
+    if (row.paused_ms) parts.push(`the run had ended for ${lap(row.paused_ms / 1000)}, which is not counted`);
     if (row.closed_ms) parts.push(`closed at ${clock(row.closed_ms)}`);
     return parts.join(" · ");
   };
@@ -171,7 +177,7 @@ export function strip(name) {
       const number = doc.round;
       const state = doc.round_state;
       if (number && state && state !== "closed") {
-        this.add([{ round: number, state, opened_ms: doc.opened_ms ?? 0, closed_ms: 0, expected: doc.expected, contributors: doc.in }]);
+        this.add([{ round: number, state, opened_ms: doc.opened_ms ?? 0, paused_ms: doc.paused_ms ?? 0, closed_ms: 0, expected: doc.expected, contributors: doc.in }]);
       }
       opened.update(doc);
       show(slider, rows.length);
