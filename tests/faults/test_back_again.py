@@ -246,6 +246,7 @@ def test_a_stopped_run_goes_on_and_serve_takes_what_was_changed(faulty):
     assert "Error" not in coordinator.stderr
     for edge in edges.values():
         edge.wait()
+    before = bench.runs.pulses(["c1"])["c1"].moved.sent_bytes  # its update of round 1
     changed = bench.done("flavor", "resume", bench.run, "--detach", "--round-timeout-s", 500)
     assert changed.wait() == 0, changed.stderr
     second = faulty.serve(*FAR)
@@ -253,6 +254,7 @@ def test_a_stopped_run_goes_on_and_serve_takes_what_was_changed(faulty):
     edges = {client: bench.edge(client, bench.trainer()) for client in faulty.clients}
     faulty.finish(second, edges)
     assert bench.runs.read().state is RunState.FINISHED
+    assert bench.runs.pulses(["c1"])["c1"].moved.sent_bytes > 1.5 * before > 0, "its edge has counted on"
     assert bench.done("flavor", "resume", bench.run).wait() == 1  # all its rounds are closed
 
 
