@@ -656,7 +656,8 @@ def test_status_has_its_metrics_while_rounds_close_under_its_hands(url: str, tmp
         runs.pending = True
         found = described(runs, url)
         assert found["round"] == closed + 1
-        assert found["last_round"] == ({"round": closed, "metrics": {"accuracy": 0.5}} if closed else None)
+        last = {"round": closed, "metrics": {"accuracy": 0.5}, "contributors": 1}
+        assert found["last_round"] == (last if closed else None)
     assert described(runs, url)["last_round"]["round"] == 3
     assert "round 3: accuracy 0.5" in CliRunner().invoke(status, ["quick", "--redis-url", url]).stdout
     runs.remove_keys()
