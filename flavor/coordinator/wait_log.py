@@ -35,6 +35,7 @@ class Waits:
         self._began = time.monotonic()
         self._told: _What | None = None
         self._written: _What | None = None
+        self._is_written_held = False
         self._written_at = 0.0
         self._entry = ""  # the id of the log entry that was written last
         self._newest: tuple[_What, int] | None = None  # what was written last, and since when that has lasted
@@ -47,6 +48,7 @@ class Waits:
         """Take over what the log says that the run, or this round, waits for: it is not written again."""
         logged = logged_wait(LogTail(self._runs), round_)
         self._written = (round_, logged.reason) if logged is not None else None
+        self._is_written_held = logged is not None and logged.is_held
         if self._written is not None and logged is not None and logged.since_ms is not None:
             self._newest = self._written, logged.since_ms
 
@@ -80,8 +82,9 @@ class Waits:
 
         A reason to end the round that `is_postponed` says nothing of waiting: the line on the terminal adds that.
         """
-        what = (round_, reason)
-        if what == self._written == self._told:
+        what, is_held = (round_, reason), not is_postponed
+        is_written = what == self._written and is_held == self._is_written_held
+        if is_written and what == self._told:
             return
         is_allowed = self._client_log.allows_unusual_wait()
         if is_allowed and what != self._told:
@@ -90,8 +93,8 @@ class Waits:
                 event = waiting(round_, f"round {round_}: {reason}", names_round=False)
             self._observer.hear(event)
             self._told = what
-        if what != self._written:
-            self._write(what, is_allowed=is_allowed, is_held=not is_postponed, since_ms=since_ms)
+        if not is_written:
+            self._write(what, is_allowed=is_allowed, is_held=is_held, since_ms=since_ms)
 
     def for_store(self, round_: int | None, reason: str) -> None:
         """Note that the coordinator cannot go on without the store. `CoordinatorWait` bounds how often."""
@@ -111,7 +114,7 @@ class Waits:
             name, reason=reason, round_=round_, replaces=replaces, since_ms=since_ms, is_held=is_held
         )
         self._newest = what, since_ms if since_ms is not None else time_of(self._entry)
-        self._written, self._written_at = what, now
+        self._written, self._is_written_held, self._written_at = what, is_held, now
         return True
 
     def _since_ms(self, what: _What) -> int | None:

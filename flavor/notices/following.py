@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from flavor.bus.answers import LEAST_S
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.notices.destination import Destination
@@ -36,7 +37,7 @@ def following(
         yield
     finally:
         over.set()
-        thread.join(_LOOK_MS / 1000 + 3 * _PATIENCE_S)  # of a look that goes on, and of the last one
+        thread.join(_LOOK_MS / 1000 + LEAST_S + _PATIENCE_S)  # of a look that goes on, and of the last one
         notices.close()
         own.redis.close()
 

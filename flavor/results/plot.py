@@ -40,15 +40,17 @@ _BEST = "#F0E442"
 
 
 def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path) -> bool:
-    """Draw the metrics over the rounds; return False when matplotlib is not installed."""
+    """Draw the metrics over the rounds; return False when matplotlib is not installed.
+
+    A letter that the font lacks is drawn as a box, without matplotlib's warning.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError:
         return False
     figure = draw(run, rounds)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a letter that the font lacks is drawn as a box
-        FigureCanvasAgg(figure).print_png(content := io.BytesIO())  # type: ignore[no-untyped-call]
+    warnings.filterwarnings("ignore", message="Glyph .* missing from")  # for good: a thread may not take it back
+    FigureCanvasAgg(figure).print_png(content := io.BytesIO())  # type: ignore[no-untyped-call]
     write_whole(path, content.getvalue())
     return True
 

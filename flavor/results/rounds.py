@@ -146,7 +146,10 @@ _LOWER = frozenset(
 _SCORE = "score"
 """Better higher, unless another word says what is scored: as in scikit-learn's `brier_score_loss` and `r2_score`."""
 _NEGATED = frozenset({"neg", "negative", "negated", "minus"})
-"""Words that turn the direction round, as in scikit-learn's `neg_mean_squared_error`; so does a minus in front."""
+"""As the first word they turn a loss round, as in scikit-learn's `neg_mean_squared_error`; so does a minus in front.
+
+Elsewhere, and before what is better higher, they may name a class: nothing is known of `negative_recall`.
+"""
 _UNSAID = frozenset(
     {"std", "stddev", "sd", "var", "variance", "sem", "distance", "scale", "gap", "diff", "difference", "ratio"}
     | {"bound", "fid", "kid", "davies", "bouldin", "inverse", "inverted", "d2", "deviance", "count", "number"}
@@ -170,7 +173,8 @@ def best_of(name: str, values: Mapping[int, float]) -> tuple[int, float] | None:
 def _direction(name: str) -> int:
     """Return 1 for a metric that is better higher, -1 for lower, and 0 where its name does not say so."""
     text = name.lower().replace("\N{MINUS SIGN}", "-").strip()
-    words = set("".join(c if c.isalnum() else " " for c in text).split())
+    listed = "".join(c if c.isalnum() else " " for c in text).split()
+    words = set(listed)
     if words & _UNSAID or re.match(r"1\s*-", text):
         return 0
     lower, higher = bool(words & _LOWER), bool(words & _HIGHER)
@@ -179,7 +183,11 @@ def _direction(name: str) -> int:
             return 0
         higher = True
     sign = 1 if higher else -1
-    return -sign if bool(words & _NEGATED) != text.startswith("-") else sign
+    if words & _NEGATED:
+        if higher or listed[0] not in _NEGATED:
+            return 0
+        sign = 1
+    return -sign if text.startswith("-") else sign
 
 
 def best_round(rounds: Sequence[RoundResult]) -> tuple[str, int, float] | None:
