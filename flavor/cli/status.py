@@ -16,7 +16,7 @@ from flavor.cli.output import print_line, print_table
 from flavor.cli.program import one_line_errors
 from flavor.cli.status_lines import columns_of, has_ended, summary_of
 from flavor.durations import shown_duration
-from flavor.errors import DamagedRecord, InvalidSetting, RunNotFound
+from flavor.errors import DamagedRecord, FlavorError, InvalidSetting, RunNotFound
 from flavor.printable import printable
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def status(run: str | None, metric: str | None, watch: bool, as_json: bool, redi
         _warn_of_dropped_jobs(redis)
         if refusal := refusal_of(redis):
             click.secho(printable(f"Warning: {refusal}"), fg="red", err=True)
-        rows = [_row(RunStore(redis, name, url), url) for name in list_runs(redis, url)]
+        rows = [_row(RunStore(redis, name, url), url, refusal) for name in list_runs(redis, url)]
         _show_all([row for row in rows if row is not None], as_json, redis, url)
         return
     with opened_run(run, redis_url) as found_run:
@@ -119,17 +119,31 @@ class _Row:
     created_ms: int = 0
 
 
-def _row(runs: RunStore, url: str) -> _Row | None:
-    """Return the row of a run; None for one that was removed since it was listed."""
+def _row(runs: RunStore, url: str, refusal: str) -> _Row | None:
+    """Return the row of a run, also of one that cannot be read; None for one that was removed since it was listed."""
+    from flavor.bus.connection import is_away
     from flavor.view.described import brief_of
 
     try:
-        view, why = brief_of(runs, url)
+        view, why = brief_of(runs, url, refusal=refusal)
     except RunNotFound:
         return None
+    except FlavorError as error:
+        if is_away(error):
+            raise
+        return _unreadable(runs, str(error))
+    return _Row(view.run, view.state.value, view.round, view.rounds, why, view.created_ms)
+
+
+def _unreadable(runs: RunStore, why: str) -> _Row | None:
+    """Return the row of a run that cannot be read as a whole: what its own record says, as far as that can be read."""
+    try:
+        view = runs.find()
     except DamagedRecord as error:
         return _Row(runs.run, "damaged", None, None, str(error))
-    return _Row(view.run, view.state.value, view.round, view.rounds, why, view.created_ms)
+    if view is None:
+        return None
+    return _Row(view.run, view.state.value, view.round, view.rounds, f"it cannot be read: {why}", view.created_ms)
 
 
 def _show_all(rows: list[_Row], as_json: bool, redis: Redis, url: str) -> None:

@@ -39,15 +39,15 @@ def described(
     return described_as(snapshot, newest, lacking=what_is_lacking(runs, place), left_in=left_in)
 
 
-def brief_of(runs: RunStore, url: str) -> tuple[RunView, str]:
+def brief_of(runs: RunStore, url: str, *, refusal: str | None = None) -> tuple[RunView, str]:
     """Return a run, and in words what is missing and what it waits for, or why it ended. Reads no store.
 
-    Raises `RunNotFound`, `DamagedRecord` and `BusUnavailable`.
+    `refusal` is why Redis takes no writes; None asks it. Raises `RunNotFound`, `DamagedRecord` and `BusUnavailable`.
     """
     view = runs.read()
     if view.state.ended:
         return view, runs.how_it_ended() or view.reason
-    snapshot = take_snapshot(runs, jobs=lambda config: queue_of(url, config, runs.run))
+    snapshot = take_snapshot(runs, jobs=lambda config: queue_of(url, config, runs.run), refusal=refusal)
     waits = snapshot.waits_for.line(snapshot.now_ms) if snapshot.waits_for else snapshot.ending
     reason = snapshot.waits_for.reason if snapshot.waits_for else ""
     absent = [each for each in _absent(snapshot, "") if each != reason]

@@ -63,14 +63,17 @@ class Snapshot:
         return sum(verdict.accepted for verdict in self.round.verdicts.values()) if self.round else 0
 
 
-def take_snapshot(runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | None = None) -> Snapshot:
+def take_snapshot(
+    runs: RunStore, *, jobs: Callable[[RunConfig], JobQueue] | None = None, refusal: str | None = None
+) -> Snapshot:
     """Read a run as it is now. Raises `RunNotFound` and `BusUnavailable`.
 
     `jobs` opens the queue of a run with these settings, to see whether an aggregator listens; None does not look.
+    `refusal` is why Redis takes no writes; None asks it.
     """
     facts = read_facts(runs)
     if not facts.run.state.ended:
-        facts = replace(facts, refusal=refusal_of(runs.redis))
+        facts = replace(facts, refusal=refusal_of(runs.redis) if refusal is None else refusal)
     return snapshot_of(facts, jobs=jobs)
 
 

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from flavor.cli.status import status
 from flavor.config import RunConfig
 from tests.conftest import Bench, Process
 
@@ -71,6 +73,50 @@ def test_a_key_of_another_type_damages_its_run_alone(bench: Bench) -> None:
     one_line(bench.done("flavor", "status", bench.run), bench.runs.keys.state, "it is no hash")
     assert json.loads(bench.done("flavor", "status", "--json").stdout)[-1]["state"] == "damaged"
     assert bench.done("flavor", "rm", bench.run).wait() == 0
+
+
+def with_text(bench: Bench, *keys: str) -> None:
+    for key in keys:
+        bench.redis.delete(key)
+        bench.redis.set(key, "x")
+
+
+def with_config(bench: Bench, **values: str) -> None:
+    store = {"store": str(bench.store)} if values else {}
+    bench.redis.hset(bench.runs.keys.state, "config", json.dumps({**store, **values}))
+
+
+SPOILED = {
+    "log": ("waiting", "WRONGTYPE", lambda bench: with_text(bench, bench.runs.keys.log)),
+    "members": ("waiting", "WRONGTYPE", lambda bench: with_text(bench, bench.runs.keys.members)),
+    "round": ("running", "WRONGTYPE", lambda bench: with_text(bench, bench.runs.keys.round(1))),
+    "verdicts": ("running", "WRONGTYPE", lambda bench: with_text(bench, bench.runs.keys.verdicts(1))),
+    "a word of another release": (
+        "waiting",
+        "newer_word",
+        lambda bench: with_config(bench, on_quorum_lost="newer_word"),
+    ),
+    "no store": ("waiting", "store", with_config),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_run_that_cannot_be_read_as_a_whole_is_listed_with_its_state_and_why(bench: Bench, name: str) -> None:
+    begun(bench)
+    other = type(bench.runs)(bench.redis, f"{bench.run}-sound")
+    other.create(rounds=3, config={"rounds": 3, "store": str(bench.store)})
+    state, why, spoil = SPOILED[name]
+    if state == "running":
+        bench.redis.hset(bench.runs.keys.state, mapping={"state": "running", "round": "1"})
+        bench.redis.hset(bench.runs.keys.round(1), mapping={"state": "open", "expected": "[]"})
+    spoil(bench)
+    listed = CliRunner().invoke(status, ["--json", "--redis-url", bench.url])
+    assert listed.exit_code == 0, listed.output
+    rows = {row["run"]: row for row in json.loads(listed.stdout)}
+    assert rows[bench.run]["state"] == state
+    assert why in rows[bench.run]["reason"], rows[bench.run]
+    assert "no coordinator serves it" in rows[other.run]["reason"]
+    other.remove_keys()
 
 
 def test_a_damaged_run_is_rebuilt_from_the_store(bench: Bench) -> None:
