@@ -317,22 +317,22 @@ def test_a_lease_that_lasts_for_hours_and_is_renewed_is_not_taken_over(runs: Run
 
 def test_no_site_is_gone_whose_lease_lapsed_while_the_server_stood_still(tmp_path: Path) -> None:
     """Also where the coordinator asked before the server stood still, and is answered after that."""
-    told = list[str]()
+    told, lease_s = list[str](), 3.0
     lines = Lines(told.append)
     with embedded_server(folder=tmp_path) as url, connect(url) as redis:
         server = redis.info("server")["process_id"]
         runs = RunStore(redis, "r", url)
         runs.create(rounds=3, config={})
-        lease = CoordinatorLease(runs, lease_s=0.6, tell=told.append)
+        lease = CoordinatorLease(runs, lease_s=lease_s, tell=told.append)
         lease.start()
-        seen = Members(runs, lines, ClientLog(runs, lines), quarantine_after=3, lease_s=0.6, only=None)
+        seen = Members(runs, lines, ClientLog(runs, lines), quarantine_after=3, lease_s=lease_s, only=None)
         says(runs, "a", state="ready")
-        redis.set(runs.keys.client("a").lease, "here", px=600)
+        redis.set(runs.keys.client("a").lease, "here", px=round(lease_s * 1000))
         seen.read(["a"], token=lease.token, lenient=lambda: lease.is_lenient)
         assert not seen.clients["a"].gone
         assert not lease.is_lenient
         os.kill(server, signal.SIGSTOP)
-        threading.Timer(1.0, os.kill, [server, signal.SIGCONT]).start()
+        threading.Timer(lease_s + 0.2, os.kill, [server, signal.SIGCONT]).start()
         seen.read(["a"], token=lease.token, lenient=lambda: lease.is_lenient)
         assert not redis.exists(runs.keys.client("a").lease)
         assert not seen.clients["a"].gone
