@@ -10,6 +10,7 @@ all that is forked from it are told where it lies.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import os
 import re
@@ -52,9 +53,10 @@ def cold(reason: str, test: str = "") -> None:
 
 def _write(line: str) -> None:
     if _place:
-        handle = os.open(_place[0], os.O_WRONLY | os.O_APPEND)
-        os.write(handle, f"{line}\n".encode())
-        os.close(handle)
+        with contextlib.suppress(FileNotFoundError):  # the session is over, and this process is not
+            handle = os.open(_place[0], os.O_WRONLY | os.O_APPEND)
+            os.write(handle, f"{line}\n".encode())
+            os.close(handle)
 
 
 def of_variables(names: Collection[str], session: Mapping[str, str] | None = None) -> str:

@@ -60,3 +60,10 @@ def test_a_session_fails_for_a_start_that_no_test_wanted(reason: str, status: in
     summary.pytest_sessionfinish(session)  # type: ignore[arg-type]
     summary.pytest_unconfigure()
     assert session.exitstatus == status
+
+
+def test_a_process_that_outlives_its_session_starts_what_it_would(counted: Path) -> None:
+    counted.unlink()
+    starts.forked()
+    starts.cold("asked for")
+    assert not counted.exists()
