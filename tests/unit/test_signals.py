@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import signal
 import subprocess
 import sys
@@ -20,6 +21,15 @@ threading.Thread(target=when_inside, daemon=True).start()
 lock(mutex)
 """
 """For ever in a library that knows nothing of Python's signals: they do not end the wait for a mutex."""
+if platform.libc_ver()[0] != "glibc":  # another library's mutex says something else
+    DEAF = """
+import hashlib, threading, time
+def when_inside(main=time.pthread_getcpuclockid(threading.main_thread().ident), before=time.thread_time()):
+    while time.clock_gettime(main) < before + 0.1: time.sleep(0.01)
+    say("here")
+threading.Thread(target=when_inside, daemon=True).start()
+hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+"""
 
 
 def run(code: str, *numbers: int, apart_s: float = 0.0) -> tuple[int, str, float]:
