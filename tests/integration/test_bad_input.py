@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from warm import COLD
 
 from flavor.config import RunConfig
 from flavor.ledger.archive import Archive
@@ -204,7 +205,10 @@ def test_unreachable_redis_is_counted_down_and_said_in_one_line(bench, url):
 
 
 def test_password_stands_in_no_process_list_log_or_error(bench):
-    """A whole run with a user of its own, whose password is then looked for everywhere."""
+    """A whole run with a user of its own, whose password is then looked for everywhere.
+
+    The run is started cold, so that it and its processes begin as a user's do.
+    """
     bench.redis.acl_setuser(
         "tester", enabled=True, passwords=[f"+{SECRET}"], keys="*", channels="*", commands=["+@all"]
     )
@@ -215,7 +219,7 @@ def test_password_stands_in_no_process_list_log_or_error(bench):
         "-m",
         bench.trainer("--hold"),
         *("--edges", 1, "--rounds", 2, "--run", bench.run, "--out", "out"),
-        env={"FLAVOR_REDIS_URL": url},
+        env={"FLAVOR_REDIS_URL": url, COLD: "1"},
     )
     bench.held("edge-1")
     assert len(bench.survivors()) >= 5

@@ -14,6 +14,7 @@ from typing import cast
 
 import pytest
 from receiver import Receiver, receiving
+from warm import COLD
 
 from flavor.bus.runs import RunStore
 from flavor.bus.variables import NOTIFY_VARIABLE
@@ -201,7 +202,8 @@ def test_serve_tells_of_a_lost_site_a_wait_and_the_end(bench, receiver: Receiver
     with receiving() as other:
         file.write_text(f"# of the team\n{other.url}\n")
         words = ["--notify", receiver.url, "--notify", f"@{file}", "--notify-after-s", 1, "--heartbeat-timeout-s", 2]
-        serve = bench.serve(*words, "--on-quorum-lost", "wait", rounds=2)
+        cold = {COLD: "1"}  # so that it executes the interpreter again, as a user's does
+        serve = bench.serve(*words, "--on-quorum-lost", "wait", rounds=2, env=cold)
         receiver.until("waiting for ")
         bench.aggregator()
         command = bench.trainer("--hold", "--only", "client-1", "--at", 2)
