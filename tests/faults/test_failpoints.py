@@ -67,19 +67,29 @@ def test_a_worker_that_dies_is_followed_by_another(faulty):
 
 
 def test_an_edge_that_dies_comes_back_into_the_round(faulty):
-    """Row 20: killed at each step between the trainer's file and the update that is handed in."""
+    """Row 20: killed at each step between the trainer's file and the update that is handed in.
+
+    The edges of c1 die in round 1 and hand in what was trained before. Those of c2 die at the later steps of a round
+    that they have trained themselves: at "stored" in round 1, at "submitted" in round 2.
+    """
     bench = faulty.bench
     coordinator = faulty.serve(*MISSED)
     bench.aggregator()
-    second = bench.edge("c2", bench.trainer())
+    others = [bench.edge("c2", bench.trainer(), env=armed("edge.stored"))]
     trained, again, stored, submitted = ("edge.trained", "edge.trained", "edge.stored", "edge.submitted")
     first = []
     for name in (trained, again, stored, submitted):  # again: before it could hand in what was trained
         first.append(bench.edge("c1", bench.trainer(), env=armed(name)))
         died(first[-1], name)
     assert set(EDGE) == {trained, stored, submitted}
+    died(others[-1], "edge.stored")
+    others.append(bench.edge("c2", bench.trainer(), env=armed("edge.submitted:2")))
     last = bench.edge("c1", bench.trainer())
-    faulty.finish(coordinator, {"c1": last, "c2": second})
+    died(others[-1], "edge.submitted:2")
+    others.append(bench.edge("c2", bench.trainer()))
+    faulty.finish(coordinator, {"c1": last, "c2": others[-1]})
     # What was trained is handed in as it is, and not trained a second time, until it has been handed in.
     before = ["round 1 was trained before: handing it in" in edge.stderr for edge in (*first, last)]
     assert before == [False, True, True, True, False]
+    assert ["round 1 was trained before" in edge.stderr for edge in others] == [False, True, False]
+    assert not [edge.stderr for edge in others if "round 2 was trained before" in edge.stderr]
