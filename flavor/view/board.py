@@ -230,9 +230,9 @@ class Board:
         `earlier` (number of older ones), `problems` and `notices` (`round`, `path`, `what`; at most 200 of each),
         `wrong` and `noticed` (numbers of all of them), `read` and `manifests` (numbers of manifests that were read, and
         of all), `verified` (whether the objects were checked), `objects_read`, `bytes_read`, `silent` (why the store
-        cannot be read; '' where it can) and `is_complete`. Without `verify` one call reads manifests for a second, and
-        the next call reads on: False says that there are more. What was read is read again after ten minutes. Raises
-        `RunNotFound`.
+        cannot be read; '' where it can) and `is_complete` (False where there is more to read, or `silent`). Without
+        `verify` one call reads manifests for a second, and the next call reads on. What was read is read again after
+        ten minutes. Raises `RunNotFound`.
         """
         return self._of(run).provenance(verify=verify)
 

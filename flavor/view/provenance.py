@@ -34,6 +34,7 @@ class Records:
     def __init__(self, archive: Archive, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.archive, self._clock = archive, clock
         self._lock = threading.Lock()
+        self._listed = 0  # manifests in the last listing
         self._forget()
 
     def _forget(self) -> None:
@@ -49,9 +50,10 @@ class Records:
         with self._lock:
             try:
                 listing = self.archive.listing_of_records()
+                self._listed = len(listing.manifests)
                 is_complete = self._read_on(listing)
                 missing = self._reader.missing(listing)[0] if is_complete and self._reader is not None else []
-                return {**self._known(missing), "manifests": len(listing.manifests), "is_complete": is_complete}
+                return {**self._known(missing), "is_complete": is_complete}
             except (FlavorError, OSError) as error:
                 known = {**self._known([]), "silent": str(error)}
                 self._forget()
@@ -109,8 +111,8 @@ class Records:
             "wrong": self._wrong + len(missing),
             "noticed": self._noticed,
             "read": len(self._taken),
-            "manifests": len(self._taken),
-            "is_complete": True,
+            "manifests": max(self._listed, len(self._taken)),
+            "is_complete": False,
         }
 
 
@@ -140,7 +142,7 @@ def verified(archive: Archive) -> Document:
 def nothing(silent: str) -> Document:
     """Return the answer where a run's records cannot be read."""
     counts = {"earlier": 0, "read": 0, "manifests": 0}
-    return {**_of_run(None), "chain": [], **counts, **_told((), ()), "silent": silent, "is_complete": True}
+    return {**_of_run(None), "chain": [], **counts, **_told((), ()), "silent": silent, "is_complete": False}
 
 
 def _of_run(chain: Chain | None) -> dict[str, Any]:

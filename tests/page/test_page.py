@@ -589,6 +589,44 @@ def test_what_lies_below(served: Serve, window: Window) -> None:
     expect(records.locator("tbody .state").first).to_have_text("✓whole")
 
 
+CLICK_BETWEEN_PARTS = """() => new MutationObserver((_, watch) => {
+  const part = document.querySelector(".provenance");
+  if (!/so far/.test(part.querySelector(".note").textContent)) return;
+  watch.disconnect();
+  part.querySelector("button").click();
+}).observe(document.querySelector(".provenance .note"), { subtree: true, childList: true, characterData: true })"""
+
+
+def test_a_check_of_all_objects_outlives_the_reading_of_records(served: Serve, window: Window) -> None:
+    """It is asked for between two parts; later, the store goes away after one manifest of seven."""
+    _, place = served([mammo()])
+    asked: list[str] = []
+
+    def answer(route: Any) -> None:
+        asked.append(route.request.url.rpartition("/")[2])
+        if len(asked) == 1:
+            page.evaluate(CLICK_BETWEEN_PARTS)
+        response = route.fetch()
+        document = response.json()
+        if len(asked) == 3:
+            document |= {"silent": "the store is away", "is_complete": False, "read": 1, "manifests": 7}
+        route.fulfill(response=response, json=document)
+
+    page = window.page
+    page.route("**/api/**/provenance*", answer)
+    window.open(place.address, "/run/mammo")
+    records = page.locator(".provenance")
+    records.scroll_into_view_if_needed()
+    expect(records.locator(".note")).to_contain_text("everything is as it was signed")
+    page.wait_for_timeout(300)
+    assert asked == ["provenance", "provenance?verify=1"]
+    expect(records.locator(".note")).to_contain_text("everything is as it was signed")
+    page.get_by_role("button", name="Check all objects").click()
+    expect(records.locator(".note")).to_have_text("1 of 7 manifests read")
+    expect(records).to_contain_text("the store is away")
+    page.unroute("**/api/**/provenance*")
+
+
 def test_empty_pages_teach(served: Serve, window: Window) -> None:
     _, place = served([])
     page = window.open(place.address, "/")

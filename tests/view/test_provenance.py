@@ -137,3 +137,13 @@ def test_a_store_that_is_away_is_said_and_read_again(tmp_path: Path) -> None:
     nowhere = Records(Archive(run.store, "other")).read()
     assert "there is no run 'other' in the store" in nowhere["silent"]
     assert nowhere["chain"] == []
+
+
+def test_a_store_that_goes_away_midway_leaves_the_chain_unread(tmp_path: Path) -> None:
+    run = ForgedRun(tmp_path / "s").complete(7)
+    store, records = looking(run)
+    assert records.read()["read"] == 1
+    store.fails = True
+    found = records.read()
+    assert (found["silent"], found["is_complete"]) == ("the store is away", False)
+    assert (found["read"], found["manifests"]) == (1, 7)

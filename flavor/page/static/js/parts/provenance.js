@@ -14,15 +14,19 @@ export function provenance(name) {
   const part = panel("Provenance", { name: "provenance", command: () => `flavor verify ${called(name)}` });
   const check = h("button", { type: "button", on: { click: () => ask(true) } }, "Check all objects");
   part.tools.append(check);
+  let asked = 0;
 
   async function ask(verify) {
+    const turn = ++asked;
     check.disabled = true;
     part.say(verify ? "reading the store …" : "");
     try {
       const found = await get(of(name, "provenance"), { verify: verify ? "1" : "" });
+      if (turn !== asked) return;
       told(found);
-      if (!found.is_complete && !found.silent && part.node.isConnected) setTimeout(ask, SOON_MS, false); // it reads a part at a time
+      if (!found.is_complete && !found.silent && part.node.isConnected) setTimeout(() => turn === asked && ask(false), SOON_MS); // it reads a part at a time
     } catch (error) {
+      if (turn !== asked) return;
       part.say("");
       failed(part.body, error);
     }
@@ -34,8 +38,11 @@ export function provenance(name) {
     const chain = found.chain.slice().reverse();
     const all = chain.length + found.earlier;
     const read = verified && Number.isFinite(found.objects_read) ? `, ${counted(found.objects_read, "object")} and ${bytes(found.bytes_read)} read` : "";
-    const so = wrong ? `${counted(wrong, "thing")} ${wrong === 1 ? "is" : "are"} wrong${read}` : all ? `${counted(all, "manifest")}, ${verified ? "everything is as it was signed" : "signatures and chain are right"}${read}` : "";
-    part.say(found.is_complete || found.silent ? so : `${count(found.read)} of ${counted(found.manifests, "manifest")} read so far …`);
+    const bad = wrong ? `${counted(wrong, "thing")} ${wrong === 1 ? "is" : "are"} wrong${read}` : "";
+    const so = bad || (all ? `${counted(all, "manifest")}, ${verified ? "everything is as it was signed" : "signatures and chain are right"}${read}` : "");
+    const far = `${count(found.read)} of ${counted(found.manifests, "manifest")} read`;
+    if (found.silent) part.say(found.manifests ? [far, bad].filter(Boolean).join(", ") : "");
+    else part.say(found.is_complete ? so : `${far} so far …`);
     const rows = chain.map((link) => {
       const more = link.contributors - link.sites.length;
       const names = more > 0 ? `${link.sites.join(", ")} and ${count(more)} more` : link.sites.join(", ");
