@@ -115,7 +115,10 @@ class Membership:
 
     def moved(self) -> Moved:
         """Return what earlier processes of this client have moved in the run, as far as they have told it."""
-        return Moved.from_hash(self._read(self._keys.hash))
+        names = [*Moved().to_hash()]
+        with translated(self._where):  # the user of a site may read single fields of its hash
+            found = self._redis.hmget(self._keys.hash, names)
+        return Moved.from_hash({name: value for name, value in zip(names, found, strict=True) if value is not None})
 
     def has_update(self, round_: int) -> bool:
         """Whether an update of this round was handed in."""
