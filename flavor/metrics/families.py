@@ -141,10 +141,9 @@ def _bounded(metrics: Mapping[str, float], named: Collection[str] | None) -> dic
 def _round(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
     document, tally = scene.document, scene.tally
     run, state = document["run"], document["round_state"]
-    # the log does not count how long a run had stood still; of a run that was rebuilt, it knows no round
-    is_known = tally.last_s is not None
-    sheet.set("flavor_round_last_seconds", tally.last_s if is_known else document.get("round_last_s"), run)
-    sheet.set("flavor_round_median_seconds", tally.median_s if is_known else document.get("round_median_s"), run)
+    for name, key, of_log in (("last", "round_last_s", tally.last_s), ("median", "round_median_s", tally.median_s)):
+        known = document.get(key)  # as the page has it; the log has it first
+        sheet.set(f"flavor_round_{name}_seconds", of_log if known is None else known, run)
     if state is None:
         return
     sheet.states("flavor_round_state", RoundState, state, run)

@@ -157,6 +157,10 @@ _UNSAID = frozenset(
 """Words after which a name does not say what is good: `accuracy_std` is no accuracy, `loss_scale` no loss."""
 
 
+_PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "eval", "evaluation", "dev"})
+"""Words for the data that a metric is of."""
+
+
 def best_of(name: str, values: Mapping[int, float]) -> tuple[int, float] | None:
     """The round with the best value of a metric, the earliest of equals; None when the name does not say what is good.
 
@@ -173,7 +177,8 @@ def best_of(name: str, values: Mapping[int, float]) -> tuple[int, float] | None:
 def _direction(name: str) -> int:
     """Return 1 for a metric that is better higher, -1 for lower, and 0 where its name does not say so."""
     text = name.lower().replace("\N{MINUS SIGN}", "-").strip()
-    listed = "".join(c if c.isalnum() else " " for c in text).split()
+    text = text.rpartition("/")[2].strip()  # train/loss: what stands before says of what it is
+    listed = [word for word in "".join(c if c.isalnum() else " " for c in text).split() if word not in _PARTS]
     words = set(listed)
     if words & _UNSAID or re.match(r"1\s*-", text):
         return 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from flavor.bus.runs import RunStore
 from flavor.errors import DamagedRecord, FlavorError
-from flavor.records.measured import Measured
+from flavor.records.measured import MOST_METRICS, Measured
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
@@ -120,7 +120,7 @@ class NewestReader:
         last, chosen, best = _merged(rows, closed, metric, store, self._values)
         for each in (before, round_):
             if each is not None:
-                metrics = self._site_metrics(each, store)
+                metrics = self._site_metrics(each, store, chosen)
                 for client, update in each.accepted.items():
                     self._samples[client] = update.num_examples
                     self._sites[client] = each.round, metrics.get(client)
@@ -166,14 +166,20 @@ class NewestReader:
         self._before = closed, None if self.is_owed or not closed else self._runs.read_round(closed)
         return self._before[1]
 
-    def _site_metrics(self, round_: RoundView, store: ObjectStore | None) -> dict[str, dict[str, float]]:
-        """Return the metrics of each client whose update is accepted, as far as they can be read."""
+    def _site_metrics(
+        self, round_: RoundView, store: ObjectStore | None, chosen: str | None
+    ) -> dict[str, dict[str, float]]:
+        """Return the metrics of each client whose update is accepted, as far as they can be read.
+
+        Redis has the first metrics of a site that reports many: if the chosen one may be beyond them, all are read.
+        """
         self._measure(round_)
         found, accepted = {}, round_.accepted
         for client, update in accepted.items():
             if (measured := self._measured.get((round_.round, client))) is not None:
                 found[client] = for_people_of_site(measured.metrics)
-                continue
+                if len(measured.metrics) < MOST_METRICS or chosen is None or chosen in measured.metrics:
+                    continue
             known = self._infos.get(client)
             if known is None or known[0] != update.info.path:
                 if store is None or not update.info.path or not self._may_read:

@@ -155,10 +155,11 @@ HIGHEST, LOWEST = (2, 0.9), (1, 0.2)
             HIGHEST,
             ["val_auc", "r2_score", "silhouette score", "neg_mean_squared_error", "neg_log_loss", "-loss", "- mse"],
         ),
-        (HIGHEST, ["negative-log-loss", "neg_brier_score"]),
+        (HIGHEST, ["val/-loss", "val_neg_log_loss", "test/neg_mse", "negative-log-loss", "neg_brier_score"]),
         (LOWEST, ["train/loss", "brier_score_loss", "brier_score", "mean_squared_error", "-accuracy"]),
         (None, ["accuracy loss", "epochs", "1-accuracy", "1 - auc", "accuracy_std", "loss_scale", "fid_score"]),
-        (None, ["recall_neg", "f1_negative", "precision/neg", "negative_recall", "neg_accuracy", "loss_neg"]),
+        (None, ["recall_neg", "f1_negative", "negative_recall", "precision/neg", "neg_accuracy", "loss_neg"]),
+        (None, ["val/1-accuracy", "accuracy_minus_baseline", "false_negative_error"]),
         (None, ["davies_bouldin_score", "jaccard_distance", "explained_variance_score"]),
     ],
 )
