@@ -109,6 +109,7 @@ SLOW = [
         run=OWN,
     ),
 ]
+DILOCO = next(example for example in SLOW if example.name == "diloco-char")
 ALL = [*FAST, *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)]
 
 
@@ -172,3 +173,19 @@ def test_it_learns_and_trains_on_where_its_run_is_resumed(place, tmp_path: Path,
     for info in sorted((out / "info").glob("round-*/*.json")):
         assert json.loads(info.read_text())["metadata"]["epoch"] == int(info.parent.name[-4:])
     example.learned(result)
+
+
+@pytest.mark.slow
+def test_diloco_learns_in_a_run_that_nothing_interrupts(place, tmp_path: Path):
+    """The three rounds of one run, whose third is after the place where the other run of this example is resumed."""
+    _, done = place(DILOCO)
+    ran = done(
+        *("flavor", "run", "-m", DILOCO.main, "--input-glob", DILOCO.sites, "--rounds", "3"),
+        *("--out", str(tmp_path / "out"), "--json", *DILOCO.run),
+    )
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    losses = [round_["metrics"]["loss"] for round_ in result["rounds"]]
+    assert [len(round_["clients"]) for round_ in result["rounds"]] == [4] * 3
+    assert losses[0] == pytest.approx(4.56, abs=0.05)
+    assert max(losses[1:]) < 4
