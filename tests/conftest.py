@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import inmemory  # noqa: F401 - before others keep the environment
+import inmemory  # before others keep the environment
 import pytest
 from buckets import S3
 from order import longest_first
@@ -51,6 +51,7 @@ os.environ.setdefault(
 def pytest_configure(config: pytest.Config) -> None:
     """Say where many tests stand in few lines, in the process that has the terminal."""
     if not hasattr(config, "workerinput"):
+        config.option.basetemp = config.option.basetemp or inmemory.for_tests()
         config.pluginmanager.register(Summary(config))
         return
     starts.count_at(config.workerinput["starts"])

@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import inmemory
 import pytest
 
 from tests import starts
@@ -78,10 +79,12 @@ class Summary:
             self._terminal.write_line(f"{self._seen:5} of {self._total} tests after {minutes}:{seconds:02}{ill}")
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Fail where programs were started cold that need not be."""
+        """Fail where programs were started cold that need not be, and keep the files of what failed."""
         self._started = starts.Starts.read(self._starts)
         if self._started.complaint():
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        if session.exitstatus != pytest.ExitCode.OK:
+            inmemory.keep()
 
     def pytest_unconfigure(self) -> None:
         """Remove the file."""

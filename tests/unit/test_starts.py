@@ -18,6 +18,7 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "starts"
     file.touch()
     monkeypatch.setattr(starts, "_place", [str(file)])
+    monkeypatch.setattr("inmemory._kept", [])  # the session that runs this test keeps nothing for it
     return file
 
 
