@@ -44,9 +44,9 @@ demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this ma
 test test-unit: export PYTHONDONTWRITEBYTECODE =
 
 test: $(VENV)/.compiled  ## Run all tests
-	@echo "all tests: about thirteen minutes on two cores"
+	@echo "all tests: about nine minutes on two cores"
 	@$(BIN)/python tests/precompile.py
-	@$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
+	@$(BIN)/python -m pytest --numprocesses 5 --dist worksteal
 
 test-unit: $(VENV)/.compiled  ## Run the unit tests, which take seconds
 	$(BIN)/python -m pytest tests/unit
