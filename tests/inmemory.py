@@ -73,7 +73,7 @@ def choose(place: Path = _PLACE) -> None:
         return
     folder = place / f"{_PREFIX}{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)  # of a process that had the same number
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=0o711)  # some tests are about other users, who go through it
     _made.append(folder)
     atexit.register(_remove, folder, os.getpid())
     os.environ["TMPDIR"] = str(folder)

@@ -115,7 +115,7 @@ def session(place: Path, end: str = "") -> Path:
     )
     assert not done.stderr
     folder, mode = done.stdout.split()
-    assert mode == "0o700"
+    assert mode == "0o711"
     return Path(folder)
 
 
