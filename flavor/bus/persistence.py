@@ -17,7 +17,7 @@ def persistence_warnings(client: Redis, url: str) -> list[str]:
     where = shown(url)
     keep = f"`redis-cli CONFIG SET appendonly yes` turns that on at {where}, `redis-cli CONFIG REWRITE` for good"
     if _info(client, "persistence").get("aof_enabled") == "0":
-        snapshots = _config(client, "save")
+        snapshots = setting(client, "save")
         if snapshots == "":
             lines.append(f"warning: this server keeps nothing on disk: a crash of it loses the run; {keep}")
         elif snapshots is None:
@@ -25,7 +25,7 @@ def persistence_warnings(client: Redis, url: str) -> list[str]:
         else:
             what = f"only snapshots ({snapshots}): a crash of it loses what came after the last one"
             lines.append(f"warning: this server keeps {what}; {keep}")
-    policy = _info(client, "memory").get("maxmemory_policy") or _config(client, "maxmemory-policy")
+    policy = _info(client, "memory").get("maxmemory_policy") or setting(client, "maxmemory-policy")
     if policy not in (None, "noeviction"):
         lines.append(
             f"warning: this server may evict keys when it is full (maxmemory-policy {policy}), and each is a part of a "
@@ -42,8 +42,8 @@ def _info(client: Redis, section: str) -> dict[str, str]:
         return {}
 
 
-def _config(client: Redis, name: str) -> str | None:
-    """A setting; None where the server does not tell."""
+def setting(client: Redis, name: str) -> str | None:
+    """Return a setting of the server; None where it does not tell this user."""
     try:
         found = client.config_get(name)
     except redis.exceptions.ResponseError:

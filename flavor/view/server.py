@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from flavor.bus.connection import Redis, translated, where_of
+from flavor.bus.persistence import setting
 from flavor.sizes import shown_bytes
 
 _WRITES = ("aof_last_write_status", "rdb_last_bgsave_status", "aof_last_bgrewrite_status")
@@ -89,7 +90,7 @@ def _unsaved(client: Redis, persistence: Mapping[str, Any]) -> str:
 
 def _stops_unsaved(client: Redis) -> bool:
     """Whether the server takes no writes while it cannot save: it may be told otherwise, and to save nothing."""
-    stops, saves = _setting(client, "stop-writes-on-bgsave-error"), _setting(client, "save")
+    stops, saves = setting(client, "stop-writes-on-bgsave-error"), setting(client, "save")
     if stops is not None and saves is not None:
         return stops == "yes" and bool(saves)
     return _has_refused(client, "MISCONF")
@@ -99,7 +100,7 @@ def _alone(client: Redis, replication: Mapping[str, Any]) -> str:
     """Why a primary that wants replicas beside it takes no writes."""
     if (good := replication.get("min_slaves_good_slaves")) is None:
         return ""
-    least = _setting(client, "min-replicas-to-write")
+    least = setting(client, "min-replicas-to-write")
     if good >= int(least) if least is not None else good or not _has_refused(client, "NOREPLICAS"):
         return ""
     return (
@@ -114,15 +115,6 @@ def _has_refused(client: Redis, why: str) -> bool:
         return f"errorstat_{why}" in client.info("errorstats")
     except redis.exceptions.ResponseError:
         return False
-
-
-def _setting(client: Redis, name: str) -> str | None:
-    """Return a setting; None where this user may not ask."""
-    try:
-        found = client.config_get(name)
-    except redis.exceptions.ResponseError:
-        return None
-    return str(found[name]) if name in found else None
 
 
 def _number(value: object) -> int:
