@@ -221,7 +221,7 @@ def by_sites(
 
     First those that most of the `sites` report, the `known` ones of earlier rounds before others. Of the rest one known
     metric and one other in turn, those that more sites report first: one site may have been the first to report, and
-    its metrics would be the known ones for ever. Equal ones stay in the order of `metrics`, as `merge_infos` makes it.
+    its metrics would always be the known ones. Equal ones stay in the order of `metrics`, as `merge_infos` makes it.
     `few` is as in `sites_with`.
     """
     ranks: dict[str, int] = {}
