@@ -23,7 +23,7 @@ from aumai_fedtrain.vectors import Array, as_array, is_finite
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec, is_odd
 from flavor.config import RunConfig
 from flavor.errors import AggregationError, CheckpointError, StoreError
-from flavor.records.info import merge_infos
+from flavor.records.merging import merge_infos
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView

@@ -12,8 +12,9 @@ from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.ledger.canonical import sha256
-from flavor.records.info import CONFUSION, Info, info_bytes, merge_infos
+from flavor.records.info import CONFUSION, Info, info_bytes
 from flavor.records.measured import Measured
+from flavor.records.merging import merge_infos
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Update

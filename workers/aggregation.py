@@ -26,7 +26,7 @@ from flavor.errors import (
     UpdatesRefused,
 )
 from flavor.failpoints import reach
-from flavor.records.info import merge_infos, summed
+from flavor.records.merging import merge_infos, summed
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView, in_model

@@ -11,7 +11,8 @@ from flavor.atomic import write_json
 from flavor.check import model
 from flavor.check.fake_bus import CLIENT
 from flavor.checkpoints import Checkpoint, Format, write
-from flavor.records.info import FILE_NAME, Info, merge_infos, summed
+from flavor.records.info import FILE_NAME, Info
+from flavor.records.merging import merge_infos, summed
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from flavor.check.fake_bus import CLIENT
 from flavor.check.folders import Stamp, stamp
 from flavor.programs.aggregator_files import RoundFiles
-from flavor.records.info import Info, merge_infos
+from flavor.records.info import Info
+from flavor.records.merging import merge_infos
 
 CLIENTS = (CLIENT, "second", "third")
 _FOURTH = (*CLIENTS, "fourth")

@@ -29,7 +29,8 @@ from flavor.cook.report import Report, flush
 from flavor.errors import AggregatorFailed, InvalidSetting, MissingVariable, WaitTimeout
 from flavor.programs.aggregator_paths import KINDS, read_paths, write_paths
 from flavor.programs.finished_mark import mark_path, write_mark
-from flavor.records.info import FILE_NAME, MERGED_NAME, checked_info, merge_infos, read_info
+from flavor.records.info import FILE_NAME, MERGED_NAME, checked_info, read_info
+from flavor.records.merging import merge_infos
 from flavor.records.names import Event, event_name
 
 if TYPE_CHECKING:

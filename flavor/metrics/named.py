@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from flavor.records.info import is_of_most
+from flavor.records.merging import is_of_most
 
 MOST_METRICS = 40
 """Metrics of one run that have series, as long as this process runs."""

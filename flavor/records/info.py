@@ -1,4 +1,6 @@
-"""Client information: what `info.json` must hold, and how a round's infos are merged.
+"""Client information: what one site reports in `info.json`, and what is refused.
+
+`flavor.records.merging` merges the infos of a round.
 
 Plain Python, because a trainer imports it: numbers may be numpy's or torch's, and are written as JSON's own.
 """
@@ -6,21 +8,19 @@ Plain Python, because a trainer imports it: numbers may be numpy's or torch's, a
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import math
 import operator
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from flavor.errors import InvalidInfo
 
 FILE_NAME = "info.json"
 MERGED_NAME = "merged-info.json"
 """The merged information, beside the global model in a trainer's folder."""
-WEIGHTED = " (weighted)"
 CONFUSION = tuple(f"basic/confusion_{cell}" for cell in ("tp", "fp", "fn", "tn"))
 UNCOUNTED = -1
 """The value of a cell of the confusion matrix that the training script does not count."""
@@ -40,7 +40,6 @@ LARGEST = 1e300
 
 Info = dict[str, dict[str, Any]]
 
-_Value = TypeVar("_Value")
 _REQUIRED = ("epoch", "datasetSize", "importance")
 
 
@@ -196,128 +195,3 @@ def parse_info(data: bytes, *, where: str) -> Info:
     except (ValueError, RecursionError) as error:
         raise InvalidInfo(f"{where}: not complete JSON ({error}): write it with SaveInfoJson") from None
     return checked_info(value, where=where)
-
-
-def sites_with(name: str, few: Mapping[str, int], sites: int) -> int:
-    """Return how many of a round's `sites` report a merged metric, plain or weighted.
-
-    `few` has the number of sites of each metric that not all of them report, by the name that they use.
-    """
-    return few.get(name, few.get(name.removesuffix(WEIGHTED), sites))
-
-
-def is_of_most(count: int, sites: int) -> bool:
-    """Return whether `count` of a round's `sites` are most of them: more than half, and more than one.
-
-    What the only site of a round reports is no agreement of sites.
-    """
-    return count > 1 and 2 * count > sites
-
-
-def by_sites(
-    metrics: Mapping[str, _Value], few: Mapping[str, int], sites: int, known: Iterable[str] = ()
-) -> dict[str, _Value]:
-    """Return merged metrics in the order in which they are kept and shown, so that no single site displaces others'.
-
-    First those that most of the `sites` report, the `known` ones of earlier rounds before others. Of the rest one known
-    metric and one other in turn, those that more sites report first: one site may have been the first to report, and
-    its metrics would always be the known ones. Equal ones stay in the order of `metrics`, as `merge_infos` makes it.
-    `few` is as in `sites_with`.
-    """
-    ranks: dict[str, int] = {}
-    for name in known:
-        ranks.setdefault(name.removesuffix(WEIGHTED), len(ranks))
-    means: dict[str, list[str]] = {}
-    for name in metrics:
-        means.setdefault(name.removesuffix(WEIGHTED), []).append(name)
-    counts = {base: sites_with(names[0], few, sites) for base, names in means.items()}
-    of_most = [base for base in means if is_of_most(counts[base], sites)]
-    of_most.sort(key=lambda base: ranks.get(base, len(ranks)))
-    rest = sorted((base for base in means if not is_of_most(counts[base], sites)), key=lambda base: -counts[base])
-    turns = [[base for base in rest if base in ranks], [base for base in rest if base not in ranks]]
-    return {name: metrics[name] for base in (*of_most, *_in_turn(turns)) for name in means[base]}
-
-
-def _in_turn(lists: Iterable[Iterable[str]]) -> list[str]:
-    """Return the first name of each list, then the second of each, and so on; each name once."""
-    turns = itertools.zip_longest(*lists)
-    return list(dict.fromkeys(name for turn in turns for name in turn if name is not None))
-
-
-def sites_of(merged: Mapping[str, Any]) -> tuple[dict[str, int], int]:
-    """Return how many sites report each metric that not all report, and how many sites there are.
-
-    That is what merged information says, which another release or a user's aggregator may have written: without a
-    number of sites all metrics count as those of all.
-    """
-    metadata = merged["metadata"]
-    few, names, number = metadata.get("metricSites"), metadata.get("clients"), metadata.get("sites")
-    sites = len(names) if isinstance(names, list) else number if type(number) is int else 0
-    if not isinstance(few, Mapping) or sites <= 0:
-        return {}, max(1, sites)
-    return {str(name): count for name, count in few.items() if type(count) is int and 0 <= count < sites}, sites
-
-
-def summed(merged: Info) -> Info:
-    """Return the merged information without the numbers of single sites: a list of one number per site becomes its sum.
-
-    The sum stands in a list of one number, so that a script that adds up the list works with both. A count that a site
-    does not track (-1 or null) is not added; where no site tracks it, the sum is -1. `sites`, the number of sites,
-    replaces their names.
-    """
-    metadata, metrics = dict(merged["metadata"]), dict(merged["metrics"])
-    metadata["sites"] = len(metadata.pop("clients"))
-    for name in ("datasetSize", "importance"):
-        metadata[name] = [sum(metadata[name])]
-    for name, values in metrics.items():
-        if name in CONFUSION and isinstance(values, list):
-            tracked = [value for value in values if value is not None and value != -1]
-            metrics[name] = [sum(tracked) if tracked else -1]
-    return {"metadata": metadata, "metrics": metrics}
-
-
-def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> Info:
-    """The merged information of one round, clients in the order given.
-
-    `datasetSize`, `importance` and the four `basic/confusion_*` are lists in client order (null where a client has
-    none); every other metric is the plain mean over the clients that report it, and beside it, with the suffix
-    ` (weighted)`, their mean weighted by `datasetSize` (the plain mean when those are all zero). A client's own metric
-    of such a name is left out where that is computed. `epoch` is the first client's. Where not all clients report a
-    metric, `metadata.metricSites` says how many do; one that none reports has no merged value. The metrics are in the
-    order of the clients' own: one of each client in turn, those first that report fewest. So one that reports very many
-    leaves room for those of others, wherever only the first ones are kept.
-    """
-    sizes = [info["metadata"]["datasetSize"] for info in infos]
-    metrics: dict[str, Any] = {}
-    sites: dict[str, int] = {}
-    own: list[list[str]] = sorted((list(info["metrics"]) for info in infos), key=len)
-    names = _in_turn(own)
-    computed = {name + WEIGHTED for name in names if name not in CONFUSION}
-    for name in names:
-        if name in computed:
-            continue
-        values = [info["metrics"].get(name) for info in infos]
-        if name in CONFUSION:
-            metrics[name] = values
-            continue
-        reported = [(value, size) for value, size in zip(values, sizes, strict=True) if value is not None]
-        if len(reported) < len(infos):
-            sites[name] = len(reported)
-        if not reported:
-            continue
-        plain = math.fsum(value / len(reported) for value, _ in reported)
-        total = sum(size for _, size in reported)
-        weighted = math.fsum(value * (size / total) for value, size in reported) if total else plain
-        lowest, highest = min(value for value, _ in reported), max(value for value, _ in reported)
-        metrics[name] = min(max(plain, lowest), highest)  # rounding leads beyond them where all values are equal
-        metrics[name + WEIGHTED] = min(max(weighted, lowest), highest)
-    return {
-        "metadata": {
-            "epoch": infos[0]["metadata"]["epoch"],
-            "datasetSize": sizes,
-            "importance": [info["metadata"]["importance"] for info in infos],
-            "clients": list(clients),
-            **({"metricSites": sites} if sites else {}),
-        },
-        "metrics": metrics,
-    }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.records.damage import damage_in, table
-from flavor.records.info import WEIGHTED
+from flavor.records.merging import WEIGHTED
 
 MOST_METRICS = 40
 """Merged metrics of one round: the first ones, as `by_sites` orders them. Each metric of the sites has two means."""

@@ -13,7 +13,8 @@ from typing import Any
 from flavor.atomic import write_whole
 from flavor.counted import counted
 from flavor.printable import printable, shown_name
-from flavor.records.info import CONFUSION, WEIGHTED
+from flavor.records.info import CONFUSION
+from flavor.records.merging import WEIGHTED
 from flavor.results.rounds import RoundResult, best_of
 
 _MOST_PANELS = 24

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.errors import InvalidInfo, ObjectMissing
-from flavor.records.info import CONFUSION, MAX_BYTES, UNCOUNTED, WEIGHTED, Info, by_sites, parse_info, sites_of
+from flavor.records.info import CONFUSION, MAX_BYTES, UNCOUNTED, Info, parse_info
+from flavor.records.merging import WEIGHTED, by_sites, sites_of
 from flavor.records.round import RoundView
 from flavor.store.protocol import ObjectStore
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flavor.errors import DamagedRecord
-from flavor.records.info import WEIGHTED, by_sites, sites_of
+from flavor.records.merging import WEIGHTED, by_sites, sites_of
 from flavor.records.round import RoundView
 from flavor.records.summary import RoundSummary, finite, kept_metrics, names_of, spread_of
 

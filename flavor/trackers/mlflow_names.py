@@ -11,7 +11,7 @@ import hashlib
 import posixpath
 import re
 
-from flavor.records.info import WEIGHTED
+from flavor.records.merging import WEIGHTED
 
 OWN, MEANS = "flavor/", "weighted/"
 """What the names of flavor's own numbers, and of means weighted by examples, begin with."""

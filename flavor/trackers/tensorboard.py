@@ -20,7 +20,7 @@ from typing import Any
 from flavor.atomic import write_json
 from flavor.errors import InvalidSetting, LocalFault
 from flavor.printable import printable
-from flavor.records.info import WEIGHTED
+from flavor.records.merging import WEIGHTED
 from flavor.records.run import RunView
 from flavor.results.rounds import for_charts
 from flavor.trackers.tracker import ClosedRound, Held, settings_of

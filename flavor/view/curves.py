@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from flavor.records.info import CONFUSION, WEIGHTED
+from flavor.records.info import CONFUSION
+from flavor.records.merging import WEIGHTED
 from flavor.results.rounds import best_of
 from flavor.view.site_values import Values
 from flavor.view.strip import RoundRow

@@ -12,7 +12,7 @@ from typing import Any
 from flavor.bus.runs import RunStore
 from flavor.errors import DamagedRecord, FlavorError
 from flavor.ledger.rounds import closed_round
-from flavor.records.info import WEIGHTED, by_sites, is_of_most, sites_of, sites_with
+from flavor.records.merging import WEIGHTED, by_sites, is_of_most, sites_of, sites_with
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState

@@ -36,9 +36,10 @@ from flavor.errors import CheckpointError, DamagedRecord, FlavorError, InvalidIn
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
 from flavor.protocol import new_run_id
-from flavor.records.info import MAX_BYTES, merge_infos, parse_info
+from flavor.records.info import MAX_BYTES, parse_info
 from flavor.records.measured import MOST_BYTES as MOST_MEASURED_BYTES
 from flavor.records.measured import Measured
+from flavor.records.merging import merge_infos
 from flavor.records.model import GlobalModel
 from flavor.records.names import count, is_name
 from flavor.records.objects import ObjectRef

@@ -27,7 +27,7 @@ from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunError,
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.rounds import closed_rounds, round_fields, round_verdicts
-from flavor.records.info import WEIGHTED
+from flavor.records.merging import WEIGHTED
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.run import RunView

@@ -13,7 +13,8 @@ from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
 from flavor.ledger.statement import signed
 from flavor.protocol import new_run_id
-from flavor.records.info import CONFUSION, merge_infos
+from flavor.records.info import CONFUSION
+from flavor.records.merging import merge_infos
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Update
 from flavor.store.open import open_store

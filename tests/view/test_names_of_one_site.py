@@ -10,7 +10,7 @@ from flavor.cli.status_lines import columns_of, summary_of
 from flavor.metrics.families import families
 from flavor.metrics.named import MOST_METRICS, Named
 from flavor.metrics.scene import RunScene, Scene
-from flavor.records.info import WEIGHTED
+from flavor.records.merging import WEIGHTED
 from flavor.records.states import RoundState
 from flavor.results.rounds import RoundResult, best_round, merged_info, round_result
 from flavor.store.local import LocalStore

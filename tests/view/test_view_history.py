@@ -13,8 +13,9 @@ from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.errors import RunError, StoreUnavailable
 from flavor.ledger.recover import recover
-from flavor.records.info import WEIGHTED, info_bytes
+from flavor.records.info import info_bytes
 from flavor.records.measured import Measured, PhaseStart
+from flavor.records.merging import WEIGHTED
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing
 from flavor.records.states import RoundState, RunState

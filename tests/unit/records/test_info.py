@@ -20,11 +20,10 @@ from flavor.records.info import (
     MOST_METRICS,
     checked_info,
     info_bytes,
-    merge_infos,
     parse_info,
     read_info,
-    summed,
 )
+from flavor.records.merging import merge_infos, summed
 
 
 def info(**metrics: float) -> dict[str, Any]:
