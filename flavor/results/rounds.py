@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from flavor.errors import InvalidInfo, ObjectMissing
 from flavor.records.info import CONFUSION, MAX_BYTES, UNCOUNTED, Info, parse_info
 from flavor.records.merging import WEIGHTED, by_sites, sites_of
 from flavor.records.round import RoundView
+from flavor.results.direction import direction_of
 from flavor.store.protocol import ObjectStore
 
 _MOST_MERGED_BYTES = 2**28
@@ -137,63 +137,16 @@ def for_people_of_site(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name not in CONFUSION}
 
 
-_HIGHER = frozenset(
-    {"acc", "accuracy", "auc", "auroc", "auprc", "ap", "map", "dice", "f1", "iou", "jaccard", "precision", "recall"}
-    | {"sensitivity", "specificity", "r2", "mcc", "kappa", "bleu", "rouge"}
-)
-_LOWER = frozenset(
-    {"loss", "error", "err", "mse", "mae", "rmse", "mape", "nll", "perplexity", "ppl", "brier", "ece", "wer", "cer"}
-)
-_SCORE = "score"
-"""Better higher, unless another word says what is scored: as in scikit-learn's `brier_score_loss` and `r2_score`."""
-_NEGATED = frozenset({"neg", "negative", "negated", "minus"})
-"""As the first word they turn a loss round, as in scikit-learn's `neg_mean_squared_error`; so does a minus in front.
-
-Elsewhere, and before what is better higher, they may name a class: nothing is known of `negative_recall`.
-"""
-_UNSAID = frozenset(
-    {"std", "stddev", "sd", "var", "variance", "sem", "distance", "scale", "gap", "diff", "difference", "ratio"}
-    | {"bound", "fid", "kid", "davies", "bouldin", "inverse", "inverted", "d2", "deviance", "count", "number"}
-)
-"""Words after which a name does not say what is good: `accuracy_std` is no accuracy, `loss_scale` no loss."""
-
-
-_PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "eval", "evaluation", "dev"})
-"""Words for the data that a metric is of."""
-
-
 def best_of(name: str, values: Mapping[int, float]) -> tuple[int, float] | None:
     """The round with the best value of a metric, the earliest of equals; None when the name does not say what is good.
 
-    A metric is known by the words of its name: `val_auc` is better higher, `train/loss` lower, and
-    `neg_mean_squared_error` and `-loss` higher.
+    `flavor.results.direction` knows a metric by the words of its name.
     """
-    sign = _direction(name)
+    sign = direction_of(name)
     if not values or not sign:
         return None
     number = max(sorted(values), key=lambda each: sign * values[each])
     return number, values[number]
-
-
-def _direction(name: str) -> int:
-    """Return 1 for a metric that is better higher, -1 for lower, and 0 where its name does not say so."""
-    text = name.lower().replace("\N{MINUS SIGN}", "-").strip()
-    text = text.rpartition("/")[2].strip()  # train/loss: what stands before says of what it is
-    listed = [word for word in "".join(c if c.isalnum() else " " for c in text).split() if word not in _PARTS]
-    words = set(listed)
-    if words & _UNSAID or re.match(r"1\s*-", text):
-        return 0
-    lower, higher = bool(words & _LOWER), bool(words & _HIGHER)
-    if lower == higher:
-        if lower or _SCORE not in words:
-            return 0
-        higher = True
-    sign = 1 if higher else -1
-    if words & _NEGATED:
-        if higher or listed[0] not in _NEGATED:
-            return 0
-        sign = 1
-    return -sign if text.startswith("-") else sign
 
 
 def best_round(rounds: Sequence[RoundResult]) -> tuple[str, int, float] | None:

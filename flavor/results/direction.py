@@ -1,0 +1,75 @@
+"""Which values of a metric are better, by the words of its name: of a name that may mean either, nothing is known."""
+
+from __future__ import annotations
+
+import re
+
+_HIGHER = frozenset(
+    {"acc", "accuracy", "auc", "auroc", "auprc", "ap", "map", "dice", "f1", "iou", "jaccard", "precision", "recall"}
+    | {"sensitivity", "specificity", "r2", "mcc", "kappa", "bleu", "rouge"}
+)
+_LOWER = frozenset(
+    {"loss", "error", "err", "mse", "mae", "rmse", "mape", "nll", "perplexity", "ppl", "brier", "ece", "wer", "cer"}
+)
+_SCORE = "score"
+"""Better higher, unless another word says what is scored: as in scikit-learn's `brier_score_loss` and `r2_score`."""
+_METRICS = _HIGHER | _LOWER | {_SCORE}
+_NEGATED = frozenset({"neg", "negative", "negated", "minus"})
+"""As the first word they turn a loss round, as in scikit-learn's `neg_mean_squared_error`; so does a minus in front.
+
+Elsewhere, and before what is better higher, they may name a class: nothing is known of `negative_recall`.
+"""
+_UNSAID = frozenset(
+    {"std", "stddev", "sd", "var", "variance", "sem", "distance", "scale", "gap", "diff", "difference", "ratio"}
+    | {"bound", "fid", "kid", "davies", "bouldin", "inverse", "inverted", "d2", "deviance", "count", "number"}
+)
+"""Words with which a name does not say what is good: `accuracy_std` is no accuracy, `loss_scale` no loss."""
+_PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "eval", "evaluation", "dev"})
+"""Words for the data that a metric is of. They may stand before it or after it, as in `val/loss` and `Loss/val`."""
+
+_DASHES = str.maketrans(dict.fromkeys("\N{MINUS SIGN}\N{EN DASH}\N{HYPHEN}\N{NON-BREAKING HYPHEN}", "-"))
+_WORD = re.compile(r"[^\W_]+")
+_COMPLEMENT = re.compile(
+    rf"(?:^|[/([])\s*(?:(?:{'|'.join(sorted(_PARTS))})[\s_.:|]+)*(?:1|1\.0*|100)\s*%?\s*-"  # 1-val/auc, val/1 - auc
+    r"|^\s*1\s*/"  # 1/loss
+)
+_MINUS = re.compile(r"(?:^|[/_.:|([])\s*-|\s-(?=\S)")
+"""A minus that belongs to what follows: `-val/loss`, `val/-loss`, `val -loss`; not `val-loss`, and not `val - loss`."""
+_OF_A_WORD = re.compile(r"\s*[([]*\s*[^\W\d_]")
+
+
+def direction_of(name: str) -> int:
+    """Return 1 for a metric that is better higher, -1 for lower, and 0 where its name does not say so.
+
+    `val_auc` is better higher, `train/loss` and `Loss/train` lower, `neg_mean_squared_error` and `-val/loss` higher.
+    All of a name counts, also what stands before a `/`: `std/accuracy` and `1-val/auc` are no accuracies.
+    """
+    text = name.lower().translate(_DASHES).strip()
+    words = frozenset(_WORD.findall(text))
+    lower, higher = bool(words & _LOWER), bool(words & _HIGHER)
+    if words & _UNSAID or (lower and higher) or not words & _METRICS or _COMPLEMENT.search(text) or _subtracts(text):
+        return 0
+    sign = -1 if lower else 1
+    if words & _NEGATED:
+        if not lower or not _negates(text):
+            return 0
+        sign = 1
+    minuses = list(_MINUS.finditer(text))
+    if not minuses:
+        return sign
+    first = min(found.start() for found in _WORD.finditer(text) if found[0] in _METRICS)
+    end = minuses[0].end()
+    return -sign if len(minuses) == 1 and end <= first and _OF_A_WORD.match(text, end) else 0  # not of class_-1/auc
+
+
+def _subtracts(text: str) -> bool:
+    """Return whether one metric is taken from another of its kind: `train_loss - val_loss`."""
+    parts = [_METRICS.intersection(_WORD.findall(part)) for part in text.split("-")]
+    return len(frozenset().union(*parts)) < sum(map(len, parts))
+
+
+def _negates(text: str) -> bool:
+    """Return whether a word for a minus is in front of the name or of its metric: `neg/loss`, `model/neg_log_loss`."""
+    parts = [[word for word in _WORD.findall(part) if word not in _PARTS] for part in text.split("/")]
+    heads = [next(word for part in parts for word in part), *(part[0] for part in parts if _METRICS.intersection(part))]
+    return any(word in _NEGATED for word in heads)
