@@ -44,7 +44,7 @@ from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault, require_same_maker
 from workers.infos import accepted_infos, read_client_info
 from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
-from workers.notes import of_reading, of_repetition
+from workers.notes import of_counts, of_reading, of_repetition
 from workers.reading import CHANGED, ChangedWhileRead, NotAsAccepted, Reading, reading
 from workers.updates import open_update, update_file
 
@@ -272,7 +272,7 @@ def _aggregated(
         chosen=combined.chosen,
         now_ms=now_ms,
     )
-    told = (*of_reading(work), *of_repetition(work, read_closed))
+    told = (*of_reading(work), *of_repetition(work, read_closed), *of_counts(work.info))
     counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"
     reason = f"{counts}, a global model of {combined.size_bytes} bytes{in_model(combined.chosen)}"
     sites = [info["metrics"] for info in infos.values()]

@@ -10,6 +10,9 @@ from aggregators.encoded import Tensor
 from aggregators.quantities import is_counter, matching, suspicious_integers, training_state, turned_negative
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
+from flavor.printable import printable, shown_name
+from flavor.records.info import Info
+from flavor.records.merging import not_merged
 from flavor.records.round import RoundView
 from workers.combiner import Work
 from workers.unchanged import is_unchanged, unchanged_updates
@@ -102,6 +105,14 @@ def of_reading(work: Work) -> Iterator[str]:
             f"warning: {_some(unread)} did not read the global model ($GLOBAL_MODEL_PATH), so what {_its(unread)} "
             "trained is no part of one model: check-fl shows what a script does"
         )
+
+
+def of_counts(info: Info) -> Iterator[str]:
+    """Warn of counts of the sites that do not go together, so that the merged information lacks them."""
+    if reasons := not_merged(info):
+        name, why = next(iter(reasons.items()))
+        more = f"; {len(reasons) - 1} more: see notMerged in the merged information" if len(reasons) > 1 else ""
+        yield f"warning: the metric {shown_name(name)} is not merged: {printable(why)}{more}"
 
 
 def of_repetition(work: Work, read: Callable[[int], RoundView | None]) -> Iterator[str]:

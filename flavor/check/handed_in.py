@@ -11,6 +11,7 @@ import numpy as np
 
 from flavor.check import model
 from flavor.check.aggregation import Made
+from flavor.check.merged_as import merged_as
 from flavor.check.report import Check, Report
 from flavor.check.script import Over
 from flavor.check.trained_from import compared, judge, most_left, not_judged, not_loaded
@@ -62,7 +63,8 @@ class HandedIn:
             self._report.skipped(EPOCH, f"round {round_} has no valid info.json")
             return None
         size = counted(info["metadata"]["datasetSize"], "example")
-        self._report.passed(INFO, f"{round_} of {counted(self._rounds, 'round')}; datasetSize: {size}")
+        parts = (f"{round_} of {counted(self._rounds, 'round')}", merged_as(info), f"datasetSize: {size}")
+        self._report.passed(INFO, "; ".join(filter(None, parts)))
         self._epochs.append(info["metadata"]["epoch"])
         if len(self._epochs) == round_ > 1:
             before, now = self._epochs[-2:]

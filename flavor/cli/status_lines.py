@@ -10,6 +10,7 @@ from typing import Any
 from flavor.counted import counted
 from flavor.durations import shown_duration
 from flavor.printable import printable, quoted, shown_name
+from flavor.records.counts import POOLED
 from flavor.records.reported import Reported
 from flavor.records.states import RunState
 from flavor.sizes import shown_bytes
@@ -97,7 +98,7 @@ def columns_of(found: Found) -> list[Column]:
         column("EXAMPLES", count),
         column("UPLOADED", uploaded),
     ]
-    if name:
+    if name and not name.startswith(POOLED):  # which no single site has
         columns.append(column(name.upper() if (shown := shown_name(name)) == name else shown, value))
     further = [
         column("REPORTS", lambda client: words_of(Reported(**said) if (said := client["reported"]) else None)),

@@ -24,12 +24,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flavor.atomic import write_json
+from flavor.atomic import write_json, write_whole
 from flavor.cook.report import Report, flush
 from flavor.errors import AggregatorFailed, InvalidSetting, MissingVariable, WaitTimeout
 from flavor.programs.aggregator_paths import KINDS, read_paths, write_paths
 from flavor.programs.finished_mark import mark_path, write_mark
-from flavor.records.info import FILE_NAME, MERGED_NAME, checked_info, read_info
+from flavor.records.info import FILE_NAME, MERGED_NAME, checked_info, info_bytes, read_info
 from flavor.records.merging import merge_infos
 from flavor.records.names import Event, event_name
 
@@ -181,15 +181,17 @@ def SaveInfoJson(info: dict[str, Any] | None = None, *, output: dict[str, Any] |
 
     `info["metadata"]` needs `epoch` and `datasetSize` (int) and `importance` (number). `info["metrics"]` needs the four
     numbers `basic/confusion_tp`, `_fp`, `_fn` and `_tn` (-1 where not tracked), and takes any further number under any
-    name. Scalars of numpy and torch are accepted. A metric that is None or NaN counts as missing at this client.
-    `output` is another name of `info`.
+    name. Scalars of numpy and torch are accepted. A metric that is None or NaN counts as missing at this client. Counts
+    are summed over the sites: numbers or lists of them under names that begin with `count/`, as the functions of
+    `flavor.cook.metrics` make them. With counts, the four numbers may be left out. `output` is another name of `info`.
 
-    Raises `InvalidInfo` (a `ValueError`), which names every bad field, and leaves the file that was there.
+    Raises `InvalidInfo` (a `ValueError`), which names every bad field, and leaves the file that was there. It also does
+    so where the information has more bytes than an info.json may have.
     """
-    checked = checked_info(output if info is None else info, where="SaveInfoJson")
+    content = info_bytes(checked_info(output if info is None else info, where="SaveInfoJson"))
     path = _local_info()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, checked)
+    write_whole(path, content)
 
 
 def CleanInfoJson() -> None:
@@ -201,8 +203,9 @@ def LoadGlobalInfoJson() -> dict[str, Any] | None:
     """The merged information of the last round's clients, or None before there is any.
 
     `metadata.datasetSize` and the four `basic/confusion_*` are lists in the order of `metadata.clients`. Every other
-    metric is the mean over the clients; NAME + " (weighted)" is its mean weighted by `datasetSize`. Where not all
-    clients have a metric, `metadata.metricSites[NAME]` says how many do.
+    metric is the mean over the clients; NAME + " (weighted)" is its mean weighted by `datasetSize`. Counts, whose names
+    begin with `count/`, are sums. Metrics whose names begin with `pooled/` are those of the examples of all clients,
+    None where they are 0/0. Where not all clients have a metric, `metadata.metricSites[NAME]` says how many do.
     """
     folder = Path(_variable("GLOBAL_MODEL_PATH")).parent
     own = Path(os.environ.get("LOCAL_MODEL_PATH") or folder / "none" / "none").parent

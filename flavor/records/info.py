@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flavor.errors import InvalidInfo
+from flavor.records.counts import LARGEST, PREFIX, checked_list, is_count
 
 FILE_NAME = "info.json"
 MERGED_NAME = "merged-info.json"
@@ -35,9 +36,6 @@ _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of Unicode that no name has: controls, what turns or hides the text around it, halves of characters."""
 _MOST_PROBLEMS = 20
 
-LARGEST = 1e300
-"""A number beyond this could not be averaged with others."""
-
 Info = dict[str, dict[str, Any]]
 
 _REQUIRED = ("epoch", "datasetSize", "importance")
@@ -47,9 +45,11 @@ def checked_info(value: object, *, where: str = "info") -> Info:
     """`value` with plain numbers, if it is a valid client information; else `InvalidInfo` naming every bad field.
 
     `metadata` needs `epoch` and `datasetSize` (integers, `datasetSize` not negative) and `importance` (a number);
-    `metrics` needs the four `basic/confusion_*` numbers; further metrics, up to `MOST_METRICS`, are numbers under any
-    name of characters that can be seen. A metric that is None, NaN or infinite (the AUC of a site with one class) is
-    None: missing at this site. Numpy's and torch's scalars become plain numbers, in further `metadata` too.
+    `metrics` needs the four `basic/confusion_*` numbers, which are -1 where it has counts and none of the four; further
+    metrics, up to `MOST_METRICS`, are numbers under any name of characters that can be seen. A count, whose name begins
+    with `count/`, is a number or a flat list of finite numbers (`flavor.records.counts`). A number that is None, NaN or
+    infinite (the AUC of a site with one class) is None: missing at this site. Numpy's and torch's scalars become plain
+    numbers, in further `metadata` too.
     """
     problems: list[str] = []
     metadata = _part(value, "metadata", problems)
@@ -60,6 +60,8 @@ def checked_info(value: object, *, where: str = "info") -> Info:
             checked["metadata"][name] = _integer(metadata, name, problems)
         checked["metadata"]["importance"] = _number(metadata, "metadata", "importance", problems)
     if metrics is not None:
+        if any(map(_is_of_counts, metrics)) and not any(cell in metrics for cell in CONFUSION):
+            metrics = {**dict.fromkeys(CONFUSION, UNCOUNTED), **metrics}
         for name in (*CONFUSION, *(name for name in metrics if name not in CONFUSION)):
             checked["metrics"][str(name)] = _metric(metrics, name, problems)
     for name, given in (metadata or {}).items():
@@ -139,9 +141,23 @@ def _number(part: Mapping[str, Any], section: str, name: str, problems: list[str
     return value if isinstance(value, int) else number
 
 
-def _metric(part: Mapping[str, Any], name: str, problems: list[str]) -> float | int | None:
-    """A metric's number; None where it is missing at this site."""
+def _is_of_counts(name: object) -> bool:
+    return isinstance(name, str) and is_count(name)
+
+
+def _metric(part: Mapping[str, Any], name: str, problems: list[str]) -> Any:
+    """A metric's number, or the list of a count; None where it is missing at this site."""
+    if name in part and part[name] is not None and _is_of_counts(name):
+        try:
+            if (found := checked_list(name, part[name])) is not None:
+                return found
+        except ValueError as error:
+            problems.append(f"metrics[{name!r}] {error}")
+            return None
     if name in part and _plain(part[name]) is None:
+        return None
+    if name in part and not _is_of_counts(name) and isinstance(part[name], list | tuple):
+        problems.append(f"metrics[{name!r}] is a list, which only counts may be, whose names begin with {PREFIX!r}")
         return None
     return _number(part, "metrics", name, problems)
 
@@ -180,7 +196,10 @@ def info_bytes(info: Info) -> bytes:
     """A client's information as it is handed in; `InvalidInfo` when that would be too large."""
     data = json.dumps(info, separators=(",", ":")).encode()
     if len(data) > MAX_BYTES:
-        raise InvalidInfo(f"{FILE_NAME}: {len(data)} bytes, and {MAX_BYTES} at most are taken: report fewer metrics")
+        raise InvalidInfo(
+            f"{FILE_NAME}: {len(data)} bytes, and {MAX_BYTES} at most are taken: report fewer metrics, or "
+            "histograms of fewer bins"
+        )
     return data
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from flavor.records.counts import beside_last
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing
 from flavor.records.summary import finite, kept_metrics
@@ -62,8 +63,8 @@ class Measured:
         return cls(_phases(_read(fields.get("phases", ""))), _moved(_read(fields.get("moved", ""))))
 
     def with_metrics(self, metrics: Mapping[str, Any], *, last: Sequence[str] = ()) -> Measured:
-        """Return it with the finite numbers among these metrics; those named `last` only where there is room."""
-        first = {name: value for name, value in metrics.items() if name not in last}
+        """Return it with the finite numbers among these metrics; counts and those named `last` where there is room."""
+        first = {name: metrics[name] for name in beside_last(list(metrics)) if name not in last}
         ordered = first | {name: metrics[name] for name in last if name in metrics}
         kept = kept_metrics(ordered, MOST_METRICS, LONGEST_NAME)
         return replace(

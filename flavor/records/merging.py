@@ -10,10 +10,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from flavor.records.counts import POOLED, NotMerged, is_beside, is_count, of_sites
 from flavor.records.info import CONFUSION, Info
+from flavor.records.pooling import BASIC, pooled
 
 WEIGHTED = " (weighted)"
 """The end of the name of a mean that is weighted by the sites' numbers of examples."""
+
+MOST_REASONS = 50
+"""Entries of `metadata.notMerged`: sites choose the names."""
 
 _Value = TypeVar("_Value")
 
@@ -100,44 +105,94 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
     """The merged information of one round, clients in the order given.
 
     `datasetSize`, `importance` and the four `basic/confusion_*` are lists in client order (null where a client has
-    none); every other metric is the plain mean over the clients that report it, and beside it, with the suffix
-    ` (weighted)`, their mean weighted by `datasetSize` (the plain mean when those are all zero). A client's own metric
-    of such a name is left out where that is computed. `epoch` is the first client's. Where not all clients report a
-    metric, `metadata.metricSites` says how many do; one that none reports has no merged value. The metrics are in the
-    order of the clients' own: one of each client in turn, those first that report fewest. So one that reports very many
-    leaves room for those of others, wherever only the first ones are kept.
+    none). Counts are merged as `flavor.records.counts` says, and metrics of all sites together are computed of them as
+    `flavor.records.pooling` says, None where they are 0/0. Every other metric is the plain mean over the clients that
+    report it, and beside it, with the suffix ` (weighted)`, their mean weighted by `datasetSize` (the plain mean when
+    those are all zero). A client's own metric of such a name, or of one that begins with `pooled/`, is left out.
+
+    `epoch` is the first client's. Where not all clients report a metric, `metadata.metricSites` says how many do; one
+    that none reports has no merged value. `metadata.notMerged` says why counts are missing that do not go together,
+    such as histograms of different bins.
+
+    The metrics are in the order of the clients' own: one of each client in turn, those first that report fewest. So one
+    that reports very many leaves room for those of others, wherever only the first ones are kept. Pooled metrics and
+    means take turns, from the kind that comes first; counts come last.
     """
     sizes = [info["metadata"]["datasetSize"] for info in infos]
-    metrics: dict[str, Any] = {}
-    sites: dict[str, int] = {}
-    own: list[list[str]] = sorted((list(info["metrics"]) for info in infos), key=len)
+    reported: list[Mapping[str, Any]] = [info["metrics"] for info in infos]
+    own: list[list[str]] = sorted((list(metrics) for metrics in reported), key=len)
     names = _in_turn(own)
     computed = {name + WEIGHTED for name in names if name not in CONFUSION}
+    of_all = pooled(reported, CONFUSION)
+    reasons = dict(of_all.reasons)
+    means: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
+    sites: dict[str, int] = {}
     for name in names:
         if name in computed:
             continue
-        values = [info["metrics"].get(name) for info in infos]
         if name in CONFUSION:
-            metrics[name] = values
+            means[name] = [metrics.get(name) for metrics in reported]
             continue
-        reported = [(value, size) for value, size in zip(values, sizes, strict=True) if value is not None]
-        if len(reported) < len(infos):
-            sites[name] = len(reported)
-        if not reported:
+        if name.startswith(POOLED):
+            reasons[name] = f"names that begin with {POOLED!r} are those of metrics of all sites together"
             continue
-        plain = math.fsum(value / len(reported) for value, _ in reported)
-        total = sum(size for _, size in reported)
-        weighted = math.fsum(value * (size / total) for value, size in reported) if total else plain
-        lowest, highest = min(value for value, _ in reported), max(value for value, _ in reported)
-        metrics[name] = min(max(plain, lowest), highest)  # rounding leads beyond them where all values are equal
-        metrics[name + WEIGHTED] = min(max(weighted, lowest), highest)
+        there = sum(metrics.get(name) is not None for metrics in reported)
+        if there < len(infos):
+            sites[name] = there
+        if there and is_count(name):
+            try:
+                counts[name], _ = of_sites(name, reported)
+            except NotMerged as error:
+                reasons[name] = str(error)
+        elif there:
+            means[name], means[name + WEIGHTED] = _means([metrics.get(name) for metrics in reported], sizes)
+    listed = dict(itertools.islice(sorted(reasons.items()), MOST_REASONS))
     return {
         "metadata": {
             "epoch": infos[0]["metadata"]["epoch"],
             "datasetSize": sizes,
             "importance": [info["metadata"]["importance"] for info in infos],
             "clients": list(clients),
-            **({"metricSites": sites} if sites else {}),
+            **({"metricSites": all_sites} if (all_sites := sites | of_all.sites) else {}),
+            **({"notMerged": listed} if listed else {}),
         },
-        "metrics": metrics,
+        "metrics": {**_ordered(means, of_all.metrics, names), **counts},
     }
+
+
+def _means(values: Sequence[float | None], sizes: Sequence[int]) -> tuple[float, float]:
+    """Return the plain mean of the values that are not None, and that weighted by the sites' numbers of examples."""
+    known = [(value, size) for value, size in zip(values, sizes, strict=True) if value is not None]
+    plain = math.fsum(value / len(known) for value, _ in known)
+    total = sum(size for _, size in known)
+    weighted = math.fsum(value * (size / total) for value, size in known) if total else plain
+    lowest, highest = min(value for value, _ in known), max(value for value, _ in known)
+    # rounding leads beyond them where all values are equal
+    return min(max(plain, lowest), highest), min(max(weighted, lowest), highest)
+
+
+def _ordered(means: Mapping[str, Any], of_all: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Put means and pooled metrics in turn, from the kind that the sites report first; bounds come last."""
+    own = [name for name in names if name in means]
+    cells = [name for name in own if name in CONFUSION]
+    late = [name for name in of_all if is_beside(name) or name.startswith(f"{POOLED}{BASIC}/")]
+    early = [name for name in of_all if name not in late]
+    first = next((name for name in names if name not in CONFUSION), "")
+    others = [name for name in own if name not in cells]
+    turns = _in_turn((early, others) if is_count(first) else (others, early))
+    found: dict[str, Any] = {}
+    for name in (*((*turns, *cells) if early else own), *late):
+        if name in of_all:
+            found[name] = of_all[name]
+            continue
+        found[name] = means[name]
+        if name + WEIGHTED in means:
+            found[name + WEIGHTED] = means[name + WEIGHTED]
+    return found
+
+
+def not_merged(merged: Mapping[str, Any]) -> dict[str, str]:
+    """Return why some counts of the sites are not in the merged information, by name."""
+    found = merged["metadata"].get("notMerged")
+    return {str(name): str(why) for name, why in found.items()} if isinstance(found, Mapping) else {}

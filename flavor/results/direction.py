@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from flavor.records.counts import POOLED
+
 _HIGHER = frozenset(
     {"acc", "accuracy", "auc", "auroc", "auprc", "ap", "map", "dice", "f1", "iou", "jaccard", "precision", "recall"}
     | {"sensitivity", "specificity", "r2", "mcc", "kappa", "bleu", "rouge"}
@@ -42,8 +44,11 @@ def direction_of(name: str) -> int:
     """Return 1 for a metric that is better higher, -1 for lower, and 0 where its name does not say so.
 
     `val_auc` is better higher, `train/loss` and `Loss/train` lower, `neg_mean_squared_error` and `-val/loss` higher.
-    All of a name counts, also what stands before a `/`: `std/accuracy` and `1-val/auc` are no accuracies.
+    All of a name counts, also what stands before a `/`: `std/accuracy` and `1-val/auc` are no accuracies. Of a pooled
+    metric, which flavor names, the last part counts: the name of a label stands before it (`pooled/loss_of_sight/auc`).
     """
+    if name.startswith(POOLED):
+        name = name.rpartition("/")[2]
     text = name.lower().translate(_DASHES).strip()
     words = frozenset(_WORD.findall(text))
     lower, higher = bool(words & _LOWER), bool(words & _HIGHER)

@@ -13,6 +13,7 @@ from typing import Any
 from flavor.atomic import write_whole
 from flavor.counted import counted
 from flavor.printable import printable, shown_name
+from flavor.records.counts import POOLED, beside_last, is_count
 from flavor.records.info import CONFUSION
 from flavor.records.merging import WEIGHTED
 from flavor.results.rounds import RoundResult, best_of
@@ -76,10 +77,15 @@ def draw(run: str, rounds: Sequence[RoundResult]) -> Any:
 
 
 def panels(rounds: Sequence[RoundResult]) -> list[str]:
-    """Return the metrics that get a panel: those that most sites report most often."""
+    """Return the metrics that get a panel: those that most sites report most often, and the pooled ones by their sites.
+
+    Counts and bounds of errors come last.
+    """
     names = Counter(dict.fromkeys((name.removesuffix(WEIGHTED) for each in rounds for name in each.metrics), 0))
     names.update(name for each in rounds for site in each.sites for name in site.metrics if name not in CONFUSION)
-    return [name for name, _ in names.most_common(_MOST_PANELS)]
+    for each in rounds:
+        names.update({name: len(each.sites) for name in each.metrics if name.startswith(POOLED)})
+    return beside_last([name for name, _ in names.most_common()])[:_MOST_PANELS]
 
 
 def _panel(axes: Any, name: str, rounds: Sequence[RoundResult], drawn: dict[str, Any], *, of_metrics: bool) -> None:
@@ -98,12 +104,13 @@ def _panel(axes: Any, name: str, rounds: Sequence[RoundResult], drawn: dict[str,
             look = {"color": _COLOURS[number % len(_COLOURS)] if is_named else "0.75", "marker": marker}
             (line,) = axes.plot(x, y, linewidth=1.0, markersize=2, zorder=2, **look)
             drawn.setdefault(label, line)
-    weighted = [each.metrics.get(name + WEIGHTED, math.nan) for each in rounds]
+    only = "of the examples of all sites" if name.startswith(POOLED) else "sum" if is_count(name) else ""
+    weighted = [each.metrics.get(name if only else name + WEIGHTED, math.nan) for each in rounds]
     plain = [each.metrics.get(name, math.nan) for each in rounds]
     merged = {"color": "0.45", "marker": marker, "zorder": 2} if is_named else {"color": "0.1", "zorder": 4}
     if _is_some(weighted):
         (line,) = axes.plot(x, weighted, linewidth=3.5, markersize=4, solid_capstyle="round", **merged)
-        drawn.setdefault("mean, weighted by examples", line)
+        drawn.setdefault(only or "mean, weighted by examples", line)
     if any(
         not math.isnan(one) and not (math.isclose(one, other, rel_tol=1e-3) if not math.isnan(other) else False)
         for one, other in zip(plain, weighted, strict=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.errors import InvalidInfo, ObjectMissing
+from flavor.records.counts import beside_last
 from flavor.records.info import CONFUSION, MAX_BYTES, UNCOUNTED, Info, parse_info
 from flavor.records.merging import WEIGHTED, by_sites, sites_of
 from flavor.records.round import RoundView
@@ -118,7 +119,8 @@ def for_charts(metrics: Mapping[str, float]) -> dict[str, float]:
 def for_people(metrics: Mapping[str, float]) -> dict[str, float]:
     """Leave out the confusion matrix; of a metric with two means keep the one weighted by examples, by its own name.
 
-    A metric without a weighted mean, which a user's aggregator may add, is kept as it is.
+    A metric without a weighted mean, which is pooled or added by a user's aggregator, is kept as it is. Counts and
+    bounds of errors come last: they say nothing by themselves.
     """
     found: dict[str, float] = {}
     for name, value in metrics.items():
@@ -129,12 +131,15 @@ def for_people(metrics: Mapping[str, float]) -> dict[str, float]:
             found[base] = value
         elif name + WEIGHTED not in metrics:
             found.setdefault(name, value)
-    return found
+    return {name: found[name] for name in beside_last(list(found))}
 
 
 def for_people_of_site(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Leave the confusion matrix out of the metrics of one site, whose names mean nothing else than what they say."""
-    return {name: value for name, value in metrics.items() if name not in CONFUSION}
+    """Leave the confusion matrix out of the metrics of one site, whose names mean nothing else than what they say.
+
+    Counts come last.
+    """
+    return {name: metrics[name] for name in beside_last(list(metrics)) if name not in CONFUSION}
 
 
 def best_of(name: str, values: Mapping[int, float]) -> tuple[int, float] | None:

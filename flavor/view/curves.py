@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from flavor.records.counts import beside_last, is_beside
 from flavor.records.info import CONFUSION
 from flavor.records.merging import WEIGHTED
 from flavor.results.rounds import best_of
@@ -28,9 +29,9 @@ class Curves:
     metric: str
     rounds: tuple[int, ...] = ()
     plain: Values = ()
-    """The plain mean over the contributors of a round."""
+    """The plain mean over the contributors of a round; of a pooled metric, or a count, its one value."""
     weighted: Values = ()
-    """Their mean weighted by examples."""
+    """Their mean weighted by examples; where there is no mean, as `plain`."""
     lowest: Values = ()
     highest: Values = ()
     sites: Mapping[str, Values] = field(default_factory=dict)
@@ -47,7 +48,8 @@ def metric_names(rows: Sequence[RoundRow]) -> list[str]:
     """Return the names of the metrics of these rounds, as sites use them.
 
     Those that most sites of a round have reported come first, in the order in which they came up. Of the others, those
-    that were reported most often: one site may report others under new names in each round.
+    that were reported most often: one site may report others under new names in each round. Of both, counts and bounds
+    of errors come last.
     """
     of_most, others = dict[str, None](), Counter[str]()
     for row in rows:
@@ -58,7 +60,8 @@ def metric_names(rows: Sequence[RoundRow]) -> list[str]:
                 of_most[base] = None
             else:
                 others[base] += max(1, row.sites_with(base))
-    return [*of_most, *(name for name, _ in others.most_common() if name not in of_most)][:MOST_NAMES]
+    rest = [name for name, _ in others.most_common() if name not in of_most]
+    return [*beside_last(list(of_most)), *beside_last(rest)][:MOST_NAMES]
 
 
 def headline(rows: Sequence[RoundRow]) -> str | None:
@@ -66,7 +69,7 @@ def headline(rows: Sequence[RoundRow]) -> str | None:
 
     It stays the run's metric until several rounds, one after another, are without it: no site reports it in them, or
     most sites report others. Where no metric is reported by most sites, as in rounds of one site, it is the one that
-    was reported most often in the newest rounds, the first of equals.
+    was reported most often in the newest rounds, the first of equals. A count, or the bound of an error, is never it.
     """
     chosen: str | None = None
     without = 0
@@ -74,9 +77,8 @@ def headline(rows: Sequence[RoundRow]) -> str | None:
         if not row.metrics or (chosen is not None and row.is_of_most(chosen)):
             without = 0 if row.metrics else without
             continue
-        other = (
-            next((name for name in row.shown_metrics if row.is_of_most(name)), None) if row.contributors > 1 else None
-        )
+        names = [name for name in row.shown_metrics if not is_beside(name)]
+        other = next(filter(row.is_of_most, names), None) if row.contributors > 1 else None
         if chosen is None:
             chosen = other
         elif other is None and row.sites_with(chosen):
@@ -88,7 +90,7 @@ def headline(rows: Sequence[RoundRow]) -> str | None:
     if chosen is None:
         counts = Counter[str]()
         for row in rows[-_COUNTED:]:
-            counts.update({name: row.sites_with(name) for name in row.shown_metrics})
+            counts.update({name: row.sites_with(name) for name in row.shown_metrics if not is_beside(name)})
         chosen = next((name for name, _ in counts.most_common(1)), None)
     return chosen
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flavor.bus.runs import RunStore
 from flavor.errors import RunError
+from flavor.records.counts import POOLED
 from flavor.records.round import RoundView
 from flavor.records.states import RoundState
 from flavor.store.protocol import ObjectStore
@@ -91,6 +92,8 @@ class History:
         merged = merged_curves(metric, rows)
         every = self._runs.members() if sites is None else list(dict.fromkeys(sites))
         names = every[:most_sites]
+        if metric.startswith(POOLED):  # which no single site has
+            return merged
         if not names or not rows:
             return replace(merged, left_out=len(every) - len(names))
         with self._values_lock:

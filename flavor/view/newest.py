@@ -11,6 +11,7 @@ from typing import Any
 
 from flavor.bus.runs import RunStore
 from flavor.errors import DamagedRecord, FlavorError
+from flavor.records.counts import POOLED
 from flavor.records.measured import MOST_METRICS, Measured
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
@@ -178,7 +179,8 @@ class NewestReader:
         for client, update in accepted.items():
             if (measured := self._measured.get((round_.round, client))) is not None:
                 found[client] = for_people_of_site(measured.metrics)
-                if len(measured.metrics) < MOST_METRICS or chosen is None or chosen in measured.metrics:
+                is_there = chosen is None or chosen.startswith(POOLED) or chosen in measured.metrics
+                if is_there or len(measured.metrics) < MOST_METRICS:
                     continue
             known = self._infos.get(client)
             if known is None or known[0] != update.info.path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from targets import GOOD_INFO, bench
+from targets import COUNTING_INFO, GOOD_INFO, bench
 
 from flavor.checkpoints import Checkpoint, Format, read, to_safetensors, write
 
@@ -25,6 +25,7 @@ def seeds() -> dict[str, list[bytes]]:
     return {
         "info": [
             json.dumps(GOOD_INFO).encode(),
+            json.dumps(COUNTING_INFO).encode(),
             b'{"metadata":{"epoch":1e9,"datasetSize":0,"importance":-1}}',
             b"[NaN]",
         ],
@@ -100,7 +101,18 @@ def dictionary(folder: Path) -> Path:
             "datasetSize",
             "epoch",
         ),
-        *("importance", "basic/confusion_tp", "storage", "cpu", "torch", "FloatStorage", "LongStorage"),
+        *(
+            "importance",
+            "basic/confusion_tp",
+            "count/binary/positives",
+            "count/x.moments",
+            "count/x.same",
+            "storage",
+            "cpu",
+            "torch",
+            "FloatStorage",
+            "LongStorage",
+        ),
         *("torch._utils\\x0a_rebuild_tensor_v2\\x0a", "collections\\x0aOrderedDict\\x0a", "numpy\\x0adtype\\x0a"),
         *(
             "numpy._core.multiarray\\x0a_reconstruct\\x0a",

@@ -32,6 +32,7 @@ from flavor.checkpoints import (
     to_safetensors,
     write,
 )
+from flavor.cook.metrics import binary_counts, multiclass_counts, regression_sums
 from flavor.errors import CheckpointError, DamagedRecord, FlavorError, InvalidInfo, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
@@ -39,7 +40,7 @@ from flavor.protocol import new_run_id
 from flavor.records.info import MAX_BYTES, parse_info
 from flavor.records.measured import MOST_BYTES as MOST_MEASURED_BYTES
 from flavor.records.measured import Measured
-from flavor.records.merging import merge_infos
+from flavor.records.merging import MOST_REASONS, merge_infos, not_merged, summed
 from flavor.records.model import GlobalModel
 from flavor.records.names import count, is_name
 from flavor.records.objects import ObjectRef
@@ -122,7 +123,13 @@ def fuzz_info(data: bytes) -> None:
     text = json.dumps(info, allow_nan=False).encode()
     if len(text) <= MAX_BYTES:  # what is written may be longer than what was read
         assert parse_info(text, where="again") == info
-    json.dumps(merge_infos(["a", "b"], [info, info]), allow_nan=False)
+    for others in ([info], [info, GOOD_INFO], [GOOD_INFO, COUNTING_INFO, info]):
+        merged = merge_infos([str(number) for number in range(len(others))], others)
+        assert len(not_merged(merged)) <= MOST_REASONS
+        for reason in not_merged(merged).values():
+            one_line(InvalidInfo(reason))
+        json.dumps(summed(merged), allow_nan=False)
+        json.dumps(merged, allow_nan=False)
 
 
 def fuzz_update(data: bytes) -> None:
@@ -160,6 +167,17 @@ GOOD_INFO = {
         "accuracy": 0.5,
     },
 }
+COUNTING_INFO = {
+    "metadata": {"epoch": 1, "datasetSize": 3, "importance": 1.0},
+    "metrics": {
+        **GOOD_INFO["metrics"],
+        **binary_counts([0, 1, 1], [0.1, 0.4, 0.9], bins=4),
+        **multiclass_counts([0, 1], [1, 1], classes=2, name="m"),
+        **regression_sums([1.0, 2.0], [1.5, 2.0]),
+        "count/x": 3,
+    },
+}
+"""With every kind of count."""
 
 
 def fuzz_pulse(data: bytes) -> None:

@@ -14,7 +14,7 @@ import pytest
 from corpus import seeds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from targets import GOOD_INFO, TARGETS, bench
+from targets import COUNTING_INFO, GOOD_INFO, TARGETS, bench
 
 from flavor.checkpoints import read
 from flavor.records.info import parse_info
@@ -100,12 +100,26 @@ PARTS = st.fixed_dictionaries(
         **dict.fromkeys(GOOD_INFO["metrics"], st.floats() | st.integers() | JSON),
     },
 )
+COUNTS = {
+    name: st.just(value)
+    | st.lists(st.integers(-1, 9) | st.integers() | st.floats(-1e300, 1e300), min_size=len(value), max_size=len(value))
+    | st.lists(st.integers(0, 9), max_size=5)
+    for name, value in COUNTING_INFO["metrics"].items()
+    if isinstance(value, list)
+}
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=CHECKS)
 @given(st.fixed_dictionaries({}, optional={"metadata": PARTS | JSON, "metrics": PARTS | JSON, "other": JSON}) | JSON)
 def test_made_up_infos(value: Any) -> None:
     TARGETS["info"](json.dumps(value).encode())
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=CHECKS)
+@given(st.fixed_dictionaries({}, optional={**COUNTS, "count/x": JSON, "pooled/auc": st.just(1.0)}))
+def test_made_up_counts(metrics: dict[str, Any]) -> None:
+    """Of the lengths that the pooled metrics need, and of others."""
+    TARGETS["info"](json.dumps({**GOOD_INFO, "metrics": {**GOOD_INFO["metrics"], **metrics}}).encode())
 
 
 PIECES = st.sampled_from(

@@ -44,8 +44,11 @@ export function moved(done, total) {
   return `${+(done / size).toPrecision(3)} of ${+(total / size).toPrecision(3)} ${name}`;
 }
 
-/** Whether a metric is one of counts that say nothing in a line: those of a confusion matrix. */
-export const isCount = (name) => /(^|\/)confusion/.test(name);
+/** Whether a metric is a count that says nothing in a line: of a confusion matrix, or one that is summed over the sites. */
+export const isCount = (name) => /(^|\/)confusion|^count\//.test(name);
+
+/** The one value of a metric that is no mean of the sites' values: "pooled" or "sum"; "" for a metric with means. */
+export const notMean = (name) => (/^pooled\//.test(name) ? "pooled" : /^count\//.test(name) ? "sum" : "");
 
 /** A count: `1,204`. */
 export const count = (n) => (Number.isFinite(n) ? String(Math.round(n)).replace(/\B(?=(\d{3})+$)/g, ",") : "–");

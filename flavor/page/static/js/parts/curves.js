@@ -2,12 +2,18 @@
 // is dashed, and the best round is marked.
 
 import { attr, h, show, text } from "../dom.js";
-import { called, count, counted, metric, reported } from "../format.js";
+import { called, count, counted, metric, notMean, reported } from "../format.js";
 import { get, of } from "../api.js";
 import { chart } from "../chart.js";
 import { panel } from "../panel.js";
 
 const NONE = ","; // of no site
+/** What the thick line is, by what `notMean` says of the metric, with its tip. */
+const LINES = {
+  "": ["weighted mean", "Each site counts by its number of examples."],
+  pooled: ["pooled", "Of the examples of all sites together."],
+  sum: ["sum", "Of the counts of all sites."],
+};
 const AGAIN_MS = 1000; // rounds may close 20 times a second
 const LONGEST_MS = 30_000; // between two attempts where the server does not answer
 
@@ -21,7 +27,7 @@ export function curves(name, { heard } = {}) {
   const legend = h(
     "p",
     { class: "legend" },
-    [["weighted", "weighted mean", "Each site counts by its number of examples."], ["plain", "plain mean", "Each site counts the same."], ["site", "a site", "What each site reports, also in rounds in which its update is refused."]].map(([kind, word, tip]) =>
+    [["weighted", ...LINES[""]], ["plain", "plain mean", "Each site counts the same."], ["site", "a site", "What each site reports, also in rounds in which its update is refused."]].map(([kind, word, tip]) =>
       h("span", { class: "key", "data-tip": tip }, h("i", { class: `line ${kind}`, "aria-hidden": "true" }), word),
     ),
   );
@@ -139,7 +145,11 @@ export function curves(name, { heard } = {}) {
       series.push({ label: "plain mean", tone: "--second", wide: 2, dash: [6, 4] });
       data.push(found.plain);
     }
-    series.push({ label: "weighted mean", tone: "--first", wide: 3 });
+    const [thick, tip] = LINES[notMean(chosen)];
+    const key = legend.querySelector(".weighted").parentNode;
+    key.lastChild.textContent = thick;
+    attr(key, "data-tip", tip);
+    series.push({ label: thick, tone: "--first", wide: 3 });
     data.push(found.weighted);
     show(legend.querySelector(".plain").parentNode, !isSame);
     const at = found.weighted.findLastIndex((value) => value !== null);
@@ -167,7 +177,9 @@ export function curves(name, { heard } = {}) {
     if (!found?.rounds.length) return;
     const at = index ?? found.rounds.length - 1;
     const values = sites.map((site) => [site, found.sites[site][at]]).filter(([, value]) => Number.isFinite(value)).sort((a, b) => a[1] - b[1]);
-    const parts = [`round ${count(found.rounds[at])}`, `weighted ${metric(found.weighted[at])}`, `plain ${metric(found.plain[at])}`];
+    const only = notMean(chosen);
+    const parts = [`round ${count(found.rounds[at])}`, `${only || "weighted"} ${metric(found.weighted[at])}`];
+    if (!only) parts.push(`plain ${metric(found.plain[at])}`);
     const near = focused > 0 && focused <= sites.length ? sites[focused - 1] : null;
     if (near && index !== null) parts.push(`${near} ${metric(found.sites[near][at])}`);
     else if (Number.isFinite(found.lowest?.[at]) && found.lowest[at] !== found.highest[at]) parts.push(`lowest ${whose(values, found.lowest[at])}`, `highest ${whose(values, found.highest[at])}`);

@@ -1,0 +1,296 @@
+"""Pooled metrics: those of the examples of all sites together, from the counts that the sites report.
+
+`flavor.cook.metrics` makes the counts. `NAME` is the script's choice, or left out with its slash:
+
+| counts | what they are | metrics `pooled/NAME/…` |
+|---|---|---|
+| `count/NAME/binary/confusion` | [tp, fp, fn, tn] | `accuracy`, `precision`, `recall`, `specificity`, `f1` |
+| `…/binary/positives`, `…/negatives` | examples by bin of scores | `auc`, `average_precision`, their `_bound` |
+| `…/binary/squared_error` | [n, Σ (score − label)²] | `brier` |
+| `…/binary/calibration` | 10 numbers of examples, of positives, sums of scores | `ece` |
+| `…/multiclass/confusion` | a matrix, row by row, rows by true class | `accuracy`, `balanced_accuracy`, `macro_…` |
+| `…/regression/errors` | [n, Σ abs(error), Σ error²] | `mae`, `rmse` |
+| these and `…/regression/y.moments` | also [n, mean, M2] of the true values | `r2` |
+
+The four `basic/confusion_*`, -1 where not counted, give the metrics of the first row, with `basic` for NAME.
+
+A metric of several counts is of the sites that report all of them. What is 0/0 is None, and so is what is no finite
+number.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from flavor.records import score_histograms
+from flavor.records.counts import BOUND, POOLED, PREFIX, NotMerged, is_count, of_sites
+
+BASIC = "basic"
+"""The NAME of the metrics of `basic/confusion_*`."""
+CALIBRATION_BINS = 10
+"""Bins of the expected calibration error: [0, 0.1), [0.1, 0.2), …, [0.9, 1]."""
+_NAME = re.compile(rf"{PREFIX}((?:.+/)?)(binary|multiclass|regression)/")
+
+Values = dict[str, float | None]
+_Ingredients = Sequence[Any]
+
+
+class Pooled(NamedTuple):
+    """The pooled metrics of a round."""
+
+    metrics: Values
+    """By their whole names, in the order in which they are kept: bounds and those of `basic/confusion_*` last."""
+    sites: dict[str, int]
+    """Number of sites that a metric is of, where those are not all."""
+    reasons: dict[str, str]
+    """Why a count, or a metric, could not be pooled."""
+
+
+def pooled(sites: Sequence[Mapping[str, Any]], confusion: Sequence[str]) -> Pooled:
+    """Compute the pooled metrics of the sites' `metrics`; `confusion` has the names of the cells tp, fp, fn, tn."""
+    labels: dict[tuple[str, str], None] = {}
+    for metrics in sites:
+        labels |= dict.fromkeys((found[1], found[2]) for name in metrics if (found := _NAME.match(name)))
+    lists: list[list[tuple[str, float | None, int]]] = []
+    reasons: dict[str, str] = {}
+    for label, kind in labels:
+        made: list[tuple[str, float | None, int]] = []
+        for source in _SOURCES[kind]:
+            names = [f"{PREFIX}{label}{kind}/{each}" for each in source.counts]
+            values, number = _of_source(source, names, sites, reasons)
+            made += [(f"{POOLED}{label}{name}", value, number) for name, value in values.items()]
+        lists.append(made)
+    tracking = [[metrics.get(cell) for cell in confusion] for metrics in sites]
+    cells = [cells for cells in tracking if all(cell is not None and cell >= 0 for cell in cells)]
+    basic = _of_basic(cells, reasons) if cells else {}
+    last = [(f"{POOLED}{BASIC}/{name}", value, len(cells)) for name, value in basic.items()]
+    return _collected(lists, last, len(sites), reasons)
+
+
+def _of_basic(cells: Sequence[Sequence[Any]], reasons: dict[str, str]) -> Values:
+    try:
+        return _of_confusion([sum(_whole(each)) for each in zip(*cells, strict=True)])
+    except NotMerged as error:
+        reasons["basic/confusion_tp"] = str(error)
+        return {}
+
+
+def _collected(
+    lists: Sequence[Sequence[tuple[str, float | None, int]]],
+    last: Sequence[tuple[str, float | None, int]],
+    sites: int,
+    reasons: dict[str, str],
+) -> Pooled:
+    """Put the metrics in order: the first of each label, the second of each, and so on, so that none displaces others.
+
+    A metric that two kinds of counts give is left out.
+    """
+    turns = [made[at] for at in range(max(map(len, lists), default=0)) for made in lists if at < len(made)]
+    turns.sort(key=lambda each: each[0].endswith(BOUND))
+    metrics, few = Values(), dict[str, int]()
+    for name, value, number in (*turns, *last):
+        if name in metrics:
+            reasons[name] = "two kinds of counts give it: give one of them a name of its own (name=…)"
+            continue
+        metrics[name] = value if value is None or math.isfinite(value) else None
+        if number < sites:
+            few[name] = number
+    for name in reasons.keys() & metrics.keys():
+        del metrics[name]
+        few.pop(name, None)
+    return Pooled(metrics, few, reasons)
+
+
+def _of_source(
+    source: _Source, names: Sequence[str], sites: Sequence[Mapping[str, Any]], reasons: dict[str, str]
+) -> tuple[Values, int]:
+    """Compute the metrics of one source over the sites that report all its counts; return them, and how many these are.
+
+    A count that does not go together, or is not what the source needs, leaves them out: `reasons` then says why.
+    """
+    those = [metrics for metrics in sites if all(metrics.get(name) is not None for name in names)]
+    if not those:
+        return {}, 0
+    sums = []
+    for name in names:
+        try:
+            for metrics in those:
+                source.check(metrics[name])
+            sums.append(of_sites(name, those)[0])
+        except NotMerged as error:
+            reasons[name] = str(error)
+    if len(sums) < len(names):
+        return {}, 0
+    try:
+        return source.compute(*sums), len(those)
+    except NotMerged as error:
+        reasons[names[-1]] = str(error)
+        return {}, 0
+
+
+# -- what a site may report
+
+
+def _whole(counts: Any) -> list[int]:
+    """Return counts of examples as integers, of which other languages write 3.0. Raises `NotMerged`."""
+    found = []
+    for count in counts if isinstance(counts, list | tuple) else [counts]:
+        if count < 0 or count != int(count):
+            raise NotMerged(f"a site reports {count}: numbers of examples are whole, and not negative")
+        found.append(int(count))
+    return found
+
+
+def _listed(value: Any) -> None:
+    if not isinstance(value, list):
+        raise NotMerged("a site reports a number: a list is needed")
+
+
+def _check_whole(value: Any) -> None:
+    _listed(value)
+    _whole(value)
+
+
+def _check_amounts(value: Any) -> None:
+    _listed(value)
+    if any(each < 0 for each in value):
+        raise NotMerged(f"a site reports {min(value)}: sums of this kind are not negative")
+
+
+def _check_errors_or_moments(value: Any) -> None:
+    """Only the mean, in the middle of moments, may be negative."""
+    _listed(value)
+    _check_amounts(value[:1] + value[2:])
+
+
+# -- what is computed
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    """Return a share; None for 0/0, and where it is too large for a number."""
+    try:
+        return part / whole if whole else None
+    except OverflowError:
+        return None
+
+
+def _of_confusion(cells: _Ingredients) -> Values:
+    tp, fp, fn, tn = _sized(_whole(cells), 4)
+    return {
+        "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
+        "precision": _ratio(tp, tp + fp),
+        "recall": _ratio(tp, tp + fn),
+        "specificity": _ratio(tn, tn + fp),
+        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+    }
+
+
+def _of_histograms(positives: _Ingredients, negatives: _Ingredients) -> Values:
+    if len(positives) != len(negatives):
+        raise NotMerged(f"it has {len(negatives)} bins, and that of the positives {len(positives)}")
+    both = _whole(positives), _whole(negatives)
+    auc, auc_bound = score_histograms.auc(*both)
+    precision, precision_bound = score_histograms.average_precision(*both)
+    return {
+        "auc": auc,
+        "average_precision": precision,
+        f"auc{BOUND}": auc_bound,
+        f"average_precision{BOUND}": precision_bound,
+    }
+
+
+def _of_squared_error(sums: _Ingredients) -> Values:
+    n, squared = _sized(sums, 2)
+    return {"brier": _ratio(squared, n)}
+
+
+def _of_calibration(sums: _Ingredients) -> Values:
+    """Return the expected calibration error of the probability of the positive class (Naeini et al., AAAI 2015).
+
+    It is the mean over the bins of abs(share of positives − mean score), weighted by the examples of the bins.
+    """
+    bins = CALIBRATION_BINS
+    _sized(sums, 3 * bins)
+    examples, positives, scores = sums[:bins], sums[bins : 2 * bins], sums[2 * bins :]
+    gaps = [abs(positive - score) for positive, score in zip(positives, scores, strict=True)]
+    return {"ece": _ratio(math.fsum(gaps), sum(examples))}
+
+
+def _of_multiclass(cells: _Ingredients) -> Values:
+    """Return the metrics of a confusion matrix. A class adds to a mean only what is not 0/0 for it.
+
+    So does scikit-learn with `zero_division=np.nan`.
+    """
+    classes = math.isqrt(len(cells))
+    whole = _whole(_sized(cells, classes * classes))
+    right = whole[:: classes + 1]
+    true = [sum(whole[at * classes : (at + 1) * classes]) for at in range(classes)]
+    predicted = [sum(whole[at::classes]) for at in range(classes)]
+    recalls = map(_ratio, right, true)
+    precisions = map(_ratio, right, predicted)
+    f1s = [_ratio(2 * tp, of + said) for tp, of, said in zip(right, true, predicted, strict=True)]
+    recall = _mean(recalls)
+    return {
+        "accuracy": _ratio(sum(right), sum(true)),
+        "balanced_accuracy": recall,
+        "macro_f1": _mean(f1s),
+        "macro_precision": _mean(precisions),
+        "macro_recall": recall,
+    }
+
+
+def _of_errors(sums: _Ingredients) -> Values:
+    n, absolute, squared = _sized(sums, 3)
+    mean = _ratio(squared, n)
+    return {"rmse": None if mean is None else math.sqrt(mean), "mae": _ratio(absolute, n)}
+
+
+def _of_errors_and_moments(sums: _Ingredients, moments: _Ingredients) -> Values:
+    (n, _, squared), (of, _, apart) = _sized(sums, 3), moments
+    if n != of:
+        raise NotMerged(f"it is of {of} values, and the errors of {n}")
+    unexplained = _ratio(squared, apart)
+    return {"r2": None if unexplained is None or n < 2 else 1 - unexplained}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _ratio(math.fsum(known), len(known))
+
+
+def _sized(values: _Ingredients, size: int) -> _Ingredients:
+    if len(values) != size or not size:
+        raise NotMerged(f"the sites report lists of {len(values)} numbers: {size or 'some'} are needed")
+    return values
+
+
+class _Source(NamedTuple):
+    """What some metrics are computed of."""
+
+    counts: tuple[str, ...]
+    check: Callable[[Any], None]
+    """Raises `NotMerged` for what no site may report as one of these."""
+    compute: Callable[..., Values]
+
+
+_SOURCES: Mapping[str, tuple[_Source, ...]] = {
+    "binary": (
+        _Source(("positives", "negatives"), _check_whole, _of_histograms),
+        _Source(("confusion",), _check_whole, _of_confusion),
+        _Source(("squared_error",), _check_amounts, _of_squared_error),
+        _Source(("calibration",), _check_amounts, _of_calibration),
+    ),
+    "multiclass": (_Source(("confusion",), _check_whole, _of_multiclass),),
+    "regression": (
+        _Source(("errors",), _check_amounts, _of_errors),
+        _Source(("errors", "y.moments"), _check_errors_or_moments, _of_errors_and_moments),
+    ),
+}
+
+
+def pooled_of(metrics: Mapping[str, Any], confusion: Sequence[str]) -> list[str]:
+    """Return the names of the pooled metrics that one site's metrics lead to."""
+    return list(pooled([metrics], confusion).metrics) if any(map(is_count, metrics)) else []
