@@ -37,9 +37,13 @@ class Example:
     sites: str = "site*/"
     check: Sequence[str] = ()
     run: Sequence[str] = ()
+    begun: int = 2
+    """The rounds before the run is resumed."""
     rounds: int = 3
+    began: Callable[[dict], None] = lambda result: None
+    """Looks at the result of these rounds."""
     learned: Callable[[dict], None] = lambda result: None
-    """Looks at the result of the run."""
+    """Looks at the result of the whole run."""
 
 
 def torch_digits_learned(result: dict) -> None:
@@ -64,6 +68,14 @@ def shell_learned(result: dict) -> None:
     weight = read_tensor(Path(result["global_model"]), "weight")
     assert weight == pytest.approx([3, -2, 1], abs=0.1)
     assert read_tensor(Path(result["global_model"]), "bias") == pytest.approx([0.5], abs=0.05)
+
+
+def diloco_began(result: dict) -> None:
+    """The third round of a run that nothing has interrupted trains on, too."""
+    losses = [round_["metrics"]["loss"] for round_ in result["rounds"]]
+    assert [len(round_["clients"]) for round_ in result["rounds"]] == [4] * 3
+    assert losses[0] == pytest.approx(4.56, abs=0.05)
+    assert max(losses[1:]) < 4
 
 
 def diloco_learned(result: dict) -> None:
@@ -91,7 +103,9 @@ SLOW = [
         ("torch._dynamo",),
         main="python main.py --steps 4 --batch 8 --lr 8e-3 --warmup 4 --tested 64",
         run=("--aggregator", "diloco", "--compress", "int8", "--init-model", "initial.ckpt"),
+        begun=3,
         rounds=6,
+        began=diloco_began,
         learned=diloco_learned,
     ),
     Example(
@@ -109,7 +123,6 @@ SLOW = [
         run=OWN,
     ),
 ]
-DILOCO = next(example for example in SLOW if example.name == "diloco-char")
 ALL = [*FAST, *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)]
 
 
@@ -141,8 +154,15 @@ def test_no_example_that_trains_is_left_out():
 
 
 @pytest.mark.parametrize("example", ALL, ids=[example.name for example in (*FAST, *SLOW)])
-def test_check_fl_is_content(place, example: Example):
+def test_check_fl_is_content_and_a_run_learns(place, tmp_path: Path, example: Example, subtests):
     folder, done = place(example)
+    with subtests.test("check-fl is content"):
+        check_fl_is_content(folder, done, example)
+    with subtests.test("a run learns, and trains on where it is resumed"):
+        learns_and_trains_on_where_its_run_is_resumed(done, tmp_path / "out", example)
+
+
+def check_fl_is_content(folder: Path, done: Callable, example: Example) -> None:
     ran = done(
         "check-fl", "-m", example.main, *example.check, "--json", INPUT_PATH=str(min(folder.glob(example.sites)))
     )
@@ -150,15 +170,13 @@ def test_check_fl_is_content(place, example: Example):
     assert [each for each in json.loads(ran.stdout)["checks"] if each["status"] in ("failed", "warning")] == []
 
 
-@pytest.mark.parametrize("example", ALL, ids=[example.name for example in (*FAST, *SLOW)])
-def test_it_learns_and_trains_on_where_its_run_is_resumed(place, tmp_path: Path, example: Example):
-    _, done = place(example)
-    out = tmp_path / "out"
+def learns_and_trains_on_where_its_run_is_resumed(done: Callable, out: Path, example: Example) -> None:
     begun = done(
-        *("flavor", "run", "-m", example.main, "--input-glob", example.sites, "--rounds", "2"),
+        *("flavor", "run", "-m", example.main, "--input-glob", example.sites, "--rounds", str(example.begun)),
         *("--out", str(out), "--json", *example.run),
     )
     assert begun.returncode == 0, begun.stderr
+    example.began(json.loads(begun.stdout))
     resumed = done("flavor", "run", "--resume", str(out), "--rounds", str(example.rounds), "--json")
     logs = "\n".join(log.read_text() for log in sorted((out / "logs").glob("*.log")))
     assert resumed.returncode == 0, resumed.stderr + logs
@@ -168,24 +186,9 @@ def test_it_learns_and_trains_on_where_its_run_is_resumed(place, tmp_path: Path,
         assert len(list(csv.DictReader(file))) == example.rounds
     assert "unchanged" not in resumed.stderr + logs
     assert "did not change" not in resumed.stderr + logs
-    two, three = (sorted((out / "global").glob(f"round-000{number}.*"))[0].read_bytes() for number in (2, 3))
-    assert two != three
+    numbers = (example.begun, example.begun + 1)
+    before, after = (sorted((out / "global").glob(f"round-{number:04}.*"))[0].read_bytes() for number in numbers)
+    assert before != after
     for info in sorted((out / "info").glob("round-*/*.json")):
         assert json.loads(info.read_text())["metadata"]["epoch"] == int(info.parent.name[-4:])
     example.learned(result)
-
-
-@pytest.mark.slow
-def test_diloco_learns_in_a_run_that_nothing_interrupts(place, tmp_path: Path):
-    """The three rounds of one run, whose third is after the place where the other run of this example is resumed."""
-    _, done = place(DILOCO)
-    ran = done(
-        *("flavor", "run", "-m", DILOCO.main, "--input-glob", DILOCO.sites, "--rounds", "3"),
-        *("--out", str(tmp_path / "out"), "--json", *DILOCO.run),
-    )
-    assert ran.returncode == 0, ran.stderr
-    result = json.loads(ran.stdout)
-    losses = [round_["metrics"]["loss"] for round_ in result["rounds"]]
-    assert [len(round_["clients"]) for round_ in result["rounds"]] == [4] * 3
-    assert losses[0] == pytest.approx(4.56, abs=0.05)
-    assert max(losses[1:]) < 4
