@@ -81,7 +81,7 @@ def bound(host: str, port: int, *, token: str | None, or_free: bool = False) -> 
             f"{UI_TOKEN_VARIABLE} (`openssl rand -hex 16` makes one); what it shows crosses the network "
             f"unencrypted: {_DOCS}"
         )
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY by protocol
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited by each connection

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,22 @@ def opened(place: Place, number: int) -> Iterator[list[socket.socket]]:
 def answers(asking: socket.socket, request: bytes = ASKS) -> bytes:
     asking.sendall(request)
     return asking.recv(12)
+
+
+def test_an_answer_on_a_kept_connection_does_not_wait_for_an_acknowledgement(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[socket.socket] = []
+    begun = connection.Connection.connection_made
+
+    def begins(self: connection.Connection, transport: Any) -> None:
+        made.append(transport.get_extra_info("socket"))
+        begun(self, transport)
+
+    monkeypatch.setattr(connection.Connection, "connection_made", begins)
+    with opened(place, 1) as (asking,):
+        assert answers(asking) == b"HTTP/1.1 200"
+        assert made[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_silent_connections_give_way_to_those_that_ask(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
