@@ -2,7 +2,8 @@
 
 A web site could reach such a server through a name of its own that leads to this machine (DNS rebinding), and a proxy
 could let others in. A proxy that shows nothing of itself cannot be told from a program of this machine: only a token
-keeps others out then.
+keeps others out then. Any web site in a browser of this machine can also ask under this machine's own names. It cannot
+read the answer, but the answer costs time: the browser says in Sec-Fetch-Site that another web site asks.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ def is_own_name(name: str) -> bool:
     if name in ("localhost", "::1") or name.endswith(".localhost"):
         return True
     return re.fullmatch(r"127(\.[0-9]{1,3}){1,3}", name) is not None
+
+
+def is_of_another_site(fetch_site: str) -> bool:
+    """Whether a browser says, in the header Sec-Fetch-Site, that another web site asks; '' for no such header."""
+    return fetch_site.strip().lower() not in ("", "none", "same-origin")
 
 
 def why_foreign(headers: Iterable[tuple[str, str]], version: str) -> str:

@@ -16,7 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from flavor.errors import FlavorError, MisuseError
-from flavor.own_machine import why_foreign
+from flavor.own_machine import is_of_another_site, why_foreign
 from flavor.say import say
 from flavor.stamp import stamp
 
@@ -27,6 +27,11 @@ _REQUEST_S = 10.0
 _ROOM_S = 1.0
 _STALLED_S = 1.0
 """How long an answer may be under way until its connection gives way to a new one. A scrape is read in milliseconds."""
+_HEADERS = (
+    ("Cache-Control", "no-store"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("X-Content-Type-Options", "nosniff"),
+)
 Answer = Callable[[str], tuple[bytes, str]]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
@@ -40,7 +45,7 @@ class MetricsApp:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         status, body, kind = self._answered(environ)
-        headers = [("Content-Type", kind), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")]
+        headers = [("Content-Type", kind), *_HEADERS]
         if status.startswith("401"):
             headers.append(("WWW-Authenticate", "Bearer"))
         headers.append(("Content-Length", str(len(body))))
@@ -48,6 +53,8 @@ class MetricsApp:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def _answered(self, environ: dict[str, Any]) -> tuple[str, bytes, str]:
+        if is_of_another_site(environ.get("HTTP_SEC_FETCH_SITE", "")):
+            return _refused("403 Forbidden", "another web site asked for this: open the address itself")
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _refused("405 Method Not Allowed", "metrics are read with GET")
         if self._token:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,8 @@ _KINDS = {
     ".woff2": "font/woff2",
 }
 _PREFIX = "/static/"
+_LOOK_S = 1.0
+"""How long files count as unchanged: anyone can ask for them, without a token too, and a look takes milliseconds."""
 _FOR_GOOD, _ASK_AGAIN = "public, max-age=31536000, immutable", "no-cache"
 
 
@@ -63,13 +66,15 @@ class _File:
 
 
 class Assets:
-    """The files of one folder. A file that is changed there is read again."""
+    """The files of one folder. A file that is changed there is read again, `_LOOK_S` seconds later at most."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._folder = folder
         self._lock = threading.Lock()
         self._files: dict[str, _File] = {}
         self._shells: dict[str, tuple[str, _File]] = {}
+        self._of_all = ""
+        self._looked = 0.0
 
     @property
     def digest(self) -> str:
@@ -78,6 +83,8 @@ class Assets:
             return self._digest()
 
     def _digest(self) -> str:
+        if self._of_all and time.monotonic() - self._looked < _LOOK_S:
+            return self._of_all
         files = {}
         for path in sorted(self._folder.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
@@ -85,7 +92,8 @@ class Assets:
                 files[name] = self._file(path, name)
         self._files = files
         words = "\n".join(f"{name} {file.digest}" for name, file in files.items())
-        return hashlib.sha256(words.encode()).hexdigest()[:16]
+        self._of_all, self._looked = hashlib.sha256(words.encode()).hexdigest()[:16], time.monotonic()
+        return self._of_all
 
     def _file(self, path: Path, name: str) -> _File:
         found = path.stat()

@@ -14,12 +14,12 @@ from collections.abc import MutableMapping
 from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flavor.own_machine import why_foreign
+from flavor.own_machine import is_of_another_site, why_foreign
 from flavor.page.answer import refused
 from flavor.page.assets import Assets
 from flavor.page.token import COOKIE_S, Token
@@ -103,7 +103,7 @@ class Guard:
         path, method = _path(request), request.method
         if method not in ("GET", "HEAD") and not (method == "POST" and path == "/login"):
             return refused(405, f"the page only shows: it has no {method[:20]}", headers={"allow": "GET, HEAD"})
-        if (path.startswith(_OF_PROGRAMS) or method == "POST") and _is_foreign(request.headers):
+        if _is_foreign(request):
             return refused(403, "another web site asked for this", "open the page itself")
         if self._token is None:
             return _not_of_this_machine(request)
@@ -206,9 +206,13 @@ def _not_of_this_machine(request: Request) -> Response | None:
     return None
 
 
-def _is_foreign(headers: Headers) -> bool:
-    """Whether a browser says that another web site asks."""
-    return headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+def _is_foreign(request: Request) -> bool:
+    """Whether a browser says that another web site asks, unless its user follows a link to a page."""
+    headers = request.headers
+    if not is_of_another_site(headers.get("sec-fetch-site", "")):
+        return False
+    is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return not is_link or request.method == "POST" or _path(request).startswith(_OF_PROGRAMS)
 
 
 def _own_path(text: str) -> str:

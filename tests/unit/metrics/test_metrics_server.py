@@ -43,6 +43,7 @@ def asked(port: int, path: str = "/metrics", *, method: str = "GET", **headers: 
         response = connection.getresponse()
         body = response.read().decode()
         assert response.headers["Cache-Control"] == "no-store"
+        assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
         return response.status, body
     finally:
         connection.close()
@@ -67,6 +68,28 @@ def test_no_web_site_reads_them_through_a_name_of_its_own(port: int, host: str) 
     status, why = asked(port, Host=host)
     assert status == 403
     assert "--token" in why
+
+
+def test_another_web_site_in_a_browser_of_this_machine_makes_it_do_nothing() -> None:
+    made: list[str] = []
+
+    def answer_(accept: str) -> tuple[bytes, str]:
+        made.append(accept)
+        return answer(accept)
+
+    for token in ("", TOKEN):
+        server = MetricsServer("127.0.0.1", 0, answer_, token)
+        try:
+            given = {"Authorization": f"Bearer {TOKEN}"} if token else {}
+            for site in ("cross-site", "same-site", "Cross-Site"):
+                status, why = asked(server.port, Sec_Fetch_Site=site, **given)
+                assert (status, "another web site" in why) == (403, True)
+            assert made == []
+            for site in ("none", "same-origin"):
+                assert asked(server.port, Sec_Fetch_Site=site, **given)[0] == 200, "its user opens the address"
+            made.clear()
+        finally:
+            server.close()
 
 
 def test_nobody_reads_them_through_a_proxy(port: int) -> None:

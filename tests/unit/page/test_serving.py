@@ -10,12 +10,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
 
 from flavor.errors import BusUnavailable, RunNotFound, StoreUnavailable
+from flavor.page import assets
 from flavor.page.app import Page
 from flavor.page.guard import HEADERS, POLICY
 from flavor.page.server import Place, bound, serving
@@ -235,7 +237,32 @@ def test_and_to_no_proxy_that_asks_as_nginx_does_by_default(open_: Browser, shut
 def test_another_web_site_gets_nothing(open_: Browser, path: str) -> None:
     for site in ("cross-site", "same-site"):
         assert open_.ask(path, sec_fetch_site=site).status == 403
-    assert open_.ask("/", sec_fetch_site="cross-site").status == 200, "a link leads here"
+        link = {"sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+        assert open_.ask(path, sec_fetch_site=site, **link).status == 403
+
+
+@pytest.mark.parametrize("path", ["/", "/run/mammo", "/login", "/login?token=wrong", "/favicon.ico"])
+def test_another_web_site_can_link_to_the_page_and_ask_for_nothing(open_: Browser, shut: Browser, path: str) -> None:
+    for browser in (open_, shut):
+        linked = browser.ask(path, sec_fetch_site="cross-site", sec_fetch_mode="navigate", sec_fetch_dest="document")
+        assert "another web site" not in linked.body.decode(errors="replace")
+        for mode, dest in (("no-cors", "empty"), ("navigate", "iframe"), ("cors", "document")):
+            refused = browser.ask(path, sec_fetch_site="same-site", sec_fetch_mode=mode, sec_fetch_dest=dest)
+            assert (refused.status, refused.json["error"]) == (403, "another web site asked for this")
+
+
+def test_files_are_looked_at_once_a_second_however_many_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "index.html").write_text('<script src="/static/a.js">')
+    (tmp_path / "a.js").write_text("1")
+    looks: list[object] = []
+    monkeypatch.setattr(assets.Path, "rglob", lambda path, of, real=Path.rglob: looks.append(path) or real(path, of))
+    found = assets.Assets(tmp_path)
+    before = found.digest
+    (tmp_path / "a.js").write_text("22")
+    assert [found.digest for _ in range(9)] == [before] * 9
+    assert len(looks) == 1
+    monkeypatch.setattr(assets, "_LOOK_S", 0.0)
+    assert found.digest != before, "a file that is changed is read again"
 
 
 @pytest.mark.parametrize("path", ["/api/runs", "/api/runs/mammo", "/api/stream?run=mammo", "/metrics", "/api/nothing"])
