@@ -36,27 +36,32 @@ def stopped(edge, number: signal.Signals = signal.SIGTERM) -> int:
     return edge.wait()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)])
-def test_an_edge_stopped_by_a_signal_is_awaited_as_one_that_crashed(faulty, number, code):
-    """Row 39: also where the run does not wait for sites; its lease would have lasted, too."""
-    faulty.rounds = 2
+def test_edges_stopped_by_signals_are_awaited_as_those_that_crashed(faulty, subtests):
+    """Row 39: also where the run does not wait for sites; their leases would have lasted, too."""
+    codes = {"c2": (signal.SIGTERM, 143), "c3": (signal.SIGINT, 130), "c4": (signal.SIGHUP, 143)}
+    faulty.rounds, faulty.clients = 2, ("c1", *codes)
     bench = faulty.bench
     coordinator = faulty.serve(*FAR)
     bench.aggregator()
-    edges = faulty.edges(only={"c2": ("--hold", "--at", 1)})
-    bench.held("c2")
+    edges = faulty.edges(only=dict.fromkeys(codes, ("--hold", "--at", 1)))
+    for client in codes:
+        bench.held(client)
     bench.logged("update.accepted", client="c1", round=1)
-    assert stopped(edges["c2"], number) == code
-    assert bench.redis.hget(bench.runs.keys.client("c2").hash, "state") == "stopped"
-    bench.logged("client.stopped", client="c2")
-    status = bench.done("flavor", "status", bench.run)
-    (line,) = (line for line in status.stdout.splitlines() if line.startswith("c2 "))
-    assert re.match(r"c2 +stopped +\d+(\.\d+)? s ", line), "as resume.md says: it is awaited, and was seen just now"
+    for client, (number, code) in codes.items():
+        with subtests.test(number.name):
+            assert stopped(edges[client], number) == code
+            assert bench.redis.hget(bench.runs.keys.client(client).hash, "state") == "stopped"
+            bench.logged("client.stopped", client=client)
+    lines = {line.split(" ")[0]: line for line in bench.done("flavor", "status", bench.run).stdout.splitlines() if line}
     found = json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)
-    assert found["clients"]["c2"]["this_round"] == "pending", "the round still waits for it"
-    edges["c2"] = bench.edge("c2", bench.trainer())
+    for client, (number, _) in codes.items():
+        with subtests.test(f"the status after {number.name}"):
+            seen = re.match(r"c\d +stopped +\d+(\.\d+)? s ", lines[client])
+            assert seen, "as resume.md says: it is awaited, and was seen just now"
+            assert found["clients"][client]["this_round"] == "pending", "the round still waits for it"
+        edges[client] = bench.edge(client, bench.trainer())
     faulty.finish(coordinator, edges)
-    assert [contributors(faulty, n) for n in (1, 2)] == [("c1", "c2")] * 2
+    assert [contributors(faulty, n) for n in (1, 2)] == [faulty.clients] * 2
 
 
 def test_a_refused_update_is_handed_in_again_in_the_same_round(faulty):
