@@ -13,7 +13,8 @@ from collections.abc import Callable
 from redis import Redis
 from redis import exceptions as redis_errors
 
-from flavor.bus.connection import connect, options, wait_for_server
+from flavor.bus.connection import connect, options, shown, wait_for_server
+from flavor.bus.countdown import countdown
 from flavor.errors import BusUnavailable
 from flavor.ledger.keys import SigningKey
 from flavor.programs.aggregator import UserAggregator
@@ -67,6 +68,7 @@ def serve(
     elif aggregator is not None:
         context.combiner = CommandCombiner(aggregator, StartedAnew(aggregator))
     wait_for_server(redis, url)
+    countdown.is_endless(shown(url))
     set_context(context)
     worker = make_worker(connection, *queues, observer=observer, name=name)
     if threading.current_thread() is threading.main_thread():

@@ -28,8 +28,8 @@ from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY, clean_worker_registry, register, unregister
 
-from flavor.bus.connection import REFUSALS, where_of
 from flavor.bus.countdown import countdown, told_if_silent
+from flavor.bus.patience import REFUSALS, where_of
 from flavor.bus.resting import note_resting, note_working
 from flavor.errors import BusUnavailable
 from flavor.signals import Errand, asked_to_end, pause

@@ -9,26 +9,21 @@ that is repeated after a broken connection is harmless when it runs twice.
 from __future__ import annotations
 
 import contextlib
-import math
 import re
 import socket
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from flavor.bus.answers import Unanswered
 from flavor.bus.countdown import countdown, said
 from flavor.bus.named import connection_class
-from flavor.bus.tls import tls_failure, tls_refusal
+from flavor.bus.patience import REFUSALS, Patience, outages
+from flavor.bus.tls import tls_failure
 from flavor.bus.variables import PATIENCE_S
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
-from flavor.signals import asked_to_end, pause
 
 Redis: TypeAlias = Any
 """A `redis.Redis` from `connect`: redis-py types each answer as bytes or str, also with `decode_responses`."""
@@ -53,131 +48,6 @@ def shown(url: str) -> str:
     return f"{scheme}{separator}{rest}"
 
 
-class Patience(Retry):
-    """Repeats a command until the server answers again or `patience_s` seconds of outage have passed.
-
-    One outage has one deadline, also where redis-py nests its retries, and a countdown on stderr. A server that takes
-    no writes for now (its disk or its memory is full, it loads its data, it is a replica) counts as an outage, although
-    it answers. A process that was asked to end does not wait. Wrong credentials and certificates are not an outage.
-    Every command of this project may run twice: it sets what is not set, or checks the state it starts from.
-    """
-
-    _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-    _REFUSALS_APART_S = 5.0
-    """Refusals that are further apart belong to two outages. Between closer refusals, reads can succeed."""
-
-    def __init__(self, where: str, patience_s: float, *, quiet: bool = False) -> None:
-        super().__init__(NoBackoff(), retries=-1)
-        self._where, self.patience_s, self._quiet = where, patience_s, quiet
-        self._since: float | None = None
-        self._depth = 0  # a connection that can be made does not show that the server takes the command
-        self._refused_since = self._refused_at = -math.inf
-
-    @property
-    def where(self) -> str:
-        """The server, as messages show it."""
-        return self._where
-
-    def call_with_retry(
-        self,
-        do: Callable[[], Any],
-        fail: Callable[..., Any],
-        is_retryable: Callable[[Exception], bool] | None = None,
-        with_failure_count: bool = False,
-    ) -> Any:
-        """See `redis.retry.Retry`."""
-        failures, refused, pause_s = 0, False, self._FIRST_PAUSE_S
-        caught: tuple[type[Exception], ...] = (*self._supported_errors, redis.exceptions.ResponseError)
-        while True:
-            try:
-                self._depth += 1
-                try:
-                    result = do()
-                finally:
-                    self._depth -= 1
-            except caught as error:
-                if isinstance(error, (*REFUSALS, Unanswered)):
-                    raise
-                if isinstance(error, redis.exceptions.ResponseError):
-                    if not _passes(error):
-                        raise
-                    self._wait_for_writes(error)
-                    refused = True
-                    fail(error, failures + 1) if with_failure_count else fail(error)
-                    continue
-                if (is_retryable and not is_retryable(error)) or tls_refusal(error):
-                    raise
-                failures += 1
-                fail(error, failures) if with_failure_count else fail(error)
-                now = time.monotonic()
-                self._since = self._since or now
-                left_s = self._since + self.patience_s - now
-                if left_s <= 0 or asked_to_end():
-                    raise
-                if failures == 2:
-                    _outages[self._where] += 1
-                if failures > 1:  # a connection that had gone stale needs no message
-                    if not self._quiet:
-                        countdown.show(self._where, left_s, error)
-                    pause(min(pause_s, left_s))
-                    pause_s = min(pause_s * 2, self._LONGEST_PAUSE_S)
-            else:
-                if self._depth == 0 and (self._since is not None or self._refused_at > 0):
-                    self._tell_it_is_back(refused=refused)
-                return result
-
-    def _tell_it_is_back(self, *, refused: bool) -> None:
-        """A command worked: the outage is over. After refusals, only a `refused` command or time shows it."""
-        self._since = None
-        if self._refused_at > 0 and not refused:
-            if time.monotonic() - self._refused_at <= self._REFUSALS_APART_S:
-                return
-            self._refused_at = -math.inf
-        countdown.over(self._where)
-
-    def _wait_for_writes(self, error: redis.exceptions.ResponseError) -> None:
-        """Pause after a refusal, or raise it once the outage has lasted for too long.
-
-        This comes before redis-py handles the failure, because redis-py raises `WatchError` where keys are watched.
-        The caller then begins again, and comes back here.
-        """
-        _refusals[self._where] += 1
-        now = time.monotonic()
-        if now - self._refused_at > self._REFUSALS_APART_S:
-            self._refused_since = now
-        left_s = self._refused_since + self.patience_s - now
-        if left_s <= 0 or asked_to_end():
-            raise error
-        countdown.show(self._where, left_s, error)
-        pause_s = (now - self._refused_since) / 4
-        pause(min(max(pause_s, self._FIRST_PAUSE_S), self._LONGEST_PAUSE_S, left_s))
-        self._refused_at = time.monotonic()
-
-
-def where_of(client: redis.Redis) -> str:
-    """Return the server that a client talks to, as messages show it."""
-    retry = client.connection_pool.connection_kwargs.get("retry")
-    return retry.where if isinstance(retry, Patience) else "the given URL"
-
-
-def _passes(error: redis.exceptions.ResponseError) -> bool:
-    """Whether the server refuses for a reason that passes with time or that an operator can remove."""
-    kinds = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.BusyLoadingError)
-    return isinstance(error, kinds) or said(error).startswith(
-        ("MISCONF", "OOM ", "READONLY ", "MASTERDOWN ", "NOREPLICAS")
-    )
-
-
-_outages: Counter[str] = Counter()
-"""Number of outages of each server that connections of this process have seen: two connections in a row broke."""
-_refusals: Counter[str] = Counter()
-
-
-def refusals(url: str) -> int:
-    """Return how often this server has refused a write of this process that it takes at other times."""
-    return _refusals[shown(url)]
-
-
 class ServerWatch:
     """Tells whether the server was away, or only a connection was cut, by a flood of data or by an idle proxy."""
 
@@ -196,12 +66,10 @@ class ServerWatch:
                 identity = str(self._client.info("server").get("run_id", ""))
             except redis.exceptions.ResponseError:  # the server does not say
                 identity = ""
-        return _outages[self._where], identity
+        return outages(self._where), identity
 
 
 _DATABASE = re.compile(r"/?[0-9]*")
-REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
-"""The server no longer accepts this process's user or password."""
 
 
 def connect(url: str, *, patience_s: float = PATIENCE_S, client_name: str | None = None, quiet: bool = False) -> Redis:

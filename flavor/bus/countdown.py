@@ -27,10 +27,18 @@ class _Countdown:
         """What to say of each server that is waited for once that is over."""
         self._beyond: set[str] = set()
         """Servers that the program waits for without limit, and has said so."""
+        self._endless: set[str] = set()
         self.heard: Callable[[str], None] = lambda _: None
         """Told what is waited for, without the time that is left, and '' once that is over."""
 
+    def is_endless(self, where: str) -> None:
+        """Record that the program waits for this server without limit, however long one connection tries."""
+        self._endless.add(where)
+
     def show(self, where: str, left_s: float, error: Exception) -> None:
+        if where in self._endless and not isinstance(error, redis.exceptions.ResponseError):
+            self.beyond(where)
+            return
         live = sys.stderr.isatty()
         with self._lock:
             now = time.monotonic()
@@ -53,12 +61,12 @@ class _Countdown:
             if where in self._back:
                 return
             self._back[where] = _ANSWERS
-        until = "" if left_s is None else f" for {left_s:.0f} s more"
+        until = "" if left_s is None or where in self._endless else f" for {left_s:.0f} s more"
         how = f"has given a request no answer for {seconds:.0f} s; waiting for it{until}"
         say(f"{stamp()}flavor: Redis at {where} {how}")
 
     def beyond(self, where: str) -> None:
-        """Say that the program's patience with this server is over, and that it goes on waiting; once an outage."""
+        """Say that the program waits for this server without limit; once an outage."""
         with self._lock:
             if where in self._beyond:
                 return
@@ -66,7 +74,7 @@ class _Countdown:
             self._back.setdefault(where, _ANSWERS)
         self.heard(f"Redis at {where} does not answer")
         start = "\r" if sys.stderr.isatty() else ""
-        say(f"{start}{stamp()}flavor: Redis at {where} does not answer; going on waiting for it, without limit")
+        say(f"{start}{stamp()}flavor: Redis at {where} does not answer; waiting for it, without limit")
 
     def over(self, where: str, *, reads_only: bool = False) -> None:
         """Say that this server is back, if it was said to be away; a read says nothing of a server without room."""

@@ -12,9 +12,10 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from flavor.bus.connection import Redis, connect, refusals, shown, translated
+from flavor.bus.connection import Redis, connect, shown, translated
 from flavor.bus.fence import fenced
 from flavor.bus.keys import RunKeys
+from flavor.bus.patience import refusals
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.bus.variables import PATIENCE_S
 from flavor.errors import LeaseLost, RunOver, WaitTimeout
@@ -214,7 +215,7 @@ class ClientEvents:
         """
         if self._edge and lives(self._edge):
             return True
-        before, patience_s = refusals(self.url), PATIENCE_S
+        before, patience_s = refusals(shown(self.url)), PATIENCE_S
         if deadline is not None:
             patience_s = max(0.0, min(PATIENCE_S, deadline - time.monotonic()))
         with connect(self.url, patience_s=patience_s, client_name=f"flavor-events:{self.client}") as redis:
@@ -224,7 +225,7 @@ class ClientEvents:
                 if deadline is None or time.monotonic() < deadline:
                     raise
                 return True  # that is not known, and the time is over
-        return refusals(self.url) > before
+        return refusals(shown(self.url)) > before
 
     def _is_news(self, channels: list[str], wanted: str | None) -> bool:
         """Whether a waiter has to look; a script that waits for its next round also hears what it set itself."""

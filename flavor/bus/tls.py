@@ -22,8 +22,16 @@ _PASSING = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError, ssl.SS
 class HandshakeTimeout(OSError):
     """A port has accepted the connection and does not answer the handshake: a stalled server, or one without TLS.
 
-    (Redis without TLS waits for the rest of a command.)
+    (Redis without TLS waits for the rest of a command.) A server that `has_spoken` TLS with this process is stalled.
     """
+
+    def __init__(self, *, has_spoken: bool) -> None:
+        super().__init__("it does not answer the TLS handshake")
+        self.has_spoken = has_spoken
+
+
+_spoken: set[tuple[str, int]] = set()
+"""Hosts and ports that have spoken TLS with this process."""
 
 
 class VerifiedConnection(SSLConnection):
@@ -46,7 +54,8 @@ class VerifiedConnection(SSLConnection):
                 wrapped.close()  # the caller still has the socket that the TLS socket took over
                 raise
         except TimeoutError:
-            raise HandshakeTimeout("it does not answer the TLS handshake") from None
+            raise HandshakeTimeout(has_spoken=(self.host, self.port) in _spoken) from None
+        _spoken.add((self.host, self.port))
         wrapped.settimeout(timeout)
         return wrapped
 
@@ -115,6 +124,8 @@ def _chain(error: BaseException | None) -> Iterator[ssl.SSLError | HandshakeTime
 
 
 def _described(error: ssl.SSLError | HandshakeTimeout) -> str:
+    if isinstance(error, HandshakeTimeout) and error.has_spoken:
+        return f"it takes connections, and does not answer the TLS handshake as it did before: {_STALLED}"
     if isinstance(error, HandshakeTimeout):
         return f"it does not answer the TLS handshake: {_NO_TLS}, and that the server is not stalled"
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -141,6 +152,7 @@ _CERTIFICATE = {
 }
 """Advice for OpenSSL's X509_V_ERR_*."""
 
+_STALLED = "check whether it is paused or overloaded, or its disk hangs (`redis-cli PING` on its machine)"
 _NO_TLS = "check that this port speaks TLS (redis:// is for one that does not)"
 _OWN = "renew the one of --tls-cert (FLAVOR_TLS_CERT)"
 _REASONS = (

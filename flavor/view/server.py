@@ -8,7 +8,8 @@ from typing import Any
 
 import redis
 
-from flavor.bus.connection import Redis, translated, where_of
+from flavor.bus.connection import Redis, translated
+from flavor.bus.patience import where_of
 from flavor.bus.persistence import setting
 from flavor.sizes import shown_bytes
 

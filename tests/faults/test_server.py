@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -32,8 +33,9 @@ def test_a_run_outlives_a_server_that_is_killed_again_and_again(on_port, redis_s
     redis_server.kill()
     gate.open()
     edges["c1"].until(f"flavor: Redis at {bench.url} does not answer; trying for", stream="stdout")  # its trainer
-    for process in (coordinator, aggregator, edges["c1"]):
+    for process in (coordinator, edges["c1"]):
         process.until(f"flavor: Redis at {bench.url} does not answer; trying for")
+    aggregator.until(f"flavor: Redis at {bench.url} does not answer; waiting for it, without limit")
     redis_server.start()
     for process in (coordinator, aggregator, edges["c1"]):
         process.until(f"flavor: Redis at {bench.url} answers again")
@@ -268,9 +270,30 @@ def test_programs_give_up_a_server_that_stands_still(on_port, redis_server):
         assert status.wait(30) == 3
         assert "answers nothing" in status.stderr
         assert [each.wait(60) for each in (coordinator, *edges.values())] == [3, 3, 3]
-        aggregator.until(f"Redis at {bench.url} does not answer; going on waiting for it, without limit")
+        aggregator.until(f"Redis at {bench.url} does not answer; waiting for it, without limit")
     finally:
         os.kill(redis_server.process.pid, signal.SIGCONT)
     aggregator.until(f"Redis at {bench.url} answers again")
-    assert aggregator.stderr.count("going on waiting") == 1
+    assert aggregator.stderr.count("waiting for it, without") == 1
+    assert " s more" not in aggregator.stderr, "as it waits without limit"
+    on_port.finish(on_port.serve(), on_port.edges())
+
+
+def test_programs_wait_once_for_a_server_that_is_away_and_then_end(on_port, redis_server):
+    """Row 23: what they do at their end, such as giving leases up, and their last results, does not wait anew."""
+    bench, patience = on_port.bench, {"FLAVOR_PATIENCE_S": "7"}
+    coordinator = on_port.serve("--out", bench.folder / "results", env=patience)
+    aggregator, edges = bench.aggregator(env=patience), on_port.edges(env=patience)
+    coordinator.until("2 clients")
+    bench.eventually("registered", lambda: bench.redis.scard(WORKERS_BY_QUEUE_KEY % bench.run))
+    redis_server.kill()
+    assert [each.wait(60) for each in (coordinator, *edges.values())] == [3, 3, 3]
+    for each in (coordinator, *edges.values()):
+        left = [int(seconds) for seconds in re.findall(r"trying for (\d+) s more", each.stderr)]
+        assert left
+        assert left == sorted(left, reverse=True), "it waited for one outage more than once"
+    aggregator.until("does not answer; waiting for it, without limit")
+    redis_server.start()
+    aggregator.until(f"Redis at {bench.url} answers again")
+    assert "trying for" not in aggregator.stderr
     on_port.finish(on_port.serve(), on_port.edges())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
+import signal
 import socket
 import subprocess
 import threading
@@ -138,6 +140,22 @@ def test_a_port_without_tls(tmp_path: Path, made: Certificates, monkeypatch: pyt
     with redis_server(tmp_path / "r") as server:
         told = refusal(address(server.url.replace("redis:", "rediss:"), made.certificate("ca")), patience_s=0.1)
     assert "it does not answer the TLS handshake: check that this port speaks TLS" in told
+
+
+def test_a_server_that_spoke_tls_before_is_told_to_stand_still(
+    tmp_path: Path, made: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "_HANDSHAKE_S", 0.3)
+    with redis_server(tmp_path / "r", certificates=made) as server:
+        bus = address(server.url, made.certificate("ca"))
+        with connect(bus) as client:
+            pid = client.info("server")["process_id"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            told = refusal(bus, patience_s=0.1)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert "does not answer the TLS handshake as it did before: check whether it is paused" in told
 
 
 def test_a_port_that_answers_something_else(made: Certificates) -> None:

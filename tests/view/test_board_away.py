@@ -61,7 +61,7 @@ def test_it_goes_on_by_itself_once_redis_is_back(
         assert board.version() > version, "those who wait are told"
         assert board.document("r")["run_id"] == document["run_id"], "the last document stays"
         problem, where = board.problem(), f"flavor: Redis at {shown(url)}"
-        waits = f"{where} does not answer; going on waiting for it, without limit"
+        waits = f"{where} does not answer; waiting for it, without limit"
         told = ""
         while tells and not told.endswith("\n"):
             told += capsys.readouterr().err
