@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import redis
@@ -90,12 +90,18 @@ class Clients(RunScripts):
             for name, (said, _) in zip(names, found, strict=True)
         }
 
-    def clients_and_pulses(self, names: Iterable[str]) -> dict[str, tuple[ClientStatus, int, Pulse]]:
-        """What `clients` and `pulses` return of each client, read at once."""
-        names = list(names)
+    def clients_and_pulses(
+        self, names: Iterable[str], *, without_lease: Collection[str] = ()
+    ) -> dict[str, tuple[ClientStatus, int, Pulse]]:
+        """What `clients` and `pulses` return of each client, read at once.
+
+        The leases of the clients in `without_lease` are not read: 0 stands for them.
+        """
+        names = sorted(names, key=lambda name: name in without_lease)
         keys = [self.keys.client(name) for name in names]
+        leases = [self.keys.client(name).lease for name in names if name not in without_lease]
         fields = (*client_record.FIELDS, *pulse.FIELDS)
-        found = self._of_clients([key.hash for key in keys], fields, [key.lease for key in keys])
+        found = self._of_clients([key.hash for key in keys], fields, leases)
         both: dict[str, tuple[ClientStatus, int, Pulse]] = {}
         for name, (said, left_ms) in zip(names, found, strict=True):
             if isinstance(said, str):  # only one of them may be invalid
@@ -132,6 +138,7 @@ class Clients(RunScripts):
     ) -> list[tuple[dict[str, str] | str, int]]:
         """Read the fields `names` of these hashes, which clients write, and how long the keys in `others` live.
 
+        The first of `others` comes with the first hash, and so on; the hashes after the last of them come with 0.
         For a key that is no hash, or a field that is too large, returns what is wrong in place of the fields. Nothing
         else is read, and no client can keep the hashes of the others from being read. A user that may run no scripts,
         such as a viewer's, reads them with plain commands.
@@ -140,7 +147,7 @@ class Clients(RunScripts):
         for start in range(0, len(hashes), _AT_ONCE):
             some, beside = hashes[start : start + _AT_ONCE], others[start : start + _AT_ONCE]
             answers = self._read_hashes(some, names, beside)
-            there = answers[len(some) :] or [0] * len(some)
+            there = [*answers[len(some) :], *[0] * (len(some) - len(beside))]
             found += [(_fields(each, names), int(left_ms)) for each, left_ms in zip(answers, there, strict=False)]
         return found
 

@@ -47,6 +47,8 @@ def families(scene: Scene) -> list[Metric]:
         _counts(sheet, each)
         if each.document["state"] not in _ENDED:
             _clients(sheet, each, scene.now_ms)
+        for (label, direction), moved in sorted(each.moved.items()):
+            sheet.set("flavor_client_transferred_bytes", moved, each.document["run"], label, direction)
     return sheet.metrics()
 
 
@@ -188,8 +190,6 @@ def _clients(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
     others = clients.keys() - frozenset(scene.labelled)
     if others:
         _others(sheet, scene, others, now_ms)
-    for (label, direction), moved in sorted(scene.moved.items()):
-        sheet.set("flavor_client_transferred_bytes", moved, run, label, direction)
 
 
 _SUMMED = ("flavor_client_examples",)

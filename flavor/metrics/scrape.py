@@ -27,6 +27,8 @@ MOST_CLIENTS = 200
 """How many clients of a run have labels of their own, unless the operator says otherwise."""
 MOST_RUNS = 200
 """How many runs have labels: first those that have not ended, then the newest."""
+MOVED_FOR_S = 600.0
+"""For so long after a run's end there are counters of what its clients have moved, for the last scrapes of it."""
 _EVENTS_AT_ONCE = 2000
 _MOST_EVENTS = 100_000
 """How many new events of one run a scrape counts at most: what a log keeps."""
@@ -146,10 +148,14 @@ class Scraper:
                 raise
             return None
         named = kept.named.look(document)
-        if _has_ended(document):
-            return RunScene(document, kept.tally, named=named)
         clients = document["clients"]
-        own = labelled(clients, self._most)
+        if _has_ended(document):
+            moved: Mapping[tuple[str, str], float] = {}
+            if self._source.now_ms() - (document.get("ended_ms") or 0) < 1000 * MOVED_FOR_S:
+                kept.own = kept.own or labelled(clients, self._most)
+                moved = kept.moved.look(clients, kept.own)
+            return RunScene(document, kept.tally, moved=moved, named=named)
+        own = kept.own = labelled(clients, self._most)
         return RunScene(
             document,
             kept.tally,
@@ -184,6 +190,8 @@ class _Kept:
 
     def __init__(self, run_id: str) -> None:
         self.run_id, self.tally, self.moved, self.named = run_id, Tally(), Moved(), Named()
+        self.own: list[str] = []
+        """The clients that had labels of their own when the run had not ended."""
         self._missed_ms: dict[str, int] = {}
         self._there_ms: dict[str, int] = {}
 

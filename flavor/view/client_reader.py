@@ -1,4 +1,8 @@
-"""Follows the clients of a run: reads again those that have something new, and others as far as a credit goes."""
+"""Follows the clients of a run: reads again those that have something new.
+
+What changes how a run stands is read at once. The rest, such as how far a site's script is, is read as far as a credit
+goes, and without credit when it has waited for too long (see `flavor.view.turns`).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from flavor.records.names import count
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.view.facts import ClientFacts, Facts, read_clients
+from flavor.view.turns import Turns
 
 _A_SECOND, _A_PUBLICATION, MOST_CREDIT = 5.0, 0.15, 400.0
 """Commands that may be spent: for the time or for what is published, whichever is more.
@@ -24,6 +29,8 @@ _FIRST_CREDIT = 100.0
 """What may be spent at first: everything has just been read."""
 _COST = 4.0
 """Commands that reading one client takes, with those in a script."""
+_ROUTINE_COST = 3.0
+"""The same without a look for its lease: heartbeats tell of it."""
 _RESERVE = 10.0
 """What is kept for the next looks."""
 _MOST_URGENT = 500
@@ -66,20 +73,21 @@ class Credit:
 class ClientReader:
     """What was heard of the clients of one run, and is to be read."""
 
-    def __init__(self, runs: RunStore, credit: Credit) -> None:
+    def __init__(self, runs: RunStore, credit: Credit, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._runs, self._credit = runs, credit
         self._urgent: dict[str, None] = {}
-        self._routine: dict[str, None] = {}
+        self._routine = Turns(clock=clock)
         self._beats: dict[str, int] = {}
         self._updates: dict[str, None] = {}
         self._later: dict[str, int] = {}
         self.is_behind = False
-        """Whether something is left unread for want of credit."""
+        """Whether something is left unread, because it can wait, or for want of credit."""
 
     def forget(self) -> None:
         """Everything is read now."""
-        for each in (self._urgent, self._routine, self._beats, self._updates, self._later):
+        for each in (self._urgent, self._beats, self._updates, self._later):
             each.clear()
+        self._routine.read_all()
         self.is_behind = False
 
     def note(self, client: str) -> None:
@@ -93,15 +101,16 @@ class ClientReader:
         """
         if channel == "state" and not says:
             self._beats[client] = now_ms
-            self._routine[client] = None
+            self._routine.note(client)
             return False
         if channel in ("state", "pulse"):
-            (self._urgent if channel == "state" else self._routine)[client] = None
+            (self.note if channel == "state" else self._routine.note)(client)
             return True
         words = channel.split(":")
         number = count(words[1]) if len(words) == 3 and words[2] == "update" else None
         if number is None:
             return False
+        self._routine.note(client, is_early=False)  # it has written what it has moved
         if number > round_:
             self._later[client] = max(self._later.get(client, 0), number)
         elif number == round_:
@@ -131,8 +140,9 @@ class ClientReader:
                 clients[name] = client
         shown_ms = max(_BEAT_MS, _BEAT_MS_A_CLIENT * len(names))
         self._believe_beats(clients, config, shown_ms)
-        wanted = self._wanted(clients, frozenset(names), 0 if view.state.ended else now_ms)
-        read = read_clients(self._runs, wanted, view, config, now_ms)
+        urgent, routine = self._wanted(clients, frozenset(names), 0 if view.state.ended else now_ms)
+        leases = {name: lease_ms for name in routine if (lease_ms := clients[name].lease_ms) > 0}
+        read = read_clients(self._runs, [*urgent, *routine], view, config, now_ms, leases=leases)
         for name, client in read.items():
             clients[name] = _with_beat(client, clients.get(name), config, shown_ms)
         again = [name for name in read if (known := before.clients.get(name)) is None or known.update is not None]
@@ -159,22 +169,26 @@ class ClientReader:
                 clients[name] = _with_beat(replace(client, lease_ms=beat_ms + lease_ms), client, config, shown_ms)
         self._beats.clear()
 
-    def _wanted(self, clients: Mapping[str, ClientFacts], there: frozenset[str], now_ms: int) -> list[str]:
-        """Return the clients to read: those with something new, and as many others as the credit allows."""
+    def _wanted(
+        self, clients: Mapping[str, ClientFacts], there: frozenset[str], now_ms: int
+    ) -> tuple[list[str], list[str]]:
+        """Return the clients to read: those of whom it cannot wait; and the others.
+
+        The others are those of whom it has waited for too long, and as many as the credit allows.
+        """
         for name, client in clients.items():
             if 0 < client.lease_ms <= now_ms:
                 self._urgent[name] = None
         urgent = list(itertools.islice(self._urgent, _MOST_URGENT))
         for name in urgent:
             del self._urgent[name]
-            self._routine.pop(name, None)
-        self._credit.spend(len(urgent) * _COST)
-        routine = list(itertools.islice(self._routine, self._credit.clients()))
-        for name in routine:
-            del self._routine[name]
-        self._credit.spend(len(routine) * _COST + bool(urgent or routine))
+        self._routine.read(urgent)
+        self._routine.read(routine := self._routine.due())
+        self._credit.spend(len(urgent) * _COST + len(routine) * _ROUTINE_COST)
+        self._routine.read(early := self._routine.early(self._credit.clients()))
+        self._credit.spend(len(early) * _ROUTINE_COST + bool(urgent or routine or early))
         self.is_behind = bool(self._urgent or self._routine)
-        return [name for name in (*urgent, *routine) if name in there]
+        return [name for name in urgent if name in there], [name for name in (*routine, *early) if name in there]
 
     def _wanted_updates(self, round_: int, accepted: Mapping[str, object], *, is_new_round: bool) -> list[str]:
         """Return the clients whose updates of the newest round are to be read."""

@@ -137,12 +137,22 @@ def read_facts(runs: RunStore, log: Iterable[Entry] | None = None) -> Facts:
 
 
 def read_clients(
-    runs: RunStore, names: Iterable[str], view: RunView, config: RunConfig, now_ms: int
+    runs: RunStore,
+    names: Iterable[str],
+    view: RunView,
+    config: RunConfig,
+    now_ms: int,
+    *,
+    leases: Mapping[str, int] | None = None,
 ) -> dict[str, ClientFacts]:
-    """Read these members, without what they have handed in."""
-    found = {}
-    for name, (status, left_ms, pulse) in runs.clients_and_pulses(names).items():
-        lives = is_genuine(left_ms, config.heartbeat_timeout_s) and not view.state.ended
-        lease_ms = now_ms + left_ms if left_ms > 0 else left_ms
-        found[name] = ClientFacts(status, lease_ms, pulse if lives else last_of(pulse))
+    """Read these members, without what they have handed in.
+
+    `leases` tells of some of them when their leases run out, in milliseconds by the server's clock: these are not read.
+    """
+    found, leases = {}, leases or {}
+    for name, (status, left_ms, pulse) in runs.clients_and_pulses(names, without_lease=leases.keys()).items():
+        lease_ms = leases.get(name, now_ms + left_ms if left_ms > 0 else left_ms)
+        client = ClientFacts(status, lease_ms, pulse)
+        lives = client.is_alive(now_ms, config.heartbeat_timeout_s) and not view.state.ended
+        found[name] = client if lives else replace(client, pulse=last_of(pulse))
     return found

@@ -49,7 +49,7 @@ class FactsReader:
     ) -> None:
         self._runs, self._log, self._clock = runs, log, clock
         self._credit = Credit(credit, clock=clock)
-        self._clients = ClientReader(runs, self._credit)
+        self._clients = ClientReader(runs, self._credit, clock=clock)
         self._facts: Facts | None = None
         self._run_fields: Mapping[str, str] = {}
         self._round_fields: Mapping[str, str] = {}

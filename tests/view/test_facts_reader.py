@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +11,6 @@ import pytest
 import redis
 
 from flavor.bus.clients import LONGEST_FIELD_BYTES
-from flavor.bus.connection import connect
-from flavor.bus.keys import every_run_patterns, parse_run_channel
-from flavor.bus.runs import RunStore
-from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
 from flavor.errors import IllegalMove, LeaseLost
 from flavor.records.objects import ObjectRef
@@ -33,60 +28,19 @@ from flavor.view.patch import merge_patch, patched
 from flavor.view.run_log import RunLog
 from flavor.view.snapshot import snapshot_of
 from tests.driven import Driven
+from tests.heard import CONFIG, TOKEN, Heard
 from tests.recorded import accepted, global_model
 
-TOKEN = "t"
 SITES = ("a", "b", "c", "d")
 STATES = ("joined", "ready", "ready", "left", "failed", "stopped", "what", "revoked")
 MODEL = global_model("runs/r/global/0001-model", "0" * 64, 1)
 UNHEARD = ("do_coordinator", "do_claim", "do_fail", "do_commit", "do_resume")
 """Moves of which a part is announced by nothing: the reader sees it some seconds later."""
-CONFIG = {"rounds": 50, "store": "s", "min_clients": 2, "quarantine_after": 2, "on_quorum_lost": "retry"}
-
-
-class Followed:
-    """A run that the test moves, its reader, and what the reader has to hear."""
-
-    def __init__(self, url: str) -> None:
-        self.redis = connect(url)
-        self.redis.flushall()
-        self.runs = RunStore(self.redis, "r", url)
-        self.log = RunLog(self.runs)
-        self.later_s = 0.0
-        self.reader = FactsReader(self.runs, self.log, credit=1e6, clock=lambda: time.monotonic() + self.later_s)
-        self.subscription = Subscription(connect(url), url, patterns=every_run_patterns())
-        self.subscription.open()
-        self.heard = 0
-        self.runs.create(rounds=50, config=RunConfig.parse(CONFIG).to_mapping())
-        self.redis.set(self.runs.keys.coordinator, TOKEN)
-
-    def hear(self) -> None:
-        """Have the reader hear all that was published until now."""
-        self.heard += 1
-        last = self.runs.keys.round(10**6 + self.heard)
-        self.redis.publish(last, "")
-        woken: list[str] = []
-        while last not in woken:
-            woken += self.subscription.wait(1.0)
-            saying = self.subscription.saying
-            assert RESYNC not in woken
-            for channel in woken:
-                parsed = parse_run_channel(channel)
-                assert parsed is not None
-                if channel != last:
-                    self.reader.hear(parsed[1], says=channel in saying)
-
-    def look(self) -> Facts:
-        self.hear()
-        return self.reader.look()[0]
-
-    def close(self) -> None:
-        self.subscription.close()
 
 
 @pytest.fixture
-def followed(url: str) -> Iterator[Followed]:
-    followed = Followed(url)
+def followed(url: str) -> Iterator[Heard]:
+    followed = Heard(url)
     yield followed
     followed.close()
 
@@ -110,7 +64,7 @@ def shown(
 class Mover:
     """Does something to the run, as its edges, workers and coordinator, and its operator do."""
 
-    def __init__(self, followed: Followed, seed: int) -> None:
+    def __init__(self, followed: Heard, seed: int) -> None:
         self.runs, self.redis, self.dice = followed.runs, followed.redis, random.Random(seed)
         self.tries = 0
 
@@ -297,7 +251,7 @@ class Mover:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_sees_what_a_fresh_look_sees(followed: Followed, seed: int) -> None:
+def test_it_sees_what_a_fresh_look_sees(followed: Heard, seed: int) -> None:
     mover, done = Mover(followed, seed), []
     memory, rebuilt = (ClientMemory(), RowMemory()), dict[str, Any]()
     for site in SITES[:3]:
@@ -317,7 +271,7 @@ def test_it_sees_what_a_fresh_look_sees(followed: Followed, seed: int) -> None:
     assert {each.split()[0] for each in done} >= {"do_open", "do_commit", "do_reopen"}
 
 
-def test_verdicts_are_seen_although_every_publication_is_lost(followed: Followed) -> None:
+def test_verdicts_are_seen_although_every_publication_is_lost(followed: Heard) -> None:
     for site in SITES[:3]:
         followed.redis.set(followed.runs.keys.client(site).lease, "x", px=600_000)
         followed.redis.hset(followed.runs.keys.client(site).hash, mapping={"state": "ready", "protocol": "2"})
@@ -341,9 +295,9 @@ def calls(redis: Any) -> int:
 
 
 def test_with_2000_clients_a_look_costs_what_is_new(url: str) -> None:
-    followed = Followed(url)
+    followed = Heard(url)
     runs, keys, names = followed.runs, followed.runs.keys, [f"site-{number:04d}" for number in range(2000)]
-    followed.reader = FactsReader(runs, followed.log)
+    followed.reader = FactsReader(runs, followed.log, clock=lambda: 1000.0 + followed.later_s)
     with runs.redis.pipeline(transaction=False) as step:
         for name in names:
             own = keys.client(name)

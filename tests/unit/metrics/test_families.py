@@ -302,23 +302,6 @@ def test_no_client_is_in_a_phase_for_longer_than_the_round() -> None:
     }
 
 
-def test_bytes_never_go_back() -> None:
-    """Prometheus takes a counter that falls for one that began anew, and counts all of it again."""
-    found = many(6)
-    board = MadeUp(found)
-    scraped = scraper(board, most=2)
-    others = f'flavor_client_transferred_bytes_total{{client="{OTHERS}",direction="sent",run="mammo"}}'
-    assert samples(scraped)[others] == 40
-    found["clients"]["site-0005"] |= {"phase": "failed", "sent_bytes": 17}
-    said = samples(scraped)
-    assert said['flavor_client_transferred_bytes_total{client="site-0005",direction="sent",run="mammo"}'] == 17
-    assert said[others] == 40, "site-0001 has lost its label, and moved nothing"
-    found["clients"]["site-0004"]["sent_bytes"] = 3  # its edge was started again
-    assert samples(scraped)[others] == 43
-    del found["clients"]["site-0003"]
-    assert samples(scraped)[others] == 43
-
-
 def test_events_are_counted_once_and_anew_for_another_run_of_the_name() -> None:
     board = MadeUp(document(), events={"mammo": [entry(n, "update.accepted", client="a") for n in range(1, 9)]})
     scraped = scraper(board)

@@ -1,0 +1,41 @@
+"""Counters of what sites have moved: they never fall, and outlast the run's end by some scrapes."""
+
+from __future__ import annotations
+
+from flavor.metrics.scrape import MOVED_FOR_S
+from flavor.metrics.table import OTHERS
+from tests.measured import NOW_MS, MadeUp
+from tests.unit.metrics.test_families import many, of, samples, scraper
+
+
+def test_bytes_never_go_back() -> None:
+    """Prometheus takes a counter that falls for one that began anew, and counts all of it again."""
+    found = many(6)
+    board = MadeUp(found)
+    scraped = scraper(board, most=2)
+    others = f'flavor_client_transferred_bytes_total{{client="{OTHERS}",direction="sent",run="mammo"}}'
+    assert samples(scraped)[others] == 40
+    found["clients"]["site-0005"] |= {"phase": "failed", "sent_bytes": 17}
+    said = samples(scraped)
+    assert said['flavor_client_transferred_bytes_total{client="site-0005",direction="sent",run="mammo"}'] == 17
+    assert said[others] == 40, "site-0001 has lost its label, and moved nothing"
+    found["clients"]["site-0004"]["sent_bytes"] = 3  # its edge was started again
+    assert samples(scraped)[others] == 43
+    del found["clients"]["site-0003"]
+    assert samples(scraped)[others] == 43
+
+
+def test_what_a_run_has_moved_at_its_end_can_still_be_scraped() -> None:
+    board = MadeUp(many(6))
+    scraped = scraper(board, most=2)
+    labels = {key.split('"')[1] for key in of(samples(scraped), "flavor_client_transferred_bytes_total")}
+    for name, fields in board.documents["mammo"]["clients"].items():  # after the last scrape
+        fields |= {"sent_bytes": 12, "phase": "failed" if name == "site-0005" else "-"}
+    board.documents["mammo"] |= {"state": "finished", "ended_ms": NOW_MS}
+    said = of(samples(scraped), "flavor_client_transferred_bytes_total")
+    assert {key.split('"')[1] for key in said} == labels, "the same as before the end"
+    assert sum(said.values()) == 6 * 12
+    board.later_ms = int(MOVED_FOR_S * 1000) - 1
+    assert of(samples(scraped), "flavor_client_transferred_bytes_total") == said
+    board.later_ms += 1
+    assert not of(samples(scraped), "flavor_client_transferred_bytes_total")
