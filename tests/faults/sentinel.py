@@ -37,6 +37,17 @@ class Replicated:
                 assert time.monotonic() < deadline, self.replica.log.read_text()
                 time.sleep(0.02)
 
+    def catch_up(self) -> None:
+        """Wait until the replica has all that the primary has.
+
+        Redis answers `WAIT` for the writes of the connection that it comes on: on another, which has done nothing since
+        before them, it answers at once. A replica whose link is up may have nothing yet: after a snapshot over a socket
+        the primary sends it no writes before its next REPLCONF ACK, which is due once a second.
+        """
+        with contextlib.closing(redis.Redis(port=self.primary.port, single_connection_client=True)) as client:
+            client.set("test:written last", "1")
+            assert client.wait(1, 20_000) == 1, self.replica.log.read_text()
+
     def lag(self) -> None:
         """From now on the replica hears of nothing, and is not let in again."""
         with contextlib.closing(redis.Redis(port=self.primary.port)) as client:

@@ -202,7 +202,7 @@ def test_a_run_goes_on_at_the_replica_that_sentinel_promotes(replicated, bench_a
     edges = faulty.edges(only={"c1": ("--gate", gate.path, "--at", 2)})
     gate.reached()
     bench.logged("update.accepted", client="c2", round=2)
-    assert bench.redis.wait(1, 5000) == 1
+    replicated.catch_up()
     replicated.fail_over()
     replicated.lead()
     gate.open()
@@ -218,13 +218,14 @@ def test_what_a_replica_that_lags_has_lost_is_handed_in_again(replicated, bench_
     edges = faulty.edges(only={c: ("--gate", g.path, "--where", "saved", "--at", 2) for c, g in gates.items()})
     for gate in gates.values():
         gate.reached()
-    assert bench.redis.wait(1, 5000) == 1
+    replicated.catch_up()
     replicated.lag()
     gates["c1"].open()
     bench.logged("update.accepted", client="c1", round=2)
     replicated.fail_over()
     keys = bench.runs.keys.client("c1")
     with contextlib.closing(redis.Redis(port=replicated.replica.port)) as promoted:
+        assert promoted.exists(bench.runs.keys.log), "the run was there before the replica lagged"
         assert not promoted.exists(keys.update(2), keys.event(2, Event.TRAIN_FINISHED))
     replicated.lead()
     bench.logged("update.accepted", client="c1", round=2)
