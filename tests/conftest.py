@@ -29,9 +29,8 @@ from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.stamp import without_times
 from tests import starts
+from tests.polled import DEADLINE_S, eventually
 
-DEADLINE_S = 30.0
-"""How long a test waits for anything before it fails."""
 TAG = "FLAVOR_TEST_TAG"
 MODULES = {
     "flavor": "flavor.cli.main",
@@ -278,11 +277,7 @@ class Bench:
 
     def eventually(self, what: str, look: Callable[[], object], timeout_s: float = DEADLINE_S) -> object:
         """Look again and again until `look()` is truthy; for what nothing announces."""
-        deadline = time.monotonic() + timeout_s
-        while not (found := look()):
-            assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
-            time.sleep(0.02)
-        return found
+        return eventually(what, look, timeout_s)
 
     def log(self) -> list[dict[str, str]]:
         """The run's log."""

@@ -7,11 +7,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.polled import eventually
 
 START_S = 240.0
 """It imports for ten seconds of CPU, and makes the tables of its database."""
@@ -39,14 +40,15 @@ def mlflow_server(folder: Path) -> Iterator[str]:
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
+            return True
+        assert process.poll() is None, (folder / "log").read_text()
+        return False
+
     try:
-        deadline = time.monotonic() + START_S
-        while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
-                break
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.1)
+        eventually("MLflow answers", answers, START_S, told=(folder / "log").read_text, pause_s=0.1)
         yield url
     finally:
         process.kill()

@@ -7,7 +7,6 @@ import hashlib
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import redis
 
 from flavor.bus.address import bus_address
 from flavor.certs import Certificates
+from tests.polled import eventually
 
 PROGRAM = shutil.which("redis-server")
 
@@ -93,18 +93,17 @@ def redis_server(
         process = subprocess.Popen([program, *map(str, words)], stdout=log, stderr=log, start_new_session=True)
     server = RedisServer(port, folder, certificates, password)
     try:
-        deadline = time.monotonic() + 10
         with contextlib.closing(redis.Redis(unix_socket_path=str(folder / "s"), password=password or None)) as client:
-            while True:
-                try:
-                    client.ping()
-                    break
-                except redis.exceptions.RedisError:
-                    if "tls-port" in server.log and process.poll() is not None:
-                        pytest.skip("this redis-server was built without TLS")
-                    assert process.poll() is None, server.log
-                    assert time.monotonic() < deadline, server.log
-                    time.sleep(0.01)
+
+            def answers() -> bool:
+                with contextlib.suppress(redis.exceptions.RedisError):
+                    return bool(client.ping())
+                if "tls-port" in server.log and process.poll() is not None:
+                    pytest.skip("this redis-server was built without TLS")
+                assert process.poll() is None, server.log
+                return False
+
+            eventually("the server answers", answers, 10, told=lambda: server.log, pause_s=0.01)
         yield server
     finally:
         process.kill()

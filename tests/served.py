@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.store.local import LocalStore
 from flavor.view.observer import Lines, Observer
+from tests.polled import eventually
 from tests.recorded import accepted, global_model
 
 LONG_S = 60.0
@@ -149,10 +149,7 @@ class Served:
         return [fields for _, fields in self.runs.redis.xrange(self.runs.keys.log)]
 
     def until(self, what: str, holds: Callable[[], bool]) -> None:
-        end = time.monotonic() + LONG_S
-        while not holds():
-            assert time.monotonic() < end, f"{what}: not in time; told: {self.told}"
-            time.sleep(0.02)
+        eventually(what, holds, LONG_S, told=lambda: self.told)
 
 
 class Faulty(LocalStore):

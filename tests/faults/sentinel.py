@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from pathlib import Path
 
 import redis
@@ -20,7 +19,7 @@ class Replicated:
         self.primary = Server(folder / "primary", "--repl-diskless-sync-delay", "0", program=REDIS)
         source = ("127.0.0.1", str(self.primary.port))
         self.replica = Server(folder / "replica", "--replicaof", *source, program=REDIS)
-        self._synchronised()
+        self.catch_up()
         configuration = folder / "sentinel.conf"
         configuration.write_text(
             f"sentinel monitor {MASTER} 127.0.0.1 {self.primary.port} 1\n"
@@ -30,13 +29,6 @@ class Replicated:
         self._sentinel = Server(folder / "sentinel", first=(str(configuration), "--sentinel"), program=REDIS)
         self.proxy = Proxy(self.primary.port)
 
-    def _synchronised(self) -> None:
-        with contextlib.closing(redis.Redis(port=self.replica.port)) as client:
-            deadline = time.monotonic() + 20
-            while client.info("replication").get("master_link_status") != "up":
-                assert time.monotonic() < deadline, self.replica.log.read_text()
-                time.sleep(0.02)
-
     def catch_up(self) -> None:
         """Wait until the replica has all that the primary has.
 
@@ -44,7 +36,8 @@ class Replicated:
         before them, it answers at once. A replica whose link is up may have nothing yet: after a snapshot over a socket
         the primary sends it no writes before its next REPLCONF ACK, which is due once a second.
         """
-        with contextlib.closing(redis.Redis(port=self.primary.port, single_connection_client=True)) as client:
+        client = redis.Redis(port=self.primary.port, single_connection_client=True, socket_timeout=30)
+        with contextlib.closing(client):
             client.set("test:written last", "1")
             assert client.wait(1, 20_000) == 1, self.replica.log.read_text()
 
@@ -56,16 +49,15 @@ class Replicated:
 
     def fail_over(self) -> None:
         """Kill the primary, and wait until Sentinel has promoted the replica; `lead` leads everybody there."""
-        self.primary.kill()
-        self.proxy.cut()
-        with contextlib.closing(redis.Redis(port=self._sentinel.port, decode_responses=True)) as client:
-            deadline = time.monotonic() + 30
-            while True:
-                _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER)
-                if int(port) == self.replica.port:
-                    break
-                assert time.monotonic() < deadline, self._sentinel.log.read_text()
-                time.sleep(0.05)
+        sentinel = redis.Redis(port=self._sentinel.port, decode_responses=True)
+        with contextlib.closing(sentinel), sentinel.pubsub() as news:
+            news.subscribe("+switch-master")
+            assert news.get_message(timeout=30), "it is subscribed"
+            self.primary.kill()
+            self.proxy.cut()
+            switched = news.get_message(timeout=30)
+        assert switched, self._sentinel.log.read_text()
+        assert switched["data"].split()[-1] == str(self.replica.port), switched
 
     def lead(self) -> None:
         self.proxy.target = self.replica.port

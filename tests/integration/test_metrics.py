@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -27,18 +26,15 @@ from flavor.view.board import Board
 from tests.conftest import Bench, Process
 from tests.driven import Driven
 from tests.faults.servers import Server, free_port
+from tests.polled import eventually
 from tests.promtool import RULES
 from tests.served import Served
 
 TOKEN = "only-for-this-test"
 
 
-def until(what: str, look: Callable[[], Any], timeout_s: float = 60.0) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
-        time.sleep(0.05)
-    return found
+def until(what: str, look: Callable[[], Any]) -> Any:
+    return eventually(what, look, 60)
 
 
 def got(url: str, **headers: str) -> str:

@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -27,6 +27,7 @@ from flavor.view.event import Event
 from flavor.view.log import Logged, newest_entry, read_log
 from flavor.view.round_events import RunFailed, RunFinished
 from tests.driven import Driven
+from tests.polled import eventually
 
 SECRETS = ("hush-hush", "s3cr3t")
 
@@ -35,13 +36,6 @@ SECRETS = ("hush-hush", "s3cr3t")
 def receiver() -> Iterator[Receiver]:
     with receiving() as place:
         yield place
-
-
-def eventually(look: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 # -- in this process
@@ -133,7 +127,7 @@ def test_a_service_that_refuses_is_told_with_its_answer_and_a_moments_fault_is_m
     notices = Notices("mammo", [place], after_s=900)
     receiver.answers = 503
     notices.hear(ClientLost("gone", "site-1"))
-    eventually(lambda: told)
+    eventually("it is told", lambda: told)
     assert told == [
         "notices by JSON: a message was not delivered: the service answers with HTTP 503; this is said once"
     ]

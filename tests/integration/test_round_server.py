@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -24,6 +23,7 @@ from flavor.records.update import Update
 from flavor.records.verdict import Verdict
 from flavor.store.open import open_store
 from flavor.view.observer import Silent
+from tests.polled import eventually
 
 LONG_S = 30.0
 
@@ -51,10 +51,7 @@ class Sites:
         self.runs = runs
 
     def until(self, what: str, look: Callable[[], object]) -> None:
-        deadline = time.monotonic() + LONG_S
-        while not look():
-            assert time.monotonic() < deadline, what
-            time.sleep(0.01)
+        eventually(what, look, LONG_S, pause_s=0.01)
 
     def join(self) -> None:
         self.until("there is a run", lambda: self.runs.find() is not None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from flavor import silence
 from flavor.bus.connection import connect, shown
 from flavor.bus.embedded import embedded_server
 from flavor.bus.lease import Lease, LeaseKeeper
+from tests.polled import eventually
 
 
 def test_who_renews_a_lease_late_is_told_before_it_counts_as_renewed() -> None:
@@ -23,8 +23,9 @@ def test_who_renews_a_lease_late_is_told_before_it_counts_as_renewed() -> None:
         ttl_s = 0.06
 
         def keep(self) -> bool:
-            while not keeper.overdue:  # the server stands still, or this process
-                time.sleep(0.001)
+            eventually(
+                "it is overdue", lambda: keeper.overdue, pause_s=0.001
+            )  # the server stands still, or this process
             return True
 
     def note() -> None:

@@ -42,6 +42,7 @@ from flavor.store.paths import manifest_path, run_record_path
 from flavor.store.remote import RemoteStore
 from flavor.store.settings import Endurance, StoreSettings
 from flavor.watch import Watch, watched, watching
+from tests.polled import eventually
 
 IMPATIENT = Endurance(patience_s=0.2, request_s=0.6, silence_s=0.2)
 PATIENT = Endurance(patience_s=30.0, request_s=20.0, silence_s=20.0)
@@ -379,14 +380,16 @@ def http_proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     tiny = f"Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 50\nAllow 127.0.0.1\n"
     file.write_text(tiny if program == "tinyproxy" else f"{squid}pinger_enable off\n{user}memory_cache_shared off\n")
     process = subprocess.Popen([program, *words, str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def listens() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return True
+        if process.poll() is not None:
+            pytest.skip(f"{program} does not start here")
+        return False
+
     try:
-        deadline = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"{program} does not start here")
-            time.sleep(0.02)
+        eventually(f"{program} listens", listens, 20)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +43,7 @@ from flavor.store.paths import accepted_path, named, update_prefix
 from flavor.store.protocol import ObjectStore
 from flavor.view.observer import Lines
 from tests.infos import put_info
+from tests.polled import eventually
 from workers import inspection, jobs, look_tensors
 from workers.builtin import Engine
 from workers.combiner import RULES, Combined, Work
@@ -988,10 +988,7 @@ class TestQueue:
                 connection.delete(worker.key)
             if lost != "its key":
                 connection.delete("rq:workers:q")
-            deadline = time.monotonic() + 30
-            while not (queue.workers() and connection.hget(worker.key, "birth")):
-                assert time.monotonic() < deadline, "it did not tell of itself"
-                time.sleep(0.01)
+            eventually("it tells of itself", lambda: queue.workers() and connection.hget(worker.key, "birth"))
             seen.append((connection.hget(worker.key, "state"), connection.ttl(worker.key)))
 
         seen: list[tuple[bytes, int]] = []

@@ -13,6 +13,7 @@ import pytest
 
 from flavor import silence
 from flavor.silence import Silence
+from tests.polled import eventually
 
 LONG_S = 30.0
 
@@ -73,10 +74,7 @@ def test_one_thread_looks_at_all_servers_and_ends_after_them(monkeypatch: pytest
         for each in told:
             each.until(1)
         assert watchers() == before + 1
-    deadline = time.monotonic() + LONG_S
-    while watchers() > before:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually("it ends", lambda: watchers() <= before, LONG_S)
     with others(1) as told:
         told[0].until(1)
 

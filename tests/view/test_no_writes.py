@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from flavor.view.board import Board
 from flavor.view.server import refusal_of
 from tests.driven import Driven
 from tests.faults.servers import REDIS, Server, filled, tmpfs
+from tests.polled import eventually
 from tests.view.test_board_away import until
 
 LEASE_MS, HEARTBEAT_S = 4000, 1.5
@@ -104,12 +104,6 @@ def test_a_server_says_why_it_takes_no_writes(name: str, tmp_path: Path) -> None
         secret, _ = enroll_viewer(admin, "page", where="here")
         viewer = connect(with_credentials(server.url, viewer_user("page"), secret))
 
-        def eventually(holds: Callable[[], bool]) -> None:
-            end = time.monotonic() + 30
-            while not holds():
-                assert time.monotonic() < end
-                time.sleep(0.02)
-
         def refuses() -> bool:
             try:
                 admin.set("more", bytes(1000))
@@ -121,22 +115,22 @@ def test_a_server_says_why_it_takes_no_writes(name: str, tmp_path: Path) -> None
         for client in (admin, viewer):
             assert refusal_of(client) == ""
         fault.harm(admin, server.folder)
-        eventually(refuses)
-        eventually(lambda: fault.says in refusal_of(admin))
-        eventually(lambda: fault.says.replace("wants 2", "wants more") in refusal_of(viewer))
+        eventually("writes are refused", refuses)
+        eventually("the reason is known", lambda: fault.says in refusal_of(admin))
+        for_viewer = fault.says.replace("wants 2", "wants more")
+        eventually("the viewer knows it, too", lambda: for_viewer in refusal_of(viewer))
         for client in (admin, viewer):
             assert refusal_of(client).startswith("Redis takes no writes: ")
         fault.heal(admin, server.folder)
-        eventually(lambda: not refuses())
+        eventually("writes are taken", lambda: not refuses())
         for client in (admin, viewer):
-            eventually(lambda client=client: refusal_of(client) == "")  # type: ignore[misc]
+            eventually("no reason is left", lambda client=client: refusal_of(client) == "")  # type: ignore[misc]
 
 
 def test_a_snapshot_that_nobody_wants_keeps_nobody_from_writing(tmp_path: Path) -> None:
     with server_for(FAULTS["snapshot"], tmp_path / "redis") as server, connect(server.url, patience_s=0.0) as admin:
         lose_the_disk(admin, server.folder)
-        while admin.info("persistence")["rdb_last_bgsave_status"] == "ok":
-            time.sleep(0.02)
+        eventually("a snapshot fails", lambda: admin.info("persistence")["rdb_last_bgsave_status"] != "ok")
         for setting, value in (("save", ""), ("stop-writes-on-bgsave-error", "no")):
             admin.config_set(setting, value)
             assert admin.set("a", 1)

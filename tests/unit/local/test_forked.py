@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 
 from flavor.local.forked import ForkedProcess, ForkServer
 from flavor.local.processes import ProcessGroup, started
+from tests.polled import eventually
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.skipif(not ForkServer.is_possible(), reason="all processes are started")
@@ -100,13 +100,6 @@ def begin(server: ForkServer, environment: dict[str, str], tmp_path: Path) -> Ca
     return begin
 
 
-def until(look: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30.0
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_it_sees_what_it_would_see_if_it_were_started(begin: Callable[..., Any], tmp_path: Path) -> None:
     forked, cold = begin("a b", ""), begin("a b", "", name="cold", start=started)
     assert (type(forked), type(cold)) == (ForkedProcess, subprocess.Popen)
@@ -169,7 +162,7 @@ time.sleep(60)
         pids = parent.stdout.readline().split()
         assert len(pids) == 2
         parent.kill()
-    until(lambda: not any(Path(f"/proc/{int(pid)}").exists() for pid in pids))
+    eventually("both are gone", lambda: not any(Path(f"/proc/{int(pid)}").exists() for pid in pids))
 
 
 def test_when_the_server_is_killed_its_processes_are_and_others_are_started(
@@ -191,7 +184,7 @@ def test_one_that_is_killed_is_started_again_and_the_group_leaves_none(
         group.start("one", "probe", ["sleep"], environment=environment, log=tmp_path / "log")
         first = group.pid("one")
         os.kill(first, signal.SIGKILL)
-        until(lambda: group.exit_code("one") is not None)
+        eventually("it has ended", lambda: group.exit_code("one") is not None)
         assert group.exit_code("one") == -signal.SIGKILL
         assert group.restart("one", most=1)
         assert group.running == ["one"]

@@ -21,6 +21,7 @@ import pytest
 from flavor.page import stream
 from flavor.page.app import Page
 from flavor.page.server import Place, bound, serving
+from tests.polled import eventually
 from tests.standin import KEPT, Standin
 
 LONG_S = 30.0
@@ -225,7 +226,7 @@ def test_a_page_that_takes_nothing_for_long_is_cut_off(
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(b"GET /api/stream?run=mammo HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 200"
-        _until(lambda: page.streams.count == 0)
+        eventually("no stream is left", lambda: page.streams.count == 0)
     again = Reader(place, "mammo")
     assert again.next().name == "document"
     again.close()
@@ -242,7 +243,7 @@ def test_there_is_a_bound_on_pages_and_a_page_that_is_closed_makes_room(
     assert refused.status == 503
     assert "3 pages" in json.loads(refused.response.read())["error"]
     readers[0].close()
-    _until(lambda: page.streams.count == 2)
+    eventually("both have streams", lambda: page.streams.count == 2)
     again = Reader(place, "mammo")
     assert again.next().name == "document"
     for reader in (refused, again, *readers):
@@ -265,7 +266,7 @@ def test_the_bound_holds_for_pages_that_ask_at_the_same_time(
     assert answers == [b"HTTP/1.1 200"] * 3 + [b"HTTP/1.1 503"] * 5
     for each in raw:
         each.close()
-    _until(lambda: page.streams.count == 0)
+    eventually("no stream is left", lambda: page.streams.count == 0)
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"{place.address}api/stream?run=none", timeout=LONG_S)
     assert page.streams.count == 0, "a page that is refused takes no place"
@@ -390,10 +391,3 @@ def test_all_streams_end_with_the_server(source: Standin) -> None:
         with pytest.raises(EOFError):
             reader.next()
         reader.close()
-
-
-def _until(holds: Any) -> None:
-    deadline = time.monotonic() + LONG_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

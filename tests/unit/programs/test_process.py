@@ -8,23 +8,16 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flavor.programs.process import ChildProcess, obituary
+from tests.polled import eventually
 
 LEAVES = (
     "import os, time\nif os.fork() == 0:\n    while True: time.sleep(1)\nprint(os.getpid(), flush=True)\nos._exit(3)"
 )
-
-
-def eventually(look: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def started(tmp_path: Path, program: str) -> ChildProcess:
@@ -50,7 +43,7 @@ def test_an_ended_leader_keeps_its_number_until_its_group_is_stopped(tmp_path: P
     assert process.wait(20) == process.exit_code == 3
     assert sorted(members(process.pid)) == ["S", "Z"], "the number could be given to a stranger"
     process.stop(0.1)
-    eventually(lambda: "S" not in members(process.pid))  # the orphan is for init to reap
+    eventually("the orphan is gone", lambda: "S" not in members(process.pid))  # the orphan is for init to reap
     with pytest.raises(ChildProcessError):
         os.waitpid(process.pid, os.WNOHANG)
     assert process.exit_code == 3
@@ -89,7 +82,7 @@ def test_a_running_one_is_stopped_with_sigterm_and_one_that_does_not_listen_with
     program = "import signal, time\n{}\nprint('up', flush=True)\nwhile True: time.sleep(1)"
     for listens, code in (("", -signal.SIGTERM), ("signal.signal(15, signal.SIG_IGN)", -signal.SIGKILL)):
         process = started(tmp_path, program.format(listens))
-        eventually(lambda process=process: process.last_lines)
+        eventually("it has printed", lambda process=process: process.last_lines)
         process.stop(0.5)
         assert process.exit_code == code
 
@@ -102,7 +95,7 @@ def test_an_alarm_in_a_wait_leaves_the_process_its_grace_and_the_stop_its_end(tm
         "print('ready', flush=True)\nsignal.pause()\n"
     )
     process = started(tmp_path, bye)
-    eventually(lambda: process.tail() == ["ready"])
+    eventually("it is ready", lambda: process.tail() == ["ready"])
 
     def over(*_: object) -> None:
         raise TimeoutError
