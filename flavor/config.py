@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     ValidationError,
@@ -20,10 +19,11 @@ from pydantic import (
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import check_kind_name, kind_named
 from flavor.errors import InvalidSetting
+from flavor.evaluation_settings import EvaluationSettings
 from flavor.option_groups import Group
 from flavor.patterns import STATISTICS
 from flavor.script_settings import checked_settings
-from flavor.setting import explained, quorum_of, setting
+from flavor.setting import LONGEST_S, explained, quorum_of, setting
 
 SMALL_UPDATE_BYTES = 4 * 1024 * 1024
 """Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
@@ -35,11 +35,9 @@ _TO_SHOW: dict[str, object] = {}
 """The validation context of `RunConfig.known`."""
 _OF_RUN: dict[str, object] = {"run": True}
 """The validation context of `RunConfig.of_run`: the name of a kind of checkpoints imports no package."""
-LONGEST_S = 10 * 365 * 86_400.0
-"""No duration is longer: milliseconds of it must fit what Redis takes."""
 
 
-class RunConfig(BaseModel):
+class RunConfig(EvaluationSettings):
     """The settings of a run, as JSON in the run's hash. Only `flavor resume` changes them: those that `may_change`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -179,6 +179,10 @@ class TrainerFailed(FlavorError):
     exit_code = ExitCode.TRAINER_FAILED
 
 
+class EvaluatorFailed(FlavorError):
+    """An evaluator says itself that it has failed."""
+
+
 class AggregatorFailed(FlavorError):
     """A user's aggregator ended badly, did not end, or left no global model that can be used."""
 

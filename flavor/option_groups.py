@@ -13,6 +13,7 @@ class Group(StrEnum):
     RESULTS = "Results"
     MODEL = "The model: rule, weights, tensors"
     CLOSING = "When a round closes"
+    EVALUATION = "Evaluation of models"
     LIMITS = "Limits, signatures, privacy"
     REDIS = "Redis"
     STORE = "Object store"

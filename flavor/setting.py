@@ -10,6 +10,9 @@ from pydantic.fields import FieldInfo
 
 from flavor.option_groups import Group
 
+LONGEST_S = 10 * 365 * 86_400.0
+"""No duration is longer: milliseconds of it must fit what Redis takes."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -67,6 +70,16 @@ def quorum_of(value: Any) -> int | float | None:
     except ValueError:
         pass
     raise ValueError("a number of updates is needed (3), or a share of the round's clients (0.6 or 60%)")
+
+
+def evaluate_of(value: Any) -> str:
+    """Read when models are judged: `every`, `final`, `off`, or a number of rounds."""
+    text = str(value).strip()
+    if text in ("every", "final", "off"):
+        return text
+    if text.isdigit() and 1 <= int(text) <= 1_000_000:
+        return "every" if int(text) == 1 else str(int(text))
+    raise ValueError("every, final, off or a number of rounds is needed, e.g. 5")
 
 
 def explained(error: ValidationError) -> str:

@@ -43,6 +43,9 @@ class NoJobs:
     def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
         pass
 
+    def merge(self, run: str, round_: int, number: int, *, attempt: int) -> None:
+        pass
+
     def waits(self, job: str) -> bool:
         return False
 

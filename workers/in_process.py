@@ -14,6 +14,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from workers.context import WorkerContext
+from workers.evaluation import merge_results
 from workers.inspection import inspect_updates
 from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
 
@@ -27,6 +28,10 @@ class InProcessAggregator:
     def inspect(self, run: str, round_: int, clients: Sequence[str]) -> None:
         """Judge the updates of these clients."""
         inspect_updates(self._context, run, round_, clients)
+
+    def evaluate(self, run: str, round_: int, number: int, attempt: int) -> None:
+        """Inspect and merge the results of an evaluation."""
+        merge_results(self._context, run, round_, number, attempt=attempt)
 
     def attempt(self, runs: RunStore, round_: int, number: int, lease_s: float) -> Attempt:
         """Return one attempt to aggregate a round, not claimed yet."""

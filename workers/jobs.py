@@ -1,4 +1,4 @@
-"""The two jobs. Each is harmless when it runs twice, late, or beside a copy of itself."""
+"""The three jobs. Each is harmless when it runs twice, late, or beside a copy of itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from flavor.records.names import is_name
 from flavor.view.event import Notice
 from workers.aggregation import aggregate_round
 from workers.context import context
+from workers.evaluation import merge_results
 from workers.inspection import inspect_updates
 
 
@@ -22,6 +23,14 @@ def inspect(run: str, round_: int, clients: Sequence[str]) -> bool:
 def aggregate(run: str, round_: int, attempt: int) -> bool:
     """Aggregate and commit one round, unless another attempt or worker has the right to; return whether it was done."""
     return _unless_of_another_release(run, lambda: aggregate_round(context(), run, int(round_), int(attempt)))
+
+
+def merge(run: str, round_: int, evaluation: Sequence[int]) -> bool:
+    """Inspect and merge the results of one evaluation: its number and its attempt; return whether it was done."""
+    number, attempt = evaluation
+    return _unless_of_another_release(
+        run, lambda: merge_results(context(), run, int(round_), int(number), attempt=int(attempt))
+    )
 
 
 def _unless_of_another_release(run: str, work: Callable[[], bool]) -> bool:
@@ -42,10 +51,13 @@ def fits(name: str, arguments: object) -> bool:
         return False
     if name == AGGREGATE:
         return type(rest) is int and rest >= 1
+    if name == MERGE:
+        return isinstance(rest, list) and len(rest) == 2 and all(type(each) is int and each >= 0 for each in rest)
     return isinstance(rest, list) and all(isinstance(client, str) and is_name(client) for client in rest)
 
 
-ALLOWED = {f"{__name__}.{function.__name__}": function for function in (inspect, aggregate)}
+ALLOWED = {f"{__name__}.{function.__name__}": function for function in (inspect, aggregate, merge)}
 """The only functions that a worker of this project runs."""
 
 AGGREGATE = f"{__name__}.{aggregate.__name__}"
+MERGE = f"{__name__}.{merge.__name__}"

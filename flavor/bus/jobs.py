@@ -1,4 +1,4 @@
-"""Work for the aggregators, as the coordinator sees it: two jobs, by name.
+"""Work for the aggregators, as the coordinator sees it: three jobs, by name.
 
 The coordinator never imports `workers`: it writes jobs whose function is a name that the worker's allow-list knows.
 """
@@ -16,6 +16,7 @@ from flavor.bus.resting import resting, without
 
 INSPECT = "workers.jobs.inspect"
 AGGREGATE = "workers.jobs.aggregate"
+MERGE = "workers.jobs.merge"
 _KEEP_FAILURES_S = 86_400
 
 
@@ -27,6 +28,9 @@ class JobQueue(Protocol):
 
     def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
         """Have the round aggregated."""
+
+    def merge(self, run: str, round_: int, number: int, *, attempt: int) -> None:
+        """Have the results of an evaluation of this round's model merged."""
 
     def waits(self, job: str) -> bool:
         """Whether no aggregator has taken this job yet."""
@@ -80,6 +84,10 @@ class RqJobQueue:
     def aggregate(self, run: str, round_: int, *, attempt: int) -> None:
         """See `JobQueue`."""
         self._enqueue(AGGREGATE, _job_name("aggregate", run, round_, "", attempt), run, round_, attempt)
+
+    def merge(self, run: str, round_: int, number: int, *, attempt: int) -> None:
+        """See `JobQueue`."""
+        self._enqueue(MERGE, _job_name("merge", run, round_, str(number), attempt), run, round_, [number, attempt])
 
     def _enqueue(self, function: str, job_id: str, *args: object) -> str:
         with self._connection.pipeline() as step:  # of its own accord RQ asks twice

@@ -37,6 +37,10 @@ client:CLIENT:round:N:update          hash    path, digest, size, format, info_p
                                               info_digest, num_examples, public_key,
                                               signature, unread; or refused, failure,
                                               exit_code, report; and try, phases, moved
+client:CLIENT:round:N:evaluation:K:update  hash  what it has measured of the model of round N, in       that edge
+                                              evaluation K: info_path, info_digest, num_examples,
+                                              model, public_key, signature; or refused, failure,
+                                              exit_code, report; and try
 client:CLIENT:log                     string  the last lines of its script's output, if the   that edge
                                               site shares them
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
@@ -44,6 +48,12 @@ client:CLIENT:pulse                   (channel) what only people read of the has
 to:CLIENT:round:N:task                hash    what to train from: the run's global_*,         coordinator
                                               info_path, info_digest, format, rounds;
                                               opened_ms
+to:CLIENT:round:N:evaluation:K:task   hash    which model to judge: global_*, info_path,      coordinator
+                                              info_digest, format, opened_ms, deadline_ms
+to:CLIENT:evaluations                 hash    `N K` of each evaluation that awaits it, to     coordinator, worker
+                                              the server's time at which it was opened
+to:CLIENT:evaluation:verdict          hash    round, number, accepted (1 or 0), reason: what  worker
+                                              became of its newest result
 to:CLIENT:admission                   hash    admitted (1 or 0), reason, public_key: whether   coordinator
                                               it may take part, why not, and by which key
 to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what became of its   worker, coordinator
@@ -70,6 +80,16 @@ round:N:measured                      hash    client to JSON: phases, moved, met
 round:N:entries                       hash    client to number of its entries in the log: those   worker, coordinator
                                               that it caused in this round; 0 before the first;
                                               told:CLIENT, again:CLIENT (expires after a week)
+round:N:evaluation:K                  hash    state, global_*, format, expected, skipped,     coordinator, worker
+                                              opened_ms, deadline_ms, attempt, merging_ms,
+                                              error, closed_ms, reason, merged_*, manifest_*;
+                                              K is 0 for the coordinator's own evaluation
+round:N:evaluation:K:verdicts         hash    client to JSON: accepted, reason, and what was  worker
+                                              inspected
+evaluating                            hash    `N K` of each evaluation that is not over, to   coordinator, worker
+                                              the server's time at which it was opened
+evaluated                             list    a JSON of each evaluation with a result, oldest worker's commit
+                                              first: round, number, times, counts, metrics
 closed                                list    a JSON of each closed round, oldest first:      worker's commit,
                                               round, times, counts, merged metrics            `flavor recover`
 log                                   stream  every transition with its reason                coordinator, worker
@@ -202,6 +222,24 @@ class ClientKeys:
         """Hash: what became of this client's update of this round. Written with the verdict in `RunKeys.verdicts`."""
         return f"{self.to}:round:{round_}:verdict"
 
+    @property
+    def evaluations(self) -> str:
+        """Hash: the evaluations that await this client, `N K` to when each was opened. For the coordinator alone."""
+        return f"{self.to}:evaluations"
+
+    def evaluation_task(self, round_: int, number: int) -> str:
+        """Hash: which model this client judges in this evaluation. Written by the coordinator."""
+        return f"{self.to}:round:{round_}:evaluation:{number}:task"
+
+    def result(self, round_: int, number: int) -> str:
+        """Hash: what this client has measured in this evaluation."""
+        return f"{self.prefix}:round:{round_}:evaluation:{number}:update"
+
+    @property
+    def evaluation_verdict(self) -> str:
+        """Hash: what became of this client's newest result."""
+        return f"{self.to}:evaluation:verdict"
+
     def rest(self, channel: str) -> str:
         """What follows this client's prefix, either one, in the name of a key or channel."""
         return channel.removeprefix(f"{self.prefix}:").removeprefix(f"{self.to}:")
@@ -291,6 +329,24 @@ class RunKeys:
     def entries(self, round_: int) -> str:
         """Hash: client to how many entries of the log it has caused in this round; round 0 is before the first."""
         return f"{self.prefix}round:{round_}:entries"
+
+    def evaluation(self, round_: int, number: int) -> str:
+        """Hash: one evaluation of the model of this round."""
+        return f"{self.prefix}round:{round_}:evaluation:{number}"
+
+    def evaluation_verdicts(self, round_: int, number: int) -> str:
+        """Hash: client to what became of its result."""
+        return f"{self.prefix}round:{round_}:evaluation:{number}:verdicts"
+
+    @property
+    def evaluating(self) -> str:
+        """Hash: the evaluations that are not over."""
+        return f"{self.prefix}evaluating"
+
+    @property
+    def evaluated(self) -> str:
+        """List: a summary of each evaluation that has a result, oldest first."""
+        return f"{self.prefix}evaluated"
 
     @property
     def rounds_pattern(self) -> str:

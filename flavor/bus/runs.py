@@ -1,6 +1,7 @@
-"""A run in Redis: `RunStore` reads and changes a run, its rounds, verdicts and clients.
+"""A run in Redis: `RunStore` reads and changes a run, its rounds, verdicts, evaluations and clients.
 
-Each Lua transition has one method, in the file of its noun: runs in this file, `rounds`, `verdicts` and `clients`.
+Each Lua transition has one method, in the file of its noun: runs in this file, `rounds`, `verdicts`, `evaluations`
+and `clients`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flavor.bus.clients import Clients
 from flavor.bus.connection import Redis, shown, translated
+from flavor.bus.evaluations import Evaluations
 from flavor.bus.keys import RUNS, RunKeys
 from flavor.bus.removal import remove_keys
 from flavor.bus.rounds import Rounds
@@ -25,7 +26,7 @@ from flavor.records.run import RunView
 from flavor.records.states import RoundState, RunState
 
 
-class RunStore(Rounds, Verdicts, Clients):
+class RunStore(Rounds, Verdicts, Evaluations):
     """One run's state. Every transition is atomic and checks the state it starts from.
 
     Raises `LeaseLost` when the caller's token is no longer the holder's, `IllegalMove` when the state is not the one

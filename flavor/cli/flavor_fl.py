@@ -42,6 +42,14 @@ from flavor.records.names import MOST_LOG_LINES
     help="Command to run once before the training command.",
 )
 @click.option(
+    "-e",
+    "--evaluate-main",
+    "evaluate_command",
+    metavar="CMD",
+    help="Command that judges one global model with this site's data, e.g. 'python evaluate.py'. It is run once for "
+    "each evaluation, between rounds: it loads $GLOBAL_MODEL_PATH, calls SaveInfoJson, and ends with exit code 0.",
+)
+@click.option(
     "--join",
     envvar=JOIN_VARIABLE,
     show_envvar=True,
@@ -171,6 +179,7 @@ from flavor.records.names import MOST_LOG_LINES
 def command(
     main_command: str,
     preprocess_command: str | None,
+    evaluate_command: str | None,
     join: str | None,
     run: str | None,
     client: str | None,
@@ -227,6 +236,7 @@ def command(
         store_settings=replace(store_settings(), uploads=uploads),
         command=tuple(parse_command(main_command, "-m")),
         preprocess=tuple(parse_command(preprocess_command, "-p")) if preprocess_command else None,
+        evaluator=tuple(parse_command(evaluate_command, "-e")) if evaluate_command else None,
         workspace=workspace or _workspace(run, client),
         trust=(*trust, *identity.trust),
         key=key or default_key(client, workspace, _workspace(run, client), os.environ),

@@ -61,6 +61,13 @@ def result_options(function: Any) -> Any:
     help="Command that each edge runs once before the training command.",
 )
 @click.option(
+    "-e",
+    "--evaluate-main",
+    "evaluator",
+    metavar="CMD",
+    help="Command that judges a global model at each edge, e.g. 'python evaluate.py'; --evaluate says which models.",
+)
+@click.option(
     "--edges",
     type=click.IntRange(min=1, max=1000),
     help="Number of edges to start.  [default: one for each folder of --input-glob]",
@@ -124,6 +131,7 @@ def run(
     main_command: str | None,
     resume: Path | None,
     preprocess_command: str | None,
+    evaluator: str | None,
     edges: int | None,
     input_path: Path | None,
     input_glob: str | None,
@@ -165,6 +173,8 @@ def run(
     parse_command(main_command, "-m")
     if preprocess_command:
         parse_command(preprocess_command, "-p")
+    if evaluator:
+        parse_command(evaluator, "-e")
     given = click.get_current_context().get_parameter_source("input_path")
     if input_glob is not None and given is ParameterSource.ENVIRONMENT:
         input_path = None
@@ -195,6 +205,7 @@ def run(
         format=format_,
         workers=workers,
         aggregator_main=aggregator_main,
+        evaluator=evaluator,
         init_once=init_once,
     )
     raise_on_sigterm()

@@ -10,12 +10,12 @@ import click
 from pydantic.fields import FieldInfo
 
 from flavor.cli.installed import COMPLETIONS, InstalledOption, kinds_installed
-from flavor.config import LONGEST_S, RunConfig
+from flavor.config import RunConfig
 from flavor.option_groups import Group
 from flavor.patterns import with_known
 from flavor.resume import MAY_CHANGE
 from flavor.script_settings import parse_settings
-from flavor.setting import Setting
+from flavor.setting import LONGEST_S, Setting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

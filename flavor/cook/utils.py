@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from flavor.atomic import write_json, write_whole
 from flavor.cook.report import Report, flush
-from flavor.errors import AggregatorFailed, InvalidSetting, MissingVariable, WaitTimeout
+from flavor.errors import AggregatorFailed, EvaluatorFailed, InvalidSetting, MissingVariable, WaitTimeout
 from flavor.programs.aggregator_paths import KINDS, read_paths, write_paths
 from flavor.programs.finished_mark import mark_path, write_mark
+from flavor.records.evaluated_info import completed
 from flavor.records.info import FILE_NAME, MERGED_NAME, checked_info, info_bytes, read_info
 from flavor.records.merging import merge_infos
 from flavor.records.names import Event, event_name
@@ -70,6 +71,12 @@ def SetEvent(event: str) -> None:
     `flavor-fl`, `BusUnavailable` when Redis cannot be reached. After an error the event is not set.
     """
     name = event_name(event)
+    if _is_evaluator():
+        if name is Event.PROCESS_FINISHED:
+            return
+        if name is Event.ERROR:
+            raise EvaluatorFailed("the evaluator set the event Error")
+        raise _no_events(f"SetEvent({name.value!r})")
     if _is_started_anew():
         if name is Event.PROCESS_FINISHED:  # the end of the process says the same
             return
@@ -181,14 +188,17 @@ def SaveInfoJson(info: dict[str, Any] | None = None, *, output: dict[str, Any] |
 
     `info["metadata"]` needs `epoch` and `datasetSize` (int) and `importance` (number). `info["metrics"]` needs the four
     numbers `basic/confusion_tp`, `_fp`, `_fn` and `_tn` (-1 where not tracked), and takes any further number under any
-    name. Scalars of numpy and torch are accepted. A metric that is None or NaN counts as missing at this client. Counts
+    name. An evaluator (`flavor-fl -e`) needs `datasetSize` and its own metrics alone. Scalars of numpy and torch are accepted. A metric that is None or NaN counts as missing at this client. Counts
     are summed over the sites: numbers or lists of them under names that begin with `count/`, as the functions of
     `flavor.cook.metrics` make them. With counts, the four numbers may be left out. `output` is another name of `info`.
 
     Raises `InvalidInfo` (a `ValueError`), which names every bad field, and leaves the file that was there. It also does
     so where the information has more bytes than an info.json may have.
     """
-    content = info_bytes(checked_info(output if info is None else info, where="SaveInfoJson"))
+    given: object = output if info is None else info
+    if _is_evaluator():
+        given = completed(given, int(os.environ.get("FLAVOR_ROUND") or 0))
+    content = info_bytes(checked_info(given, where="SaveInfoJson"))
     path = _local_info()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, content)
@@ -242,7 +252,16 @@ def _is_started_anew() -> bool:
     return os.environ.get("FLAVOR_ROLE") == "aggregator" and not os.environ.get("FLAVOR_REDIS_URL")
 
 
+def _is_evaluator() -> bool:
+    """Whether this is an evaluator, which has no bus: its end says that it is done."""
+    return os.environ.get("FLAVOR_ROLE") == "evaluator"
+
+
 def _no_events(what: str) -> InvalidSetting:
+    if _is_evaluator():
+        return InvalidSetting(
+            f"{what}: an evaluator is run once for each model and has no events: leave them out, and exit with code 0"
+        )
     return InvalidSetting(
         f"{what}: an aggregator that is started anew in each round has no events: leave them out, or pass --init-once"
     )
@@ -305,7 +324,7 @@ class _Session:
     @classmethod
     def current(cls) -> _Session:
         """The session of this process; a fork gets its own connection and keeps the round."""
-        if _is_started_anew():
+        if _is_started_anew() or _is_evaluator():
             raise _no_events("events")
         if cls._instance is None or cls._instance.pid != os.getpid():
             cls._instance = cls(cls._instance)

@@ -11,6 +11,7 @@ from flavor.config import RunConfig
 from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
+from flavor.coordinator.evaluations import Evaluations
 from flavor.coordinator.inspections import Inspections
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
@@ -40,6 +41,7 @@ class RunContext:
     members: Members
     jobs: JobQueue
     inspections: Inspections
+    evaluations: Evaluations
     lease: CoordinatorLease
     history: History
     pruning: Pruning

@@ -42,6 +42,8 @@ class CurrentRun:
         self.view: RunView = runs.read()
         self.round: CurrentRound | None = None
         """The newest round; None before the first round."""
+        self.has_evaluation_news = False
+        """Whether something was written about an evaluation since it was read."""
         self._incarnation: tuple[str, int, int] | None = None
         self._clock_ms = 0.0  # the server's clock minus this process's monotonic one, in milliseconds
 
@@ -98,6 +100,7 @@ class CurrentRun:
     def read_all(self) -> None:
         """Read everything again: the server may be another one, or may have lost writes."""
         view = self._runs.read()
+        self.has_evaluation_news = True
         if self._incarnation not in (None, view.incarnation):
             line = f"run {view.run!r} was rebuilt from the store after round {view.round}"
             self._observer.hear(Notice(line))
@@ -145,6 +148,9 @@ class CurrentRun:
         judged: set[str] = set()
         number = self.round.number if self.round else 0
         for channel in channels:
+            if ":evaluation:" in channel:
+                self.has_evaluation_news = True
+                continue
             parsed = self._runs.keys.parse_client_channel(channel)
             if parsed is not None:
                 client, rest = parsed

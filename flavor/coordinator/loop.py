@@ -21,6 +21,7 @@ from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
+from flavor.coordinator.evaluations import Evaluations
 from flavor.coordinator.inspections import Inspections
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
@@ -157,6 +158,7 @@ class Coordinator:
             runs, config, members=members, client_log=client_log, late=late, lease=lease, observer=observer
         )
         inspections = Inspections(runs, config, current, jobs=jobs, members=members, client_log=client_log)
+        evaluations = Evaluations(runs, config, current, members=members, jobs=jobs, lease=lease, observer=observer)
         return RunContext(
             runs=runs,
             config=config,
@@ -165,6 +167,7 @@ class Coordinator:
             members=members,
             jobs=jobs,
             inspections=inspections,
+            evaluations=evaluations,
             lease=lease,
             history=self._history,
             pruning=pruning,
@@ -247,6 +250,7 @@ def _settle(context: RunContext) -> None:
     The manifest is missing when the aggregator died right after it had closed the round.
     """
     context.late.refuse_unheard()
+    context.evaluations.give_up_open()
     context.client_log.end_run()
     run = context.current.view
     view = context.runs.read_round(run.round) if run.round else None

@@ -38,6 +38,9 @@ class Aggregator(Protocol):
     def inspect(self, run: str, round_: int, clients: Sequence[str]) -> None:
         """Inspect the updates of these clients, and write the verdicts."""
 
+    def evaluate(self, run: str, round_: int, number: int, attempt: int) -> None:
+        """Inspect and merge the results of an evaluation."""
+
     def attempt(self, runs: RunStore, round_: int, number: int, lease_s: float) -> Attempt:
         """Return an attempt to aggregate a round, which is not claimed yet."""
 
@@ -137,6 +140,16 @@ class RoundServer:
         """See `JobQueue`."""
         self._inspectors.submit(self._inspect, run, round_, list(clients))
         return ""
+
+    def merge(self, run: str, round_: int, number: int, *, attempt: int) -> None:
+        """See `JobQueue`."""
+        self._inspectors.submit(self._evaluate, run, round_, number, attempt)
+
+    def _evaluate(self, run: str, round_: int, number: int, attempt: int) -> None:
+        try:
+            self._aggregator.evaluate(run, round_, number, attempt)
+        except Exception as error:  # the coordinator requests it again, and gives the evaluation up in the end
+            self._observer.hear(Notice(f"round {round_}: the results of its evaluation were not merged: {error}"))
 
     def waits(self, job: str) -> bool:
         """See `JobQueue`. No job waits: each is begun at once."""

@@ -1,4 +1,4 @@
-"""The stage between two rounds: settle the closed round, then open the next, wait for clients or end the run."""
+"""The stage between two rounds: settle the closed round, have its model judged, then open the next, wait or end."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ class BetweenRounds:
             self._settle(round_)
         known = context.known(round_.view if round_ else None, {})
         decision = next_step(known)
-        if decision.waits:
-            context.waits.note(decision)
+        evaluation = context.evaluations.next(known.closed, decision)
+        if (evaluation or decision).waits:
+            context.waits.note(evaluation or decision)
             return False
+        if evaluation is not None:
+            context.evaluations.act(evaluation)
+            return True
         if decision.action is Action.OPEN:
             self._open(known.closed + 1, decision.names, decision.reason)
         else:

@@ -61,14 +61,14 @@ class Waits:
 
     def note(self, decision: Decision) -> None:
         """Note that the run or a round waits, as decided."""
-        if decision.is_usual and decision.round is not None:
+        if decision.is_usual:
             self.usual(decision.round, decision.reason)
         else:
             is_postponed = decision.postponed is not None
             self.unusual(decision.round, decision.reason, is_postponed=is_postponed, since_ms=decision.since_ms)
 
-    def usual(self, round_: int, reason: str) -> None:
-        """Note that a round waits for what comes by itself, such as updates of clients that train."""
+    def usual(self, round_: int | None, reason: str) -> None:
+        """Note that a round, or the run between rounds, waits for what comes by itself, such as updates of clients."""
         now = time.monotonic()
         if (round_, reason) != self._written and now - max(self._began, self._written_at) >= SETTLED_S:
             with contextlib.suppress(BusUnavailable):  # a server without room: only the log needs this

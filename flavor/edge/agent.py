@@ -17,6 +17,8 @@ from flavor.edge.belongings import Belongings
 from flavor.edge.config import EdgeConfig
 from flavor.edge.consent import check_consent, check_rights, check_store, in_wait_for_share
 from flavor.edge.ending import Ending
+from flavor.edge.evaluating import Evaluating
+from flavor.edge.evaluator import evaluation_folders
 from flavor.edge.exchange import Exchange
 from flavor.edge.hold import Hold
 from flavor.edge.inbox import Broken, Inbox, Listener, Woken, subscribed
@@ -192,6 +194,9 @@ class Edge:
         leaving.callback(trainer.stop)
         leaving.callback(listener.close)
         listener.start()
+        evaluating = self._evaluating(site, store, transfers, belongings)
+        if evaluating is not None:
+            leaving.callback(evaluating.stop)
         if past.trained:
             self._observer.hear(TrainedBefore(round=past.trained))
             training.hand_in(past.trained)
@@ -205,8 +210,41 @@ class Edge:
             work=training,
             updates=updates,
             events=self._events,
+            evaluating=evaluating,
             run_ended=Ending(site, standing, trainer, transfers=transfers, models=models).follow,
         ).run()
+
+    def _evaluating(
+        self, site: Site, store: ObjectStore, transfers: Transfers, belongings: Belongings
+    ) -> Evaluating | None:
+        """Make what judges models, for a site that has an evaluator."""
+        config, settings = site.config, site.settings
+        if config.evaluator is None:
+            return None
+        files = evaluation_folders(site.workspace)
+        exchange = Exchange(
+            store,
+            files,
+            run=config.run,
+            format_=config.format,
+            compress=settings.compress,
+            statistics=settings.statistics,
+            kind=settings.kind,
+            bare=config.strip_prefix,
+            habits=belongings.habits,
+            meter=site.meter,
+            tell=self._tell,
+        )
+        return Evaluating(
+            site,
+            self._inbox,
+            files,
+            config.evaluator,
+            store=store,
+            transfers=transfers,
+            exchange=exchange,
+            models=GlobalModels(site, store, self._trust, exchange),
+        )
 
     def _transfers(self, standing: Standing) -> Transfers:
         return Transfers(

@@ -29,6 +29,8 @@ class EdgeConfig(BaseModel):
     """How long to wait for the store, and where to keep the files of a remote one."""
     command: tuple[str, ...]
     """The trainer's command."""
+    evaluator: tuple[str, ...] | None = None
+    """The command that judges models; None for a site that judges none."""
     preprocess: tuple[str, ...] | None = None
     """The command that runs once before the trainer."""
     workspace: Path

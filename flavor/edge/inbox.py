@@ -35,13 +35,21 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class EvaluatorEnded:
+    """An evaluator has ended."""
+
+    evaluator: object
+    code: int
+
+
+@dataclass(frozen=True)
 class Broken:
     """The loop cannot go on after this error."""
 
     error: FlavorError
 
 
-Inbox: TypeAlias = "queue.SimpleQueue[Woken | Ended | Broken]"
+Inbox: TypeAlias = "queue.SimpleQueue[Woken | Ended | EvaluatorEnded | Broken]"
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,8 @@ class News:
     """The run's own hash was written."""
     admission: bool
     """The coordinator has written whether this client may take part."""
+    evaluations: bool
+    """Which models this client is to judge has changed."""
     by_round: frozenset[tuple[int, str]]
     """Pairs of a round and what was written in it: `task`, `verdict` or `event:NAME`."""
 
@@ -68,7 +78,14 @@ class News:
             if kind == "round" and (round_ := count(number)) is not None:
                 by_round.add((round_, what))
         channels = woken.channels
-        return cls(RESYNC in channels, run_channel in channels, "admission" in rests, frozenset(by_round))
+        is_told = {what: what in rests for what in ("admission", "evaluations")}
+        return cls(
+            RESYNC in channels,
+            run_channel in channels,
+            is_told["admission"],
+            is_told["evaluations"],
+            frozenset(by_round),
+        )
 
     def rounds(self, what: str) -> Sequence[int]:
         """The rounds in which this was written, sorted."""
@@ -79,7 +96,7 @@ class News:
         return (round_, f"event:{event}") in self.by_round
 
 
-EVERYTHING = News(resync=True, run=False, admission=False, by_round=frozenset())
+EVERYTHING = News(resync=True, run=False, admission=False, evaluations=False, by_round=frozenset())
 """News for a look at every key although nothing was published."""
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from flavor.bus.connection import shown
 from flavor.bus.events import ClientEvents
+from flavor.edge.evaluating import Evaluating
 from flavor.edge.idleness import Idleness
-from flavor.edge.inbox import EVERYTHING, Broken, Ended, Inbox, News
+from flavor.edge.inbox import EVERYTHING, Broken, Ended, EvaluatorEnded, Inbox, News
 from flavor.edge.joining import Site
 from flavor.edge.part import Phase
 from flavor.edge.run_identity import checked_continuity
@@ -39,11 +40,12 @@ class Loop:
         work: Work,
         updates: Updates,
         events: ClientEvents,
+        evaluating: Evaluating | None = None,
         run_ended: Callable[[RunView], None],
     ) -> None:
         self._site, self._inbox, self._events = site, inbox, events
         self._standing, self._trainer, self._work, self._updates = standing, trainer, work, updates
-        self._run_ended = run_ended
+        self._evaluating, self._run_ended = evaluating, run_ended
         self._keys = site.runs.keys.client(site.config.client)
         self._idleness = Idleness(site.observer)
 
@@ -59,7 +61,8 @@ class Loop:
         """Wait for one item and react to it; returns whether the run is over."""
         part = self._standing.part
         is_starting = part.phase is Phase.STARTING
-        self._idleness.waits_for(awaited(part), is_stalled=bool(part.stalled))
+        is_judging = self._evaluating is not None and self._evaluating.is_busy
+        self._idleness.waits_for("" if is_judging else awaited(part), is_stalled=bool(part.stalled))
         if self._idleness.look() and part.stalled:
             self._standing.stall()
         try:
@@ -72,6 +75,11 @@ class Loop:
             raise item.error
         if isinstance(item, Ended):
             return self._trainer_ended(item.code)
+        if isinstance(item, EvaluatorEnded):
+            assert self._evaluating is not None
+            self._evaluating.ended(item)
+            self._go_on()
+            return False
         return self.hear(News.of(item, self._keys, self._site.runs.keys.state))
 
     def hear(self, news: News) -> bool:
@@ -97,10 +105,20 @@ class Loop:
         self._check_error(news)
         if news.resync and (unjudged := self._standing.part.unjudged):
             self._updates.read_verdict(unjudged)
+        if self._evaluating is not None and (news.resync or news.evaluations):
+            self._evaluating.read()
         self._work.look(news)
+        self._go_on()
+        return False
+
+    def _go_on(self) -> None:
+        """Begin what can begin now: first the evaluations that await this site, then the newest round."""
+        if self._evaluating is not None:
+            self._evaluating.look(self._standing.part)
+            if self._evaluating.is_busy:
+                return
         if self._standing.part.may_begin:
             self._begin(self._standing.part.newest)
-        return False
 
     def _begin(self, round_: int) -> None:
         task = self._site.membership.task(round_)

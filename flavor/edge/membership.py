@@ -17,14 +17,19 @@ from flavor.errors import LeaseLost
 from flavor.records.admission import Admission
 from flavor.records.client import ClientStatus, Transfer
 from flavor.records.damage import damage_in
+from flavor.records.evaluation import EvaluationTask, Result
 from flavor.records.measured import Measured
 from flavor.records.moved import Moved
+from flavor.records.names import count
 from flavor.records.pulse import Pulse
 from flavor.records.states import RunState
 from flavor.records.task import Task
 from flavor.records.update import LONGEST_TRY, Refused, Update
 from flavor.records.verdict import Answer
 from flavor.watch import Progress
+
+_RESULT_MS = 7 * 86_400_000
+"""A result that no aggregator has merged in this time has come too late."""
 
 
 class Membership:
@@ -88,6 +93,19 @@ class Membership:
         with damage_in(f"the task {key} on Redis at {self._where} cannot be read"):
             return Task.from_hash(round_, self._read(key))
 
+    def evaluations(self) -> list[tuple[int, int]]:
+        """The evaluations that await this client, each by its round and its number, oldest first."""
+        found = {name: count(opened) or 0 for name, opened in self._read(self._keys.evaluations).items()}
+        names = [name.split(" ") for name in sorted(found, key=lambda name: (found[name], name))]
+        pairs = ((count(name[0]), count(name[1])) for name in names if len(name) == 2)
+        return [(round_, number) for round_, number in pairs if round_ is not None and number is not None]
+
+    def evaluation_task(self, round_: int, number: int) -> EvaluationTask | None:
+        """The client's task in this evaluation; None when it has none. Raises `DamagedRecord`."""
+        key = self._keys.evaluation_task(round_, number)
+        with damage_in(f"the task {key} on Redis at {self._where} cannot be read"):
+            return EvaluationTask.from_hash(round_, number, self._read(key))
+
     def answer(self, round_: int) -> Answer | None:
         """The answer on the update of this round that lies in Redis now; None while there is none.
 
@@ -124,6 +142,23 @@ class Membership:
         """Whether an update of this round was handed in."""
         with translated(self._where):
             return bool(self._redis.exists(self._keys.update(round_)))
+
+    def has_result(self, round_: int, number: int) -> bool:
+        """Whether a result of this evaluation was handed in."""
+        with translated(self._where):
+            return bool(self._redis.exists(self._keys.result(round_, number)))
+
+    def hand_in_result(self, round_: int, number: int, result: Result | Refused) -> None:
+        """Write what this client has measured in this evaluation; its key goes by itself if it comes too late."""
+        key = self._keys.result(round_, number)
+
+        def commands(step: Redis, _: int) -> None:
+            step.delete(key)
+            step.hset(key, mapping=result.to_hash())
+            step.pexpire(key, _RESULT_MS)
+            step.publish(key, str(round_))
+
+        self._write(commands)
 
     def hand_in(
         self,

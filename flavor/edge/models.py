@@ -6,6 +6,7 @@ from flavor.edge.exchange import Exchange
 from flavor.edge.joining import Site
 from flavor.edge.trust import ModelTrust
 from flavor.ledger.archive import Archive
+from flavor.records.evaluation import EvaluationTask
 from flavor.records.model import GlobalModel
 from flavor.records.run import RunView
 from flavor.records.task import Task
@@ -40,6 +41,17 @@ class GlobalModels:
         model = self._trust.named(view.global_model)
         run_id = self._site.run.run_id
         self._trust.check_final(self._archive, run_id, view.round, model, digest=self._manifest_digest)
+        self._exchange.place_global(model)
+
+    def judged(self, task: EvaluationTask) -> GlobalModel:
+        """The model that an evaluation names, without a seal that the site does not believe."""
+        model = self._trust.named(task.model)
+        assert model is not None
+        return model
+
+    def place_judged(self, round_: int, model: GlobalModel) -> None:
+        """Place the model that round `round_` has made, to be judged. Raises as `place`."""
+        self._trust.check(self._archive, self._site.run.run_id, round_, model, digest=self._manifest_digest)
         self._exchange.place_global(model)
 
     def _manifest_digest(self) -> str:

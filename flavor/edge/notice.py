@@ -42,6 +42,8 @@ class Failure(StrEnum):
     PREPROCESS = "preprocess-ended"
     ERROR_EVENT = "trainer-error"
     """The trainer set the event Error."""
+    EVALUATOR = "evaluator-ended"
+    """The evaluator could not be started, or ended with an exit code."""
     SIGNAL = "stopped-by-signal"
     """A signal told the edge to stop; the edge may be started again."""
     DECLINED = "declined"
@@ -104,6 +106,10 @@ class Notice:
             who = "its trainer" if self.failure is Failure.ENDED else "its preprocess command"
             how = "" if self.exit_code is None else f" ({described_exit(self.exit_code)})"
             return f"{who} ended{' ' + self.where if self.where else ''}{how}"
+        if self.failure is Failure.EVALUATOR:
+            if self.exit_code is None:
+                return "its evaluator could not be started"
+            return f"its evaluator ended ({described_exit(self.exit_code)})"
         if self.failure is Failure.NOT_ADMITTED and self.where:
             return f"{_SENTENCES[self.failure]}: {self.where}"
         return _SENTENCES[self.failure]

@@ -107,5 +107,6 @@ class Standing:
                 public_key=str(site.key.public),
                 version=_version() if site.config.report else "",
                 awaits_store=awaits_store,
+                evaluates=site.config.evaluator is not None,
             )
         )

@@ -42,7 +42,8 @@ class Archive:
     store: ObjectStore
     run: str
 
-    def _put(self, path: str, data: bytes) -> ObjectRef:
+    def put(self, path: str, data: bytes) -> ObjectRef:
+        """Write a record once. Raises `ObjectExists` where another one lies there."""
         ref = ObjectRef(path, sha256(data))
         with self.store.stage() as staged:
             with naming(staged):
@@ -63,7 +64,7 @@ class Archive:
 
     def begin(self, record: RunRecord) -> None:
         """Write the run's record. Raises `ObjectExists` where another one lies there."""
-        self._put(run_record_path(self.run), record.to_bytes())
+        self.put(run_record_path(self.run), record.to_bytes())
 
     def beginning(self) -> RunRecord | None:
         """Return the run's record; None where the store has no such run. Raises `InvalidRecord`."""
@@ -76,7 +77,7 @@ class Archive:
     def stage(self, manifest: Manifest) -> ObjectRef:
         """Put a manifest into the store before its round is committed. It is not the round's manifest yet."""
         data = manifest.to_bytes()
-        return self._put(self._staged(manifest.round, sha256(data)), data)
+        return self.put(self._staged(manifest.round, sha256(data)), data)
 
     def _staged(self, round_: int, digest: str) -> str:
         return f"{staged_manifest_prefix(self.run, round_)}-{digest[:16]}.json"
@@ -104,7 +105,7 @@ class Archive:
         path = manifest_path(self.run, round_)
         try:
             self.store.delete([path])
-            self._put(path, data)
+            self.put(path, data)
         except ObjectExists:  # this process may not remove it, or it is there again
             return False
         return True
@@ -119,7 +120,7 @@ class Archive:
             raise ObjectMissing(f"object {ref.path} is not in the store {self.store.url}")
         if sha256(data) != ref.digest:
             raise InvalidRecord(f"{ref.path}: not the manifest that was committed: it was changed in the store")
-        self._put(manifest_path(self.run, round_), data)
+        self.put(manifest_path(self.run, round_), data)
 
     def has(self, round_: int) -> bool:
         """Whether this round has its manifest; see `manifest`."""

@@ -29,11 +29,15 @@ RunId = Field(pattern=r"^[0-9a-f]{32}$")
 DigestOrNone = Field(pattern=r"^([0-9a-f]{64})?$", default="")
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A part of a record: frozen, without fields that this release does not know."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class _Record(_Strict):
+class Record(Strict):
+    """A record of the store, which is canonical JSON."""
+
     @classmethod
     def parse(cls, data: bytes, where: str) -> Self:
         """Read the record that was written as `data`.
@@ -69,7 +73,7 @@ class _Record(_Strict):
         return sha256(self.to_bytes())
 
 
-class Model(_Strict):
+class Model(Strict):
     """A global model with the objects beside it."""
 
     path: str
@@ -123,7 +127,7 @@ class Model(_Strict):
         return [ref for ref in (self.object, self.info, self.state) if ref is not None]
 
 
-class Contributor(_Strict):
+class Contributor(Strict):
     """One client's part in a round."""
 
     client: str
@@ -173,7 +177,7 @@ class Contributor(_Strict):
         )
 
 
-class RunRecord(_Record):
+class RunRecord(Record):
     """How a run began: the chain's first link."""
 
     kind: Literal["flavor.run"] = "flavor.run"
@@ -187,7 +191,7 @@ class RunRecord(_Record):
     """The pre-trained weights, if there were any."""
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """What one closed round was made of."""
 
     kind: Literal["flavor.round"] = "flavor.round"

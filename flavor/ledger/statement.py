@@ -1,4 +1,4 @@
-"""What a client signs when it hands in an update, and the signature's check."""
+"""What a client signs when it hands in an update or the result of an evaluation, and the signature's check."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from flavor.ledger.canonical import canonical
 from flavor.ledger.keys import PublicKey, SigningKey
 from flavor.protocol import PROTOCOL
+from flavor.records.evaluation import Result
 from flavor.records.update import Update
 
 
@@ -62,6 +63,38 @@ class Statement:
 
         Raises `InvalidSetting` for text that is no public key.
         """
+        return PublicKey.parse(public_key).verifies(signature, self.message())
+
+
+@dataclass(frozen=True)
+class EvaluationStatement:
+    """What a client states when it has judged a model: that it measured this, of this model, on so many examples.
+
+    The statement names the run, the round that made the model and the evaluation, so that a signed result counts
+    nowhere else.
+    """
+
+    run: str
+    run_id: str
+    round: int
+    evaluation: int
+    client: str
+    model: str
+    """SHA-256 of the judged model, in hex."""
+    num_examples: int
+    info_digest: str
+    """SHA-256 of the information as it was handed in, in hex."""
+
+    def message(self) -> bytes:
+        """Return the signed bytes: canonical JSON of these fields, `kind` and `protocol`."""
+        return canonical({"kind": "flavor.result", "protocol": PROTOCOL, **self.__dict__})
+
+    def signed(self, key: SigningKey, result: Result) -> Result:
+        """Return the result with the signature of its edge."""
+        return replace(result, public_key=str(key.public), signature=key.sign(self.message()))
+
+    def is_signed(self, public_key: str, signature: str) -> bool:
+        """Whether `signature` is one of `public_key` on this statement. Raises `InvalidSetting` for no public key."""
         return PublicKey.parse(public_key).verifies(signature, self.message())
 
 

@@ -71,6 +71,7 @@ class Federation:
     format: str | None = None
     workers: int = 1
     aggregator_main: str | None = None
+    evaluator: str | None = None
     init_once: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: str = field(default_factory=os.getcwd)
@@ -283,6 +284,7 @@ class Federation:
             words = ["-m", self.main, "--client", site.client, "--input", str(site.input)]
             words += ["--workspace", str(self.layout.workspace(site.client))]
             words += ["-p", self.preprocess] if self.preprocess else []
+            words += ["-e", self.evaluator] if self.evaluator else []
             words += ["--format", self.format] if self.format else []
             words += ["--report-output", *self._consent()]  # site and operator are the same here
             processes.start(

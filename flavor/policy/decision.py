@@ -37,6 +37,12 @@ class Action(StrEnum):
     RETURN = "return"
     """Open a round again, because its aggregation found too few updates left."""
     REQUEUE = "requeue"
+    EVALUATE = "evaluate"
+    """Have the sites judge the newest global model."""
+    MERGE = "merge"
+    """Have an aggregator merge the results of an evaluation."""
+    GIVE_UP = "give up"
+    """End an evaluation without a result, and go on."""
     FINISH = "finish"
     FAIL = "fail"
 
@@ -49,7 +55,7 @@ class Decision:
     reason: str
     """Why, in words for the operator, without the number of the round. See `flavor.policy.advice.Reason`."""
     names: tuple[str, ...] = ()
-    """The clients for which a round opens, or opens again."""
+    """The clients for which a round opens, or opens again; or those that judge a model."""
     round: int | None = None
     """The round that the decision is about; None between rounds."""
     is_usual: bool = False

@@ -55,6 +55,9 @@ class Client:
     awaits_store: bool = False
     """Whether it cannot go on before it can use the object store, as its edge says."""
 
+    evaluates: bool = False
+    """Whether its site has a command that judges models, as its edge says."""
+
     @property
     def gone(self) -> bool:
         """Whether no update will come from it unless it is started again."""
@@ -64,6 +67,12 @@ class Client:
     def ready(self) -> bool:
         """Whether it can get a task."""
         return self.alive and self.state is ClientState.READY and not self.quarantined
+
+    @property
+    def may_evaluate(self) -> bool:
+        """Whether it can judge a model now, also after its trainer has ended by itself."""
+        can = self.state in (ClientState.READY, ClientState.LEFT)
+        return self.evaluates and self.alive and self.is_admitted and not self.quarantined and can
 
     @property
     def shut_out(self) -> bool:
@@ -112,6 +121,7 @@ def client_of(
         status.behind,
         ended_with_run=ended_with_run,
         awaits_store=status.awaits_store,
+        evaluates=status.evaluates,
     )
 
 

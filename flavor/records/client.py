@@ -14,7 +14,7 @@ from flavor.watch import PHASES
 FIELDS = (
     *("state", "reason", "failure", "exit_code", "report"),
     *("round", "host", "pid", "public_key", "protocol", "version", "phase", "done", "total", "since_ms", "told_ms"),
-    "awaits",
+    *("awaits", "evaluates"),
 )
 """The fields of a client's hash that are read. Nothing else that a client writes there is read."""
 
@@ -90,6 +90,9 @@ class ClientStatus:
     awaits_store: bool = False
     """Whether it cannot go on before it can use the object store, as `reason` says in words."""
 
+    evaluates: bool = False
+    """Whether the site has a command that judges models."""
+
     @property
     def known_state(self) -> ClientState | None:
         """The state, if this release knows it."""
@@ -114,6 +117,7 @@ class ClientStatus:
             "version": self.version,
             "told_ms": str(self.told_ms),
             "awaits": _STORE if self.awaits_store else "",
+            "evaluates": "1" if self.evaluates else "",
         }
 
     @classmethod
@@ -134,6 +138,7 @@ class ClientStatus:
             transfer=Transfer.from_hash(fields),
             told_ms=count(fields.get("told_ms")) or 0,
             awaits_store=fields.get("awaits") == _STORE,
+            evaluates=fields.get("evaluates") == "1",
         )
 
 

@@ -34,6 +34,15 @@ class RoundState(StrEnum):
     FAILED = "failed"
 
 
+class EvaluationState(StrEnum):
+    """State of an evaluation: open -> merging -> closed, or failed."""
+
+    OPEN = "open"
+    MERGING = "merging"
+    CLOSED = "closed"
+    FAILED = "failed"
+
+
 class ClientState(StrEnum):
     """State of a client, as its edge reports it."""
 
@@ -88,3 +97,13 @@ ROUND_FOLLOWS: Final[Mapping[tuple[RoundState, str], RoundState]] = {
     (RoundState.FAILED, "resume_run"): RoundState.OPEN,
 }
 """Next state of the current round by its state and a move of its run. A state that is not listed stays."""
+
+EVALUATION_MOVES: Final[Mapping[tuple[EvaluationState, str], EvaluationState]] = {
+    (EvaluationState.OPEN, "begin_merge"): EvaluationState.MERGING,
+    (EvaluationState.MERGING, "begin_merge"): EvaluationState.MERGING,  # the next attempt
+    (EvaluationState.MERGING, "fail_merge"): EvaluationState.MERGING,
+    (EvaluationState.MERGING, "commit_evaluation"): EvaluationState.CLOSED,
+    (EvaluationState.OPEN, "give_up_evaluation"): EvaluationState.FAILED,
+    (EvaluationState.MERGING, "give_up_evaluation"): EvaluationState.FAILED,
+}
+"""Next state of an evaluation by its state and a script. The script refuses a pair that is not listed."""

@@ -6,6 +6,8 @@
     runs/RUN/manifests/round-N.json         what round N was made of; `staged-N-DIGEST.json` before it is committed
     runs/RUN/global/N-WHAT-DIGEST.EXT       what round N made, and as round 0 the initial weights: model, info, state
     runs/RUN/clients/SITE/N-WHAT-DIGEST.EXT what a site hands in: update, info
+    runs/RUN/clients/SITE/N-result-K-DIGEST.json  what a site measures in evaluation K of round N's model
+    runs/RUN/evaluations/N-K-WHAT-DIGEST.json  result-SITE, as a worker has taken it; merged, manifest
     runs/RUN/accepted/N-SITE-WHAT-DIGEST.EXT  the same, once a worker has taken it out of its site's reach
 
 Every folder is flat and has one kind of writer, so that one prefix is what a party may write or read: a site
@@ -107,6 +109,21 @@ def client_folder(run: str, client: str) -> str:
 def update_prefix(run: str, round_: int, client: str) -> str:
     """Return the prefix of the objects that a client hands in for one round."""
     return f"{client_folder(run, client)}{round_:04d}-"
+
+
+def result_prefix(run: str, round_: int, number: int, client: str) -> str:
+    """Return the prefix of what a client hands in for one evaluation of this round's model."""
+    return f"{client_folder(run, client)}{round_:04d}-result-{number}-"
+
+
+def evaluations_folder(run: str) -> str:
+    """Return the folder of what came of evaluations."""
+    return f"{run_prefix(run)}evaluations/"
+
+
+def evaluation_prefix(run: str, round_: int, number: int) -> str:
+    """Return the prefix of what came of one evaluation."""
+    return f"{evaluations_folder(run)}{round_:04d}-{number}-"
 
 
 def accepted_folder(run: str) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from flavor.view import client_events, round_events
+from flavor.view import client_events, evaluation_events, round_events
 from flavor.view.event import Event, Unknown
 
-_MODULES = (client_events, round_events)
+_MODULES = (client_events, round_events, evaluation_events)
 
 
 KINDS: Mapping[str, type[Event]] = {

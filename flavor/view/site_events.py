@@ -250,5 +250,30 @@ class UpdateWithheld(SiteRoundEvent):
 
 
 @dataclass(frozen=True)
+class EvaluationBegun(SiteRoundEvent):
+    """The evaluator judges the model that the round has made."""
+
+
+@dataclass(frozen=True)
+class EvaluationMissed(SiteRoundEvent):
+    """The evaluation is over before this site has a result."""
+
+
+@dataclass(frozen=True)
+class ResultHandedIn(SiteRoundEvent):
+    """Redis has acknowledged the result of an evaluation."""
+
+
+@dataclass(frozen=True)
+class ResultWithheld(SiteRoundEvent):
+    """The evaluator has no result; the edge hands in the reason instead."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return f"round {self.round}: its global model could not be judged: {self.reason}"
+
+
+@dataclass(frozen=True)
 class UpdateTurnedDown(SiteRoundEvent):
     """An aggregator has refused the update."""

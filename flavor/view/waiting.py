@@ -20,6 +20,7 @@ from flavor.policy.standing import Client, Standing
 from flavor.records.names import count
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
+from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
 from flavor.view.events import KINDS, event_of
 from flavor.view.facts import LOOKED_BACK, Entry, time_of
 from flavor.view.round_events import (
@@ -41,9 +42,10 @@ SETTLED_S = 2.0
 _MOVES = (
     *(RunCreated, RunResumed, RunRecovered, RunEnded),
     *(RoundOpened, RoundReopened, RoundReturned, AggregationBegun, RoundClosed),
+    *(EvaluationClosed, EvaluationFailed),
 )
 """Events that end every wait that the log has before them."""
-_TELLING = (*_MOVES, RunWaiting, RoundWaiting)
+_TELLING = (*_MOVES, RunWaiting, RoundWaiting, EvaluationOpened)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,9 @@ def logged_wait(log: Iterable[Entry], round_: int | None) -> Wait | None:
         event = event_of(fields)
         if isinstance(event, _MOVES):
             return None
+        if isinstance(event, EvaluationOpened):
+            what = f"round {event.round}: {event.reason}"
+            return Wait(what, None, time_of(identity)) if round_ is None else None
         if isinstance(event, RunWaiting | RoundWaiting):
             is_of_it = getattr(event, "round", None) == round_
             since_ms = count(fields.get("since_ms")) or time_of(identity)

@@ -59,6 +59,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "flavor.resume",
         "flavor.script_settings",
         "flavor.setting",
+        "flavor.evaluation_settings",
     ),
     ("flavor.view",),
     ("flavor.coordinator", "flavor.edge", "workers", "flavor.cook", "flavor.gadget"),

@@ -1,0 +1,120 @@
+"""The evaluations of a run in Redis: a method for each transition of an evaluation, and the reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from flavor.bus.clients import Clients
+from flavor.bus.connection import translated
+from flavor.bus.scripts import flat
+from flavor.records.evaluation import RESULT_FIELDS, EvaluationSummary, EvaluationView, Judged, Result, result_from_hash
+from flavor.records.objects import ObjectRef
+from flavor.records.update import Refused
+
+
+class Evaluations(Clients):
+    """What the coordinator and the workers do with the evaluations of one run. See `RunStore`."""
+
+    # -- the coordinator's transitions
+
+    def open_evaluation(
+        self,
+        token: str,
+        round_: int,
+        number: int,
+        *,
+        expected: Sequence[str],
+        skipped: Sequence[str],
+        timeout_s: float,
+        reason: str,
+    ) -> int:
+        """Have `expected` judge the run's global model, which `round_` has made; return the server's time in ms."""
+        keys = [self.keys.coordinator, self.keys.state, self.keys.evaluation(round_, number), self.keys.log]
+        keys += [self.keys.evaluating, self.keys.evaluation_verdicts(round_, number)]
+        for client in expected:
+            keys += self._of_one(client, round_, number)
+        args: list[str | int] = [token, round_, number, int(timeout_s * 1000)]
+        args += [json.dumps(list(expected)), json.dumps(list(skipped)), reason]
+        return int(self.move("open_evaluation", keys, args))
+
+    def begin_merge(self, token: str, round_: int, number: int, *, attempt: int) -> int:
+        """Start an attempt to merge the results; return the server's time in ms."""
+        keys = [self.keys.coordinator, self.keys.evaluation(round_, number)]
+        return int(self.move("begin_merge", keys, [token, attempt]))
+
+    def give_up_evaluation(self, token: str, view: EvaluationView, reason: str) -> None:
+        """End an evaluation without a result."""
+        round_, number = view.round, view.number
+        keys = [self.keys.coordinator, self.keys.evaluation(round_, number), self.keys.log, self.keys.evaluating]
+        for client in view.expected:
+            keys += self._of_one(client, round_, number)
+        self.move("give_up_evaluation", keys, [token, round_, number, reason])
+
+    def _of_one(self, client: str, round_: int, number: int) -> list[str]:
+        """Return the keys of one site in an evaluation: its task, its result, the evaluations that await it."""
+        keys = self.keys.client(client)
+        return [keys.evaluation_task(round_, number), keys.result(round_, number), keys.evaluations]
+
+    # -- the worker's transitions
+
+    def fail_merge(self, round_: int, number: int, *, attempt: int, reason: str) -> None:
+        """Report that this attempt went wrong."""
+        self.move("fail_merge", [self.keys.evaluation(round_, number)], [attempt, reason])
+
+    def commit_evaluation(
+        self,
+        round_: int,
+        number: int,
+        *,
+        attempt: int,
+        verdicts: Mapping[str, Judged],
+        info: ObjectRef,
+        manifest: ObjectRef,
+        summary: EvaluationSummary,
+        reason: str,
+    ) -> None:
+        """Close the evaluation with its merged information and its manifest; the sites are told the verdicts.
+
+        `verdicts` has all expected sites.
+        """
+        keys = [self.keys.evaluation(round_, number), self.keys.log, self.keys.evaluating, self.keys.evaluated]
+        keys.append(self.keys.evaluation_verdicts(round_, number))
+        for client in verdicts:
+            keys += [self.keys.client(client).evaluation_verdict, *self._of_one(client, round_, number)]
+        fields = flat({**info.to_hash("merged_"), **manifest.to_hash("manifest_")})
+        args: list[str | int] = [round_, number, attempt, reason, summary.to_json(), len(fields), *fields]
+        for client, judged in verdicts.items():
+            args += [client, judged.to_json(), "1" if judged.accepted else "0", judged.reason]
+        self.move("commit_evaluation", keys, args)
+
+    # -- reads
+
+    def read_evaluation(self, round_: int, number: int) -> EvaluationView | None:
+        """Return an evaluation with its verdicts; None when it was never opened. Raises `DamagedRecord`."""
+        key = self.keys.evaluation(round_, number)
+        fields = self.hash_at(key)
+        if not fields:
+            return None
+        verdicts = self.hash_at(self.keys.evaluation_verdicts(round_, number)) if "closed_ms" in fields else {}
+        with self.damage_at(key):
+            return EvaluationView.from_hash(round_, number, fields, verdicts)
+
+    def results(self, round_: int, number: int, names: Iterable[str]) -> dict[str, Result | Refused]:
+        """What each client has handed in for this evaluation, if anything."""
+        names = list(names)
+        found = self._of_clients([self.keys.client(name).result(round_, number) for name in names], RESULT_FIELDS)
+        handed_in = [{"refused": fields} if isinstance(fields, str) else fields for fields, _ in found]
+        return {name: result_from_hash(fields) for name, fields in zip(names, handed_in, strict=True) if fields}
+
+    def evaluating(self) -> list[tuple[int, int]]:
+        """Return round and number of each evaluation that is not over."""
+        with translated(self.where):
+            found = self.redis.hgetall(self.keys.evaluating)  # a viewer may not send HKEYS
+        pairs = (name.split(" ") for name in found)
+        return sorted((int(pair[0]), int(pair[1])) for pair in pairs if len(pair) == 2 and all(map(str.isdigit, pair)))
+
+    def evaluated(self, first: int = 0) -> list[str]:
+        """Return what is kept of evaluations with a result, as JSON, from the entry `first` on, oldest first."""
+        with translated(self.where):
+            return [str(text) for text in self.redis.lrange(self.keys.evaluated, first, -1)]

@@ -1,0 +1,132 @@
+"""The evaluation between two rounds: opened for the sites that have an evaluator, merged by an aggregator, given up.
+
+Nothing that goes wrong in an evaluation ends the run or a round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flavor.bus.jobs import JobQueue
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.coordinator.coordinator_lease import CoordinatorLease
+from flavor.coordinator.current_run import CurrentRun
+from flavor.coordinator.members import Members
+from flavor.failpoints import reach
+from flavor.policy.decision import Action, Decision
+from flavor.policy.evaluating import evaluation_step, is_due
+from flavor.records.evaluation import AUTOMATIC, EvaluationView
+from flavor.records.states import EvaluationState
+from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
+from flavor.view.observer import Observer
+
+
+class Evaluations:
+    """The evaluation of the newest closed round's model, as it was read."""
+
+    def __init__(
+        self,
+        runs: RunStore,
+        config: RunConfig,
+        current: CurrentRun,
+        *,
+        members: Members,
+        jobs: JobQueue,
+        lease: CoordinatorLease,
+        observer: Observer,
+    ) -> None:
+        self._runs, self._config, self._current = runs, config, current
+        self._members, self._jobs, self._lease, self._observer = members, jobs, lease, observer
+        self._round = 0  # the round whose evaluation was read
+        self._view: EvaluationView | None = None
+        self._handed_in: dict[str, bool] = {}
+
+    def next(self, closed: int, then: Decision) -> Decision | None:
+        """Return what to do about the evaluation before `then` is done, which follows the round; None for nothing."""
+        if then.action is Action.FAIL or not is_due(self._config, closed, ends=then.action is Action.FINISH):
+            return None
+        if self._round != closed or self._current.has_evaluation_news:
+            self._read(closed)
+        now_ms = self._current.now_ms()
+        workers, absence = None, ""
+        if self._is_overdue(now_ms):
+            workers = self._jobs.workers()
+            absence = self._jobs.absence() if not workers else ""
+        return evaluation_step(
+            self._view,
+            self._handed_in,
+            self._members.clients,
+            self._config,
+            closed=closed,
+            now_ms=now_ms,
+            workers=workers,
+            absence=absence,
+        )
+
+    def act(self, decision: Decision) -> None:
+        """Do what `next` has decided."""
+        if decision.action is Action.EVALUATE:
+            self._open(decision)
+        elif decision.action is Action.MERGE:
+            self._merge()
+        else:
+            self._give_up(decision.reason)
+
+    def give_up_open(self) -> None:
+        """End what is open once the run has ended: its sites end with it."""
+        for round_, number in self._runs.evaluating():
+            view = self._runs.read_evaluation(round_, number) if number == AUTOMATIC else None
+            if view is not None and not view.is_over:
+                self._runs.give_up_evaluation(self._lease.token, view, "the run ended before its result")
+
+    def _is_overdue(self, now_ms: int) -> bool:
+        view = self._view
+        is_merging = view is not None and view.state is EvaluationState.MERGING
+        return is_merging and view is not None and now_ms - view.merging_ms > self._config.aggregation_lease_s * 1000
+
+    def _read(self, closed: int) -> None:
+        before = self._view if self._round == closed else None
+        self._current.has_evaluation_news = False
+        self._round, self._view = closed, self._runs.read_evaluation(closed, AUTOMATIC)
+        view = self._view
+        if view is None:
+            self._handed_in = {}
+        elif view.state is EvaluationState.OPEN:
+            self._handed_in = dict.fromkeys(self._runs.results(closed, AUTOMATIC, view.expected), True)
+        elif view.state is EvaluationState.CLOSED and before is not None and not before.is_over:
+            self._observer.hear(EvaluationClosed(view.reason, closed, is_routine=True))
+
+    def _open(self, decision: Decision) -> None:
+        skipped = [
+            name for name, client in sorted(self._members.clients.items()) if not client.gone and not client.evaluates
+        ]
+        reach("coordinator.evaluating")
+        opened_ms = self._runs.open_evaluation(
+            self._lease.token,
+            self._round,
+            AUTOMATIC,
+            expected=decision.names,
+            skipped=skipped,
+            timeout_s=self._config.evaluation_timeout_s,
+            reason=decision.reason,
+        )
+        reach("coordinator.evaluation_opened")
+        self._current.set_clock(opened_ms)
+        self._read(self._round)
+        self._observer.hear(EvaluationOpened(decision.reason, self._round))
+
+    def _merge(self) -> None:
+        view = self._view
+        assert view is not None
+        attempt = view.attempt + 1
+        merging_ms = self._runs.begin_merge(self._lease.token, self._round, AUTOMATIC, attempt=attempt)
+        reach("coordinator.merging")
+        self._jobs.merge(self._runs.run, self._round, AUTOMATIC, attempt=attempt)
+        self._view = replace(view, state=EvaluationState.MERGING, attempt=attempt, merging_ms=merging_ms, error="")
+
+    def _give_up(self, reason: str) -> None:
+        assert self._view is not None
+        self._runs.give_up_evaluation(self._lease.token, self._view, reason)
+        self._observer.hear(EvaluationFailed(reason, self._round))
+        self._read(self._round)

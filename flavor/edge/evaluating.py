@@ -1,0 +1,176 @@
+"""Judges models at this site: takes the task of an evaluation, runs the evaluator, and hands in what it has measured.
+
+An evaluator runs while the trainer waits for its next round, and never beside training. Whatever goes wrong in an
+evaluation is told to the run as the site's result of that evaluation; this site's training goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+
+from flavor.disk import naming
+from flavor.edge.evaluator import Evaluator
+from flavor.edge.exchange import Exchange
+from flavor.edge.inbox import EvaluatorEnded, Inbox, Woken
+from flavor.edge.joining import Site
+from flavor.edge.models import GlobalModels
+from flavor.edge.notice import Failure, Notice, notice_of
+from flavor.edge.part import Part, Phase
+from flavor.edge.transfers import Transfers
+from flavor.edge.workspace import Workspace
+from flavor.errors import CommandNotFound, InvalidUpdate, MisuseError, StoreError, TransferStopped
+from flavor.failpoints import reach
+from flavor.ledger.statement import EvaluationStatement
+from flavor.records.evaluation import EvaluationTask, Result
+from flavor.records.info import info_bytes, read_info
+from flavor.records.objects import ObjectRef
+from flavor.records.update import Refused
+from flavor.store.paths import result_prefix
+from flavor.store.protocol import ObjectStore
+from flavor.view.site_events import EvaluationBegun, EvaluationMissed, ResultHandedIn, ResultWithheld
+
+_Name = tuple[int, int]  # the round and the number of an evaluation
+
+
+class Evaluating:
+    """Does this site's evaluations, one after another."""
+
+    def __init__(
+        self,
+        site: Site,
+        inbox: Inbox,
+        files: Workspace,
+        command: tuple[str, ...],
+        *,
+        store: ObjectStore,
+        transfers: Transfers,
+        exchange: Exchange,
+        models: GlobalModels,
+    ) -> None:
+        """Judge models with this command. `files` are those of evaluations; `exchange` and `models` work on them."""
+        self._site, self._inbox, self._files, self._command = site, inbox, files, command
+        self._store, self._transfers, self._exchange, self._models = store, transfers, exchange, models
+        self._pending: list[_Name] = []
+        self._done: set[_Name] = set()
+        self._task: EvaluationTask | None = None
+        self._evaluator: Evaluator | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the evaluator runs."""
+        return self._evaluator is not None
+
+    def read(self) -> None:
+        """Read which evaluations await this site, and stop judging a model for one that is over."""
+        self._pending = self._site.membership.evaluations()
+        self._done &= set(self._pending)
+        if (task := self._task) is not None and (task.round, task.number) not in self._pending:
+            self.stop()
+            self._site.observer.hear(EvaluationMissed("the evaluation is over: its evaluator is stopped", task.round))
+
+    def look(self, part: Part) -> None:
+        """Begin the next evaluation, if there is one and the trainer waits."""
+        while self._evaluator is None and part.phase in (Phase.IDLE, Phase.LEFT):
+            name = next((name for name in self._pending if name not in self._done), None)
+            if name is None:
+                return
+            self._done.add(name)
+            self._begin(*name)
+
+    def ended(self, item: EvaluatorEnded) -> None:
+        """Hand in what the evaluator has measured, or why it has not."""
+        task, evaluator = self._task, self._evaluator
+        if task is None or item.evaluator is not evaluator or evaluator is None:  # it was stopped
+            return
+        self._task = self._evaluator = None
+        evaluator.stop()  # what it has left behind
+        if item.code != 0:
+            self._refuse(task, Notice(Failure.EVALUATOR, item.code), evaluator.obituary(item.code))
+            return
+        reach("edge.evaluated")
+        try:
+            result = self._transfers.carry(lambda: self._collected(task), writes=True, over=self._is_over(task))
+        except TransferStopped:
+            return
+        except (InvalidUpdate, MisuseError, StoreError) as error:
+            self._refuse(task, notice_of(error), str(error))
+            return
+        self._hand_in(task, result)
+        self._site.observer.hear(ResultHandedIn("the result is handed in", task.round))
+
+    def stop(self) -> None:
+        """End the evaluator, if it runs; nothing is handed in."""
+        evaluator, self._task, self._evaluator = self._evaluator, None, None
+        if evaluator is not None:
+            evaluator.stop()
+
+    def _begin(self, round_: int, number: int) -> None:
+        task = self._site.membership.evaluation_task(round_, number)
+        if task is None or self._site.membership.has_result(round_, number):  # it is over, or done before a restart
+            return
+        self._files.clear_local()
+        model = self._models.judged(task)
+        try:
+            self._transfers.carry(
+                lambda: self._models.place_judged(task.round, model),
+                quick=self._models.is_quick(model),
+                over=self._is_over(task),
+            )
+            evaluator = Evaluator(self._site, self._files, self._inbox, self._command, task.round)
+        except TransferStopped:
+            return
+        except CommandNotFound as error:
+            self._refuse(task, Notice(Failure.EVALUATOR), str(error))
+            return
+        except (InvalidUpdate, MisuseError, StoreError, OSError) as error:
+            self._refuse(task, notice_of(error), str(error))
+            return
+        self._task, self._evaluator = task, evaluator
+        self._site.observer.hear(EvaluationBegun("the evaluator judges the global model", task.round))
+
+    def _collected(self, task: EvaluationTask) -> Result:
+        """Put the evaluator's info.json into the store, and return the signed result. Raises `InvalidInfo`."""
+        site, info = self._site, read_info(self._files.local_info)
+        data = info_bytes(info)
+        digest = hashlib.sha256(data).hexdigest()
+        path = f"{result_prefix(site.config.run, task.round, task.number, site.config.client)}{digest[:16]}.json"
+        ref = ObjectRef(path, digest)
+        with self._store.stage() as staged:
+            with naming(staged):
+                staged.write_bytes(data)
+            self._store.put(ref, staged)
+        site.meter.sent(len(data))
+        examples: int = info["metadata"]["datasetSize"]
+        statement = EvaluationStatement(
+            run=site.config.run,
+            run_id=site.run.run_id,
+            round=task.round,
+            evaluation=task.number,
+            client=site.config.client,
+            model=task.model.model.digest,
+            num_examples=examples,
+            info_digest=digest,
+        )
+        return statement.signed(site.key, Result(ref, examples, task.model.model.digest, try_id=secrets.token_hex(8)))
+
+    def _refuse(self, task: EvaluationTask, notice: Notice, text: str) -> None:
+        """Hand in, in place of a result, why there is none; `text` says it to this site's user."""
+        self._site.observer.hear(ResultWithheld(text, task.round))
+        self._hand_in(task, notice.refused(self._site.shared(text)))
+
+    def _hand_in(self, task: EvaluationTask, result: Result | Refused) -> None:
+        self._site.membership.hand_in_result(task.round, task.number, result)
+        reach("edge.result_handed_in")
+
+    def _is_over(self, task: EvaluationTask) -> Callable[[object], bool]:
+        """A function that says whether an item of the inbox means that this evaluation is over."""
+        channel = self._site.runs.keys.client(self._site.config.client).evaluations
+
+        def over(item: object) -> bool:
+            if not isinstance(item, Woken) or channel not in item.channels:
+                return False
+            return (task.round, task.number) not in self._site.membership.evaluations()
+
+        return over

@@ -1,0 +1,113 @@
+"""The record of an evaluation in the store: who measured what, on which model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from flavor.errors import InvalidRecord, ObjectMissing
+from flavor.ledger.archive import Archive
+from flavor.ledger.canonical import canonical, sha256
+from flavor.ledger.keys import PublicKey, SigningKey
+from flavor.ledger.manifest import Digest, DigestOrNone, Record, RunId, Strict
+from flavor.ledger.statement import EvaluationStatement
+from flavor.protocol import PROTOCOL
+from flavor.records.evaluation import Result
+from flavor.records.objects import ObjectRef
+from flavor.store.paths import evaluation_prefix, named
+
+
+class Judge(Strict):
+    """One site's part in an evaluation."""
+
+    client: str
+    num_examples: int
+    info_path: str
+    """Path of its information, as an aggregator has taken it."""
+    info_digest: str = Digest
+    """SHA-256 of its information as it was handed in."""
+    public_key: str = ""
+    signature: str = ""
+    """Signature by that key on the result's `EvaluationStatement`."""
+
+    @classmethod
+    def of(cls, client: str, result: Result) -> Judge:
+        """Make the record of a site whose result counts."""
+        return cls(
+            client=client,
+            num_examples=result.num_examples,
+            info_path=result.info.path,
+            info_digest=result.info.digest,
+            public_key=result.public_key,
+            signature=result.signature,
+        )
+
+
+class EvaluationManifest(Record):
+    """What the result of one evaluation was made of."""
+
+    kind: Literal["flavor.evaluation"] = "flavor.evaluation"
+    protocol: Literal[2] = PROTOCOL
+    run: str
+    run_id: str = RunId
+    round: int = Field(ge=0)
+    """The round that has made the model."""
+    evaluation: int = Field(ge=0)
+    model_path: str
+    model_digest: str = Digest
+    opened_ms: int
+    closed_ms: int
+    expected: tuple[str, ...]
+    judges: tuple[Judge, ...] = Field(min_length=1)
+    missing: dict[str, str]
+    """Sites whose result does not count, and why."""
+    merged_path: str
+    merged_digest: str = DigestOrNone
+    public_key: str = ""
+    """Public key of the worker that merged."""
+    signature: str = ""
+    """Signature by that key on `message()`."""
+
+    def message(self) -> bytes:
+        """Return the signed bytes: those of the record without its signature."""
+        return canonical(self.model_dump(mode="json", exclude={"signature"}))
+
+    def signed(self, key: SigningKey) -> EvaluationManifest:
+        """Return the manifest with a worker's signature."""
+        named_ = self.model_copy(update={"public_key": str(key.public), "signature": ""})
+        return named_.model_copy(update={"signature": key.sign(named_.message())})
+
+    def is_signed(self) -> bool:
+        """Whether the signature is valid for `public_key`. Raises `InvalidSetting` for text that is no public key."""
+        return PublicKey.parse(self.public_key).verifies(self.signature, self.message())
+
+    def statement(self, of: Judge) -> EvaluationStatement:
+        """Return the statement that a site has signed."""
+        return EvaluationStatement(
+            run=self.run,
+            run_id=self.run_id,
+            round=self.round,
+            evaluation=self.evaluation,
+            client=of.client,
+            model=self.model_digest,
+            num_examples=of.num_examples,
+            info_digest=of.info_digest,
+        )
+
+
+def put_manifest(archive: Archive, manifest: EvaluationManifest) -> ObjectRef:
+    """Put the manifest of an evaluation into the store, before the evaluation is committed."""
+    data = manifest.to_bytes()
+    prefix = evaluation_prefix(manifest.run, manifest.round, manifest.evaluation)
+    return archive.put(named(prefix, "manifest", sha256(data), ".json"), data)
+
+
+def read_manifest(archive: Archive, ref: ObjectRef) -> EvaluationManifest:
+    """Return the manifest that Redis names. Raises `ObjectMissing`, and `InvalidRecord` for other bytes."""
+    data = archive.read(ref.path)
+    if data is None:
+        raise ObjectMissing(f"object {ref.path} is not in the store {archive.store.url}")
+    if sha256(data) != ref.digest:
+        raise InvalidRecord(f"{ref.path}: not the manifest that was committed: it was changed in the store")
+    return EvaluationManifest.parse(data, ref.path)

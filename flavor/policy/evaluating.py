@@ -1,0 +1,103 @@
+"""Decides when a global model is judged by the sites, and when an evaluation has its result. Pure functions.
+
+An evaluation stands between two rounds: sites judge the model of round r before they train round r + 1, and the last
+model before the run ends, so that the last one can be the best. It never ends a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from flavor.config import RunConfig
+from flavor.counted import counted
+from flavor.policy.advice import some
+from flavor.policy.decision import Action, Decision
+from flavor.policy.standing import Client
+from flavor.records.evaluation import EvaluationView
+from flavor.records.states import EvaluationState
+
+OFF, EVERY, FINAL = "off", "every", "final"
+
+
+class Answer(StrEnum):
+    """Where a site that is to judge a model stands."""
+
+    AWAITED = "awaited"
+    HANDED_IN = "handed in"
+    GONE = "gone"
+
+
+def is_due(config: RunConfig, closed: int, *, ends: bool) -> bool:
+    """Return whether the model of the newest closed round is to be judged. `ends` says that no round follows."""
+    if config.evaluate == OFF or not closed:
+        return False
+    if ends or config.evaluate == EVERY:
+        return True
+    return config.evaluate != FINAL and closed % int(config.evaluate) == 0
+
+
+def evaluation_step(
+    known: EvaluationView | None,
+    handed_in: Mapping[str, bool],
+    clients: Mapping[str, Client],
+    config: RunConfig,
+    *,
+    closed: int,
+    now_ms: int,
+    workers: int | None = None,
+    absence: str = "",
+) -> Decision | None:
+    """Return what to do about the evaluation of round `closed`; None when there is nothing (more) to do.
+
+    `handed_in` has the sites of which a result is there. `workers` is the number of aggregators, or None where they
+    were not counted; `absence` says why there is none.
+    """
+    if known is None:
+        judges = tuple(sorted(name for name, client in clients.items() if client.may_evaluate))
+        if not judges:
+            return None
+        skipped = tuple(sorted(n for n, client in clients.items() if not client.gone and n not in judges))
+        without = f"; without an evaluator: {some(list(skipped))}" if skipped else ""
+        return Decision(Action.EVALUATE, f"its global model is judged by {some(list(judges))}{without}", judges)
+    if known.is_over:
+        return None
+    where = f"evaluation of the model of round {closed}"
+    if known.state is EvaluationState.MERGING:
+        return _merging(known, config, where, now_ms=now_ms, workers=workers, absence=absence)
+    awaited = [name for name in known.expected if answer_of(name, handed_in, clients) is Answer.AWAITED]
+    have = [name for name in known.expected if handed_in.get(name)]
+    if awaited and now_ms < known.deadline_ms:
+        return Decision(
+            Action.WAIT,
+            f"{where}: {len(have)} of {counted(len(known.expected), 'result')} handed in, waiting for {some(awaited)}",
+            is_usual=True,
+        )
+    if not have:
+        why = f"its deadline passed without a result of {some(awaited)}" if awaited else "its sites are gone"
+        return Decision(Action.GIVE_UP, f"{where}: {why}")
+    return Decision(Action.MERGE, where)
+
+
+def answer_of(name: str, handed_in: Mapping[str, bool], clients: Mapping[str, Client]) -> Answer:
+    """Return where a site stands: one that is gone comes back with its next task."""
+    if handed_in.get(name):
+        return Answer.HANDED_IN
+    client = clients.get(name)
+    return Answer.GONE if client is None or not client.alive or client.quarantined else Answer.AWAITED
+
+
+def _merging(
+    known: EvaluationView, config: RunConfig, where: str, *, now_ms: int, workers: int | None, absence: str
+) -> Decision:
+    waits_ms = config.aggregation_lease_s * 1000
+    is_overdue = now_ms - known.merging_ms > waits_ms
+    if not known.error and not is_overdue:
+        return Decision(Action.WAIT, f"{where}: an aggregator merges the results", is_usual=True)
+    if not known.error and workers == 0:
+        reason = absence or f"no aggregator listens on queue {config.queue!r}: start one with `flavor-agg`"
+        return Decision(Action.HOLD, f"{where}: {reason}", since_ms=known.merging_ms)
+    problem = known.error or "no aggregator has merged its results in time"
+    if known.attempt >= config.aggregation_attempts:
+        return Decision(Action.GIVE_UP, f"{where}: {counted(known.attempt, 'attempt')} failed: {problem}")
+    return Decision(Action.MERGE, f"{where}: again, because: {problem}")

@@ -1,0 +1,268 @@
+"""An evaluation: sites judge one model on their own data, and train nothing.
+
+An evaluation belongs to the round that has made its model. `AUTOMATIC` is the one that the coordinator opens by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flavor.printable import quoted
+from flavor.records.damage import damage_in, field_of, number, optional_of, table, texts
+from flavor.records.model import GlobalModel
+from flavor.records.names import count
+from flavor.records.objects import ObjectRef
+from flavor.records.states import EvaluationState
+from flavor.records.summary import finite, kept_metrics
+from flavor.records.update import LONGEST_TRY, UNSAID, Refused
+
+AUTOMATIC = 0
+"""The number of the evaluation that the coordinator opens; those that somebody asks for have numbers from 1 on."""
+MOST_METRICS = 20
+"""Metrics of one site that its verdict keeps: the first ones."""
+MOST_BYTES = 8192
+"""The whole summary as JSON."""
+
+RESULT_FIELDS = (
+    *("info_path", "info_digest", "num_examples", "model", "public_key", "signature"),
+    *("refused", "failure", "exit_code", "report", "try"),
+)
+"""The fields that are read from the hash of a result."""
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """The task of one site in one evaluation, as `open_evaluation.lua` writes it."""
+
+    round: int
+    """The round that has made the model."""
+    number: int
+    model: GlobalModel
+    deadline_ms: int
+    """When the evaluation goes on without this site, by the clock of the Redis server."""
+
+    @classmethod
+    def from_hash(cls, round_: int, number_: int, fields: Mapping[str, str]) -> EvaluationTask | None:
+        """Read the task's hash; None where the site has no task in this evaluation. Raises `DamagedRecord`."""
+        model = GlobalModel.from_hash(fields) if fields else None
+        if model is None:
+            return None
+        return cls(round_, number_, model, field_of(fields, "deadline_ms", number))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a site has measured of a model. Read from Redis, no field of it is verified."""
+
+    info: ObjectRef
+    """Its info.json."""
+    num_examples: int
+    """`datasetSize` in its info.json; `UNSAID` for a missing number."""
+    model: str
+    """SHA-256 of the model that was judged."""
+    public_key: str = ""
+    """`ed25519:HEX`; '' for an unsigned result."""
+    signature: str = ""
+    """Signature by that key on the result's `EvaluationStatement` (`flavor.ledger.statement`)."""
+    try_id: str = ""
+
+    def to_hash(self) -> dict[str, str]:
+        """The fields that its edge writes."""
+        fields = {
+            "info_path": self.info.path,
+            "info_digest": self.info.digest,
+            "num_examples": str(self.num_examples),
+            "model": self.model,
+            "try": self.try_id,
+        }
+        if self.signature:
+            fields |= {"public_key": self.public_key, "signature": self.signature}
+        return fields
+
+
+def result_from_hash(fields: Mapping[str, str]) -> Result | Refused:
+    """Read what a site has written, which may be anything."""
+    try_id = fields.get("try", "")[:LONGEST_TRY]
+    if "refused" in fields:
+        return Refused(
+            fields["refused"],
+            fields.get("failure", ""),
+            fields.get("exit_code", ""),
+            fields.get("report"),
+            try_id,
+        )
+    examples = count(fields.get("num_examples"))
+    return Result(
+        ObjectRef(fields.get("info_path", ""), fields.get("info_digest", "")),
+        UNSAID if examples is None else examples,
+        fields.get("model", ""),
+        fields.get("public_key", ""),
+        fields.get("signature", ""),
+        try_id,
+    )
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of one site's result."""
+
+    accepted: bool
+    reason: str
+    result: Result | None = None
+    """The inspected result; None for one that was refused."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The first finite metrics of the site."""
+
+    def to_json(self) -> str:
+        """Write it as it stands in Redis."""
+        fields: dict[str, Any] = {"accepted": self.accepted, "reason": self.reason}
+        if self.result is not None:
+            fields |= {**self.result.to_hash(), "num_examples": self.result.num_examples}
+            fields["metrics"] = dict(self.metrics)
+        return json.dumps(fields, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Judged:
+        """Read what stands in Redis. Raises `DamagedRecord`."""
+        with damage_in("verdict on a result"):
+            fields = table(text)
+            result = None
+            if fields.get("info_path"):
+                examples = fields["num_examples"]
+                if type(examples) is not int:
+                    raise ValueError("its num_examples is of another type")
+                named = {name: str(fields.get(name, "")) for name in ("model", "public_key", "signature")}
+                info = ObjectRef(str(fields["info_path"]), str(fields.get("info_digest", "")))
+                result = Result(info, examples, **named, try_id=str(fields.get("try", "")))
+            metrics = fields.get("metrics") or {}
+            return cls(bool(fields["accepted"]), str(fields["reason"]), result, kept_metrics(metrics, MOST_METRICS))
+
+
+@dataclass(frozen=True)
+class EvaluationView:
+    """An evaluation's hash and its verdicts, read."""
+
+    round: int
+    number: int
+    state: EvaluationState
+    model: GlobalModel
+    expected: tuple[str, ...]
+    skipped: tuple[str, ...]
+    """Sites that were there and have no evaluator."""
+    opened_ms: int
+    deadline_ms: int
+    attempt: int = 0
+    merging_ms: int = 0
+    """When the current attempt to merge was put into the queue."""
+    closed_ms: int | None = None
+    reason: str = ""
+    error: str = ""
+    """What went wrong in the current attempt to merge; '' for nothing."""
+    info: ObjectRef | None = None
+    """The merged information."""
+    manifest: ObjectRef | None = None
+    verdicts: Mapping[str, Judged] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has a result, or was given up."""
+        return self.state in (EvaluationState.CLOSED, EvaluationState.FAILED)
+
+    @property
+    def accepted(self) -> dict[str, Judged]:
+        """The results that count, by site."""
+        return {client: each for client, each in self.verdicts.items() if each.accepted}
+
+    @classmethod
+    def from_hash(
+        cls, round_: int, number_: int, fields: Mapping[str, str], verdicts: Mapping[str, str]
+    ) -> EvaluationView:
+        """Read the hashes' fields. Raises `DamagedRecord`."""
+        model = GlobalModel.from_hash(fields)
+        with damage_in("evaluation"):
+            if model is None:
+                raise ValueError("it names no model")
+        return cls(
+            round=round_,
+            number=number_,
+            state=field_of(fields, "state", EvaluationState),
+            model=model,
+            expected=field_of(fields, "expected", texts),
+            skipped=field_of(fields, "skipped", texts, "[]"),
+            opened_ms=field_of(fields, "opened_ms", number),
+            deadline_ms=field_of(fields, "deadline_ms", number),
+            attempt=field_of(fields, "attempt", number, "0"),
+            merging_ms=field_of(fields, "merging_ms", number, "0"),
+            closed_ms=optional_of(fields, "closed_ms", number),
+            reason=fields.get("reason", ""),
+            error=fields.get("error", ""),
+            info=ObjectRef.from_hash(fields, "merged_"),
+            manifest=ObjectRef.from_hash(fields, "manifest_"),
+            verdicts={client: field_of(verdicts, client, Judged.from_json) for client in verdicts},
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """One closed evaluation in numbers, kept for as long as the run is in Redis. It is not signed: its manifest is."""
+
+    round: int
+    number: int
+    opened_ms: int
+    closed_ms: int = 0
+    sites: int = 0
+    """Number of sites whose results count."""
+    expected: int = 0
+    examples: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The merged metrics by their names in the merged information."""
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Lowest and highest value over the sites, by metric."""
+    few: Mapping[str, int] = field(default_factory=dict)
+    """Number of sites that report a metric, for those that not all report."""
+
+    def to_json(self) -> str:
+        """Write it without `closed_ms`, which the script that closes the evaluation puts before it."""
+        metrics = dict(self.metrics)
+        while True:
+            fields: dict[str, Any] = {
+                "round": self.round,
+                "number": self.number,
+                "opened_ms": self.opened_ms,
+                "sites": self.sites,
+                "expected": self.expected,
+                "examples": self.examples,
+                "metrics": metrics,
+                "spread": {name: list(both) for name, both in self.spread.items() if name in metrics},
+                "few": {name: several for name, several in self.few.items() if name in metrics},
+            }
+            text = json.dumps(fields, separators=(",", ":"), allow_nan=False)
+            if len(text) <= MOST_BYTES or not metrics:
+                return text
+            metrics.popitem()
+
+    @classmethod
+    def from_json(cls, text: str) -> EvaluationSummary:
+        """Read what stands in Redis. Raises `DamagedRecord`."""
+        with damage_in("summary of an evaluation"):
+            fields = table(text)
+            numbers = {name: number(str(fields[name])) for name in ("round", "number", "opened_ms", "closed_ms")}
+            numbers |= {name: number(str(fields.get(name, 0))) for name in ("sites", "expected", "examples")}
+            return cls(
+                **numbers,
+                metrics=kept_metrics(fields.get("metrics") or {}),
+                spread={
+                    name: (low, high)
+                    for name, (lowest, highest) in (fields.get("spread") or {}).items()
+                    if (low := finite(lowest)) is not None and (high := finite(highest)) is not None
+                },
+                few={str(name): number(str(several)) for name, several in (fields.get("few") or {}).items()},
+            )
+
+
+def said_of(refused: Refused, most: int) -> str:
+    """Return why a site has no result, in quotation marks, because the site has written it."""
+    return quoted(refused.reason, most=most) or "its edge refused it, and gave no reason"

@@ -1,0 +1,219 @@
+"""Inspect and merge the results of one evaluation: each must be its site's, signed, of the model that was to be judged.
+
+All results are judged in one job, at the end of the evaluation: they are small, and no site can hand in a second one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+from rq.timeouts import JobTimeoutException
+
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.counted import counted
+from flavor.errors import BusUnavailable, FlavorError, IllegalMove, InvalidUpdate, StoreUnavailable
+from flavor.failpoints import reach
+from flavor.ledger.archive import Archive
+from flavor.ledger.canonical import sha256
+from flavor.ledger.evaluation import EvaluationManifest, Judge, put_manifest
+from flavor.ledger.statement import EvaluationStatement
+from flavor.records.evaluation import (
+    MOST_METRICS,
+    EvaluationSummary,
+    EvaluationView,
+    Judged,
+    Result,
+    said_of,
+)
+from flavor.records.info import MAX_BYTES, Info, parse_info
+from flavor.records.merging import WEIGHTED, by_sites, merge_infos, sites_of
+from flavor.records.objects import ObjectRef
+from flavor.records.run import RunView
+from flavor.records.states import EvaluationState
+from flavor.records.summary import kept_metrics, names_of, spread_of
+from flavor.records.update import Refused
+from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
+from flavor.view.evaluation_events import EvaluationClosed
+from workers.context import WorkerContext
+from workers.fault import GivenBack, own_fault
+from workers.signatures import Signatures
+
+_TAIL = re.compile(r"[0-9a-f]{1,64}\.json")
+_LONGEST_REASON = 500
+
+
+def merge_results(context: WorkerContext, run: str, round_: int, number: int, *, attempt: int) -> bool:
+    """Merge the results, unless another attempt is current. A stale or doubled job changes nothing.
+
+    An error is reported to the coordinator, which tries again or gives the evaluation up. Raises `GivenBack` for a
+    fault of this worker or its store.
+    """
+    runs = context.run(run)
+    view = runs.read_own()
+    evaluation = runs.read_evaluation(round_, number)
+    if evaluation is None or (evaluation.state, evaluation.attempt) != (EvaluationState.MERGING, attempt):
+        return False
+    context.require_record(view)
+    try:
+        reason = _Merge(context, runs, view, evaluation).commit()
+    except IllegalMove:  # another worker was faster
+        return False
+    except (GivenBack, BusUnavailable):
+        raise
+    except Exception as error:
+        if fault := own_fault(context.store, view, error):
+            raise GivenBack.of(fault) from error
+        why = "it took too long" if isinstance(error, JobTimeoutException) else f"{type(error).__name__}: {error}"
+        runs.fail_merge(round_, number, attempt=attempt, reason=why[:_LONGEST_REASON])
+        return False
+    context.observer.hear(EvaluationClosed(reason, round_, run=run))
+    return True
+
+
+class _Merge:
+    """One attempt to merge the results of one evaluation."""
+
+    def __init__(self, context: WorkerContext, runs: RunStore, view: RunView, evaluation: EvaluationView) -> None:
+        self._context, self._runs, self._view, self._evaluation = context, runs, view, evaluation
+        self._config, self._signatures = RunConfig.of_run(view.run, view.config), Signatures.of(runs, view)
+        self._prefix = evaluation_prefix(view.run, evaluation.round, evaluation.number)
+        self._infos: dict[str, Info] = {}
+
+    def commit(self) -> str:
+        """Judge the results, store what they merge to, and close the evaluation; return the reason in the log."""
+        context, evaluation = self._context, self._evaluation
+        verdicts = self._verdicts()
+        counting = {client: each.result for client, each in verdicts.items() if each.accepted and each.result}
+        missing = {client: each.reason for client, each in verdicts.items() if not each.accepted}
+        told = "; ".join(f"{client}: {reason}" for client, reason in missing.items())[:2000]
+        if not counting:
+            raise InvalidUpdate(f"no result counts: {told}")
+        infos = {client: self._infos[client] for client in counting}
+        merged = merge_infos(list(infos), list(infos.values()))
+        archive = Archive(context.store, self._view.run)
+        data = json.dumps(merged, allow_nan=False).encode()
+        info = archive.put(named(self._prefix, "merged", sha256(data), ".json"), data)
+        model = evaluation.model.model
+        manifest = EvaluationManifest(
+            run=self._view.run,
+            run_id=self._view.run_id,
+            round=evaluation.round,
+            evaluation=evaluation.number,
+            model_path=model.path,
+            model_digest=model.digest,
+            opened_ms=evaluation.opened_ms,
+            closed_ms=self._runs.now_ms(),
+            expected=evaluation.expected,
+            judges=tuple(Judge.of(client, result) for client, result in counting.items()),
+            missing=missing,
+            merged_path=info.path,
+            merged_digest=info.digest,
+        )
+        recorded = put_manifest(archive, manifest.signed(context.key))
+        reach("worker.evaluated")
+        examples = sum(result.num_examples for result in counting.values())
+        reason = f"{counted(len(counting), 'result')}, {counted(examples, 'example')}"
+        reason += f"; without {told}" if told else ""
+        self._runs.commit_evaluation(
+            evaluation.round,
+            evaluation.number,
+            attempt=evaluation.attempt,
+            verdicts=verdicts,
+            info=info,
+            manifest=recorded,
+            summary=_summary(evaluation, merged, infos, examples),
+            reason=reason,
+        )
+        return reason
+
+    def _verdicts(self) -> dict[str, Judged]:
+        evaluation = self._evaluation
+        handed_in = self._runs.results(evaluation.round, evaluation.number, evaluation.expected)
+        return {
+            client: self._judged(client, handed_in[client])
+            if client in handed_in
+            else Judged(False, "it handed in no result in time")
+            for client in evaluation.expected
+        }
+
+    def _judged(self, client: str, handed_in: Result | Refused) -> Judged:
+        """Return the verdict on one result. Any fault of it becomes the reason of this site alone."""
+        if isinstance(handed_in, Refused):
+            return Judged(False, said_of(handed_in, _LONGEST_REASON))
+        try:
+            return self._accepted(client, handed_in)
+        except (JobTimeoutException, BusUnavailable):
+            raise
+        except Exception as error:  # what another party wrote can be wrong in any way
+            if fault := own_fault(self._context.store, self._view, error):
+                raise GivenBack.of(fault) from error
+            if isinstance(error, StoreUnavailable) and error.passing:
+                raise
+            said = str(error) if isinstance(error, FlavorError) else f"unusable: {type(error).__name__}: {error}"
+            return Judged(False, said[:_LONGEST_REASON])
+
+    def _accepted(self, client: str, result: Result) -> Judged:
+        evaluation, view = self._evaluation, self._view
+        model = evaluation.model.model.digest
+        if result.model != model:
+            judged = result.model[:12]
+            raise InvalidUpdate(f"it is of a model with SHA-256 {judged!r}…, and {model[:12]}… was to be judged")
+        info_ref = self._taken(client, result.info)
+        info = parse_info(self._context.store.read(info_ref, most=MAX_BYTES), where="info.json")
+        num_examples: int = info["metadata"]["datasetSize"]
+        if result.num_examples != num_examples:
+            raise InvalidUpdate(f"datasetSize is {num_examples} in its info.json, and not what was handed in")
+        if (most := self._config.max_dataset_size) is not None and num_examples > most:
+            raise InvalidUpdate(f"datasetSize {num_examples} is more than the run allows: {most} (--max-dataset-size)")
+        statement = EvaluationStatement(
+            run=view.run,
+            run_id=view.run_id,
+            round=evaluation.round,
+            evaluation=evaluation.number,
+            client=client,
+            model=model,
+            num_examples=num_examples,
+            info_digest=info_ref.digest,
+        )
+        checked = self._signatures.check_result(client, result, statement)
+        self._infos[client] = info
+        metrics = kept_metrics(info["metrics"], MOST_METRICS)
+        return Judged(
+            True,
+            counted(num_examples, "example"),
+            Result(info_ref, num_examples, model, checked.public_key, checked.signature, result.try_id),
+            {name: value for name, value in metrics.items() if not name.startswith("basic/confusion_") or value != -1},
+        )
+
+    def _taken(self, client: str, info: ObjectRef) -> ObjectRef:
+        """Return where the result lies once its site cannot reach it, and with which digest it must be read."""
+        evaluation, path = self._evaluation, checked_path(info.path)
+        prefix = result_prefix(self._view.run, evaluation.round, evaluation.number, client)
+        if not path.startswith(prefix) or not _TAIL.fullmatch(path.removeprefix(prefix)):
+            raise InvalidUpdate(f"object path {path!r} does not belong to this client and evaluation")
+        target = named(self._prefix, f"result-{client}", info.digest, ".json")
+        taken = self._context.store.take(path, checked_path(target), most=MAX_BYTES)
+        reach("worker.result_taken")
+        return ObjectRef(taken, info.digest)
+
+
+def _summary(evaluation: EvaluationView, merged: Info, infos: Mapping[str, Info], examples: int) -> EvaluationSummary:
+    few, sites = sites_of(merged)
+    metrics = kept_metrics(by_sites(merged["metrics"], few, sites))
+    kept = names_of(metrics)
+    return EvaluationSummary(
+        round=evaluation.round,
+        number=evaluation.number,
+        opened_ms=evaluation.opened_ms,
+        sites=len(infos),
+        expected=len(evaluation.expected),
+        examples=examples,
+        metrics=metrics,
+        spread=spread_of(
+            (name for name in metrics if not name.endswith(WEIGHTED)), [info["metrics"] for info in infos.values()]
+        ),
+        few={name: several for name, several in few.items() if name in kept or name in metrics},
+    )
