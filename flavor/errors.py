@@ -26,12 +26,14 @@
     ├── LeaseHeld                     another live process owns this client or run
     ├── LeaseLost                     this process owned it, and no longer does
     ├── TrainerFailed                 the -m or -p command ended badly; exit code 5
+    ├── EvaluatorFailed               an evaluator says itself that it has failed
     ├── AggregatorFailed              a user's aggregator ended badly, or left no model that can be used
     │   └── UpdatesRefused            updates that are fine alone, and not together with the others
     ├── AggregationError              (also ValueError) updates and a rule that cannot be aggregated together
     ├── InvalidUpdate                 an update that does not count, and why
     │   ├── BrokenModel               the global model is at fault, and no client
     │   └── CheckpointError           (also ValueError) a checkpoint that cannot be read or used
+    ├── InvalidResult                 the result of an evaluation that does not count, and why
     ├── RunEnding                     a run ended neither finished nor failed; printed without the word "Error"
     │   ├── RunFinishedEarly          its trainers were done before all its rounds were; exit code 7
     │   └── RunStopped                an operator stopped it; exit code 8
@@ -211,6 +213,10 @@ class BrokenModel(InvalidUpdate):
 
 class CheckpointError(InvalidUpdate, ValueError):
     """A checkpoint cannot be read, or holds what cannot be aggregated."""
+
+
+class InvalidResult(FlavorError):
+    """The result of an evaluation that does not count, and why."""
 
 
 class RunEnding(FlavorError):

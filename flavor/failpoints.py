@@ -32,6 +32,13 @@ COORDINATOR = (
     "coordinator.ended",
 )
 
+EVALUATION = {
+    "coordinator": ("coordinator.evaluating", "coordinator.evaluation_opened", "coordinator.merging"),
+    "worker": ("worker.result_taken", "worker.evaluated"),
+    "edge": ("edge.evaluated", "edge.result_handed_in"),
+}
+"""Those of an evaluation, by the program that dies."""
+
 _taken_along: list[int] = []
 
 

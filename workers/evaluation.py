@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
 from rq.timeouts import JobTimeoutException
 
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.counted import counted
-from flavor.errors import BusUnavailable, FlavorError, IllegalMove, InvalidUpdate, StoreUnavailable
+from flavor.errors import BusUnavailable, FlavorError, IllegalMove, InvalidResult, StoreUnavailable
 from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
@@ -61,16 +62,25 @@ def merge_results(context: WorkerContext, run: str, round_: int, number: int, *,
         reason = _Merge(context, runs, view, evaluation).commit()
     except IllegalMove:  # another worker was faster
         return False
+    except NoResult as error:
+        with suppress(IllegalMove):
+            runs.fail_merge(round_, number, attempt=attempt, reason=str(error), is_hopeless=True)
+        return False
     except (GivenBack, BusUnavailable):
         raise
     except Exception as error:
         if fault := own_fault(context.store, view, error):
             raise GivenBack.of(fault) from error
         why = "it took too long" if isinstance(error, JobTimeoutException) else f"{type(error).__name__}: {error}"
-        runs.fail_merge(round_, number, attempt=attempt, reason=why[:_LONGEST_REASON])
+        with suppress(IllegalMove):
+            runs.fail_merge(round_, number, attempt=attempt, reason=why[:_LONGEST_REASON])
         return False
     context.observer.hear(EvaluationClosed(reason, round_, run=run))
     return True
+
+
+class NoResult(InvalidResult):
+    """No site has a result that counts."""
 
 
 class _Merge:
@@ -90,7 +100,7 @@ class _Merge:
         missing = {client: each.reason for client, each in verdicts.items() if not each.accepted}
         told = "; ".join(f"{client}: {reason}" for client, reason in missing.items())[:2000]
         if not counting:
-            raise InvalidUpdate(f"no result counts: {told}")
+            raise NoResult(f"no result counts: {told}")
         infos = {client: self._infos[client] for client in counting}
         merged = merge_infos(list(infos), list(infos.values()))
         archive = Archive(context.store, self._view.run)
@@ -160,14 +170,14 @@ class _Merge:
         model = evaluation.model.model.digest
         if result.model != model:
             judged = result.model[:12]
-            raise InvalidUpdate(f"it is of a model with SHA-256 {judged!r}…, and {model[:12]}… was to be judged")
+            raise InvalidResult(f"it is of a model with SHA-256 {judged!r}…, and {model[:12]}… was to be judged")
         info_ref = self._taken(client, result.info)
         info = parse_info(self._context.store.read(info_ref, most=MAX_BYTES), where="info.json")
         num_examples: int = info["metadata"]["datasetSize"]
         if result.num_examples != num_examples:
-            raise InvalidUpdate(f"datasetSize is {num_examples} in its info.json, and not what was handed in")
+            raise InvalidResult(f"datasetSize is {num_examples} in its info.json, and not what was handed in")
         if (most := self._config.max_dataset_size) is not None and num_examples > most:
-            raise InvalidUpdate(f"datasetSize {num_examples} is more than the run allows: {most} (--max-dataset-size)")
+            raise InvalidResult(f"datasetSize {num_examples} is more than the run allows: {most} (--max-dataset-size)")
         statement = EvaluationStatement(
             run=view.run,
             run_id=view.run_id,
@@ -193,7 +203,7 @@ class _Merge:
         evaluation, path = self._evaluation, checked_path(info.path)
         prefix = result_prefix(self._view.run, evaluation.round, evaluation.number, client)
         if not path.startswith(prefix) or not _TAIL.fullmatch(path.removeprefix(prefix)):
-            raise InvalidUpdate(f"object path {path!r} does not belong to this client and evaluation")
+            raise InvalidResult(f"object path {path!r} does not belong to this client and evaluation")
         target = named(self._prefix, f"result-{client}", info.digest, ".json")
         taken = self._context.store.take(path, checked_path(target), most=MAX_BYTES)
         reach("worker.result_taken")

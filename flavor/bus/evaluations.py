@@ -58,9 +58,10 @@ class Evaluations(Clients):
 
     # -- the worker's transitions
 
-    def fail_merge(self, round_: int, number: int, *, attempt: int, reason: str) -> None:
-        """Report that this attempt went wrong."""
-        self.move("fail_merge", [self.keys.evaluation(round_, number)], [attempt, reason])
+    def fail_merge(self, round_: int, number: int, *, attempt: int, reason: str, is_hopeless: bool = False) -> None:
+        """Report that this attempt went wrong. After a hopeless one, there is no other."""
+        args: list[str | int] = [attempt, reason, "1" if is_hopeless else ""]
+        self.move("fail_merge", [self.keys.evaluation(round_, number)], args)
 
     def commit_evaluation(
         self,

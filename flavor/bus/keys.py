@@ -24,7 +24,7 @@ aggregator                            string  home of the worker that keeps the 
                                               aggregator (`--init-once`; expires)
 client:CLIENT                         hash    protocol, state, reason, failure, exit_code,    that edge
                                               report, round, host, pid, public_key, version,
-                                              told_ms, awaits;
+                                              told_ms, awaits, evaluates;
                                               while it moves a checkpoint phase, done, total,
                                               since_ms; doing, doing_round, doing_ms,
                                               reported, load, sent, received
@@ -82,8 +82,8 @@ round:N:entries                       hash    client to number of its entries in
                                               told:CLIENT, again:CLIENT (expires after a week)
 round:N:evaluation:K                  hash    state, global_*, format, expected, skipped,     coordinator, worker
                                               opened_ms, deadline_ms, attempt, merging_ms,
-                                              error, closed_ms, reason, merged_*, manifest_*;
-                                              K is 0 for the coordinator's own evaluation
+                                              error, hopeless, closed_ms, reason, merged_*,
+                                              manifest_*; K is 0 for the coordinator's own
 round:N:evaluation:K:verdicts         hash    client to JSON: accepted, reason, and what was  worker
                                               inspected
 evaluating                            hash    `N K` of each evaluation that is not over, to   coordinator, worker

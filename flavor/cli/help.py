@@ -12,6 +12,7 @@ from flavor.option_groups import Group
 _GROUPS: dict[Group, tuple[str, ...]] = {
     Group.SCRIPT: (
         *("main_command", "preprocess_command", "client_command", "aggregator_command", "aggregator_main", "init_once"),
+        *("evaluator", "evaluate_command"),
         *("format_", "set_", "strip_prefix", "passed", "env_only", "ignore_ckpt"),
     ),
     Group.RUN: (

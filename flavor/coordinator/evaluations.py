@@ -15,7 +15,7 @@ from flavor.coordinator.current_run import CurrentRun
 from flavor.coordinator.members import Members
 from flavor.failpoints import reach
 from flavor.policy.decision import Action, Decision
-from flavor.policy.evaluating import evaluation_step, is_due
+from flavor.policy.evaluating import evaluation_step, is_due, without_evaluator
 from flavor.records.evaluation import AUTOMATIC, EvaluationView
 from flavor.records.states import EvaluationState
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
@@ -98,16 +98,13 @@ class Evaluations:
             self._observer.hear(EvaluationClosed(view.reason, closed, is_routine=True))
 
     def _open(self, decision: Decision) -> None:
-        skipped = [
-            name for name, client in sorted(self._members.clients.items()) if not client.gone and not client.evaluates
-        ]
         reach("coordinator.evaluating")
         opened_ms = self._runs.open_evaluation(
             self._lease.token,
             self._round,
             AUTOMATIC,
             expected=decision.names,
-            skipped=skipped,
+            skipped=without_evaluator(self._members.clients),
             timeout_s=self._config.evaluation_timeout_s,
             reason=decision.reason,
         )

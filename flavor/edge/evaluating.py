@@ -1,7 +1,7 @@
 """Judges models at this site: takes the task of an evaluation, runs the evaluator, and hands in what it has measured.
 
-An evaluator runs while the trainer waits for its next round, and never beside training. Whatever goes wrong in an
-evaluation is told to the run as the site's result of that evaluation; this site's training goes on.
+An evaluator runs while the trainer waits for its next round, and never beside training. A fault in an evaluation is
+told to the run as the site's result of that evaluation; this site's training goes on.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ _PATTERNS: tuple[tuple[ReasonClass, re.Pattern[str]], ...] = tuple(
         (ReasonClass.ADMISSION, r"the run does not admit "),
         (ReasonClass.MODEL, r"tensor .* has NaN, and the global model of this round is not finite|the global model "),
         (ReasonClass.INSPECTION, r"its inspection failed |unusable update: "),
-        (ReasonClass.SIGNATURE, r"the update is (not )?signed|the signature is not|.*\b(public key|ed25519)\b"),
+        (ReasonClass.SIGNATURE, r"the \w+ is (not )?signed|the signature is not|.*\b(public key|ed25519)\b"),
         (ReasonClass.BASE, r"the update is a difference to "),
         (ReasonClass.LIMIT, r".* more than the \S+ that (this run allows|it may have)"),
         (ReasonClass.LIMIT, r"object .* has a header of |(object .*: )?larger than |object .* and no more than "),

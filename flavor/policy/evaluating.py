@@ -57,8 +57,8 @@ def evaluation_step(
         judges = tuple(sorted(name for name, client in clients.items() if client.may_evaluate))
         if not judges:
             return None
-        skipped = tuple(sorted(n for n, client in clients.items() if not client.gone and n not in judges))
-        without = f"; without an evaluator: {some(list(skipped))}" if skipped else ""
+        lacking = without_evaluator(clients)
+        without = f"; without an evaluator: {some(lacking)}" if lacking else ""
         return Decision(Action.EVALUATE, f"its global model is judged by {some(list(judges))}{without}", judges)
     if known.is_over:
         return None
@@ -79,6 +79,11 @@ def evaluation_step(
     return Decision(Action.MERGE, where)
 
 
+def without_evaluator(clients: Mapping[str, Client]) -> list[str]:
+    """Return the sites that are there and judge no models, sorted."""
+    return sorted(name for name, client in clients.items() if client.alive and not client.evaluates)
+
+
 def answer_of(name: str, handed_in: Mapping[str, bool], clients: Mapping[str, Client]) -> Answer:
     """Return where a site stands: one that is gone comes back with its next task."""
     if handed_in.get(name):
@@ -97,6 +102,8 @@ def _merging(
     if not known.error and workers == 0:
         reason = absence or f"no aggregator listens on queue {config.queue!r}: start one with `flavor-agg`"
         return Decision(Action.HOLD, f"{where}: {reason}", since_ms=known.merging_ms)
+    if known.is_hopeless:
+        return Decision(Action.GIVE_UP, f"{where}: {known.error}")
     problem = known.error or "no aggregator has merged its results in time"
     if known.attempt >= config.aggregation_attempts:
         return Decision(Action.GIVE_UP, f"{where}: {counted(known.attempt, 'attempt')} failed: {problem}")

@@ -161,6 +161,8 @@ class EvaluationView:
     reason: str = ""
     error: str = ""
     """What went wrong in the current attempt to merge; '' for nothing."""
+    is_hopeless: bool = False
+    """Whether another attempt would go wrong as well: no site has a result that counts."""
     info: ObjectRef | None = None
     """The merged information."""
     manifest: ObjectRef | None = None
@@ -199,6 +201,7 @@ class EvaluationView:
             closed_ms=optional_of(fields, "closed_ms", number),
             reason=fields.get("reason", ""),
             error=fields.get("error", ""),
+            is_hopeless=fields.get("hopeless") == "1",
             info=ObjectRef.from_hash(fields, "merged_"),
             manifest=ObjectRef.from_hash(fields, "manifest_"),
             verdicts={client: field_of(verdicts, client, Judged.from_json) for client in verdicts},

@@ -29,7 +29,7 @@ def test_every_option_stands_in_a_group_once_and_in_one_spelling(module: str, na
         if isinstance(option, click.Option):
             assert (
                 sum(
-                    line.split(" ")[2:3] == [option.opts[-1]] or f", {option.opts[-1]}" in line[:20]
+                    line.startswith("  -") and option.opts[-1] in line.replace(",", " ").split()[:2]
                     for line in done.output.splitlines()
                 )
                 == 1

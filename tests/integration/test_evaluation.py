@@ -1,0 +1,226 @@
+"""Sites judge global models between rounds, by a command of their own.
+
+The toy trainers add i to each weight of client i, with 10 i examples: for c1 and c2, a round adds 5/3. The toy
+evaluators of `toy_evaluator.py` have 100 i examples, and their accuracy is the mean weight by 100, plus i / 1000.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from flavor.ledger.archive import Archive
+from flavor.ledger.evaluation import read_manifest
+from flavor.records.evaluation import AUTOMATIC, EvaluationSummary
+from flavor.records.info import parse_info
+from flavor.records.states import EvaluationState
+from flavor.store.local import LocalStore
+
+EVALUATOR = Path(__file__).with_name("toy_evaluator.py")
+STEP = 5 / 3
+
+
+def evaluator(*flags: object) -> str:
+    return shlex.join([sys.executable, str(EVALUATOR), *map(str, flags)])
+
+
+def start(bench, *serve, flags=(), trainer=(), without=(), rounds=2, clients=("c1", "c2"), options=()):
+    coordinator = bench.serve("--heartbeat-timeout-s", 1, *serve, rounds=rounds, clients=len(clients))
+    bench.aggregator()
+    edges = {
+        client: bench.edge(
+            client,
+            bench.trainer(*trainer),
+            *([] if client in without else ["-e", evaluator(*flags)]),
+            *options,
+            env={"TEST_BUS": bench.url},
+        )
+        for client in clients
+    }
+    return coordinator, edges
+
+
+def summaries(bench) -> list[EvaluationSummary]:
+    return [EvaluationSummary.from_json(text) for text in bench.runs.evaluated()]
+
+
+def accuracies(*clients: int, rounds: int) -> dict[str, float]:
+    """The means of what these clients measure of the model of this round, plain and weighted by their examples."""
+    each = {i: rounds * STEP / 100 + i / 1000 for i in clients}
+    weighted = sum(i * value for i, value in each.items()) / sum(clients)
+    return {"accuracy": sum(each.values()) / len(each), "accuracy (weighted)": weighted}
+
+
+def finish(coordinator, edges) -> None:
+    assert coordinator.wait() == 0, coordinator.stderr
+    for client, edge in edges.items():
+        assert edge.wait() == 0, f"{client}: {edge.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "judged"), [("every", [1, 2, 3]), ("2", [2, 3]), ("final", [3]), ("off", [])], ids=str
+)
+def test_the_model_of_a_round_is_judged_before_the_next_one_and_the_last_one_too(bench, mode, judged):
+    coordinator, edges = start(bench, "--evaluate", mode, rounds=3)
+    finish(coordinator, edges)
+    found = summaries(bench)
+    assert [each.round for each in found] == judged
+    for each in found:
+        assert each.metrics == pytest.approx(accuracies(1, 2, rounds=each.round))
+        assert (each.sites, each.expected, each.examples) == (2, 2, 300)
+        assert each.spread["accuracy"] == pytest.approx(tuple(each.round * STEP / 100 + i / 1000 for i in (1, 2)))
+    events = [(entry["event"], entry.get("round")) for entry in bench.log()]
+    for number in judged:
+        closed = events.index(("evaluation.closed", str(number)))
+        assert events.index(("round.closed", str(number))) < events.index(("evaluation.opened", str(number))) < closed
+        after = events.index(("round.opened", str(number + 1))) if number < 3 else events.index(("run.finished", None))
+        assert closed < after
+    assert bench.runs.evaluating() == []
+
+
+def test_a_run_is_evaluated_at_its_end_by_the_sites_that_can_and_the_others_are_named(bench):
+    coordinator, edges = start(bench, without=["c2"])
+    finish(coordinator, edges)
+    (only,) = summaries(bench)
+    assert only.metrics == pytest.approx(accuracies(1, rounds=2))
+    assert "judged by c1; without an evaluator: c2" in bench.logged("evaluation.opened", round=2)["reason"]
+
+
+def test_no_site_has_an_evaluator(bench):
+    coordinator, edges = start(bench, "--evaluate", "every", without=["c1", "c2"])
+    finish(coordinator, edges)
+    assert not [entry for entry in bench.log() if entry["event"].startswith("evaluation.")]
+
+
+def test_who_has_measured_what_on_which_model_is_signed(bench):
+    coordinator, edges = start(bench, "--require-signatures")
+    finish(coordinator, edges)
+    view, archive = bench.runs.read_evaluation(2, AUTOMATIC), Archive(LocalStore(bench.store), bench.run)
+    assert view is not None
+    assert view.manifest is not None
+    manifest = read_manifest(archive, view.manifest)
+    run = bench.runs.read()
+    assert manifest.is_signed()
+    assert manifest.run_id == run.run_id
+    assert manifest.model_digest == run.global_model.model.digest
+    assert [judge.client for judge in manifest.judges] == ["c1", "c2"]
+    for judge in manifest.judges:
+        assert bench.runs.public_keys()[judge.client] == judge.public_key
+        assert manifest.statement(judge).is_signed(judge.public_key, judge.signature)
+        info = parse_info(archive.read(judge.info_path) or b"", where="")
+        assert info["metadata"]["datasetSize"] == judge.num_examples
+    merged = json.loads(archive.read(manifest.merged_path) or b"")
+    assert merged["metadata"]["clients"] == ["c1", "c2"]
+    assert {name: merged["metrics"][name] for name in accuracies(1, 2, rounds=2)} == pytest.approx(
+        accuracies(1, 2, rounds=2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("fail", "said"),
+    [
+        ("exit", '"its evaluator ended (exit code 3)"'),
+        ("silent", '"its info.json cannot be used"'),
+        ("info", '"its evaluator ended (exit code 1)"'),
+    ],
+)
+def test_an_evaluator_that_fails_is_missing_from_that_evaluation_alone(bench, fail, said):
+    coordinator, edges = start(bench, "--evaluate", "every", flags=["--fail", fail, "--only", "c2"])
+    finish(coordinator, edges)
+    assert [(each.round, each.sites) for each in summaries(bench)] == [(1, 1), (2, 1)]
+    assert f"without c2: {said}" in bench.logged("evaluation.closed", round=1)["reason"]
+    assert "could not be judged" in edges["c2"].stderr
+    assert bench.runs.read_round(2).contributors == ("c1", "c2")
+    assert not [entry for entry in bench.log() if "patient" in entry.get("reason", "")]
+    verdict = bench.redis.hgetall(bench.runs.keys.client("c2").evaluation_verdict)
+    assert (verdict["accepted"], verdict["reason"]) == ("0", said)
+
+
+def test_all_evaluators_fail(bench):
+    coordinator, edges = start(bench, flags=["--fail", "exit"])
+    finish(coordinator, edges)
+    assert summaries(bench) == []
+    reason = bench.logged("evaluation.failed", round=2)["reason"]
+    assert "no result counts" in reason
+    view = bench.runs.read_evaluation(2, AUTOMATIC)
+    assert (view.state, view.attempt) == (EvaluationState.FAILED, 1)
+
+
+def test_an_evaluator_that_hangs_is_left_out_at_the_deadline_and_ended(bench):
+    flags = ["--hold", "--only", "c2"]
+    coordinator, edges = start(bench, "--evaluate", "every", "--evaluation-timeout-s", 1, flags=flags, rounds=1)
+    bench.held("c2")
+    finish(coordinator, edges)
+    assert "without c2: it handed in no result in time" in bench.logged("evaluation.closed", round=1)["reason"]
+    edges["c2"].until("its evaluator is stopped")
+
+
+def test_a_site_that_dies_while_it_judges_is_not_waited_for(bench):
+    flags = ["--hold", "--only", "c2"]
+    coordinator, edges = start(bench, "--evaluate", "every", "--quorum", 1, flags=flags, rounds=1)
+    bench.held("c2")
+    edges["c2"].send(signal.SIGKILL)
+    assert coordinator.wait() == 0, coordinator.stderr
+    assert [each.sites for each in summaries(bench)] == [1]
+
+
+def test_a_site_that_is_started_again_judges_the_model_that_it_was_judging(bench):
+    flags = ["--hold", "--only", "c2"]
+    serve = ["--evaluate", "1", "--heartbeat-timeout-s", 30]
+    coordinator, edges = start(bench, *serve, flags=flags, trainer=["--rounds", "endless"])
+    bench.held("c2")
+    edges["c2"].send(signal.SIGTERM)
+    edges["c2"].wait()
+    again = bench.edge("c2", bench.trainer("--rounds", "endless"), "-e", evaluator())
+    finish(coordinator, {"c1": edges["c1"], "c2": again})
+    assert [each.sites for each in summaries(bench)] == [2, 2]
+
+
+def test_the_run_says_that_a_model_is_judged_and_by_whom_it_still_is(bench):
+    coordinator, edges = start(bench, "--evaluate", "every", flags=["--hold", "--only", "c2"], rounds=1)
+    bench.held("c2")
+    status = bench.done("flavor", "status", bench.run, "--json")
+    assert "judged by c1, c2" in json.loads(status.stdout)["waits_for"]
+    bench.logged("run.waiting", saying="evaluation of the model of round 1: 1 of 2 results handed in, waiting for c2")
+    status = bench.done("flavor", "status", bench.run, "--json")
+    assert "waiting for c2" in json.loads(status.stdout)["waits_for"]
+    bench.release("c2")
+    finish(coordinator, edges)
+
+
+def test_a_run_that_is_stopped_gives_its_evaluation_up(bench):
+    coordinator, edges = start(bench, "--evaluate", "every", flags=["--hold", "--only", "c2"], rounds=1)
+    bench.held("c2")
+    assert bench.done("flavor", "stop", bench.run).wait() == 0
+    assert coordinator.wait() == 8
+    assert bench.runs.read_evaluation(1, AUTOMATIC).state is EvaluationState.FAILED
+    for edge in edges.values():
+        edge.wait()
+    assert not [command for command in bench.survivors().values() if "toy_evaluator" in command]
+
+
+def test_a_result_of_another_model_does_not_count(bench):
+    """A site that lies about what it has judged: its result is signed, and of another digest."""
+    coordinator, _ = start(bench, "--evaluate", "every", flags=["--hold", "--only", "c2"], rounds=1)
+    bench.held("c2")
+    key = bench.runs.keys.client("c2").result(1, AUTOMATIC)
+    bench.redis.hset(key, mapping={"info_path": "x", "info_digest": "0", "num_examples": "7", "model": "f" * 64})
+    bench.redis.publish(key, "1")
+    assert coordinator.wait() == 0, coordinator.stderr
+    assert "and " in (reason := bench.logged("evaluation.closed", round=1)["reason"])
+    assert "without c2: it is of a model with SHA-256 'ffffffffffff'" in reason
+
+
+def test_an_evaluator_has_no_events(bench, tmp_path):
+    script = tmp_path / "evaluate.py"
+    script.write_text("from flavor.cook.utils import WaitEvent\nWaitEvent('TrainStarted')\n")
+    coordinator = bench.serve("--heartbeat-timeout-s", 1, rounds=1, clients=1)
+    bench.aggregator()
+    edge = bench.edge("c1", bench.trainer(), "-e", f"{sys.executable} {script}")
+    finish(coordinator, {"c1": edge})
+    assert "an evaluator is run once for each model and has no events" in edge.stderr
