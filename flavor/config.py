@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BaseModel,
     BeforeValidator,
     ConfigDict,
     ValidationError,
@@ -19,7 +20,7 @@ from pydantic import (
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import check_kind_name, kind_named
 from flavor.errors import InvalidSetting
-from flavor.evaluation_settings import EvaluationSettings
+from flavor.evaluation_settings import EVALUATE, EVALUATION_TIMEOUT_S, EvaluateMode
 from flavor.option_groups import Group
 from flavor.patterns import STATISTICS
 from flavor.script_settings import checked_settings
@@ -31,13 +32,11 @@ DEFAULT_AGGREGATOR = "fedavg"
 COMMAND = "command"
 """The `aggregator` of a run that only a user's own may aggregate."""
 RULE, PATTERN = "NAME[:OPTION=VALUE,...]", "PATTERN"
-_TO_SHOW: dict[str, object] = {}
-"""The validation context of `RunConfig.known`."""
-_OF_RUN: dict[str, object] = {"run": True}
-"""The validation context of `RunConfig.of_run`: the name of a kind of checkpoints imports no package."""
+_TO_SHOW, _OF_RUN = dict[str, object](), {"run": object()}
+"""The validation contexts of `RunConfig.known` and `RunConfig.of_run`, where a name of a kind imports no package."""
 
 
-class RunConfig(EvaluationSettings):
+class RunConfig(BaseModel):
     """The settings of a run, as JSON in the run's hash. Only `flavor resume` changes them: those that `may_change`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -132,6 +131,8 @@ class RunConfig(EvaluationSettings):
         may_change=True,
         ge=0,
     )
+    evaluate: EvaluateMode = EVALUATE
+    evaluation_timeout_s: float = EVALUATION_TIMEOUT_S
     max_dataset_size: int | None = setting(
         "Maximum datasetSize that an update may claim.",
         Group.LIMITS,
@@ -349,6 +350,12 @@ class RunConfig(EvaluationSettings):
     def default(cls, name: str) -> Any:
         """The default of one setting."""
         return cls.model_fields[name].default
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The defaults of all settings that have one, as plain JSON values."""
+        needed = {"rounds": 1, "store": "store"}
+        return {name: value for name, value in cls(**needed).to_mapping().items() if name not in needed}
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, context: object = None) -> RunConfig:

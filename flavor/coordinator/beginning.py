@@ -124,11 +124,15 @@ def _same_but_resumed(view: RunView, config: RunConfig) -> bool:
 
 
 def _differences(view: RunView, config: RunConfig) -> dict[str, str]:
-    """Say how the settings of the run that exists differ from `config`: a line for each setting, by name."""
+    """Say how the settings of the run that exists differ from `config`: a line for each setting, by name.
+
+    A setting that the release which began the run did not have is at its default.
+    """
+    there = {**RunConfig.defaults(), **view.config}
     return {
-        name: f"{name} is {_setting(view.config.get(name))}, not {_setting(value)}"
+        name: f"{name} is {_setting(there.get(name))}, not {_setting(value)}"
         for name, value in config.to_mapping().items()
-        if view.config.get(name) != value
+        if there.get(name) != value
     }
 
 
