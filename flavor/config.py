@@ -354,8 +354,7 @@ class RunConfig(BaseModel):
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """The defaults of all settings that have one, as plain JSON values."""
-        needed = {"rounds": 1, "store": "store"}
-        return {name: value for name, value in cls(**needed).to_mapping().items() if name not in needed}
+        return {n: v for n, v in cls(rounds=1, store="-").to_mapping().items() if n not in ("rounds", "store")}
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, context: object = None) -> RunConfig:

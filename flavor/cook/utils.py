@@ -188,9 +188,10 @@ def SaveInfoJson(info: dict[str, Any] | None = None, *, output: dict[str, Any] |
 
     `info["metadata"]` needs `epoch` and `datasetSize` (int) and `importance` (number). `info["metrics"]` needs the four
     numbers `basic/confusion_tp`, `_fp`, `_fn` and `_tn` (-1 where not tracked), and takes any further number under any
-    name. An evaluator (`flavor-fl -e`) needs `datasetSize` and its own metrics alone. Scalars of numpy and torch are accepted. A metric that is None or NaN counts as missing at this client. Counts
+    name. Scalars of numpy and torch are accepted. A metric that is None or NaN counts as missing at this client. Counts
     are summed over the sites: numbers or lists of them under names that begin with `count/`, as the functions of
-    `flavor.cook.metrics` make them. With counts, the four numbers may be left out. `output` is another name of `info`.
+    `flavor.cook.metrics` make them. With counts, the four numbers may be left out. An evaluator (`flavor-fl -e`) needs
+    `datasetSize` and its metrics alone. `output` is another name of `info`.
 
     Raises `InvalidInfo` (a `ValueError`), which names every bad field, and leaves the file that was there. It also does
     so where the information has more bytes than an info.json may have.
