@@ -50,6 +50,7 @@ def document(**fields: Any) -> dict[str, Any]:
         "in": 0,
         "heartbeat_timeout_s": 15.0,
         "held": False,
+        "missing_clients": 0,
         "served": True,
         "no_aggregator": "",
         "last_round": {"round": 1, "metrics": {"val_auc": 0.94, "loss": 0.3}},

@@ -118,6 +118,7 @@ def _run(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
         sheet.set("flavor_run_coordinator_up", document["served"], run)
         sheet.set("flavor_run_aggregator_missing", bool(document["no_aggregator"]), run)
         sheet.set("flavor_run_held", document["held"], run)
+        sheet.set("flavor_run_missing_clients", document["missing_clients"], run)
         sheet.set("flavor_run_waiting_since_timestamp_seconds", _seconds(document.get("since_ms")), run)
     for phase, number in Counter(client["phase"] for client in document["clients"].values()).items():
         sheet.set("flavor_run_clients", number, run, phase)

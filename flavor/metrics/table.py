@@ -110,6 +110,8 @@ FAMILIES: Mapping[str, Family] = {
                 "flavor_run_coordinator_up": "Whether a coordinator serves the run, which has not ended: 1 or 0.",
                 "flavor_run_aggregator_missing": "Whether the run has work that no aggregator does: 1 or 0.",
                 "flavor_run_held": "Whether the run waits and cannot go on by itself: 1 or 0.",
+                "flavor_run_missing_clients": "How many more clients have to be ready before the next round can open; "
+                "0 while a round is open.",
                 "flavor_run_waiting_since_timestamp_seconds": "Since when the run waits for what it waits for now.",
                 "flavor_run_heartbeat_timeout_seconds": "Silence after which a client of the run counts as gone.",
                 "flavor_round_opened_timestamp_seconds": "When the newest round was opened.",

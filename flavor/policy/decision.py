@@ -62,6 +62,8 @@ class Decision:
     """Whether the run waits for what comes by itself, such as updates of clients that train."""
     since_ms: int | None = None
     """Since when the run waits, in milliseconds of the server's clock; None where the wait begins now."""
+    missing: int = 0
+    """How many more clients have to be ready before the next round can open."""
     postponed: Action | None = None
     """What the coordinator does unless clients come back in the time that they are given for that."""
 
@@ -102,7 +104,8 @@ def next_round(
     ready = sorted(name for name, client in clients.items() if client.ready)
     first = closed == 0 or anew
     wanted = config.min_clients if first else config.needed
-    if len(ready) >= wanted:
+    missing = wanted - len(ready)
+    if missing <= 0:
         expected = sample(run, closed + 1, ready, config)
         if len(ready) == 1:
             return Decision(Action.OPEN, "1 client ready and expected", expected)
@@ -116,9 +119,8 @@ def next_round(
             name: client for name, client in clients.items() if (client.gone or client.quarantined) and name not in left
         }
         if early:
-            return Decision(
-                Action.FINISH, finished_early(closed, config.rounds, left, remain=len(present), needed=wanted)
-            )
+            early_end = finished_early(closed, config.rounds, left, remain=len(present), needed=wanted)
+            return Decision(Action.FINISH, early_end, missing=missing)
         remain = "1 remains" if len(present) == 1 else f"{len(present)} remain"
         short = f"{counted(wanted, 'client')} {are(wanted)} needed and {remain}"
         said, shut = _said_by_advice(clients), _shut(clients)
@@ -126,7 +128,8 @@ def next_round(
         kinds = _counted(client.how_gone for client in lost.values())
         advice = way_on(run, closed + 1, config, remain=len(present), shut=shut, ended=True)
         reasons = [_listed(why)] if why or not shut else []
-        return Decision(Action.FAIL, Reason("; ".join([short, *reasons, *advice]), f"{short}; {kinds}"))
+        why_failed = Reason("; ".join([short, *reasons, *advice]), f"{short}; {kinds}")
+        return Decision(Action.FAIL, why_failed, missing=missing)
     reason = _ready(len(ready), wanted, f"at least {counted(wanted, 'client')}")
     preparing = [name for name, client in clients.items() if client.state is ClientState.JOINED and not client.gone]
     awaited = [f"{some(preparing)} to call SetEvent('TrainInitDone')"] if preparing else []
@@ -141,7 +144,7 @@ def next_round(
         for name, client in clients.items()
         if (client.gone or client.quarantined) and name not in (*left, *_said_by_advice(clients))
     }
-    return Decision(Action.WAIT, f"{reason}; {_listed(failed)}" if failed else reason)
+    return Decision(Action.WAIT, f"{reason}; {_listed(failed)}" if failed else reason, missing=missing)
 
 
 def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tuple[str, ...]:

@@ -138,7 +138,8 @@ class Board:
         `state`, `round`, `rounds`, `round_state`, `reason`, `created_ms`, `ended_ms`, `opened_ms`, `deadline_ms` and
         `closed_ms` (of the round), `paused_ms` (for how long the run had ended since the round was opened: no time of
         the round), `attempt`, `expected`, `needed`, `in` (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a
-        sentence), `since_ms` (since when it waits), `held`, `absent` (sentences), `served`, `no_aggregator`,
+        sentence), `since_ms` (since when it waits), `held`, `missing_clients` (how many more have to be
+        ready before the next round can open), `absent` (sentences), `served`, `no_aggregator`,
         `last_round` (see `Newest.last`), `metric`, `best` (`{"metric", "round", "value", "rounds"}`), `spark`,
         `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated time of the rounds after the present
         one), `round_last_s` and `round_median_s` (how long the newest closed round took, and the median of the newest

@@ -26,6 +26,7 @@ def described(
     """Return a run with its current round and its clients, as plain values.
 
     `waits_for` says what the run waits for, `waits_s` for how long, and `held` whether it cannot go on by itself.
+    `missing_clients` is how many more clients have to be ready before the next round can open, 0 while one is open.
     `absent` names the run's own processes that are missing, or says that Redis came back older than the store. For
     programs, `served` says whether a coordinator serves the run, and `no_aggregator` why none does its work. The
     metrics of the newest closed round come from `store`, or from the store in the run's settings; they are left out
@@ -90,6 +91,7 @@ def described_run(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_
         "heartbeat_timeout_s": snapshot.config.heartbeat_timeout_s,
         "waits_for": wait.reason if wait else "",
         "held": wait.is_held if wait else False,
+        "missing_clients": wait.missing if wait else 0,
         "absent": absent,
         "served": snapshot.is_served,
         "no_aggregator": snapshot.absence,

@@ -60,6 +60,8 @@ class Wait:
     """Since when, in milliseconds of the server's clock; None while the log does not have it."""
     is_held: bool = False
     """Whether the run cannot go on by itself."""
+    missing: int = 0
+    """How many more clients have to be ready before the next round can open."""
 
     @property
     def sentence(self) -> str:
@@ -92,13 +94,14 @@ def wait_of(
     config = RunConfig.known(view.config)
     known = Known(view, round_, standing, clients, config, now_ms, is_lenient=not is_served)  # as the next one begins
     decision = next_step(replace(known, is_served=is_served))
-    worked_out = Wait(_shown(decision, is_served=is_served), decision.round, is_held=decision.is_held)
+    reason = _shown(decision, is_served=is_served)
+    worked_out = Wait(reason, decision.round, is_held=decision.is_held, missing=decision.missing)
     logged = logged_wait(log, decision.round)
     if logged is None or not (is_served or logged.reason == next_step(known).reason):
         return worked_out
     if not is_served:
         return replace(worked_out, since_ms=logged.since_ms)
-    return replace(logged, is_held=worked_out.is_held or logged.is_held)
+    return replace(logged, is_held=worked_out.is_held or logged.is_held, missing=worked_out.missing)
 
 
 def logged_wait(log: Iterable[Entry], round_: int | None) -> Wait | None:

@@ -55,14 +55,28 @@ class Watched(Served):
         for client in "abc":
             assert self.accept(client)
         self.aggregating()
-        path, data = "runs/r/manifests/staged-1.json", b"{}"
+        self.commit(1, self.manifest(1))
+        self.until("round 2 is open", lambda: self.runs.read_round(2) is not None)
+
+    def manifest(self, round_: int) -> ObjectRef:
+        """Put a round's manifest into the store, as its aggregator does."""
+        path, data = f"runs/r/manifests/staged-{round_}.json", b"{}"
         with self.store.stage() as staged:
             staged.write_bytes(data)
             self.store.put(ObjectRef(path, sha256(data)), staged)
-        self.runs.claim_round(1, attempt=1, token="w", ttl_s=60)
-        model = global_model("runs/r/global/0001-model", "0" * 64, 1)
-        self.runs.commit_round(1, attempt=1, token="w", model=model, reason="", manifest=ObjectRef(path, sha256(data)))
-        self.until("round 2 is open", lambda: self.runs.read_round(2) is not None)
+        return ObjectRef(path, sha256(data))
+
+    def commit(self, round_: int, manifest: ObjectRef) -> None:
+        """An aggregator closes a round."""
+        self.runs.claim_round(round_, attempt=1, token="w", ttl_s=60)
+        model = global_model(f"runs/r/global/{round_:04}-model", "0" * 64, 1)
+        self.runs.commit_round(round_, attempt=1, token="w", model=model, reason="", manifest=manifest)
+
+    def accept_all_again(self) -> None:
+        """The updates of round 2 are accepted, and it is being aggregated."""
+        for client in "abc":
+            self.runs.judge(2, client, replace(accepted_of(self, client), try_id="t"))
+        self.until("it is aggregated", lambda: self.runs.read_round(2).attempt == 1)  # type: ignore[union-attr]
 
     def works(self) -> None:
         """An aggregator listens."""
@@ -96,7 +110,8 @@ class Fault:
     rows: tuple[int, ...]
     """Of the table of faults."""
     settings: tuple[tuple[str, object], ...] = ()
-    is_served: bool = True
+    goes_on: bool = False
+    """Whether the run goes on with its rounds at their pace, because it does not wait for what is at fault."""
 
 
 def site_gone(run: Watched) -> None:
@@ -117,6 +132,20 @@ def site_stopped(run: Watched) -> None:
 def site_refused(run: Watched) -> None:
     run.refuse("c", times=3)
     run.until("it is refused", lambda: run.board.document("r")["clients"]["c"]["refused_in_a_row"] == 3)
+
+
+def site_gone_between_rounds(run: Watched) -> None:
+    """The next round needs all three sites."""
+    run.accept_all_again()
+    run.says("c", "ready", lives=False)
+    run.commit(2, run.manifest(2))
+    run.until("it is missed", lambda: run.board.document("r")["missing_clients"] == 1)
+
+
+def site_slow_and_another_gone(run: Watched) -> None:
+    """The site that the open round does not wait for is not why it is slow."""
+    site_gone(run)
+    site_slow(run)
 
 
 def site_slow(run: Watched) -> None:
@@ -157,21 +186,14 @@ def store_away(run: Watched) -> None:
     """The share is read-only as the round is closed: its manifest cannot be put into its place."""
     store = run.store
     assert isinstance(store, Faulty)
-    for client in "abc":
-        run.runs.judge(2, client, replace(accepted_of(run, client), try_id="t"))
-    run.until("it is aggregated", lambda: run.runs.read_round(2).attempt == 1)  # type: ignore[union-attr]
+    run.accept_all_again()
 
     def breaks() -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), "share")
 
-    path, data = "runs/r/manifests/staged-2.json", b"{}"
-    with store.stage() as staged:
-        staged.write_bytes(data)
-        store.put(ObjectRef(path, sha256(data)), staged)
+    manifest = run.manifest(2)
     store.breaks = breaks
-    run.runs.claim_round(2, attempt=1, token="w", ttl_s=60)
-    model = global_model("runs/r/global/0002-model", "0" * 64, 1)
-    run.runs.commit_round(2, attempt=1, token="w", model=model, reason="", manifest=ObjectRef(path, sha256(data)))
+    run.commit(2, manifest)
     run.until("it is waited for", lambda: "Read-only" in run.board.document("r")["waits_for"])
 
 
@@ -206,10 +228,11 @@ def redis_full(run: Watched) -> None:
 
 
 FAULTS = (
-    Fault(site_gone, "FlavorSiteSilent c", (9, 10, 15, 16, 20, 42, 47)),
-    Fault(site_failed, "FlavorSiteSilent c", (13, 28, 37, 43)),
-    Fault(site_stopped, "FlavorSiteSilent c", (39,)),
-    Fault(site_refused, "FlavorSiteRefused c", (31, 32, 33, 51, 53)),
+    Fault(site_gone, "FlavorSiteSilent c", (9, 10, 15, 16, 20, 42, 47), goes_on=True),
+    Fault(site_gone_between_rounds, "FlavorSiteSilent c", (), (("quorum", 3),)),
+    Fault(site_failed, "FlavorSiteSilent c", (13, 28, 37, 43), goes_on=True),
+    Fault(site_stopped, "FlavorSiteSilent c", (39,), goes_on=True),
+    Fault(site_refused, "FlavorSiteRefused c", (31, 32, 33, 51, 53), goes_on=True),
     Fault(site_slow, "FlavorRoundSlow", (46,)),
     Fault(quorum_lost, "FlavorNoQuorum", (29,)),
     Fault(nothing_comes, "FlavorNoQuorum", (14,), (("round_timeout_s", 240.0),)),
@@ -266,8 +289,11 @@ def watched(url: str, folder: Path, **settings: object) -> Iterator[tuple[Watche
         yield run, Scraper.on(url, board)
 
 
-def scraped(scenes: list[tuple[Scene, int]]) -> dict[str, list[float | None]]:
-    """The series of scenes, each scraped so many times; time begins with the first scrape."""
+def scraped(scenes: list[tuple[Scene, int]], *, goes_on: bool) -> dict[str, list[float | None]]:
+    """The series of scenes, each scraped so many times; time begins with the first scrape.
+
+    In a run that goes on, a round is opened every `USUAL_S` seconds.
+    """
     steps = sum(number for _, number in scenes)
     found: dict[str, list[float | None]] = {'up{job="flavor",instance="i"}': [1.0] * steps}
     step = 0
@@ -275,6 +301,8 @@ def scraped(scenes: list[tuple[Scene, int]]) -> dict[str, list[float | None]]:
         begun_s = scene.now_ms / 1000 - step * STEP_S
         for later in range(number):
             now = replace(scene, now_ms=scene.now_ms + later * STEP_S * 1000)
+            if goes_on:
+                now = opened(now, now.now_ms - (later * STEP_S % USUAL_S) * 1000)
             for family in families(now):
                 for sample in family.samples:
                     value = sample.value - begun_s if "_timestamp_seconds" in sample.name else sample.value
@@ -285,6 +313,11 @@ def scraped(scenes: list[tuple[Scene, int]]) -> dict[str, list[float | None]]:
     return found
 
 
+def opened(scene: Scene, time_ms: int) -> Scene:
+    """The scene with rounds that were opened at another time."""
+    return replace(scene, runs=[replace(run, document={**run.document, "opened_ms": time_ms}) for run in scene.runs])
+
+
 def at_pace(scene: Scene) -> Scene:
     """The scene of a run whose rounds have taken `USUAL_S` seconds before: the first one has taken none here."""
     tally = Tally()
@@ -293,11 +326,11 @@ def at_pace(scene: Scene) -> Scene:
     return replace(scene, runs=[replace(run, tally=tally) for run in scene.runs])
 
 
-def case(before: Scene, after: Scene, alert: str) -> Case:
-    """Nothing fires before the fault, and this alert alone from then on."""
-    series = scraped([(at_pace(before), WELL_STEPS), (at_pace(after), ILL_STEPS)])
+def case(before: Scene, after: Scene, *alerts: str, goes_on: bool = False) -> Case:
+    """Nothing fires before the fault, and these alerts alone from then on."""
+    series = scraped([(at_pace(before), WELL_STEPS), (at_pace(after), ILL_STEPS)], goes_on=goes_on)
     end_s = (WELL_STEPS + ILL_STEPS - 1) * STEP_S
-    return Case(series, {(WELL_STEPS - 1) * STEP_S: [], end_s: [alert]}, ever={end_s: [alert]})
+    return Case(series, {(WELL_STEPS - 1) * STEP_S: [], end_s: alerts}, ever={end_s: alerts})
 
 
 @needs_promtool
@@ -307,8 +340,12 @@ def test_one_fault_makes_one_alert_fire(url: str, tmp_path: Path) -> None:
         with watched(url, tmp_path / str(number), **dict(fault.settings)) as (run, scraper):
             before = scraper.scene()
             fault.harm(run)
-            cases[fault.harm.__name__] = case(before, scraper.scene(), fault.alert)
+            cases[fault.harm.__name__] = case(before, scraper.scene(), fault.alert, goes_on=fault.goes_on)
             run.runs.redis.config_set("maxmemory", 0)
+    with watched(url, tmp_path / "two") as (run, scraper):
+        before = scraper.scene()
+        site_slow_and_another_gone(run)
+        cases["two faults"] = case(before, scraper.scene(), "FlavorSiteSilent c", "FlavorRoundSlow")
     folder = tmp_path / "server"
     folder.mkdir()
     with embedded_server(folder=folder) as own, watched(own, tmp_path / "own") as (run, scraper):

@@ -202,6 +202,7 @@ def document(run: str, clients: Mapping[str, Mapping[str, Any]], **fields: Any) 
         "waits_for": "",
         "since_ms": now_ms() - 6 * MINUTE_MS,
         "held": False,
+        "missing_clients": 0,
         "absent": [],
         "served": True,
         "no_aggregator": "",

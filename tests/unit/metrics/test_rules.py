@@ -34,6 +34,7 @@ HEALTHY: dict[str, float] = {
     f"flavor_run_coordinator_up{{{RUN}}}": 1,
     f"flavor_run_aggregator_missing{{{RUN}}}": 0,
     f"flavor_run_held{{{RUN}}}": 0,
+    f"flavor_run_missing_clients{{{RUN}}}": 0,
     f"flavor_run_round{{{RUN}}}": 4,
     f"flavor_run_heartbeat_timeout_seconds{{{RUN}}}": 15,
     f"flavor_run_waiting_since_timestamp_seconds{{{RUN}}}": 0,
@@ -65,6 +66,7 @@ SILENT: dict[str, float | None] = {
     f"flavor_client_heartbeat_age_seconds{{{A}}}": 31,
 }
 SLOW = {f"flavor_round_open_seconds{{{RUN}}}": 290, f"flavor_round_aggregating_seconds{{{RUN}}}": 20}
+LACKS_SITES = {f"flavor_run_missing_clients{{{RUN}}}": 1}
 HELD = {f"flavor_run_held{{{RUN}}}": 1}
 BETWEEN: dict[str, float | None] = {name: None for name in HEALTHY if re.match(r"flavor_round_(?!median)", name)}
 NO_MEDIAN: dict[str, float | None] = {f"flavor_round_median_seconds{{{RUN}}}": None}
@@ -169,8 +171,21 @@ CASES = {
     ),
     "then the aggregators'": case(UNAGGREGATED, LOST, NEAR, SILENT, SLOW, at={600: ["FlavorNoAggregator"]}),
     "then the quorum": case(LOST, NEAR, SILENT, REFUSED, SLOW, HELD, at={600: ["FlavorNoQuorum"]}),
-    "then a site's": case(SILENT, SLOW, HELD, at={600: ["FlavorSiteSilent a"]}),
-    "refused, and gone since": case(SILENT, REFUSED, SLOW, at={600: ["FlavorSiteRefused a"]}),
+    "then a site's": case(SILENT, BETWEEN, HELD, LACKS_SITES, at={600: ["FlavorSiteSilent a"]}),
+    "then that of a site that was refused": case(
+        QUARANTINED, BETWEEN, HELD, LACKS_SITES, at={600: ["FlavorSiteRefused a"]}
+    ),
+    "refused, and gone since": case(SILENT, REFUSED, at={600: ["FlavorSiteRefused a"]}),
+    # an open round does not wait for a site that is gone or shut out, nor do other waits between rounds
+    "slow because of another site than the silent one": case(
+        SILENT, SLOW, HELD, at={600: ["FlavorSiteSilent a", "FlavorRoundSlow"]}
+    ),
+    "slow because of another site than the quarantined one": case(
+        QUARANTINED, SLOW, at={600: ["FlavorSiteRefused a", "FlavorRoundSlow"]}
+    ),
+    "held between rounds, and no site would help": case(
+        QUARANTINED, BETWEEN, HELD, at={600: ["FlavorSiteRefused a", "FlavorRoundSlow"]}
+    ),
 }
 for cause, alert in (
     (REDIS_FULL, "FlavorRedisNearlyFull"),
