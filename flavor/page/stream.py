@@ -161,7 +161,7 @@ class Streams:
 
     def news(self, run: str, position: Position) -> bytes:
         """Return the events since `position`, which is moved up to now; b'' where nothing has happened."""
-        problem, found = self._source.problem(), list[bytes]()
+        problem, found, before = self._source.problem(), list[bytes](), replace(position)
         is_away = bool(problem)
         try:
             found += self._changes(run, position)
@@ -171,8 +171,8 @@ class Streams:
             problem = problem or str(error)
         if problem != position.problem:
             position.problem = problem
-            of_then = self._event("asof", position, to_json(self._source.read_ms())) if is_away else b""
-            found.insert(0, of_then + self._event("problem", position, to_json(problem)))
+            of_then = self._event("asof", before, to_json(self._source.read_ms())) if is_away else b""
+            found.insert(0, of_then + self._event("problem", before, to_json(problem)))  # it has none of `found` yet
         return b"".join(found)
 
     def _changes(self, run: str, position: Position) -> Iterable[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import re
 import select
 import socket
 import threading
@@ -131,6 +132,40 @@ def test_a_page_is_told_what_is_and_then_what_changes(place: Place, source: Stan
     source.breaks("")
     assert reader.until("problem").data == ""
     reader.close()
+
+
+@pytest.mark.parametrize("run", ["mammo", ""])
+def test_a_page_that_is_cut_off_anywhere_in_its_first_news_is_told_the_rest(
+    place: Place, source: Standin, run: str
+) -> None:
+    """Also while Redis is away, which is said before the document: what is said first must not have its id."""
+    source.happens("mammo", "run-created")
+    source.breaks("Redis is away")
+    for cut in range(4):
+        reader = Reader(place, run)
+        for _ in range(cut):
+            reader.next()
+        reader.close()
+        again = Reader(place, run, last=reader.last, document=reader.document)
+        again.until("log" if run else "problem")
+        while again.document is None:
+            again.next()
+        assert again.document == (source.documents["mammo"] if run else source.documents)
+        again.close()
+
+
+def test_a_page_that_is_cut_off_when_redis_is_back_is_told_what_has_happened(source: Standin) -> None:
+    streams, position = stream.Streams(source), stream.Position()
+    source.breaks("Redis is away")
+    streams.news("mammo", position)
+    source.change("mammo", round=1)
+    source.happens("mammo", "round-opened")
+    source.breaks("")
+    told = [Event(text.splitlines()) for text in streams.news("mammo", position).decode().split("\n\n") if text]
+    assert [event.name for event in told] == ["problem", "patch", "log"]
+    for cut, event in enumerate(told, start=1):
+        rest = streams.news("mammo", stream.Position.of(event.id, streams.epoch)).decode()
+        assert re.findall("event: (.*)", rest) == [event.name for event in told[cut:]]
 
 
 def test_the_list_of_runs_is_an_object_by_name(place: Place, source: Standin) -> None:
