@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflowserver import mlflow_server
+from sklearn.metrics import roc_auc_score
 
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
@@ -127,6 +128,23 @@ def test_tables_are_those_of_the_result_folder(made: Made, tmp_path: Path) -> No
             sites = target.with_name(f"{source}-sites.csv")
             assert sites.read_bytes() == (made.folder / "metrics-sites.csv").read_bytes()
     assert len(made.merged) == ROUNDS, "there is something to compare"
+
+
+def test_pooled_metrics_are_in_the_tables_and_lists_are_not(made: Made) -> None:
+    for row in made.merged:
+        number = int(row["round"])
+        scores = [0.2, 0.5, 0.1 * number, 0.2, 0.8, 0.1 * number]
+        assert float(row["pooled/nodule/auc"]) == pytest.approx(roc_auc_score([0, 1, 1] * 2, scores), abs=1e-12)
+        assert row["count/missed"] == "3"
+    for table in (made.merged, made.of_sites):
+        assert not [name for name in table[0] if name.startswith("count/") and name != "count/missed"]
+        assert "[" not in "".join(cell for row in table for cell in row.values())
+    for summary in made.runs().summaries():
+        assert "pooled/nodule/auc" in json.loads(summary)["metrics"]
+        assert "count/nodule" not in summary
+    info = json.loads((made.folder / "info" / "round-0001.json").read_text())
+    assert info["metrics"]["count/nodule/binary/positives"][100] == 2
+    assert "notMerged" not in info["metadata"]
 
 
 def test_json_has_the_rounds_with_the_digests_of_their_manifests(made: Made, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from flavor.bus.runs import RunStore
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.checkpoints.encoding import Encoding, encode
 from flavor.config import RunConfig
+from flavor.cook.metrics import binary_counts
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.states import RoundState
@@ -442,6 +443,28 @@ class TestTraining:
         view = federation(aggregator=rule).closed({"a": 0, "b": 5}, a=w(1), b=w(2))
         assert view.chosen == ()
         assert view.in_model == ("a", "b")
+
+
+class TestCounts:
+    def test_counts_that_do_not_go_together_are_told(self, federation: Any) -> None:
+        runs = federation()
+        runs.round, runs.accepted = 1, ["a", "b"]
+        open_round(runs.runs, 1)
+        metadata = {"epoch": 1, "datasetSize": 4, "importance": 1.0}
+        for client, bins in (("a", 10), ("b", 20)):
+            info = {"metadata": metadata, "metrics": binary_counts([0, 1, 1], [0.2, 0.7, 0.3], bins=bins)}
+            submit(runs.runs, runs.store, client, w(1), told=info)
+            assert verdict(runs.runs, client).accepted
+        view = runs.aggregate()
+        assert view.state is RoundState.CLOSED
+        (note,) = view.notes
+        assert note == (
+            "warning: the metric count/binary/negatives is not merged: the sites report lists of different lengths "
+            "(10, 20): let all use the same bins or classes; 1 more: see notMerged in the merged information"
+        )
+        assert set(runs.merged["metadata"]["notMerged"]) == {"count/binary/negatives", "count/binary/positives"}
+        assert runs.merged["metrics"]["pooled/accuracy"] == pytest.approx(2 / 3)
+        assert "pooled/auc" not in runs.merged["metrics"]
 
 
 class TestWeights:

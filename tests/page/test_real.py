@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flavor.bus.embedded import embedded_server
+from flavor.cook.metrics import binary_counts
 from flavor.page.server import bound
 from flavor.page.shown import shown_board
 from flavor.protocol import SPEAKS
@@ -94,6 +95,36 @@ def test_from_redis_to_the_page_and_back_after_an_outage(tmp_path: Path, window:
             expect(page.locator(".run .round")).to_have_text("round 2 of 9")
             page.goto(f"{place.address}queue")
             expect(page.locator(".workers")).to_contain_text(re.compile("No aggregator listens"))
+
+
+def test_a_pooled_metric_is_one_line_and_no_mean(tmp_path: Path, window: Window) -> None:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    place = bound("127.0.0.1", 0, token=None)
+    with Serving(folder) as redis:
+        run = Driven(redis.url, LocalStore(tmp_path / "store", create=True), "mammo", rounds=9, min_clients=2)
+        for _ in range(3):
+            run.open(["site-1", "site-2"])
+            for site, examples in (("site-1", 10), ("site-2", 30)):
+                counts = binary_counts([0, 0, 1], [0.1, 0.6, 0.4])
+                run.accept(site, examples, {**counts, "loss": examples / 10, "count/missed": 2})
+            run.close()
+        with Board(redis.url) as board, shown_board(redis.url, board, place):
+            page: Any = window.open(place.address, "/run/mammo")
+            expect(page.locator(".model .note")).to_have_text("pooled/auc 0.5 in round 3")
+            line, legend = page.locator(".model .pointed"), page.locator(".model .legend")
+            expect(line).to_have_text("round 3 · pooled 0.5")
+            expect(legend.get_by_text("pooled", exact=True)).to_be_visible()
+            expect(legend.get_by_text("plain mean")).to_be_hidden()
+            choice = page.get_by_role("combobox", name="Metric")
+            names = choice.locator("option").all_inner_texts()
+            assert not [name for name in names if "binary" in name]
+            choice.select_option("count/missed")
+            expect(line).to_have_text("round 3 · sum 4")
+            choice.select_option("loss")
+            expect(line).to_have_text(re.compile("^round 3 · weighted 2.5 · plain 2"))
+            expect(legend.get_by_text("weighted mean")).to_be_visible()
+            expect(legend.get_by_text("plain mean")).to_be_visible()
 
 
 def test_commands_name_a_local_run_by_its_folder_and_one_that_has_ended_needs_no_aggregator(

@@ -99,3 +99,10 @@ def test_a_record_with_a_wrong_part_is_read_without_that_part() -> None:
     read = Measured.from_json(text)
     assert (read.judged_ms, read.moved, dict(read.metrics)) == (0, Moved(1, 2), {"c": 1})
     assert Measured.from_json(f'{{"metrics": {{"a": {"9" * 2000}}}}}') == Measured()
+
+
+def test_counts_of_a_site_are_kept_where_there_is_room() -> None:
+    many = {**{f"count/{number}": number for number in range(MOST_METRICS + 5)}, "loss": 0.5}
+    kept = Measured().with_metrics(many)
+    assert list(kept.metrics)[:2] == ["loss", "count/0"]
+    assert (len(kept.metrics), kept.left_out) == (MOST_METRICS, 6)

@@ -286,6 +286,21 @@ def test_counts_that_cannot_be_are_left_out_with_the_reason(change: dict[str, An
     assert found["metrics"]["pooled/auc"] == 1.0
 
 
+def test_what_is_no_finite_number_is_missing() -> None:
+    odd = merged({"count/binary/squared_error": [1e-200, 1e200], "count/regression/errors": [1e-300, 1e300, 1e300]})
+    assert {odd["metrics"][f"pooled/{name}"] for name in ("brier", "rmse", "mae")} == {None}
+    errors = {"count/regression/errors": [2, 1.0, 1e10], "count/regression/y.moments": [2, 1e300, 1e-300]}
+    assert merged(errors)["metrics"]["pooled/r2"] is None
+
+
+def test_errors_and_moments_of_other_examples_give_no_r2() -> None:
+    good = regression_sums([1.0, 2.0, 4.0], [1.0, 2.5, 3.0])
+    found = merged({**good, "count/regression/errors": [2, 1.5, 1.25]})
+    assert "pooled/r2" not in found["metrics"]
+    assert found["metrics"]["pooled/mae"] == 0.75
+    assert not_merged(found)["count/regression/y.moments"] == "it is of 3 values, and the errors of 2"
+
+
 def test_no_site_gives_out_a_pooled_metric() -> None:
     good = binary_counts([0, 1], [0.1, 0.9])
     found = merged(good, {**good, "pooled/auc": 0.1, "pooled/auc (weighted)": 0.1, "pooled/mine": 2.0})
