@@ -52,13 +52,14 @@ class Screen:
     height: int
     """Lines of the terminal."""
     now_ms: int
-    """The time of the Redis server."""
+    """The time of the Redis server, or of which everything is while it cannot be read."""
     problem: str = ""
     """Why Redis cannot be read, and since when."""
 
     def footer(self) -> Text:
         """The last line."""
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.now_ms / 1000))
+        at_s = time.time() if self.problem else self.now_ms / 1000  # what stands above it stands still, not the program
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_s))
         return self.cut(f"{at}, Ctrl-C ends this", "dim")
 
     def cut(self, line: str, style: str = "") -> Text:
@@ -143,6 +144,8 @@ def _top(found: Found, screen: Screen) -> list[Text]:
 
 
 def _summary_style(line: Line, found: Found) -> str:
+    if line.kind == "waits" and found["held"]:
+        return BAD
     return _STATE_STYLES.get(found["state"], "") if line.kind == "ended" else _SUMMARY_STYLES.get(line.kind, "")
 
 

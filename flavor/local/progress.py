@@ -130,7 +130,7 @@ class Progress:
         marks = Text("sites     ")
         for name, client in list(snapshot.clients.items())[:_MOST_CLIENTS]:
             word = client.phase.value
-            if (reported := client.progress.reported) is not None and (share := reported.share) is not None:
+            if (share := client.progress.share) is not None:
                 word = f"{word} {100 * share:.0f} %"
             marks.append(f"{printable(name)} {word}  ", style=_STYLES.get(client.phase, "yellow"))
         if len(snapshot.clients) > _MOST_CLIENTS:

@@ -107,8 +107,11 @@ class Board:
         return self._published.problem
 
     def now_ms(self) -> int:
-        """Return the time of the Redis server in milliseconds, as it was measured last; this machine's before that."""
-        return self._reader.now_ms()
+        """Return of which time everything is that this board returns, in milliseconds of the Redis server's clock.
+
+        Now; while Redis cannot be read the time when it was read last, so that all durations stand still.
+        """
+        return self.read_ms() if self._published.problem else self._reader.now_ms()
 
     def read_ms(self) -> int:
         """Return when Redis was read last, in milliseconds of its clock: of then is what there is while it is away."""
@@ -151,9 +154,9 @@ class Board:
         round), `phases` (of the present round, once it has a verdict: a list of [word, start_ms]).
 
         All times are milliseconds since 1970 by the clock of the Redis server. What is not known is None, and bytes
-        are None while there are none: an edge of an earlier release does not count them. `now_ms`,
-        that clock's time now, and `left_s`, the time that is left (see `left_s_of`), are in no patch. Raises
-        `RunNotFound`, `DamagedRecord`, and `BusUnavailable` if Redis could not be read yet.
+        are None while there are none: an edge of an earlier release does not count them. `now_ms`, of which time all
+        of that is, and `left_s`, the time that is left (see `left_s_of`), are in no patch. Raises `RunNotFound`,
+        `DamagedRecord`, and `BusUnavailable` if Redis could not be read yet.
         """
         document, now_ms = self._document(run), self.now_ms()
         followed = self._reader.followed(run)

@@ -23,6 +23,7 @@ _LONGEST_REPORT = 120
 """Characters of a report in a table, about."""
 _LEAST_OF_MESSAGE = 40
 """Characters of a message that are shown also where metrics take the room."""
+_MOVES = (Doing.DOWNLOADING, Doing.UPLOADING)
 TOO_SHORT_S = 5.0
 """Below this, how long something lasts is not told."""
 
@@ -47,11 +48,20 @@ class Progress:
         return None if self.since_ms is None else max(0, now_ms - self.since_ms) / 1000
 
     @property
+    def share(self) -> float | None:
+        """The part of its training that is done by its script's word, from 0 to 1; None where that is not known."""
+        moves = self.transfer is not None or self.doing in _MOVES
+        return None if moves or self.reported is None else self.reported.share
+
+    @property
     def of(self) -> str:
-        """How much of what: '61 % (310 of 508)', '12 of 126 MB', or ''."""
+        """How much of what: '61 % (310 of 508)', '12 of 126 MB', or ''.
+
+        What its script has reported is no share of a model that moves.
+        """
         if self.transfer is not None:
             return amount(self.transfer.done_bytes, self.transfer.total_bytes)
-        if self.reported is None:
+        if self.reported is None or self.doing in _MOVES:
             return ""
         done = f"{self.reported.done:.6g}"
         share = self.reported.share
@@ -64,7 +74,7 @@ class Progress:
 
     def words(self, phase: str) -> str:
         """Describe it after the client's phase, without for how long: 'training 61 % (310 of 508)'."""
-        word = self.doing if self.doing in (Doing.DOWNLOADING, Doing.UPLOADING) else phase
+        word = self.doing if self.doing in _MOVES else phase
         word = word if self.transfer is None else self.transfer.phase
         return " ".join(part for part in (word, self.of) if part)
 

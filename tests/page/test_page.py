@@ -127,7 +127,7 @@ def test_a_run_in_sentences_above_the_fold(served: Serve, window: Window) -> Non
     )
     source.patch("mammo", {"best": {"rounds": 5}})
     expect(page.locator(".stand .gains")).to_contain_text("0.9412, the best of the 5 rounds that can be read, reported")
-    expect(page.locator(".stand .todo li")).to_have_text(
+    expect(page.locator(".stand ul.todo li")).to_have_text(
         "! No coordinator serves it: start `flavor serve --run mammo …` again"
     )
 
@@ -167,13 +167,13 @@ def test_changes_arrive_in_place(served: Serve, window: Window) -> None:
         "mammo",
         {
             "clients": {
-                "site-3": {"reported": {"done": 400}, "doing": "uploading"},
+                "site-3": {"doing": "uploading", "transfer": {"done_bytes": 61_000_000, "total_bytes": 126_000_000}},
                 "site-1": {"phase": "gone", "alive": False, "reason": "its heartbeat stopped"},
             }
         },
     )
     row = page.locator(".sites .item").nth(1)
-    expect(row).to_contain_text("uploading 79 % 400/508".replace("uploading ", ""))
+    expect(row).to_contain_text("61 of 126 MB")
     expect(row.locator(".state .word")).to_have_text("uploading")
     expect(page.locator(".sites .item").nth(2)).to_contain_text("gone")
     expect(names).to_have_text(["site-4", "site-3", "site-1", "site-2"])  # rows keep their places
@@ -201,7 +201,7 @@ def test_what_is_wrong_is_told_above_the_fold_and_nothing_else(served: Serve, wi
     gone = {"phase": "gone", "alive": False, "reason": "its heartbeat stopped"}
     source.patch("mammo", {"waits_for": reason, "absent": [reason], "clients": {"site-1": gone}})
     expect(page.locator(".stand .says")).to_have_class(re.compile("lacking"))
-    expect(page.locator(".stand")).to_have_class(re.compile("needs"))
+    expect(page.locator(".stand .state")).to_have_text("!running")
     expect(more).to_contain_text("Without site-1 (gone).")
     slow = {"this_round": "pending", "phase": "training", "alive": True, "doing": "training", "median_s": 600.0}
     source.patch(
@@ -209,6 +209,19 @@ def test_what_is_wrong_is_told_above_the_fold_and_nothing_else(served: Serve, wi
     )
     expect(more).to_contain_text(re.compile(r"Waiting for site-2 and site-3 \(now [\d.]+ s\)\."))
     expect(more).not_to_contain_text("latest")
+    source.patch("mammo", {"absent": []})
+    expect(page.locator(".stand .state")).to_have_text("●running")
+    expect(page.locator(".stand .says")).not_to_have_class(re.compile("lacking"))
+    source.patch("mammo", {"held": True})
+    expect(page.locator(".stand .state")).to_have_text("!running")
+    expect(page.locator(".stand .state")).to_have_class(re.compile("todo"))
+    expect(page.locator(".stand .says")).to_have_class(re.compile("lacking"))
+    source.patch("mammo", {"held": False})
+    expect(page.locator(".stand .state")).to_have_text("●running")
+    reported = {"doing": "uploading", "reported": {"done": 10, "total": 10}, "transfer": None}
+    source.patch("mammo", {"clients": {"site-2": reported, "site-3": {"this_round": "accepted", "phase": "done"}}})
+    expect(more).to_contain_text(re.compile(r"Waiting for site-2 to send its update \(it usually"))
+    expect(page.locator(".sites .item").filter(has_text="site-2")).not_to_contain_text("10/10")
     why = '"it waits for the object store, which cannot be used for now"'
     source.patch("mammo", {"clients": {"site-1": {"phase": "training", "alive": True, "reason": why}}})
     row = page.locator(".sites .item").filter(has_text="site-1")
@@ -639,7 +652,7 @@ def test_empty_pages_teach(served: Serve, window: Window) -> None:
     expect(page.get_by_text("There is no run to compare yet")).to_be_visible()
     _, place = served([young()])
     page = window.open(place.address, "/run/young")
-    expect(page.locator(".stand .todo")).to_contain_text("start one with `flavor-agg`")
+    expect(page.locator(".stand ul.todo")).to_contain_text("start one with `flavor-agg`")
     expect(page.get_by_text("No site has joined yet.")).to_be_visible()
     expect(page.get_by_text("No round has opened yet.")).to_be_visible()
     expect(page.get_by_text("A curve begins with the first closed round.")).to_be_visible()

@@ -60,6 +60,9 @@ def test_it_goes_on_by_itself_once_redis_is_back(
         assert board.problem().startswith("Redis cannot be read since ")
         assert board.version() > version, "those who wait are told"
         assert board.document("r")["run_id"] == document["run_id"], "the last document stays"
+        times = {(board.now_ms(), board.document("r")["now_ms"], board.runs()[0]["age_s"]) for _ in range(50)}
+        assert len(times) == 1, "its durations stand still"
+        assert board.now_ms() == board.read_ms()
         problem, where = board.problem(), f"flavor: Redis at {shown(url)}"
         waits = f"{where} does not answer; waiting for it, without limit"
         told = ""

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from flavor.cli.status_frame import Screen, found_of, run_frame, runs_frame, spark_line
 from flavor.cli.status_lines import summary_of
-from flavor.view.styles import COLOUR_OF_PHASE
+from flavor.view.styles import BAD, COLOUR_OF_PHASE
 
 NOW = 1_795_980_000_000
 EVIL = "\x1b[2J[red]x[/red]\nFORGED \u202e" + " " * 500 + "y"
@@ -81,6 +81,13 @@ def test_a_run_of_three_sites() -> None:
     assert text[-2].endswith("round 12: site-39: it is accepted"), "the newest event is the last"
     assert len([line for line in text if "it is accepted" in line]) == 20
     assert text[-1].endswith("Ctrl-C ends this")
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_wait_that_does_not_end_by_itself_is_red(held: bool) -> None:
+    lines = run_frame(found_of(document(SITES, held=held), NOW), EVENTS, Screen(200, 40, NOW))
+    (wait,) = [line for line in lines if line.plain.startswith("waits:")]
+    assert (wait.style == BAD) is held
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)

@@ -27,6 +27,7 @@ def of(pulse: Pulse, transfer: Transfer | None = None, fits: frozenset[Doing] = 
         (Progress(Doing.TRAINING, NOW_MS - 60000, None, Reported(2.5)), "training 2.5, for 1 min"),
         (Progress(Doing.TRAINING, NOW_MS - 60000, None, Reported(9, 3)), "training 100 % (9 of 3), for 1 min"),
         (Progress(Doing.UPLOADING, NOW_MS - 60000), "uploading, for 1 min"),
+        (Progress(Doing.UPLOADING, NOW_MS - 60000, None, Reported(10, 10)), "uploading, for 1 min"),
         (
             Progress(Doing.DOWNLOADING, NOW_MS - 60000, Transfer("fetching", 10**6, 10**8), Reported(1, 2)),
             "fetching 1 of 100 MB, for 1 min",

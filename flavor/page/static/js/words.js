@@ -37,6 +37,14 @@ export const RUNS = {
 
 export const runOf = (word) => RUNS[word] ?? { ...UNKNOWN, word: word ?? "unknown" };
 
+/** Whether a run that goes on needs somebody: it cannot go on by itself, or a process is missing. */
+export const needs = (run) => !isOver(run) && Boolean(run.held || run.absent?.length);
+
+const isOver = (run) => Boolean(run.ended_ms) || ["finished", "failed", "stopped"].includes(run.state);
+
+/** The state of a run, with the mark of one that needs somebody. */
+export const stateOf = (run) => (needs(run) ? { ...runOf(run.state), mark: "!", tone: "todo" } : runOf(run.state));
+
 export const ROUNDS = {
   open: phase("○", "open", "now", "Sites train, and hand in their updates."),
   aggregating: phase("◐", "aggregating", "now", "An aggregator makes the next global model of the accepted updates."),

@@ -6,9 +6,9 @@ import { since } from "../clock.js";
 import { Live } from "../live.js";
 import { command, filter, lesson, restate, state } from "../panel.js";
 import { spark } from "../spark.js";
-import { runOf } from "../words.js";
+import { needs, runOf, stateOf } from "../words.js";
 
-const rank = (run) => (run.state === "damaged" ? 0 : run.held || run.absent?.length ? 1 : run.state === "running" ? 2 : run.state === "waiting" ? 3 : run.state === "failed" ? 4 : 5);
+const rank = (run) => (run.state === "damaged" ? 0 : needs(run) ? 1 : run.state === "running" ? 2 : run.state === "waiting" ? 3 : run.state === "failed" ? 4 : 5);
 const order = (a, b) => rank(a) - rank(b) || (b.ended_ms ?? b.created_ms ?? 0) - (a.ended_ms ?? a.created_ms ?? 0) || a.run.localeCompare(b.run);
 
 export function open(shell) {
@@ -51,7 +51,7 @@ export function open(shell) {
     const seen = all.filter((run) => !wanted || `${run.run} ${run.state} ${run.sentence ?? ""}`.toLowerCase().includes(wanted));
     keyed(list, seen, (run) => run.run, (run) => row(run, chosen, chose));
     const going = all.filter((run) => run.state === "running" || run.state === "waiting");
-    const held = going.filter((run) => run.held || run.absent?.length);
+    const held = going.filter(needs);
     const parts = [`${counted(going.length, "run")} in progress`, `${count(all.length - going.length)} ended`];
     if (held.length) parts.unshift(`${counted(held.length, "run")} ${held.length === 1 ? "needs" : "need"} attention`);
     text(sum, all.length ? parts.join(" · ") : "");
@@ -131,9 +131,8 @@ function row(first, chosen, chose) {
     node,
     update(run) {
       const isOver = Boolean(run.ended_ms);
-      const needs = !isOver && (run.held || run.absent?.length);
-      node.className = needs || run.state === "failed" || run.state === "damaged" ? "run needs" : "run";
-      restate(said, needs ? { ...runOf(run.state), mark: "!", tone: "todo" } : runOf(run.state));
+      node.className = needs(run) || run.state === "failed" || run.state === "damaged" ? "run needs" : "run";
+      restate(said, stateOf(run));
       text(round, run.round ? `round ${count(run.round)} of ${count(run.rounds)}` : run.rounds ? `${counted(run.rounds, "round")} to come` : "");
       const closed = isOver && run.state === "finished" ? run.round : Math.max(0, (run.round ?? 0) - (run.round_state === "closed" ? 0 : 1));
       done.style.width = `${run.rounds ? (100 * closed) / run.rounds : 0}%`;

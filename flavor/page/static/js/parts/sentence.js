@@ -4,7 +4,8 @@ import { attr, h, keyed, show, text } from "../dom.js";
 import { called, clock, count, counted, duration, full, lap, metric, reported, some } from "../format.js";
 import { now, openFor, since } from "../clock.js";
 import { restate, state } from "../panel.js";
-import { phaseOf, runOf } from "../words.js";
+import { phaseOf, runOf, stateOf } from "../words.js";
+import { shareOf } from "./sites.js";
 
 const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
 
@@ -71,18 +72,17 @@ export function sentence(name) {
     update(next) {
       doc = next;
       const over = ["finished", "failed", "stopped"].includes(doc.state);
-      restate(said, runOf(doc.state));
+      restate(said, stateOf(doc));
       text(round, doc.round ? `round ${count(doc.round)} of ${count(doc.rounds)}` : `${counted(doc.rounds, "round")} to come`);
       const closed = Math.max(0, doc.round - (doc.round_state === "closed" ? 0 : 1));
       bar.style.width = `${doc.rounds ? (100 * closed) / doc.rounds : 0}%`;
       const missing = over ? [] : (doc.absent ?? []);
       const lines = missing.filter((line) => line !== doc.waits_for);
-      says.classList.toggle("lacking", missing.length > lines.length);
+      says.classList.toggle("lacking", (!over && Boolean(doc.held)) || missing.length > lines.length);
       keyed(todo, lines, (line) => line, (line) => ({ node: h("li", {}, h("span", { class: "mark", "aria-hidden": "true" }, "! "), capital(line)) }));
       const main = over ? doc.reason || `the run is ${doc.state}` : doc.waits_for || "";
       const where = !over && doc.round && doc.round_state !== "closed" ? `Round ${doc.round}: ${main}` : capital(main);
       text(waits, main ? where.replace(/\.$/, "") : "");
-      node.className = `stand ${doc.state === "failed" || doc.held || missing.length ? "needs" : ""}`;
       text(gains, model(doc, over));
       show(gains, gains.textContent);
       tick();
@@ -114,7 +114,8 @@ function without(doc) {
 
 function usual(doc, client) {
   const at = openFor(doc);
-  const share = client.reported?.total ? `${Math.floor((100 * client.reported.done) / client.reported.total)} %, ` : "";
+  const part = shareOf(client).share;
+  const share = part === null ? "" : `${Math.floor(100 * part)} %, `;
   return Number.isFinite(client.median_s) ? `(${share}it usually takes ${lap(client.median_s)}, now ${lap(at)})` : `(${share}now ${lap(at)})`;
 }
 

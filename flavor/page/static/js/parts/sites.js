@@ -13,6 +13,7 @@ const IN_SIGHT = 12;
 const IDLE_MS = 120_000; // a screen that nobody has touched for so long sorts itself again
 const OVER = new Set(["finished", "failed", "stopped"]);
 const MOVING = new Set(["downloading", "training", "uploading"]);
+const TRANSFERS = new Set(["downloading", "uploading"]);
 
 /** What a site is doing, in the finest word that is known. */
 export const doingOf = (client) => phaseOf(MOVING.has(client.doing) && client.phase === "training" ? client.doing : client.phase);
@@ -281,7 +282,8 @@ export function shareOf(client) {
   const transfer = client.transfer;
   if (transfer?.total_bytes) return { share: Math.min(1, transfer.done_bytes / transfer.total_bytes), words: moved(transfer.done_bytes, transfer.total_bytes) };
   const said = client.reported;
-  if (!said || !["training", "starting"].includes(client.phase)) return { share: null, words: "" };
+  const trains = ["training", "starting"].includes(client.phase) && !TRANSFERS.has(client.doing);
+  if (!said || !trains) return { share: null, words: "" };
   if (!said.total) return { share: null, words: String(said.done) };
   const share = Math.min(1, said.done / said.total);
   return { share, words: `${Math.round(100 * share)} % ${+said.done.toPrecision(6)}/${+said.total.toPrecision(6)}` };
