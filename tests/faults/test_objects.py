@@ -275,10 +275,10 @@ def payload() -> bytes:
 
 
 def bomb() -> bytes:
-    """200 MB of zeros in an .npz of 200 kB."""
+    """80 MB of zeros in an .npz of 350 kB."""
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file, file.open("w.npy", "w", force_zip64=True) as entry:
-        np.lib.format.write_array(entry, np.zeros(25_000_000))
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file, file.open("w.npy", "w") as entry:
+        np.lib.format.write_array(entry, np.zeros(10_000_000))
     return packed.getvalue()
 
 
@@ -288,8 +288,8 @@ def header(table: str | bytes, data: bytes = b"") -> bytes:
 
 
 def entries(number: int) -> bytes:
-    tensor = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    return header(json.dumps({f"t{i}": tensor for i in range(number)}))
+    tensor = json.dumps({"dtype": "F32", "shape": [0], "data_offsets": [0, 0]})
+    return header("{" + ", ".join(f'"t{i}": {tensor}' for i in range(number)) + "}")
 
 
 def lying(shape: list[int], end: int) -> bytes:
@@ -417,7 +417,7 @@ def test_a_trainers_own_file_that_is_a_trap_is_refused_by_its_edge(faulty):
     bench.aggregator()
     traps = {
         "hostile": "state_dict 'b' is a posix.system, which is not read",
-        "bomb": "claims 200000128 bytes in",
+        "bomb": "claims 80000128 bytes in",
         "entries": "at most 100000",
     }
     edges = faulty.edges(only={"c2": ("--fail", ",".join(traps), "--at", 2)})
