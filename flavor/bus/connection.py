@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
@@ -162,11 +163,28 @@ def _keepalive() -> dict[int, int]:
 
 @contextlib.contextmanager
 def translated(where: str) -> Iterator[None]:
-    """Turn redis-py's errors into `BusUnavailable`. `where` is the server as `shown` prints it."""
+    """Turn redis-py's errors into `BusUnavailable`. `where` is the server as `shown` prints it.
+
+    If the process was asked to end in the block, that is raised: redis-py's pipeline sends UNWATCH when it ends, and
+    its error, on a server that stands still, takes the place of what ended it.
+    """
+    handled = sys.exc_info()[1]
     try:
         yield
     except redis.exceptions.RedisError as error:
+        if ending := _ending(error, handled):
+            raise ending from None
         raise bus_error(error, where) from error
+
+
+def _ending(error: BaseException, handled: BaseException | None) -> BaseException | None:
+    """Return the exception of a signal in whose place `error` came, unless it was `handled` before."""
+    found = error.__context__
+    while found is not None and found is not handled:
+        if not isinstance(found, Exception):
+            return found
+        found = found.__context__
+    return None
 
 
 def is_away(error: BaseException) -> bool:
