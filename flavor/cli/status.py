@@ -81,7 +81,7 @@ def status(run: str | None, metric: str | None, watch: bool, as_json: bool, redi
     else:
         if found["global_model"] and found_run.store and (folder := folder_of(found_run.store)):
             found["global_model"] = str(Path(folder) / found["global_model"])  # else a path in the store
-        _show_run(found)
+        _show_run({**found, "folder": run if is_folder(run) else ""})
 
 
 def _watched(run: str | None, metric: str | None, redis_url: str | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from flavor.printable import printable, quoted, shown_name
 from flavor.records.counts import POOLED
 from flavor.records.reported import Reported
 from flavor.records.states import RunState
+from flavor.results.best import MergedValue, not_compared
 from flavor.sizes import shown_bytes
 
 _ENDED = tuple(state.value for state in RunState if state.ended)
@@ -149,10 +151,20 @@ def _last_round(found: Found) -> str:
     if found["metric"] in names:
         names.remove(found["metric"])
         names.insert(0, found["metric"])
-    parts = [f"{shown_name(name)} {last['metrics'][name]:.4g}" for name in names[:_MOST_METRICS]]
+    few = last.get("sites", {})
+    parts = [
+        " ".join((shown_name(name), f"{value:.4g}", MergedValue(value, few.get(name, all_), all_).words)).rstrip()
+        for name in names[:_MOST_METRICS]
+        for value, all_ in [(last["metrics"][name], last["contributors"])]
+    ]
     if parts and (best := found["best"]) and best["metric"] == names[0]:
         of = "" if best["rounds"] == last["round"] else f" of the {best['rounds']} rounds that can be read"
-        parts[0] += f" (best{of}: {best['value']:.4g}, reported in round {best['round']}, {_began(best['round'])})"
+        value = MergedValue(best["value"], best["sites"], best["contributors"])
+        number = " ".join((f"{value.value:.4g}", value.words)).rstrip()
+        lacks = not_compared(best["usual"], best["fewer"], best["newest_fewer"])
+        lacks = f"; {lacks}" if lacks else ""
+        began = _began(best["round"], found.get("folder") or found["run"])
+        parts[0] += f" (best{of}: {number}, reported in round {best['round']}, {began}{lacks})"
     more = f", and {len(names) - _MOST_METRICS} more" if len(names) > _MOST_METRICS else ""
     left_out, lacks = last.get("left_out", 0), ""
     if left_out:
@@ -163,11 +175,11 @@ def _last_round(found: Found) -> str:
     return f"round {last['round']}: {', '.join(parts) or 'no metrics'}{more}{lacks}"
 
 
-def _began(round_: int) -> str:
+def _began(round_: int, run: str) -> str:
     """Say from which model a round began, to which its metrics belong unless a script evaluates its trained model."""
     if round_ == 1:
         return "the first"
-    return f"which began from the model of round {round_ - 1}: `flavor get RUN --round {round_ - 1}`"
+    return f"which began from the model of round {round_ - 1}: `flavor get {shlex.quote(run)} --round {round_ - 1}`"
 
 
 def _seen(client: Found, found: Found) -> str:

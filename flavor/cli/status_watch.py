@@ -84,6 +84,8 @@ def watch_run(found: OpenedRun, console: Console, *, metric: str | None, model_f
             is_over = ended_at is not None and (_tells_last_round(now) or time.monotonic() - ended_at > _LAST_S)
             if waits is not None and not ended:
                 now["absent"] = [*now["absent"], *waits.blocked()]
+            if logs is not None:
+                now["folder"] = str(logs.parent)
             if now["global_model"] and model_folder:
                 now["global_model"] = str(Path(model_folder) / now["global_model"])
             return run_frame(now, board.events(found.run, most=_MOST_EVENTS), screen), is_over
@@ -144,7 +146,7 @@ class _ChosenMetric:
         if last is not None and self._best_of != of:
             with contextlib.suppress(FlavorError):  # Redis is away: the best round so far stays
                 rows = [row for row in self._board.history(self._run).strip() if row.round <= last["round"]]
-                values = {row.round: shown[metric] for row in rows for shown in [row.shown_metrics] if metric in shown}
+                values = {row.round: value for row in rows if (value := row.merged(metric)) is not None}
                 self._best = best_in(rows, metric, values)
                 is_whole = all(row.source is not Source.NONE for row in rows)
                 self._best_of = of if is_whole else None  # a later look may know more

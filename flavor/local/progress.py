@@ -17,6 +17,7 @@ from rich.text import Text
 from flavor.counted import counted
 from flavor.printable import printable, shown_name
 from flavor.records.states import RoundState, RunState
+from flavor.results.best import MergedValue
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, best_round, for_people
 from flavor.sizes import shown_bytes
@@ -34,11 +35,12 @@ _STYLES = {
 }
 
 
-def shown_metrics(metrics: dict[str, float]) -> str:
-    """The weighted means of a round's metrics in one line."""
-    shown = list(for_people(metrics).items())
+def shown_metrics(result: RoundResult) -> str:
+    """The weighted means of a round's metrics in one line, and of how many sites those are that some do not report."""
+    shown = list(for_people(result.metrics).items())
     more = f"  and {len(shown) - _MOST_METRICS} more" if len(shown) > _MOST_METRICS else ""
-    return "  ".join(f"{shown_name(name)} {value:.4g}" for name, value in shown[:_MOST_METRICS]) + more
+    parts = [(shown_name(name), f"{value:.4g}", result.of_sites(name, value).words) for name, value in shown]
+    return "  ".join(" ".join(part).rstrip() for part in parts[:_MOST_METRICS]) + more
 
 
 @contextlib.contextmanager
@@ -109,7 +111,7 @@ class Progress:
             self.tell(
                 f"round {result.round}/{self.rounds}  {result.seconds:.2f} s  "
                 f"{counted(len(result.clients), 'site')}  "
-                f"{shown_metrics(result.metrics)}"
+                f"{shown_metrics(result)}"
             )
 
     def look(self, snapshot: Snapshot, waits: Sequence[str] = ()) -> None:
@@ -137,7 +139,7 @@ class Progress:
             marks.append(f"and {len(snapshot.clients) - _MOST_CLIENTS} more")
         lines: list[RenderableType] = [head, marks, *_reports(snapshot)]
         if self._newest:
-            lines.append(Text(f"metrics   {shown_metrics(self._newest.metrics)}"))
+            lines.append(Text(f"metrics   {shown_metrics(self._newest)}"))
             lines.append(Text(f"transfer  {shown_bytes(self._uploaded)} up, {shown_bytes(self._downloaded)} down"))
         lines += [Text(f"now       {printable(line)}") for line in waits]
         return Group(*lines)
@@ -175,8 +177,11 @@ class Progress:
                 of = "those of round N are of the model of round N-1, unless sites evaluate what they have trained"
                 self._row("metrics:", of)
             if len(results.rounds) > 1 and (best := best_round(results.rounds)) is not None:
-                name, number, value = best
-                self._row("best round:", f"{name} {value:.4g} in round {number}, {_began(number, out)}")
+                name, found = best
+                value = " ".join((f"{found.value:.4g}", found.of)).rstrip()
+                self._row("best round:", f"{name} {value} in round {found.round}, {_began(found.round, out)}")
+                if found.without:
+                    self._row("", found.without)
         self._row("everything:", results.out)
         if results.state == RunState.FAILED:
             self._row("go on with it:", f"flavor run --resume {out}")
@@ -235,12 +240,16 @@ def rounds_table(results: Results) -> Table:
             f"{len(result.clients)}",
             f"{result.examples}",
             shown_bytes(result.bytes),
-            *(f"{shown[name]:.4g}" if name in shown else "-" for name in names),
+            *(_cell(result.of_sites(name, shown[name])) if name in shown else "-" for name in names),
         )
     if len(rounds) < len(results.rounds):
         table.caption = f"{len(rounds)} of {counted(len(results.rounds), 'round')}; metrics.csv has all of them"
         table.caption_justify = "left"
     return table
+
+
+def _cell(value: MergedValue) -> str:
+    return f"{value.value:.4g}" if value.sites >= value.contributors else f"{value.value:.4g} ({value.sites} sites)"
 
 
 def _thinned(rounds: list[RoundResult], most: int = 20) -> list[RoundResult]:

@@ -30,6 +30,8 @@ _MOST_WAITING = 64
 _MOST_EVENTS = 500
 _MOST_SITES = 50
 _MOST_KINDS = 100
+_OF_ROUNDS = ("rounds", "plain", "weighted", "lowest", "highest", "reporting", "contributors")
+"""What curves have for each round."""
 _ENTRY = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 Look = Callable[[Request], Any]
@@ -181,7 +183,7 @@ def _row(row: RoundRow) -> dict[str, Any]:
 def _after(curves: dict[str, Any], after: int) -> dict[str, Any]:
     """Cut what stands for each round to the rounds after this one."""
     first = next((at for at, round_ in enumerate(curves["rounds"]) if round_ > after), len(curves["rounds"]))
-    cut = {name: curves[name][first:] for name in ("rounds", "plain", "weighted", "lowest", "highest")}
+    cut = {name: curves[name][first:] for name in _OF_ROUNDS}
     return {**curves, **cut, "sites": {site: values[first:] for site, values in curves["sites"].items()}}
 
 

@@ -16,7 +16,8 @@ from flavor.printable import printable, shown_name
 from flavor.records.counts import POOLED, beside_last, is_count
 from flavor.records.info import CONFUSION
 from flavor.records.merging import WEIGHTED
-from flavor.results.rounds import RoundResult, best_of
+from flavor.results.best import MergedValue, best_of
+from flavor.results.rounds import RoundResult
 
 _MOST_PANELS = 24
 _MOST_MARKED = 40
@@ -117,7 +118,16 @@ def _panel(axes: Any, name: str, rounds: Sequence[RoundResult], drawn: dict[str,
     ):
         (line,) = axes.plot(x, plain, "--", linewidth=1.5, markersize=3, **merged)
         drawn.setdefault("plain mean", line)
-    best = _mark_best(axes, name, dict(zip(x, weighted if _is_some(weighted) else plain, strict=True)), drawn)
+    shown = weighted if _is_some(weighted) else plain
+    merged_values = {
+        each.round: each.of_sites(name, value)
+        for each, value in zip(rounds, shown, strict=True)
+        if not math.isnan(value)
+    }
+    if few := {number: each.value for number, each in merged_values.items() if each.words}:
+        (line,) = axes.plot(few.keys(), few.values(), "o", markersize=5, markerfacecolor="w", color="0.1", zorder=5)
+        drawn.setdefault("not of all sites", line)
+    best = _mark_best(axes, name, merged_values, drawn)
     axes.set_title(best, loc="right", fontsize=8, color="0.3")
     most = _MOST_TITLE_BESIDE if best else _MOST_TITLE
     title = shown_name(name if len(name) <= most else f"{name[: most - 3]}...")
@@ -129,15 +139,14 @@ def _panel(axes: Any, name: str, rounds: Sequence[RoundResult], drawn: dict[str,
     axes.grid(alpha=0.3)
 
 
-def _mark_best(axes: Any, name: str, merged: dict[int, float], drawn: dict[str, Any]) -> str:
+def _mark_best(axes: Any, name: str, merged: dict[int, MergedValue], drawn: dict[str, Any]) -> str:
     """Mark the best round of the merged metric, and describe it; '' where the name does not say what is good."""
-    best = best_of(name, {number: value for number, value in merged.items() if not math.isnan(value)})
+    best = best_of(name, merged)
     if best is None:
         return ""
-    number, value = best
-    (star,) = axes.plot([number], [value], "*", color=_BEST, markeredgecolor="0.1", markersize=12, zorder=5)
+    (star,) = axes.plot([best.round], [best.value], "*", color=_BEST, markeredgecolor="0.1", markersize=12, zorder=5)
     drawn["best round, by the mean"] = drawn.pop("best round, by the mean", star)  # the last of the legend
-    return f"best: {value:.4g} in round {number}"
+    return f"best: {best.value:.4g} in round {best.round}"
 
 
 def _is_some(values: Sequence[float]) -> bool:

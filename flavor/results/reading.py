@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flavor.counted import counted
 from flavor.errors import (
     BadObjectPath,
     DigestMismatch,
@@ -14,7 +17,9 @@ from flavor.errors import (
     StoreError,
     StoreUnavailable,
 )
-from flavor.records.info import Info
+from flavor.printable import shown_name
+from flavor.records.info import CONFUSION, Info
+from flavor.records.merging import is_of_most
 from flavor.records.round import RoundView
 from flavor.results.rounds import merged_info, site_info
 from flavor.store.paths import run_of
@@ -37,6 +42,9 @@ _KEPT_BACK = (
     "is not given out by the store, though others' is, so {out} lacks it: it may be archived, encrypted with a key of "
     "its owner's, or closed by its owner"
 )
+_MOST_TOLD = 100
+"""Of how many metrics of one site it is told that it reports no value: sites choose the names."""
+_MOST_NAMED = 4
 SPOILED = (DigestMismatch, BadObjectPath, ObjectWithheld)
 
 
@@ -47,6 +55,7 @@ class RoundReading:
         """Make a reading for `out`, which the lines to `tell` name as what lacks something."""
         self._out, self._tell = out, tell
         self._lacking: dict[tuple[str, str], list[int]] = {}  # what is missing, and why -> rounds; not reported yet
+        self._valueless: dict[str, set[str]] = {}  # site -> metrics without a value of which it was told
 
     def lacks(self, what: str, round_: int, why: str = GONE) -> None:
         """Note that something of a round is missing."""
@@ -101,4 +110,35 @@ class RoundReading:
                 if is_passing or not is_of_one_object(store, run_of(view.inspected(client).info.path), error):
                     raise
                 self.lacks(f"what {client} reported", view.round, _KEPT_BACK)
+        if len(found) > len(known):  # a folder that is read again has told it
+            self._tell_valueless(view.round, {client: found[client] for client in view.contributors if client in found})
         return found
+
+    def _tell_valueless(self, round_: int, infos: Mapping[str, Info]) -> None:
+        """Name the sites without a value of a metric that most sites report, or that they report as no finite number.
+
+        The merged value is then that of the others. Once for each site and metric: a site may never have it.
+        """
+        reported = Counter(name for info in infos.values() for name, value in info["metrics"].items() if _is(value))
+        of_most = [name for name, count in reported.items() if is_of_most(count, len(infos)) and name not in CONFUSION]
+        for site, info in infos.items():
+            metrics, told = info["metrics"], self._valueless.setdefault(site, set())
+            names = [name for name in of_most if not _is(metrics.get(name))]
+            names += [name for name, value in metrics.items() if not _is(value) and name not in (*of_most, *CONFUSION)]
+            new = [name for name in names if name not in told][: _MOST_TOLD - len(told)]
+            told.update(new)
+            if new:
+                more = f" and {len(new) - _MOST_NAMED} more metrics" if len(new) > _MOST_NAMED else ""
+                shown = ", ".join(map(shown_name, new[:_MOST_NAMED])) + more
+                counts = {reported[name] for name in new}
+                of = f"of {counts.pop()} of {counted(len(infos), 'site')}" if len(counts) == 1 else "of the other sites"
+                what = "the round's value is" if len(new) == 1 else "the round's values are"
+                self._tell(
+                    f"round {round_}: {site} reports no finite number as {shown} (None, NaN, infinite, or left out): "
+                    f"{what} {of}. This line is not repeated for later rounds"
+                )
+
+
+def _is(value: object) -> bool:
+    """Return whether a site's value of a metric is there: a finite number, or a list of counts."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))

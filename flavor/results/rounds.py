@@ -12,11 +12,13 @@ from typing import Any
 from flavor.errors import InvalidInfo, ObjectMissing
 from flavor.records.counts import beside_last
 from flavor.records.info import CONFUSION, MAX_BYTES, UNCOUNTED, Info, parse_info
-from flavor.records.merging import WEIGHTED, by_sites, sites_of
+from flavor.records.merging import WEIGHTED, by_sites, sites_of, sites_with
 from flavor.records.round import RoundView
-from flavor.results.direction import direction_of
+from flavor.results.best import Best, MergedValue, best_of
 from flavor.store.protocol import ObjectStore
 
+OF_SITES = " (sites)"
+"""The end of the name of a number of sites, for rounds in which not all report the metric."""
 _MOST_MERGED_BYTES = 2**28
 
 
@@ -41,6 +43,23 @@ class RoundResult:
     bytes: int
     metrics: dict[str, float]
     sites: list[SiteResult] = field(default_factory=list)
+    few: dict[str, int] = field(default_factory=dict)
+    """How many sites report a metric, for those that not all sites of the round report; of means by their name."""
+
+    @property
+    def metrics_and_sites(self) -> dict[str, float]:
+        """The merged metrics, and as `NAME (sites)` how many sites report one that not all sites report."""
+        counts = {f"{name}{OF_SITES}": count for name, count in self.few.items()}
+        return {**self.metrics, **{name: count for name, count in counts.items() if name not in self.metrics}}
+
+    def merged(self, name: str) -> MergedValue | None:
+        """Return a metric by its name in `for_people`, with how many sites report it; None where none does."""
+        value = for_people(self.metrics).get(name)
+        return None if value is None else self.of_sites(name, value)
+
+    def of_sites(self, name: str, value: float) -> MergedValue:
+        """Return a value of a metric with how many sites report it."""
+        return MergedValue(value, sites_with(name, self.few, len(self.clients)), len(self.clients))
 
 
 def site_info(view: RoundView, store: ObjectStore, client: str) -> Info:
@@ -62,14 +81,16 @@ def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, I
         for client in view.contributors
         if client in view.verdicts
     ]
+    few, number = sites_of(info)
     return RoundResult(
         round=view.round,
         seconds=(view.closed_ms - view.opened_ms - view.paused_ms) / 1000,
         clients=list(view.contributors),
         examples=sum(info["metadata"]["datasetSize"]),
         bytes=sum(site.bytes for site in sites),
-        metrics=scalars(by_sites(info["metrics"], *sites_of(info))),
+        metrics=scalars(by_sites(info["metrics"], few, number)),
         sites=sites,
+        few=few,
     )
 
 
@@ -142,26 +163,14 @@ def for_people_of_site(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: metrics[name] for name in beside_last(list(metrics)) if name not in CONFUSION}
 
 
-def best_of(name: str, values: Mapping[int, float]) -> tuple[int, float] | None:
-    """The round with the best value of a metric, the earliest of equals; None when the name does not say what is good.
-
-    `flavor.results.direction` knows a metric by the words of its name.
-    """
-    sign = direction_of(name)
-    if not values or not sign:
-        return None
-    number = max(sorted(values), key=lambda each: sign * values[each])
-    return number, values[number]
-
-
-def best_round(rounds: Sequence[RoundResult]) -> tuple[str, int, float] | None:
+def best_round(rounds: Sequence[RoundResult]) -> tuple[str, Best] | None:
     """The first metric whose name says what is good, with its best round and value; None where no name does.
 
     Of those that most rounds have: a site that was alone in a round may have reported others.
     """
-    shown = {result.round: for_people(result.metrics) for result in rounds}
-    for name, _ in Counter(name for metrics in shown.values() for name in metrics).most_common():
-        best = best_of(name, {number: metrics[name] for number, metrics in shown.items() if name in metrics})
-        if best is not None:
-            return name, *best
+    shown = {result.round: (result, for_people(result.metrics)) for result in rounds}
+    for name, _ in Counter(name for _, metrics in shown.values() for name in metrics).most_common():
+        values = {number: of.of_sites(name, known[name]) for number, (of, known) in shown.items() if name in known}
+        if (best := best_of(name, values)) is not None:
+            return name, best
     return None

@@ -119,7 +119,10 @@ class _Table:
 
 
 def _rows(rounds: Iterable[RoundResult]) -> _Rows:
-    return [([each.round, each.seconds, len(each.clients), each.examples, each.bytes], each.metrics) for each in rounds]
+    return [
+        ([each.round, each.seconds, len(each.clients), each.examples, each.bytes], each.metrics_and_sites)
+        for each in rounds
+    ]
 
 
 def _site_rows(rounds: Iterable[RoundResult]) -> _Rows:

@@ -86,6 +86,7 @@ class _FileTracker:
         result = replace(
             each.result,
             metrics=each.result.metrics or before.metrics,
+            few=each.result.few if each.result.metrics else before.few,
             sites=[site if site.metrics else sites.get(site.site, site) for site in each.result.sites],
         )
         return replace(each, result=result)
@@ -130,7 +131,7 @@ class CsvTracker(_FileTracker):
             if before is not None and _is_of_another(before, each.result):
                 raise self._of_another(self._path)
             of_sites = dict.fromkeys(name for site in each.result.sites for name in site.metrics)
-            self._names |= {head: name for name, head in columns(each.result.metrics, FIXED).items()}
+            self._names |= {head: name for name, head in columns(each.result.metrics_and_sites, FIXED).items()}
             self._names_of_sites |= {head: name for name, head in columns(of_sites, FIXED_OF_SITES).items()}
         super().write(rounds)
 
@@ -221,7 +222,10 @@ class JsonTracker(_FileTracker):
                 found = json.loads(self._path.read_text(encoding="utf-8"))
                 run = found["run"], found["run_id"]
                 for each in found["rounds"]:
-                    fields = {name: each[name] for name in RoundResult.__dataclass_fields__}
+                    names = RoundResult.__dataclass_fields__.keys() - (
+                        {"few"} - each.keys()
+                    )  # an earlier release writes none
+                    fields = {name: each[name] for name in names}
                     sites = [SiteResult(**site) for site in fields.pop("sites")]
                     self._before[int(each["round"])] = RoundResult(**fields, sites=sites)
                     self._marks[int(each["round"])] = int(each["closed_ms"] or 0), str(each["manifest"] or "")

@@ -175,7 +175,7 @@ class MlflowTracker:
                     f"{OWN}examples": result.examples,
                     f"{OWN}bytes": result.bytes,
                 }
-                merged.append((each, {**self._named(result.metrics), **numbers}))
+                merged.append((each, {**self._named(result.metrics_and_sites), **numbers}))
             self._send(self._run, merged, tags=self._tags(rounds))
 
     def _site(self, name: str) -> _Place:

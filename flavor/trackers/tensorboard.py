@@ -113,7 +113,7 @@ class TensorBoardTracker:
         }
         if weighted:
             self._add(_WEIGHTED, each.round, when, _tags(weighted))
-        plain = {name: value for name, value in result.metrics.items() if not name.endswith(WEIGHTED)}
+        plain = {name: value for name, value in result.metrics_and_sites.items() if not name.endswith(WEIGHTED)}
         numbers = {
             f"{OWN}seconds": result.seconds,
             f"{OWN}sites": len(result.clients),

@@ -126,7 +126,8 @@ class Board:
         for, or why it ended), `held` (whether it cannot go on by itself), `since_ms` (since when it waits), `waits_s`,
         `absent` (missing processes, or why Redis takes no writes, a sentence each), `clients`, `alive`, `refused`,
         `quarantined` (numbers of clients; `alive` is None while Redis takes no writes, and a heartbeat timeout longer),
-        `metric` (its name), `value` (the newest one), `best` (as in `document`), `spark` (at most 40 values of the
+        `metric` (its name), `value` (the newest one), `value_of` (how many sites report
+        it, and of how many), `best` (as in `document`), `spark` (at most 40 values of the
         metric, oldest first), `created_ms`, `ended_ms`, `ends_ms` (the estimated end), `age_s`. What is not
         known is None. Raises `BusUnavailable` if Redis could not be read yet.
         """
@@ -143,7 +144,7 @@ class Board:
         the round), `attempt`, `expected`, `needed`, `in` (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a
         sentence), `since_ms` (since when it waits), `held`, `missing_clients` (how many more have to be
         ready before the next round can open), `absent` (sentences), `served`, `no_aggregator`,
-        `last_round` (see `Newest.last`), `metric`, `best` (`{"metric", "round", "value", "rounds"}`), `spark`,
+        `last_round` (see `Newest.last`), `metric`, `best` (see `Newest.best`), `spark`,
         `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated time of the rounds after the present
         one), `round_last_s` and `round_median_s` (how long the newest closed round took, and the median of the newest
         50), and `clients`: an object of name to `state`, `phase`, `alive`, `host`, `version`, `this_round`, `awaited`,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from flavor.records.counts import beside_last, is_beside
 from flavor.records.info import CONFUSION
 from flavor.records.merging import WEIGHTED
-from flavor.results.rounds import best_of
+from flavor.results.best import Best, best_of
 from flavor.view.site_values import Values
 from flavor.view.strip import RoundRow
 
@@ -38,7 +38,11 @@ class Curves:
     """By site, as far as they were asked for."""
     left_out: int = 0
     """Number of sites that are not among `sites`, because there are too many."""
-    best: tuple[int, float] | None = None
+    reporting: tuple[int | None, ...] = ()
+    """How many contributors of each round report the metric."""
+    contributors: tuple[int, ...] = ()
+    """How many contributors each round has; 0 where that is not known."""
+    best: Best | None = None
     """The round with the best weighted mean, and its value; None where the metric's name does not say what is good."""
     is_complete: bool = True
     """Whether the values of the sites are known for all rounds: some may be pruned, or not be read yet."""
@@ -99,16 +103,18 @@ def merged_curves(metric: str, rows: Sequence[RoundRow]) -> Curves:
     """Return the curves of the merged metric over these closed rounds."""
     rounds = tuple(row.round for row in rows)
     plain = tuple(row.metrics.get(metric) for row in rows)
-    weighted = tuple(row.shown_metrics.get(metric) for row in rows)
+    merged = [row.merged(metric) for row in rows]
     spread = [row.spread.get(metric, (None, None)) for row in rows]
-    known = {round_: value for round_, value in zip(rounds, weighted, strict=True) if value is not None}
+    known = {round_: each for round_, each in zip(rounds, merged, strict=True) if each is not None}
     return Curves(
         metric=metric,
         rounds=rounds,
         plain=plain,
-        weighted=weighted,
+        weighted=tuple(each and each.value for each in merged),
         lowest=tuple(low for low, _ in spread),
         highest=tuple(high for _, high in spread),
+        reporting=tuple(each and each.sites for each in merged),
+        contributors=tuple(row.contributors for row in rows),
         best=best_of(metric, known),
     )
 

@@ -146,12 +146,18 @@ def row_of(document: Mapping[str, Any]) -> Document:
         "quarantined": sum(client["phase"] == "quarantined" for client in clients.values()),
         "metric": metric,
         "value": last["metrics"].get(metric) if last and metric else None,
+        "value_of": _sites_of(last, metric) if last and metric in last["metrics"] else None,
         "best": best,
         "spark": document["spark"],
         "created_ms": document["created_ms"],
         "ended_ms": document["ended_ms"],
         "ends_ms": document["ends_ms"],
     }
+
+
+def _sites_of(last: Mapping[str, Any], metric: str) -> list[int]:
+    """Return how many sites report a metric in the newest closed round, and how many contributors that has."""
+    return [last.get("sites", {}).get(metric, last["contributors"]), last["contributors"]]
 
 
 def _alive(clients: Mapping[str, Document]) -> int | None:
@@ -162,7 +168,7 @@ def _alive(clients: Mapping[str, Document]) -> int | None:
 
 def damaged_row(run: str, reason: str) -> Document:
     """Return the row of a run whose record in Redis cannot be read."""
-    row: Document = dict.fromkeys(("round", "rounds", "round_state", "since_ms", "metric", "value", "best"))
+    row: Document = dict.fromkeys(("round", "rounds", "round_state", "since_ms", "metric", "value", "value_of", "best"))
     row |= dict.fromkeys(("created_ms", "ended_ms", "ends_ms"))
     row |= {"run": run, "state": "damaged", "sentence": reason, "held": True, "absent": [], "spark": []}
     return row | dict.fromkeys(("clients", "alive", "refused", "quarantined"), 0)

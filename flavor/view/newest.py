@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flavor.bus.runs import RunStore
@@ -16,7 +16,8 @@ from flavor.records.measured import MOST_METRICS, Measured
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
-from flavor.results.rounds import best_of, for_people_of_site, scalars, site_info
+from flavor.results.best import MergedValue, best_of
+from flavor.results.rounds import for_people_of_site, scalars, site_info
 from flavor.store.brief import BriefStore
 from flavor.store.open import is_installed
 from flavor.store.protocol import ObjectStore
@@ -49,9 +50,11 @@ class Newest:
     metric: str | None = None
     """The metric whose best value is searched; see `headline`."""
     best: dict[str, Any] | None = None
-    """`{"metric": "accuracy", "round": 2, "value": 0.91, "rounds": 3}`: the best of all closed rounds that can be read.
+    """`{"metric": "accuracy", "round": 2, "value": 0.91, "rounds": 3, …}`: the best of all closed rounds that can be
+    read, of which there are `rounds`.
 
-    `rounds` is how many those are."""
+    `sites` of its `contributors` report it. `fewer` rounds, the newest of them `newest_fewer`, are not compared,
+    because fewer sites than `usual` report the metric in them: see `flavor.results.best`."""
     sites: Mapping[str, dict[str, float]] = field(default_factory=dict)
     """The metrics that each site has reported last."""
     samples: Mapping[str, int] = field(default_factory=dict)
@@ -210,9 +213,9 @@ class _Values:
     """The values of one metric in the closed rounds, each of which is taken from its row once."""
 
     def __init__(self) -> None:
-        self._metric, self._known = "", dict[int, tuple[RoundRow, float | None]]()
+        self._metric, self._known = "", dict[int, tuple[RoundRow, MergedValue | None]]()
 
-    def of(self, metric: str, rows: Sequence[RoundRow]) -> dict[int, float]:
+    def of(self, metric: str, rows: Sequence[RoundRow]) -> dict[int, MergedValue]:
         """Return the values by round, without the rounds that lack the metric."""
         if metric != self._metric:
             self._metric, self._known = metric, {}
@@ -220,7 +223,7 @@ class _Values:
         for row in rows:
             known = self._known.get(row.round)
             if known is None or known[0] is not row:
-                known = self._known[row.round] = row, row.shown_metrics.get(metric)
+                known = self._known[row.round] = row, row.merged(metric)
             if known[1] is not None:
                 found[row.round] = known[1]
         return found
@@ -245,11 +248,11 @@ def _merged(
     return last, chosen, best_in(rows, chosen, known.of(chosen, rows))
 
 
-def best_in(rows: Sequence[RoundRow], metric: str, values: Mapping[int, float]) -> dict[str, Any] | None:
+def best_in(rows: Sequence[RoundRow], metric: str, values: Mapping[int, MergedValue]) -> dict[str, Any] | None:
     """Return the best of a metric's `values`, by round, as `Newest.best` has it; `rows` are the closed rounds."""
     best = best_of(metric, values)
     searched = sum(row.source is not Source.NONE for row in rows)
-    return {"metric": metric, "round": best[0], "value": best[1], "rounds": searched} if best else None
+    return {"metric": metric, **asdict(best), "rounds": searched} if best else None
 
 
 def _spark(rows: Sequence[RoundRow], metric: str | None) -> tuple[float, ...]:

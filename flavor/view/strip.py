@@ -17,6 +17,7 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.records.summary import RoundSummary, kept_metrics, names_of
+from flavor.results.best import MergedValue
 from flavor.results.rounds import for_people, merged_info, scalars
 from flavor.results.summaries import refused_of
 from flavor.store.protocol import ObjectStore
@@ -79,6 +80,11 @@ class RoundRow:
         """Return how many contributors report a metric, by its name in `shown_metrics`."""
         found = name + WEIGHTED if name + WEIGHTED in self.metrics else name
         return sites_with(found, self.few, max(1, self.contributors)) if found in self.metrics else 0
+
+    def merged(self, name: str) -> MergedValue | None:
+        """Return a metric by its name in `shown_metrics`, with how many contributors report it; None for no value."""
+        value = self.shown_metrics.get(name)
+        return None if value is None else MergedValue(value, self.sites_with(name), max(1, self.contributors))
 
     def is_of_most(self, name: str) -> bool:
         """Return whether most of the contributors report a metric, by its name in `shown_metrics`; see `info`."""

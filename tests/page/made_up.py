@@ -9,11 +9,12 @@ import math
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from flavor.records.pulse import Doing
 from flavor.records.states import RoundState
+from flavor.results.best import Best
 from flavor.view.curves import Curves, merged_curves, metric_names
 from flavor.view.history import RoundRow, Source
 from flavor.view.timeline import ClientRound, Outcome, PhaseSpan, RoundTimeline
@@ -102,7 +103,17 @@ class Past:
             **{
                 **{
                     name: getattr(found, name)
-                    for name in ("metric", "rounds", "plain", "weighted", "lowest", "highest", "best")
+                    for name in (
+                        "metric",
+                        "rounds",
+                        "plain",
+                        "weighted",
+                        "lowest",
+                        "highest",
+                        "reporting",
+                        "contributors",
+                        "best",
+                    )
                 },
                 **ends,
                 "sites": values,
@@ -208,7 +219,7 @@ def document(run: str, clients: Mapping[str, Mapping[str, Any]], **fields: Any) 
         "no_aggregator": "",
         "last_round": {"round": 11, "metrics": {"val_auc": 0.9412, "loss": 0.2113}},
         "metric": "val_auc",
-        "best": {"metric": "val_auc", "round": 9, "value": 0.9446, "rounds": 11},
+        "best": {"metric": "val_auc", **asdict(Best(9, 0.9446, 4, 4, 4, 0, 0)), "rounds": 11},
         "global_model": "mammo/rounds/11/global.ckpt",
         "clients": dict(clients),
     }
@@ -343,7 +354,7 @@ def ended(
 def best(curve: Curves | None) -> dict[str, Any] | None:
     if curve is None or curve.best is None:
         return None
-    return {"metric": "val_auc", "round": curve.best[0], "value": curve.best[1], "rounds": len(curve.rounds)}
+    return {"metric": "val_auc", **asdict(curve.best), "rounds": len(curve.rounds)}
 
 
 def merged(target: dict[str, Any], patch: Mapping[str, Any]) -> None:

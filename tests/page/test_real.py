@@ -168,3 +168,45 @@ class Serving:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+
+def test_a_value_that_a_site_lacks_is_a_gap_and_its_round_is_not_the_best(tmp_path: Path, window: Window) -> None:
+    """The curve went straight on, and the mean of the others was the best value."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    window.page.add_init_script(
+        "let of; Object.defineProperty(window, 'uPlot', { get: () => of, set(plain) { of = class extends plain {"
+        " constructor(...given) { super(...given); window.drawn = this; } }; } });"
+    )
+    with Serving(folder) as redis:
+        run = Driven(redis.url, LocalStore(tmp_path / "store", create=True), "mammo", rounds=9, min_clients=2)
+        for client in ("a", "b"):
+            joins(run, client)
+        for number, value in enumerate((0.5, 0.6, 0.9, 0.7, 0.8, 0.9), 1):
+            run.open(["a", "b"])
+            run.accept("a", 10, {"val_auc": value})
+            run.accept("b", 10, {"val_auc": None if number in (3, 6) else value})
+            run.close()
+        place = bound("127.0.0.1", 0, token=None)
+        with Board(redis.url) as board, shown_board(redis.url, board, place):
+            page: Any = window.open(place.address, "/run/mammo")
+            not_compared = "not compared: 2 rounds, the newest of them round 6, in which fewer than 2 sites report"
+            expect(page.locator(".gains")).to_have_text(
+                "Model: val_auc 0.9 of 1 of 2 sites, reported in round 6; the best was 0.8, reported in round 5, which "
+                f"began from the model of round 4 (flavor get mammo --round 4); {not_compared} it."
+            )
+            expect(page.locator(".model .note")).to_have_text("val_auc 0.9 of 1 of 2 sites in round 6")
+            expect(page.locator(".model .pointed")).to_contain_text("weighted 0.9 of 1 of 2 sites")
+            expect(page.locator(".model .quiet")).to_have_text(f"For the best round, {not_compared} val_auc.")
+            page.wait_for_function("() => window.drawn?.series.some((each) => each.label === 'b')")
+            gaps = "() => { const at = drawn.series.findIndex((each) => each.label === 'b'); return ["
+            assert page.evaluate(gaps + "drawn.series[at].spanGaps, drawn.series[at].points.filter(drawn, at)]; }") == [
+                False,
+                [],
+            ]
+            assert page.evaluate(gaps + "drawn.series[at].points.filter({data: {[at]: [1, null, 2, 3]}}, at)]; }") == [
+                [0]
+            ], "a value alone is a point"
+            page = window.open(place.address)
+            expect(page.locator(".run .value")).to_have_text("val_auc 0.9 of 1 of 2 sites")
+            expect(page.locator(".run .best")).to_have_text("best 0.8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -61,19 +62,22 @@ def test_they_do_not_displace_the_metrics_of_most_sites(driven: Driven) -> None:
     assert {name.removesuffix(WEIGHTED) for name in list(exported.metrics)[:4]} == {"accuracy", "loss"}
     curves = history.curves("accuracy", ())
     assert curves.weighted == pytest.approx(tuple(number / 10 for number in range(1, ROUNDS + 1)))
-    assert curves.best == (ROUNDS, pytest.approx(0.8))
+    assert curves.best is not None
+    assert (curves.best.round, curves.best.value) == (ROUNDS, pytest.approx(0.8))
     assert history.metric_names()[:2] == ["accuracy", "loss"]
     assert len(history.metric_names()) <= MOST_NAMES
 
     found = described(driven.runs, driven.url)
     assert found["metric"] == "accuracy"
-    assert found["best"] == {"metric": "accuracy", "round": ROUNDS, "value": pytest.approx(0.8), "rounds": ROUNDS}
+    best = {"metric": "accuracy", **asdict(curves.best), "rounds": ROUNDS}
+    assert found["best"] == best
+    assert (best["sites"], best["contributors"]) == (2, 3)
     last = found["last_round"]
     assert (last["sites"]["accuracy"], last["contributors"]) == (2, 3)
     assert all(last["sites"][name] == 1 for name in last["metrics"] if name not in ("accuracy", "loss"))
     assert last["left_out"] + len(last["metrics"]) == 23
     (line,) = [line.text for line in summary_of(found) if line.text.startswith(f"round {ROUNDS}: ")]
-    assert line.startswith("round 8: accuracy 0.8 (best: 0.8, reported in round 8")
+    assert line.startswith("round 8: accuracy 0.8 of 2 of 3 sites (best: 0.8 of 2 of 3 sites, reported in round 8")
     assert line.endswith(f"; the store alone has {last['left_out']} further metrics, as too many are reported")
     assert "ACCURACY" in [column.head for column in columns_of(found)]
 
@@ -187,4 +191,6 @@ def test_the_best_round_is_that_of_a_metric_which_most_rounds_have() -> None:
         return RoundResult(number, 1.0, ["a"], 10, 10, metrics)
 
     rounds = [result(1, {"evil_acc": 1.0}), result(2, {"accuracy": 0.5}), result(3, {"accuracy": 0.75})]
-    assert best_round(rounds) == ("accuracy", 3, 0.75)
+    name, best = best_round(rounds) or ("", None)
+    assert best is not None
+    assert (name, best.round, best.value) == ("accuracy", 3, 0.75)

@@ -15,10 +15,11 @@ from flavor.protocol import SPEAKS
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing, Pulse
 from flavor.records.states import RunState
+from flavor.results.best import Best
 from flavor.store.local import LocalStore
 from flavor.view.board import Board
 from flavor.view.described import described
-from flavor.view.document import left_s_of
+from flavor.view.document import left_s_of, row_of
 from flavor.view.followed import Followed
 from flavor.view.history import History
 from tests.driven import Driven
@@ -37,17 +38,45 @@ def followed(driven: Driven) -> Followed:
     return made
 
 
+ALONE = {"sites": 1, "contributors": 1, "usual": 1, "fewer": 0, "newest_fewer": 0}
+
+
+def test_a_round_without_a_site_s_value_is_not_compared_and_says_so(url: str) -> None:
+    """A site's NaN made the mean of the two others the best."""
+    driven = Driven(url)
+    for number, auc in enumerate((0.5, 0.6, 0.9, 0.7), 1):
+        driven.open(["a", "b"])
+        driven.accept("a", 10, {"auc": auc})
+        driven.accept("b", 10, {"auc": None if number == 3 else auc})
+        driven.close()
+        if number == 3:
+            found = described(driven.runs, url)
+            (line,) = (each.text for each in summary_of(found) if each.text.startswith("round 3"))
+            assert line.startswith("round 3: auc 0.9 of 1 of 2 sites (best: 0.6, reported in round 2,")
+            assert line.endswith("; not compared: round 3, in which fewer than 2 sites report it)")
+            assert row_of(followed(driven).read().document)["value_of"] == [1, 2]
+    found = described(driven.runs, url)
+    assert (found["best"]["round"], found["best"]["sites"], found["best"]["newest_fewer"]) == (4, 2, 3)
+    assert followed(driven).read().document["best"] == found["best"]
+    curves = History(driven.runs, None).curves("auc", ())
+    assert (curves.reporting, curves.contributors) == ((2, 2, 1, 2), (2, 2, 2, 2))
+    assert curves.best is not None
+    assert curves.best.round == 4
+    watched = _ChosenMetric(cast(Board, SimpleNamespace(history=lambda run: History(driven.runs, None))), "r", "auc")
+    assert watched.of({**found, "metric": "loss", "best": None})["best"] == found["best"]
+
+
 def test_the_best_round_is_the_best_of_all_rounds(url: str) -> None:
     driven = Driven(url)
     for number in range(1, 131):
         driven.open(["a"])
         driven.accept("a", 10, {"auc": 0.9 if number == 3 else 0.5 + number / 1000})
         driven.close()
-    best = {"metric": "auc", "round": 3, "value": 0.9, "rounds": 130}
+    best = {"metric": "auc", "round": 3, "value": 0.9, "rounds": 130, **ALONE}
     found = described(driven.runs, url)
     assert found["best"] == best
     assert followed(driven).read().document["best"] == best
-    assert History(driven.runs, None).curves("auc", ()).best == (3, 0.9)
+    assert History(driven.runs, None).curves("auc", ()).best == Best(3, 0.9, **ALONE)
     assert any("(best: 0.9, reported in round 3" in line.text for line in summary_of(found))
     driven.runs.redis.lpop(driven.runs.keys.closed, 20)
     driven.runs.redis.delete(*(driven.runs.keys.round(number) for number in range(1, 21)))

@@ -233,7 +233,9 @@ def test_the_curves_of_a_metric(driven: Driven) -> None:
     assert curves.plain == pytest.approx((0.3, 0.4))
     assert curves.weighted == pytest.approx((0.2, 0.4))
     assert (curves.lowest, curves.highest) == ((0.1, 0.2), (0.5, 0.7))
-    assert curves.best == (1, pytest.approx(0.2))
+    best = curves.best
+    assert best is not None
+    assert (best.round, best.value) == (2, pytest.approx(0.4)), "of three sites, and not of two"
     assert curves.sites == {"a": (0.5, 0.3), "b": (0.1, 0.2), "c": (None, 0.7)}
     assert (curves.is_complete, curves.left_out) == (True, 0)
     assert history.curves("auc").plain == (pytest.approx(0.25), None)

@@ -14,8 +14,9 @@ import pytest
 from flavor.errors import InvalidInfo
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
+from flavor.results.best import Best, MergedValue, best_of
 from flavor.results.plot import draw, panels, plot_metrics
-from flavor.results.rounds import RoundResult, SiteResult, best_of, best_round, for_people, merged_info, scalars
+from flavor.results.rounds import RoundResult, SiteResult, best_round, for_people, merged_info, scalars
 from flavor.results.tables import MOST_COLUMNS, Tables
 from flavor.store.local import LocalStore
 
@@ -114,10 +115,51 @@ def test_the_plot_has_each_site_the_merged_curve_and_the_best_round() -> None:
     assert legend == ["a", "b", "mean, weighted by examples", "plain mean", "best round, by the mean"]
 
 
+def named(best: tuple[str, Best] | None) -> tuple[str, int, float] | None:
+    return best and (best[0], best[1].round, best[1].value)
+
+
+def test_a_round_of_which_a_site_reports_no_value_is_not_the_best_round(tmp_path: Path) -> None:
+    """The mean without the worst site is better, and was the best."""
+    pytest.importorskip("matplotlib")
+    values = {1: 0.7, 2: 0.9, 3: 0.8}
+    rounds = [
+        replace(
+            result(number, {"auc": value, "auc (weighted)": value}, {key: {} for key in "abc"}),
+            few={"auc": 2} if number == 2 else {},
+        )
+        for number, value in values.items()
+    ]
+    best = best_round(rounds)
+    assert named(best) == ("auc", 3, 0.8)
+    assert best is not None
+    assert best[1].without == "not compared: round 2, in which fewer than 3 sites report it"
+    (axes,) = draw("r", rounds).axes
+    assert axes.get_title(loc="right") == "best: 0.8 in round 3"
+    assert [list(line.get_xdata()) for line in axes.lines][-2:] == [[2], [3]], "its value is marked as not of all sites"
+    Tables(tmp_path).write(rounds)
+    table = rows(tmp_path / "metrics.csv")
+    assert [row[-1] for row in table] == ["auc (sites)", "", "2", ""]
+
+
+def test_rounds_are_compared_that_as_many_sites_report_as_usual() -> None:
+    def best(*sites: int) -> tuple[int, str]:
+        found = best_of("loss", {n: MergedValue(1 / n, each, 4) for n, each in enumerate(sites, 1)})
+        assert found is not None
+        return found.round, found.without
+
+    assert best(3, 3, 3) == (3, ""), "a site that never reports it is not waited for"
+    assert best(4, 3) == (1, "not compared: round 2, in which fewer than 4 sites report it")
+    few = "not compared: 2 rounds, the newest of them round 5, in which fewer than 4 sites report it"
+    assert best(4, 4, 3, 4, 1) == (4, few)
+    assert best(2, 2, 4) == (3, "")
+
+
 def test_a_run_s_best_round_is_by_the_first_metric_that_says_what_is_good() -> None:
     rounds = [result(1, {"x": 1.0, "loss": 0.5, "auc": 0.9}), result(2, {"x": 2.0, "loss": 0.4, "auc": 0.8})]
-    assert best_round(rounds) == ("loss", 2, 0.4)
-    assert best_round([result(1, {"auc": 0.4, "auc (weighted)": 0.5})]) == ("auc", 1, 0.5), "the weighted means count"
+    assert named(best_round(rounds)) == ("loss", 2, 0.4)
+    weighted = best_round([result(1, {"auc": 0.4, "auc (weighted)": 0.5})])
+    assert named(weighted) == ("auc", 1, 0.5), "the weighted means count"
     assert best_round([result(1, {"x": 1.0})]) is None
     assert best_round([]) is None
 
@@ -171,14 +213,16 @@ HIGHEST, LOWEST = (2, 0.9), (1, 0.2)
 )
 def test_the_best_round_is_known_by_a_metrics_name(names: list[str], best: tuple[int, float] | None) -> None:
     for name in names:
-        assert best_of(name, {1: 0.2, 2: 0.9, 3: 0.9}) == best, name
+        found = best_of(name, {1: MergedValue(0.2), 2: MergedValue(0.9), 3: MergedValue(0.9)})
+        assert (found and (found.round, found.value)) == best, name
         assert best_of(name, {}) is None
 
 
 def test_every_scorer_of_scikit_learn_is_better_higher_or_not_known() -> None:
     """As scikit-learn defines a scorer."""
     names = pytest.importorskip("sklearn.metrics").get_scorer_names()
-    known = {name: best_of(name, {1: 0.2, 2: 0.9}) for name in names}
+    found = {name: best_of(name, {1: MergedValue(0.2), 2: MergedValue(0.9)}) for name in names}
+    known = {name: best and (best.round, best.value) for name, best in found.items()}
     assert {best for best in known.values() if best} == {HIGHEST}
     assert len([best for best in known.values() if best]) > len(names) // 2
 

@@ -62,9 +62,13 @@ export function chart({ told, zoomed, mark }) {
     width: each.wide ?? 1,
     dash: each.dash ?? [],
     alpha: each.alpha ?? 1,
-    points: { show: data[0].length < 2 || (each.wide > 1 && data[0].length <= 30), size: 5, fill: css(each.tone) },
-    spanGaps: true,
+    points: { show: true, filter: (u, at) => (data[0].length < 2 || (each.wide > 1 && data[0].length <= 30) ? null : alone(u.data[at])), size: 5, fill: css(each.tone) },
+    spanGaps: false, // a value that is missing is not drawn as if it were there
   });
+
+  /** Where a value has none beside it, to which a line would lead. */
+  const alone = (values) => values.flatMap((value, i) => (known(value) && !known(values[i - 1]) && !known(values[i + 1]) ? [i] : []));
+  const known = (value) => Number.isFinite(value);
 
   /** A log axis has no zero: what is not above it is left out. */
   const shown = () => (isLog ? data.map((values, i) => (i ? values.map((value) => (value > 0 ? value : null)) : values)) : data);

@@ -67,6 +67,16 @@ export function metric(value) {
  */
 export const reported = (round) => `reported in round ${count(round)}${round > 1 ? `, which began from the model of round ${count(round - 1)}` : ""}`;
 
+/** ` of 2 of 3 sites`; "" where all sites of the round report the metric. */
+export const ofSites = (sites, all) => (sites < all ? ` of ${count(sites)} of ${counted(all, "site")}` : "");
+
+/** `not compared: round 5, in which fewer than 3 sites report it`, as `flavor status` says it; "" where all are. */
+export function notCompared(best) {
+  if (!best?.fewer) return "";
+  const which = best.fewer === 1 ? `round ${count(best.newest_fewer)}` : `${count(best.fewer)} rounds, the newest of them round ${count(best.newest_fewer)}`;
+  return `not compared: ${which}, in which fewer than ${counted(best.usual, "site")} report it`;
+}
+
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const two = (n) => String(n).padStart(2, "0");
 

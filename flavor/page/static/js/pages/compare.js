@@ -1,7 +1,7 @@
 // Runs beside each other: one metric, and what they have in common and what not.
 
 import { attr, fill, h, keyed, show, text } from "../dom.js";
-import { count, counted, duration, metric } from "../format.js";
+import { count, counted, duration, metric, notCompared, ofSites } from "../format.js";
 import { get, of } from "../api.js";
 import { chart } from "../chart.js";
 import { command, lesson, panel, state } from "../panel.js";
@@ -153,8 +153,8 @@ export function open(shell, _, query) {
     const rows = [
       ["State", ({ doc }) => state(runOf(doc.state)), ({ doc }) => doc.state],
       ["Round", ({ doc }) => `${doc.round} of ${doc.rounds}`],
-      [`Best ${name}`, ({ curve }) => (curve?.best ? `${metric(curve.best[1])}, reported in round ${count(curve.best[0])}` : "–")],
-      ["Model of the best", ({ curve }) => (!curve?.best ? "–" : curve.best[0] > 1 ? `that of round ${count(curve.best[0] - 1)}` : "the first")],
+      [`Best ${name}`, ({ curve }) => (curve?.best ? `${metric(curve.best.value)}${ofSites(curve.best.sites, curve.best.contributors)}, reported in round ${count(curve.best.round)}${notCompared(curve.best) && `; ${notCompared(curve.best)}`}` : "–")],
+      ["Model of the best", ({ curve }) => (!curve?.best ? "–" : curve.best.round > 1 ? `that of round ${count(curve.best.round - 1)}` : "the first")],
       [`Last ${name}`, ({ curve }) => metric(curve?.weighted.findLast((value) => value !== null))],
       ["Took", ({ doc }) => (doc.ended_ms ? duration((doc.ended_ms - doc.created_ms) / 1000) : "–")],
       ["Sites", ({ doc }) => counted(Object.keys(doc.clients ?? {}).length, "site")],

@@ -1,7 +1,7 @@
 // All runs: one row each, with the sentence that says how it stands.
 
 import { attr, fill, framed, h, keyed, show, text } from "../dom.js";
-import { count, counted, duration, full, metric } from "../format.js";
+import { count, counted, duration, full, metric, notCompared, ofSites } from "../format.js";
 import { since } from "../clock.js";
 import { Live } from "../live.js";
 import { command, filter, lesson, restate, state } from "../panel.js";
@@ -137,9 +137,10 @@ function row(first, chosen, chose) {
       const closed = isOver && run.state === "finished" ? run.round : Math.max(0, (run.round ?? 0) - (run.round_state === "closed" ? 0 : 1));
       done.style.width = `${run.rounds ? (100 * closed) / run.rounds : 0}%`;
       text(sites, siteWords(run, isOver));
-      text(value, run.metric && Number.isFinite(run.value) ? `${run.metric} ${metric(run.value)}` : "");
+      text(value, run.metric && Number.isFinite(run.value) ? `${run.metric} ${metric(run.value)}${ofSites(...(run.value_of ?? []))}` : "");
       const top = typeof run.best === "object" ? run.best?.value : run.best;
-      text(best, Number.isFinite(top) ? `best ${metric(top)}` : "");
+      text(best, Number.isFinite(top) ? `best ${metric(top)}${ofSites(run.best.sites, run.best.contributors)}` : "");
+      attr(best, "title", notCompared(run.best) || null);
       curve.update(run.spark ?? []);
       const lasted = isOver ? (run.ended_ms - run.created_ms) / 1000 : null;
       const ago = since(isOver ? run.ended_ms : run.created_ms);

@@ -2,7 +2,7 @@
 // is dashed, and the best round is marked.
 
 import { attr, h, show, text } from "../dom.js";
-import { called, count, counted, metric, notMean, reported } from "../format.js";
+import { called, count, counted, metric, notCompared, notMean, ofSites, reported } from "../format.js";
 import { get, of } from "../api.js";
 import { chart } from "../chart.js";
 import { panel } from "../panel.js";
@@ -153,13 +153,15 @@ export function curves(name, { heard } = {}) {
     data.push(found.weighted);
     show(legend.querySelector(".plain").parentNode, !isSame);
     const at = found.weighted.findLastIndex((value) => value !== null);
-    const words = at < 0 ? "" : `${chosen} ${metric(found.weighted[at])} in round ${count(found.rounds[at])}`;
-    attr(plot.node, "aria-label", `Curve of ${words || chosen}${found.best ? `, best ${metric(found.best[1])}, reported in round ${count(found.best[0])}` : ""}`);
+    const words = at < 0 ? "" : `${chosen} ${metric(found.weighted[at])}${few(at)} in round ${count(found.rounds[at])}`;
+    const best = top();
+    attr(plot.node, "aria-label", `Curve of ${words || chosen}${best ? `, best ${best}, reported in round ${count(found.best.round)}` : ""}`);
     part.say(words);
     const notes = [];
     if (found.left_out) notes.push(`${counted(found.left_out, "more site")} ${found.left_out === 1 ? "is" : "are"} not drawn`);
     if (found.is_complete === false) notes.push(found.isWhole === false ? "more values of sites are being read from the store" : "the values of some sites are no longer kept, or cannot be read");
-    say(!has ? "No round has closed yet." : notes.length ? `${notes.join("; ")}.` : "");
+    if (notCompared(found.best)) notes.push(`for the best round, ${notCompared(found.best).replace("report it", `report ${chosen}`)}`);
+    say(!has ? "No round has closed yet." : notes.map((note) => `${note.charAt(0).toUpperCase() + note.slice(1)}.`).join(" "));
     plot.set(series, [found.rounds, ...data]);
     told(null);
   }
@@ -170,15 +172,22 @@ export function curves(name, { heard } = {}) {
   }
 
   function mark() {
-    return found?.best ? { x: found.best[0], y: found.best[1], words: [`best ${metric(found.best[1])}, ${reported(found.best[0])}`, `best ${metric(found.best[1])}, reported in round ${count(found.best[0])}`, `best ${metric(found.best[1])}`] } : null;
+    const best = top();
+    return best ? { x: found.best.round, y: found.best.value, words: [`best ${best}, ${reported(found.best.round)}`, `best ${best}, reported in round ${count(found.best.round)}`, `best ${best}`] } : null;
   }
+
+  /** The best value, and of which sites it is; "" for none. */
+  const top = () => (found?.best ? `${metric(found.best.value)}${ofSites(found.best.sites, found.best.contributors)}` : "");
+
+  /** Says of how many sites the value of a round is, where that is not all. */
+  const few = (at) => ofSites(found.reporting?.[at] ?? Infinity, found.contributors?.[at]);
 
   function told(index, focused) {
     if (!found?.rounds.length) return;
     const at = index ?? found.rounds.length - 1;
     const values = sites.map((site) => [site, found.sites[site][at]]).filter(([, value]) => Number.isFinite(value)).sort((a, b) => a[1] - b[1]);
     const only = notMean(chosen);
-    const parts = [`round ${count(found.rounds[at])}`, `${only || "weighted"} ${metric(found.weighted[at])}`];
+    const parts = [`round ${count(found.rounds[at])}`, `${only || "weighted"} ${metric(found.weighted[at])}${few(at)}`];
     if (!only) parts.push(`plain ${metric(found.plain[at])}`);
     const near = focused > 0 && focused <= sites.length ? sites[focused - 1] : null;
     if (near && index !== null) parts.push(`${near} ${metric(found.sites[near][at])}`);
@@ -225,7 +234,7 @@ export function curves(name, { heard } = {}) {
 /** Curves with those of the rounds since. A site may come or go: where it has no value, it has null. */
 function joined(old, added) {
   const whole = { ...added, isWhole: old.isWhole, rounds: [...old.rounds, ...added.rounds], sites: {} };
-  for (const name of ["plain", "weighted", "lowest", "highest"]) whole[name] = [...old[name], ...added[name]];
+  for (const name of ["plain", "weighted", "lowest", "highest", "reporting", "contributors"]) whole[name] = [...old[name], ...added[name]];
   for (const site of new Set([...Object.keys(old.sites), ...Object.keys(added.sites)])) {
     const [before, after] = [old.sites[site] ?? old.rounds.map(() => null), added.sites[site] ?? added.rounds.map(() => null)];
     Object.defineProperty(whole.sites, site, { value: [...before, ...after], enumerable: true });

@@ -1,7 +1,7 @@
 // Above the fold: how the run stands, in sentences. What it waits for is the sentence of the log and `flavor status`.
 
 import { attr, h, keyed, show, text } from "../dom.js";
-import { called, clock, count, counted, duration, full, lap, metric, reported, some } from "../format.js";
+import { called, clock, count, counted, duration, full, lap, metric, notCompared, ofSites, reported, some } from "../format.js";
 import { now, openFor, since } from "../clock.js";
 import { restate, state } from "../panel.js";
 import { phaseOf, runOf, stateOf } from "../words.js";
@@ -124,12 +124,14 @@ function model(doc, over) {
   const { best, last_round: last, metric: name } = doc;
   const value = last?.metrics?.[name];
   if (!name || !Number.isFinite(value)) return "";
-  if (!best || best.metric !== name) return `Model: ${name} ${metric(value)}, reported in round ${count(last.round)}.`;
+  const said = `Model: ${name} ${metric(value)}${ofSites(last.sites?.[name], last.contributors)}`;
+  if (!best || best.metric !== name) return `${said}, reported in round ${count(last.round)}.`;
   const get = best.round > 1 ? ` (flavor get ${called(doc.run)} --round ${best.round - 1})` : "";
   const where = `${reported(best.round)}${get}`;
   const few = best.rounds < last.round ? ` of the ${counted(best.rounds, "round")} that can be read` : "";
-  if (best.round === last.round) return `Model: ${name} ${metric(value)}, ${few ? `the best${few}` : over ? "the best of all rounds" : "the best so far"}, ${where}.`;
-  return `Model: ${name} ${metric(value)}, reported in round ${count(last.round)}; the best${few} was ${metric(best.value)}, ${where}.`;
+  const lacks = notCompared(best) && `; ${notCompared(best)}`;
+  if (best.round === last.round) return `${said}, ${few ? `the best${few}` : over ? "the best of all rounds" : "the best so far"}, ${where}${lacks}.`;
+  return `${said}, reported in round ${count(last.round)}; the best${few} was ${metric(best.value)}${ofSites(best.sites, best.contributors)}, ${where}${lacks}.`;
 }
 
 /** `Closes with 3 of 4 sites at 13:20, or when all are in.` */

@@ -1,0 +1,77 @@
+"""The best round of a metric: among the rounds whose values are of as many sites as usual."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from flavor.counted import counted
+from flavor.results.direction import direction_of
+
+
+class MergedValue(NamedTuple):
+    """A metric of one round, merged over the sites that report it."""
+
+    value: float
+    sites: int = 1
+    """How many of the round's contributors report it."""
+    contributors: int = 1
+
+    @property
+    def words(self) -> str:
+        """`of 2 of 3 sites`; '' where all contributors report it."""
+        return f"of {self.sites} of {counted(self.contributors, 'site')}" if self.sites < self.contributors else ""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best round of a metric."""
+
+    round: int
+    value: float
+    sites: int
+    """How many sites report the metric in this round."""
+    contributors: int
+    usual: int
+    """How many sites have to report the metric in a round that is compared."""
+    fewer: int
+    """How many rounds are not compared, because fewer sites report the metric in them."""
+    newest_fewer: int
+    """The newest of those; 0 for none."""
+
+    @property
+    def of(self) -> str:
+        """`of 2 of 3 sites`; '' where all contributors of the round report the metric."""
+        return MergedValue(self.value, self.sites, self.contributors).words
+
+    @property
+    def without(self) -> str:
+        """Say which rounds are not compared: `not compared: round 5, …`; '' where all are."""
+        return not_compared(self.usual, self.fewer, self.newest_fewer)
+
+
+def best_of(name: str, values: Mapping[int, MergedValue]) -> Best | None:
+    """The round with the best value of a metric, the earliest of equals; None when the name does not say what is good.
+
+    Compared are the rounds in which as many sites report the metric as usual: at least the median number, the higher
+    one of two. A mean without the worst site is better, and says nothing of the model. `flavor.results.direction` knows
+    a metric by the words of its name.
+    """
+    sign = direction_of(name)
+    if not values or not sign:
+        return None
+    usual = statistics.median_high(each.sites for each in values.values())
+    compared = sorted(number for number, each in values.items() if each.sites >= usual)
+    number = max(compared, key=lambda each: sign * values[each].value)
+    fewer = len(values) - len(compared)
+    return Best(number, *values[number], usual, fewer, max(values.keys() - set(compared), default=0))
+
+
+def not_compared(usual: int, fewer: int, newest: int) -> str:
+    """Return `not compared: round 5, in which fewer than 3 sites report it`; '' for no round."""
+    if not fewer:
+        return ""
+    which = f"round {newest}" if fewer == 1 else f"{fewer} rounds, the newest of them round {newest}"
+    return f"not compared: {which}, in which fewer than {counted(usual, 'site')} report it"
