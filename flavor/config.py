@@ -17,20 +17,19 @@ from pydantic import (
     model_validator,
 )
 
+from flavor import evaluation_settings as evaluation
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import check_kind_name, kind_named
 from flavor.errors import InvalidSetting
-from flavor.evaluation_settings import EVALUATE, EVALUATION_TIMEOUT_S, EvaluateMode
 from flavor.option_groups import Group
 from flavor.patterns import STATISTICS
+from flavor.rule_settings import conflict_of_rule
 from flavor.script_settings import checked_settings
 from flavor.setting import LONGEST_S, explained, quorum_of, setting
 
 SMALL_UPDATE_BYTES = 4 * 1024 * 1024
 """Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
 DEFAULT_AGGREGATOR = "fedavg"
-COMMAND = "command"
-"""The `aggregator` of a run that only a user's own may aggregate."""
 RULE, PATTERN = "NAME[:OPTION=VALUE,...]", "PATTERN"
 _TO_SHOW, _OF_RUN = dict[str, object](), {"run": object()}
 """The validation contexts of `RunConfig.known` and `RunConfig.of_run`, where a name of a kind imports no package."""
@@ -131,8 +130,11 @@ class RunConfig(BaseModel):
         may_change=True,
         ge=0,
     )
-    evaluate: EvaluateMode = EVALUATE
-    evaluation_timeout_s: float = EVALUATION_TIMEOUT_S
+    evaluate: evaluation.EvaluateMode = evaluation.EVALUATE
+    evaluation_timeout_s: float = evaluation.EVALUATION_TIMEOUT_S
+    select: evaluation.SelectRule = evaluation.SELECT
+    stop_when: evaluation.Goals = evaluation.STOP_WHEN
+    stop_after_no_gain: evaluation.Patience = evaluation.STOP_AFTER_NO_GAIN
     max_dataset_size: int | None = setting(
         "Maximum datasetSize that an update may claim.",
         Group.LIMITS,
@@ -297,26 +299,18 @@ class RunConfig(BaseModel):
             raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
-    def _quorum_is_reachable(self) -> Self:
+    def _settings_go_together(self) -> Self:
         if isinstance(self.quorum, int) and self.quorum > self.min_clients:
             raise ValueError(f"quorum {self.quorum} is more than min_clients {self.min_clients}")
+        if reason := evaluation.conflict_of(self):
+            raise ValueError(reason)
         return self
 
     @model_validator(mode="after")
     def _rule_is_for_tensors(self, info: ValidationInfo) -> Self:
         if info.context is _TO_SHOW or info.context is _OF_RUN:  # the coordinator, which has the kind, has checked it
             return self
-        has_tensors, name = self.kind.has_tensors, self.checkpoint
-        if not has_tensors and (self.aggregator not in (None, COMMAND) or self.server_step is not None):
-            rule = self.server_step if self.aggregator in (None, COMMAND) else self.aggregator
-            raise ValueError(
-                f"{rule!r} aggregates tensors, and {name} checkpoints have none that it could see: "
-                "they need an aggregator of your own (`flavor-agg -m`, `flavor run --aggregator-main`)"
-            )
-        if not has_tensors and (self.compress != "none" or self.max_update_norm is not None):
-            option = "--compress" if self.compress != "none" else "--max-update-norm"
-            raise ValueError(f"{option} is for tensors, and {name} checkpoints have none that it could see")
-        if (not has_tensors or self.aggregator == COMMAND) and (reason := self.not_for_command):
+        if reason := conflict_of_rule(self, has_tensors=self.kind.has_tensors):
             raise ValueError(reason)
         return self
 

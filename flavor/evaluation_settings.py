@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from flavor.option_groups import Group
+from flavor.policy.selection import Select, StopAfterNoGain, StopWhen
 from flavor.setting import LONGEST_S, evaluate_of, setting
 
-EvaluateMode: TypeAlias = Annotated[str, BeforeValidator(evaluate_of)]
+OFF, EVERY, FINAL = "off", "every", "final"
+
+
+def _checked_select(text: str | None) -> str | None:
+    return None if text is None else str(Select.parse(text))
+
+
+def _checked_goals(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(StopWhen.parse(text).text for text in texts)
+
+
+def _checked_patience(value: Any) -> str | None:
+    if value is not None:
+        StopAfterNoGain.parse(str(value))
+    return None if value is None else str(value).strip()
+
+
+EvaluateMode: TypeAlias = Annotated[str | None, BeforeValidator(evaluate_of)]
+SelectRule: TypeAlias = Annotated[str | None, AfterValidator(_checked_select)]
+Goals: TypeAlias = Annotated[tuple[str, ...], AfterValidator(_checked_goals)]
+Patience: TypeAlias = Annotated[str | None, BeforeValidator(_checked_patience)]
+
 EVALUATE: Any = setting(
     "Have the sites that have an evaluator (flavor-fl -e) judge the global model: of every round, of every N "
     "rounds, only the last one (final), or none (off). The last one is always judged, unless it is off.",
     Group.EVALUATION,
-    default="final",
+    default=None,
     may_change=True,
     metavar="every|N|final|off",
+    absent="final; every with --select, --stop-when or --stop-after-no-gain",
 )
 EVALUATION_TIMEOUT_S: Any = setting(
     "Seconds that an evaluation waits for its sites. Training goes on without the results that are late.",
@@ -26,3 +49,77 @@ EVALUATION_TIMEOUT_S: Any = setting(
     gt=0,
     le=LONGEST_S,
 )
+SELECT: Any = setting(
+    "Keep the model of the best round, by a metric of the evaluations and which of its values are better, e.g. "
+    "accuracy:max, pooled/auc:max or worst/loss:min (the worst site's).",
+    Group.EVALUATION,
+    default=None,
+    metavar="NAME:max|min",
+    absent="no round is kept as the best",
+)
+STOP_WHEN: Any = setting(
+    'Finish the run once a metric of an evaluation is good enough, e.g. "pooled/accuracy>=0.95". May be repeated.',
+    Group.EVALUATION,
+    default=(),
+    may_change=True,
+    metavar="RULE",
+)
+STOP_AFTER_NO_GAIN: Any = setting(
+    "Finish the run once the metric of --select has not got better in N evaluations in a row, by more than GAIN.",
+    Group.EVALUATION,
+    default=None,
+    may_change=True,
+    metavar="N[:GAIN]",
+    absent="no limit",
+)
+
+
+class _Evaluated(Protocol):
+    """The settings of a run that are about evaluation."""
+
+    @property
+    def evaluate(self) -> str | None: ...
+
+    @property
+    def select(self) -> str | None: ...
+
+    @property
+    def stop_when(self) -> tuple[str, ...]: ...
+
+    @property
+    def stop_after_no_gain(self) -> str | None: ...
+
+
+def mode_of(config: _Evaluated) -> str:
+    """Return when models are judged: `off`, `every`, `final`, or a number of rounds."""
+    if config.evaluate is not None:
+        return config.evaluate
+    return EVERY if config.select or config.stop_when or config.stop_after_no_gain else FINAL
+
+
+def conflict_of(config: _Evaluated) -> str:
+    """Return why settings about evaluation exclude each other; '' where they do not."""
+    if config.stop_after_no_gain and not config.select:
+        return "--stop-after-no-gain needs --select: name the metric that is to get better, e.g. --select accuracy:max"
+    ruled = (("--select", config.select), ("--stop-when", config.stop_when))
+    for option, value in ruled:
+        if value and mode_of(config) == OFF:
+            return f"{option} needs evaluations, and --evaluate is off: leave --evaluate out, or pass --evaluate every"
+    if config.stop_when and mode_of(config) == FINAL:
+        return "--stop-when never ends a run of which only the last model is judged: pass --evaluate every"
+    return ""
+
+
+def select_of(config: _Evaluated) -> Select | None:
+    """Return the rule of `--select`; None without it."""
+    return Select.parse(config.select) if config.select else None
+
+
+def goals_of(config: _Evaluated) -> list[StopWhen]:
+    """Return the rules of `--stop-when`."""
+    return [StopWhen.parse(text) for text in config.stop_when]
+
+
+def patience_of(config: _Evaluated) -> StopAfterNoGain | None:
+    """Return the rule of `--stop-after-no-gain`; None without it."""
+    return StopAfterNoGain.parse(config.stop_after_no_gain) if config.stop_after_no_gain else None

@@ -72,8 +72,10 @@ def quorum_of(value: Any) -> int | float | None:
     raise ValueError("a number of updates is needed (3), or a share of the round's clients (0.6 or 60%)")
 
 
-def evaluate_of(value: Any) -> str:
-    """Read when models are judged: `every`, `final`, `off`, or a number of rounds."""
+def evaluate_of(value: Any) -> str | None:
+    """Read when models are judged: `every`, `final`, `off`, or a number of rounds; None where it is not said."""
+    if value is None:
+        return None
     text = str(value).strip()
     if text in ("every", "final", "off"):
         return text

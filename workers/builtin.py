@@ -17,10 +17,11 @@ from aggregators.server import Replace
 from aggregators.state import ServerState
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec, is_finite
-from flavor.config import COMMAND, DEFAULT_AGGREGATOR
+from flavor.config import DEFAULT_AGGREGATOR
 from flavor.errors import AggregatorFailed
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
+from flavor.rule_settings import COMMAND
 from flavor.store.paths import named
 from workers import notes
 from workers.blame import refusal

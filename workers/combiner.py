@@ -19,7 +19,7 @@ from workers.reading import Reading
 T = TypeVar("T", bound=Hashable)
 
 RULES = "rules"
-"""`Combiner.made_by` of the rules of `aggregators`; that of a user's own aggregator is `flavor.config.COMMAND`."""
+"""`Combiner.made_by` of the rules of `aggregators`; that of a user's own is `flavor.rule_settings.COMMAND`."""
 
 
 def of_most(values: Sequence[T], before: T | None = None) -> T:

@@ -15,12 +15,12 @@ from typing import ClassVar, Protocol
 
 from rq.timeouts import JobTimeoutException
 
-from flavor.config import COMMAND
 from flavor.disk import file_of
 from flavor.errors import AggregatorFailed, FlavorError, LocalFault
 from flavor.programs.aggregator import UserAggregator
 from flavor.programs.aggregator_folder import AggregatorFolder
 from flavor.programs.process import ChildProcess, quoted
+from flavor.rule_settings import COMMAND
 from workers.combiner import Combined, Work
 from workers.command_inputs import laid_out
 from workers.command_result import copied_result, taken

@@ -16,11 +16,13 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.counted import counted
 from flavor.errors import BusUnavailable, FlavorError, IllegalMove, InvalidResult, StoreUnavailable
+from flavor.evaluation_settings import goals_of, select_of
 from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.evaluation import EvaluationManifest, Judge, put_manifest
 from flavor.ledger.statement import EvaluationStatement
+from flavor.policy.selection import choose, names_in
 from flavor.records.evaluation import (
     MOST_METRICS,
     EvaluationSummary,
@@ -60,7 +62,7 @@ def merge_results(context: WorkerContext, run: str, round_: int, number: int, *,
     context.require_record(view)
     try:
         reason = _Merge(context, runs, view, evaluation).commit()
-    except IllegalMove:  # another worker was faster
+    except IllegalMove:  # another worker was faster, or another model is the best by now
         return False
     except NoResult as error:
         with suppress(IllegalMove):
@@ -103,6 +105,10 @@ class _Merge:
             raise NoResult(f"no result counts: {told}")
         infos = {client: self._infos[client] for client in counting}
         merged = merge_infos(list(infos), list(infos.values()))
+        examples = sum(result.num_examples for result in counting.values())
+        summary = _summary(evaluation, merged, infos, examples, self._config)
+        before = self._view.best
+        choice = choose(before, summary, select=select_of(self._config), when=goals_of(self._config))
         archive = Archive(context.store, self._view.run)
         data = json.dumps(merged, allow_nan=False).encode()
         info = archive.put(named(self._prefix, "merged", sha256(data), ".json"), data)
@@ -119,14 +125,15 @@ class _Merge:
             expected=evaluation.expected,
             judges=tuple(Judge.of(client, result) for client, result in counting.items()),
             missing=missing,
+            best_round=choice.best.round if choice.best else 0,
             merged_path=info.path,
             merged_digest=info.digest,
         )
         recorded = put_manifest(archive, manifest.signed(context.key))
         reach("worker.evaluated")
-        examples = sum(result.num_examples for result in counting.values())
         reason = f"{counted(len(counting), 'result')}, {counted(examples, 'example')}"
         reason += f"; without {told}" if told else ""
+        reason += "".join(f"; {line}" for line in choice.notes)
         self._runs.commit_evaluation(
             evaluation.round,
             evaluation.number,
@@ -134,8 +141,11 @@ class _Merge:
             verdicts=verdicts,
             info=info,
             manifest=recorded,
-            summary=_summary(evaluation, merged, infos, examples),
+            summary=summary,
             reason=reason,
+            before=before,
+            best=choice.best,
+            best_reason=choice.reason,
         )
         return reason
 
@@ -210,9 +220,14 @@ class _Merge:
         return ObjectRef(taken, info.digest)
 
 
-def _summary(evaluation: EvaluationView, merged: Info, infos: Mapping[str, Info], examples: int) -> EvaluationSummary:
+def _summary(
+    evaluation: EvaluationView, merged: Info, infos: Mapping[str, Info], examples: int, config: RunConfig
+) -> EvaluationSummary:
     few, sites = sites_of(merged)
-    metrics = kept_metrics(by_sites(merged["metrics"], few, sites))
+    ordered = by_sites(merged["metrics"], few, sites)
+    ruled = names_in([select_of(config), *goals_of(config)])
+    first = {name: value for name, value in ordered.items() if name.removesuffix(WEIGHTED) in ruled}
+    metrics = kept_metrics({**first, **ordered})
     kept = names_of(metrics)
     return EvaluationSummary(
         round=evaluation.round,

@@ -10,13 +10,13 @@ import errno
 from collections.abc import Iterable
 
 from flavor.bus.runs import RunStore
-from flavor.config import COMMAND
 from flavor.disk import FULL, GONE, LIMITS, file_of, found_no_room
 from flavor.errors import FlavorError, LocalFault, StoreError, StoreFull
 from flavor.ledger.archive import Archive
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
+from flavor.rule_settings import COMMAND
 from flavor.store.paths import run_record_path
 from flavor.store.protocol import ObjectStore
 

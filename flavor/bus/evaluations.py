@@ -8,7 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from flavor.bus.clients import Clients
 from flavor.bus.connection import translated
 from flavor.bus.scripts import flat
-from flavor.records.evaluation import RESULT_FIELDS, EvaluationSummary, EvaluationView, Judged, Result, result_from_hash
+from flavor.records.evaluation import (
+    RESULT_FIELDS,
+    Best,
+    EvaluationSummary,
+    EvaluationView,
+    Judged,
+    Result,
+    result_from_hash,
+)
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Refused
 
@@ -74,17 +82,27 @@ class Evaluations(Clients):
         manifest: ObjectRef,
         summary: EvaluationSummary,
         reason: str,
+        before: Best | None = None,
+        best: Best | None = None,
+        best_reason: str = "",
     ) -> None:
         """Close the evaluation with its merged information and its manifest; the sites are told the verdicts.
 
-        `verdicts` has all expected sites.
+        `verdicts` has all expected sites. A `best_reason` says that `best` takes the place of the best model `before`;
+        `IllegalMove` when the run has another best model by now.
         """
         keys = [self.keys.evaluation(round_, number), self.keys.log, self.keys.evaluating, self.keys.evaluated]
-        keys.append(self.keys.evaluation_verdicts(round_, number))
+        keys += [self.keys.evaluation_verdicts(round_, number), self.keys.state]
         for client in verdicts:
             keys += [self.keys.client(client).evaluation_verdict, *self._of_one(client, round_, number)]
         fields = flat({**info.to_hash("merged_"), **manifest.to_hash("manifest_")})
-        args: list[str | int] = [round_, number, attempt, reason, summary.to_json(), len(fields), *fields]
+        args: list[str | int] = [round_, number, attempt, reason, summary.to_json(), len(fields)]
+        args += [
+            str(before.round) if before else "",
+            best_reason,
+            json.dumps(flat(best.to_hash()) if best else []),
+            *fields,
+        ]
         for client, judged in verdicts.items():
             args += [client, judged.to_json(), "1" if judged.accepted else "0", judged.reason]
         self.move("commit_evaluation", keys, args)

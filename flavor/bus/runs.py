@@ -55,13 +55,21 @@ class RunStore(Rounds, Verdicts, Evaluations):
         return bool(self.call("create_run", keys, [self.run, rounds, json.dumps(config), *fields]))
 
     def end(
-        self, state: RunState, reason: str, *, detail: str = "", token: str = "", seen: RoundView | None = None
+        self,
+        state: RunState,
+        reason: str,
+        *,
+        detail: str = "",
+        token: str = "",
+        seen: RoundView | None = None,
+        is_met: bool = False,
     ) -> None:
         """End the run; `IllegalMove` when it has ended already.
 
         Every site can read `reason`; the log, which no site reads, has `detail` in its place. A coordinator gives its
         lease's `token`, and `LeaseLost` is raised when it is no longer the holder's; and the current round as it was
-        `seen` when that was decided: `IllegalMove`, when it has gone on since.
+        `seen` when that was decided: `IllegalMove`, when it has gone on since. `is_met` says that the run has reached
+        its goal, and does not end early although it has fewer rounds than planned.
         """
         basis, accepted = "", list[str]()
         if seen is not None:
@@ -71,6 +79,7 @@ class RunStore(Rounds, Verdicts, Evaluations):
             round_ = seen.round if seen is not None else self.read().round
             keys = [self.keys.state, self.keys.log, self.keys.round(round_), self.keys.coordinator]
             args: list[str | int] = [state, reason, round_, token, detail or reason, basis, json.dumps(accepted)]
+            args.append("1" if is_met else "")
             try:
                 self.move("end_run", [*keys, self.keys.verdicts(round_)], args)
             except IllegalMove:

@@ -237,9 +237,9 @@ class _Beside:
 
 def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) -> None:
     """Raise `InvalidSetting` or `CommandNotFound` unless the options about a user's aggregator go together."""
-    from flavor.config import COMMAND
     from flavor.errors import InvalidSetting
     from flavor.programs.command import parse_command
+    from flavor.rule_settings import COMMAND
 
     advice = "an aggregator of your own: --aggregator-main 'python aggregate.py'"
     if main is not None:
@@ -291,7 +291,7 @@ def _shown(results: Any, progress: Any, as_json: bool) -> int:
         click.echo(results.to_json())
     else:
         progress.summary(results)
-    early = len(results.rounds) < progress.rounds
+    early = len(results.rounds) < progress.rounds and not results.is_met
     return {"finished": RunFinishedEarly.exit_code if early else 0, "stopped": RunStopped.exit_code}.get(
         results.state, 1
     )

@@ -47,9 +47,10 @@ def check_rule(config: RunConfig) -> None:
     """
     from aggregators.protocols import weighs
     from aggregators.registry import parse, parse_server_step
-    from flavor.config import COMMAND, DEFAULT_AGGREGATOR
+    from flavor.config import DEFAULT_AGGREGATOR
     from flavor.errors import AggregationError
     from flavor.resume import FEDTRAIN
+    from flavor.rule_settings import COMMAND
 
     aggregator, server_step, clients = config.aggregator or DEFAULT_AGGREGATOR, config.server_step, config.needed
     if aggregator == COMMAND:
@@ -98,7 +99,7 @@ def ended(view: RunView, closed: int) -> None:
         raise RunStopped(f"{how}; {goes_on_by(view)}")
     if view.state is not RunState.FINISHED:
         raise RunError(f"{how}: {goes_on_by(view)}")
-    if closed < view.rounds:
+    if closed < view.rounds and not view.is_met:
         raise RunFinishedEarly(how)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from aggregators.mean import Mean
 from aggregators.protocols import Prefix, weighs
 from aggregators.registry import parse
-from flavor.config import COMMAND, DEFAULT_AGGREGATOR, RunConfig
+from flavor.config import DEFAULT_AGGREGATOR, RunConfig
+from flavor.rule_settings import COMMAND
 
 
 def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:

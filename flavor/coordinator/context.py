@@ -80,7 +80,9 @@ class RunContext:
         reach("coordinator.ending")
         seen = self.current.round.view if self.current.round else None
         try:
-            self.runs.end(state, public(reason), detail=reason, token=self.lease.token, seen=seen)
+            self.runs.end(
+                state, public(reason), detail=reason, token=self.lease.token, seen=seen, is_met=decision.is_met
+            )
         except IllegalMove:
             self.current.read_run()
             if not self.current.view.state.ended:

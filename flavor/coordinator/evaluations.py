@@ -13,10 +13,12 @@ from flavor.config import RunConfig
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
 from flavor.coordinator.members import Members
+from flavor.evaluation_settings import goals_of, patience_of, select_of
 from flavor.failpoints import reach
 from flavor.policy.decision import Action, Decision
 from flavor.policy.evaluating import evaluation_step, is_due, without_evaluator
-from flavor.records.evaluation import AUTOMATIC, EvaluationView
+from flavor.policy.selection import stops
+from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, EvaluationView
 from flavor.records.states import EvaluationState
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
 from flavor.view.observer import Observer
@@ -41,6 +43,7 @@ class Evaluations:
         self._round = 0  # the round whose evaluation was read
         self._view: EvaluationView | None = None
         self._handed_in: dict[str, bool] = {}
+        self._goal: str | None = None  # why the goal is reached, '' if it is not; None before that was worked out
 
     def next(self, closed: int, then: Decision) -> Decision | None:
         """Return what to do about the evaluation before `then` is done, which follows the round; None for nothing."""
@@ -63,6 +66,19 @@ class Evaluations:
             workers=workers,
             absence=absence,
         )
+
+    def goal(self, closed: int) -> str:
+        """Return why the run has reached its goal with the model of this round; '' where it has not."""
+        when, after = goals_of(self._config), patience_of(self._config)
+        if not (when or after) or self._round != closed or self._view is None:
+            return ""
+        if self._view.state is not EvaluationState.CLOSED:
+            return ""
+        if self._goal is None:
+            summaries = [EvaluationSummary.from_json(text) for text in self._runs.evaluated()]
+            own = [each for each in summaries if each.number == AUTOMATIC and each.round <= closed]
+            self._goal = stops(own, when=when, after=after, select=select_of(self._config))
+        return self._goal
 
     def act(self, decision: Decision) -> None:
         """Do what `next` has decided."""
@@ -87,7 +103,7 @@ class Evaluations:
 
     def _read(self, closed: int) -> None:
         before = self._view if self._round == closed else None
-        self._current.has_evaluation_news = False
+        self._current.has_evaluation_news, self._goal = False, None
         self._round, self._view = closed, self._runs.read_evaluation(closed, AUTOMATIC)
         view = self._view
         if view is None:

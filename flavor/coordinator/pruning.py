@@ -104,7 +104,8 @@ class Pruning:
                 self._swept = newest
         if self._config.keep_globals:
             newest, told = closed - self._config.keep_globals, closed - max(_KEPT_IN_REDIS, self._config.keep_globals)
-            self._remove_before(global_folder(self._runs.run), newest, infos=told)
+            best = self._runs.read().best
+            self._remove_before(global_folder(self._runs.run), newest, infos=told, but=best.round if best else 0)
 
     def _kept_of(self, closed: int) -> int:
         """Return the number of rounds whose updates are kept after round `closed`; 0 keeps the updates of all rounds.
@@ -185,12 +186,15 @@ class Pruning:
         for client in clients:
             self._remove_before(client_folder(self._runs.run, client), newest, infos=infos, most=_MOST_OF_A_CLIENT)
 
-    def _remove_before(self, folder: str, newest: int, *, infos: int, most: int | None = None) -> None:
-        """Remove the objects of rounds 1 to `newest` from a folder, and client information of rounds 1 to `infos`."""
+    def _remove_before(self, folder: str, newest: int, *, infos: int, most: int | None = None, but: int = 0) -> None:
+        """Remove the objects of rounds 1 to `newest` from a folder, and client information of rounds 1 to `infos`.
+
+        The objects of round `but` stay.
+        """
         self._store.delete(
             [
                 path
                 for path in self._store.list(folder, most=most)
-                if 0 < round_of(path) <= (infos if is_info(path) else newest)
+                if but != round_of(path) and 0 < round_of(path) <= (infos if is_info(path) else newest)
             ]
         )

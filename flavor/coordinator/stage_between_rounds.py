@@ -5,7 +5,7 @@ from __future__ import annotations
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.round_as_read import CurrentRound
 from flavor.failpoints import reach
-from flavor.policy.decision import Action
+from flavor.policy.decision import Action, Decision
 from flavor.policy.next_step import next_step
 from flavor.records.round import RoundView
 from flavor.view.round_events import RoundClosed, RoundNote, RoundOpened
@@ -25,6 +25,8 @@ class BetweenRounds:
         known = context.known(round_.view if round_ else None, {})
         decision = next_step(known)
         evaluation = context.evaluations.next(known.closed, decision)
+        if evaluation is None and (goal := context.evaluations.goal(known.closed)):
+            decision = Decision(Action.FINISH, goal, is_met=True)
         if (evaluation or decision).waits:
             context.waits.note(evaluation or decision)
             return False

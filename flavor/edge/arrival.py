@@ -26,7 +26,7 @@ def closed_rounds(view: RunView) -> int:
 
 def ended_early(view: RunView) -> bool:
     """Whether the run has finished before all its rounds were closed."""
-    return view.state is RunState.FINISHED and closed_rounds(view) < view.rounds
+    return view.state is RunState.FINISHED and closed_rounds(view) < view.rounds and not view.is_met
 
 
 def is_over(view: RunView, advice: str) -> FlavorError:

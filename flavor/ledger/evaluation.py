@@ -62,6 +62,8 @@ class EvaluationManifest(Record):
     judges: tuple[Judge, ...] = Field(min_length=1)
     missing: dict[str, str]
     """Sites whose result does not count, and why."""
+    best_round: int = Field(ge=0, default=0)
+    """The round whose model is the best after this evaluation; 0 for a run that selects none (`--select`)."""
     merged_path: str
     merged_digest: str = DigestOrNone
     public_key: str = ""

@@ -172,6 +172,8 @@ class Progress:
         out = shlex.quote(results.out)
         if results.global_model:
             self._row("global model:", results.global_model)
+            if results.best_round:
+                self._row("best model:", f"of round {results.best_round}, by --select: flavor get {out} --round best")
             self._row("other rounds:", f"flavor get {out} --round NUMBER")
             if any(for_people(result.metrics) for result in results.rounds):
                 of = "those of round N are of the model of round N-1, unless sites evaluate what they have trained"
@@ -191,7 +193,7 @@ class Progress:
                 self._row("", self.without_failed)
         elif results.state != RunState.FINISHED:
             self._row("go on with it:", f"flavor run --resume {out}")
-        elif len(results.rounds) < self.rounds or not results.rounds:
+        elif (len(results.rounds) < self.rounds and not results.is_met) or not results.rounds:
             self._row("go on with it:", f"flavor run --resume {out} --rounds NUMBER")
 
 

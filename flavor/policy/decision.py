@@ -64,6 +64,8 @@ class Decision:
     """Since when the run waits, in milliseconds of the server's clock; None where the wait begins now."""
     missing: int = 0
     """How many more clients have to be ready before the next round can open."""
+    is_met: bool = False
+    """Whether a run that finishes has reached its goal, so that it does not end early."""
     postponed: Action | None = None
     """What the coordinator does unless clients come back in the time that they are given for that."""
 

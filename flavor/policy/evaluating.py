@@ -11,13 +11,12 @@ from enum import StrEnum
 
 from flavor.config import RunConfig
 from flavor.counted import counted
+from flavor.evaluation_settings import EVERY, FINAL, OFF, mode_of
 from flavor.policy.advice import some
 from flavor.policy.decision import Action, Decision
 from flavor.policy.standing import Client
 from flavor.records.evaluation import EvaluationView
 from flavor.records.states import EvaluationState
-
-OFF, EVERY, FINAL = "off", "every", "final"
 
 
 class Answer(StrEnum):
@@ -30,11 +29,12 @@ class Answer(StrEnum):
 
 def is_due(config: RunConfig, closed: int, *, ends: bool) -> bool:
     """Return whether the model of the newest closed round is to be judged. `ends` says that no round follows."""
-    if config.evaluate == OFF or not closed:
+    mode = mode_of(config)
+    if mode == OFF or not closed:
         return False
-    if ends or config.evaluate == EVERY:
+    if ends or mode == EVERY:
         return True
-    return config.evaluate != FINAL and closed % int(config.evaluate) == 0
+    return mode != FINAL and closed % int(mode) == 0
 
 
 def evaluation_step(

@@ -209,6 +209,31 @@ class EvaluationView:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The best evaluated model of a run so far, by its `--select`."""
+
+    round: int
+    value: float
+    sites: int
+    """Number of sites that report the metric."""
+
+    def to_hash(self) -> dict[str, str]:
+        """The fields of the run's hash."""
+        return {"best_round": str(self.round), "best_value": repr(self.value), "best_sites": str(self.sites)}
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[str, str]) -> Best | None:
+        """Read the fields of the run's hash; None where no model is the best. Raises `DamagedRecord`."""
+        if "best_round" not in fields:
+            return None
+        value = field_of(fields, "best_value", float)
+        with damage_in("best_value"):
+            if finite(value) is None:
+                raise ValueError(f"{value} is no finite number")
+        return cls(field_of(fields, "best_round", number), value, field_of(fields, "best_sites", number))
+
+
+@dataclass(frozen=True)
 class EvaluationSummary:
     """One closed evaluation in numbers, kept for as long as the run is in Redis. It is not signed: its manifest is."""
 

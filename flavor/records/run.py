@@ -8,6 +8,7 @@ from typing import Any
 
 from flavor.protocol import PROTOCOL, spoken
 from flavor.records.damage import field_of, number, optional_of, table, texts
+from flavor.records.evaluation import Best
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import RunState
@@ -46,6 +47,11 @@ class RunView:
     resumed_round: int | None = None
     """The newest closed round when the run was resumed last; None if it was not."""
 
+    best: Best | None = None
+    """The best evaluated model so far, where the run selects one."""
+    is_met: bool = False
+    """Whether the run has finished because it has reached its goal (`--stop-when`, `--stop-after-no-gain`)."""
+
     @property
     def incarnation(self) -> tuple[str, int, int]:
         """Differs between a run and another run, or a rebuilt one, of the same name."""
@@ -72,4 +78,6 @@ class RunView:
             changed=field_of(fields, "changed", texts, "[]"),
             resumed_ms=field_of(fields, "resumed_ms", number, "0"),
             resumed_round=optional_of(fields, "resumed_round", number),
+            best=Best.from_hash(fields),
+            is_met=fields.get("met") == "1",
         )

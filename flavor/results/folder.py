@@ -21,6 +21,7 @@ from flavor.errors import (
     StoreUnavailable,
 )
 from flavor.ledger.rounds import closed_round
+from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.results.claim import DigestOf, claim
@@ -44,6 +45,10 @@ class Results:
     rounds: list[RoundResult]
     global_model: str | None
     out: str
+    best_round: int | None = None
+    """The best round by the run's `--select`, whose model is `best_model.*`."""
+    is_met: bool = False
+    """Whether the run has reached its goal (`--stop-when`, `--stop-after-no-gain`) before its last round."""
 
     def to_json(self) -> str:
         """Return the fields as one JSON object."""
@@ -124,6 +129,7 @@ class ResultFolder:
         if self.rounds:
             self._plotting.draw(view.run, self.rounds)
         model = self._final(view, store) if self.rounds else None
+        self._write_best(runs, view, store)
         results = self.known(runs, str(model) if model else None)
         write_json(self.out / "summary.json", asdict(results))
         return results
@@ -132,7 +138,8 @@ class ResultFolder:
         """Describe the run with the rounds in the folder; `model` is the path of the last global model there."""
         view = runs.read()
         reason = (runs.how_it_ended() if view.state.ended else "") or view.reason
-        return Results(view.run, view.state.value, reason, self.rounds, model, str(self.out))
+        best = view.best.round if view.best is not None else None
+        return Results(view.run, view.state.value, reason, self.rounds, model, str(self.out), best, view.is_met)
 
     def lacks_plot(self) -> str:
         """Say how to get the plot where matplotlib is not installed; '' where the plot is there."""
@@ -150,6 +157,18 @@ class ResultFolder:
         except Exception as error:
             self._tell(f"{self.out} lacks the final global model: {_shown(error)}")
         return None
+
+    def _write_best(self, runs: RunStore, view: RunView, store: ObjectStore) -> None:
+        """Write the model of the best round, for a run that selects one."""
+        if view.best is None:
+            return
+        try:
+            found = closed_round(runs, store, view.best.round, newest=view.round)
+            if found is None or found.model is None:
+                raise ObjectMissing(f"round {view.best.round} has no global model")
+            write_model(view, found.model, store, self.out / "best_model")
+        except (*SPOILED, InvalidUpdate) as error:
+            self._tell(f"{self.out} lacks the model of the best round, {view.best.round}: {error}")
 
     def _written(self, view: RoundView, store: ObjectStore, kind: CheckpointKind) -> RoundResult:
         models, infos = self.out / "global", self.out / "info"
@@ -204,10 +223,15 @@ def _shown(error: Exception) -> str:
 def final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
     """Write the last global model, in the format in which the training scripts save; return its path."""
     assert view.global_model is not None
-    kind = kind_of_run(view.config)
-    format_ = view.global_model.format or kind.wire_format
-    target = out / f"global_model{kind.extension(format_)}"
     model = view.global_model.model.sealed("")  # its bytes are hashed: what lies in the folder is what was recorded
+    return write_model(view, model, store, out / "global_model")
+
+
+def write_model(view: RunView, model: ObjectRef, store: ObjectStore, stem: Path) -> Path:
+    """Write a global model of the run as `stem` with the extension of the scripts' format; return its path."""
+    kind = kind_of_run(view.config)
+    format_ = (view.global_model.format if view.global_model else "") or kind.wire_format
+    target = stem.with_name(f"{stem.name}{kind.extension(format_)}")
     if format_ == kind.wire_format:
         store.place(model, target)
         return target

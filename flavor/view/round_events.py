@@ -194,6 +194,13 @@ class RoundClosed(RoundEvent):
 
 
 @dataclass(frozen=True)
+class RunBest(RoundEvent):
+    """The model of the round is the best so far, by the run's `--select`."""
+
+    name = "run.best"
+
+
+@dataclass(frozen=True)
 class AggregatorRestarted(RoundEvent):
     """The process of a user's own aggregator was started again."""
 

@@ -7,6 +7,7 @@ evaluators of `toy_evaluator.py` have 100 i examples, and their accuracy is the 
 from __future__ import annotations
 
 import json
+import pickle
 import shlex
 import signal
 import sys
@@ -224,3 +225,60 @@ def test_an_evaluator_has_no_events(bench, tmp_path):
     edge = bench.edge("c1", bench.trainer(), "-e", f"{sys.executable} {script}")
     finish(coordinator, {"c1": edge})
     assert "an evaluator is run once for each model and has no events" in edge.stderr
+
+
+def test_the_best_model_is_kept_named_and_fetched(bench, tmp_path):
+    """The toy model moves away from 0 in each round, so the first one is the best of three by `min`."""
+    serve = ["--select", "accuracy:min", "--keep-globals", 2, "--out", tmp_path / "out"]
+    coordinator, edges = start(bench, *serve, rounds=5)
+    finish(coordinator, edges)
+    best = bench.runs.read().best
+    assert (best.round, best.sites, best.value) == (1, 2, pytest.approx(accuracies(1, 2, rounds=1)["accuracy"]))
+    assert "the best so far by accuracy" in bench.logged("run.best", round=1)["reason"]
+    assert [entry["round"] for entry in bench.log() if entry["event"] == "run.best"] == ["1"]
+    model = tmp_path / "best.pkl"
+    got = bench.done("flavor", "get", bench.run, "--round", "best", "-o", model, "--store", bench.store)
+    assert got.wait() == 0, got.stderr
+    with model.open("rb") as file:
+        weights = pickle.load(file)["state_dict"]["w"]
+    assert weights == pytest.approx(STEP)
+    kept = next((tmp_path / "out").glob("best_model.*"))
+    assert kept.read_bytes() == model.read_bytes()
+    gone = bench.done("flavor", "get", bench.run, "--round", 2, "-o", tmp_path / "2.pkl", "--store", bench.store)
+    assert gone.wait() == 1
+    view, archive = bench.runs.read_evaluation(5, AUTOMATIC), Archive(LocalStore(bench.store), bench.run)
+    assert read_manifest(archive, view.manifest).best_round == 1
+
+
+def test_a_run_without_a_best_model_says_why(bench):
+    coordinator, edges = start(bench, "--select", "acuracy:max", rounds=1)
+    finish(coordinator, edges)
+    assert "--select: there is no metric 'acuracy': there are accuracy" in bench.logged("evaluation.closed")["reason"]
+    got = bench.done("flavor", "get", bench.run, "--round", "best", "--store", bench.store)
+    assert got.wait() == 1
+    assert "has no best round: no evaluation has had a value for its --select acuracy:max" in got.stderr
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        (["--stop-when", "worst/accuracy>=0.03"], "worst/accuracy of the model of round 2 is 0.0343333"),
+        (["--select", "accuracy:min", "--stop-after-no-gain", 1], "accuracy was best in round 1"),
+    ],
+    ids=["a goal", "no gain"],
+)
+def test_a_run_that_is_good_enough_finishes_as_planned(bench, rule, reason):
+    coordinator, edges = start(bench, *rule, rounds=9, trainer=["--rounds", "endless"])
+    finish(coordinator, edges)
+    run = bench.runs.read()
+    assert (run.state, run.round, run.is_met) == ("finished", 2, True)
+    assert reason in bench.logged("run.finished")["reason"]
+
+
+def test_a_goal_that_one_site_keeps_from_being_known_is_not_reached(bench):
+    """The mean of the sites that are left is good enough; that of all is not known."""
+    flags = ["--fail", "exit", "--only", "c1"]
+    coordinator, edges = start(bench, "--stop-when", "accuracy>=0.01", flags=flags, rounds=2)
+    finish(coordinator, edges)
+    assert bench.runs.read().round == 2
+    assert not bench.runs.read().is_met

@@ -26,7 +26,7 @@ from flavor.bus.jobs import RqJobQueue
 from flavor.bus.runs import RunStore
 from flavor.checkpoints import Inspection, TensorFile, TensorFileWriter, TensorSpec, convert, finite
 from flavor.checkpoints.unmapped import WHOLE_BYTES, Unmapped
-from flavor.config import COMMAND, SMALL_UPDATE_BYTES, RunConfig
+from flavor.config import SMALL_UPDATE_BYTES, RunConfig
 from flavor.errors import BadObjectPath, LocalFault, ObjectMissing, StoreError, StoreFull, StoreUnavailable
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
@@ -38,6 +38,7 @@ from flavor.records.round import Reference
 from flavor.records.states import RoundState
 from flavor.records.verdict import Verdict
 from flavor.resume import FEDTRAIN
+from flavor.rule_settings import COMMAND
 from flavor.store.open import open_store
 from flavor.store.paths import accepted_path, named, update_prefix
 from flavor.store.protocol import ObjectStore

@@ -5,6 +5,7 @@
 --       5 reason for the operator, in the log, which no site reads
 --       6 state and attempt of the round that the caller has decided on, with a space between; '' for any
 --       7 the clients whose updates were accepted in it then (JSON)
+--       8 '1' where the run has reached its goal, so that fewer rounds than planned are all that it is to have
 -- Invariants: an ended run stays as it ended until `flavor resume`, and has no round that is open. It does not end
 -- where an update was accepted, or an attempt was committed, after the caller had decided.
 -- Returns {'ok', ''} or an error: lease, state (ended, or another round is the current one, or it went on).
@@ -28,6 +29,7 @@ end
 local now = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'state', ARGV[1], 'reason', ARGV[2],
            'ended_ms', string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)))
+if ARGV[8] == '1' then redis.call('HSET', KEYS[1], 'met', '1') end
 local round = redis.call('HGET', KEYS[3], 'state')
 if round == 'open' or round == 'aggregating' then
   redis.call('HSET', KEYS[3], 'state', 'failed', 'reason', ARGV[5])

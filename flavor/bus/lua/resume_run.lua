@@ -15,7 +15,7 @@ local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('HSET', KEYS[2], 'state', ARGV[2] == '0' and 'waiting' or 'running', 'config', ARGV[3], 'rounds', ARGV[4],
            'reason', ARGV[5], 'changed', ARGV[6], 'resumed_ms', string.format('%.0f', ms), 'resumed_round', ARGV[8])
-redis.call('HDEL', KEYS[2], 'ended_ms')
+redis.call('HDEL', KEYS[2], 'ended_ms', 'met')
 local round = redis.call('HMGET', KEYS[4], 'state', 'pauses', 'openings', 'attempt')
 if round[1] == 'failed' then
   local pause = string.format('[%.0f,%.0f]', math.min(ms, tonumber(run[3]) or ms), ms)

@@ -1,0 +1,222 @@
+"""Which evaluated model is the best, and when the best is good enough: pure functions of evaluations' summaries.
+
+A rule names a merged metric of evaluations, as `accuracy`, `accuracy (weighted)`, `pooled/auc` or `central/loss`.
+`worst/accuracy` stands for the value of the site that is worst.
+
+Values of different numbers of sites are not compared: a mean that lacks the worst site would look better than it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from flavor.counted import counted
+from flavor.records.evaluation import Best, EvaluationSummary
+from flavor.records.merging import WEIGHTED, sites_with
+
+WORST = "worst/"
+LARGER, SMALLER = "max", "min"
+_COMPARED = re.compile(r"(?P<name>[^<>=]+?)\s*(?P<sign>>=|<=|>|<)\s*(?P<value>[^<>=]+)")
+_GAIN = re.compile(r"(?P<times>[0-9]{1,6})(:(?P<least>.+))?")
+
+
+@dataclass(frozen=True)
+class Select:
+    """`--select NAME:max` or `NAME:min`."""
+
+    name: str
+    is_larger: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Select:
+        """Read the option. Raises `ValueError`."""
+        name, _, which = text.rpartition(":")
+        if not name.strip() or which.strip() not in (LARGER, SMALLER):
+            raise ValueError(
+                "NAME:max or NAME:min is needed, a metric of evaluations and which values are better, e.g. accuracy:max"
+            )
+        return cls(name.strip(), which.strip() == LARGER)
+
+    def __str__(self) -> str:
+        """Return the option's text."""
+        return f"{self.name}:{LARGER if self.is_larger else SMALLER}"
+
+    def best(self, before: Best | None, summary: EvaluationSummary) -> Best | None:
+        """Return the best after this evaluation: a new one, or the one before.
+
+        A model that more sites have judged takes the place of one that fewer have. Of equal values the earlier stays.
+        """
+        found = value_of(self.name, summary, is_larger=self.is_larger)
+        if found is None:
+            return before
+        value, sites = found
+        if before is None or sites > before.sites:
+            return Best(summary.round, value, sites)
+        is_better = value > before.value if self.is_larger else value < before.value
+        return Best(summary.round, value, sites) if sites == before.sites and is_better else before
+
+
+@dataclass(frozen=True)
+class StopWhen:
+    """`--stop-when "NAME>=VALUE"`."""
+
+    name: str
+    sign: str
+    bound: float
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> StopWhen:
+        """Read the option. Raises `ValueError`."""
+        found = _COMPARED.fullmatch(text.strip())
+        try:
+            bound = float(found["value"]) if found else float("nan")
+        except ValueError:
+            bound = float("nan")
+        if found is None or math.isnan(bound):
+            raise ValueError('a metric of evaluations, a sign and a number are needed, e.g. "pooled/accuracy>=0.95"')
+        return cls(found["name"].strip(), found["sign"], bound, text.strip())
+
+    def is_met(self, summary: EvaluationSummary) -> float | None:
+        """Return the value that is good enough; None where it is not, or the metric is missing.
+
+        It is missing as well where not every site of the evaluation has a result.
+        """
+        found = value_of(self.name, summary, is_larger=">" in self.sign)
+        if found is None or summary.sites < summary.expected:
+            return None
+        value = found[0]
+        is_good = {
+            ">=": value >= self.bound,
+            ">": value > self.bound,
+            "<=": value <= self.bound,
+            "<": value < self.bound,
+        }[self.sign]
+        return value if is_good else None
+
+
+@dataclass(frozen=True)
+class StopAfterNoGain:
+    """`--stop-after-no-gain 5:0.001`: so many evaluations without a gain of more than that."""
+
+    times: int
+    least: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> StopAfterNoGain:
+        """Read the option. Raises `ValueError`."""
+        found = _GAIN.fullmatch(str(text).strip())
+        try:
+            least = float(found["least"] or 0) if found else -1.0
+        except ValueError:
+            least = -1.0
+        if found is None or not 0 <= least < float("inf") or int(found["times"]) < 1:
+            raise ValueError("a number of evaluations is needed, and after a colon the least gain, e.g. 5 or 5:0.001")
+        return cls(int(found["times"]), least)
+
+    def without_gain(self, select: Select, summaries: Iterable[EvaluationSummary]) -> tuple[int, Best | None]:
+        """Return how many evaluations in a row have had no gain by now, and the last one that had.
+
+        An evaluation that cannot be compared, because fewer sites have judged the model, does not count.
+        """
+        best: Best | None = None
+        since = 0
+        for summary in summaries:
+            found = value_of(select.name, summary, is_larger=select.is_larger)
+            if found is None or (best is not None and found[1] < best.sites):
+                continue
+            value, sites = found
+            gain = 0.0 if best is None else (value - best.value) * (1 if select.is_larger else -1)
+            if best is None or sites > best.sites or gain > self.least:
+                best, since = Best(summary.round, value, sites), 0
+            else:
+                since += 1
+        return since, best
+
+
+def value_of(name: str, summary: EvaluationSummary, *, is_larger: bool) -> tuple[float, int] | None:
+    """Return the value of a rule's metric in an evaluation, and how many sites report it; None where it is missing.
+
+    `is_larger` says whether larger values are better, on which the worst site depends.
+    """
+    if name.startswith(WORST):
+        base = name.removeprefix(WORST)
+        both = summary.spread.get(base)
+        return (both[0 if is_larger else 1], sites_with(base, summary.few, summary.sites)) if both else None
+    value = summary.metrics.get(name)
+    return None if value is None else (value, sites_with(name, summary.few, summary.sites))
+
+
+def names_in(rules: Iterable[Select | StopWhen | None]) -> list[str]:
+    """Return the names of the sites' metrics on which these rules depend, as the merged information has them."""
+    return list(dict.fromkeys(rule.name.removeprefix(WORST).removesuffix(WEIGHTED) for rule in rules if rule))
+
+
+def lacking(name: str, summary: EvaluationSummary) -> str:
+    """Return why a rule has no value in an evaluation: which metrics there are; '' where it has one."""
+    if value_of(name, summary, is_larger=True) is not None:
+        return ""
+    there = sorted(summary.metrics)
+    near = difflib.get_close_matches(name.removeprefix(WORST), there, 3) or there[:5]
+    return f"there is no metric {name!r}: {'there are ' + ', '.join(near) if near else 'there are none'}"
+
+
+class Choice(NamedTuple):
+    """What an evaluation means for the rules of its run."""
+
+    best: Best | None
+    """The best model after it."""
+    reason: str
+    """Why its model is the best so far; '' where it is not."""
+    notes: tuple[str, ...]
+    """What the operator should know: a rule without a value, a value that could not be compared."""
+
+
+def choose(
+    before: Best | None, summary: EvaluationSummary, *, select: Select | None, when: Iterable[StopWhen]
+) -> Choice:
+    """Return what this evaluation means; `before` is the best model of the evaluations before it."""
+    rules = [*([("--select", select.name)] if select else []), *(("--stop-when", rule.name) for rule in when)]
+    notes = [f"{option}: {why}" for option, name in rules if (why := lacking(name, summary))]
+    if select is None:
+        return Choice(before, "", tuple(notes))
+    best, found = select.best(before, summary), value_of(select.name, summary, is_larger=select.is_larger)
+    if best is not None and best is not before:
+        reason = f"the best so far by {select.name}: {best.value:.6g}"
+        if before is not None:
+            reason += f", after {before.value:.6g} in round {before.round}"
+            reason += f", which {counted(before.sites, 'site')} had judged" if before.sites != best.sites else ""
+        return Choice(best, reason, tuple(notes))
+    if before is not None and found is not None and found[1] < before.sites:
+        of = f"{select.name} of {counted(found[1], 'site')}"
+        notes.append(f"{of} is not compared with that of round {before.round}, which {before.sites} sites have judged")
+    return Choice(before, "", tuple(notes))
+
+
+def stops(
+    summaries: Sequence[EvaluationSummary],
+    *,
+    when: Iterable[StopWhen],
+    after: StopAfterNoGain | None,
+    select: Select | None,
+) -> str:
+    """Return why a run has reached its goal with the newest of these evaluations; '' where it has not."""
+    if not summaries:
+        return ""
+    newest = summaries[-1]
+    for rule in when:
+        if (value := rule.is_met(newest)) is not None:
+            return f"{rule.name} of the model of round {newest.round} is {value:.6g} (--stop-when {rule.text!r})"
+    if after is not None and select is not None:
+        since, best = after.without_gain(select, summaries)
+        if since >= after.times and best is not None:
+            return (
+                f"{select.name} was best in round {best.round}, {best.value:.6g}, and has not got better in {since} "
+                f"evaluations (--stop-after-no-gain {after.times}{f':{after.least:g}' if after.least else ''})"
+            )
+    return ""

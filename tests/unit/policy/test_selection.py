@@ -1,0 +1,138 @@
+"""The best evaluated model, and the rules that end a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from flavor.policy.selection import Select, StopAfterNoGain, StopWhen, choose, lacking, stops, value_of
+from flavor.records.evaluation import Best, EvaluationSummary
+
+
+def summary(
+    round_: int, value: float | None, *, sites: int = 3, few: int | None = None, name: str = "a", expected: int = 0
+):
+    metrics = {} if value is None else {name: value}
+    spread = {} if value is None else {name: (value - 0.1, value + 0.1)}
+    return EvaluationSummary(
+        round_,
+        0,
+        1,
+        sites=sites,
+        expected=expected or sites,
+        metrics=metrics,
+        spread=spread,
+        few={} if few is None else {name: few},
+    )
+
+
+def best(select: str, *summaries: EvaluationSummary) -> Best | None:
+    found = None
+    for each in summaries:
+        found = Select.parse(select).best(found, each)
+    return found
+
+
+def test_the_best_is_the_largest_or_the_smallest_and_of_equal_ones_the_first():
+    rounds = [summary(1, 0.5), summary(2, 0.9), summary(3, 0.9), summary(4, 0.2)]
+    assert best("a:max", *rounds) == Best(2, 0.9, 3)
+    assert best("a:min", *rounds) == Best(4, 0.2, 3)
+    assert best("b:max", *rounds) is None
+
+
+def test_the_worst_site_decides():
+    first, second = summary(1, 0.5), summary(2, 0.6)
+    assert best("worst/a:max", first, second) == Best(2, 0.5, 3)
+    assert best("worst/a:min", first, second) == Best(1, 0.6, 3)
+
+
+@pytest.mark.parametrize(
+    "lost", [{"sites": 2}, {"few": 2}], ids=["a site without a result", "a site without the metric"]
+)
+def test_a_value_that_lacks_a_site_is_not_compared_with_one_of_all(lost):
+    """Without the worst site a mean looks better than it is."""
+    assert best("a:max", summary(1, 0.5), summary(2, 0.9, **lost), summary(3, 0.6)) == Best(3, 0.6, 3)
+    assert best("a:max", summary(1, 0.9, **lost), summary(2, 0.5)) == Best(2, 0.5, 3)
+
+
+def test_a_goal_is_reached():
+    when = [StopWhen.parse("a >= 0.9"), StopWhen.parse("worst/a<0.3")]
+    assert stops([summary(1, 0.5)], when=when, after=None, select=None) == ""
+    assert stops([summary(7, 0.9)], when=when, after=None, select=None) == (
+        "a of the model of round 7 is 0.9 (--stop-when 'a >= 0.9')"
+    )
+    assert "worst/a of the model of round 8 is 0.2" in stops([summary(8, 0.1)], when=when, after=None, select=None)
+    assert stops([summary(9, 0.95, sites=2, expected=3)], when=when, after=None, select=None) == ""
+    assert stops([summary(9, None)], when=when, after=None, select=None) == ""
+    assert stops([], when=when, after=None, select=None) == ""
+
+
+@pytest.mark.parametrize(("sign", "met"), [(">=", [1, 2]), (">", [2]), ("<=", [0, 1]), ("<", [0])])
+def test_each_sign(sign, met):
+    rule = StopWhen.parse(f"a{sign}-0.5")
+    assert [i for i, value in enumerate((-0.6, -0.5, -0.4)) if rule.is_met(summary(1, value)) is not None] == met
+
+
+def test_evaluations_without_a_gain():
+    select = Select.parse("a:max")
+    rounds = [summary(1, 0.5), summary(2, 0.6), summary(3, 0.6005), summary(4, 0.9, sites=2), summary(5, 0.55)]
+    assert StopAfterNoGain.parse("2:0.001").without_gain(select, rounds) == (2, Best(2, 0.6, 3))
+    assert StopAfterNoGain.parse("2").without_gain(select, rounds) == (1, Best(3, 0.6005, 3))
+    assert StopAfterNoGain.parse("2").without_gain(Select.parse("a:min"), rounds) == (3, Best(1, 0.5, 3))
+    reason = stops(rounds, when=[], after=StopAfterNoGain.parse("2:0.001"), select=select)
+    assert (
+        reason == "a was best in round 2, 0.6, and has not got better in 2 evaluations (--stop-after-no-gain 2:0.001)"
+    )
+    assert stops(rounds, when=[], after=StopAfterNoGain.parse("2"), select=select) == ""
+
+
+def test_what_an_evaluation_means():
+    select, when = Select.parse("a:max"), [StopWhen.parse("b>1")]
+    first = choose(None, summary(1, 0.5), select=select, when=when)
+    assert first == (
+        Best(1, 0.5, 3),
+        "the best so far by a: 0.5",
+        ("--stop-when: there is no metric 'b': there are a",),
+    )
+    better = choose(first.best, summary(2, 0.75), select=select, when=())
+    assert better == (Best(2, 0.75, 3), "the best so far by a: 0.75, after 0.5 in round 1", ())
+    assert choose(better.best, summary(3, 0.6), select=select, when=()) == (better.best, "", ())
+    fewer = choose(better.best, summary(4, 0.9, sites=2), select=select, when=())
+    assert fewer == (
+        better.best,
+        "",
+        ("a of 2 sites is not compared with that of round 2, which 3 sites have judged",),
+    )
+    more = choose(better.best, summary(5, 0.6, sites=4), select=select, when=())
+    assert more.reason == "the best so far by a: 0.6, after 0.75 in round 2, which 3 sites had judged"
+    assert choose(None, summary(1, 0.5), select=None, when=()) == (None, "", ())
+
+
+def test_what_is_missing_is_named():
+    assert lacking("acuracy", summary(1, 0.5, name="accuracy")) == "there is no metric 'acuracy': there are accuracy"
+    assert lacking("accuracy", summary(1, 0.5, name="accuracy")) == ""
+    assert lacking("a", summary(1, None)) == "there is no metric 'a': there are none"
+    assert value_of("worst/a", summary(1, None), is_larger=True) is None
+
+
+@pytest.mark.parametrize("text", ["", "accuracy", "accuracy:best", ":max", "max"])
+def test_a_selection_that_cannot_be_read(text):
+    with pytest.raises(ValueError, match="NAME:max or NAME:min"):
+        Select.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "a", "a>=", "a=3", ">=3", "a>=x", "a>=nan", "a>=1>=2"])
+def test_a_goal_that_cannot_be_read(text):
+    with pytest.raises(ValueError, match="a metric of evaluations, a sign and a number"):
+        StopWhen.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "x", "5:", "5:x", "5:-1", "5:nan", "5:inf", "1.5"])
+def test_a_patience_that_cannot_be_read(text):
+    with pytest.raises(ValueError, match="a number of evaluations"):
+        StopAfterNoGain.parse(text)
+
+
+def test_names_with_colons_and_signs():
+    assert Select.parse("val:acc:max") == Select("val:acc", True)
+    assert str(Select.parse(" loss : min")) == "loss:min"
+    assert StopWhen.parse("pooled/accuracy>=0.95") == StopWhen("pooled/accuracy", ">=", 0.95, "pooled/accuracy>=0.95")
