@@ -407,7 +407,7 @@ def test_two_thousand_sites_and_a_thousand_rounds(served: Serve, window: Window)
     source, place = served([wide()])
     page = window.open(place.address, "/run/wide")
     expect(page.locator(".sites .note")).to_have_text(
-        re.compile(r"^1,9\d\d of 2,000 sites alive · \d+ GB up, \d+ GB down in all$")
+        re.compile(r"^1,9\d\d of 2,000 sites alive · \d+ GB up, \d+ GB down in all, as the sites say$")
     )
     expect(page.locator(".rounds .note")).to_have_text("1,000 rounds closed")
     assert page.locator(".sites .item").count() < 60  # those in sight

@@ -1,4 +1,7 @@
-// Makes and changes elements. Text is always text: nothing here reads HTML, so a site's words cannot become markup.
+// Makes and changes elements. Text is always text: nothing here reads HTML, so a site's words cannot become markup. And
+// all text goes through `visible`, so that none of it changes how the text beside it is shown.
+
+import { visible } from "./said.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -12,28 +15,38 @@ export function svg(tag, props, ...children) {
   return made(document.createElementNS(SVG, tag), props, children);
 }
 
+/** Attributes that are read by people. `data-tip` is text once `tips.js` shows it. */
+const READ = new Set(["title", "aria-label", "aria-valuetext"]);
+
+const value = (name, words) => (READ.has(name) ? visible(String(words)) : String(words));
+
+const isNone = (child) => child === null || child === undefined || child === false;
+
+/** Children without those that are none; words as they are shown. */
+const shown = (children) => children.flat(Infinity).filter((child) => !isNone(child)).map((child) => (child instanceof Node ? child : visible(String(child))));
+
 function made(node, props, children) {
-  for (const [name, value] of Object.entries(props ?? {})) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name === "on") for (const [event, listener] of Object.entries(value)) node.addEventListener(event, listener);
-    else if (name === "data") Object.assign(node.dataset, value);
-    else node.setAttribute(name, value === true ? "" : value);
+  for (const [name, words] of Object.entries(props ?? {})) {
+    if (isNone(words)) continue;
+    if (name === "on") for (const [event, listener] of Object.entries(words)) node.addEventListener(event, listener);
+    else if (name === "data") Object.assign(node.dataset, words);
+    else node.setAttribute(name, words === true ? "" : value(name, words));
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...shown(children));
   return node;
 }
 
 /** Sets the text of a node, and touches nothing where it is there already, so that a selection stays. */
 export function text(node, words) {
-  const said = words === null || words === undefined ? "" : String(words);
+  const said = words === null || words === undefined ? "" : visible(String(words));
   if (node.textContent !== said) node.textContent = said;
   return node;
 }
 
-export function attr(node, name, value) {
-  if (value === null || value === undefined || value === false) {
+export function attr(node, name, words) {
+  if (isNone(words)) {
     if (node.hasAttribute(name)) node.removeAttribute(name);
-  } else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+  } else if (node.getAttribute(name) !== value(name, words)) node.setAttribute(name, value(name, words));
   return node;
 }
 
@@ -44,7 +57,7 @@ export function show(node, is) {
 
 /** Replaces the children where they are others than those there now. */
 export function fill(node, ...children) {
-  const next = children.flat(Infinity).filter(Boolean);
+  const next = shown(children.flat(Infinity).filter(Boolean));
   if (next.length !== node.childNodes.length || next.some((child, i) => child !== node.childNodes[i])) {
     node.replaceChildren(...next);
   }

@@ -7,6 +7,7 @@ import { chart } from "../chart.js";
 import { command, lesson, panel, state } from "../panel.js";
 import { Live } from "../live.js";
 import { shown } from "../parts/settings.js";
+import { named } from "../said.js";
 import { runOf } from "../words.js";
 
 const MOST = 8;
@@ -101,7 +102,7 @@ export function open(shell, _, query) {
     if (turn !== asked) return;
     offered = names; // a metric that the newest round lacks can still be chosen
     if (!name || (names.length && !names.includes(name))) name = names[0] ?? "";
-    if (names.join() !== [...choose.options].map((option) => option.value).join()) fill(choose, names.map((word) => h("option", { value: word }, word)));
+    if (names.join() !== [...choose.options].map((option) => option.value).join()) fill(choose, names.map((word) => h("option", { value: word }, named(word))));
     choose.value = name;
     show(choose, names.length > 1);
     for (const each of runs) each.curve = name ? await get(of(each.run, "curves"), { metric: name, sites: "," }).catch(() => null) : null;
@@ -113,7 +114,7 @@ export function open(shell, _, query) {
   function draw(missing) {
     show(part.node, found.length);
     show(table.node, found.length);
-    part.say(name);
+    part.say(named(name));
     const curves = found.filter((each) => each.curve?.rounds.length);
     const rounds = [...new Set(curves.flatMap(({ curve }) => curve.rounds))].sort((a, b) => a - b);
     const styles = curves.map((_, i) => ({ tone: TONES[i % TONES.length], dash: DASHES[i % DASHES.length], wide: 2 }));
@@ -126,7 +127,7 @@ export function open(shell, _, query) {
     );
     show(plot.node, rounds.length);
     attr(plot.node, "role", "img");
-    attr(plot.node, "aria-label", `${name} of ${curves.map(({ run }) => run).join(", ")}`);
+    attr(plot.node, "aria-label", `${named(name)} of ${curves.map(({ run }) => run).join(", ")}`);
     fill(legend, curves.map(({ run }, i) => h("span", { class: "key" }, sample(styles[i]), run)));
     told(null);
     fill(table.body, missing.map((words) => h("p", { class: "care" }, words)), compared());
@@ -153,9 +154,9 @@ export function open(shell, _, query) {
     const rows = [
       ["State", ({ doc }) => state(runOf(doc.state)), ({ doc }) => doc.state],
       ["Round", ({ doc }) => `${doc.round} of ${doc.rounds}`],
-      [`Best ${name}`, ({ curve }) => (curve?.best ? `${metric(curve.best.value)}${ofSites(curve.best.sites, curve.best.contributors)}, reported in round ${count(curve.best.round)}${notCompared(curve.best) && `; ${notCompared(curve.best)}`}` : "–")],
+      [`Best ${named(name)}`, ({ curve }) => (curve?.best ? `${metric(curve.best.value)}${ofSites(curve.best.sites, curve.best.contributors)}, reported in round ${count(curve.best.round)}${notCompared(curve.best) && `; ${notCompared(curve.best)}`}` : "–")],
       ["Model of the best", ({ curve }) => (!curve?.best ? "–" : curve.best.round > 1 ? `that of round ${count(curve.best.round - 1)}` : "the first")],
-      [`Last ${name}`, ({ curve }) => metric(curve?.weighted.findLast((value) => value !== null))],
+      [`Last ${named(name)}`, ({ curve }) => metric(curve?.weighted.findLast((value) => value !== null))],
       ["Took", ({ doc }) => (doc.ended_ms ? duration((doc.ended_ms - doc.created_ms) / 1000) : "–")],
       ["Sites", ({ doc }) => counted(Object.keys(doc.clients ?? {}).length, "site")],
     ];

@@ -5,6 +5,7 @@ import { count, counted, duration, full, metric, notCompared, ofSites } from "..
 import { since } from "../clock.js";
 import { Live } from "../live.js";
 import { command, filter, lesson, restate, state } from "../panel.js";
+import { named } from "../said.js";
 import { spark } from "../spark.js";
 import { needs, runOf, stateOf } from "../words.js";
 
@@ -137,7 +138,7 @@ function row(first, chosen, chose) {
       const closed = isOver && run.state === "finished" ? run.round : Math.max(0, (run.round ?? 0) - (run.round_state === "closed" ? 0 : 1));
       done.style.width = `${run.rounds ? (100 * closed) / run.rounds : 0}%`;
       text(sites, siteWords(run, isOver));
-      text(value, run.metric && Number.isFinite(run.value) ? `${run.metric} ${metric(run.value)}${ofSites(...(run.value_of ?? []))}` : "");
+      text(value, run.metric && Number.isFinite(run.value) ? `${named(run.metric)} ${metric(run.value)}${ofSites(...(run.value_of ?? []))}` : "");
       const top = typeof run.best === "object" ? run.best?.value : run.best;
       text(best, Number.isFinite(top) ? `best ${metric(top)}${ofSites(run.best.sites, run.best.contributors)}` : "");
       attr(best, "title", notCompared(run.best) || null);

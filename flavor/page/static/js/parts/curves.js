@@ -6,6 +6,7 @@ import { called, count, counted, metric, notCompared, notMean, ofSites, reported
 import { get, of } from "../api.js";
 import { chart } from "../chart.js";
 import { panel } from "../panel.js";
+import { named } from "../said.js";
 
 const NONE = ","; // of no site
 /** What the thick line is, by what `notMean` says of the metric, with its tip. */
@@ -118,7 +119,7 @@ export function curves(name, { heard } = {}) {
     for (const word of words) {
       if (names.includes(word)) continue;
       names.push(word);
-      choose.append(h("option", { value: word }, word));
+      choose.append(h("option", { value: word }, named(word)));
     }
     if (!chosen) {
       chosen = names[0];
@@ -153,9 +154,9 @@ export function curves(name, { heard } = {}) {
     data.push(found.weighted);
     show(legend.querySelector(".plain").parentNode, !isSame);
     const at = found.weighted.findLastIndex((value) => value !== null);
-    const words = at < 0 ? "" : `${chosen} ${metric(found.weighted[at])}${few(at)} in round ${count(found.rounds[at])}`;
+    const words = at < 0 ? "" : `${named(chosen)} ${metric(found.weighted[at])}${few(at)} in round ${count(found.rounds[at])}`;
     const best = top();
-    attr(plot.node, "aria-label", `Curve of ${words || chosen}${best ? `, best ${best}, reported in round ${count(found.best.round)}` : ""}`);
+    attr(plot.node, "aria-label", `Curve of ${words || named(chosen)}${best ? `, best ${best}, reported in round ${count(found.best.round)}` : ""}`);
     part.say(words);
     const notes = [];
     if (found.left_out) notes.push(`${counted(found.left_out, "more site")} ${found.left_out === 1 ? "is" : "are"} not drawn`);

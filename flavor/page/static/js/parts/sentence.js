@@ -4,6 +4,7 @@ import { attr, h, keyed, show, text } from "../dom.js";
 import { called, clock, count, counted, duration, full, lap, metric, notCompared, ofSites, reported, some } from "../format.js";
 import { now, openFor, since } from "../clock.js";
 import { restate, state } from "../panel.js";
+import { named } from "../said.js";
 import { phaseOf, runOf, stateOf } from "../words.js";
 import { shareOf } from "./sites.js";
 
@@ -124,7 +125,7 @@ function model(doc, over) {
   const { best, last_round: last, metric: name } = doc;
   const value = last?.metrics?.[name];
   if (!name || !Number.isFinite(value)) return "";
-  const said = `Model: ${name} ${metric(value)}${ofSites(last.sites?.[name], last.contributors)}`;
+  const said = `Model: ${named(name)} ${metric(value)}${ofSites(last.sites?.[name], last.contributors)}`;
   if (!best || best.metric !== name) return `${said}, reported in round ${count(last.round)}.`;
   const get = best.round > 1 ? ` (flavor get ${called(doc.run)} --round ${best.round - 1})` : "";
   const where = `${reported(best.round)}${get}`;

@@ -5,6 +5,7 @@ import { bytes, called, clock, count, counted, duration, isCount, lap, metric, q
 import { get, of } from "../api.js";
 import { since } from "../clock.js";
 import { facts } from "../panel.js";
+import { named, said, term } from "../said.js";
 import { phaseOf } from "../words.js";
 
 const AGAIN_MS = 5000;
@@ -40,7 +41,7 @@ export function details(run, site) {
       const end = row.phases.at(-1)?.[2];
       const took = begun && end ? (end - begun) / 1000 : null;
       const { outcome } = row;
-      const words = [outcome === "refused" ? `refused: ${row.reason}` : Object.entries(row.metrics).filter(([name]) => !isCount(name)).slice(0, 3).map(([name, value]) => `${name} ${metric(value)}`).join(", ")];
+      const words = [outcome === "refused" ? `refused: ${row.reason}` : Object.entries(row.metrics).filter(([name]) => !isCount(name)).slice(0, 3).map(([name, value]) => `${named(name)} ${metric(value)}`).join(", ")];
       return h("tr", {}, h("td", {}, count(row.round)), h("td", {}, outcome === "refused" ? "✕" : outcome === "accepted" ? "✓" : "–"), h("td", {}, lap(took)), h("td", {}, count(row.examples)), h("td", { class: outcome === "refused" ? "text todo" : "text" }, words.join("")));
     });
     const refusals = found.events.filter((entry) => entry.event === "update.refused").slice(-5).reverse();
@@ -63,7 +64,7 @@ export function details(run, site) {
       text(meaning, tip);
       text(reason, client.phase === "done" ? "" : client.reason);
       show(reason, reason.textContent);
-      text(shared, client.report ? `It shares: ${client.report}` : "");
+      text(shared, client.report ? `It shares: ${said(client.report)}` : "");
       show(shared, client.report);
       const load = client.load;
       const gpus = load?.gpus;
@@ -83,8 +84,8 @@ export function details(run, site) {
         ["GPUs", gpus ? `${counted(gpus.number, "GPU")}, ${Math.round(gpus.percent)} %, ${bytes(gpus.used_bytes)} of ${bytes(gpus.total_bytes)}` : null],
         ["Its script says", client.reported ? saying(client.reported) : null],
         ["Refused in a row", client.refused_in_a_row || null],
-        ["Failure", client.failure],
-        ...Object.entries(client.metrics ?? {}).slice(0, 20).map(([name, value]) => [name, metric(value)]),
+        ["Failure", term(client.failure)],
+        ...Object.entries(client.metrics ?? {}).slice(0, 20).map(([name, value]) => [named(name), metric(value)]),
       ];
       const now = JSON.stringify(rows);
       if (now !== key) {
@@ -96,8 +97,8 @@ export function details(run, site) {
   };
 }
 
-function saying(said) {
-  const metrics = Object.entries(said.metrics ?? {}).map(([name, value]) => `${name} ${metric(value)}`);
-  const done = said.total ? `${said.done} of ${said.total}` : `${said.done}`;
-  return [done, ...metrics, said.message ? `“${said.message}”` : ""].filter(Boolean).join(", ");
+function saying(reported) {
+  const metrics = Object.entries(reported.metrics ?? {}).map(([name, value]) => `${term(name)} ${metric(value)}`);
+  const done = reported.total ? `${reported.done} of ${reported.total}` : `${reported.done}`;
+  return [done, ...metrics, said(reported.message)].filter(Boolean).join(", ");
 }

@@ -5,6 +5,7 @@ import { byName, bytes, called, count, counted, duration, full, lap, metric, mov
 import { openFor, since } from "../clock.js";
 import { List } from "../list.js";
 import { filter, panel, restate, state } from "../panel.js";
+import { named, said } from "../said.js";
 import { spark } from "../spark.js";
 import { phaseOf } from "../words.js";
 import { details } from "./site.js";
@@ -24,7 +25,7 @@ const HEADS = [
   ["seen", "Seen", "How long ago its edge gave a sign of life.", (a, b) => (a.client.seen_ms ?? 0) - (b.client.seen_ms ?? 0)],
   ["time", "Round (usual)", "How long it has been in this round, or took, and the median over its rounds. The time for which the run had ended does not count.", (a, b) => (b.client.median_s ?? b.client.last_s ?? 0) - (a.client.median_s ?? a.client.last_s ?? 0)],
   ["examples", "Examples", "The examples that its last accepted update was trained with.", (a, b) => (b.client.samples ?? 0) - (a.client.samples ?? 0)],
-  ["moved", "Up / down", "What its edges have sent and received in this run.", (a, b) => (b.client.sent_bytes ?? 0) - (a.client.sent_bytes ?? 0)],
+  ["moved", "Up / down", "What its edges have sent and received in this run, as they say.", (a, b) => (b.client.sent_bytes ?? 0) - (a.client.sent_bytes ?? 0)],
   ["metric", "Metric", "What it reported last, and its course. A value of an earlier round than others' names its round.", null],
 ];
 
@@ -113,7 +114,7 @@ export function sites(name, { curve }) {
   function row(site) {
     const name = h("span", { class: "label", title: site.length > 12 ? site : null }, site);
     const toggle = h("button", { type: "button", class: "toggle", "aria-expanded": "false", on: { click: () => open(!opened.has(site)) } }, h("span", { class: "arrow", "aria-hidden": "true" }, "▸"), name);
-    const said = state(phaseOf(null));
+    const stands = state(phaseOf(null));
     const since_ = h("span", { class: "lasts" });
     const bar = h("span", {});
     const track = h("span", { class: "bar", "aria-hidden": "true" }, bar);
@@ -123,7 +124,7 @@ export function sites(name, { curve }) {
     const of = h("span", { class: "of", hidden: true });
     const course = spark(72, 24);
     cells.site.append(toggle);
-    cells.state.append(h("div", { class: "line" }, said, since_, track), why);
+    cells.state.append(h("div", { class: "line" }, stands, since_, track), why);
     cells.metric.append(h("span", { class: "value" }, value, of), course.node);
     const line = h("div", { class: "row site" }, ...HEADS.map(([key]) => cells[key]));
     attr(line, "role", "row");
@@ -162,7 +163,7 @@ export function sites(name, { curve }) {
         const doing = doingOf(client);
         const tone = over && doing.tone === "todo" && client.phase === "gone" ? "quiet" : doing.tone;
         const times = client.refused_in_a_row > 1 ? ` (${client.refused_in_a_row} times)` : "";
-        restate(said, { ...doing, tone }, times);
+        restate(stands, { ...doing, tone }, times);
         const part = shareOf(client);
         const lasts = over ? null : since(client.doing_ms);
         text(since_, [part.words, lasts >= 5 && doing.word !== "accepted" ? `for ${duration(lasts)}` : ""].filter(Boolean).join(", "));
@@ -170,9 +171,9 @@ export function sites(name, { curve }) {
         show(track, part.share !== null);
         bar.style.width = `${100 * (part.share ?? 0)}%`;
         const reason = client.phase === "done" ? "" : (client.reason ?? "");
-        const said_ = reason || client.reported?.message || "";
-        text(why, said_);
-        attr(why, "title", said_.length > 60 ? said_.slice(0, 1000) : null);
+        const words = reason || said(client.reported?.message);
+        text(why, words);
+        attr(why, "title", words.length > 60 ? words.slice(0, 1000) : null);
         const silent = since(client.seen_ms);
         text(cells.seen, over ? "–" : silent === null ? (client.alive ? "now" : "–") : silent < 2 ? "now" : duration(silent));
         attr(cells.seen, "title", full(client.seen_ms));
@@ -231,7 +232,7 @@ export function sites(name, { curve }) {
     const isKnown = clients.every((client) => typeof client.alive === "boolean");
     const [up, down] = ["sent_bytes", "received_bytes"].map((way) => clients.reduce((sum, client) => sum + (client[way] ?? 0), 0));
     const all = isOver() || !isKnown ? counted(counts.get(""), "site") : `${count(alive)} of ${counted(counts.get(""), "site")} alive`;
-    part.say(up || down ? `${all} · ${bytes(up)} up, ${bytes(down)} down in all` : all);
+    part.say(up || down ? `${all} · ${bytes(up)} up, ${bytes(down)} down in all, as the sites say` : all);
     return urgent;
   }
 
@@ -242,7 +243,7 @@ export function sites(name, { curve }) {
       doc = next;
       doc.clients ??= {};
       metricName = curve.metric() || doc.metric || "";
-      text(shownMetric, metricName || "Metric");
+      text(shownMetric, metricName ? named(metricName) : "Metric");
       const names = Object.keys(doc.clients);
       if (isFirst) {
         places = names.sort(compare);
@@ -266,7 +267,7 @@ export function sites(name, { curve }) {
     curved() {
       if (!doc) return;
       metricName = curve.metric() || doc.metric || "";
-      text(shownMetric, metricName || "Metric");
+      text(shownMetric, metricName ? named(metricName) : "Metric");
       arrange();
     },
     tick: () => list.draw(),
@@ -281,10 +282,10 @@ export function sites(name, { curve }) {
 export function shareOf(client) {
   const transfer = client.transfer;
   if (transfer?.total_bytes) return { share: Math.min(1, transfer.done_bytes / transfer.total_bytes), words: moved(transfer.done_bytes, transfer.total_bytes) };
-  const said = client.reported;
+  const reported = client.reported;
   const trains = ["training", "starting"].includes(client.phase) && !TRANSFERS.has(client.doing);
-  if (!said || !trains) return { share: null, words: "" };
-  if (!said.total) return { share: null, words: String(said.done) };
-  const share = Math.min(1, said.done / said.total);
-  return { share, words: `${Math.round(100 * share)} % ${+said.done.toPrecision(6)}/${+said.total.toPrecision(6)}` };
+  if (!reported || !trains) return { share: null, words: "" };
+  if (!reported.total) return { share: null, words: String(reported.done) };
+  const share = Math.min(1, reported.done / reported.total);
+  return { share, words: `${Math.round(100 * share)} % ${+reported.done.toPrecision(6)}/${+reported.total.toPrecision(6)}` };
 }

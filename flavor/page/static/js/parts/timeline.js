@@ -6,6 +6,7 @@ import { get, of } from "../api.js";
 import { now } from "../clock.js";
 import { List } from "../list.js";
 import { failed } from "../panel.js";
+import { named } from "../said.js";
 import { STEPS } from "../words.js";
 
 const ENDED = "the run had ended";
@@ -61,7 +62,7 @@ export function timeline(name, { move, close }) {
         if (item.examples) parts.push(counted(item.examples, "example"));
         if (item.bytes) parts.push(bytes(item.bytes));
         const first = Object.entries(item.metrics).find(([name]) => !isCount(name));
-        if (first) parts.push(`${first[0]} ${metric(first[1])}`);
+        if (first) parts.push(`${named(first[0])} ${metric(first[1])}`);
         text(verdict, `${isRefused ? "✕ " : isIn ? "✓ " : isLost ? "– " : ""}${parts.join(" · ")}`);
         attr(verdict, "title", isRefused ? item.reason : parts.join(" · ") || null);
         const css = isRefused ? "verdict todo" : "verdict";
