@@ -33,6 +33,7 @@ def client(**fields: Any) -> dict[str, Any]:
 
 def document(**fields: Any) -> dict[str, Any]:
     """A run with the clients a and b in round 2, which has been open for a minute."""
+    opened_ms = fields.get("opened_ms", NOW_MS - 60_000)
     return {
         "run": "mammo",
         "run_id": "0" * 32,
@@ -42,13 +43,15 @@ def document(**fields: Any) -> dict[str, Any]:
         "rounds": 50,
         "round_state": "open",
         "created_ms": NOW_MS - 3_600_000,
-        "opened_ms": NOW_MS - 60_000,
+        "opened_ms": opened_ms,
+        "worked_from_ms": None if opened_ms is None else opened_ms + fields.get("paused_ms", 0),
         "deadline_ms": NOW_MS + 540_000,
         "since_ms": NOW_MS - 30_000,
         "expected": 2,
         "needed": 2,
         "in": 0,
         "heartbeat_timeout_s": 15.0,
+        "round_timeout_s": 600.0,
         "held": False,
         "missing_clients": 0,
         "served": True,

@@ -98,10 +98,8 @@ def found_of(document: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     created_ms, ended_ms, deadline_ms = document["created_ms"], document["ended_ms"], document["deadline_ms"]
     found["age_s"] = None if created_ms is None else ((ended_ms or now_ms) - created_ms) / 1000
     until_ms = document.get("closed_ms") or ended_ms or now_ms
-    opened_ms, found["waits_s"] = document["opened_ms"], since_s(document["since_ms"])
-    found["open_s"] = (
-        None if opened_ms is None else max(0.0, (until_ms - opened_ms - (document.get("paused_ms") or 0)) / 1000)
-    )
+    from_ms, found["waits_s"] = document["worked_from_ms"], since_s(document["since_ms"])
+    found["open_s"] = None if from_ms is None else max(0.0, (until_ms - from_ms) / 1000)
     found["deadline_s"] = None if deadline_ms is None else (deadline_ms - now_ms) / 1000
     found["clients"] = {}
     for name, client in document["clients"].items():

@@ -114,6 +114,7 @@ def _run(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
     sheet.set("flavor_run_round", document["round"], run)
     sheet.set("flavor_run_rounds", document["rounds"], run)
     sheet.set("flavor_run_heartbeat_timeout_seconds", document["heartbeat_timeout_s"], run)
+    sheet.set("flavor_run_round_timeout_seconds", document["round_timeout_s"], run)
     if not has_ended:
         sheet.set("flavor_run_coordinator_up", document["served"], run)
         sheet.set("flavor_run_aggregator_missing", bool(document["no_aggregator"]), run)
@@ -154,7 +155,7 @@ def _round(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
     if state in (RoundState.OPEN, RoundState.AGGREGATING) and opened_ms is not None:
         until_ms = now_ms if state == RoundState.OPEN or begun_ms is None else begun_ms
         sheet.set("flavor_round_opened_timestamp_seconds", _seconds(opened_ms), run)
-        sheet.set("flavor_round_open_seconds", _between(opened_ms + (document.get("paused_ms") or 0), until_ms), run)
+        sheet.set("flavor_round_open_seconds", _between(document["worked_from_ms"], until_ms), run)
         sheet.set("flavor_round_aggregating_seconds", _between(until_ms, now_ms), run)
         sheet.set("flavor_round_expected_updates", document["expected"], run)
         sheet.set("flavor_round_needed_updates", document["needed"], run)

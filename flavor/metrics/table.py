@@ -114,6 +114,7 @@ FAMILIES: Mapping[str, Family] = {
                 "0 while a round is open.",
                 "flavor_run_waiting_since_timestamp_seconds": "Since when the run waits for what it waits for now.",
                 "flavor_run_heartbeat_timeout_seconds": "Silence after which a client of the run counts as gone.",
+                "flavor_run_round_timeout_seconds": "Time from an opening of a round to its deadline.",
                 "flavor_round_opened_timestamp_seconds": "When the newest round was opened.",
                 "flavor_round_deadline_timestamp_seconds": "When the open round closes with the updates that it has.",
                 "flavor_round_open_seconds": "For how long the newest round has been open, or was until it closed, "

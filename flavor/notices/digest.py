@@ -233,7 +233,7 @@ class Digest:
 
     @property
     def awaits(self) -> bool:
-        """Whether the run has waited for so long that it becomes news at the next `take`."""
+        """Whether the run waits, for however short a time, and no message has told of that yet."""
         return self._wait is not None and not self._told_wait
 
     def goes_on(self, now: float) -> None:

@@ -177,7 +177,8 @@ def _number(request: Request, name: str) -> int:
 
 
 def _row(row: RoundRow) -> dict[str, Any]:
-    return {**asdict(row), "seconds": row.seconds, "shown_metrics": row.shown_metrics}
+    more = {"worked_from_ms": row.worked_from_ms, "seconds": row.seconds, "shown_metrics": row.shown_metrics}
+    return {**asdict(row), **more}
 
 
 def _after(curves: dict[str, Any], after: int) -> dict[str, Any]:

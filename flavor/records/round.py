@@ -83,7 +83,7 @@ class RoundView:
     info: ObjectRef | None = None
     """The merged information beside it; an earlier release has left out its digest."""
     openings: int = 1
-    """How often it was opened: more than once after its quorum was lost."""
+    """How often it was opened since it began, or since `flavor resume`: again after its quorum was lost."""
     left_out: tuple[str, ...] = ()
     """Clients that had a task in an earlier opening, and are not expected any more."""
     manifest: ObjectRef | None = None
@@ -126,6 +126,15 @@ class RoundView:
     def paused_ms(self) -> int:
         """For how long the run had ended while the round was not closed, in milliseconds."""
         return paused_ms(self.pauses)
+
+    @property
+    def worked_from_ms(self) -> int:
+        """When it was opened, later by the time for which the run had ended: how long it takes counts from then on."""
+        return self.opened_ms + self.paused_ms
+
+    def worked_s(self, until_ms: int) -> float:
+        """Return for how many seconds it had been worked on by then: the time for which the run had ended is none."""
+        return max(0, until_ms - self.worked_from_ms) / 1000
 
     @property
     def all_openings(self) -> int:

@@ -50,7 +50,7 @@ class RoundSummary:
     attempts: int = 1
     """Number of attempts to aggregate it."""
     openings: int = 1
-    """How often it was opened: more than once after its quorum was lost."""
+    """How often it was opened: again after its quorum was lost, and after the run had ended and was resumed."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The merged metrics by their names in the merged information: plain means, and those weighted by examples."""
     spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)

@@ -84,7 +84,7 @@ def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, I
     few, number = sites_of(info)
     return RoundResult(
         round=view.round,
-        seconds=(view.closed_ms - view.opened_ms - view.paused_ms) / 1000,
+        seconds=view.worked_s(view.closed_ms),
         clients=list(view.contributors),
         examples=sum(info["metadata"]["datasetSize"]),
         bytes=sum(site.bytes for site in sites),

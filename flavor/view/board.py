@@ -141,16 +141,16 @@ class Board:
         Keys: `run`, `folder` (by which commands name the run; '' where its name does), `run_id`, `protocol`, `head`,
         `state`, `round`, `rounds`, `round_state`, `reason`, `created_ms`, `ended_ms`, `opened_ms`, `deadline_ms` and
         `closed_ms` (of the round), `paused_ms` (for how long the run had ended since the round was opened: no time of
-        the round), `attempt`, `expected`, `needed`, `in` (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a
-        sentence), `since_ms` (since when it waits), `held`, `missing_clients` (how many more have to be
-        ready before the next round can open), `absent` (sentences), `served`, `no_aggregator`,
-        `last_round` (see `Newest.last`), `metric`, `best` (see `Newest.best`), `spark`,
-        `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated time of the rounds after the present
-        one), `round_last_s` and `round_median_s` (how long the newest closed round took, and the median of the newest
-        50), and `clients`: an object of name to `state`, `phase`, `alive`, `host`, `version`, `this_round`, `awaited`,
-        `seen_ms` (the last sign of life; in patches that of a client that is there may be some heartbeats old),
-        `samples`, `metrics`, `metrics_round` (in which it has reported them), `transfer`, `doing`, `doing_ms` (since
-        when), `progress` (words), `reported`, `load`, `failure`, `report`, `update_bytes`, `reason`,
+        the round), `worked_from_ms` (`opened_ms`, later by `paused_ms`), `round_timeout_s`, `attempt`, `expected`,
+        `needed`, `in` (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a sentence), `since_ms` (since when it
+        waits), `held`, `missing_clients` (how many more have to be ready before the next round can open), `absent`
+        (sentences), `served`, `no_aggregator`, `last_round` (see `Newest.last`), `metric`, `best` (see `Newest.best`),
+        `spark`, `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated time of the rounds after the
+        present one), `round_last_s` and `round_median_s` (how long the newest closed round took, and the median of the
+        newest 50), and `clients`: an object of name to `state`, `phase`, `alive`, `host`, `version`, `this_round`,
+        `awaited`, `seen_ms` (the last sign of life; in patches that of a client that is there may be some heartbeats
+        old), `samples`, `metrics`, `metrics_round` (in which it has reported them), `transfer`, `doing`, `doing_ms`
+        (since when), `progress` (words), `reported`, `load`, `failure`, `report`, `update_bytes`, `reason`,
         `refused_in_a_row`, `sent_bytes` and `received_bytes` (in this run), `median_s` and `last_s` (its time for a
         round), `phases` (of the present round, once it has a verdict: a list of [word, start_ms]).
 

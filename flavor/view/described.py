@@ -61,7 +61,7 @@ def described_as(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_i
     return {
         **described_run(snapshot, found, lacking=lacking, left_in=left_in),
         "age_s": ((view.ended_ms or now_ms) - view.created_ms) / 1000 if view.created_ms else None,
-        "open_s": max(0, snapshot.opened_until_ms - round_.opened_ms - round_.paused_ms) / 1000 if round_ else None,
+        "open_s": round_.worked_s(snapshot.opened_until_ms) if round_ else None,
         "deadline_s": (round_.deadline_ms - now_ms) / 1000 if round_ else None,
         "waits_s": wait.lasts_s(now_ms) if wait else None,
         "clients": {name: _client(client, name, found, now_ms) for name, client in snapshot.clients.items()},
@@ -89,6 +89,7 @@ def described_run(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_
         "needed": snapshot.needed,
         "in": snapshot.accepted,
         "heartbeat_timeout_s": snapshot.config.heartbeat_timeout_s,
+        "round_timeout_s": snapshot.config.round_timeout_s,
         "waits_for": wait.reason if wait else "",
         "held": wait.is_held if wait else False,
         "missing_clients": wait.missing if wait else 0,

@@ -85,6 +85,7 @@ def document_of(
         "ended_ms": view.ended_ms,
         "opened_ms": round_.opened_ms if round_ else None,
         "paused_ms": round_.paused_ms if round_ else None,
+        "worked_from_ms": round_.worked_from_ms if round_ else None,
         "deadline_ms": round_.deadline_ms if round_ else None,
         "closed_ms": round_.closed_ms if round_ else None,
         "attempt": round_.attempt if round_ else None,
@@ -108,7 +109,7 @@ def _estimate(snapshot: Snapshot, newest: Newest) -> Document:
     if view.state.ended or stands or pace_s is None or round_ is None:
         return {"ends_ms": None, "later_s": None}
     later, is_closed = max(0, view.rounds - round_.round), round_.state is RoundState.CLOSED
-    begun_ms = (round_.closed_ms or round_.opened_ms) if is_closed else round_.opened_ms + round_.paused_ms
+    begun_ms = (round_.closed_ms or round_.opened_ms) if is_closed else round_.worked_from_ms
     ends_ms = begun_ms + int(1000 * pace_s * (later if is_closed else later + 1))
     return {"ends_ms": ends_ms, "later_s": round(pace_s * later, 3)}
 

@@ -1,7 +1,7 @@
 """A run at one moment: its round, its clients and the phase of each, and what the run waits for.
 
-`take_snapshot` reads a run. `flavor status`, its `--json` and the live view of `flavor run` show a `Snapshot`, and a
-page that shows runs is to do the same.
+`take_snapshot` reads a run. `flavor status`, its `--json` and `--watch`, the live view of `flavor run` and the page of
+`flavor ui` show a `Snapshot`.
 """
 
 from __future__ import annotations

@@ -91,10 +91,14 @@ class RoundRow:
         return is_of_most(self.sites_with(name), self.contributors)
 
     @property
+    def worked_from_ms(self) -> int:
+        """When it was opened, later by the time for which the run had ended; 0 where that is not known."""
+        return self.opened_ms + self.paused_ms if self.opened_ms else 0
+
+    @property
     def seconds(self) -> float | None:
         """How long it was open and aggregating; None while it is not closed, or where that is not known."""
-        known = self.closed_ms and self.opened_ms
-        return (self.closed_ms - self.opened_ms - self.paused_ms) / 1000 if known else None
+        return (self.closed_ms - self.worked_from_ms) / 1000 if self.closed_ms and self.opened_ms else None
 
     @property
     def shown_metrics(self) -> dict[str, float]:

@@ -315,7 +315,8 @@ def scraped(scenes: list[tuple[Scene, int]], *, goes_on: bool) -> dict[str, list
 
 def opened(scene: Scene, time_ms: int) -> Scene:
     """The scene with rounds that were opened at another time."""
-    return replace(scene, runs=[replace(run, document={**run.document, "opened_ms": time_ms}) for run in scene.runs])
+    times = {"opened_ms": time_ms, "worked_from_ms": time_ms}
+    return replace(scene, runs=[replace(run, document={**run.document, **times}) for run in scene.runs])
 
 
 def at_pace(scene: Scene) -> Scene:

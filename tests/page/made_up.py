@@ -191,6 +191,7 @@ def client(phase: str, **fields: Any) -> dict[str, Any]:
 
 
 def document(run: str, clients: Mapping[str, Mapping[str, Any]], **fields: Any) -> dict[str, Any]:
+    opened_ms = fields.get("opened_ms", now_ms() - 14 * MINUTE_MS)
     known: dict[str, Any] = {
         "run": run,
         "run_id": f"id-{run}",
@@ -202,7 +203,8 @@ def document(run: str, clients: Mapping[str, Mapping[str, Any]], **fields: Any) 
         "now_ms": now_ms(),
         "created_ms": now_ms() - 130 * MINUTE_MS,
         "ended_ms": None,
-        "opened_ms": now_ms() - 14 * MINUTE_MS,
+        "opened_ms": opened_ms,
+        "worked_from_ms": None if opened_ms is None else opened_ms + fields.get("paused_ms", 0),
         "deadline_ms": now_ms() + 18 * MINUTE_MS,
         "ends_ms": now_ms() + 24_000_000,
         "left_s": 24_000.0,
@@ -210,6 +212,7 @@ def document(run: str, clients: Mapping[str, Mapping[str, Any]], **fields: Any) 
         "needed": max(1, len(clients) - 1),
         "in": sum(each["phase"] == "done" for each in clients.values()),
         "heartbeat_timeout_s": 30.0,
+        "round_timeout_s": 1920.0,
         "waits_for": "",
         "since_ms": now_ms() - 6 * MINUTE_MS,
         "held": False,
@@ -474,8 +477,10 @@ class MadeUp(Standin):
         number = document["round"]
         closed = rows(number, sites=len(past.sites), seconds=530.0, end_ms=now_ms(), seed=number)
         past.closed = [*past.closed, closed[-1]]
-        past.current = replace(past.current, round=number + 1, opened_ms=closed[-1].closed_ms)
-        self.patch(run, {"round": number + 1, "opened_ms": closed[-1].closed_ms, "last_round": {"round": number}})
+        opened_ms = closed[-1].closed_ms
+        past.current = replace(past.current, round=number + 1, opened_ms=opened_ms)
+        times = {"opened_ms": opened_ms, "worked_from_ms": opened_ms}
+        self.patch(run, {"round": number + 1, **times, "last_round": {"round": number}})
 
     def entry(self, run: str, event: str, line: str, **fields: Any) -> None:
         """Add an entry to the log of a run."""

@@ -17,9 +17,11 @@ from tests.page.conftest import Window, expect, unknown
 from tests.page.made_up import (
     HOSTILE,
     LONG,
+    MINUTE_MS,
     SCRIPT,
     MadeUp,
     client,
+    document,
     ended,
     every,
     hostile,
@@ -204,9 +206,8 @@ def test_what_is_wrong_is_told_above_the_fold_and_nothing_else(served: Serve, wi
     expect(page.locator(".stand .state")).to_have_text("!running")
     expect(more).to_contain_text("Without site-1 (gone).")
     slow = {"this_round": "pending", "phase": "training", "alive": True, "doing": "training", "median_s": 600.0}
-    source.patch(
-        "mammo", {"opened_ms": now_ms() - 5000, "clients": {"site-2": slow, "site-3": slow}, "waits_for": "waiting"}
-    )
+    times = {"opened_ms": now_ms() - 5000, "worked_from_ms": now_ms() - 5000}
+    source.patch("mammo", {**times, "clients": {"site-2": slow, "site-3": slow}, "waits_for": "waiting"})
     expect(more).to_contain_text(re.compile(r"Waiting for site-2 and site-3 \(now [\d.]+ s\)\."))
     expect(more).not_to_contain_text("latest")
     source.patch("mammo", {"absent": []})
@@ -433,7 +434,8 @@ def test_two_thousand_sites_and_a_thousand_rounds(served: Serve, window: Window)
 
 
 def test_a_round_in_which_the_run_had_ended_says_so(served: Serve, window: Window) -> None:
-    source, place = served([{**mammo(), "opened_ms": now_ms() - 120_000, "paused_ms": 100_000}])
+    times = {"opened_ms": now_ms() - 120_000, "paused_ms": 100_000, "worked_from_ms": now_ms() - 20_000}
+    source, place = served([{**mammo(), **times}])
     past = source.histories["mammo"]
     row = past.closed[9] = replace(past.closed[9], paused_ms=60_000, openings=2)  # type: ignore[attr-defined]
     assert row.seconds is not None
@@ -456,6 +458,20 @@ def test_a_round_in_which_the_run_had_ended_says_so(served: Serve, window: Windo
     expect(page.locator(".timeline .verdict", has_text="refused before: NaN in fc.bias")).to_have_count(1)
     late = page.locator(".sites .item", has_text="site-3").locator(".time")
     expect(late).to_have_text(re.compile(r"^[2-5]\d s \("))
+
+
+def test_no_sentence_counts_the_time_for_which_the_run_had_ended(served: Serve, window: Window) -> None:
+    sites = {"a": client("done"), **{name: client("training", median_s=600.0) for name in "bc"}}
+    times: dict[str, Any] = {"opened_ms": now_ms() - 122 * MINUTE_MS, "paused_ms": 120 * MINUTE_MS}
+    source, place = served([document("mammo", sites, **times)])
+    page = window.open(place.address, "/run/mammo")
+    more, bar = page.locator(".stand .more").first, page.locator(".strip")
+    expect(more).to_contain_text(re.compile(r"Waiting for b and c \(now 2:\d\d\)\."))
+    expect(bar).to_have_attribute("aria-valuetext", re.compile(r"^Round 12 · open for 2:\d\d · "))
+    source.patch("mammo", {"clients": {"b": {"median_s": 60.0}}})
+    expect(more).to_contain_text(re.compile(r"latest by its own measure is b, .* now 2:\d\d\)\."))
+    source.patch("mammo", {"round_state": "aggregating"})
+    expect(bar).to_have_attribute("aria-valuetext", re.compile(r"^Round 12 · aggregating, opened 2:02:\d\d ago · "))
 
 
 def test_keys_are_enough(served: Serve, window: Window) -> None:
@@ -712,7 +728,7 @@ def test_patches_and_units(served: Serve, window: Window) -> None:
 def test_the_round_in_which_a_run_has_failed_does_not_go_on(served: Serve, window: Window) -> None:
     """It was open for ever longer, and the bars of its sites grew with it."""
     gone = ended("lungs", "failed", "round 7: site-2: its trainer failed", at=7)
-    gone["opened_ms"] = gone["ended_ms"] - 5_000
+    gone["opened_ms"] = gone["worked_from_ms"] = gone["ended_ms"] - 5_000
     _, place = served([gone])
     strip = window.open(place.address, "/run/lungs").locator(".strip")
     expect(strip).to_have_attribute("aria-valuetext", re.compile(r"^Round 7 · failed after 5(\.0)? s"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flavor.cli.status_frame import found_of
 from flavor.cli.status_lines import summary_of
 from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.late_updates import LateUpdates
@@ -24,9 +25,11 @@ from flavor.results.rounds import merged_info, round_result
 from flavor.store.local import LocalStore
 from flavor.view import site_values, strip
 from flavor.view.described import described
+from flavor.view.document import document_of, left_s_of
 from flavor.view.history import History, Outcome, Source
-from flavor.view.newest import NewestReader
+from flavor.view.newest import Newest, NewestReader
 from flavor.view.observer import Lines
+from flavor.view.snapshot import take_snapshot
 from tests.driven import TOKEN, Driven, info
 from tests.unit.forged_run import ForgedRun
 
@@ -521,7 +524,14 @@ def test_a_round_in_which_the_run_had_ended_tells_all_of_it(driven: Driven) -> N
     runs.redis.hset(runs.keys.state, "ended_ms", ended_ms)
     config = runs.read().config
     runs.resume(TOKEN, 1, config=config, changed=[], closed=0, spoiled=[], timeout_s=600, reason="it was stopped")
-    assert 20 <= described(runs, driven.url)["open_s"] < 40
+    told, snapshot = described(runs, driven.url), take_snapshot(runs)
+    assert 20 <= told["open_s"] < 40
+    shown = document_of(snapshot, Newest(pace_s=600.0))
+    assert found_of(shown, snapshot.now_ms)["open_s"] == pytest.approx(told["open_s"], abs=5), "`--watch` says the same"
+    assert shown["worked_from_ms"] == opened_ms + shown["paused_ms"]
+    rounds_s = 600.0 * (snapshot.run.rounds - 1)
+    left_s = left_s_of(shown, snapshot.now_ms)
+    assert left_s == pytest.approx(rounds_s + 600.0 - told["open_s"], abs=5), "the 80 s of the pause are not done"
     history = History(runs, driven.store)
     assert history.strip()[0].refused == 1
     driven.accept("c")

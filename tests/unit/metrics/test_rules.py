@@ -41,6 +41,7 @@ HEALTHY: dict[str, float] = {
     f"flavor_round_open_seconds{{{RUN}}}": 60,
     f"flavor_round_aggregating_seconds{{{RUN}}}": 0,
     f"flavor_round_median_seconds{{{RUN}}}": 100,
+    f"flavor_run_round_timeout_seconds{{{RUN}}}": 400,
     f"flavor_round_opened_timestamp_seconds{{{RUN}}}": 0,
     f"flavor_round_deadline_timestamp_seconds{{{RUN}}}": 1000,
     f"flavor_round_needed_updates{{{RUN}}}": 2,
@@ -144,6 +145,14 @@ CASES = {
     "quorum lost": case(LOST, since=4, at={60: [], 75: ["FlavorNoQuorum"]}),
     "deadline near": case(NEAR, at={360: [], 390: ["FlavorNoQuorum"], 600: ["FlavorNoQuorum"]}),
     "deadline near, with the quorum": case(NEAR, {f"flavor_round_accepted_updates{{{RUN}}}": 2}, at={390: [], 600: []}),
+    "resumed after twelve hours": case(
+        {f"flavor_round_opened_timestamp_seconds{{{RUN}}}": -12 * 3600, **NEAR},
+        at={15: [], 300: [], 360: [], 390: ["FlavorNoQuorum"]},
+    ),
+    "reopened again and again": case(
+        {f"flavor_round_opened_timestamp_seconds{{{RUN}}}": -20 * 400, **NEAR},
+        at={15: [], 360: [], 390: ["FlavorNoQuorum"]},
+    ),
     "refused twice": case({f"flavor_client_refused_in_a_row{{{A}}}": 2}, at={300: []}),
     "refused three times": case(REFUSED, since=4, at={45: [], 60: ["FlavorSiteRefused a"]}),
     "quarantined after two": case(QUARANTINED, at={0: ["FlavorSiteRefused a"]}),

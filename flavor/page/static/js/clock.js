@@ -20,5 +20,5 @@ export const now = () => stopped ?? Date.now() + (offset ?? 0);
 /** Seconds since this time; null where it is not known. */
 export const since = (ms) => (Number.isFinite(ms) ? Math.max(0, (now() - ms) / 1000) : null);
 
-/** For how many seconds a round has been open, without the time for which its run had ended. */
-export const openFor = (round) => (Number.isFinite(round.opened_ms) ? since(round.opened_ms + (round.paused_ms ?? 0)) : null);
+/** For how many seconds a round has been open, up to now or another time, without the time for which its run had ended. */
+export const openFor = (round, untilMs = now()) => (Number.isFinite(round.worked_from_ms) ? Math.max(0, (untilMs - round.worked_from_ms) / 1000) : null);

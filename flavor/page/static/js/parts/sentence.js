@@ -101,7 +101,7 @@ function slowest(doc) {
   const doing = client.doing ?? client.phase;
   if (awaited.length === 1) return `Waiting for ${name} ${DOING[doing] ?? "to hand in"} ${usual(doc, client)}.`;
   const who = awaited.length > 3 ? `${count(awaited.length)} sites` : some(awaited.map(([each]) => each));
-  const at = since(doc.opened_ms);
+  const at = openFor(doc);
   if (!(at > client.median_s)) return `Waiting for ${who} (now ${lap(at)}).`; // none is late
   return `Waiting for ${who}; latest by its own measure is ${name}, ${phaseOf(doing).word} ${usual(doc, client)}.`;
 }

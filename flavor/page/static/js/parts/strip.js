@@ -2,7 +2,7 @@
 
 import { attr, framed, h, show, text } from "../dom.js";
 import { bytes, called, clock, count, counted, lap } from "../format.js";
-import { openFor } from "../clock.js";
+import { now, openFor, since } from "../clock.js";
 import { panel } from "../panel.js";
 import { CLOSINGS, ROUNDS } from "../words.js";
 import { timeline } from "./timeline.js";
@@ -38,10 +38,8 @@ export function strip(name) {
 
   const isKnown = (row) => row.opened_ms > 0;
   const seconds = (row) => {
-    const paused = row.paused_ms ?? 0;
     if (!isKnown(row) || (row.state === "closed" && !row.closed_ms)) return 0;
-    const until = row.closed_ms || doc?.ended_ms;
-    return until ? Math.max(0, until - row.opened_ms - paused) / 1000 : (openFor(row) ?? 0);
+    return openFor(row, row.closed_ms || doc?.ended_ms || now()) ?? 0;
   };
 
   function paint() {
@@ -94,7 +92,7 @@ export function strip(name) {
     const word = ROUNDS[state]?.word ?? state;
     if (state === "closed") parts.push(`took ${lap(seconds(row))}`);
     else if (doc?.ended_ms) parts.push(`${doc.state === "stopped" ? "stopped" : word} after ${lap(seconds(row))}`);
-    else parts.push(state === "open" ? `${word} for ${lap(seconds(row))}` : `${word}, opened ${lap(seconds(row))} ago`);
+    else parts.push(state === "open" ? `${word} for ${lap(seconds(row))}` : `${word}, opened ${lap(since(row.opened_ms))} ago`);
     if (row.expected) parts.push(`${count(row.contributors)} of ${counted(row.expected, "site")}`);
     if (row.refused) parts.push(`${count(row.refused)} refused`);
     if (row.examples) parts.push(counted(row.examples, "example"));
@@ -177,7 +175,7 @@ export function strip(name) {
       const number = doc.round;
       const state = doc.round_state;
       if (number && state && state !== "closed") {
-        this.add([{ round: number, state, opened_ms: doc.opened_ms ?? 0, paused_ms: doc.paused_ms ?? 0, closed_ms: 0, expected: doc.expected, contributors: doc.in }]);
+        this.add([{ round: number, state, opened_ms: doc.opened_ms ?? 0, paused_ms: doc.paused_ms ?? 0, worked_from_ms: doc.worked_from_ms, closed_ms: 0, expected: doc.expected, contributors: doc.in }]);
       }
       opened.update(doc);
       show(slider, rows.length);
