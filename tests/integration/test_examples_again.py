@@ -96,7 +96,7 @@ FAST = [
     Example("compose", prepare="python data.py sites", main="python train.py", sites="sites/*/"),
 ]
 SLOW = [
-    Example("torch-digits", ("torch._dynamo", "sklearn.datasets"), rounds=8, learned=torch_digits_learned),
+    Example("torch-digits", ("torch._dynamo", "sklearn.datasets"), rounds=6, learned=torch_digits_learned),
     Example("lightning-digits", ("torch._dynamo", "sklearn.datasets", "lightning"), learned=lightning_learned),
     Example(
         "diloco-char",
