@@ -27,7 +27,7 @@ from flavor.local.progress import Progress
 from flavor.local.record import Record, own_server
 from flavor.local.reports import told_line, with_report
 from flavor.local.threads import limited, told
-from flavor.local.waits import Waits, snapshot_if_there
+from flavor.local.waits import Waits, explained, snapshot_if_there
 from flavor.printable import quoted
 from flavor.programs.process import described_exit
 from flavor.records.run import RunView
@@ -374,7 +374,7 @@ class Federation:
             told.add(name)
             code = processes.exit_code(name)
             is_edge = any(site.client == name for site in self.sites)
-            reason = f"{name}: {processes.last_line(name)}"
+            reason = f"{name}: {explained(runs, processes.last_line(name))}"
             if view is None:
                 raise RunError(f"{reason} (exit code {code}; its log: {self.layout.log(name)})")
             remaining = sum(processes.exit_code(site.client) in (None, 0) for site in self.sites)

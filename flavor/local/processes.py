@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,10 +90,14 @@ class ProcessGroup:
         return self._members[name].process.poll()
 
     def last_line(self, name: str) -> str:
-        """The last line that this process has printed."""
+        """The last line that this process has printed. Where only its beginning could be written, it says so."""
+        log = self._members[name].log
         with contextlib.suppress(OSError):
-            lines = self._members[name].log.read_text(encoding="utf-8", errors="replace").splitlines()
-            return without_stamp(next((line for line in reversed(lines) if line.strip()), "no output"))
+            text = log.read_text(encoding="utf-8", errors="replace")
+            line = without_stamp(next((line for line in reversed(text.splitlines()) if line.strip()), "no output"))
+            if text and not text.endswith("\n") and not shutil.disk_usage(log.parent).free:
+                return f"{line}… (the line ends here: the disk of {log} is full)"
+            return line
         return "no output"
 
     @property

@@ -5,6 +5,7 @@ A process writes what blocks it into a file (`flavor.view.blocked`), so that no 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,15 +13,18 @@ from pathlib import Path
 
 from flavor.bus.runs import RunStore
 from flavor.durations import shown_duration
-from flavor.errors import RunNotFound
+from flavor.errors import FlavorError, RunNotFound
 from flavor.view.blocked import blocked_by
+from flavor.view.server import refusal_of
 from flavor.view.snapshot import Snapshot, take_snapshot
 
 _TELL_S = 30.0
 """Where there is no live view, a wait of the run is told after so long, and again after twice that time, and so on.
 
-What blocks a process is told at once.
+What blocks a process is told at once, and that the Redis server takes no writes.
 """
+_SERVER = "\n"
+"""Stands for the Redis server among the names of processes, and is the name of none."""
 SHOWN_S = 2.0
 """A shorter wait is not worth a line of the view."""
 
@@ -41,6 +45,17 @@ def snapshot_if_there(runs: RunStore) -> Snapshot | None:
         return None
 
 
+def explained(runs: RunStore, line: str) -> str:
+    """Return the last line of a process that has ended, after why the Redis server takes no writes, if it takes none.
+
+    A process that cannot write there for too long ends, and its log may lie on the same full disk.
+    """
+    with contextlib.suppress(FlavorError):
+        if refusal := refusal_of(runs.redis):
+            return f"{refusal}; its last line: {line}"
+    return line
+
+
 def _of_run(snapshot: Snapshot | None) -> str:
     """What the run itself waits for."""
     if snapshot is None:
@@ -57,20 +72,25 @@ class Waits:
 
     def look(self, snapshot: Snapshot | None) -> None:
         """See what is waited for now; `snapshot` is the run's, None before it has begun."""
-        blocked = {name: blocked_by(note) for name, note in self._notes.items()}
-        for name, text in {"": _of_run(snapshot), **blocked}.items():
+        refusal = snapshot.refusal if snapshot is not None else ""
+        texts = {_SERVER: refusal, "": _of_run(snapshot)}
+        texts |= {name: blocked_by(note) for name, note in self._notes.items()}
+        for name, text in texts.items():
             before = self._waits.get(name)
             if not text:
                 self._waits.pop(name, None)
             elif before is None or before.text != text:
-                self._waits[name] = _Wait(name, text, self._now(), 0.0 if name else _TELL_S)
+                self._waits[name] = _Wait(name.strip(), text, self._now(), 0.0 if name else _TELL_S)
         wait = snapshot.waits_for if snapshot is not None else None
         if snapshot is not None and wait is not None and (lasts_s := wait.lasts_s(snapshot.now_ms)) is not None:
             self._waits[""].since = self._now() - lasts_s  # as the log says it
 
     def lines(self, *, at_least_s: float = SHOWN_S) -> list[str]:
-        """What is waited for, and for how long: a line for each wait that has lasted so long."""
-        return [self._line(wait) for wait in self._waits.values() if self._age_s(wait) >= at_least_s]
+        """What is waited for, and for how long: a line for each wait that has lasted so long.
+
+        A server that takes no writes comes first: it explains the others.
+        """
+        return [self._line(wait) for wait in self._in_order() if self._age_s(wait) >= at_least_s]
 
     def blocked(self) -> list[str]:
         """What keeps the run's processes from going on at this moment: a line for each that is blocked."""
@@ -78,11 +98,14 @@ class Waits:
 
     def news(self) -> Iterable[str]:
         """The lines that it is time to tell."""
-        for wait in self._waits.values():
+        for wait in self._in_order():
             if (age_s := self._age_s(wait)) >= wait.spoken_s:
                 while wait.spoken_s <= age_s:
                     wait.spoken_s = max(_TELL_S, 2 * wait.spoken_s)
                 yield self._line(wait)
+
+    def _in_order(self) -> list[_Wait]:
+        return [self._waits[name] for name in sorted(self._waits, key=lambda name: name != _SERVER)]
 
     def _age_s(self, wait: _Wait) -> float:
         return self._now() - wait.since

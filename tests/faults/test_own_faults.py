@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flavor.local.processes import ProcessGroup
 from tests.faults.federation import KEEP, TAKEN_OVER, Faulty
 from tests.faults.servers import filled, tmpfs
 
@@ -229,3 +230,32 @@ def test_a_log_on_a_full_disk_ends_nothing(faulty):
     aggregator.send(signal.SIGTERM)
     assert aggregator.wait() == 0
     assert bench.done("flavor", "serve", *words, "--rounds", 0, under=full).wait() == 2
+
+
+@needs_mounts
+def test_a_local_run_says_that_its_redis_has_no_room(bench):
+    """Its processes' notes and logs lie on the same full disk."""
+    with tmpfs(bench.folder / "small", "4m") as small:
+        out = small / "out"
+        words = ["-m", bench.trainer(), "--edges", 2, "--rounds", 5000, "--out", out]
+        run = bench.start("flavor", "run", *words, env={"FLAVOR_REDIS_URL": ""})
+        run.until("round 1/5000")
+        ballast = filled(small)
+        run.until("Redis takes no writes: it cannot write its append-only file, as its disk is full or broken")
+        ballast.unlink()
+        run.send(signal.SIGINT)
+        assert run.wait(60) == 130, run.stderr
+
+
+@needs_mounts
+def test_the_last_line_of_a_process_says_that_it_is_cut_off(tmp_path):
+    """It was the reason of a run's end, and ended in the middle of a word."""
+    with tmpfs(tmp_path / "small", "1m") as small, ProcessGroup() as processes:
+        log = small / "talks.log"
+        log.write_bytes(b"-" * (4096 - 6) + b"\n")  # 5 bytes are left of the page that the log has
+        ballast = filled(small)
+        processes.start("talks", "platform", [], environment=os.environ, log=log)
+        processes.wait(["talks"], 30)
+        assert processes.last_line("talks") == f"Linux… (the line ends here: the disk of {log} is full)"
+        ballast.unlink()
+        assert processes.last_line("talks") == "Linux"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 from flavor.config import RunConfig
 from flavor.local.waits import Waits
@@ -56,6 +57,13 @@ def test_waits_are_told_with_their_time_and_by_whom(bench) -> None:
     notes["edge-1"].hear(StoreBack("the store can be used again"))
     assert look(92.0) == []
     assert waits.blocked() == [f"aggregator: {full}"]
+    refusal = "Redis takes no writes: it cannot write its append-only file, as its disk is full or broken"
+    at[0] = 93.0
+    waits.look(replace(take_snapshot(bench.runs), refusal=refusal))
+    assert list(waits.news()) == [refusal], "it is told at once, though no process could note it on the same disk"
+    at[0] = 96.0
+    assert waits.lines()[0] == f"{refusal}, for 3 s"
+    assert look(97.0) == []
     notes["aggregator"].hear(WorkTaken())
     assert waits.blocked() == []
     assert not any(file.exists() for file in files.values())
