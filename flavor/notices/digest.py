@@ -51,6 +51,13 @@ _MOVES = (RoundOpened, RoundReopened, RoundClosed, AggregationBegun, UpdateAccep
 """Events that end a wait."""
 
 
+_LINKS = (
+    (re.compile(r"(?i)\bhttp(s?)://"), r"hxxp\1://"),
+    (re.compile(r"(?i)\b(?!(?:hxxps?|s3|gs|az|rediss?|unix)://)([a-z][a-z0-9+.-]*)://"), r"\1(:)//"),
+    (re.compile(r"(?i)\b(javascript|data|mailto|tel|sms):(?=\S)"), r"\1(:)"),
+    (re.compile(r"(?i)\bwww\."), "www(.)"),
+)
+"""What chats make links of, and what stands in its place. Flavor's own texts name stores and servers of Redis."""
 _PLAIN = str.maketrans("@<>[]`*", "＠‹›()'∗")
 """Signs by which a chat calls people, links and formats, and what stands in their place."""
 
@@ -309,5 +316,6 @@ def _cut(words: str) -> str:
 
 def _plain(line: str) -> str:
     """Return the line without calls, tags and links."""
-    line = re.sub(r"(?i)\bhttp(s?)://", r"hxxp\1://", line)
+    for link, words in _LINKS:
+        line = link.sub(words, line)
     return line.translate(_PLAIN)

@@ -108,7 +108,8 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
     none). Counts are merged as `flavor.records.counts` says, and metrics of all sites together are computed of them as
     `flavor.records.pooling` says, None where they are 0/0. Every other metric is the plain mean over the clients that
     report it, and beside it, with the suffix ` (weighted)`, their mean weighted by `datasetSize` (the plain mean when
-    those are all zero). A client's own metric of such a name, or of one that begins with `pooled/`, is left out.
+    those are all zero). A client's own metric of such a name, or of one that begins with `pooled/`, is left out, and
+    `metadata.notMerged` says so.
 
     `epoch` is the first client's. Where not all clients report a metric, `metadata.metricSites` says how many do; one
     that none reports has no merged value. `metadata.notMerged` says why counts are missing that do not go together,
@@ -122,20 +123,20 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
     reported: list[Mapping[str, Any]] = [info["metrics"] for info in infos]
     own: list[list[str]] = sorted((list(metrics) for metrics in reported), key=len)
     names = _in_turn(own)
-    computed = {name + WEIGHTED for name in names if name not in CONFUSION}
     of_all = pooled(reported, CONFUSION)
     reasons = dict(of_all.reasons)
     means: dict[str, Any] = {}
     counts: dict[str, Any] = {}
     sites: dict[str, int] = {}
     for name in names:
-        if name in computed:
-            continue
         if name in CONFUSION:
             means[name] = [metrics.get(name) for metrics in reported]
             continue
         if name.startswith(POOLED):
             reasons[name] = f"names that begin with {POOLED!r} are those of metrics of all sites together"
+            continue
+        if name.endswith(WEIGHTED):
+            reasons[name] = f"names that end with {WEIGHTED!r} are those of means over the sites"
             continue
         there = sum(metrics.get(name) is not None for metrics in reported)
         if there < len(infos):

@@ -83,7 +83,8 @@ def panels(rounds: Sequence[RoundResult]) -> list[str]:
     Counts and bounds of errors come last.
     """
     names = Counter(dict.fromkeys((name.removesuffix(WEIGHTED) for each in rounds for name in each.metrics), 0))
-    names.update(name for each in rounds for site in each.sites for name in site.metrics if name not in CONFUSION)
+    of_sites = (name for each in rounds for site in each.sites for name in site.metrics)
+    names.update(name for name in of_sites if name not in CONFUSION and not name.endswith(WEIGHTED))
     for each in rounds:
         names.update({name: len(each.sites) for name in each.metrics if name.startswith(POOLED)})
     return beside_last([name for name, _ in names.most_common()])[:_MOST_PANELS]

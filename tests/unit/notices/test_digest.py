@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flavor.notices.digest import AFTER_S, GROUPED_S, TOGETHER_S, Digest, Message, Tone, shown
+from flavor.notices.digest import AFTER_S, GROUPED_S, TOGETHER_S, Digest, Message, Tone, shown, shown_whole
 from flavor.view.client_events import ClientLost, ClientNotAdmitted, ClientQuarantined, UpdateAccepted, UpdateRefused
 from flavor.view.round_events import (
     RoundClosed,
@@ -190,3 +190,10 @@ def test_what_sites_write_calls_nobody_and_links_to_nothing() -> None:
     assert len(body) < 300
     assert len(body.splitlines()) == 1
     assert shown("a  b") == "a b"
+    links = "ftp://a.example www.evil.example WWW.evil.example slack://x javascript:alert(1) mailto:a tel:1 FILE:///etc"
+    assert shown(links) == (
+        "ftp(:)//a.example www(.)evil.example www(.)evil.example slack(:)//x javascript(:)alert(1) mailto(:)a tel(:)1 "
+        "FILE(:)///etc"
+    )
+    own = "the store s3://models/fl: start `flavor-agg`, data: none"
+    assert shown_whole(own) == own.replace("`", "'"), "what people copy"

@@ -23,7 +23,7 @@ from flavor.records.info import (
     parse_info,
     read_info,
 )
-from flavor.records.merging import merge_infos, summed
+from flavor.records.merging import merge_infos, not_merged, summed
 
 
 def info(**metrics: float) -> dict[str, Any]:
@@ -210,6 +210,9 @@ def test_nobody_gives_out_the_mean_as_weighted() -> None:
     merged = merge_infos(["a", "b"], [honest, evil])["metrics"]
     assert merged["loss"] == merged["loss (weighted)"] == 1.0
     assert not [name for name in merged if name.count("(weighted)") > 1]
+    alone = merge_infos(["a", "b"], [honest, info(**{"acc (weighted)": 1e300, "loss (weighted) (weighted)": 1.0})])
+    assert [name for name in alone["metrics"] if "acc" in name or name.count("(weighted)") > 1] == []
+    assert not_merged(alone)["acc (weighted)"] == "names that end with ' (weighted)' are those of means over the sites"
 
 
 def test_merging_without_any_examples_is_the_plain_mean() -> None:

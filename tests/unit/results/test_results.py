@@ -90,6 +90,8 @@ def test_the_panels_are_of_what_most_sites_report() -> None:
     rounds = [result(number, {**mine, "acc": 0.5}, {"a": mine | {"acc": 1}, "b": {"acc": 1}}) for number in (1, 2)]
     assert panels(rounds)[0] == "acc"
     assert len(panels(rounds)) == 24
+    like_a_mean = result(1, {"acc": 0.5}, {"a": {"acc": 1.0, "f1 (weighted)": 1e300}, "b": {"acc": 1.0}})
+    assert panels([like_a_mean]) == ["acc"], "a site's own metric of such a name is no mean over the sites"
 
 
 def test_the_plot_has_each_site_the_merged_curve_and_the_best_round() -> None:
