@@ -34,6 +34,7 @@ from flavor.local.processes import ProcessGroup
 from flavor.store.open import open_store
 
 TRAINER = Path(__file__).with_name("overhead_trainer.py")
+EVALUATOR = Path(__file__).with_name("overhead_evaluator.sh")
 MIB = 2**20
 #          edges  bytes      rounds format         target in seconds a round
 TARGETS = [
@@ -70,7 +71,14 @@ class MemoryWatch(threading.Thread):
 
 
 def measure(
-    edges: int, size_bytes: int, rounds: int, format_: str, target_s: float | None, base: Path | None
+    edges: int,
+    size_bytes: int,
+    rounds: int,
+    format_: str,
+    target_s: float | None,
+    base: Path | None,
+    *,
+    evaluated: bool = False,
 ) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.time()
@@ -84,6 +92,7 @@ def measure(
         log = Path(folder)
         watch.start()
         serve = ["serve", "--rounds", str(rounds), "--min-clients", str(edges), "--keep-rounds", "1"]
+        serve += ["--evaluate", "every"] if evaluated else []
         processes.start("coordinator", "flavor.cli.main", serve, environment=environment, log=log / "coordinator.log")
         for name in ("aggregator-1", "aggregator-2"):
             processes.start(name, "flavor.cli.flavor_agg", [], environment=environment, log=log / f"{name}.log")
@@ -99,6 +108,7 @@ def measure(
                 "--input",
                 folder,
             ]
+            words += ["-e", f"sh {EVALUATOR}"] if evaluated else []
             processes.start(
                 f"edge-{i}", "flavor.cli.flavor_fl", words, environment=environment, log=log / f"edge-{i}.log"
             )
@@ -188,16 +198,42 @@ def check(model: Path, edges: int, rounds: int) -> None:
         np.testing.assert_allclose(file.tensor(name), expected, rtol=1e-4, atol=1e-7)
 
 
+def compare_evaluated(options: argparse.Namespace) -> None:
+    """Rounds without evaluation and with an evaluator that costs nothing, in one sitting; the target is 1.6 times."""
+    found: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(options.evaluated):
+        for evaluated, seconds in found.items():
+            row = measure(
+                options.edges,
+                options.bytes,
+                options.rounds,
+                options.format,
+                None,
+                base=options.base,
+                evaluated=evaluated,
+            )
+            seconds.append(row["s_per_round"])
+    without, judged = (statistics.median(seconds) for seconds in found.values())
+    rows = [{"edges": options.edges, "without_s": without, "evaluated_s": judged, "times": judged / without}]
+    print(f"{table(rows)}\ntarget: at most 1.6 times; written to {save('overhead-evaluated', rows)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--edges", type=int, default=2)
     parser.add_argument("--bytes", type=int, default=4096)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--format", choices=["pickle", "torch", "safetensors"], default="pickle")
+    parser.add_argument(
+        "--evaluated", type=int, metavar="PAIRS", help="so many runs without and with --evaluate every, by turns"
+    )
     parser.add_argument("--base", type=Path, help="where the folders of a run are made")
     parser.add_argument("--table", action="store_true", help="all the configurations with a target")
     options = parser.parse_args()
     rows = []
+    if options.evaluated:
+        compare_evaluated(options)
+        return
     chosen = TARGETS if options.table else [(options.edges, options.bytes, options.rounds, options.format, None)]
     for configuration in chosen:
         rows.append(measure(*configuration, base=options.base))

@@ -44,6 +44,8 @@ class CurrentRun:
         """The newest round; None before the first round."""
         self.has_evaluation_news = False
         """Whether something was written about an evaluation since it was read."""
+        self.is_evaluation_unknown = False
+        """Whether everything about it is to be read again: this may be another server, or one that has lost writes."""
         self._incarnation: tuple[str, int, int] | None = None
         self._clock_ms = 0.0  # the server's clock minus this process's monotonic one, in milliseconds
 
@@ -100,7 +102,7 @@ class CurrentRun:
     def read_all(self) -> None:
         """Read everything again: the server may be another one, or may have lost writes."""
         view = self._runs.read()
-        self.has_evaluation_news = True
+        self.has_evaluation_news = self.is_evaluation_unknown = True
         if self._incarnation not in (None, view.incarnation):
             line = f"run {view.run!r} was rebuilt from the store after round {view.round}"
             self._observer.hear(Notice(line))

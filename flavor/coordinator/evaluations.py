@@ -104,8 +104,11 @@ class Evaluations:
     def _read(self, closed: int) -> None:
         before = self._view if self._round == closed else None
         self._current.has_evaluation_news, self._goal = False, None
-        self._round, self._view = closed, self._runs.read_evaluation(closed, AUTOMATIC)
+        is_moved_here = before is not None and before.state is EvaluationState.OPEN  # by this coordinator alone
+        if not is_moved_here or self._current.is_evaluation_unknown:
+            self._round, self._view = closed, self._runs.read_evaluation(closed, AUTOMATIC)
         view = self._view
+        self._current.is_evaluation_unknown = False
         if view is None:
             self._handed_in = {}
         elif view.state is EvaluationState.OPEN:
@@ -141,5 +144,5 @@ class Evaluations:
     def _give_up(self, reason: str) -> None:
         assert self._view is not None
         self._runs.give_up_evaluation(self._lease.token, self._view, reason)
+        self._view = replace(self._view, state=EvaluationState.FAILED, reason=reason)
         self._observer.hear(EvaluationFailed(reason, self._round))
-        self._read(self._round)

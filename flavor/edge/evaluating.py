@@ -24,7 +24,7 @@ from flavor.errors import CommandNotFound, InvalidUpdate, MisuseError, StoreErro
 from flavor.failpoints import reach
 from flavor.ledger.statement import EvaluationStatement
 from flavor.records.evaluation import EvaluationTask, Result
-from flavor.records.info import info_bytes, read_info
+from flavor.records.info import MAX_BYTES, info_bytes, read_info
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Refused
 from flavor.store.paths import result_prefix
@@ -91,7 +91,12 @@ class Evaluating:
             return
         reach("edge.evaluated")
         try:
-            result = self._transfers.carry(lambda: self._collected(task), writes=True, over=self._is_over(task))
+            result = self._transfers.carry(
+                lambda: self._collected(task),
+                quick=self._exchange.is_quick(MAX_BYTES),
+                writes=True,
+                over=self._is_over(task),
+            )
         except TransferStopped:
             return
         except (InvalidUpdate, MisuseError, StoreError) as error:
@@ -108,7 +113,7 @@ class Evaluating:
 
     def _begin(self, round_: int, number: int) -> None:
         task = self._site.membership.evaluation_task(round_, number)
-        if task is None or self._site.membership.has_result(round_, number):  # it is over, or done before a restart
+        if task is None:  # it is over, or its result was handed in before a restart
             return
         self._files.clear_local()
         model = self._models.judged(task)

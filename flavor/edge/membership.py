@@ -101,10 +101,15 @@ class Membership:
         return [(round_, number) for round_, number in pairs if round_ is not None and number is not None]
 
     def evaluation_task(self, round_: int, number: int) -> EvaluationTask | None:
-        """The client's task in this evaluation; None when it has none. Raises `DamagedRecord`."""
+        """The client's task in this evaluation; None when it has none, or has handed in a result.
+
+        Raises `DamagedRecord`.
+        """
         key = self._keys.evaluation_task(round_, number)
+        with translated(self._where), self._redis.pipeline(transaction=False) as reads:
+            fields, is_done = reads.hgetall(key).exists(self._keys.result(round_, number)).execute()
         with damage_in(f"the task {key} on Redis at {self._where} cannot be read"):
-            return EvaluationTask.from_hash(round_, number, self._read(key))
+            return None if is_done else EvaluationTask.from_hash(round_, number, fields)
 
     def answer(self, round_: int) -> Answer | None:
         """The answer on the update of this round that lies in Redis now; None while there is none.
@@ -142,11 +147,6 @@ class Membership:
         """Whether an update of this round was handed in."""
         with translated(self._where):
             return bool(self._redis.exists(self._keys.update(round_)))
-
-    def has_result(self, round_: int, number: int) -> bool:
-        """Whether a result of this evaluation was handed in."""
-        with translated(self._where):
-            return bool(self._redis.exists(self._keys.result(round_, number)))
 
     def hand_in_result(self, round_: int, number: int, result: Result | Refused) -> None:
         """Write what this client has measured in this evaluation; its key goes by itself if it comes too late."""
