@@ -42,6 +42,7 @@ from flavor.store.paths import checked_path, evaluation_prefix, named, result_pr
 from flavor.view.evaluation_events import EvaluationClosed
 from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
+from workers.notes import of_counts
 from workers.signatures import Signatures
 
 _TAIL = re.compile(r"[0-9a-f]{1,64}\.json")
@@ -133,7 +134,7 @@ class _Merge:
         reach("worker.evaluated")
         reason = f"{counted(len(counting), 'result')}, {counted(examples, 'example')}"
         reason += f"; without {told}" if told else ""
-        reason += "".join(f"; {line}" for line in choice.notes)
+        reason += "".join(f"; {line}" for line in (*choice.notes, *of_counts(merged)))
         self._runs.commit_evaluation(
             evaluation.round,
             evaluation.number,

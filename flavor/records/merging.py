@@ -88,9 +88,18 @@ def summed(merged: Info) -> Info:
 
     The sum stands in a list of one number, so that a script that adds up the list works with both. A count that a site
     does not track (-1 or null) is not added; where no site tracks it, the sum is -1. `sites`, the number of sites,
-    replaces their names.
+    replaces their names. A list that one site alone reports, such as a histogram of its patients' scores, is left out.
     """
     metadata, metrics = dict(merged["metadata"]), dict(merged["metrics"])
+    few, sites = sites_of(merged)
+    alone = [name for name in metrics if is_count(name) and isinstance(metrics[name], list)]
+    alone = [name for name in alone if sites_with(name, few, sites) < 2]
+    if alone:
+        why = "one site alone reports it: the sum would be that site's own"
+        reasons = not_merged(merged) | dict.fromkeys(alone, why)
+        metadata["notMerged"] = dict(itertools.islice(sorted(reasons.items()), MOST_REASONS))
+    for name in alone:
+        del metrics[name]
     metadata["sites"] = len(metadata.pop("clients"))
     for name in ("datasetSize", "importance"):
         metadata[name] = [sum(metadata[name])]

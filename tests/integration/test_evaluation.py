@@ -92,6 +92,17 @@ def test_a_run_is_evaluated_at_its_end_by_the_sites_that_can_and_the_others_are_
     assert "judged by c1; without an evaluator: c2" in bench.logged("evaluation.opened", round=2)["reason"]
 
 
+def test_counts_of_evaluators_are_pooled_and_what_does_not_go_together_is_told(bench):
+    coordinator, edges = start(bench, "--evaluate", "final", flags=("--bins", 10))
+    finish(coordinator, edges)
+    (summary,) = summaries(bench)
+    assert summary.metrics["pooled/recall"] == 0.5
+    assert "pooled/auc" not in summary.metrics
+    assert not [name for name in summary.metrics if name.startswith("count/")]
+    reason = bench.logged("evaluation.closed", round=2)["reason"]
+    assert "count/binary/negatives is not merged: the sites report lists of different lengths (10, 20)" in reason
+
+
 def test_no_site_has_an_evaluator(bench):
     coordinator, edges = start(bench, "--evaluate", "every", without=["c1", "c2"])
     finish(coordinator, edges)

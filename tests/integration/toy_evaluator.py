@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flavor.cook.metrics import binary_counts
 from flavor.cook.utils import SaveInfoJson, SetEvent
 
 CLIENT = os.environ["FLAVOR_CLIENT"]
@@ -24,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default=CLIENT, help="the client that misbehaves")
     parser.add_argument("--fail", default="", help="exit, silent, info")
+    parser.add_argument("--bins", type=int, help="with counts of so many bins, times i")
     parser.add_argument("--hold", action="store_true")
     options = parser.parse_args()
     mine = options.only == CLIENT
@@ -48,7 +50,10 @@ def main() -> int:
         state = pickle.load(file)["state_dict"]
     mean = float(np.mean(state["w"]))
     examples = -1 if fail == "info" else 100 * I
-    SaveInfoJson({"metadata": {"datasetSize": examples}, "metrics": {"accuracy": mean / 100 + I / 1000, "one": None}})
+    metrics = {"accuracy": mean / 100 + I / 1000, "one": None}
+    if options.bins:
+        metrics |= binary_counts([0, 1, 1], [0.1 * I, 0.2, 0.9], bins=options.bins * I)
+    SaveInfoJson({"metadata": {"datasetSize": examples}, "metrics": metrics})
     SetEvent("ProcessFinished")
     return 0
 

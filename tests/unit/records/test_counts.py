@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from flavor.errors import InvalidInfo
 from flavor.records.counts import NotMerged, merged_count, merged_moments
 from flavor.records.info import CONFUSION, checked_info, info_bytes, parse_info
-from flavor.records.merging import merge_infos, not_merged
+from flavor.records.merging import merge_infos, not_merged, summed
+
+ABOUT = {"metadata": {"epoch": 1, "datasetSize": 3, "importance": 1.0}}
 
 
 def checked(**metrics: Any) -> dict[str, Any]:
@@ -120,6 +122,21 @@ def test_the_merged_information_has_sums_and_says_what_it_lacks() -> None:
     assert merged["metadata"]["metricSites"] == {"count/h": 1, "loss": 1}
     assert not_merged(merged) == {"count/odd": "some sites report a number, and others a list"}
     assert not_merged({"metadata": {}}) == {}
+
+
+def test_a_site_reads_no_list_that_another_alone_reports() -> None:
+    both = {"count/both": [1, 2], "count/number": 3}
+    infos = [checked_info({**ABOUT, "metrics": each}) for each in ({**both, "count/x": [1]}, both, {"count/none": 0})]
+    merged = merge_infos(["a", "b", "c"], infos)
+    public = summed(merged)
+    assert merged["metrics"]["count/x"] == [1]
+    assert "count/x" not in public["metrics"]
+    assert (public["metrics"]["count/both"], public["metrics"]["count/number"]) == ([2, 4], 6)
+    assert not_merged(public) == {"count/x": "one site alone reports it: the sum would be that site's own"}
+    assert not_merged(merged) == {}
+    only = summed(merge_infos(["a"], infos[:1]))["metrics"]
+    assert "count/both" not in only, "the site was alone in the round, and others read this"
+    assert only["count/number"] == 3
 
 
 def test_an_equal_setting_stays() -> None:
