@@ -183,7 +183,7 @@ class ClientReader:
         for name in urgent:
             del self._urgent[name]
         self._routine.read(urgent)
-        self._routine.read(routine := self._routine.due())
+        self._routine.read(routine := self._routine.due(len(clients)))
         self._credit.spend(len(urgent) * _COST + len(routine) * _ROUTINE_COST)
         self._routine.read(early := self._routine.early(self._credit.clients()))
         self._credit.spend(len(early) * _ROUTINE_COST + bool(urgent or routine or early))

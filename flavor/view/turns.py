@@ -6,11 +6,19 @@ import itertools
 import time
 from collections.abc import Callable, Iterable
 
-OLDEST_S = 3.0
-"""A client that has something new is read again once it was not read for so long, however poor the reader is."""
+NEWEST_S, OLDEST_S, A_CLIENT_S = 1.0, 3.0, 0.25
+"""A client that has something new is read again once it was not read for so long, however poor the reader is.
+
+A quarter of a second for each client of the run, but one second at least, and three at most.
+"""
 A_SECOND = 10.0
 """How many clients are read so in a second: of more than 30 clients, each waits 0.1 s longer for each further one."""
 _MOST_AT_ONCE = OLDEST_S * A_SECOND
+
+
+def oldest_s(clients: int) -> float:
+    """Return how long a client of so many waits at most, as long as they are at most 30."""
+    return min(OLDEST_S, max(NEWEST_S, A_CLIENT_S * clients))
 
 
 class Turns:
@@ -44,12 +52,13 @@ class Turns:
             self._waiting.pop(name, None)
             self._read_at[name] = now
 
-    def due(self) -> list[str]:
-        """Return the clients that must not wait any longer, those first that have waited longest."""
+    def due(self, clients: int) -> list[str]:
+        """Return those of so many clients that must not wait any longer, those first that have waited longest."""
         now = self._clock()
         self._may = min(_MOST_AT_ONCE, self._may + (now - self._grown_at) * A_SECOND)
         self._grown_at = now
-        old = (name for name in self._waiting if now - self._read_at.get(name, self._all_at) >= OLDEST_S)
+        before = now - oldest_s(clients)
+        old = (name for name in self._waiting if self._read_at.get(name, self._all_at) <= before)
         found = list(itertools.islice(old, int(self._may)))
         self._may -= len(found)
         return found

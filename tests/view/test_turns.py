@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from flavor.view.facts_reader import FactsReader
-from flavor.view.turns import OLDEST_S
+from flavor.view.turns import OLDEST_S, oldest_s
 from tests.heard import TOKEN, Heard
 
 SITES = ("a", "b", "c", "d")
@@ -47,7 +47,7 @@ def of_clients(followed: Heard, names: Sequence[str]) -> None:
     followed.look()
 
 
-def test_without_credit_what_a_client_says_is_seen_after_three_seconds(followed: Heard) -> None:
+def test_without_credit_what_a_client_says_is_seen_soon(followed: Heard) -> None:
     """Rounds may cost the reader all its credit, one after the other."""
     of_clients(followed, SITES)
     for number in range(1, 4):
@@ -58,7 +58,7 @@ def test_without_credit_what_a_client_says_is_seen_after_three_seconds(followed:
         before = sent(followed)
         assert max(before.values()) < number * 100, "it was read just now"
         assert followed.reader.is_behind
-        followed.later_s += OLDEST_S
+        followed.later_s += oldest_s(len(SITES))
         assert sent(followed) == before | {"a": number * 100 + 1, "b": number * 100 + 2}
         assert not followed.reader.is_behind
 
@@ -75,3 +75,7 @@ def test_without_credit_many_clients_have_their_turns(followed: Heard) -> None:
         seen.append({name for name, bytes_ in sent(followed).items() if bytes_ == len(seen) + 2})
     assert [len(each) for each in seen] == [30, 30, 30], "ten in a second"
     assert seen[0] | seen[1] | seen[2] == set(names)
+
+
+def test_the_more_clients_the_longer_they_wait() -> None:
+    assert [oldest_s(clients) for clients in (1, 4, 6, 12, 2000)] == [1.0, 1.0, 1.5, 3.0, 3.0]
