@@ -117,7 +117,7 @@ def _why(client: Found) -> str:
 def _clock(found: Found) -> str:
     """Say how long the round has been open and when it closes, or how long a run took that has ended."""
     if has_ended(found):
-        return f"took {shown_duration(found['age_s'])}" if found["age_s"] is not None else ""
+        return f"took {shown_duration(found['took_s'])}" if found["took_s"] is not None else ""
     if found["round_state"] == "open":
         needed, total = found["needed"], found["expected"]
         few = f", with {needed} at the deadline" if needed < total else ", deadline"

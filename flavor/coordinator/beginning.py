@@ -58,6 +58,7 @@ def create_or_find(
             rounds=config.rounds,
             config=settings,
             initial=Model.of(initial) if initial else None,
+            created_ms=runs.now_ms(),
         )
         begun = once_usable(store_url, lambda: history.begin(record), tell=tell, pause=pause)
         left = ObjectRef(run_record_path(runs.run), begun.digest)

@@ -100,7 +100,7 @@ class History:
                     raise
             else:
                 return record
-        if before.model_copy(update={"run_id": record.run_id}) != record:
+        if before.model_copy(update={"run_id": record.run_id, "created_ms": record.created_ms}) != record:
             differ = settings_differ(before.config, record.config)
             how = f"with other settings ({', '.join(differ)})" if differ else "from other weights, or in another store"
             raise RunExists(

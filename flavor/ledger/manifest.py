@@ -177,6 +177,11 @@ class Contributor(Strict):
         )
 
 
+def _without(values: dict[str, Any], *absent: str) -> dict[str, Any]:
+    """Return these values without those of `absent` that are None."""
+    return {name: value for name, value in values.items() if name not in absent or value is not None}
+
+
 class RunRecord(Record):
     """How a run began: the chain's first link."""
 
@@ -189,6 +194,15 @@ class RunRecord(Record):
     config: dict[str, Any]
     initial: Model | None = None
     """The pre-trained weights, if there were any."""
+    created_ms: int | None = None
+    """When the run began, in milliseconds since 1970 by the server's clock.
+
+    None in a record of an earlier release, whose JSON lacks the field.
+    """
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(handler(self), "created_ms")
 
 
 class Manifest(Record):
@@ -233,11 +247,7 @@ class Manifest(Record):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
-        for name in ("chosen", "pauses"):
-            if values.get(name) is None:
-                values.pop(name, None)
-        return values
+        return _without(handler(self), "chosen", "pauses")
 
     def message(self) -> bytes:
         """Return the signed bytes: those of the record without its signature."""

@@ -24,7 +24,7 @@ from flavor.ledger.rounds import round_fields, round_verdicts
 from flavor.ledger.trust import Trust
 from flavor.policy.decision import all_closed
 from flavor.records.objects import ObjectRef
-from flavor.records.round import RoundView
+from flavor.records.round import RoundView, paused_ms
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.results.rounds import merged_info
@@ -240,7 +240,8 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal:
         "rounds": str(rounds),
         "config": json.dumps({**chain.config, "store": archive.store.url}),
         "changed": json.dumps(sorted(name for name in MAY_CHANGE if chain.config.get(name) != record.config.get(name))),
-        "created_ms": str(manifests[0].opened_ms if manifests else now_ms),
+        "created_ms": str(record.created_ms or (manifests[0].opened_ms if manifests else now_ms)),
+        "paused_ms": str(sum(paused_ms(manifest.pauses or ()) for manifest in manifests)),
         "reason": all_closed(closed) if finished else reason,
         "recovered_ms": str(now_ms),
         "recovered_round": str(closed),

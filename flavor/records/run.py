@@ -46,11 +46,19 @@ class RunView:
     """When the run was resumed last; 0 if it was not."""
     resumed_round: int | None = None
     """The newest closed round when the run was resumed last; None if it was not."""
-
+    paused_ms: int = 0
+    """For how long the run had ended before it was resumed, all times together."""
     best: Best | None = None
     """The best evaluated model so far, where the run selects one."""
     is_met: bool = False
     """Whether the run has finished because it has reached its goal (`--stop-when`, `--stop-after-no-gain`)."""
+
+    @property
+    def took_s(self) -> float | None:
+        """How long a run took that has ended, without times for which it had ended before; None while it goes on."""
+        if self.ended_ms is None or not self.created_ms:
+            return None
+        return max(0, self.ended_ms - self.created_ms - self.paused_ms) / 1000
 
     @property
     def incarnation(self) -> tuple[str, int, int]:
@@ -80,4 +88,5 @@ class RunView:
             resumed_round=optional_of(fields, "resumed_round", number),
             best=Best.from_hash(fields),
             is_met=fields.get("met") == "1",
+            paused_ms=field_of(fields, "paused_ms", number, "0"),
         )

@@ -126,10 +126,10 @@ class Board:
         for, or why it ended), `held` (whether it cannot go on by itself), `since_ms` (since when it waits), `waits_s`,
         `absent` (missing processes, or why Redis takes no writes, a sentence each), `clients`, `alive`, `refused`,
         `quarantined` (numbers of clients; `alive` is None while Redis takes no writes, and a heartbeat timeout longer),
-        `metric` (its name), `value` (the newest one), `value_of` (how many sites report
-        it, and of how many), `best` (as in `document`), `spark` (at most 40 values of the
-        metric, oldest first), `created_ms`, `ended_ms`, `ends_ms` (the estimated end), `age_s`. What is not
-        known is None. Raises `BusUnavailable` if Redis could not be read yet.
+        `metric` (its name), `value` (the newest one), `value_of` (how many sites report it, and of how many), `best`
+        (as in `document`), `spark` (at most 40 values of the metric, oldest first), `created_ms`, `ended_ms`, `took_s`
+        (as in `document`), `ends_ms` (the estimated end), `age_s`. What is not known is None. Raises `BusUnavailable`
+        if Redis could not be read yet.
         """
         self._await_first_look()
         now_ms, rows = self.now_ms(), self._published.rows()
@@ -139,18 +139,19 @@ class Board:
         """Return a run as it is, as `flavor status RUN --json` prints it; with times in place of durations.
 
         Keys: `run`, `folder` (by which commands name the run; '' where its name does), `run_id`, `protocol`, `head`,
-        `state`, `round`, `rounds`, `round_state`, `reason`, `created_ms`, `ended_ms`, `opened_ms`, `deadline_ms` and
-        `closed_ms` (of the round), `paused_ms` (for how long the run had ended since the round was opened: no time of
-        the round), `worked_from_ms` (`opened_ms`, later by `paused_ms`), `round_timeout_s`, `attempt`, `expected`,
-        `needed`, `in` (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a sentence), `since_ms` (since when it
-        waits), `held`, `missing_clients` (how many more have to be ready before the next round can open), `absent`
-        (sentences), `served`, `no_aggregator`, `last_round` (see `Newest.last`), `metric`, `best` (see `Newest.best`),
-        `spark`, `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated time of the rounds after the
-        present one), `round_last_s` and `round_median_s` (how long the newest closed round took, and the median of the
-        newest 50), and `clients`: an object of name to `state`, `phase`, `alive`, `host`, `version`, `this_round`,
-        `awaited`, `seen_ms` (the last sign of life; in patches that of a client that is there may be some heartbeats
-        old), `samples`, `metrics`, `metrics_round` (in which it has reported them), `transfer`, `doing`, `doing_ms`
-        (since when), `progress` (words), `reported`, `load`, `failure`, `report`, `update_bytes`, `reason`,
+        `state`, `round`, `rounds`, `round_state`, `reason`, `created_ms`, `ended_ms`, `took_s` (how long the run took
+        that has ended, without times for which it had ended before), `opened_ms`, `deadline_ms` and `closed_ms` (of the
+        round), `paused_ms` (for how long the run had ended since the round was opened: no time of the round),
+        `worked_from_ms` (`opened_ms`, later by `paused_ms`), `round_timeout_s`, `attempt`, `expected`, `needed`, `in`
+        (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a sentence), `since_ms` (since when it waits), `held`,
+        `missing_clients` (how many more have to be ready before the next round can open), `absent` (sentences),
+        `served`, `no_aggregator`, `last_round` (see `Newest.last`), `metric`, `best` (see `Newest.best`), `spark`,
+        `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated time of the rounds after the present
+        one), `round_last_s` and `round_median_s` (how long the newest closed round took, and the median of the newest
+        50), and `clients`: an object of name to `state`, `phase`, `alive`, `host`, `version`, `this_round`, `awaited`,
+        `seen_ms` (the last sign of life; in patches that of a client that is there may be some heartbeats old),
+        `samples`, `metrics`, `metrics_round` (in which it has reported them), `transfer`, `doing`, `doing_ms` (since
+        when), `progress` (words), `reported`, `load`, `failure`, `report`, `update_bytes`, `reason`,
         `refused_in_a_row`, `sent_bytes` and `received_bytes` (in this run), `median_s` and `last_s` (its time for a
         round), `phases` (of the present round, once it has a verdict: a list of [word, start_ms]).
 

@@ -152,6 +152,7 @@ def row_of(document: Mapping[str, Any]) -> Document:
         "spark": document["spark"],
         "created_ms": document["created_ms"],
         "ended_ms": document["ended_ms"],
+        "took_s": document["took_s"],
         "ends_ms": document["ends_ms"],
     }
 
@@ -170,6 +171,6 @@ def _alive(clients: Mapping[str, Document]) -> int | None:
 def damaged_row(run: str, reason: str) -> Document:
     """Return the row of a run whose record in Redis cannot be read."""
     row: Document = dict.fromkeys(("round", "rounds", "round_state", "since_ms", "metric", "value", "value_of", "best"))
-    row |= dict.fromkeys(("created_ms", "ended_ms", "ends_ms"))
+    row |= dict.fromkeys(("created_ms", "ended_ms", "took_s", "ends_ms"))
     row |= {"run": run, "state": "damaged", "sentence": reason, "held": True, "absent": [], "spark": []}
     return row | dict.fromkeys(("clients", "alive", "refused", "quarantined"), 0)

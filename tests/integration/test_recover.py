@@ -366,6 +366,22 @@ def test_what_the_records_have_of_replaced_keys_is_rebuilt(bench: Bench, tmp_pat
     assert bench.runs.replaced() == {"a": (former,)}
 
 
+@pytest.mark.parametrize("created_ms", [200, None], ids=["", "a record of an earlier release"])
+def test_a_rebuilt_run_began_when_it_began(bench: Bench, tmp_path: Path, created_ms: int | None) -> None:
+    run = ForgedRun(tmp_path / "s", name=bench.run, created_ms=created_ms)
+    run.begin()
+    for number in range(1, 4):
+        pauses = ((2100, 2200), (2300, 2350)) if number == 2 else None
+        run.close(run.manifest(number).model_copy(update={"pauses": pauses}))
+    recover_run(run.archive, bench.runs, url=bench.url, tell=lambda _: None)
+    view, began_ms = bench.runs.read(), created_ms or 1000
+    assert (view.created_ms, view.ended_ms, view.paused_ms) == (began_ms, 3500, 150)
+    assert view.took_s == (3500 - began_ms - 150) / 1000
+    assert ("created_ms" in json.loads(run.store.read_unverified(f"runs/{bench.run}/run.json", most=10**6))) == bool(
+        created_ms
+    )
+
+
 def test_nothing_that_was_left_on_an_empty_server_stands(bench: Bench, tmp_path: Path) -> None:
     """Edges and aggregators that were at work when it lost the run."""
     run = ForgedRun(tmp_path / "s", name=bench.run).complete(2)

@@ -517,8 +517,9 @@ def test_a_round_does_not_count_the_time_for_which_its_run_had_ended(runs: RunSt
     open_round(runs)
     runs.end(RunState.STOPPED, "over the weekend", token=TOKEN)
     ended_ms = runs.now_ms() - 300_000
-    runs.redis.hset(runs.keys.state, "ended_ms", ended_ms)
+    runs.redis.hset(runs.keys.state, mapping={"ended_ms": ended_ms, "created_ms": ended_ms - 50_000})
     runs.redis.hset(runs.keys.round(1), "opened_ms", ended_ms - 40_000)
+    assert runs.read().took_s == 50
     config = {**runs.read().config, "rounds": 3}
     runs.resume(TOKEN, 1, config=config, changed=[], closed=0, spoiled=[], timeout_s=9, reason="it was stopped")
     view = runs.read_round(1)
@@ -533,6 +534,12 @@ def test_a_round_does_not_count_the_time_for_which_its_run_had_ended(runs: RunSt
     assert again is not None
     assert again.pauses[0] == view.pauses[0]
     assert 7_000 <= again.paused_ms - view.paused_ms < 60_000
+    assert runs.read().paused_ms == again.paused_ms
+    assert runs.read().took_s is None, "it goes on"
+    runs.end(RunState.STOPPED, "at last", token=TOKEN)
+    took_s = runs.read().took_s
+    assert took_s is not None
+    assert 43 <= took_s < 110
     assert (again.openings, again.all_openings) == (1, 3), "a lost quorum opens it as often as before"
 
 

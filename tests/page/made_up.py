@@ -203,6 +203,7 @@ def document(run: str, clients: Mapping[str, Mapping[str, Any]], **fields: Any) 
         "now_ms": now_ms(),
         "created_ms": now_ms() - 130 * MINUTE_MS,
         "ended_ms": None,
+        "took_s": None,
         "opened_ms": opened_ms,
         "worked_from_ms": None if opened_ms is None else opened_ms + fields.get("paused_ms", 0),
         "deadline_ms": now_ms() + 18 * MINUTE_MS,
@@ -346,6 +347,7 @@ def ended(
         round_state="closed" if state == "finished" else "failed",
         created_ms=now_ms() - ago_ms - 40 * MINUTE_MS,
         ended_ms=now_ms() - ago_ms,
+        took_s=40 * 60.0,
         waits_for="",
         since_ms=None,
         ends_ms=None,
@@ -524,6 +526,7 @@ class MadeUp(Standin):
                     "spark": list(curve.weighted[-40:]) if curve else [],
                     "created_ms": document["created_ms"],
                     "ended_ms": document["ended_ms"],
+                    "took_s": document["took_s"],
                 }
             )
         return found

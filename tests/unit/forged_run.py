@@ -61,6 +61,7 @@ class ForgedRun:
     """Of each client, if their information is to be such as sites hand in."""
     merged: bytes = b""
     """The merged information of round 2, whatever that is."""
+    created_ms: int | None = None
 
     def __post_init__(self) -> None:
         self.store = open_store(str(self.folder), create=True)
@@ -72,7 +73,12 @@ class ForgedRun:
         path, digest = put(self.store, global_prefix(self.name, 0), "model", b"initial weights", ".safetensors")
         initial = Model(path=path, digest=digest, size_bytes=15, format="torch")
         self.record = RunRecord(
-            run=self.name, run_id=self.run_id, rounds=self.config.get("rounds", 3), config=self.config, initial=initial
+            run=self.name,
+            run_id=self.run_id,
+            rounds=self.config.get("rounds", 3),
+            config=self.config,
+            initial=initial,
+            created_ms=self.created_ms,
         )
         self.archive.begin(self.record)
         return self.record

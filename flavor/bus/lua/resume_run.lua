@@ -5,7 +5,8 @@
 --       (JSON)  7 timeout of the round in ms  8 the newest closed round  then the clients whose objects were spoiled
 -- Invariants: only a run that has ended, and only while no coordinator serves it. What was accepted in the round stands,
 -- but for the spoiled; the global model stays the same. The round keeps when it was opened, how often it was opened and
--- tried, and for which times the run had ended: `pauses`, a JSON of [ended_ms, resumed_ms], oldest first.
+-- tried, and for which times the run had ended: `pauses`, a JSON of [ended_ms, resumed_ms], oldest first. The run keeps
+-- for how long it had ended: `paused_ms`.
 -- Returns {'ok', ''} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HMGET', KEYS[2], 'state', 'round', 'ended_ms')
@@ -13,12 +14,14 @@ if not run[1] or run[1] == 'waiting' or run[1] == 'running' then return {'state'
 if run[2] ~= ARGV[2] then return {'state', 'in another round'} end
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local ended_ms = math.min(ms, tonumber(run[3]) or ms)
+redis.call('HINCRBY', KEYS[2], 'paused_ms', string.format('%.0f', ms - ended_ms))
 redis.call('HSET', KEYS[2], 'state', ARGV[2] == '0' and 'waiting' or 'running', 'config', ARGV[3], 'rounds', ARGV[4],
            'reason', ARGV[5], 'changed', ARGV[6], 'resumed_ms', string.format('%.0f', ms), 'resumed_round', ARGV[8])
 redis.call('HDEL', KEYS[2], 'ended_ms', 'met')
 local round = redis.call('HMGET', KEYS[4], 'state', 'pauses', 'openings', 'attempt')
 if round[1] == 'failed' then
-  local pause = string.format('[%.0f,%.0f]', math.min(ms, tonumber(run[3]) or ms), ms)
+  local pause = string.format('[%.0f,%.0f]', ended_ms, ms)
   redis.call('HSET', KEYS[4], 'state', 'open', 'attempt', '0', 'resumed', '1',
              'deadline_ms', string.format('%.0f', ms + tonumber(ARGV[7])),
              'pauses', round[2] and string.sub(round[2], 1, -2) .. ',' .. pause .. ']' or '[' .. pause .. ']')

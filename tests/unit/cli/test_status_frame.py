@@ -26,7 +26,7 @@ def client(phase: str = "training", **fields: Any) -> dict[str, Any]:
 def document(clients: dict[str, dict[str, Any]], **fields: Any) -> dict[str, Any]:
     made = {"run": "mammo", "state": "running", "round": 12, "rounds": 50, "round_state": "open", "reason": "ready"}
     made |= {"created_ms": NOW - 7_200_000, "ended_ms": None, "opened_ms": NOW - 60_000, "deadline_ms": NOW + 600_000}
-    made |= {"worked_from_ms": NOW - 60_000, "round_timeout_s": 660.0}
+    made |= {"took_s": None, "worked_from_ms": NOW - 60_000, "round_timeout_s": 660.0}
     made |= {"expected": len(clients), "needed": max(1, len(clients) - 1), "in": 1, "heartbeat_timeout_s": 30.0}
     made |= {"waits_for": "1 of 3 updates accepted, waiting for site-2, site-3", "since_ms": NOW - 50_000}
     made |= {"held": False, "absent": [], "metric": "auc", "global_model": "runs/mammo/global/0011-model-1.npz"}
@@ -152,9 +152,11 @@ def test_a_redis_that_is_away_is_said_first() -> None:
 
 
 def test_an_ended_run_says_why_and_counts_no_time() -> None:
-    ended = document(SITES, state="failed", ended_ms=NOW - 3_600_000, reason="2 updates are needed", waits_for="")
+    ended = document(
+        SITES, state="failed", ended_ms=NOW - 3_600_000, took_s=3000.0, reason="2 updates are needed", waits_for=""
+    )
     text = drawn(ended, 120, 40)
-    assert text[0] == "mammo  failed  round 12 of 50  took 1 h"
+    assert text[0] == "mammo  failed  round 12 of 50  took 50 min"
     assert text[1] == "2 updates are needed"
     assert not [line for line in text if "left, at the pace" in line]
 

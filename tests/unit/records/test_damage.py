@@ -24,7 +24,9 @@ def test_a_run_lacks_a_field(field: str) -> None:
 
 
 @pytest.mark.parametrize("text", BAD, ids=range(len(BAD)))
-@pytest.mark.parametrize("field", ["state", "round", "rounds", "changed", "created_ms", "ended_ms", "resumed_round"])
+@pytest.mark.parametrize(
+    "field", ["state", "round", "rounds", "changed", "created_ms", "ended_ms", "resumed_round", "paused_ms"]
+)
 def test_a_run_has_a_field_of_another_type(field: str, text: str) -> None:
     with pytest.raises(DamagedRecord, match=f"^field '{field}': ") as found:
         RunView.from_hash("r", {**RUN, field: text})

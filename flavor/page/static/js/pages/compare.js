@@ -157,7 +157,7 @@ export function open(shell, _, query) {
       [`Best ${named(name)}`, ({ curve }) => (curve?.best ? `${metric(curve.best.value)}${ofSites(curve.best.sites, curve.best.contributors)}, reported in round ${count(curve.best.round)}${notCompared(curve.best) && `; ${notCompared(curve.best)}`}` : "–")],
       ["Model of the best", ({ curve }) => (!curve?.best ? "–" : curve.best.round > 1 ? `that of round ${count(curve.best.round - 1)}` : "the first")],
       [`Last ${named(name)}`, ({ curve }) => metric(curve?.weighted.findLast((value) => value !== null))],
-      ["Took", ({ doc }) => (doc.ended_ms ? duration((doc.ended_ms - doc.created_ms) / 1000) : "–")],
+      ["Took", ({ doc }) => (doc.ended_ms ? duration(doc.took_s) : "–")],
       ["Sites", ({ doc }) => counted(Object.keys(doc.clients ?? {}).length, "site")],
     ];
     const values = found.map(({ settings }) => Object.fromEntries((settings.settings ?? []).map((each) => [each.name, each.value])));

@@ -143,9 +143,8 @@ function row(first, chosen, chose) {
       text(best, Number.isFinite(top) ? `best ${metric(top)}${ofSites(run.best.sites, run.best.contributors)}` : "");
       attr(best, "title", notCompared(run.best) || null);
       curve.update(run.spark ?? []);
-      const lasted = isOver ? (run.ended_ms - run.created_ms) / 1000 : null;
       const ago = since(isOver ? run.ended_ms : run.created_ms);
-      text(age, ago === null ? "" : isOver ? `ended ${duration(ago)} ago, took ${duration(lasted)}` : `began ${duration(ago)} ago`);
+      text(age, ago === null ? "" : isOver ? `ended ${duration(ago)} ago, took ${duration(run.took_s)}` : `began ${duration(ago)} ago`);
       attr(age, "title", full(isOver ? run.ended_ms : run.created_ms));
       const waited = since(run.since_ms);
       const lines = [...(isOver ? [] : (run.absent ?? [])), run.sentence];

@@ -51,7 +51,7 @@ export function sentence(name) {
     const begun = since(doc.created_ms);
     const left = Number.isFinite(doc.ends_ms) ? Math.max((doc.ends_ms - now()) / 1000, doc.later_s ?? 0) : null;
     const parts = [];
-    if (over && doc.ended_ms) parts.push(`took ${duration((doc.ended_ms - doc.created_ms) / 1000)}`, `ended ${duration(since(doc.ended_ms))} ago`);
+    if (over && doc.ended_ms) parts.push(`took ${duration(doc.took_s)}`, `ended ${duration(since(doc.ended_ms))} ago`);
     else if (begun !== null) parts.push(`began ${duration(begun)} ago`);
     if (!over && left >= 1) parts.push(`about ${duration(left)} left`);
     text(times, parts.join(" · "));
