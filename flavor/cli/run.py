@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,11 @@ from flavor.counted import are, counted
 if TYPE_CHECKING:
     from flavor.local.federation import Federation
     from flavor.local.progress import Progress
+    from flavor.records.run import RunView
     from flavor.results.folder import Results
+
+
+NOTHING: Mapping[str, str] = {}
 
 
 def result_options(function: Any) -> Any:
@@ -159,7 +163,7 @@ def run(
     result folder. Ctrl-C stops all processes and keeps the closed rounds; the run goes on with --resume. The exit code
     is 0 only for a finished run.
     """
-    beside = _Beside(with_page, ui_token, notify, notify_after_s)
+    beside = Beside(with_page, ui_token, notify, notify_after_s)
     if resume is not None:
         sys.exit(_resumed(resume.absolute(), redis_url, as_json, beside))
     from flavor.errors import InvalidSetting
@@ -213,7 +217,7 @@ def run(
 
 
 @dataclass(frozen=True)
-class _Beside:
+class Beside:
     """What goes on beside a run: a page, and notices."""
 
     with_page: bool
@@ -255,10 +259,9 @@ def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) 
         raise InvalidSetting(f"--init-once is for {advice}")
 
 
-def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: _Beside) -> int:
+def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: Beside) -> int:
     """Go on with the run in `out`. Options that are not settings that may change are refused by name."""
     from flavor.errors import InvalidSetting
-    from flavor.local.federation import Federation
     from flavor.programs.command import parse_command
     from flavor.resume import MAY_CHANGE
 
@@ -278,9 +281,30 @@ def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: _Beside) -
         spelt = {parameter.name: parameter.opts[-1] for parameter in context.command.params}
         names = ", ".join(spelt.get(name, name) for name in fixed)
         raise InvalidSetting(f"{names}: with --resume it stays as it was when the run began: leave it out")
+    return go_on_in(out, redis_url, as_json, beside, given=given, mended=mended)
+
+
+def go_on_in(
+    out: Path,
+    redis_url: str | None,
+    as_json: bool,
+    beside: Beside,
+    *,
+    given: Mapping[str, Any],
+    mended: Mapping[str, str] = NOTHING,
+    check: Callable[[RunView, int], None] = lambda view, closed: None,
+) -> int:
+    """Go on with the run in `out` with these settings and commands; print how it has ended, and return the exit code.
+
+    `check` gets the run and the number of its closed rounds, and may raise before anything changes.
+    """
+    from flavor.local.federation import Federation
+
     federation = Federation.of(out, redis_url, store_settings())
     raise_on_sigterm()
-    return beside.carry_out(federation, lambda ready, progress: ready.go_on(progress, given, mended), as_json=as_json)
+    return beside.carry_out(
+        federation, lambda ready, progress: ready.go_on(progress, given, mended, check), as_json=as_json
+    )
 
 
 def _shown(results: Any, progress: Any, as_json: bool) -> int:
