@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from flavor.cli.help import GroupedCommand
 from flavor.cli.options import patience_option, redis_option, store_option, store_url
 from flavor.cli.program import one_line_errors
-from flavor.cli.resume import go_on_with
-from flavor.cli.run import Beside, go_on_in
-from flavor.cli.serve import out_option
 from flavor.counted import are, counted
 from flavor.errors import InvalidSetting, RunError
 from flavor.exit_codes import OF_RUNS, exit_codes_line
-from flavor.records.run import RunView
-from flavor.records.states import RunState
-from flavor.resume import goes_on_by, is_of_fedtrain, not_by_serve
+
+if TYPE_CHECKING:
+    from flavor.records.run import RunView
 
 
 @click.command(
@@ -37,7 +35,13 @@ from flavor.resume import goes_on_by, is_of_fedtrain, not_by_serve
 @click.option(
     "--json", "as_json", is_flag=True, help="For a FOLDER: print one JSON object at the end and nothing else."
 )
-@out_option
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="FLAVOR_OUT",
+    show_envvar=True,
+    help="For a RUN: folder into which metrics, a plot, client information and models are written.  [default: none]",
+)
 @redis_option
 @store_option
 @patience_option
@@ -61,6 +65,8 @@ def extend(
     from flavor.local.record import is_folder
 
     if is_folder(run):
+        from flavor.cli.run import Beside, go_on_in
+
         beside = Beside(False, None, (), 0.0)
         sys.exit(
             go_on_in(
@@ -72,6 +78,8 @@ def extend(
                 check=lambda view, closed: check_finished(view, closed, rounds, folder=run),
             )
         )
+    from flavor.cli.resume import go_on_with
+
     go_on_with(
         run,
         {"rounds": rounds},
@@ -85,6 +93,9 @@ def extend(
 
 def check_finished(view: RunView, closed: int, rounds: int, *, folder: str = "") -> None:
     """Raise unless the run has finished, and `rounds` are more than the `closed` ones."""
+    from flavor.records.states import RunState
+    from flavor.resume import goes_on_by, is_of_fedtrain, not_by_serve
+
     if is_of_fedtrain(view) and not folder:
         raise RunError(not_by_serve(view))
     if not view.state.ended:

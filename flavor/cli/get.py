@@ -7,25 +7,12 @@ from pathlib import Path
 import click
 
 from flavor.checkpoints.format import FORMATS, Format, format_of_ending
+from flavor.cli.chosen_round import chosen_round, parse_round
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run, store_of_run
 from flavor.cli.options import redis_option, store_option, store_settings, store_url
 from flavor.cli.program import one_line_errors
 from flavor.errors import InvalidSetting, RunError, StoreError
-from flavor.records.run import RunView
-
-BEST = -1
-"""The value of `--round best`."""
-
-
-def _round(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    if value == "last":
-        return None
-    if value == "best":
-        return BEST
-    if not value.isdigit() or int(value) < 1:
-        raise click.BadParameter(f"{value!r} is neither a number from 1 on nor 'last' nor 'best'")
-    return int(value)
 
 
 @click.command(
@@ -40,7 +27,7 @@ def _round(context: click.Context, parameter: click.Parameter, value: str) -> in
     metavar="NUMBER|last|best",
     default="last",
     show_default=True,
-    callback=_round,
+    callback=parse_round,
     help="Number of the round whose global model is written, or `last` for the newest closed round, or "
     "`best` for the best by the run's --select.",
 )
@@ -62,7 +49,7 @@ def _round(context: click.Context, parameter: click.Parameter, value: str) -> in
 @one_line_errors
 def get(
     run: str,
-    round_: int | None,
+    round_: str,
     format_: str | None,
     output: Path | None,
     redis_url: str | None,
@@ -84,7 +71,7 @@ def get(
         runs = found_run.runs
         view = runs.read()
         closed, _ = runs.closed(view)
-        number = _chosen(view, closed, round_)
+        number = chosen_round(view, closed, round_)
         store = store_url(store, found_run.store) or store_of_run(found_run.run, view.config)
         objects = open_store(store, settings=store_settings())
         try:
@@ -122,14 +109,3 @@ def get(
             if own != target:
                 own.unlink(missing_ok=True)
         click.echo(str(target))
-
-
-def _chosen(view: RunView, closed: int, round_: int | None) -> int:
-    """Return the number of the round that the option names. Raises `RunError` where no round is the best."""
-    if round_ != BEST:
-        return closed if round_ is None else round_
-    if view.best is None:
-        select = view.config.get("select")
-        why = f"no evaluation has had a value for its --select {select}" if select else "it was begun without --select"
-        raise RunError(f"run {view.run!r} has no best round: {why}")
-    return view.best.round

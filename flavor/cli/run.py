@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from click.core import ParameterSource
 
 from flavor.checkpoints.format import FORMATS
 from flavor.cli.beside import PageBeside, ui_option
+from flavor.cli.from_run import beginning_of, from_run_options
 from flavor.cli.help import GroupedCommand
 from flavor.cli.notify import notify_options, with_notices
 from flavor.cli.options import redis_option, store_option, store_settings
@@ -125,6 +127,7 @@ def result_options(function: Any) -> Any:
 )
 @run_options(without=["queue"], defaults={"rounds": 5, "min_clients": None}, absent={"min_clients": "all edges"})
 @init_model_option
+@from_run_options
 @result_options
 @ui_option
 @notify_options
@@ -154,6 +157,8 @@ def run(
     redis_url: str | None,
     store: str | None,
     init_model: Path | None,
+    from_run: str | None,
+    from_round: str,
     **settings: Any,
 ) -> None:
     """Run a whole federation with your own training script on this machine.
@@ -192,12 +197,20 @@ def run(
     config = config_of({**settings, "min_clients": clients_needed}, store=store or str(layout.store))
     check_rule(config)
     _check_own_aggregator(config, aggregator_main, init_once)
-    if init_model:
-        check_initial(init_model, config.kind)
+    with beginning_of(init_model, from_run, from_round, redis_url) as given_beginning:
+        beginning = given_beginning
+        if beginning is not None:
+            check_initial(beginning.path, config.kind)
+        if beginning is not None and beginning.begun_from is not None:  # to go on with the run, the file has to stay
+            layout.check_unused()
+            layout.make()
+            kept = shutil.copy(beginning.path, layout.out / beginning.path.name)
+            layout, beginning = replace(layout, is_begun=True), replace(beginning, path=Path(kept))
     federation = Federation(
         run=name,
         config=config,
-        init_model=init_model and init_model.absolute(),
+        init_model=beginning.path.absolute() if beginning is not None else None,
+        begun_from=beginning.begun_from.model_dump() if beginning is not None and beginning.begun_from else None,
         sites=clients,
         main=main_command,
         preprocess=preprocess_command,

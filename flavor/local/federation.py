@@ -65,6 +65,8 @@ class Federation:
     store: str | None = None
     store_settings: StoreSettings = DEFAULTS
     init_model: Path | None = None
+    begun_from: Mapping[str, Any] | None = None
+    """The run that has made `init_model`, as `BegunFrom` of the ledger."""
     strip_prefix: bool = False
     format: str | None = None
     workers: int = 1

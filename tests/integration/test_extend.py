@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import signal
 
+from flavor.ledger.archive import Archive
+from flavor.store.local import LocalStore
+
 ADAM = ("--server-step", "adam:lr=0.05", "--keep-globals", 2)
 LOCAL = {"FLAVOR_REDIS_URL": None, "FLAVOR_STORE": None}
 
@@ -108,3 +111,45 @@ def test_a_local_run_is_extended_by_its_folder(bench, tmp_path):
     assert (out / "global_model.pkl").read_bytes() == (whole / "global_model.pkl").read_bytes()
     fewer = bench.done("flavor", "extend", out, "--rounds", 3, env=LOCAL)
     assert (fewer.wait(), "4 rounds are closed already" in fewer.stderr) == (2, True), fewer.stderr
+
+
+def test_a_run_begins_from_the_model_of_another_one_and_its_record_names_it(bench, bench_at, tmp_path):
+    train(bench, 3)
+    first, one = bench.runs.read(), bench.runs.read_round(1)
+    second = bench_at(bench.url, f"{bench.run}-second")
+    second.store = bench.store
+    coordinator = second.serve("--from-run", bench.run, "--from-round", 1, rounds=1)
+    second.aggregator()
+    finished(second, coordinator, *edges(second))
+    record = Archive(LocalStore(bench.store), second.run).beginning()
+    assert record.begun_from.model_dump() == {
+        "run": bench.run,
+        "run_id": first.run_id,
+        "round": 1,
+        "digest": one.model.digest,
+    }
+    assert record.initial.digest == one.model.digest
+    verified = second.done("flavor", "verify", second.run, "--store", bench.store)
+    assert verified.wait() == 0, verified.stdout + verified.stderr
+
+    for words, said in (
+        (["--from-run", bench.run, "--from-round", "best"], "has no best round: it was begun without --select"),
+        (["--from-run", bench.run, "--from-round", 9], "has no model of round 9: rounds 1 to 3 are closed"),
+        (["--from-run", "nothing"], "there is no run 'nothing'"),
+        (["--from-run", bench.run, "--init-model", __file__], "--init-model and --from-run exclude each other"),
+    ):
+        third = bench_at(bench.url, f"{bench.run}-third")
+        wrong = third.serve(*words, rounds=1)
+        assert (wrong.wait() in (1, 2), said in wrong.stderr) == (True, True), wrong.stderr
+        assert third.runs.find() is None
+
+    out = tmp_path / "local"
+    words = ["run", "-m", bench.trainer(), "--run", "local", "--out", out, "--edges", 2, "--rounds", 1]
+    local = bench.start("flavor", *words, "--from-run", bench.run, env={**LOCAL, "FLAVOR_REDIS_URL": bench.url})
+    finished(bench, local)
+    assert Archive(LocalStore(out / "store"), "local").beginning().begun_from.round == 3
+    again = tmp_path / "again"
+    words = ["run", "-m", bench.trainer(), "--run", "again", "--out", again, "--edges", 2, "--rounds", 1]
+    finished(bench, bench.start("flavor", *words, "--from-run", out, env={**LOCAL, "FLAVOR_REDIS_URL": bench.url}))
+    begun_from = Archive(LocalStore(again / "store"), "again").beginning().begun_from
+    assert (begun_from.run, begun_from.round) == ("local", 1)
