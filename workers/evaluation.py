@@ -38,6 +38,7 @@ from flavor.records.run import RunView
 from flavor.records.states import EvaluationState
 from flavor.records.summary import kept_metrics, names_of, spread_of
 from flavor.records.update import Refused
+from flavor.results.evaluated import shown_by
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
 from flavor.view.evaluation_events import EvaluationClosed
 from workers.context import WorkerContext
@@ -133,6 +134,7 @@ class _Merge:
         recorded = put_manifest(archive, manifest.signed(context.key))
         reach("worker.evaluated")
         reason = f"{counted(len(counting), 'result')}, {counted(examples, 'example')}"
+        reason += f": {shown}" if (shown := shown_by(summary, select_of(self._config))) else ""
         reason += f"; without {told}" if told else ""
         reason += "".join(f"; {line}" for line in (*choice.notes, *of_counts(merged)))
         self._runs.commit_evaluation(

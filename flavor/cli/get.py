@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from flavor.checkpoints.format import FORMATS, Format, format_of_ending
-from flavor.cli.chosen_round import chosen_round, parse_round
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run, store_of_run
 from flavor.cli.options import redis_option, store_option, store_settings, store_url
 from flavor.cli.program import one_line_errors
+from flavor.cli.round_option import BEST, best_of, round_option
 from flavor.errors import InvalidSetting, RunError, StoreError
 
 
@@ -21,15 +21,9 @@ from flavor.errors import InvalidSetting, RunError, StoreError
     "flavor get mammo --round 10 --redis-url redis://localhost",
 )
 @click.argument("run", metavar="RUN|FOLDER")
-@click.option(
-    "--round",
-    "round_",
-    metavar="NUMBER|last|best",
-    default="last",
-    show_default=True,
-    callback=parse_round,
-    help="Number of the round whose global model is written, or `last` for the newest closed round, or "
-    "`best` for the best by the run's --select.",
+@round_option(
+    "Number of the round whose global model is written, or `last` for the newest closed round, or `best` for the best "
+    "by the run's --select."
 )
 @click.option(
     "--format",
@@ -49,7 +43,7 @@ from flavor.errors import InvalidSetting, RunError, StoreError
 @one_line_errors
 def get(
     run: str,
-    round_: str,
+    round_: int | None,
     format_: str | None,
     output: Path | None,
     redis_url: str | None,
@@ -71,7 +65,7 @@ def get(
         runs = found_run.runs
         view = runs.read()
         closed, _ = runs.closed(view)
-        number = chosen_round(view, closed, round_)
+        number = best_of(view) if round_ == BEST else closed if round_ is None else round_
         store = store_url(store, found_run.store) or store_of_run(found_run.run, view.config)
         objects = open_store(store, settings=store_settings())
         try:

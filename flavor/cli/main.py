@@ -25,6 +25,7 @@ COMMANDS = {
         "status": "Show all runs, or one run with its round and its sites.",
         "ui": "Show runs in a browser, live.",
         "log": "Show every event of a run with its reason.",
+        "results": "Show what sites have measured of a global model.",
         "get": "Write a global model of a run into a file.",
         "export": "Write the metrics of a run to TensorBoard, MLflow, tables or JSON.",
         "credits": "Show how many examples each client has put into a run.",
@@ -34,7 +35,6 @@ COMMANDS = {
     "For operators": {
         "serve": "Coordinate a run: wait for clients, open rounds and close them.",
         "resume": "Go on with a run that has failed or was stopped.",
-        "extend": "Have more rounds in a run that has finished.",
         "stop": "Stop a run.",
         "rm": "Remove an ended run from Redis.",
         "pardon": "End the quarantine of a client.",

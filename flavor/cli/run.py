@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ from click.core import ParameterSource
 
 from flavor.checkpoints.format import FORMATS
 from flavor.cli.beside import PageBeside, ui_option
-from flavor.cli.from_run import beginning_of, from_run_options
 from flavor.cli.help import GroupedCommand
 from flavor.cli.notify import notify_options, with_notices
 from flavor.cli.options import redis_option, store_option, store_settings
@@ -27,11 +25,7 @@ from flavor.counted import are, counted
 if TYPE_CHECKING:
     from flavor.local.federation import Federation
     from flavor.local.progress import Progress
-    from flavor.records.run import RunView
     from flavor.results.folder import Results
-
-
-NOTHING: Mapping[str, str] = {}
 
 
 def result_options(function: Any) -> Any:
@@ -127,7 +121,6 @@ def result_options(function: Any) -> Any:
 )
 @run_options(without=["queue"], defaults={"rounds": 5, "min_clients": None}, absent={"min_clients": "all edges"})
 @init_model_option
-@from_run_options
 @result_options
 @ui_option
 @notify_options
@@ -157,8 +150,6 @@ def run(
     redis_url: str | None,
     store: str | None,
     init_model: Path | None,
-    from_run: str | None,
-    from_round: str,
     **settings: Any,
 ) -> None:
     """Run a whole federation with your own training script on this machine.
@@ -168,7 +159,7 @@ def run(
     result folder. Ctrl-C stops all processes and keeps the closed rounds; the run goes on with --resume. The exit code
     is 0 only for a finished run.
     """
-    beside = Beside(with_page, ui_token, notify, notify_after_s)
+    beside = _Beside(with_page, ui_token, notify, notify_after_s)
     if resume is not None:
         sys.exit(_resumed(resume.absolute(), redis_url, as_json, beside))
     from flavor.errors import InvalidSetting
@@ -197,20 +188,12 @@ def run(
     config = config_of({**settings, "min_clients": clients_needed}, store=store or str(layout.store))
     check_rule(config)
     _check_own_aggregator(config, aggregator_main, init_once)
-    with beginning_of(init_model, from_run, from_round, redis_url) as given_beginning:
-        beginning = given_beginning
-        if beginning is not None:
-            check_initial(beginning.path, config.kind)
-        if beginning is not None and beginning.begun_from is not None:  # to go on with the run, the file has to stay
-            layout.check_unused()
-            layout.make()
-            kept = shutil.copy(beginning.path, layout.out / beginning.path.name)
-            layout, beginning = replace(layout, is_begun=True), replace(beginning, path=Path(kept))
+    if init_model:
+        check_initial(init_model, config.kind)
     federation = Federation(
         run=name,
         config=config,
-        init_model=beginning.path.absolute() if beginning is not None else None,
-        begun_from=beginning.begun_from.model_dump() if beginning is not None and beginning.begun_from else None,
+        init_model=init_model and init_model.absolute(),
         sites=clients,
         main=main_command,
         preprocess=preprocess_command,
@@ -230,7 +213,7 @@ def run(
 
 
 @dataclass(frozen=True)
-class Beside:
+class _Beside:
     """What goes on beside a run: a page, and notices."""
 
     with_page: bool
@@ -272,9 +255,10 @@ def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) 
         raise InvalidSetting(f"--init-once is for {advice}")
 
 
-def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: Beside) -> int:
+def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: _Beside) -> int:
     """Go on with the run in `out`. Options that are not settings that may change are refused by name."""
     from flavor.errors import InvalidSetting
+    from flavor.local.federation import Federation
     from flavor.programs.command import parse_command
     from flavor.resume import MAY_CHANGE
 
@@ -294,30 +278,9 @@ def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: Beside) ->
         spelt = {parameter.name: parameter.opts[-1] for parameter in context.command.params}
         names = ", ".join(spelt.get(name, name) for name in fixed)
         raise InvalidSetting(f"{names}: with --resume it stays as it was when the run began: leave it out")
-    return go_on_in(out, redis_url, as_json, beside, given=given, mended=mended)
-
-
-def go_on_in(
-    out: Path,
-    redis_url: str | None,
-    as_json: bool,
-    beside: Beside,
-    *,
-    given: Mapping[str, Any],
-    mended: Mapping[str, str] = NOTHING,
-    check: Callable[[RunView, int], None] = lambda view, closed: None,
-) -> int:
-    """Go on with the run in `out` with these settings and commands; print how it has ended, and return the exit code.
-
-    `check` gets the run and the number of its closed rounds, and may raise before anything changes.
-    """
-    from flavor.local.federation import Federation
-
     federation = Federation.of(out, redis_url, store_settings())
     raise_on_sigterm()
-    return beside.carry_out(
-        federation, lambda ready, progress: ready.go_on(progress, given, mended, check), as_json=as_json
-    )
+    return beside.carry_out(federation, lambda ready, progress: ready.go_on(progress, given, mended), as_json=as_json)
 
 
 def _shown(results: Any, progress: Any, as_json: bool) -> int:

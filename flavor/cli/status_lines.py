@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flavor.cli.evaluation_lines import lines_of_evaluations
 from flavor.counted import counted
 from flavor.durations import shown_duration
 from flavor.printable import printable, quoted, shown_name
@@ -64,6 +65,7 @@ def summary_of(found: Found) -> list[Line]:
             lines.append(Line(f"without: {lost}", "waits"))
     if found["last_round"]:
         lines.append(Line(_last_round(found)))
+    lines += [Line(each) for each in lines_of_evaluations(found)]
     if found["global_model"]:
         lines.append(Line(f"global model: {found['global_model']}"))
     if not found["clients"]:

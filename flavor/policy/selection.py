@@ -42,6 +42,11 @@ class Select:
             )
         return cls(name.strip(), which.strip() == LARGER)
 
+    @property
+    def base(self) -> str:
+        """The metric of sites, or of all of them: `accuracy` of `worst/accuracy`."""
+        return self.name.removeprefix(WORST)
+
     def __str__(self) -> str:
         """Return the option's text."""
         return f"{self.name}:{LARGER if self.is_larger else SMALLER}"

@@ -14,6 +14,7 @@ from flavor.errors import InvalidSetting
 from flavor.records.reported import Reported
 from flavor.records.run import RunView
 from flavor.resume import coordinated_by, is_of_fedtrain
+from flavor.view.evaluations import described_evaluations
 from flavor.view.history import History
 from flavor.view.lacking import what_is_lacking
 from flavor.view.newest import Newest, NewestReader, opened_store
@@ -97,6 +98,7 @@ def described_run(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_
         "absent": absent,
         "served": snapshot.is_served,
         "no_aggregator": snapshot.absence,
+        **described_evaluations(snapshot.evaluations, view, snapshot.config, found.metric),
         "last_round": found.last,
         "metric": found.metric,
         "best": found.best,

@@ -14,6 +14,7 @@ from flavor.records.pulse import Pulse
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.update import Refused, Update
+from flavor.view.evaluations import NONE, Evaluations, read_evaluations
 
 Entry = tuple[str, Mapping[str, str]]
 """An entry of the log: its id and its fields."""
@@ -67,6 +68,7 @@ class Facts:
     """The number of refused updates in a row, of clients whose last update was refused."""
     is_served: bool = False
     """Whether a coordinator has the run's lease."""
+    evaluations: Evaluations = NONE
     log: Iterable[Entry] = ()
     """The newest entries of the run's log, newest first. May be iterated again."""
     refusal: str = ""
@@ -133,7 +135,17 @@ def read_facts(runs: RunStore, log: Iterable[Entry] | None = None) -> Facts:
     clients = {name: replace(each, update=updates[name]) if name in updates else each for name, each in found.items()}
     with translated(runs.where):
         is_served = bool(runs.redis.exists(runs.keys.coordinator))
-    return Facts(view, config, now_ms, round_, clients, refusals, is_served, LogTail(runs) if log is None else log)
+    return Facts(
+        view,
+        config,
+        now_ms,
+        round_,
+        clients,
+        refusals,
+        is_served,
+        read_evaluations(runs),
+        LogTail(runs) if log is None else log,
+    )
 
 
 def read_clients(

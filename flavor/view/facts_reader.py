@@ -23,6 +23,7 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.verdict import Verdict
 from flavor.view.client_reader import MOST_CREDIT, ClientReader, Credit
+from flavor.view.evaluations import Evaluations, read_evaluations
 from flavor.view.facts import Entry, Facts, read_facts
 from flavor.view.run_log import RunLog
 
@@ -55,13 +56,15 @@ class FactsReader:
         self._round_fields: Mapping[str, str] = {}
         self._verdicts: set[str] = set()
         self._old: set[str] = set()
+        self._has_evaluation = False  # whether the log tells of one
+        self._is_handed_in = False  # whether a site has handed in for one
         self._whole_at = -WHOLE_S
         self._offset_ms = 0
 
     @property
     def is_behind(self) -> bool:
         """Whether the last look has left something unread for want of credit."""
-        return self._clients.is_behind
+        return self._clients.is_behind or self._is_handed_in
 
     @property
     def is_poor(self) -> bool:
@@ -89,7 +92,11 @@ class FactsReader:
         self._credit.earn()
         head, _, rest = channel.partition(":")
         client, _, what = rest.partition(":")
-        if head == "run":
+        if ":evaluation:" in channel:
+            if head == "to":  # tells the site, and the log tells everybody
+                return False
+            self._is_handed_in = True
+        elif head == "run":
             self._old |= {"run", "served"}
         elif head == "round":
             self._old.add("round")
@@ -126,6 +133,7 @@ class FactsReader:
         self._clients.forget()
         self._verdicts.clear()
         self._old = set()
+        self._has_evaluation = self._is_handed_in = False
         facts = read_facts(self._runs, self._log)
         self._run_fields, self._round_fields = {}, {}
         self._offset_ms = facts.now_ms - int(self._clock() * 1000)
@@ -136,6 +144,7 @@ class FactsReader:
         number, has_verdicts = self._take_in(before, entries), bool(self._verdicts)
         if self._clock() - self._whole_at >= WHOLE_S:
             self._old |= _ALL
+            self._is_handed_in |= bool(before.evaluations.open)
         is_new = number != before.run.round or before.round is None
         found = self._read(number, is_new=is_new, is_opened=is_new and _tells_all(entries, number))
         if found is None or found.get("run") == {}:
@@ -164,7 +173,17 @@ class FactsReader:
         clients = self._clients.read(before, names, view, round_, config, now_ms)
         self._run_fields, self._round_fields, self._old = run_fields, round_fields, set()
         is_served = bool(found.get("served", before.is_served))
-        return Facts(view, config, now_ms, round_, clients, refusals, is_served, self._log)
+        return Facts(view, config, now_ms, round_, clients, refusals, is_served, self._evaluations(before), self._log)
+
+    def _evaluations(self, before: Facts) -> Evaluations:
+        """Read the evaluations, where the log tells of one, or a site has handed in and there is credit for a look."""
+        known = before.evaluations
+        is_told, self._has_evaluation = self._has_evaluation, False
+        if is_told or (self._is_handed_in and self._credit.value > 0):
+            self._is_handed_in = False
+            known = read_evaluations(self._runs, known)
+            self._credit.spend(known.commands)
+        return known
 
     def _take_in(self, before: Facts, entries: Iterable[Entry]) -> int:
         """Note what the log tells; returns the number of the newest round, as far as the log has it."""
@@ -173,6 +192,7 @@ class FactsReader:
             event, client = fields.get("event", ""), fields.get("client", "")
             if event.startswith(("run.", "round.")):
                 self._old |= {"run", "round"}
+            self._has_evaluation |= event.startswith("evaluation.")
             if event == "round.opened":
                 number = count(fields.get("round")) or number
             if event == "client.pardoned" or (event.startswith("update.") and event != "update.accepted"):

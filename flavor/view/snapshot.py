@@ -20,6 +20,7 @@ from flavor.records.states import ClientState, RoundState
 from flavor.records.update import Refused, Update
 from flavor.view.client_events import ClientLeft, ClientLost, ClientStopped
 from flavor.view.client_snapshot import ClientMemory, ClientSnapshot, Known, Phase
+from flavor.view.evaluations import NONE, Evaluations
 from flavor.view.facts import LOOKED_BACK, Facts, last_of, read_facts, time_of
 from flavor.view.server import refusal_of
 from flavor.view.waiting import Wait, wait_of
@@ -43,6 +44,7 @@ class Snapshot:
     """Why no aggregator does the work that there is; '' while one does it, there is no work, or `jobs` was None."""
     ending: str
     """Why the run ended, in the words for the operator; '' while it goes on."""
+    evaluations: Evaluations = NONE
     refusal: str = ""
     """Why Redis takes no writes, so that the run stands still, and what to do; '' where it takes writes."""
 
@@ -150,6 +152,7 @@ def snapshot_of(
         is_served=is_served,
         absence=_absence(view, round_, standing, jobs(config) if jobs is not None and not is_blind else None),
         ending=(ending_in(itertools.islice(facts.log, ENDING_WITHIN)) or view.reason) if view.state.ended else "",
+        evaluations=facts.evaluations,
         refusal="" if ended else facts.refusal,
     )
 

@@ -12,18 +12,18 @@ BAD, WAITS, GOOD, NEWS, QUIET = "red", "yellow", "green", "cyan", ""
 _EVENTS: Mapping[str, tuple[str, ...]] = {
     BAD: (
         *("update.refused", "client.lost", "client.quarantined", "client.not_admitted", "client.other_key"),
-        *("round.attempt_failed", "run.failed"),
+        *("round.attempt_failed", "run.failed", "evaluation.failed"),
     ),
     WAITS: (
         *("run.waiting", "round.waiting", "round.reopened", "round.returned", "round.given_back", "round.note"),
         *("client.stopped", "client.left_out", "client.key_replaced", "update.ignored"),
         *("aggregator.restarted", "run.stopped"),
     ),
-    GOOD: ("round.closed", "run.finished"),
-    NEWS: ("run.created", "run.resumed", "run.recovered", "round.opened"),
+    GOOD: ("round.closed", "run.finished", "run.best"),
+    NEWS: ("run.created", "run.resumed", "run.recovered", "round.opened", "evaluation.closed"),
     QUIET: (
         *("client.joined", "client.left", "client.pardoned", "update.accepted"),
-        *("round.aggregating", "round.structure"),
+        *("round.aggregating", "round.structure", "evaluation.opened"),
     ),
 }
 COLOUR_OF_EVENT: Mapping[str, str] = {name: colour for colour, names in _EVENTS.items() for name in names}

@@ -148,7 +148,7 @@ done
 
 OFFERED: dict[str, dict[str, list[str]]] = {
     "flavor": {
-        "flavor re": ["resume", "revoke", "recover", "report"],
+        "flavor re": ["results", "resume", "revoke", "recover", "report"],
         "flavor serve --keep-": ["--keep-rounds", "--keep-globals"],
         "flavor serve --compress b": ["bf16"],
         "flavor serve --checkpoint o": ["opaque"],

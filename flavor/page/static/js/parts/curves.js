@@ -33,8 +33,7 @@ export function curves(name, { heard } = {}) {
     ),
   );
   const empty = h("p", { class: "quiet" });
-  const axis = h("p", { class: "axis", role: "status", hidden: true });
-  const plot = chart({ told, zoomed: (is) => show(reset, is), mark, lacks: (words) => (text(axis, words), show(axis, words)) });
+  const plot = chart({ told, zoomed: (is) => show(reset, is), mark });
   attr(plot.node, "tabindex", "0");
   attr(plot.node, "role", "img");
   plot.node.addEventListener("keydown", (event) => {
@@ -44,7 +43,7 @@ export function curves(name, { heard } = {}) {
     if (move) plot.move(...move);
     else plot.reset();
   });
-  part.body.append(plot.node, h("div", { class: "under" }, line, legend), axis, empty);
+  part.body.append(plot.node, h("div", { class: "under" }, line, legend), empty);
   let found = null;
   let chosen = "";
   let names = [];

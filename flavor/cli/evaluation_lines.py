@@ -1,0 +1,88 @@
+"""What `flavor status` says of the evaluations of a run: the newest result, what is open, and the best model."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flavor.printable import printable, shown_name
+from flavor.results.best import MergedValue
+from flavor.results.evaluated import by_sites_of
+
+MOST_METRICS = 4
+_MOST_NAMED = 5
+_LONGEST_REASON = 120
+
+Described = Mapping[str, Any]
+
+
+def lines_of_evaluations(found: Described) -> list[str]:
+    """Return the lines about evaluations; none for a run of which no model was judged. `found` is as in `described`."""
+    lines = [_open(each) for each in found.get("evaluating") or ()]
+    if newest := found.get("evaluation"):
+        lines.append(_newest(newest))
+    if selected := found.get("selected"):
+        lines.append(_selected(selected, found.get("folder") or found["run"]))
+    return lines
+
+
+def headline(newest: Described) -> str:
+    """Return the value by which an evaluation is shown: `accuracy 0.91`; '' where it has none."""
+    return _metric(newest["metric"], newest) if newest["metric"] in newest["metrics"] else ""
+
+
+def _metric(name: str, newest: Described) -> str:
+    metric = newest["metrics"][name]
+    plain, pooled = metric.get("plain_mean"), metric.get("pooled")
+    value, shown = (plain, shown_name(name)) if plain is not None else (pooled, shown_name(f"pooled/{name}"))
+    if value is None:
+        return ""
+    of = MergedValue(value, metric["sites"], newest["sites"]).words
+    return " ".join((shown, f"{value:.4g}", of)).rstrip()
+
+
+def _newest(newest: Described) -> str:
+    names = [newest["metric"], *(name for name in newest["metrics"] if name != newest["metric"])]
+    parts = [text for name in names if name in newest["metrics"] and (text := _metric(name, newest))]
+    worst = newest["metrics"].get(newest["metric"], {})
+    if parts and worst.get("worst") is not None:
+        value = worst["lowest"] if worst["better"] == "larger" else worst["highest"]
+        parts[0] += f" (worst: {worst['worst']}, {value:.4g})"
+    more = f", and {len(parts) - MOST_METRICS} more" if len(parts) > MOST_METRICS else ""
+    what = f"the model of round {newest['round']}" if newest["round"] else "a model of no round"
+    by = by_sites_of(newest["sites"], newest["expected"])
+    line = f"judged: {what} {by}: {', '.join(parts[:MOST_METRICS]) or 'no metrics'}{more}"
+    missing = list(newest["missing"].items())
+    if missing:
+        said = [f"{site}: {printable(reason)[:_LONGEST_REASON]}" for site, reason in missing[:_MOST_NAMED]]
+        line += f"; without {'; '.join(said)}"
+        line += f"; and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
+    if newest["skipped"]:
+        line += f"; without an evaluator: {_some(newest['skipped'])}"
+    return line
+
+
+def _open(each: Described) -> str:
+    what = f"the model of round {each['round']}" if each["round"] else "a model of no round"
+    if each["merging"]:
+        return f"judging: {what}: an aggregator merges the results of {_some(each['in'])}"
+    have = f"{_some(each['in'])} {'has' if len(each['in']) == 1 else 'have'} handed in" if each["in"] else ""
+    awaited = (
+        f"{_some(each['awaited'])} {'is' if len(each['awaited']) == 1 else 'are'} awaited" if each["awaited"] else ""
+    )
+    return f"judging: {what}: {', '.join(filter(None, (have, awaited)))}"
+
+
+def _selected(selected: Described, run: str) -> str:
+    select = f"{selected['metric']}:{'max' if selected['better'] == 'larger' else 'min'}"
+    return (
+        f"best model: that of round {selected['round']}, {shown_name(selected['metric'])} {selected['value']:.4g} "
+        f"{by_sites_of(selected['sites'], 0)} (--select {printable(select)}): "
+        f"`flavor get {shlex.quote(run)} --round best`"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more

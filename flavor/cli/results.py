@@ -1,0 +1,175 @@
+"""`flavor results`: show what sites have measured of a global model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flavor.cli.help import GroupedCommand
+from flavor.cli.opened_run import named_store, opened_run
+from flavor.cli.options import redis_option, store_option, store_settings
+from flavor.cli.output import print_line, print_table
+from flavor.cli.program import one_line_errors
+from flavor.cli.round_option import BEST, best_of, round_option
+from flavor.cli.trust_options import trust_option
+from flavor.errors import RunError
+
+if TYPE_CHECKING:
+    from flavor.policy.selection import Select
+    from flavor.results.evaluated import Evaluated
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """An evaluation, and what is known beside it."""
+
+    found: Evaluated
+    select: Select | None = None
+    best_round: int | None = None
+    signed_by: str = ""
+    """Key of the aggregator whose signature was checked; '' for what was not read from the store."""
+    is_trusted: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@click.command(
+    cls=GroupedCommand,
+    example="flavor results flavor-runs/mammo\nflavor results mammo --round best --redis-url redis://localhost\n"
+    "flavor results flavor-runs/mammo --trust aggregator.key.pub",
+)
+@click.argument("run", metavar="RUN|FOLDER")
+@round_option(
+    "Number of the round whose global model was judged, or `last` for the newest evaluation, or `best` for the "
+    "best model by the run's --select."
+)
+@click.option(
+    "--metric",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    help="Show this metric. May be repeated.  [default: the first 6]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with all metrics in place of the table.")
+@redis_option
+@store_option
+@trust_option
+@one_line_errors
+def results(
+    run: str,
+    round_: int | None,
+    names: tuple[str, ...],
+    as_json: bool,
+    redis_url: str | None,
+    store: str | None,
+    trusted: tuple[str, ...],
+) -> None:
+    """Show what sites have measured of a global model.
+
+    Prints a table of sites and metrics, of one evaluation (`flavor-fl -e`), with the metrics of all sites together:
+    pooled over the examples of all sites, the plain mean, the mean weighted by examples, the lowest and the highest
+    value, and the site whose value is worst. A metric whose name does not say which values are better has no worst
+    site. docs/merged-metrics.md says what each number means.
+
+    RUN is the name of a run on Redis. FOLDER is a result folder. With --store or --trust the run is read from its
+    object store, and each number is checked against the signed record of the evaluation. The evaluation metrics are
+    those of the global model that the round has made. Metrics that training scripts report are not shown here.
+    """
+    shown = _read(run, round_, redis_url, store, trusted)
+    found = shown.found
+    if as_json:
+        click.echo(json.dumps(_described(shown), indent=2))
+    else:
+        _show(shown, names)
+    for note in shown.notes:
+        print_line(note, err=True)
+    if shown.signed_by and not shown.is_trusted:
+        print_line("not checked: whose key the record is signed with (--trust names those you know)", err=True)
+    if names and (lacking := [name for name in names if name not in _names(found)]):
+        raise RunError(f"--metric {lacking[0]}: this evaluation has {', '.join(_names(found)) or 'no metrics'}")
+
+
+def _read(run: str, round_: int | None, redis_url: str | None, store: str | None, trusted: tuple[str, ...]) -> _Shown:
+    from flavor.results.read_evaluated import from_folder
+
+    if store or trusted:
+        return _from_store(run, round_, store, trusted)
+    out = Path(run)
+    if out.is_dir() and (out / "evaluations").is_dir() and round_ != BEST:
+        return _Shown(from_folder(out, round_))
+    return _from_redis(run, round_, redis_url)
+
+
+def _from_redis(run: str, round_: int | None, redis_url: str | None) -> _Shown:
+    from flavor.config import RunConfig
+    from flavor.evaluation_settings import select_of
+    from flavor.records.evaluation import MOST_METRICS
+    from flavor.results.read_evaluated import from_redis
+
+    with opened_run(run, redis_url) as found_run:
+        view = found_run.runs.read()
+        if round_ == BEST:
+            round_ = best_of(view)
+        found = from_redis(found_run.runs, round_)
+        select = select_of(RunConfig.known(view.config))
+    notes = []
+    if any(len(site.metrics) >= MOST_METRICS for site in found.sites.values()):
+        notes.append(f"Redis keeps {MOST_METRICS} metrics of a site: --store shows all of them")
+    return _Shown(found, select, view.best.round if view.best else None, notes=tuple(notes))
+
+
+def _from_store(run: str, round_: int | None, store: str | None, trusted: tuple[str, ...]) -> _Shown:
+    from flavor.config import RunConfig
+    from flavor.evaluation_settings import select_of
+    from flavor.ledger.archive import Archive
+    from flavor.ledger.trust import Trust
+    from flavor.records.names import checked_name
+    from flavor.results.read_evaluated import from_store
+    from flavor.store.open import open_store
+
+    trust = Trust.read(trusted)
+    name, url = named_store(run, store)
+    archive = Archive(open_store(url, settings=store_settings()), checked_name(name, "run"))
+    found, record = from_store(archive, None if round_ == BEST else round_, best=round_ == BEST, trust=trust)
+    begun = archive.beginning()
+    select = select_of(RunConfig.known(begun.config)) if begun is not None else None
+    best = record.manifest.best_round or None
+    return _Shown(found, select, best, record.manifest.public_key, bool(trust.workers))
+
+
+def _names(found: Evaluated) -> list[str]:
+    from flavor.results.evaluated import metrics_of
+
+    return [each.name for each in metrics_of(found)]
+
+
+def _show(shown: _Shown, names: tuple[str, ...]) -> None:
+    from flavor.ledger.keys import fingerprint
+    from flavor.results.evaluated_table import lines_of, table_of
+
+    found = shown.found
+    for line in lines_of(found):
+        print_line(line)
+    if shown.best_round is not None:
+        select = f" by --select {shown.select}" if shown.select else ""
+        is_it = "this is" if shown.best_round == found.round else "it is not"
+        print_line(f"the best model{select} is that of round {shown.best_round}: {is_it} it")
+    if shown.signed_by:
+        print_line(f"checked against the record that is signed with key {fingerprint(shown.signed_by)}")
+    heads, rows, further = table_of(found, select=shown.select, names=names)
+    print_table(heads, rows)
+    if further:
+        print_line(further)
+
+
+def _described(shown: _Shown) -> dict[str, Any]:
+    from flavor.results.evaluated_table import described
+
+    return {
+        **described(shown.found, select=shown.select),
+        "best_round": shown.best_round,
+        "signed_by": shown.signed_by or None,
+    }

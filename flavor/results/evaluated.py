@@ -1,0 +1,280 @@
+"""An evaluation with a result, as people read it: what each site has measured, what that merges to, who is missing.
+
+Its metrics are those of the global model of its round. Those that training scripts report in a round are not: see
+`flavor.results.rounds`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flavor.counted import counted
+from flavor.errors import InvalidRecord
+from flavor.policy.selection import Select
+from flavor.printable import shown_name
+from flavor.records.counts import BOUND, POOLED, is_count
+from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, EvaluationView
+from flavor.records.info import CONFUSION, Info
+from flavor.records.merging import WEIGHTED, sites_of, sites_with
+from flavor.results.direction import direction_of
+from flavor.results.rounds import for_charts, scalars
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SiteMeasures:
+    """What one site has measured of a model."""
+
+    examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Its finite numbers."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation with a result."""
+
+    run: str
+    round: int
+    """The round that has made the model."""
+    number: int
+    """`AUTOMATIC` for the evaluation that the coordinator has opened."""
+    model: str
+    """SHA-256 of the model."""
+    opened_ms: int
+    closed_ms: int
+    expected: tuple[str, ...]
+    """The sites that were to judge the model."""
+    sites: Mapping[str, SiteMeasures]
+    """The sites whose results count."""
+    missing: Mapping[str, str]
+    """Expected sites whose results do not count, and why."""
+    skipped: tuple[str, ...] = ()
+    """Sites that were there and have no evaluator. Signed records do not name them."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """The merged metrics, by their names in the merged information."""
+    few: Mapping[str, int] = field(default_factory=dict)
+    """Number of sites that report a metric, for those that not all report, by the name that they use."""
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Lowest and highest value, by metric, where the values of `sites` are not known."""
+    merged_of: int = 0
+    """Number of sites whose results were merged, where these are not known."""
+
+    @property
+    def examples(self) -> int:
+        """Number of examples of all sites whose results count."""
+        return sum(each.examples for each in self.sites.values())
+
+    @property
+    def name(self) -> str:
+        """The evaluation's name in files: `round-0003`, and `round-0003-1` for one that somebody has asked for."""
+        return name_of(self.round, self.number)
+
+    @property
+    def by(self) -> str:
+        """`by 3 sites`, or `by 2 of 3 sites`."""
+        return by_sites_of(len(self.sites), len(self.expected))
+
+    def to_json(self) -> str:
+        """Write it for `from_json`, which a result folder keeps."""
+        fields: dict[str, Any] = {
+            "version": _VERSION,
+            **{name: value for name, value in self.__dict__.items() if name not in ("sites", "spread", "merged_of")},
+            "sites": {site: {"examples": of.examples, "metrics": dict(of.metrics)} for site, of in self.sites.items()},
+        }
+        return json.dumps(fields, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Evaluated:
+        """Read what `to_json` has written. Raises `InvalidRecord`, which names `where`."""
+        try:
+            fields = json.loads(text)
+            version = fields.pop("version")
+            sites = {
+                site: SiteMeasures(int(of["examples"]), scalars(of["metrics"])) for site, of in fields["sites"].items()
+            }
+            if version != _VERSION:
+                raise ValueError("another release of flavor wrote it: use that one")
+            return cls(
+                **{
+                    **fields,
+                    "sites": sites,
+                    "expected": tuple(map(str, fields["expected"])),
+                    "skipped": tuple(map(str, fields["skipped"])),
+                    "metrics": scalars(fields["metrics"]),
+                }
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InvalidRecord(
+                f"{where} is no evaluation of a result folder: {type(error).__name__}: {error}"
+            ) from None
+
+
+@dataclass(frozen=True)
+class MetricOfSites:
+    """One metric of an evaluation over the sites. What is not known, or makes no sense, is None."""
+
+    name: str
+    sites: int
+    """Number of sites that report it."""
+    pooled: float | None = None
+    """Its value of the examples of all sites together."""
+    pooled_bound: float | None = None
+    """The largest error of `pooled`."""
+    plain_mean: float | None = None
+    weighted_mean: float | None = None
+    """The mean weighted by the sites' numbers of examples."""
+    lowest: float | None = None
+    highest: float | None = None
+    better: str | None = None
+    """"larger" or "smaller"; None where the metric's name does not say which values are better."""
+    worst: str | None = None
+    """The site whose value is worst, the first by name of equal ones; None where all have the same."""
+
+    @property
+    def value(self) -> float | None:
+        """The number that stands for the metric where there is room for one: the plain mean, or else the pooled one."""
+        return self.plain_mean if self.plain_mean is not None else self.pooled
+
+
+def name_of(round_: int, number: int) -> str:
+    """Return the name of an evaluation in files."""
+    return f"round-{round_:04d}" + (f"-{number}" if number != AUTOMATIC else "")
+
+
+def by_sites_of(sites: int, expected: int) -> str:
+    """Return `by 3 sites`, or `by 2 of 3 sites`."""
+    return f"by {counted(sites, 'site')}" if sites >= expected else f"by {sites} of {counted(expected, 'site')}"
+
+
+def evaluated_of(
+    run: str,
+    view: EvaluationView,
+    summary: EvaluationSummary | None = None,
+    *,
+    merged: Mapping[str, Any] | None = None,
+    infos: Mapping[str, Info] | None = None,
+) -> Evaluated:
+    """Return a closed evaluation as Redis has it.
+
+    Redis keeps the first metrics alone: `merged`, the merged information, and `infos`, those of sites, have all, as far
+    as they could be read in the store.
+    """
+    infos = infos or {}
+    metrics, few = ({}, {}) if summary is None else (summary.metrics, summary.few)
+    if merged is not None:
+        metrics, few = scalars(merged["metrics"]), sites_of(merged)[0]
+    return Evaluated(
+        run=run,
+        round=view.round,
+        number=view.number,
+        model=view.model.model.digest,
+        opened_ms=view.opened_ms,
+        closed_ms=view.closed_ms or 0,
+        expected=view.expected,
+        sites={
+            site: SiteMeasures(
+                each.result.num_examples if each.result else 0,
+                for_charts(scalars(infos[site]["metrics"])) if site in infos else each.metrics,
+            )
+            for site, each in sorted(view.accepted.items())
+        },
+        missing={site: each.reason for site, each in sorted(view.verdicts.items()) if not each.accepted},
+        skipped=view.skipped,
+        metrics=metrics,
+        few=few,
+    )
+
+
+def numbers_of(summary: EvaluationSummary) -> Evaluated:
+    """Return an evaluation of which only the merged numbers are known: it has no sites."""
+    return Evaluated(
+        run="",
+        round=summary.round,
+        number=summary.number,
+        model="",
+        opened_ms=summary.opened_ms,
+        closed_ms=summary.closed_ms,
+        expected=(),
+        sites={},
+        missing={},
+        metrics=summary.metrics,
+        few=summary.few,
+        spread=summary.spread,
+        merged_of=summary.sites,
+    )
+
+
+def metrics_of(found: Evaluated, select: Select | None = None) -> list[MetricOfSites]:
+    """Return the metrics of an evaluation, those first that a run is shown by; counts of single sites are left out.
+
+    `select`, the rule of a run, says which values of its metric are better.
+    """
+    bases: dict[str, None] = {}
+    for name in (*found.metrics, *(name for site in found.sites.values() for name in site.metrics)):
+        base = base_of(name)
+        if not is_count(base) and base not in CONFUSION and not (name.startswith(POOLED) and name.endswith(BOUND)):
+            bases.setdefault(base)
+    return [_metric(base, found, select) for base in bases]
+
+
+def base_of(name: str) -> str:
+    """Return the name that sites use of a merged metric: `auc` of `auc (weighted)` and of `pooled/auc`."""
+    return name.removeprefix(POOLED).removesuffix(WEIGHTED)
+
+
+def better_of(base: str, select: Select | None) -> int:
+    """Return 1 where larger values of a metric are better, -1 for smaller, 0 where that is not known."""
+    if select is not None and base_of(select.base) == base:
+        return 1 if select.is_larger else -1
+    return direction_of(base) or direction_of(POOLED + base)
+
+
+def _metric(base: str, found: Evaluated, select: Select | None) -> MetricOfSites:
+    values = {site: of.metrics[base] for site, of in found.sites.items() if _is_tracked(base, of.metrics)}
+    better = better_of(base, select)
+    low, high = (min(values.values()), max(values.values())) if values else found.spread.get(base, (None, None))
+    wanted = {1: low, -1: high}.get(better) if low != high else None
+    pooled = POOLED + base
+    named = base if base in found.metrics else pooled
+    return MetricOfSites(
+        name=base,
+        sites=sites_with(named, found.few, len(found.sites) or found.merged_of),
+        pooled=found.metrics.get(pooled),
+        pooled_bound=found.metrics.get(pooled + BOUND),
+        plain_mean=found.metrics.get(base),
+        weighted_mean=found.metrics.get(base + WEIGHTED),
+        lowest=low,
+        highest=high,
+        better={1: "larger", -1: "smaller"}.get(better),
+        worst=next((site for site, value in sorted(values.items()) if value == wanted), None),
+    )
+
+
+def _is_tracked(base: str, metrics: Mapping[str, float]) -> bool:
+    value = metrics.get(base)
+    return value is not None and math.isfinite(value)
+
+
+def headline_of(metrics: Iterable[MetricOfSites], select: Select | None = None, named: str | None = None) -> str | None:
+    """Return the metric by which an evaluation is shown: that of `--select`, the `named` one, or else the first."""
+    names = [each.name for each in metrics if each.value is not None]
+    for wanted in (base_of(select.base) if select is not None else None, named):
+        if wanted in names:
+            return wanted
+    return next(iter(names), None)
+
+
+def shown_by(summary: EvaluationSummary, select: Select | None) -> str:
+    """Return the number by which an evaluation is shown, with its name: `accuracy 0.91`; '' where there is none."""
+    metrics = {each.name: each for each in metrics_of(numbers_of(summary), select)}
+    metric = metrics.get(headline_of(metrics.values(), select) or "")
+    if metric is None or metric.value is None:
+        return ""
+    name = metric.name if metric.plain_mean is not None else POOLED + metric.name
+    return f"{shown_name(name)} {metric.value:.4g}"

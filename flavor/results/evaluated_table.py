@@ -1,0 +1,100 @@
+"""An evaluation as a table of sites and metrics, for people, and as plain values, for programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from flavor.counted import counted
+from flavor.policy.advice import some
+from flavor.policy.selection import Select
+from flavor.printable import printable, shown_name
+from flavor.results.evaluated import Evaluated, MetricOfSites, metrics_of
+
+MOST_COLUMNS = 6
+"""Metrics in one table, unless they are named."""
+_NONE = "-"
+_ROWS: tuple[tuple[str, str], ...] = (
+    ("pooled", "pooled"),
+    ("plain mean", "plain_mean"),
+    ("weighted mean", "weighted_mean"),
+    ("lowest", "lowest"),
+    ("highest", "highest"),
+)
+_LONGEST_REASON = 200
+
+
+def lines_of(found: Evaluated) -> list[str]:
+    """Return what stands above the table: who has judged which model, and who is missing, with the reason."""
+    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.closed_ms / 1000))
+    model = f"the global model of round {found.round}" if found.round else "a model of no round"
+    lines = [f"{model}, judged {found.by}, {counted(found.examples, 'example')}, {at} (SHA-256 {found.model[:12]}…)"]
+    lines += [f"without {site}: {printable(reason)[:_LONGEST_REASON]}" for site, reason in found.missing.items()]
+    if found.skipped:
+        lines.append(f"without an evaluator: {some(found.skipped, 10)}")
+    return lines
+
+
+def table_of(
+    found: Evaluated, *, select: Select | None = None, names: Sequence[str] = ()
+) -> tuple[list[str], list[list[str]], str]:
+    """Return the heads of a table, its rows, and a line about metrics that it lacks; '' for none.
+
+    A row for each site, and then one for each way to merge: over the examples of all sites (pooled), the two means, the
+    lowest and the highest value, and the site that is worst. `names` are the metrics of the table; without them the
+    first `MOST_COLUMNS`.
+    """
+    every = metrics_of(found, select)
+    columns = [each for each in every if each.name in names] if names else every[:MOST_COLUMNS]
+    heads = ["SITE", "EXAMPLES", *(shown_name(each.name) for each in columns)]
+    rows = [
+        [site, str(of.examples), *(_number(of.metrics.get(each.name)) for each in columns)]
+        for site, of in found.sites.items()
+    ]
+    rows += [[site, _NONE, *[_NONE] * len(columns)] for site in found.missing]
+    for head, name in _ROWS:
+        cells = [_merged(each, name) for each in columns]
+        if any(cell != _NONE for cell in cells):
+            rows.append([f"[{head}]", str(found.examples) if head == "pooled" else "", *cells])
+    rows.append(["[worst site]", "", *(each.worst or _NONE for each in columns)])
+    left = len(every) - len(columns)
+    return heads, rows, f"{counted(left, 'further metric')}: name them by --metric" if left and not names else ""
+
+
+def _number(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.6g}"
+
+
+def _merged(metric: MetricOfSites, name: str) -> str:
+    text = _number(getattr(metric, name))
+    if name == "pooled" and text != _NONE and metric.pooled_bound is not None:
+        return f"{text} ± {metric.pooled_bound:.2g}"
+    return text
+
+
+def described(found: Evaluated, *, select: Select | None = None) -> dict[str, Any]:
+    """Return an evaluation as plain values, which JSON can hold."""
+    return {
+        "run": found.run,
+        "round": found.round,
+        "evaluation": found.number,
+        "model": found.model,
+        "opened_ms": found.opened_ms,
+        "closed_ms": found.closed_ms,
+        "expected": list(found.expected),
+        "sites": _plain(found.sites),
+        "missing": dict(found.missing),
+        "skipped": list(found.skipped),
+        "examples": found.examples,
+        "metrics": {
+            each.name: {name: value for name, value in asdict(each).items() if name != "name"}
+            for each in metrics_of(found, select)
+        },
+        "merged": dict(found.metrics),
+    }
+
+
+def _plain(sites: Mapping[str, Any]) -> dict[str, Any]:
+    return {site: {"examples": of.examples, "metrics": dict(of.metrics)} for site, of in sites.items()}

@@ -1,0 +1,189 @@
+"""Reads evaluations that have a result: from Redis, from the signed records in a store, and from a result folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flavor.bus.runs import RunStore
+from flavor.counted import counted
+from flavor.errors import DamagedRecord, FlavorError, InvalidInfo, InvalidRecord, ObjectMissing, RunError
+from flavor.ledger.archive import Archive
+from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, newest_of, read_records
+from flavor.ledger.trust import Trust
+from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, EvaluationView
+from flavor.records.info import MAX_BYTES, Info, parse_info
+from flavor.records.merging import sites_of
+from flavor.records.objects import ObjectRef
+from flavor.results.evaluated import Evaluated, SiteMeasures, evaluated_of
+from flavor.results.rounds import for_charts, scalars
+from flavor.store.paths import evaluations_folder
+from flavor.store.protocol import ObjectStore
+
+FOLDER = "evaluations"
+"""The folder of evaluations in a result folder."""
+OF_SITES = "-sites.json"
+_MOST_MERGED_BYTES = 2**28
+
+
+# -- from Redis
+
+
+def summaries(runs: RunStore, first: int = 0) -> list[EvaluationSummary]:
+    """Return what Redis keeps of the evaluations with a result, oldest first, without entries that are damaged."""
+    found = []
+    for text in runs.evaluated(first):
+        with contextlib.suppress(DamagedRecord):
+            found.append(EvaluationSummary.from_json(text))
+    return found
+
+
+def from_redis(runs: RunStore, round_: int | None = None) -> Evaluated:
+    """Return the newest evaluation, or that of the model of `round_`. Raises `RunError` where there is none."""
+    every = summaries(runs)
+    chosen = [each for each in every if round_ in (None, each.round)]
+    if not chosen:
+        raise RunError(_lacking(runs.run, round_, sorted({each.round for each in every})))
+    summary = chosen[-1]
+    view = runs.read_evaluation(summary.round, summary.number)
+    if view is None:
+        raise RunError(f"Redis no longer has the evaluation of the model of round {summary.round} of run {runs.run!r}")
+    return evaluated_of(runs.run, view, summary)
+
+
+def _lacking(run: str, round_: int | None, rounds: list[int]) -> str:
+    if not rounds:
+        return (
+            f"no model of run {run!r} has been judged: an evaluation needs sites that have an evaluator (flavor-fl -e) "
+            "and is due by --evaluate"
+        )
+    newest = ", ".join(map(str, rounds[-5:]))
+    more = f"{counted(len(rounds), 'round')}, the newest of them {newest}" if len(rounds) > 5 else f"rounds {newest}"
+    return f"the model of round {round_} of run {run!r} has not been judged: there are evaluations of {more}"
+
+
+def infos_in(store: ObjectStore, view: EvaluationView) -> tuple[dict[str, Any] | None, dict[str, Info]]:
+    """Return the merged information of a closed evaluation and that of each site, as far as they are in the store.
+
+    Raises `StoreError` for a store that is away.
+    """
+    merged: dict[str, Any] | None = None
+    with contextlib.suppress(ObjectMissing, InvalidInfo, InvalidRecord):
+        merged = read_merged(store, view.info) if view.info is not None else None
+    found = {}
+    for site, each in view.accepted.items():
+        if each.result is not None:
+            with contextlib.suppress(ObjectMissing, InvalidInfo):
+                found[site] = parse_info(store.read(each.result.info, most=MAX_BYTES), where="info.json")
+    return merged, found
+
+
+def read_merged(store: ObjectStore, ref: ObjectRef) -> dict[str, Any]:
+    """Return the merged information of an evaluation. Raises `StoreError` or `InvalidInfo`."""
+    try:
+        found = json.loads(store.read(ref, most=_MOST_MERGED_BYTES))
+        if not all(isinstance(found[part], dict) for part in ("metadata", "metrics")):
+            raise ValueError("its metadata or its metrics are no JSON object")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, FlavorError):
+            raise
+        raise InvalidInfo(f"{ref.path}: no merged information: {str(error)[:200]}") from None
+    return dict(found)
+
+
+# -- from the store
+
+
+def from_store(
+    archive: Archive, round_: int | None = None, *, best: bool = False, trust: Trust | None = None, run_id: str = ""
+) -> tuple[Evaluated, EvaluationRecord]:
+    """Return the newest evaluation in the store, or that of the model of `round_`, checked against its signed record.
+
+    `best` takes that of the run's best model, as the newest record names it. Raises `RunError` where there is none, and
+    `InvalidRecord` where its record, or what that names, is not as it was signed.
+    """
+    record = archive.beginning()
+    run_id = run_id or (record.run_id if record is not None else "")
+    paths = archive.store.list(evaluations_folder(archive.run))
+    trusted = trust or Trust()
+    unchecked = [each for _, each in read_records(archive, paths, Signed(run_id, trust=trusted))]
+    known = newest_of([each for each in unchecked if isinstance(each, EvaluationRecord) and not each.problems])
+    if best:
+        round_ = next((each.manifest.best_round for each in reversed(known.values()) if each.manifest.best_round), None)
+        if round_ is None:
+            raise RunError(
+                f"no record of an evaluation of run {archive.run!r} names a best model: --select chooses one"
+            )
+    chosen = [each for each in known.values() if round_ in (None, each.manifest.round)]
+    if not chosen:
+        for each in unchecked:
+            if isinstance(each, EvaluationRecord) and round_ in (None, each.manifest.round):
+                raise InvalidRecord(f"{each.ref.path}: {each.problems[0]}")
+        raise RunError(_lacking(archive.run, round_, sorted({round_ for round_, _ in known})))
+    path = chosen[-1].ref.path
+    made = archive.manifest(chosen[-1].manifest.round) if chosen[-1].manifest.round else None
+    signed = Signed.of([made] if made is not None else [], run_id, trusted)
+    (_, checked), *_ = read_records(archive, [path], signed)
+    if not isinstance(checked, EvaluationRecord):
+        raise InvalidRecord(f"{path}: {checked}")
+    for problem in (*checked.problems, merged_problem(archive, checked.manifest)):
+        if problem:
+            raise InvalidRecord(f"{path}: {problem}")
+    return _of_record(archive, checked), checked
+
+
+def _of_record(archive: Archive, record: EvaluationRecord) -> Evaluated:
+    """Read the objects of a record, whose bytes must be those that were signed. Raises `StoreError`, `InvalidInfo`."""
+    manifest, store = record.manifest, archive.store
+    merged = read_merged(store, ObjectRef(manifest.merged_path, manifest.merged_digest))
+    sites = {}
+    for judge in sorted(manifest.judges, key=lambda judge: judge.client):
+        data = store.read(ObjectRef(judge.info_path, judge.info_digest), most=MAX_BYTES)
+        sites[judge.client] = SiteMeasures(
+            judge.num_examples, for_charts(scalars(parse_info(data, where=judge.info_path)["metrics"]))
+        )
+    return Evaluated(
+        run=manifest.run,
+        round=manifest.round,
+        number=manifest.evaluation,
+        model=manifest.model_digest,
+        opened_ms=manifest.opened_ms,
+        closed_ms=manifest.closed_ms,
+        expected=manifest.expected,
+        sites=sites,
+        missing=dict(sorted(manifest.missing.items())),
+        metrics=scalars(merged["metrics"]),
+        few=sites_of(merged)[0],
+    )
+
+
+# -- from a result folder
+
+
+def from_folder(out: Path, round_: int | None = None) -> Evaluated:
+    """Return the newest evaluation in a result folder, or that of the model of `round_`.
+
+    Raises `RunError` where there is none, and `InvalidRecord` for a file that cannot be read.
+    """
+    found = sorted(in_folder(out), key=lambda each: (each.closed_ms, each.round, each.number))
+    chosen = [each for each in found if round_ in (None, each.round)]
+    if not chosen:
+        raise RunError(_lacking(str(out), round_, sorted({each.round for each in found})))
+    return chosen[-1]
+
+
+def in_folder(out: Path) -> Iterator[Evaluated]:
+    """Yield the evaluations of a result folder by their names. Raises `InvalidRecord` for a file that is damaged."""
+    for path in sorted((out / FOLDER).glob(f"round-*{OF_SITES}")):
+        try:
+            yield Evaluated.from_json(path.read_text(encoding="utf-8"), str(path))
+        except OSError as error:
+            raise InvalidRecord(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def is_automatic(found: Evaluated) -> bool:
+    """Whether the coordinator has opened this evaluation, of all sites that have an evaluator."""
+    return found.number == AUTOMATIC

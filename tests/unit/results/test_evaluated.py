@@ -1,0 +1,95 @@
+"""An evaluation as people read it: which number is which mean, which site is worst, and what no name says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flavor.errors import InvalidRecord
+from flavor.policy.selection import Select
+from flavor.records.merging import merge_infos, sites_of
+from flavor.results.evaluated import Evaluated, SiteMeasures, headline_of, metrics_of
+from flavor.results.evaluated_table import described, lines_of, table_of
+from flavor.results.rounds import scalars
+from tests.driven import info
+
+REPORTED = {
+    "a": (100, {"accuracy": 0.5, "loss": 2.0, "score2x": 1.0, "count/n": 3}),
+    "b": (300, {"accuracy": 0.9, "loss": 1.0, "score2x": 2.0, "count/n": 4}),
+    "c": (0, {"accuracy": 0.7, "loss": 1.5, "rare": 7.0}),
+}
+MERGED = merge_infos(list(REPORTED), [info(examples, metrics) for examples, metrics in REPORTED.values()])
+FOUND = Evaluated(
+    run="r",
+    round=3,
+    number=0,
+    model="f" * 64,
+    opened_ms=1,
+    closed_ms=2,
+    expected=("a", "b", "c", "d"),
+    sites={site: SiteMeasures(examples, metrics) for site, (examples, metrics) in REPORTED.items()},
+    missing={"d": "it handed in no result in time"},
+    skipped=("e",),
+    metrics={**scalars(MERGED["metrics"]), "pooled/accuracy": 0.8, "pooled/auc": 0.93, "pooled/auc_bound": 0.002},
+    few=sites_of(MERGED)[0],
+)
+
+
+def test_each_number_of_a_metric_is_what_it_is_called():
+    accuracy, loss = metrics_of(FOUND)[:2]
+    assert (accuracy.name, accuracy.sites, accuracy.pooled) == ("accuracy", 3, 0.8)
+    assert accuracy.plain_mean == pytest.approx((0.5 + 0.9 + 0.7) / 3)
+    assert accuracy.weighted_mean == pytest.approx((100 * 0.5 + 300 * 0.9) / 400)
+    assert (accuracy.lowest, accuracy.highest, accuracy.better, accuracy.worst) == (0.5, 0.9, "larger", "a")
+    assert (loss.lowest, loss.highest, loss.better, loss.worst) == (1.0, 2.0, "smaller", "a")
+
+
+def test_a_name_that_does_not_say_what_is_good_has_no_worst_site_unless_the_run_selects_by_it():
+    (of_run,) = [each for each in metrics_of(FOUND, Select("worst/score2x", False)) if each.name == "score2x"]
+    (plain,) = [each for each in metrics_of(FOUND) if each.name == "score2x"]
+    assert (plain.better, plain.worst, plain.sites) == (None, None, 2)
+    assert (of_run.better, of_run.worst) == ("smaller", "b")
+
+
+def test_a_metric_of_all_sites_alone_has_its_bound_and_no_sites():
+    (auc,) = [each for each in metrics_of(FOUND) if each.name == "auc"]
+    assert (auc.pooled, auc.pooled_bound, auc.plain_mean, auc.worst, auc.value) == (0.93, 0.002, None, None, 0.93)
+    names = [each.name for each in metrics_of(FOUND)]
+    assert not [name for name in names if name.startswith(("count/", "basic/", "pooled/")) or name.endswith("_bound")]
+
+
+def test_equal_sites_have_no_worst_one():
+    same = replace(FOUND, sites={site: SiteMeasures(1, {"accuracy": 0.5}) for site in "ab"})
+    assert metrics_of(same)[0].worst is None
+
+
+def test_the_headline_is_that_of_select_or_the_first():
+    assert headline_of(metrics_of(FOUND)) == "accuracy"
+    assert headline_of(metrics_of(FOUND), Select("worst/loss", False)) == "loss"
+    assert headline_of(metrics_of(FOUND), Select("pooled/auc", True)) == "auc"
+    assert headline_of(metrics_of(FOUND), Select("unheard", True), "rare") == "rare"
+    assert headline_of([]) is None
+
+
+def test_the_table_has_a_line_for_each_site_also_for_one_that_is_missing():
+    heads, rows, further = table_of(FOUND, names=["accuracy", "auc", "rare"])
+    assert heads == ["SITE", "EXAMPLES", "accuracy", "rare", "auc"]
+    cells = {row[0]: row[1:] for row in rows}
+    assert cells["a"] == ["100", "0.5", "-", "-"]
+    assert cells["d"] == ["-"] * 4
+    assert cells["[pooled]"] == ["400", "0.8", "-", "0.93 ± 0.002"]
+    assert cells["[lowest]"] == ["", "0.5", "7", "-"]
+    assert cells["[worst site]"] == ["", "a", "-", "-"]
+    assert not further
+    assert "without d: it handed in no result in time" in lines_of(FOUND)
+    assert "judged by 3 of 4 sites, 400 examples" in lines_of(FOUND)[0]
+
+
+def test_the_file_of_a_result_folder_is_read_as_it_was_written():
+    again = Evaluated.from_json(FOUND.to_json(), "x.json")
+    assert again == FOUND
+    assert described(again) == described(FOUND)
+    for text in ("", "[]", '{"version": 1}', FOUND.to_json().replace('"version": 1', '"version": 2')):
+        with pytest.raises(InvalidRecord, match=r"^x\.json is no evaluation of a result folder"):
+            Evaluated.from_json(text, "x.json")
