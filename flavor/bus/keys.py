@@ -27,7 +27,7 @@ client:CLIENT                         hash    protocol, state, reason, failure, 
                                               report, round, host, pid, public_key, version,
                                               told_ms, awaits, evaluates;
                                               while it moves a checkpoint phase, done, total,
-                                              since_ms; doing, doing_round, doing_ms,
+                                              since_ms; doing, doing_round, doing_ms, reported_ms,
                                               reported, load, sent, received
 client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge

@@ -16,7 +16,7 @@ from flavor.durations import shown_duration
 from flavor.printable import printable
 from flavor.records.states import RunState
 from flavor.view.client_snapshot import URGENCY, Phase
-from flavor.view.progress import TOO_SHORT_S
+from flavor.view.progress import timed
 from flavor.view.styles import BAD, COLOUR_OF_EVENT, COLOUR_OF_PHASE, GOOD, NEWS, WAITS
 
 FEWEST_COLUMNS, FEWEST_LINES = 20, 6
@@ -26,7 +26,7 @@ _FEWEST_ROWS = 4
 _COUNTED_PHASES = 5
 _LEAST_LEFT_S = 1.0
 _WIDE = 20
-_WIDEST = {"SITE": 30, "STATE": 44, "RUN": 30, "REPORTS": 48, "METRIC": 30, "WHY": 500}
+_WIDEST = {"SITE": 30, "STATE": 64, "RUN": 30, "REPORTS": 48, "METRIC": 30, "WHY": 500}
 _GROW_FIRST = ("SITE", "STATE", "RUN")
 _NARROWEST = {"SITE": 12, "STATE": 18, "RUN": 12, "REPORTS": 14, "WHY": 24}
 _DROPPED_FIRST = ("UPLOADED", "EXAMPLES", "CURVE", "BEGUN", "REPORTS", "SITES", "LAST SEEN")
@@ -104,9 +104,9 @@ def found_of(document: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     found["clients"] = {}
     for name, client in document["clients"].items():
         doing_s = since_s(client["doing_ms"])
-        lasts = f", for {shown_duration(doing_s)}" if doing_s is not None and doing_s >= TOO_SHORT_S else ""
-        times = {"seen_s": since_s(client["seen_ms"]), "doing_s": doing_s}
-        found["clients"][name] = {**client, **times, "progress": f"{client['progress']}{lasts}"}
+        times = {"seen_s": since_s(client["seen_ms"]), "doing_s": doing_s, "reported_s": since_s(client["reported_ms"])}
+        progress = timed(client["progress"], doing_s, times["reported_s"])
+        found["clients"][name] = {**client, **times, "progress": progress}
     return found
 
 

@@ -80,6 +80,8 @@ class PulseKeeper:
         self._told: tuple[Doing | None, int] = (None, 0)
         self._stamp: Stamp | None = stamp_of(local_model)  # of an earlier process of this client
         self._reported: Reported | None = None
+        self._reported_at = 0.0  # when that was read, by the clock
+        self._reported_ms: int | None = None  # and by the clock of the server, once it is told
         self._is_untold = False  # whether that is not written yet
         self._measures = shares
         self._machine: Machine | None = None
@@ -133,6 +135,7 @@ class PulseKeeper:
         if reported is None:
             return False
         self._reported = reported._replace(round=round_)
+        self._reported_at, self._reported_ms = self._clock(), None
         return True
 
     def _measure(self, is_due: bool) -> None:
@@ -147,6 +150,11 @@ class PulseKeeper:
 
     def _tell(self, now: float) -> None:
         (doing, round_), lasts_ms = self._now, int((now - self._began_at) * 1000)
-        self._membership.report_pulse(
-            lambda server_ms: Pulse(doing, round_, server_ms - lasts_ms, self._reported, self._load, self._moved())
-        )
+
+        def pulse(server_ms: int) -> Pulse:
+            if self._reported is not None and self._reported_ms is None:  # once: it is the same with each heartbeat
+                self._reported_ms = server_ms - int((now - self._reported_at) * 1000)
+            said = self._reported, self._load, self._moved(), self._reported_ms or 0
+            return Pulse(doing, round_, server_ms - lasts_ms, *said)
+
+        self._membership.report_pulse(pulse)

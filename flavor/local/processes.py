@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from flavor.sizes import shown_bytes
 from flavor.spawn import spawn
 from flavor.stamp import without_stamp
 
@@ -90,13 +91,14 @@ class ProcessGroup:
         return self._members[name].process.poll()
 
     def last_line(self, name: str) -> str:
-        """The last line that this process has printed. Where only its beginning could be written, it says so."""
+        """The last line that this process has printed. Where a log breaks off in a line, says so."""
         log = self._members[name].log
         with contextlib.suppress(OSError):
             text = log.read_text(encoding="utf-8", errors="replace")
             line = without_stamp(next((line for line in reversed(text.splitlines()) if line.strip()), "no output"))
-            if text and not text.endswith("\n") and not shutil.disk_usage(log.parent).free:
-                return f"{line}… (the line ends here: the disk of {log} is full)"
+            if text and not text.endswith("\n"):
+                free = shown_bytes(shutil.disk_usage(log.parent).free)
+                return f"{line}… (its log breaks off here; {free} are free on the disk of {log.parent})"
             return line
         return "no output"
 

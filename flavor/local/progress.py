@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -133,7 +134,7 @@ class Progress:
         for name, client in list(snapshot.clients.items())[:_MOST_CLIENTS]:
             word = client.phase.value
             if (share := client.progress.share) is not None:
-                word = f"{word} {100 * share:.0f} %"
+                word = f"{word} {math.floor(100 * share)} %"
             marks.append(f"{printable(name)} {word}  ", style=_STYLES.get(client.phase, "yellow"))
         if len(snapshot.clients) > _MOST_CLIENTS:
             marks.append(f"and {len(snapshot.clients) - _MOST_CLIENTS} more")

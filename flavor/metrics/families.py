@@ -189,6 +189,7 @@ def _clients(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
         for family, value in _values(scene, name, now_ms).items():
             sheet.set(family, value, run, name)
         sheet.set("flavor_client_progress_ratio", _share(client.get("reported")), run, name)
+        sheet.set("flavor_client_report_timestamp_seconds", _seconds(client.get("reported_ms")), run, name)
     others = clients.keys() - frozenset(scene.labelled)
     if others:
         _others(sheet, scene, others, now_ms)

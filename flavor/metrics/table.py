@@ -193,6 +193,8 @@ FAMILIES: Mapping[str, Family] = {
                 "sum.",
                 "flavor_client_progress_ratio": "How far the client's script says that it is in the round, from 0 "
                 "to 1. Not for the other clients.",
+                "flavor_client_report_timestamp_seconds": "When the client's script reported last in this round, in "
+                "seconds since 1970: a script that hangs reports nothing. Not for the other clients.",
             },
         ),
         *_families(

@@ -15,7 +15,7 @@ from flavor.records.moved import Moved
 from flavor.records.names import count
 from flavor.records.reported import Reported
 
-FIELDS = ("doing", "doing_round", "doing_ms", "reported", "load", "sent", "received")
+FIELDS = ("doing", "doing_round", "doing_ms", "reported", "reported_ms", "load", "sent", "received")
 """The fields of a client's hash that hold its pulse."""
 _MOST = 2**63
 _LONGEST_LOAD = 1024
@@ -99,6 +99,8 @@ class Pulse:
     """None where the site keeps it (`--no-report`)."""
     moved: Moved = field(default_factory=Moved)
     """What its edge has moved since it joined the run."""
+    reported_ms: int = 0
+    """When the script reported that, as `since_ms`; 0 where the edge does not say, as one of an earlier release."""
 
     def to_hash(self) -> dict[str, str]:
         """Return all fields; '' for what is not known, so that nothing of an earlier process stays."""
@@ -107,6 +109,7 @@ class Pulse:
             "doing_round": str(self.round),
             "doing_ms": str(self.since_ms),
             "reported": self.reported.to_json() if self.reported is not None else "",
+            "reported_ms": str(self.reported_ms),
             "load": self.load.to_json() if self.load is not None else "",
             **self.moved.to_hash(),
         }
@@ -122,6 +125,7 @@ class Pulse:
             Reported.from_json(reported) if reported else None,
             Load.from_json(load) if load else None,
             Moved.from_hash(fields),
+            count(fields.get("reported_ms")) or 0,
         )
 
 

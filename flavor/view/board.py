@@ -147,11 +147,12 @@ class Board:
         `missing_clients` (how many more have to be ready before the next round can open), `absent` (sentences),
         `served`, `no_aggregator`, `last_round` (see `Newest.last`), `metric`, `best` (see `Newest.best`), `spark`,
         `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated time of the rounds after the present
-        one), `round_last_s` and `round_median_s` (how long the newest closed round took, and the median of the newest
+        one), `holds_ms` (from when on the present round is overdue, and the estimate of no use),
+        `round_last_s` and `round_median_s` (how long the newest closed round took, and the median of the newest
         50), and `clients`: an object of name to `state`, `phase`, `alive`, `host`, `version`, `this_round`, `awaited`,
         `seen_ms` (the last sign of life; in patches that of a client that is there may be some heartbeats old),
         `samples`, `metrics`, `metrics_round` (in which it has reported them), `transfer`, `doing`, `doing_ms` (since
-        when), `progress` (words), `reported`, `load`, `failure`, `report`, `update_bytes`, `reason`,
+        when), `progress` (words), `reported`, `reported_ms` (when it did), `load`, `failure`, `report`, `update_bytes`, `reason`,
         `refused_in_a_row`, `sent_bytes` and `received_bytes` (in this run), `median_s` and `last_s` (its time for a
         round), `phases` (of the present round, once it has a verdict: a list of [word, start_ms]).
 

@@ -112,6 +112,7 @@ def _client(client: ClientSnapshot, name: str, found: Newest, now_ms: int) -> di
         **row_of_client(client, name, found),
         "seen_s": None if client.seen_ms is None else max(0.0, (now_ms - client.seen_ms) / 1000),
         "doing_s": progress.lasts_s(now_ms),
+        "reported_s": progress.silent_s(now_ms),
         "progress": progress.described(client.phase.value, now_ms),
     }
 

@@ -17,6 +17,8 @@ from flavor.view.snapshot import ClientSnapshot, Snapshot
 Document = dict[str, Any]
 """Plain values that JSON can hold. Never changed once it is made: readers may keep it."""
 _WAITS_MOST = 200
+_OVERDUE, _LATE_S = 2.0, 5.0
+"""A round is overdue once it takes twice as long as usual, and 5 seconds longer."""
 """Characters of a run's sentence in the list of runs."""
 
 
@@ -46,6 +48,7 @@ class RowMemory:
             **row_of_client(client, name, newest),
             "seen_ms": client.seen_ms,
             "doing_ms": progress.since_ms,
+            "reported_ms": progress.reported_ms,
             "progress": progress.words(client.phase.value),
             "median_s": median_s,
             "last_s": last_s,
@@ -101,26 +104,28 @@ def document_of(
 def _estimate(snapshot: Snapshot, newest: Newest) -> Document:
     """Return `ends_ms`, when the run ends if its rounds go on at their pace from the opening of the present one on.
 
-    And `later_s`, how long the rounds take that have not been opened. None where that is not known, and while the run
+    And `later_s`, how long the rounds take that have not been opened, and `holds_ms`, from when on the present round is
+    overdue, so that nothing is known. None where that is not known, and while the run
     cannot go on by itself.
     """
     view, round_, wait, pace_s = snapshot.run, snapshot.round, snapshot.waits_for, newest.pace_s
     stands = (wait is not None and wait.is_held) or not snapshot.is_served or bool(snapshot.absence)
     if view.state.ended or stands or pace_s is None or round_ is None:
-        return {"ends_ms": None, "later_s": None}
+        return {"ends_ms": None, "later_s": None, "holds_ms": None}
     later, is_closed = max(0, view.rounds - round_.round), round_.state is RoundState.CLOSED
     begun_ms = (round_.closed_ms or round_.opened_ms) if is_closed else round_.worked_from_ms
     ends_ms = begun_ms + int(1000 * pace_s * (later if is_closed else later + 1))
-    return {"ends_ms": ends_ms, "later_s": round(pace_s * later, 3)}
+    holds_ms = begun_ms + int(1000 * max(_OVERDUE * pace_s, pace_s + _LATE_S))
+    return {"ends_ms": ends_ms, "later_s": round(pace_s * later, 3), "holds_ms": holds_ms}
 
 
 def left_s_of(document: Mapping[str, Any], now_ms: int) -> float | None:
     """Return for how long a run goes on, by the estimate in its document; None where that is not known.
 
     A round that takes longer than its like leaves the time of the rounds after it. Of the last one nothing is known
-    then.
+    then; nor of any, once the round is overdue: it may hang.
     """
-    if document["ends_ms"] is None:
+    if document["ends_ms"] is None or now_ms > document["holds_ms"]:
         return None
     return max((document["ends_ms"] - now_ms) / 1000, document["later_s"]) or None
 

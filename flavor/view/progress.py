@@ -5,6 +5,7 @@ What a client says is its own word. It is shown only where it fits what the run 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from flavor.durations import shown_duration
@@ -24,6 +25,8 @@ _LONGEST_REPORT = 120
 _LEAST_OF_MESSAGE = 40
 """Characters of a message that are shown also where metrics take the room."""
 _MOVES = (Doing.DOWNLOADING, Doing.UPLOADING)
+OLD_S = 10.0
+"""From this age on, the age of the newest report is told."""
 TOO_SHORT_S = 5.0
 """Below this, how long something lasts is not told."""
 
@@ -42,10 +45,16 @@ class Progress:
     """What its script has reported last in this round."""
     load: Load | None = None
     """How busy its machine is."""
+    reported_ms: int | None = None
+    """When its script has reported that, by the clock of the server; None where that is not known."""
 
     def lasts_s(self, now_ms: int) -> float | None:
         """How long it has been doing that; None where that is not known."""
         return None if self.since_ms is None else max(0, now_ms - self.since_ms) / 1000
+
+    def silent_s(self, now_ms: int) -> float | None:
+        """How long its script has reported nothing; None where that is not known, or it has reported nothing at all."""
+        return None if self.reported_ms is None else max(0, now_ms - self.reported_ms) / 1000
 
     @property
     def share(self) -> float | None:
@@ -65,18 +74,31 @@ class Progress:
             return ""
         done = f"{self.reported.done:.6g}"
         share = self.reported.share
-        return done if share is None else f"{100 * share:.0f} % ({done} of {self.reported.total:.6g})"
+        return done if share is None else f"{math.floor(100 * share)} % ({done} of {self.reported.total:.6g})"
 
     def described(self, phase: str, now_ms: int) -> str:
-        """Describe it after the client's phase: 'training 61 % (310 of 508), for 14 min'."""
-        lasts = self.lasts_s(now_ms) or 0.0
-        return self.words(phase) + (f", for {shown_duration(lasts)}" if lasts >= TOO_SHORT_S else "")
+        """Describe it after the client's phase: 'training 61 % (310 of 508), began 14 min ago'."""
+        return timed(self.words(phase), self.lasts_s(now_ms), self.silent_s(now_ms))
 
     def words(self, phase: str) -> str:
         """Describe it after the client's phase, without for how long: 'training 61 % (310 of 508)'."""
         word = self.doing if self.doing in _MOVES else phase
         word = word if self.transfer is None else self.transfer.phase
         return " ".join(part for part in (word, self.of) if part)
+
+
+def timed(words: str, lasts_s: float | None, silent_s: float | None) -> str:
+    """Add to a client's `words` how old its report is, and how long it does that; leave short times out.
+
+    So a script that hangs is told from a slow one: what it has reported grows old.
+    """
+    parts = [words]
+    if silent_s is not None and silent_s >= OLD_S:
+        parts.append(f"reported {shown_duration(silent_s)} ago")
+    if lasts_s is not None and lasts_s >= TOO_SHORT_S:
+        lasts = shown_duration(lasts_s)
+        parts.append(f"began {lasts} ago" if " " in words else f"for {lasts}")  # not for how long it is 61 %
+    return ", ".join(parts)
 
 
 def words_of(reported: Reported | None) -> str:
@@ -107,4 +129,5 @@ def progress_of(
     if reported is not None and (not fits & {Doing.STARTING, Doing.TRAINING} or reported.round != in_round):
         reported = None
     since_ms = max(pulse.since_ms, begun_ms) if doing and pulse.since_ms else None
-    return Progress(doing, since_ms, transfer, reported, pulse.load)
+    reported_ms = max(pulse.reported_ms, begun_ms) if reported is not None and pulse.reported_ms else None
+    return Progress(doing, since_ms, transfer, reported, pulse.load, reported_ms)

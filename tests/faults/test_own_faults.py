@@ -256,6 +256,8 @@ def test_the_last_line_of_a_process_says_that_it_is_cut_off(tmp_path):
         ballast = filled(small)
         processes.start("talks", "platform", [], environment=os.environ, log=log)
         processes.wait(["talks"], 30)
-        assert processes.last_line("talks") == f"Linux… (the line ends here: the disk of {log} is full)"
+        assert processes.last_line("talks") == f"Linux… (its log breaks off here; 0 B are free on the disk of {small})"
         ballast.unlink()
+        with log.open("a") as more:
+            more.write("\n")
         assert processes.last_line("talks") == "Linux"

@@ -66,11 +66,13 @@ def test_what_a_script_reports_is_seen_and_what_a_site_keeps_is_not(bench: Bench
     assert found["c1"]["load"]["total_bytes"] > found["c1"]["load"]["used_bytes"] > 0
     assert (found["c2"]["reported"], found["c2"]["load"]) == (None, None)
     kept = bench.redis.hgetall(bench.runs.keys.client("c2").hash)
-    assert (kept["reported"], kept["load"]) == ("", "")
+    assert (kept["reported"], kept["reported_ms"], kept["load"]) == ("", "0", "")
+    assert 0 <= found["c1"]["reported_s"] < 600
+    assert found["c2"]["reported_s"] is None
     shown = bench.done("flavor", "status", bench.run).stdout
     lines = {line.split()[0]: line for line in shown.splitlines() if line.startswith(("SITE", "c1", "c2"))}
     assert "REPORTS" in lines["SITE"]
-    assert "training 30 % (3 of 10), for " in lines["c1"]
+    assert "training 30 % (3 of 10), " in lines["c1"]
     assert 'loss 0.25, "\\x1b[1mepoch 3"' in lines["c1"]
     assert "training, for " in lines["c2"]
     bench.release("c1", "c2")

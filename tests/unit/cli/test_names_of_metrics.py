@@ -43,7 +43,7 @@ def test_other_names_stay_as_they_are(name: str) -> None:
 
 
 def test_the_status_tells_them_apart() -> None:
-    last = {"round": 11, "metrics": {"accuracy": 0.5, "accuracy ": 0.9, "\u0430ccuracy": 1.0}}
+    last = {"round": 11, "metrics": {"accuracy": 0.5, "accuracy ": 0.9, "\u0430ccuracy": 1.0}, "contributors": 1}
     found = found_of(document({"a": client()}, last_round=last, metric="accuracy", best=None), NOW)
     (line,) = [line.text for line in summary_of(found) if line.text.startswith("round 11")]
     assert line == "round 11: accuracy 0.5, 'accuracy ' 0.9, '\\u0430ccuracy' 1"

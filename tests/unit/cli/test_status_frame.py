@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from rich.cells import cell_len
 
 from flavor.cli.status_frame import Screen, found_of, run_frame, runs_frame, spark_line
 from flavor.cli.status_lines import summary_of
+from flavor.results.best import Best
 from flavor.view.styles import BAD, COLOUR_OF_PHASE
 
 NOW = 1_795_980_000_000
@@ -17,7 +19,8 @@ SIZES = [(40, 12), (40, 24), (80, 24), (120, 40), (200, 60), (20, 6)]
 
 
 def client(phase: str = "training", **fields: Any) -> dict[str, Any]:
-    made = dict.fromkeys(("samples", "transfer", "reported", "load", "failure", "report", "update_bytes", "doing_ms"))
+    made = dict.fromkeys(("samples", "transfer", "reported", "load", "failure", "report", "update_bytes"))
+    made |= {"doing_ms": None, "reported_ms": None}
     made |= {"state": "ready", "phase": phase, "alive": True, "host": "h", "this_round": "pending", "awaited": False}
     made |= {"seen_ms": NOW - 2000, "metrics": {}, "metrics_round": 11, "doing": None, "progress": phase, "reason": ""}
     return {**made, **fields}
@@ -30,8 +33,12 @@ def document(clients: dict[str, dict[str, Any]], **fields: Any) -> dict[str, Any
     made |= {"expected": len(clients), "needed": max(1, len(clients) - 1), "in": 1, "heartbeat_timeout_s": 30.0}
     made |= {"waits_for": "1 of 3 updates accepted, waiting for site-2, site-3", "since_ms": NOW - 50_000}
     made |= {"held": False, "absent": [], "metric": "auc", "global_model": "runs/mammo/global/0011-model-1.npz"}
-    made |= {"last_round": {"round": 11, "metrics": {"auc": 0.87654, "loss": 0.31}}, "left_s": 3000.0}
-    made |= {"best": {"metric": "auc", "round": 9, "value": 0.88, "rounds": 11}, "clients": clients}
+    made |= {
+        "last_round": {"round": 11, "metrics": {"auc": 0.87654, "loss": 0.31}, "contributors": 3},
+        "left_s": 3000.0,
+    }
+    best = {"metric": "auc", "rounds": 11, **asdict(Best(9, 0.88, 3, 3, 3, 0, 0))}
+    made |= {"best": best, "clients": clients}
     return {**made, **fields}
 
 
@@ -48,7 +55,9 @@ def event(number: int, name: str = "update.accepted", line: str = "") -> dict[st
 EVENTS = [event(number) for number in range(40)]
 SITES = {
     "site-1": client("done", samples=100, update_bytes=4096, metrics={"auc": 0.9}, progress="done"),
-    "site-2": client(progress="training 61 % (310 of 508)", doing="training", doing_ms=NOW - 840_000),
+    "site-2": client(
+        progress="training 61 % (310 of 508)", doing="training", doing_ms=NOW - 840_000, reported_ms=NOW - 120_000
+    ),
     "hospital-of-the-long-name-in-the-north-3": client("refused", reason='"NaN in layer4.1.conv2.weight"'),
 }
 
@@ -75,7 +84,7 @@ def test_a_run_of_three_sites() -> None:
     table = text.index(next(line for line in text if line.startswith("SITE")))
     assert text[table].split() == ["SITE", "STATE", "LAST", "SEEN", "EXAMPLES", "UPLOADED", "AUC", "WHY"]
     assert text[table + 1].split() == ["site-1", "done", "2", "s", "100", "4.1", "kB", "0.9"]
-    assert "training 61 % (310 of 508), for 14 min" in text[table + 2]
+    assert "training 61 % (310 of 508), reported 2 min ago, began 14 min ago" in text[table + 2]
     assert "hospital-of-the-long-name-in-…  refused" in text[table + 3]
     assert text[table + 3].endswith('"NaN in layer4.1.conv2.weight"')
     assert text[table + 4] == ""

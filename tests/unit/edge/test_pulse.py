@@ -116,13 +116,20 @@ def test_rounds_of_less_than_a_second_cost_nothing(site: Site) -> None:
 def test_a_report_is_told_with_the_round_that_the_edge_knows(site: Site) -> None:
     write_report(site.local, Reported(1, 4))
     site.looks(1)
-    assert site.heard == [(1.0, Pulse(Doing.STARTING, 0, SERVER_MS, Reported(1, 4)))], "before the first round"
+    assert site.heard == [(1.0, Pulse(Doing.STARTING, 0, SERVER_MS, Reported(1, 4), reported_ms=SERVER_MS))], (
+        "before the first round"
+    )
     site.part = TRAINING
     write_report(site.local, Reported(2, 4, "m", {"loss": 0.5}, round=77))
     site.looks(1)
-    assert site.heard[1:] == [(2.0, Pulse(Doing.TRAINING, 1, SERVER_MS, Reported(2, 4, "m", {"loss": 0.5}, 1)))]
+    assert site.heard[1:] == [
+        (2.0, Pulse(Doing.TRAINING, 1, SERVER_MS, Reported(2, 4, "m", {"loss": 0.5}, 1), reported_ms=SERVER_MS))
+    ]
     site.looks(5)
     assert len(site.heard) == 2
+    site.looks(10)
+    assert len(site.heard) > 2, "a heartbeat"
+    assert {pulse.reported_ms for _, pulse in site.heard[1:]} == {SERVER_MS}, "the report is as old as it was"
     site.part = FINISHED
     write_report(site.local, Reported(4, 4))
     site.looks(1)
@@ -151,7 +158,7 @@ def test_a_script_that_starts_again_in_a_later_round_reports_before_its_first(si
     site.part = Part(newest=3, behind=3)
     write_report(site.local, Reported(1, 4))
     site.looks(1)
-    assert site.heard == [(1.0, Pulse(Doing.STARTING, 0, SERVER_MS, Reported(1, 4)))]
+    assert site.heard == [(1.0, Pulse(Doing.STARTING, 0, SERVER_MS, Reported(1, 4), reported_ms=SERVER_MS))]
 
 
 def test_a_report_that_is_none_is_not_told(site: Site) -> None:

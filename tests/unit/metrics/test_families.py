@@ -61,6 +61,7 @@ def test_a_run() -> None:
     b = client(
         refused_in_a_row=2,
         reported={"done": 310.0, "total": 508.0},
+        reported_ms=NOW_MS - 20_000,
         phases=[["downloading", NOW_MS - 60_000], ["training", NOW_MS - 55_000]],
     )
     log = [
@@ -122,6 +123,7 @@ def test_a_run() -> None:
     assert said['flavor_client_examples{client="a",run="mammo"}'] == 1204
     assert said['flavor_client_refused_in_a_row{client="b",run="mammo"}'] == 2
     assert said['flavor_client_progress_ratio{client="b",run="mammo"}'] == pytest.approx(310 / 508)
+    assert said['flavor_client_report_timestamp_seconds{client="b",run="mammo"}'] == NOW_MS / 1000 - 20
     assert said['flavor_metric_last{metric="val_auc",run="mammo"}'] == 0.94
     assert said['flavor_metric_best{metric="val_auc",run="mammo"}'] == 0.94
     assert said['flavor_metric_best_round{run="mammo"}'] == 1

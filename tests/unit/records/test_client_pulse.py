@@ -13,7 +13,7 @@ from flavor.records.pulse import FIELDS, Doing, Gpus, Load, Pulse
 from flavor.records.reported import Reported
 
 LOAD = Load(37.5, 3 << 30, 8 << 30, Gpus(2, 90.0, 1 << 30, 1 << 37))
-PULSE = Pulse(Doing.TRAINING, 3, 1_700_000_000_000, Reported(1, 2, "m", {"loss": 0.5}, 3), LOAD, Moved(4096, 8192))
+PULSE = Pulse(Doing.TRAINING, 3, 1_700_000_000_000, Reported(1, 2, "m", {"loss": 0.5}, 3), LOAD, Moved(4096, 8192), 7)
 
 
 def test_it_is_written_whole_so_that_nothing_of_an_earlier_process_stays() -> None:
@@ -23,6 +23,7 @@ def test_it_is_written_whole_so_that_nothing_of_an_earlier_process_stays() -> No
         "doing_round": "3",
         "doing_ms": "1700000000000",
         "reported": '{"done": 1, "total": 2, "message": "m", "metrics": {"loss": 0.5}, "round": 3}',
+        "reported_ms": "7",
         "load": "[37.5, 3221225472, 8589934592, 2, 90.0, 1073741824, 137438953472]",
         "sent": "4096",
         "received": "8192",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from flavor.records.client import Transfer
@@ -22,15 +24,26 @@ def of(pulse: Pulse, transfer: Transfer | None = None, fits: frozenset[Doing] = 
     ("progress", "line"),
     [
         (Progress(), "training"),
-        (Progress(Doing.TRAINING, NOW_MS - 840000, None, Reported(310, 508)), "training 61 % (310 of 508), for 14 min"),
+        (
+            Progress(Doing.TRAINING, NOW_MS - 840000, None, Reported(310, 508)),
+            "training 61 % (310 of 508), began 14 min ago",
+        ),
         (Progress(Doing.TRAINING, NOW_MS - 4000, None, Reported(310, 508)), "training 61 % (310 of 508)"),
-        (Progress(Doing.TRAINING, NOW_MS - 60000, None, Reported(2.5)), "training 2.5, for 1 min"),
-        (Progress(Doing.TRAINING, NOW_MS - 60000, None, Reported(9, 3)), "training 100 % (9 of 3), for 1 min"),
+        (Progress(Doing.TRAINING, NOW_MS - 60000, None, Reported(2.5)), "training 2.5, began 1 min ago"),
+        (Progress(Doing.TRAINING, NOW_MS - 60000, None, Reported(9, 3)), "training 100 % (9 of 3), began 1 min ago"),
         (Progress(Doing.UPLOADING, NOW_MS - 60000), "uploading, for 1 min"),
         (Progress(Doing.UPLOADING, NOW_MS - 60000, None, Reported(10, 10)), "uploading, for 1 min"),
         (
             Progress(Doing.DOWNLOADING, NOW_MS - 60000, Transfer("fetching", 10**6, 10**8), Reported(1, 2)),
-            "fetching 1 of 100 MB, for 1 min",
+            "fetching 1 of 100 MB, began 1 min ago",
+        ),
+        (
+            Progress(Doing.TRAINING, NOW_MS - 276000, None, Reported(11, 30), reported_ms=NOW_MS - 270000),
+            "training 36 % (11 of 30), reported 4 min 30 s ago, began 4 min 36 s ago",
+        ),
+        (
+            Progress(Doing.TRAINING, NOW_MS - 8000, None, Reported(15, 30), reported_ms=NOW_MS - 1000),
+            "training 50 % (15 of 30), began 8 s ago",
         ),
         (Progress(None, None, None, Reported(10**300, 10**300)), "training 100 % (1e+300 of 1e+300)"),
     ],
@@ -52,6 +65,10 @@ def test_a_script_s_words_are_set_apart_and_cannot_steer_a_terminal() -> None:
 def test_a_client_is_believed_where_it_fits_what_the_run_knows() -> None:
     said = Pulse(Doing.TRAINING, 3, NOW_MS - 60_000, Reported(1, 2, round=3), Load(1, 2, 3))
     assert of(said) == Progress(Doing.TRAINING, NOW_MS - 60000, None, Reported(1, 2, round=3), Load(1, 2, 3))
+    timed = replace(said, reported_ms=NOW_MS - 4000)
+    assert of(timed).silent_s(NOW_MS) == 4.0
+    assert of(replace(timed, reported_ms=1)).reported_ms == BEGUN_MS
+    assert of(timed, fits=frozenset({Doing.UPLOADED})).reported_ms is None
     for fits in (STARTS, frozenset({Doing.WAITING}), frozenset({Doing.UPLOADED}), frozenset[Doing]()):
         assert of(said, fits=fits) == Progress(load=Load(1, 2, 3)), "it is elsewhere"
     for round_ in (0, 2, 4):

@@ -49,7 +49,7 @@ export function sentence(name) {
     if (doc === null) return;
     const over = Boolean(doc.ended_ms) || ["finished", "failed", "stopped"].includes(doc.state);
     const begun = since(doc.created_ms);
-    const left = Number.isFinite(doc.ends_ms) ? Math.max((doc.ends_ms - now()) / 1000, doc.later_s ?? 0) : null;
+    const left = Number.isFinite(doc.ends_ms) && !(now() > doc.holds_ms) ? Math.max((doc.ends_ms - now()) / 1000, doc.later_s ?? 0) : null;
     const parts = [];
     if (over && doc.ended_ms) parts.push(`took ${duration(doc.took_s)}`, `ended ${duration(since(doc.ended_ms))} ago`);
     else if (begun !== null) parts.push(`began ${duration(begun)} ago`);

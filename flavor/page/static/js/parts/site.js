@@ -83,6 +83,7 @@ export function details(run, site) {
         ["Memory", load ? `${bytes(load.used_bytes)} of ${bytes(load.total_bytes)}` : null],
         ["GPUs", gpus ? `${counted(gpus.number, "GPU")}, ${Math.round(gpus.percent)} %, ${bytes(gpus.used_bytes)} of ${bytes(gpus.total_bytes)}` : null],
         ["Its script says", client.reported ? saying(client.reported) : null],
+        ["Last report", client.reported && client.reported_ms && !isOver ? `${duration(since(client.reported_ms))} ago` : null],
         ["Refused in a row", client.refused_in_a_row || null],
         ["Failure", term(client.failure)],
         ...Object.entries(client.metrics ?? {}).slice(0, 20).map(([name, value]) => [named(name), metric(value)]),

@@ -166,7 +166,8 @@ export function sites(name, { curve }) {
         restate(stands, { ...doing, tone }, times);
         const part = shareOf(client);
         const lasts = over ? null : since(client.doing_ms);
-        text(since_, [part.words, lasts >= 5 && doing.word !== "accepted" ? `for ${duration(lasts)}` : ""].filter(Boolean).join(", "));
+        const silent_ = over || !part.isReport ? null : since(client.reported_ms);
+        text(since_, [part.words, silent_ >= 10 ? `reported ${duration(silent_)} ago` : "", lasts >= 5 && doing.word !== "accepted" ? (part.words ? `began ${duration(lasts)} ago` : `for ${duration(lasts)}`) : ""].filter(Boolean).join(", "));
         attr(since_, "title", over ? null : full(client.doing_ms));
         show(track, part.share !== null);
         bar.style.width = `${100 * (part.share ?? 0)}%`;
@@ -285,7 +286,7 @@ export function shareOf(client) {
   const reported = client.reported;
   const trains = ["training", "starting"].includes(client.phase) && !TRANSFERS.has(client.doing);
   if (!reported || !trains) return { share: null, words: "" };
-  if (!reported.total) return { share: null, words: String(reported.done) };
+  if (!reported.total) return { share: null, words: String(reported.done), isReport: true };
   const share = Math.min(1, reported.done / reported.total);
-  return { share, words: `${Math.round(100 * share)} % ${+reported.done.toPrecision(6)}/${+reported.total.toPrecision(6)}` };
+  return { share, isReport: true, words: `${Math.floor(100 * share)} % ${+reported.done.toPrecision(6)}/${+reported.total.toPrecision(6)}` };
 }
