@@ -152,7 +152,8 @@ class Board:
         50), and `clients`: an object of name to `state`, `phase`, `alive`, `host`, `version`, `this_round`, `awaited`,
         `seen_ms` (the last sign of life; in patches that of a client that is there may be some heartbeats old),
         `samples`, `metrics`, `metrics_round` (in which it has reported them), `transfer`, `doing`, `doing_ms` (since
-        when), `progress` (words), `reported`, `reported_ms` (when it did), `load`, `failure`, `report`, `update_bytes`, `reason`,
+        when), `progress` (words), `reported`, `reported_ms` (when it did), `load`, `failure`, `report`,
+        `update_bytes`, `reason`,
         `refused_in_a_row`, `sent_bytes` and `received_bytes` (in this run), `median_s` and `last_s` (its time for a
         round), `phases` (of the present round, once it has a verdict: a list of [word, start_ms]).
 

@@ -132,6 +132,9 @@ def test_a_run_in_sentences_above_the_fold(served: Serve, window: Window) -> Non
     expect(page.locator(".stand ul.todo li")).to_have_text(
         "! No coordinator serves it: start `flavor serve --run mammo …` again"
     )
+    source.patch("mammo", {"holds_ms": now_ms() - 1000, "clients": {"site-3": {"reported_ms": now_ms() - 270_000}}})
+    expect(page.locator(".stand .times")).to_have_text(re.compile(r"^began 2 h 1\d min ago$"))  # it may hang
+    expect(rows.nth(1)).to_contain_text(re.compile(r"61 % 310/508, reported 4 min 3\d s ago, began 1\d min ago"))
 
 
 def test_what_a_site_says_stays_text(served: Serve, window: Window) -> None:
