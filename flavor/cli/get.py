@@ -11,7 +11,7 @@ from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run, store_of_run
 from flavor.cli.options import redis_option, store_option, store_settings, store_url
 from flavor.cli.program import one_line_errors
-from flavor.cli.round_option import BEST, best_of, round_option
+from flavor.cli.round_option import chosen_round, round_option
 from flavor.errors import InvalidSetting, RunError, StoreError
 
 
@@ -65,7 +65,7 @@ def get(
         runs = found_run.runs
         view = runs.read()
         closed, _ = runs.closed(view)
-        number = best_of(view) if round_ == BEST else closed if round_ is None else round_
+        number = chosen_round(view, closed, round_)
         store = store_url(store, found_run.store) or store_of_run(found_run.run, view.config)
         objects = open_store(store, settings=store_settings())
         try:

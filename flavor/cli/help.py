@@ -17,7 +17,20 @@ _GROUPS: dict[Group, tuple[str, ...]] = {
     ),
     Group.RUN: (
         *("join", "run", "run_name", "client", "rounds", "epochs", "edges", "input_path", "input_glob"),
-        *("init_model", "resume", "detach", "config", "nodes", "live", "round_id", "seed", "param_names", "param_size"),
+        *(
+            "init_model",
+            "from_run",
+            "from_round",
+            "resume",
+            "detach",
+            "config",
+            "nodes",
+            "live",
+            "round_id",
+            "seed",
+            "param_names",
+            "param_size",
+        ),
         *("join_timeout_s", "grace_s", "timeout_s", "reason", "replace", "worker"),
     ),
     Group.RESULTS: (

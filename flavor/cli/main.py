@@ -35,6 +35,7 @@ COMMANDS = {
     "For operators": {
         "serve": "Coordinate a run: wait for clients, open rounds and close them.",
         "resume": "Go on with a run that has failed or was stopped.",
+        "extend": "Have more rounds in a run that has finished.",
         "stop": "Stop a run.",
         "rm": "Remove an ended run from Redis.",
         "pardon": "End the quarantine of a client.",

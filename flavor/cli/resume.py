@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.run_options import changing_options
 from flavor.cli.serve import check_rule, ended, out_option, saying_how_to_go_on
 from flavor.errors import RunError
+from flavor.records.run import RunView
 from flavor.resume import coordinated_by, is_of_fedtrain, not_by_serve
 
 
@@ -57,6 +59,25 @@ def resume(
     setting stays as it is if its option is not given. Settings that the model depends on cannot change: docs/resume.md
     has a table of all settings.
     """
+    given = {name: value for name, value in settings.items() if _is_given(name)}
+    go_on_with(run, given, redis_url=redis_url, store=store, out=out, patience_s=patience_s, detach=detach)
+
+
+def go_on_with(
+    run: str,
+    given: Mapping[str, Any],
+    *,
+    redis_url: str | None,
+    store: str | None,
+    out: Path | None,
+    patience_s: float,
+    detach: bool = False,
+    check: Callable[[RunView, int], None] = lambda view, closed: None,
+) -> None:
+    """Let an ended run go on with the settings in `given`, and coordinate it unless that is done elsewhere.
+
+    `check` gets the run and the number of its closed rounds, and may raise before anything changes.
+    """
     from flavor.bus.runs import RunStore
     from flavor.coordinator.bounds import bound_warnings
     from flavor.coordinator.loop import Coordinator
@@ -67,7 +88,6 @@ def resume(
     from flavor.view.observer import Lines
 
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
-    given = {name: value for name, value in settings.items() if _is_given(name)}
     if not detach:
         with_times()
     tell = teller("[coordinator] ")
@@ -76,6 +96,7 @@ def resume(
     raise_on_sigterm()
     objects = None
     view = read_run(runs)
+    check(view, runs.closed(view)[0])
     is_ours = not is_of_fedtrain(view)
     if not detach and not is_ours:
         raise RunError(not_by_serve(view))

@@ -15,7 +15,8 @@ BEST = -1
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _round(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+def parse_round(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    """Read the value of an option that names a round."""
     if value == "last":
         return None
     if value == "best":
@@ -33,7 +34,7 @@ def round_option(help_: str) -> Callable[[_Function], _Function]:
         metavar="NUMBER|last|best",
         default="last",
         show_default=True,
-        callback=_round,
+        callback=parse_round,
         help=help_,
     )
 
@@ -45,3 +46,8 @@ def best_of(view: RunView) -> int:
         why = f"no evaluation has had a value for its --select {select}" if select else "it was begun without --select"
         raise RunError(f"run {view.run!r} has no best round: {why}")
     return view.best.round
+
+
+def chosen_round(view: RunView, closed: int, round_: int | None) -> int:
+    """Return the number of the round that the option names; `closed` is the newest closed one, 0 for none."""
+    return best_of(view) if round_ == BEST else closed if round_ is None else round_

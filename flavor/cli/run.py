@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from click.core import ParameterSource
 
 from flavor.checkpoints.format import FORMATS
 from flavor.cli.beside import PageBeside, ui_option
+from flavor.cli.from_run import beginning_of, from_run_options
 from flavor.cli.help import GroupedCommand
 from flavor.cli.notify import notify_options, with_notices
 from flavor.cli.options import redis_option, store_option, store_settings
@@ -25,7 +27,11 @@ from flavor.counted import are, counted
 if TYPE_CHECKING:
     from flavor.local.federation import Federation
     from flavor.local.progress import Progress
+    from flavor.records.run import RunView
     from flavor.results.folder import Results
+
+
+NOTHING: Mapping[str, str] = {}
 
 
 def result_options(function: Any) -> Any:
@@ -121,6 +127,7 @@ def result_options(function: Any) -> Any:
 )
 @run_options(without=["queue"], defaults={"rounds": 5, "min_clients": None}, absent={"min_clients": "all edges"})
 @init_model_option
+@from_run_options
 @result_options
 @ui_option
 @notify_options
@@ -150,6 +157,8 @@ def run(
     redis_url: str | None,
     store: str | None,
     init_model: Path | None,
+    from_run: str | None,
+    from_round: int | None,
     **settings: Any,
 ) -> None:
     """Run a whole federation with your own training script on this machine.
@@ -159,7 +168,7 @@ def run(
     result folder. Ctrl-C stops all processes and keeps the closed rounds; the run goes on with --resume. The exit code
     is 0 only for a finished run.
     """
-    beside = _Beside(with_page, ui_token, notify, notify_after_s)
+    beside = Beside(with_page, ui_token, notify, notify_after_s)
     if resume is not None:
         sys.exit(_resumed(resume.absolute(), redis_url, as_json, beside))
     from flavor.errors import InvalidSetting
@@ -188,12 +197,20 @@ def run(
     config = config_of({**settings, "min_clients": clients_needed}, store=store or str(layout.store))
     check_rule(config)
     _check_own_aggregator(config, aggregator_main, init_once)
-    if init_model:
-        check_initial(init_model, config.kind)
+    with beginning_of(init_model, from_run, from_round, redis_url) as given_beginning:
+        beginning = given_beginning
+        if beginning is not None:
+            check_initial(beginning.path, config.kind)
+        if beginning is not None and beginning.begun_from is not None:  # to go on with the run, the file has to stay
+            layout.check_unused()
+            layout.make()
+            kept = shutil.copy(beginning.path, layout.out / beginning.path.name)
+            layout, beginning = replace(layout, is_begun=True), replace(beginning, path=Path(kept))
     federation = Federation(
         run=name,
         config=config,
-        init_model=init_model and init_model.absolute(),
+        init_model=beginning.path.absolute() if beginning is not None else None,
+        begun_from=beginning.begun_from.model_dump() if beginning is not None and beginning.begun_from else None,
         sites=clients,
         main=main_command,
         preprocess=preprocess_command,
@@ -213,7 +230,7 @@ def run(
 
 
 @dataclass(frozen=True)
-class _Beside:
+class Beside:
     """What goes on beside a run: a page, and notices."""
 
     with_page: bool
@@ -255,10 +272,9 @@ def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) 
         raise InvalidSetting(f"--init-once is for {advice}")
 
 
-def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: _Beside) -> int:
+def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: Beside) -> int:
     """Go on with the run in `out`. Options that are not settings that may change are refused by name."""
     from flavor.errors import InvalidSetting
-    from flavor.local.federation import Federation
     from flavor.programs.command import parse_command
     from flavor.resume import MAY_CHANGE
 
@@ -278,9 +294,30 @@ def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: _Beside) -
         spelt = {parameter.name: parameter.opts[-1] for parameter in context.command.params}
         names = ", ".join(spelt.get(name, name) for name in fixed)
         raise InvalidSetting(f"{names}: with --resume it stays as it was when the run began: leave it out")
+    return go_on_in(out, redis_url, as_json, beside, given=given, mended=mended)
+
+
+def go_on_in(
+    out: Path,
+    redis_url: str | None,
+    as_json: bool,
+    beside: Beside,
+    *,
+    given: Mapping[str, Any],
+    mended: Mapping[str, str] = NOTHING,
+    check: Callable[[RunView, int], None] = lambda view, closed: None,
+) -> int:
+    """Go on with the run in `out` with these settings and commands; print how it has ended, and return the exit code.
+
+    `check` gets the run and the number of its closed rounds, and may raise before anything changes.
+    """
+    from flavor.local.federation import Federation
+
     federation = Federation.of(out, redis_url, store_settings())
     raise_on_sigterm()
-    return beside.carry_out(federation, lambda ready, progress: ready.go_on(progress, given, mended), as_json=as_json)
+    return beside.carry_out(
+        federation, lambda ready, progress: ready.go_on(progress, given, mended, check), as_json=as_json
+    )
 
 
 def _shown(results: Any, progress: Any, as_json: bool) -> int:

@@ -12,6 +12,7 @@ import click
 
 from flavor.bus.variables import PATIENCE_S
 from flavor.checkpoints.kind import CheckpointKind
+from flavor.cli.from_run import Beginning, beginning_of, from_run_options
 from flavor.cli.help import GroupedCommand
 from flavor.cli.notify import notify_options
 from flavor.cli.options import needed, patience_option, redis_option, run_option, store_option, store_settings
@@ -120,6 +121,7 @@ def saying_how_to_go_on(run: str, tell: Callable[[str], None]) -> Iterator[None]
 @run_option
 @run_options(defaults={"on_quorum_lost": "wait"}, variables=True)
 @init_model_option
+@from_run_options
 @out_option
 @notify_options
 @redis_option
@@ -131,6 +133,8 @@ def serve(
     redis_url: str | None,
     store: str | None,
     init_model: Path | None,
+    from_run: str | None,
+    from_round: int | None,
     out: Path | None,
     notify: tuple[str, ...],
     notify_after_s: float,
@@ -146,16 +150,26 @@ def serve(
     url, store = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL"), needed(store, "--store", "FLAVOR_STORE")
     config = config_of(settings, store=store)
     check_rule(config)
-    coordinate(
-        run,
-        config,
-        url,
-        init_model=init_model,
-        out=out,
-        patience_s=patience_s,
-        notify=notify,
-        notify_after_s=notify_after_s,
-    )
+    if from_run is not None and init_model is None and _is_there(run, url, patience_s):
+        from_run = None  # a run that goes on needs the other one no more
+    with beginning_of(init_model, from_run, from_round, url) as beginning:
+        coordinate(
+            run,
+            config,
+            url,
+            beginning=beginning,
+            out=out,
+            patience_s=patience_s,
+            notify=notify,
+            notify_after_s=notify_after_s,
+        )
+
+
+def _is_there(run: str, url: str, patience_s: float) -> bool:
+    from flavor.bus.runs import RunStore
+    from flavor.cli.opened_run import connected
+
+    return RunStore(connected(url, patience_s=patience_s)[0], run, url).find() is not None
 
 
 def coordinate(
@@ -163,7 +177,7 @@ def coordinate(
     config: RunConfig,
     url: str,
     *,
-    init_model: Path | None = None,
+    beginning: Beginning | None = None,
     out: Path | None = None,
     patience_s: float = PATIENCE_S,
     notify: Sequence[str] = (),
@@ -190,8 +204,8 @@ def coordinate(
         config = config.model_copy(update={"store": objects.url})
         check_out(lambda: RunStore(connected(url, patience_s=patience_s)[0], run, url), run, out, objects)
         initial = None
-        if init_model is not None:
-            place = partial(store_initial, objects, run, init_model, config.kind)
+        if beginning is not None:
+            place = partial(store_initial, objects, run, beginning.path, config.kind)
             initial = once_usable(objects.url, place, tell=tell)
         coordinator = Coordinator(
             run,
@@ -200,6 +214,7 @@ def coordinate(
             store=objects,
             observer=Everyone(Lines(tell), notices),
             initial=initial,
+            begun_from=beginning.begun_from if beginning is not None else None,
             patience_s=patience_s,
             warnings=partial(bound_warnings, has_model=initial is not None),
         )

@@ -13,11 +13,13 @@ from pathlib import Path
 import click
 
 from flavor.bus.runs import RunStore
+from flavor.cli.from_run import Beginning
 from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, patience_option, redis_option, store_option
 from flavor.cli.program import one_line_errors, run_program
 from flavor.cli.serve import coordinate
 from flavor.config import RunConfig
+from flavor.ledger.manifest import BegunFrom
 from flavor.local.record import Record
 from flavor.view.blocked import noting
 from flavor.view.observer import Lines
@@ -35,10 +37,13 @@ def serve_local(folder: Path, redis_url: str | None, store: str | None, patience
     record = Record.of(folder)
     config = RunConfig.of_run(record.run, record.federation["config"])
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
-    initial = record.federation["init_model"]
+    initial, begun_from = record.federation["init_model"], record.federation.get("begun_from")
     if initial and RunStore(connected(url, patience_s=patience_s)[0], record.run, url).find() is not None:
         initial = None  # a run that goes on needs the file no more, which may have changed since
-    coordinate(record.run, config, url, init_model=Path(initial) if initial else None, patience_s=patience_s)
+    beginning = None
+    if initial:
+        beginning = Beginning(Path(initial), BegunFrom(**begun_from) if begun_from else None)
+    coordinate(record.run, config, url, beginning=beginning, patience_s=patience_s)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from flavor.coordinator.initial_model import check_beginning
 from flavor.errors import RunExists, RunStopped
 from flavor.exit_codes import ExitCode
 from flavor.ledger.history import History
-from flavor.ledger.manifest import Model, RunRecord
+from flavor.ledger.manifest import BegunFrom, Model, RunRecord
 from flavor.protocol import new_run_id
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
@@ -35,6 +35,7 @@ def create_or_find(
     url: str,
     store_url: str,
     initial: GlobalModel | None,
+    begun_from: BegunFrom | None,
     observer: Observer,
     pause: Callable[[float], bool],
 ) -> tuple[bool, RunConfig]:
@@ -58,6 +59,7 @@ def create_or_find(
             rounds=config.rounds,
             config=settings,
             initial=Model.of(initial) if initial else None,
+            begun_from=begun_from if initial else None,
             created_ms=runs.now_ms(),
         )
         begun = once_usable(store_url, lambda: history.begin(record), tell=tell, pause=pause)

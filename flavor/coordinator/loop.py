@@ -32,6 +32,7 @@ from flavor.coordinator.wait_log import Waits
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.history import History
+from flavor.ledger.manifest import BegunFrom
 from flavor.records.model import GlobalModel
 from flavor.records.run import RunView
 from flavor.records.states import RoundState, RunState
@@ -48,6 +49,7 @@ class Coordinator:
 
     A coordinator that was killed at any point and is started again goes on with the run. Only the holder of the run's
     lease can change the run: a second coordinator waits for the lease, and raises `LeaseHeld` when the holder is alive.
+    `initial` are the weights to begin from, and `begun_from` says which run has made them.
     `only` names the clients that may take part; None admits every client. `warnings` returns what to warn of in the
     run's settings.
 
@@ -64,6 +66,7 @@ class Coordinator:
         store: ObjectStore,
         observer: Observer,
         initial: GlobalModel | None = None,
+        begun_from: BegunFrom | None = None,
         jobs: JobQueue | None = None,
         patience_s: float = 60.0,
         only: frozenset[str] | None = None,
@@ -74,6 +77,7 @@ class Coordinator:
         self.closed = 0
         """How many rounds were closed when the run ended."""
         self._store, self._initial, self._patience_s = store, initial, patience_s
+        self._begun_from = begun_from
         self._observer, self._tell = observer, notices(observer)
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
@@ -106,6 +110,7 @@ class Coordinator:
             url=self._url,
             store_url=self._store.url,
             initial=self._initial,
+            begun_from=self._begun_from,
             observer=self._observer,
             pause=self._stopped.wait,
         )

@@ -182,6 +182,16 @@ def _without(values: dict[str, Any], *absent: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in absent or value is not None}
 
 
+class BegunFrom(Strict):
+    """Where the weights come from with which a run began: the global model of another run."""
+
+    run: str
+    run_id: str
+    round: int = Field(ge=1)
+    digest: str = Digest
+    """SHA-256 of that global model, as its manifest names it."""
+
+
 class RunRecord(Record):
     """How a run began: the chain's first link."""
 
@@ -194,6 +204,8 @@ class RunRecord(Record):
     config: dict[str, Any]
     initial: Model | None = None
     """The pre-trained weights, if there were any."""
+    begun_from: BegunFrom | None = None
+    """The run whose global model `initial` is (`--from-run`); None where there is none: the JSON then lacks it."""
     created_ms: int | None = None
     """When the run began, in milliseconds since 1970 by the server's clock.
 
@@ -202,7 +214,7 @@ class RunRecord(Record):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(handler(self), "created_ms")
+        return _without(handler(self), "created_ms", "begun_from")
 
 
 class Manifest(Record):

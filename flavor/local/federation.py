@@ -6,21 +6,19 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from flavor.bus.address import to_environment
 from flavor.bus.connection import connect, wait_for_server
-from flavor.bus.no_coordinator import no_coordinator
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
-from flavor.coordinator.resume import resume as go_on
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists
 from flavor.local.beside import Beside, nothing_beside
 from flavor.local.forked import ForkServer
-from flavor.local.mending import check_mended, without_failed
+from flavor.local.mending import let_go_on, without_failed
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress
@@ -67,6 +65,8 @@ class Federation:
     store: str | None = None
     store_settings: StoreSettings = DEFAULTS
     init_model: Path | None = None
+    begun_from: Mapping[str, Any] | None = None
+    """The run that has made `init_model`, as `BegunFrom` of the ledger."""
     strip_prefix: bool = False
     format: str | None = None
     workers: int = 1
@@ -139,7 +139,13 @@ class Federation:
                 progress.tell(line)
             return ready._followed(runs, store, progress, url, start)
 
-    def go_on(self, progress: Progress, given: Mapping[str, Any], mended: Mapping[str, Any]) -> Results:
+    def go_on(
+        self,
+        progress: Progress,
+        given: Mapping[str, Any],
+        mended: Mapping[str, Any],
+        check: Callable[[RunView, int], None] = lambda view, closed: None,
+    ) -> Results:
         """Go on with the run in this folder: it was interrupted, failed or stopped, or is to have more rounds.
 
         `given` are the settings of the run that change, `mended` the commands (`main`, `preprocess`), which may change
@@ -152,18 +158,9 @@ class Federation:
             store = self._opened_store(self.store or str(self.layout.store))
             ready = replace(self, **mended)._in(store)
             if runs.find() is not None or self._rebuilt(runs, store, url, progress):
-                view = runs.read_own()
-                closed, _ = runs.closed(view)
-                check_mended(mended, closed)
-                if not view.state.ended:  # the run was ended without a word
-                    with no_coordinator(runs, progress.tell):
-                        runs.end(RunState.STOPPED, "interrupted")
-                done = go_on(runs, given=given, tell=progress.tell)
-                for line in done.changed:
-                    progress.tell(f"changed: {line}")
-                progress.tell(f"run {self.run} goes on after round {closed} of {done.config.rounds}")
-                progress.rounds = done.config.rounds
-                ready = replace(self, config=done.config, **mended)._in(store)
+                config = let_go_on(runs, given, mended, check, tell=progress.tell)
+                progress.rounds = config.rounds
+                ready = replace(self, config=config, **mended)._in(store)
             ready._record(store.url).write(self.layout.out)
             return ready._followed(runs, store, progress, url, start)
 

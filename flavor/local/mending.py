@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from flavor.bus.no_coordinator import no_coordinator
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.coordinator.resume import resume
 from flavor.errors import FlavorError, InvalidSetting
 from flavor.policy.advice import some
+from flavor.records.run import RunView
+from flavor.records.states import RunState
 from flavor.view.snapshot import Phase, take_snapshot
 
 _UNFIT = (Phase.FAILED, Phase.GONE, Phase.REFUSED, Phase.QUARANTINED, Phase.REVOKED)
@@ -24,6 +29,33 @@ def check_mended(mended: Mapping[str, str], closed: int) -> None:
             f"{names}: {rounds} closed with the command of the run's beginning, so it stays as it was: leave it out "
             "and mend the script, or begin another run from this one's global model (--run, --init-model)"
         )
+
+
+def let_go_on(
+    runs: RunStore,
+    given: Mapping[str, Any],
+    mended: Mapping[str, str],
+    check: Callable[[RunView, int], None],
+    *,
+    tell: Callable[[str], None],
+) -> RunConfig:
+    """Let the run go on with these settings and commands, and return its settings from now on.
+
+    `check` gets the run and the number of its closed rounds, and may raise before anything changes. Raises
+    `FlavorError` when the run cannot go on.
+    """
+    view = runs.read_own()
+    closed, _ = runs.closed(view)
+    check(view, closed)
+    check_mended(mended, closed)
+    if not view.state.ended:  # the run was ended without a word
+        with no_coordinator(runs, tell):
+            runs.end(RunState.STOPPED, "interrupted")
+    done = resume(runs, given=given, tell=tell)
+    for line in done.changed:
+        tell(f"changed: {line}")
+    tell(f"run {runs.run} goes on after round {closed} of {done.config.rounds}")
+    return done.config
 
 
 def without_failed(runs: RunStore, sites: Sequence[str]) -> str:

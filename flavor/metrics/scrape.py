@@ -148,12 +148,12 @@ class Scraper:
                 raise
             return None
         named = kept.named.look(document)
-        clients = document["clients"]
+        clients, recovered_ms = document["clients"], document.get("recovered_ms")
         if _has_ended(document):
             moved: Mapping[tuple[str, str], float] = {}
             if self._source.now_ms() - (document.get("ended_ms") or 0) < 1000 * MOVED_FOR_S:
                 kept.own = kept.own or labelled(clients, self._most)
-                moved = kept.moved.look(clients, kept.own)
+                moved = kept.moved.look(clients, kept.own, recovered_ms=recovered_ms)
             return RunScene(document, kept.tally, moved=moved, named=named)
         own = kept.own = labelled(clients, self._most)
         return RunScene(
@@ -161,7 +161,7 @@ class Scraper:
             kept.tally,
             labelled=own,
             missed_ms=kept.miss(clients, self._source.now_ms()),
-            moved=kept.moved.look(clients, own),
+            moved=kept.moved.look(clients, own, recovered_ms=recovered_ms),
             named=named,
         )
 

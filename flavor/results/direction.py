@@ -37,6 +37,12 @@ _COMPLEMENT = re.compile(
 )
 _MINUS = re.compile(r"(?:^|[/_.:|([])\s*-|\s-(?=\S)")
 """A minus that belongs to what follows: `-val/loss`, `val/-loss`, `val -loss`; not `val-loss`, and not `val - loss`."""
+_NUMBER = re.compile(r"(?:^|[\W_])(\d+(?:\.\d*)?(?:e[+-]?\d+)?)\s*%?\s*-|(?:^|[^\w/.-])\d[\d.]*\s*/")
+"""A number from which something is taken, or that is divided: `2-auc`, `(0.5 - auc)`, `val 1/auc`; not `fold/1/auc`."""
+_NAMED_NUMBER = re.compile(r"top[-_ ]?$|[a-z]-$")
+"""What stands before a number that is part of a name: `top-5-accuracy`, `fold-2-auc`."""
+_OPERATOR = re.compile(r"[*^=~!<>]|[^\w\s)\]%/_.:|(\[-]\s*-")
+"""What makes another metric of one, or a minus after something that no name has before it: `-1*loss`, `{-loss}`."""
 _OF_A_WORD = re.compile(r"\s*[([]*\s*[^\W\d_]")
 
 
@@ -52,7 +58,7 @@ def direction_of(name: str) -> int:
     text = name.lower().translate(_DASHES).strip()
     words = frozenset(_WORD.findall(text))
     lower, higher = bool(words & _LOWER), bool(words & _HIGHER)
-    if words & _UNSAID or (lower and higher) or not words & _METRICS or _COMPLEMENT.search(text) or _subtracts(text):
+    if words & _UNSAID or (lower and higher) or not words & _METRICS or _COMPLEMENT.search(text) or _computes(text):
         return 0
     sign = -1 if lower else 1
     if words & _NEGATED:
@@ -65,6 +71,17 @@ def direction_of(name: str) -> int:
     first = min(found.start() for found in _WORD.finditer(text) if found[0] in _METRICS)
     end = minuses[0].end()
     return -sign if len(minuses) == 1 and end <= first and _OF_A_WORD.match(text, end) else 0  # not of class_-1/auc
+
+
+def _computes(text: str) -> bool:
+    """Return whether a metric is made of a number, or of others, in a way that says nothing of what is good."""
+    numbers = (found for found in _NUMBER.finditer(text) if not _is_named(text, found))
+    return bool(_OPERATOR.search(text)) or any(numbers) or _subtracts(text)
+
+
+def _is_named(text: str, number: re.Match[str]) -> bool:
+    """Return whether a number is part of a name, as in `top-5-accuracy`, and nothing is taken from it."""
+    return number[1] is not None and _NAMED_NUMBER.search(text, 0, number.start(1)) is not None
 
 
 def _subtracts(text: str) -> bool:

@@ -86,6 +86,7 @@ def document_of(
         "folder": folder,
         "created_ms": view.created_ms or None,
         "ended_ms": view.ended_ms,
+        "recovered_ms": view.recovered_ms or None,
         "opened_ms": round_.opened_ms if round_ else None,
         "paused_ms": round_.paused_ms if round_ else None,
         "worked_from_ms": round_.worked_from_ms if round_ else None,

@@ -570,6 +570,49 @@ def test_curves(served: Serve, window: Window) -> None:
     expect(page.locator(".sites .cell.metric").first).to_have_text("loss")
 
 
+def with_metrics(source: MadeUp, run: str, value: Callable[[int], dict[str, float]]) -> None:
+    """Give the closed rounds of a run more metrics."""
+    past = source.histories[run]
+    past.closed = [replace(row, metrics={**row.metrics, **value(row.round)}) for row in past.closed]
+
+
+def test_a_log_axis_says_what_it_leaves_out(served: Serve, window: Window) -> None:
+    source, place = served(every())
+    for run in ("digits-a", "digits-b"):
+        with_metrics(source, run, lambda round_: {"gain": round_ - 3.0, "debt": -1.0 * round_})
+    for path in ("/run/digits-a", "/compare?runs=digits-a,digits-b&metric=gain"):
+        page = window.open(place.address, path)
+        metric, note = page.get_by_role("combobox", name="Metric"), page.locator(".model .axis")
+        metric.select_option("gain")
+        expect(note).to_be_hidden()
+        page.get_by_role("checkbox", name="log axis").check()
+        expect(note).to_have_text(
+            re.compile(r"^\d+ values of \d+ are not drawn: a log axis shows only values above zero.$")
+        )
+        metric.select_option("debt")
+        expect(note).to_have_text("No value is drawn: a log axis shows only values above zero, and there are none.")
+        page.get_by_role("checkbox", name="log axis").uncheck()
+        expect(note).to_be_hidden()
+        page.get_by_role("checkbox", name="log axis").check()
+        metric.select_option("loss")
+        expect(note).to_be_hidden()
+
+
+def test_runs_are_compared_by_a_metric_that_their_newest_rounds_lack(served: Serve, window: Window) -> None:
+    source, place = served(every())
+    with_metrics(source, "digits-b", lambda round_: {"thirds": 1 / 3} if round_ < 5 else {})
+    page = window.open(place.address, "/compare?runs=digits-a,digits-b&metric=thirds")
+    expect(page.get_by_role("combobox", name="Metric")).to_have_value("thirds")
+    expect(page.locator(".model .pointed")).to_have_text("digits-a – · digits-b 0.3333 in round 4")
+    expect(page.locator(".differences .care")).to_have_count(0)
+    page = window.open(place.address, "/compare?runs=digits-a,digits-b&metric=sixths")
+    said = page.locator(".differences .care")
+    expect(said).to_have_text("No run here has the metric sixths: the page shows val_auc.")
+    expect(page.locator(".model .note")).to_have_text("val_auc")
+    page.get_by_role("combobox", name="Metric").select_option("loss")
+    expect(said).to_have_count(0)
+
+
 def test_curves_are_asked_for_again_until_all_is_read(served: Serve, window: Window) -> None:
     """The first answer is lost, and the next ones have only what could be read of a slow store; the run has ended."""
     _, place = served([each for each in many() if each["run"] == "study-02"])

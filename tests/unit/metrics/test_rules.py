@@ -51,7 +51,8 @@ HEALTHY: dict[str, float] = {
     f"flavor_client_heartbeat_age_seconds{{{A}}}": 2,
     f"flavor_client_refused_in_a_row{{{A}}}": 0,
 }
-REDIS_FULL = {'flavor_redis_memory_used_bytes{job="flavor",instance="i"}': 91}
+REDIS_NEARLY_FULL = {'flavor_redis_memory_used_bytes{job="flavor",instance="i"}': 91}
+REDIS_FULL = {**REDIS_NEARLY_FULL, 'flavor_redis_takes_writes{job="flavor",instance="i"}': 0}
 UNCOORDINATED = {f"flavor_run_coordinator_up{{{RUN}}}": 0}
 UNAGGREGATED = {f"flavor_run_aggregator_missing{{{RUN}}}": 1}
 LOST = {f"flavor_round_quorum_margin{{{RUN}}}": -1}
@@ -115,7 +116,15 @@ CASES = {
         since=4,
         at={60: [], 600: ["FlavorUnobserved"]},
     ),
-    "Redis is nearly full": case(REDIS_FULL, at={0: [], 15: ["FlavorRedisNearlyFull"]}),
+    "Redis is nearly full": case(REDIS_NEARLY_FULL, at={0: [], 15: ["FlavorRedisNearlyFull"]}),
+    "Redis is nearly full for long, and the coordinator ends": case(
+        REDIS_NEARLY_FULL, UNCOORDINATED, at={600: ["FlavorCoordinatorGone", "FlavorRedisNearlyFull"]}
+    ),
+    "Redis could not save for long, takes writes, and a site is gone": case(
+        {'flavor_redis_persistence_ok{job="flavor",instance="i"}': 0},
+        SILENT,
+        at={600: ["FlavorRedisNearlyFull", "FlavorSiteSilent a"]},
+    ),
     "Redis has no limit": case({'flavor_redis_memory_max_bytes{job="flavor",instance="i"}': 0}, at={300: []}),
     "Redis cannot write": case(
         {'flavor_redis_persistence_ok{job="flavor",instance="i"}': 0}, at={15: ["FlavorRedisNearlyFull"]}

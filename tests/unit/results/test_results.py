@@ -210,6 +210,17 @@ HIGHEST, LOWEST = (2, 0.9), (1, 0.2)
         (None, ["std/accuracy", "gap/accuracy", "variance/loss", "Loss/dice", "val/-loss/-x", "class_-1/accuracy"]),
         (None, ["train_loss - val_loss", "val/auc-train/auc", "loss -val", "-1*loss", "neg/val/accuracy"]),
         (None, ["val/1-accuracy", "accuracy_minus_baseline", "false_negative_error"]),
+        (
+            None,
+            ["(1-accuracy)", "1.0-accuracy", "1.-auc", "100-accuracy", "2-accuracy", "0.5-auc", "1e0-auc", "{1-auc}"],
+        ),
+        (None, ["val, 1-auc", "model_1-auc", "0 - loss", "{-loss}", "val,-loss", "val=-loss", "loss*-1", "auc^-1"]),
+        (None, ["val 1/auc", "(1/loss)", "1.0/loss", "!accuracy"]),
+        (
+            HIGHEST,
+            ["val_-loss", "val: -loss", "top-5-accuracy", "top_5-accuracy", "top1-accuracy", "fold-2-auc", "f1-score"],
+        ),
+        (LOWEST, ["fold/1/loss", "fold_2/loss", "client-3/loss", "log-loss"]),
         (None, ["davies_bouldin_score", "jaccard_distance", "explained_variance_score"]),
     ],
 )

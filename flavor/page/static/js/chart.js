@@ -1,7 +1,7 @@
 // Curves by uPlot: colours of the page, zoom by drag, a log axis, and a line that says in words what is pointed at.
 
 import { framed, h } from "./dom.js";
-import { metric } from "./format.js";
+import { count, counted, metric } from "./format.js";
 
 const loaded = new Promise((done) => {
   if (window.uPlot) done();
@@ -14,10 +14,10 @@ export const css = (name) => getComputedStyle(document.documentElement).getPrope
 /**
  * `{node, set(series, data), log(is), reset(), close()}`. The first array of `data` is that of the rounds. A series has
  * `label`, `tone` (a variable of page.css), `wide`, `dash` and `fill`. `told(index, nearest)` hears what is pointed at, `zoomed(is)`
- * whether a part is shown; `mark()` returns `{x, y, words}` of what is marked, or
- * null: of `words`, the longest first, the first that fits is written above the curves.
+ * whether a part is shown, and `lacks(words)` what a log axis leaves out, '' for nothing. `mark()` returns `{x, y, words}` of what is
+ * marked, or null: of `words`, the longest first, the first that fits is written above the curves.
  */
-export function chart({ told, zoomed, mark }) {
+export function chart({ told, zoomed, mark, lacks }) {
   const node = h("div", { class: "chart" });
   let plot = null;
   let series = [];
@@ -72,6 +72,16 @@ export function chart({ told, zoomed, mark }) {
 
   /** A log axis has no zero: what is not above it is left out. */
   const shown = () => (isLog ? data.map((values, i) => (i ? values.map((value) => (value > 0 ? value : null)) : values)) : data);
+
+  /** Says what a log axis leaves out, in words. */
+  function lacking() {
+    if (!isLog) return "";
+    const values = data.slice(1).flat().filter((value) => Number.isFinite(value));
+    const out = values.filter((value) => value <= 0).length;
+    if (!out) return "";
+    const axis = "a log axis shows only values above zero";
+    return out === values.length ? `No value is drawn: ${axis}, and there are none.` : `${counted(out, "value")} of ${count(values.length)} ${out === 1 ? "is" : "are"} not drawn: ${axis}.`;
+  }
 
   function marked(u) {
     const found = mark?.();
@@ -137,6 +147,7 @@ export function chart({ told, zoomed, mark }) {
     set(next, values) {
       series = next;
       data = values;
+      lacks?.(lacking());
       const now = JSON.stringify([next, data[0].length <= 30]);
       if (plot && now === shape && data[0].length > 1) plot.setData(shown(), range === null);
       else anew();
@@ -144,6 +155,7 @@ export function chart({ told, zoomed, mark }) {
     },
     log(is) {
       isLog = is;
+      lacks?.(lacking());
       anew();
     },
     reset: () => zoom(null),

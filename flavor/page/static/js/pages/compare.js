@@ -19,6 +19,7 @@ export function open(shell, _, query) {
   shell.title("Compare");
   let chosen = (query.get("runs") ?? "").split(",").filter(Boolean).slice(0, MOST);
   let name = query.get("metric") ?? "";
+  let lacking = ""; // a metric that was asked for, and that no run has yet
   let all = [];
   let found = [];
   let offered = [];
@@ -26,15 +27,16 @@ export function open(shell, _, query) {
   let seen = "";
   let timer = 0;
   const pick = h("div", { class: "choices wrap", role: "group", "aria-label": "Runs to compare" });
-  const choose = h("select", { "aria-label": "Metric", on: { change: () => ((name = choose.value), address(), read()) } });
+  const choose = h("select", { "aria-label": "Metric", on: { change: () => ((name = choose.value), (lacking = ""), address(), read()) } });
   const log = h("input", { type: "checkbox", on: { change: () => plot.log(log.checked) } });
   const reset = h("button", { type: "button", hidden: true, on: { click: () => plot.reset() } }, "All rounds");
   const part = panel("Metric", { name: "model" });
   part.tools.append(choose, h("label", { class: "check" }, log, "log axis"), reset);
   const line = h("p", { class: "pointed" });
   const legend = h("p", { class: "legend" });
-  const plot = chart({ zoomed: (is) => show(reset, is), told });
-  part.body.append(plot.node, h("div", { class: "under" }, line, legend));
+  const axis = h("p", { class: "axis", role: "status", hidden: true });
+  const plot = chart({ zoomed: (is) => show(reset, is), told, lacks: (words) => (text(axis, words), show(axis, words)) });
+  part.body.append(plot.node, h("div", { class: "under" }, line, legend), axis);
   const table = panel("What is the same, and what is not", { name: "differences" });
   const empty = h("div", {});
   const node = h("div", { class: "page" }, h("h1", {}, "Compare runs"), pick, empty, part.node, table.node);
@@ -95,18 +97,26 @@ export function open(shell, _, query) {
   async function read() {
     const mine = chosen.slice();
     const turn = ++asked;
-    const answers = await Promise.allSettled(mine.map(async (run) => ({ run, doc: await get(of(run)), settings: await get(of(run, "settings")).catch(() => ({})) })));
+    const curve = (run) => get(of(run, "curves"), { ...(name ? { metric: name } : {}), sites: "," }).catch(() => null);
+    const answers = await Promise.allSettled(mine.map(async (run) => ({ run, doc: await get(of(run)), settings: await get(of(run, "settings")).catch(() => ({})), curve: await curve(run) })));
     const runs = answers.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
     const missing = answers.flatMap((each, i) => (each.status === "rejected" ? [`${mine[i]}: ${each.reason.message}`] : []));
-    const names = [...new Set([...offered, ...runs.flatMap(({ doc }) => [doc.metric, ...Object.keys(doc.last_round?.metrics ?? {})])])].filter(Boolean);
+    // those of all rounds: the newest one may lack the metric
+    const names = [...new Set([...offered, ...runs.flatMap(({ doc, curve }) => [doc.metric, ...Object.keys(doc.last_round?.metrics ?? {}), ...(curve?.metrics ?? [])])])].filter(Boolean);
     if (turn !== asked) return;
-    offered = names; // a metric that the newest round lacks can still be chosen
-    if (!name || (names.length && !names.includes(name))) name = names[0] ?? "";
+    offered = names;
+    if (name && names.length && !names.includes(name)) lacking = name;
+    const other = names.includes(lacking) ? lacking : name && name !== lacking ? name : (names[0] ?? "");
+    if (other === lacking) lacking = "";
+    if (lacking) missing.push(`No run here has the metric ${named(lacking)}: the page shows ${named(other)}.`);
     if (names.join() !== [...choose.options].map((option) => option.value).join()) fill(choose, names.map((word) => h("option", { value: word }, named(word))));
+    if (other !== name) {
+      name = other;
+      for (const each of runs) each.curve = name ? await curve(each.run) : null;
+      if (turn !== asked) return; // another choice of runs or of the metric
+    }
     choose.value = name;
     show(choose, names.length > 1);
-    for (const each of runs) each.curve = name ? await get(of(each.run, "curves"), { metric: name, sites: "," }).catch(() => null) : null;
-    if (turn !== asked) return; // another choice of runs or of the metric
     found = runs;
     draw(missing);
   }

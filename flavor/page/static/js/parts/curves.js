@@ -33,7 +33,8 @@ export function curves(name, { heard } = {}) {
     ),
   );
   const empty = h("p", { class: "quiet" });
-  const plot = chart({ told, zoomed: (is) => show(reset, is), mark });
+  const axis = h("p", { class: "axis", role: "status", hidden: true });
+  const plot = chart({ told, zoomed: (is) => show(reset, is), mark, lacks: (words) => (text(axis, words), show(axis, words)) });
   attr(plot.node, "tabindex", "0");
   attr(plot.node, "role", "img");
   plot.node.addEventListener("keydown", (event) => {
@@ -43,7 +44,7 @@ export function curves(name, { heard } = {}) {
     if (move) plot.move(...move);
     else plot.reset();
   });
-  part.body.append(plot.node, h("div", { class: "under" }, line, legend), empty);
+  part.body.append(plot.node, h("div", { class: "under" }, line, legend), axis, empty);
   let found = null;
   let chosen = "";
   let names = [];
