@@ -24,6 +24,7 @@ from flavor.bus.named import connection_class
 from flavor.bus.patience import REFUSALS, Patience, outages
 from flavor.bus.tls import tls_failure
 from flavor.bus.variables import PATIENCE_S
+from flavor.bus.wrong_type import NamingClient, advice_on_type, is_of_type
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
 
 Redis: TypeAlias = Any
@@ -82,7 +83,7 @@ def connect(url: str, *, patience_s: float = PATIENCE_S, client_name: str | None
     """
     checked_url(url)
     try:
-        return redis.Redis.from_url(
+        return NamingClient.from_url(
             url,
             decode_responses=True,
             encoding_errors="replace",  # bytes that are no text, which a client may write, must not end a reader
@@ -189,7 +190,7 @@ def _ending(error: BaseException, handled: BaseException | None) -> BaseExceptio
 
 def is_away(error: BaseException) -> bool:
     """Whether Redis is away or refuses this user, rather than that a single key has a type that flavor does not use."""
-    return isinstance(error, BusUnavailable) and "WRONGTYPE" not in str(error.__cause__)
+    return isinstance(error, BusUnavailable) and not is_of_type(error.__cause__)
 
 
 def is_silent(error: BaseException) -> bool:
@@ -208,6 +209,8 @@ def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
             f"Redis at {where}: {text}: it takes no more connections: raise maxclients, or end those that fill it up "
             "(`CLIENT LIST`, `CLIENT KILL USER`), on the server's own machine if need be"
         )
+    if advice := advice_on_type(error):
+        return BusUnavailable(f"Redis at {where}: {text}{advice}")
     if text.startswith("MISCONF"):
         return BusUnavailable(f"Redis at {where}: {text}: its disk is full or broken: make room there")
     if isinstance(error, redis.exceptions.AskError | redis.exceptions.ClusterError) or text.startswith("CROSSSLOT"):

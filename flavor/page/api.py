@@ -193,13 +193,10 @@ def failed(error: FlavorError) -> Response:
     text = " ".join(str(error).split())
     if isinstance(error, RunNotFound):
         return refused(404, text, "the first page lists the runs that there are; `flavor status` does so, too")
-    if isinstance(error, BusUnavailable) and not is_away(error):
-        hint = "another program has written a key of Redis: delete it; `flavor recover` rebuilds a run from its store"
-        return refused(500, text, hint)
-    if isinstance(error, BusUnavailable):
+    if isinstance(error, BusUnavailable) and is_away(error):
         return refused(503, text, "this page goes on by itself once Redis answers", headers={"retry-after": "2"})
     if isinstance(error, StoreError):
         return refused(502, text, "what Redis has is shown all the same")
-    if isinstance(error, DamagedRecord):
+    if isinstance(error, BusUnavailable | DamagedRecord):
         return refused(500, text, "`flavor recover` rebuilds a run from its store")
     return refused(400 if isinstance(error, InvalidSetting) else 404, text)

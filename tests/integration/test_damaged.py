@@ -115,6 +115,9 @@ def test_a_run_that_cannot_be_read_as_a_whole_is_listed_with_its_state_and_why(b
     rows = {row["run"]: row for row in json.loads(listed.stdout)}
     assert rows[bench.run]["state"] == state
     assert why in rows[bench.run]["reason"], rows[bench.run]
+    if name in ("log", "members"):
+        key = getattr(bench.runs.keys, name)
+        assert f": {key}: another program has written the key: delete it; " in rows[bench.run]["reason"]
     assert "no coordinator serves it" in rows[other.run]["reason"]
     other.remove_keys()
 

@@ -97,6 +97,41 @@ def test_from_redis_to_the_page_and_back_after_an_outage(tmp_path: Path, window:
             expect(page.locator(".workers")).to_contain_text(re.compile("No aggregator listens"))
 
 
+def test_a_run_that_cannot_be_read_is_told_with_the_key_and_what_to_do(tmp_path: Path, window: Window) -> None:
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    place = bound("127.0.0.1", 0, token=None)
+    with Serving(folder) as redis:
+        store = LocalStore(tmp_path / "store", create=True)
+        sound, bad = (Driven(redis.url, store, run, rounds=9, min_clients=2) for run in ("sound", "bad"))
+        for run in (sound, bad):
+            for client in ("site-1", "site-2"):
+                joins(run, client)
+        key = bad.runs.keys.members
+        kept = bad.runs.redis.dump(key)
+        bad.runs.redis.set(key, "x")
+        with Board(redis.url) as board, shown_board(redis.url, board, place):
+            page: Any = window.open(place.address)
+            expect(page.locator(".sum")).to_have_text("1 run needs attention · 1 run in progress · 0 ended · 1 damaged")
+            page.goto(f"{place.address}run/bad")
+            problem = page.get_by_role("alert")
+            advice = f": {key}: another program has written the key: delete it; `flavor recover` rebuilds a run from"
+            expect(problem).to_contain_text(advice)
+            expect(problem).to_contain_text("The page goes on by itself once the run can be read.")
+            expect(problem).not_to_contain_text("from before")
+            expect(page.locator(".stand .title")).to_contain_text("damaged")
+            expect(page.locator("#live")).to_have_text("◐ not read")
+            bad.runs.redis.restore(key, 0, kept, replace=True)
+            expect(page.locator(".sites .item")).to_have_count(2)
+            expect(problem).to_be_hidden()
+            expect(page.locator("#live")).to_have_text("● live")
+            expect(page.locator(".stand .title")).not_to_contain_text("damaged")
+            bad.runs.redis.set(key, "x")
+            expect(problem).to_contain_text("once the run can be read; what it shows below is from before.")
+            page.goto(f"{place.address}run/sound")
+            expect(page.locator("#live")).to_have_text("● live")
+
+
 def test_a_pooled_metric_is_one_line_and_no_mean(tmp_path: Path, window: Window) -> None:
     folder = tmp_path / "redis"
     folder.mkdir()

@@ -29,3 +29,24 @@ def test_each_kind_has_its_advice(kind: type[redis.exceptions.RedisError]) -> No
     start, _, said = str(error).partition("Redis at redis://host:1: ")
     assert (start, "\n" in said) == ("", False)
     assert said not in {text, kind.__name__}, "it does not say what to do"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{}: flavor:r:log", "{}: flavor:r:log: another program has written the key: delete it; "),
+        (
+            "Command # 2 (HGETALL flavor:r:x) of pipeline caused error: {}",
+            "{}: flavor:r:x: another program has written ",
+        ),
+        (
+            "{} script: 0a1b, on @user_script:3.",
+            "{} script: 0a1b, on @user_script:3: another program has written a key ",
+        ),
+    ],
+)
+def test_a_key_of_another_type_is_named_where_the_server_or_the_command_tells(text: str, told: str) -> None:
+    wrong = "WRONGTYPE Operation against a key holding the wrong kind of value"
+    error = bus_error(redis.exceptions.ResponseError(text.format(wrong)), "redis://host:1")
+    assert str(error).startswith(f"Redis at redis://host:1: {told.format(wrong)}")
+    assert str(error).endswith("`flavor recover` rebuilds a run from its store")

@@ -22,7 +22,7 @@ const ANSWER_S = 10;
 const UNSEEN_MS = 60_000; // a tab that is not looked at gives its connection back: a browser has six for a server
 
 /**
- * One stream. `on` has `document(doc)`, `log(events)`, `problem(line)` and `state({live, since, missing, asOf})`.
+ * One stream. `on` has `document(doc)`, `log(events)`, `problem(line, isAway)` (of Redis, or of this run alone) and `state({live, since, missing, asOf})`.
  * The browser itself reconnects with Last-Event-ID; where it gives up, this opens a new stream.
  */
 export class Live {
@@ -92,7 +92,7 @@ export class Live {
     this.readMs = null;
     stop(this.asOf);
     if (this.asOf !== before) this.on.state({ live: true, since: null, asOf: this.asOf });
-    this.on.problem?.(line);
+    this.on.problem?.(line, this.asOf !== null);
   }
 
   alive() {

@@ -17,15 +17,17 @@ function said() {
   const at = clock(how.since);
   const away = how.missing ? "○ no such run" : how.over ? `○ not live since ${at}` : `○ cut off since ${at} (${duration((Date.now() - how.since) / 1000)}), trying again`;
   const asOf = how.live && how.asOf;
-  text(light, asOf ? `◐ as of ${clock(asOf)}` : how.live ? "● live" : away);
+  const unread = how.live && how.unread;
+  text(light, asOf ? `◐ as of ${clock(asOf)}` : unread ? "◐ not read" : how.live ? "● live" : away);
   const lasts = how.live || how.missing ? 0 : (Date.now() - how.since) / 1000;
   show(cut, lasts > TOLD_S);
   const ended = "○ This page ended with its run. What stands below is how the run ended: flavor ui FOLDER shows it again.";
   text(cut, lasts <= TOLD_S ? "" : how.over ? ended : `○ flavor ui has not answered since ${at}; what stands below is from before. If it has ended, perhaps with its \`flavor run --ui\`, start it again (flavor ui FOLDER, or flavor ui --redis-url URL): this page goes on by itself.`);
-  light.className = asOf ? "live off" : how.live ? "live on" : how.over && !how.missing ? "live" : "live off";
+  light.className = asOf || unread ? "live off" : how.live ? "live on" : how.over && !how.missing ? "live" : "live off";
   const missing = "flavor ui answers, and there is no such run. The page goes on by itself once there is one.";
   const old = "Redis cannot be read. What you see is of that time, and its clocks stand. The page goes on by itself once Redis is back.";
-  attr(light, "data-tip", asOf ? old : how.live ? "What you see is what is: changes arrive by themselves." : how.missing ? missing : `Nothing has arrived from flavor ui since ${full(how.since)}. The page goes on by itself once it is back.`);
+  const damaged = "The run cannot be read. The page goes on by itself once it can.";
+  attr(light, "data-tip", asOf ? old : unread ? damaged : how.live ? "What you see is what is: changes arrive by themselves." : how.missing ? missing : `Nothing has arrived from flavor ui since ${full(how.since)}. The page goes on by itself once it is back.`);
 }
 
 const shell = {

@@ -37,10 +37,11 @@ export const RUNS = {
 
 export const runOf = (word) => RUNS[word] ?? { ...UNKNOWN, word: word ?? "unknown" };
 
-/** Whether a run that goes on needs somebody: it cannot go on by itself, or a process is missing. */
+/** Whether a run that has not ended needs somebody: it cannot go on by itself or be read, or a process is missing. */
 export const needs = (run) => !isOver(run) && Boolean(run.held || run.absent?.length);
 
-const isOver = (run) => Boolean(run.ended_ms) || ["finished", "failed", "stopped"].includes(run.state);
+/** Whether a run has ended. One that is damaged has not. */
+export const isOver = (run) => Boolean(run.ended_ms) || ["finished", "failed", "stopped"].includes(run.state);
 
 /** The state of a run, with the mark of one that needs somebody. */
 export const stateOf = (run) => (needs(run) ? { ...runOf(run.state), mark: "!", tone: "todo" } : runOf(run.state));

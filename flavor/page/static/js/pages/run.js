@@ -25,6 +25,8 @@ export function open(shell, name) {
   const absent = h("div", { hidden: true });
   const node = h("div", { class: "page run-page" }, head.node, absent, parts);
   let doc = null;
+  let how = { live: false, since: null, missing: "", asOf: null };
+  let unread = false; // whether Redis answers, and this run alone cannot be read
   let closed = 0;
   let asking = false;
   let queue = null;
@@ -94,12 +96,15 @@ export function open(shell, name) {
       draw();
     },
     log: (entries) => log.add(entries),
-    problem(line) {
-      head.problem(line);
+    problem(line, isAway) {
+      head.problem(line, { isAway });
+      unread = Boolean(line) && !isAway;
+      shell.state({ ...how, unread });
       show(head.node, true);
     },
     state(told) {
-      shell.state({ ...told, over: Boolean(doc?.ended_ms) });
+      how = { ...told, over: Boolean(doc?.ended_ms) };
+      shell.state({ ...how, unread });
       if (!told.live && !doc) why();
       else if (told.missing) head.problem(told.missing);
     },

@@ -7,7 +7,7 @@ import { Live } from "../live.js";
 import { command, filter, lesson, restate, state } from "../panel.js";
 import { named } from "../said.js";
 import { spark } from "../spark.js";
-import { needs, runOf, stateOf } from "../words.js";
+import { isOver as hasEnded, needs, runOf, stateOf } from "../words.js";
 
 const rank = (run) => (run.state === "damaged" ? 0 : needs(run) ? 1 : run.state === "running" ? 2 : run.state === "waiting" ? 3 : run.state === "failed" ? 4 : 5);
 const order = (a, b) => rank(a) - rank(b) || (b.ended_ms ?? b.created_ms ?? 0) - (a.ended_ms ?? a.created_ms ?? 0) || a.run.localeCompare(b.run);
@@ -52,8 +52,10 @@ export function open(shell) {
     const seen = all.filter((run) => !wanted || `${run.run} ${run.state} ${run.sentence ?? ""}`.toLowerCase().includes(wanted));
     keyed(list, seen, (run) => run.run, (run) => row(run, chosen, chose));
     const going = all.filter((run) => run.state === "running" || run.state === "waiting");
-    const held = going.filter(needs);
-    const parts = [`${counted(going.length, "run")} in progress`, `${count(all.length - going.length)} ended`];
+    const held = all.filter(needs);
+    const damaged = all.filter((run) => run.state === "damaged");
+    const parts = [`${counted(going.length, "run")} in progress`, `${count(all.filter(hasEnded).length)} ended`];
+    if (damaged.length) parts.push(`${count(damaged.length)} damaged`);
     if (held.length) parts.unshift(`${counted(held.length, "run")} ${held.length === 1 ? "needs" : "need"} attention`);
     text(sum, all.length ? parts.join(" · ") : "");
     show(empty, !seen.length);

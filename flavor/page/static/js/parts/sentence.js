@@ -66,9 +66,12 @@ export function sentence(name) {
   return {
     node,
     tick,
-    problem(line) {
+    /** Says why there is nothing newer: Redis is away, or what Redis has of this run cannot be read. */
+    problem(line, { isAway = true } = {}) {
+      const below = doc === null ? "" : "; what it shows below is from before";
       show(problem, line);
-      text(problem, line ? `! ${capital(line)}. The page goes on by itself once it is back; what it shows below is from before.` : "");
+      text(problem, line ? `! ${capital(line)}. The page goes on by itself once ${isAway ? "it is back" : "the run can be read"}${below}.` : "");
+      if (doc === null) restate(said, runOf(line && !isAway ? "damaged" : null));
     },
     update(next) {
       doc = next;
