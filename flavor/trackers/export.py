@@ -55,8 +55,9 @@ class Export:
         self._run_id = ""
         self._incarnation: object = None
         self._told, self._told_at = "", 0.0
+        self._read = 0
         self.written = 0
-        """How many rounds this export has written."""
+        """How many rounds this export has written that the tracker did not have yet, or not as they are."""
         self.is_over = False
         """Whether the run has ended, and the tracker knows it."""
 
@@ -108,10 +109,10 @@ class Export:
             if found.runs.read().incarnation != self._incarnation:  # made again while these were read
                 self._catch_up(found)
                 return
-            self._tracker.write(chunk)
+            self.written += self._tracker.write(chunk)
             self._held = Held(chunk[-1].round, chunk[-1].manifest)
-            self.written += len(chunk)
-            if self.written > _AT_ONCE and time.monotonic() - self._told_at > _TELL_S:
+            self._read += len(chunk)
+            if self._read > _AT_ONCE and time.monotonic() - self._told_at > _TELL_S:
                 self._told_at = time.monotonic()
                 self._tell(f"round {self._held.round} of {view.round}")
         source.tell_lacking()

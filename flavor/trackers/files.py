@@ -62,11 +62,19 @@ class _FileTracker:
     def _of_another(self, path: Path) -> InvalidSetting:
         return InvalidSetting(f"{self._option} {path}: the file holds the rounds of another run: name another file")
 
-    def write(self, rounds: Sequence[ClosedRound]) -> None:
-        """See `Tracker`."""
+    def write(self, rounds: Sequence[ClosedRound]) -> int:
+        """See `Tracker`. Rounds that the file has are written again, and are new where their metrics are others."""
+        news = 0
         for each in rounds:
-            self._rounds[each.round] = self._completed(each)
+            found = self._rounds[each.round] = self._completed(each)
+            before = self._before.get(each.round)
+            news += before is None or self._metrics_of(before) != self._metrics_of(found.result)
         self._save_to(max(self._rounds, default=0))
+        return news
+
+    def _metrics_of(self, result: RoundResult) -> object:
+        """Return the metrics of a round, from the file or of the run, to be compared."""
+        return result.metrics_and_sites, {site.site: site.metrics for site in result.sites}
 
     def _save_to(self, newest: int) -> None:
         """Write the file with all rounds up to `newest`; those that the run no longer has, as they were in the file."""
@@ -124,7 +132,7 @@ class CsvTracker(_FileTracker):
             raise self._foreign(self._path) from None
         return Held()
 
-    def write(self, rounds: Sequence[ClosedRound]) -> None:
+    def write(self, rounds: Sequence[ClosedRound]) -> int:
         """See `Tracker`."""
         for each in rounds:
             before = self._before.get(each.round)
@@ -133,7 +141,11 @@ class CsvTracker(_FileTracker):
             of_sites = dict.fromkeys(name for site in each.result.sites for name in site.metrics)
             self._names |= {head: name for name, head in columns(each.result.metrics_and_sites, FIXED).items()}
             self._names_of_sites |= {head: name for name, head in columns(of_sites, FIXED_OF_SITES).items()}
-        super().write(rounds)
+        return super().write(rounds)
+
+    def _metrics_of(self, result: RoundResult) -> object:
+        of_sites = {site.site: _named(site.metrics, self._names_of_sites) for site in result.sites}
+        return _named(result.metrics_and_sites, self._names), of_sites
 
     def _completed(self, each: ClosedRound) -> ClosedRound:
         """Give what the file held the names that the run's rounds have for its columns."""

@@ -154,7 +154,7 @@ class MlflowTracker:
 
     # -- the rounds
 
-    def write(self, rounds: Sequence[ClosedRound]) -> None:
+    def write(self, rounds: Sequence[ClosedRound]) -> int:
         """See `Tracker`. The run itself comes last: its newest round says that those of the sites are complete."""
         with calling(self._uri):
             by_site: dict[str, list[tuple[ClosedRound, dict[str, float]]]] = {}
@@ -177,6 +177,7 @@ class MlflowTracker:
                 }
                 merged.append((each, {**self._named(result.metrics_and_sites), **numbers}))
             self._send(self._run, merged, tags=self._tags(rounds))
+        return len(rounds)
 
     def _site(self, name: str) -> _Place:
         if name not in self._sites:

@@ -89,7 +89,7 @@ class TensorBoardTracker:
                 f"{_OPTION} {self._folder}: {path} cannot be read, which names the run: name another folder"
             ) from None
 
-    def write(self, rounds: Sequence[ClosedRound]) -> None:
+    def write(self, rounds: Sequence[ClosedRound]) -> int:
         """See `Tracker`. The merged metrics come last: they say that a round is complete."""
         try:
             for each in rounds:
@@ -99,6 +99,7 @@ class TensorBoardTracker:
                 write_json(self._place / MARK, self._mark)
         except OSError as error:
             raise LocalFault(f"{_OPTION} {self._folder}: {error.filename}: {error.strerror}") from None
+        return len(rounds)
 
     def end(self, view: RunView, reason: str, model: Callable[[Path], Path]) -> None:
         """See `Tracker`: TensorBoard has no place for that."""

@@ -60,8 +60,8 @@ class Tracker(Protocol):
     def begin(self, view: RunView) -> Held:
         """Make the place ready for this run. Return what it holds of the run; rounds after that are written."""
 
-    def write(self, rounds: Sequence[ClosedRound]) -> None:
-        """Take these rounds, which follow those that the place holds."""
+    def write(self, rounds: Sequence[ClosedRound]) -> int:
+        """Take these rounds, which follow those that the place holds; return how many of them are new to it."""
 
     def end(self, view: RunView, reason: str, model: Callable[[Path], Path]) -> None:
         """Note how the run has ended. `model` writes the final global model into a folder, and returns its path."""

@@ -120,10 +120,10 @@ def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_tables_are_those_of_the_result_folder(made: Made, tmp_path: Path) -> None:
     for source in (True, False):  # from the folder, and from Redis and the store alone
         target = tmp_path / f"{source}.csv"
-        for _ in range(2):
+        for new, summary in ((ROUNDS, f"{ROUNDS} rounds of run {RUN} written"), (0, f"nothing is new in run {RUN}")):
             exported, told = made.export(CsvTracker(target, print), folder=source)
             assert told == []
-            assert exported.written == ROUNDS
+            assert (exported.written, exported.summary()) == (new, summary)
             assert target.read_bytes() == (made.folder / "metrics.csv").read_bytes()
             sites = target.with_name(f"{source}-sites.csv")
             assert sites.read_bytes() == (made.folder / "metrics-sites.csv").read_bytes()
@@ -149,8 +149,8 @@ def test_pooled_metrics_are_in_the_tables_and_lists_are_not(made: Made) -> None:
 
 def test_json_has_the_rounds_with_the_digests_of_their_manifests(made: Made, tmp_path: Path) -> None:
     target = tmp_path / "m.json"
-    for _ in range(2):
-        made.export(JsonTracker(target, print))
+    for new in (ROUNDS, 0):
+        assert made.export(JsonTracker(target, print))[0].written == new
     found = json.loads(target.read_text())
     assert [found[name] for name in ("run", "state")] == [RUN, "finished"]
     assert found["settings"]["rounds"] == str(ROUNDS)
@@ -181,12 +181,14 @@ def test_what_the_store_has_no_more_stays_in_the_file(made: Made, tmp_path: Path
     for path in pruned:
         path.unlink()
     for tracker in (CsvTracker(table, print), JsonTracker(whole, print)):
-        _, told = made.export(tracker, store=store, folder=False)
+        again, told = made.export(tracker, store=store, folder=False)
+        assert again.written == 0
         assert any("2 rounds, 1 to 2: the merged information is no longer in the store" in line for line in told), told
     assert {path: path.read_bytes() for path in before} == before
     assert json.loads(whole.read_text())["rounds"] == rounds
     made.export(CsvTracker(new, print), store=store, folder=False)
     assert [bool(row["loss"]) for row in rows(new)] == [False, False, True, True], "they were gone"
+    assert made.export(CsvTracker(new, print), folder=False)[0].written == 2, "what they lacked is new"
 
 
 def test_a_file_that_is_not_the_runs_export_is_left_alone(made: Made, tmp_path: Path) -> None:
