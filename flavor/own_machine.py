@@ -34,6 +34,14 @@ def is_of_another_site(fetch_site: str) -> bool:
     return fetch_site.strip().lower() not in ("", "none", "same-origin")
 
 
+def is_link(fetch_mode: str, fetch_dest: str) -> bool:
+    """Whether a browser says, in Sec-Fetch-Mode and -Dest, that its user goes to an address, as by a link.
+
+    A web site cannot have it do so again and again without its user.
+    """
+    return (fetch_mode.strip().lower(), fetch_dest.strip().lower()) == ("navigate", "document")
+
+
 def why_foreign(headers: Iterable[tuple[str, str]], version: str) -> str:
     """Say why a request may come from elsewhere; '' for one of this machine.
 

@@ -16,7 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client.exposition import ThreadingWSGIServer
 
 from flavor.errors import FlavorError, MisuseError
-from flavor.own_machine import is_of_another_site, why_foreign
+from flavor.own_machine import is_link, is_of_another_site, why_foreign
 from flavor.say import say
 from flavor.stamp import stamp
 
@@ -53,7 +53,8 @@ class MetricsApp:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def _answered(self, environ: dict[str, Any]) -> tuple[str, bytes, str]:
-        if is_of_another_site(environ.get("HTTP_SEC_FETCH_SITE", "")):
+        site, mode, dest = (str(environ.get(f"HTTP_SEC_FETCH_{name}", "")) for name in ("SITE", "MODE", "DEST"))
+        if is_of_another_site(site) and not is_link(mode, dest):
             return _refused("403 Forbidden", "another web site asked for this: open the address itself")
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _refused("405 Method Not Allowed", "metrics are read with GET")

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flavor.own_machine import is_of_another_site, why_foreign
+from flavor.own_machine import is_link, is_of_another_site, why_foreign
 from flavor.page.answer import refused
 from flavor.page.assets import Assets
 from flavor.page.token import COOKIE_S, Token
@@ -53,7 +53,8 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 _PUBLIC = ("/static/", "/healthz", "/login", "/favicon.ico")
-_OF_PROGRAMS = ("/api/", "/metrics", "/healthz", "/static/")
+_NOT_LINKED = ("/api/", "/healthz", "/static/")
+_OF_PROGRAMS = (*_NOT_LINKED, "/metrics")  # to which Prometheus's page of its targets has a link
 _LARGEST_FORM_BYTES = 4096
 _WRONG_TOKEN_S = 1.0
 _SAID = "flavor.said"
@@ -211,8 +212,8 @@ def _is_foreign(request: Request) -> bool:
     headers = request.headers
     if not is_of_another_site(headers.get("sec-fetch-site", "")):
         return False
-    is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-    return not is_link or request.method == "POST" or _path(request).startswith(_OF_PROGRAMS)
+    follows_link = is_link(headers.get("sec-fetch-mode", ""), headers.get("sec-fetch-dest", ""))
+    return not follows_link or request.method == "POST" or _path(request).startswith(_NOT_LINKED)
 
 
 def _own_path(text: str) -> str:

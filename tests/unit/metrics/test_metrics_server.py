@@ -84,7 +84,11 @@ def test_another_web_site_in_a_browser_of_this_machine_makes_it_do_nothing() -> 
             for site in ("cross-site", "same-site", "Cross-Site"):
                 status, why = asked(server.port, Sec_Fetch_Site=site, **given)
                 assert (status, "another web site" in why) == (403, True)
+                frame = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe"}
+                assert asked(server.port, Sec_Fetch_Site=site, **frame, **given)[0] == 403
             assert made == []
+            link = {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "document"}
+            assert asked(server.port, Sec_Fetch_Site="cross-site", **link, **given)[0] == 200, "as of Prometheus's page"
             for site in ("none", "same-origin"):
                 assert asked(server.port, Sec_Fetch_Site=site, **given)[0] == 200, "its user opens the address"
             made.clear()
