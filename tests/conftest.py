@@ -35,6 +35,7 @@ TAG = "FLAVOR_TEST_TAG"
 MODULES = {
     "flavor": "flavor.cli.main",
     "flavor-fl": "flavor.cli.flavor_fl",
+    "flavor-fv": "flavor.cli.flavor_fv",
     "flavor-agg": "flavor.cli.flavor_agg",
     "aumai-fedtrain": "aumai_fedtrain.cli",
 }

@@ -13,6 +13,7 @@ from tests.warmshim import shim
 PROGRAMS = {
     "flavor": "flavor.cli.main",
     "flavor-fl": "flavor.cli.flavor_fl",
+    "flavor-fv": "flavor.cli.flavor_fv",
     "flavor-agg": "flavor.cli.flavor_agg",
     "check-fl": "flavor.cli.check_fl",
     "check-agg": "flavor.cli.check_agg",

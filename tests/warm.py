@@ -46,7 +46,13 @@ def _modules_of(*packages: str) -> list[str]:
     return [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
 
 
-PROGRAMS = (*forked.PROGRAMS, "aumai_fedtrain.cli", "flavor.cli.check_fl", "flavor.cli.check_agg")
+PROGRAMS = (
+    *forked.PROGRAMS,
+    "aumai_fedtrain.cli",
+    "flavor.cli.flavor_fv",
+    "flavor.cli.check_fl",
+    "flavor.cli.check_agg",
+)
 """Modules that are run. They are not among those that are imported before: they are executed anew in each process."""
 _LIBRARIES = (
     "rich.progress",
@@ -331,7 +337,7 @@ def _keep_secrets_without_exec() -> None:
     secrets.os = types.SimpleNamespace(**{**vars(os), "execve": go_on})  # type: ignore[attr-defined]
 
 
-_STARTS_SCRIPTS = ("flavor.cli.flavor_fl", "flavor.cli.check_fl", "flavor.cli.check_agg")
+_STARTS_SCRIPTS = ("flavor.cli.flavor_fl", "flavor.cli.flavor_fv", "flavor.cli.check_fl", "flavor.cli.check_agg")
 """The programs that start scripts in the process that the test has started: an edge, and the checks."""
 
 

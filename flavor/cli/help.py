@@ -31,7 +31,7 @@ _GROUPS: dict[Group, tuple[str, ...]] = {
             "param_names",
             "param_size",
         ),
-        *("join_timeout_s", "grace_s", "timeout_s", "reason", "replace", "worker"),
+        *("join_timeout_s", "until_end", "grace_s", "timeout_s", "reason", "replace", "worker"),
     ),
     Group.RESULTS: (
         *(

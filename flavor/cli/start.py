@@ -39,6 +39,15 @@ def edge() -> None:
     main()
 
 
+def evaluator() -> None:
+    """`flavor-fv`."""
+    keep_private()
+    with _importing():
+        from flavor.cli.flavor_fv import main
+
+    main()
+
+
 def aggregator() -> None:
     """`flavor-agg`."""
     keep_private()

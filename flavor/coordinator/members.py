@@ -11,7 +11,7 @@ from flavor.bus.runs import RunStore
 from flavor.coordinator.client_log import ClientLog
 from flavor.errors import InvalidSetting
 from flavor.ledger.keys import PublicKey, fingerprint
-from flavor.policy.standing import Client, client_of, is_awaited, is_genuine, is_quarantined
+from flavor.policy.standing import TRAINS_NOT, Client, client_of, is_awaited, is_genuine, is_quarantined
 from flavor.printable import quoted
 from flavor.protocol import client_refusal
 from flavor.records.admission import Admission
@@ -177,6 +177,7 @@ class Members:
         key = self._keys.get(name, "")
         whence = f"with key {fingerprint(key)}" if key else "without a key"
         whence += f", by its own account from {quoted(status.host) or 'an unknown host'}"
+        whence += "" if client.trains else f"; {TRAINS_NOT}"
         self.names.add(name)
         if client.state.gone:
             self._took_no_part.add(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from flavor.bus.connection import connect, wait_for_server
 from flavor.bus.events import ClientEvents
@@ -60,14 +60,14 @@ class Stopped(BaseException):
     """A signal has told the edge to stop."""
 
 
-def take_part(config: EdgeConfig, *, observer: Observer) -> None:
+def take_part(config: EdgeConfig, *, observer: Observer, kind: type[Edge] | None = None) -> None:
     """Be this client of this run until the run ends; join a run again that is rebuilt from the store before that.
 
-    Raises what `Edge.run` raises.
+    `kind` is the class of the edge where that is not `Edge`. Raises what `Edge.run` raises.
     """
     while True:
         try:
-            Edge(config, observer=observer).run()
+            (kind or Edge)(config, observer=observer).run()
         except RunRebuilt as news:
             observer.hear(RunJoinedAgain(str(news)))
         else:
@@ -117,9 +117,7 @@ class Edge:
         """Wait for the run, and become its client. Raises `LeaseHeld` when another process is this client."""
         config = self._config
         view = await_run(config, self._runs, subscription, observer=self._observer)
-        workspace = Workspace.prepare(
-            config.workspace, environment=os.environ, input_path=config.input, format_=config.format
-        )
+        workspace = self._workspace()
         settings = RunConfig.of_run(config.run, view.config)
         key = SigningKey.load_or_create(config.key_path, config.client)
         self._membership.take(ttl_s=settings.heartbeat_timeout_s, told=self._tell)
@@ -128,38 +126,20 @@ class Edge:
         meter = Meter(moved=self._membership.moved())
         return Site(config, self._runs, self._membership, view, settings, workspace, key, self._observer, meter)
 
+    def _workspace(self) -> Workspace:
+        config = self._config
+        return Workspace.prepare(
+            config.workspace, environment=os.environ, input_path=config.input, format_=config.format
+        )
+
     def _take_part(
         self, site: Site, standing: Standing, subscription: Subscription, leaving: contextlib.ExitStack
     ) -> None:
         """Train until the run or the trainer ends. `leaving` gets the callbacks that end what is begun here."""
-        config, settings = site.config, site.settings
-        check_consent(
-            config.run,
-            settings,
-            opaque=config.opaque,
-            allow_set=config.allow_set,
-            store=config.store,
-            checkpoint=config.checkpoint,
-        )
-        transfers = self._transfers(standing)
-        store = self._opened_store(site, transfers)
+        config = site.config
+        transfers, store, belongings = self._begun(site, standing, leaving, config.command)
         assert transfers.health is not None
-        belongings = Belongings.claim(site.workspace, site.run, config.client, config.command, tell=self._tell)
-        leaving.callback(belongings.leave)
-        exchange = Exchange(
-            store,
-            site.workspace,
-            run=config.run,
-            format_=config.format,
-            compress=settings.compress,
-            statistics=settings.statistics,
-            kind=settings.kind,
-            bare=config.strip_prefix,
-            habits=belongings.habits,
-            learned=belongings.learn,
-            meter=site.meter,
-            tell=self._tell,
-        )
+        exchange = self._exchange(site, store, site.workspace, belongings, learns=True)
         models, trainer = GlobalModels(site, store, self._trust, exchange), Trainer(site, self._inbox)
         updates = Updates(site, standing)
         training = Training(
@@ -177,23 +157,10 @@ class Edge:
         standing.join()
         tell_joining(site)
         shared_log = SharedLog(self._membership, trainer.last_lines, most=config.share_log)
-        pulse = PulseKeeper(
-            self._membership,
-            site.workspace.local_model,
-            part=lambda: standing.part,
-            moving=lambda: transfers.moving,
-            moved=lambda: site.meter.moved,
-            shares=config.report,
-            beat_s=settings.heartbeat_timeout_s / 3,
-            further=shared_log.look,
-        )
-        listener = Listener(subscription, self._inbox)
         leaving.callback(shared_log.end)
-        leaving.callback(pulse.stop)
-        pulse.start()
+        self._keep_pulse(site, standing, transfers, leaving, further=shared_log.look)
         leaving.callback(trainer.stop)
-        leaving.callback(listener.close)
-        listener.start()
+        self._listen(subscription, leaving)
         evaluating = self._evaluating(site, store, transfers, belongings)
         if evaluating is not None:
             leaving.callback(evaluating.stop)
@@ -214,15 +181,30 @@ class Edge:
             run_ended=Ending(site, standing, trainer, transfers=transfers, models=models).follow,
         ).run()
 
-    def _evaluating(
-        self, site: Site, store: ObjectStore, transfers: Transfers, belongings: Belongings
-    ) -> Evaluating | None:
-        """Make what judges models, for a site that has an evaluator."""
+    def _begun(
+        self, site: Site, standing: Standing, leaving: contextlib.ExitStack, command: tuple[str, ...]
+    ) -> tuple[Transfers, ObjectStore, Belongings]:
+        """Check that the site takes what the run asks, open the store, and take the workspace's files for this run."""
         config, settings = site.config, site.settings
-        if config.evaluator is None:
-            return None
-        files = evaluation_folders(site.workspace)
-        exchange = Exchange(
+        check_consent(
+            config.run,
+            settings,
+            opaque=config.opaque,
+            allow_set=config.allow_set,
+            store=config.store,
+            checkpoint=config.checkpoint,
+        )
+        transfers = self._transfers(standing)
+        store = self._opened_store(site, transfers)
+        belongings = Belongings.claim(site.workspace, site.run, config.client, command, tell=self._tell)
+        leaving.callback(belongings.leave)
+        return transfers, store, belongings
+
+    def _exchange(
+        self, site: Site, store: ObjectStore, files: Workspace, belongings: Belongings, *, learns: bool = False
+    ) -> Exchange:
+        config, settings = site.config, site.settings
+        return Exchange(
             store,
             files,
             run=config.run,
@@ -232,14 +214,55 @@ class Edge:
             kind=settings.kind,
             bare=config.strip_prefix,
             habits=belongings.habits,
+            learned=belongings.learn if learns else None,
             meter=site.meter,
             tell=self._tell,
         )
+
+    def _keep_pulse(
+        self,
+        site: Site,
+        standing: Standing,
+        transfers: Transfers,
+        leaving: contextlib.ExitStack,
+        further: Callable[[], None] = lambda: None,
+    ) -> None:
+        pulse = PulseKeeper(
+            self._membership,
+            site.workspace.local_model,
+            part=lambda: standing.part,
+            moving=lambda: transfers.moving,
+            moved=lambda: site.meter.moved,
+            shares=site.config.report,
+            beat_s=site.settings.heartbeat_timeout_s / 3,
+            further=further,
+        )
+        leaving.callback(pulse.stop)
+        pulse.start()
+
+    def _listen(self, subscription: Subscription, leaving: contextlib.ExitStack) -> None:
+        listener = Listener(subscription, self._inbox)
+        leaving.callback(listener.close)
+        listener.start()
+
+    def _evaluating(
+        self,
+        site: Site,
+        store: ObjectStore,
+        transfers: Transfers,
+        belongings: Belongings,
+        files: Workspace | None = None,
+    ) -> Evaluating | None:
+        """Make what judges models, for a site that has an evaluator; `files` are its, None for folders of its own."""
+        if site.config.evaluator is None:
+            return None
+        files = files or evaluation_folders(site.workspace)
+        exchange = self._exchange(site, store, files, belongings)
         return Evaluating(
             site,
             self._inbox,
             files,
-            config.evaluator,
+            site.config.evaluator,
             store=store,
             transfers=transfers,
             exchange=exchange,

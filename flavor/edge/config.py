@@ -8,12 +8,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from flavor.checkpoints.format import Format
+from flavor.records.client import Role
 from flavor.records.names import MOST_LOG_LINES
 from flavor.store.settings import DEFAULTS, StoreSettings
 
 
 class EdgeConfig(BaseModel):
-    """The settings of `flavor-fl`. Frozen."""
+    """The settings of `flavor-fl`, or of `flavor-fv`. Frozen."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -27,12 +28,14 @@ class EdgeConfig(BaseModel):
     """The URL of the object store; None for the bucket that the run names. A folder has to be named here."""
     store_settings: StoreSettings = DEFAULTS
     """How long to wait for the store, and where to keep the files of a remote one."""
-    command: tuple[str, ...]
-    """The trainer's command."""
+    command: tuple[str, ...] = ()
+    """The trainer's command; empty for a site that trains nothing."""
     evaluator: tuple[str, ...] | None = None
     """The command that judges models; None for a site that judges none."""
     preprocess: tuple[str, ...] | None = None
-    """The command that runs once before the trainer."""
+    """The command that runs once before the trainer, or before the first evaluation at a site that trains nothing."""
+    until_end: bool = False
+    """Whether a site that trains nothing ends with the run; else it stays, as a run that is over can be evaluated."""
     workspace: Path
     """Where this client's folders lie, unless the environment names them."""
     key: Path | None = None
@@ -69,6 +72,16 @@ class EdgeConfig(BaseModel):
 
     journal: Path | None = None
     """The file of `flavor.edge.acknowledged`."""
+
+    @property
+    def role(self) -> Role:
+        """What this site does in the run."""
+        return Role.TRAINER if self.command else Role.EVALUATOR
+
+    @property
+    def stays(self) -> bool:
+        """Whether this site takes part in a run that is over, too."""
+        return self.role is Role.EVALUATOR and not self.until_end
 
     @property
     def key_path(self) -> Path:

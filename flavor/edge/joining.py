@@ -52,7 +52,7 @@ class Site:
 
 
 def await_run(config: EdgeConfig, runs: RunStore, subscription: Subscription, *, observer: Observer) -> RunView:
-    """Wait until the run is there and has not ended.
+    """Wait until the run is there, and has not ended unless this site takes part in runs that are over (`stays`).
 
     Raises `RunError`, or what fits the run's end, when it is over, and `WaitTimeout` when it does not appear within
     `join_timeout_s`.
@@ -62,7 +62,7 @@ def await_run(config: EdgeConfig, runs: RunStore, subscription: Subscription, *,
     quiet_until = tell_at + _TOGETHER_S
     while True:
         view = runs.find()
-        if view is not None and not view.state.ended:
+        if view is not None and (config.stays or not view.state.ended):
             break
         if view is not None and view.state is RunState.FINISHED:
             raise is_over(view, "ask its operator for another run")

@@ -108,5 +108,6 @@ class Standing:
                 version=_version() if site.config.report else "",
                 awaits_store=awaits_store,
                 evaluates=site.config.evaluator is not None,
+                role=site.config.role,
             )
         )

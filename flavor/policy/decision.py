@@ -18,7 +18,7 @@ from enum import StrEnum
 from flavor.config import RunConfig
 from flavor.counted import are, counted
 from flavor.policy.advice import Reason, finished_early, gist, public, some, way_on
-from flavor.policy.standing import Client, Standing
+from flavor.policy.standing import Client, Standing, trainers
 from flavor.records.round import RoundView
 from flavor.records.states import ClientState
 from flavor.records.verdict import Verdict
@@ -99,8 +99,10 @@ def next_round(
 
     `closed` is the number of the newest closed round. A run that begins `anew`, because it was rebuilt from the store
     or resumed since then, waits for its clients as at its beginning. The sample of a round depends only on the seed,
-    the run's name and the round, so that a coordinator that takes over draws the same sample.
+    the run's name and the round, so that a coordinator that takes over draws the same sample. Sites that only judge
+    models count nowhere here.
     """
+    clients = trainers(clients)
     if closed >= config.rounds:
         return Decision(Action.FINISH, all_closed(config.rounds))
     ready = sorted(name for name, client in clients.items() if client.ready)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flavor.printable import quoted
-from flavor.records.client import ClientStatus
+from flavor.records.client import ClientStatus, Role
 from flavor.records.round import RoundView
 from flavor.records.states import ClientState
 from flavor.records.update import Refused, Update
 
 LONGEST = 3000
 """Maximum length of a client's own words in the log and on terminals, in characters."""
+TRAINS_NOT = "it judges models, and trains none"
 ENDED_WITH_RUN = "it ended with the run, and has not come back yet"
 
 
@@ -57,6 +58,8 @@ class Client:
 
     evaluates: bool = False
     """Whether its site has a command that judges models, as its edge says."""
+    trains: bool = True
+    """Whether it takes part in rounds; a site of `flavor-fv` only judges models."""
 
     @property
     def gone(self) -> bool:
@@ -64,9 +67,14 @@ class Client:
         return self.state.gone or not self.alive
 
     @property
+    def comes(self) -> bool:
+        """Whether an update may come from it."""
+        return self.trains and not self.gone
+
+    @property
     def ready(self) -> bool:
-        """Whether it can get a task."""
-        return self.alive and self.state is ClientState.READY and not self.quarantined
+        """Whether it can get a task of a round."""
+        return self.trains and self.alive and self.state is ClientState.READY and not self.quarantined
 
     @property
     def may_evaluate(self) -> bool:
@@ -89,6 +97,8 @@ class Client:
     @property
     def why_gone(self) -> str:
         """Why no update will come from it."""
+        if not (self.trains or self.state.gone) and self.alive:
+            return TRAINS_NOT
         if self.state.gone or self.alive:
             return self.reason if self.state.gone else "it is quarantined"
         if self.state is ClientState.STOPPED:
@@ -122,6 +132,7 @@ def client_of(
         ended_with_run=ended_with_run,
         awaits_store=status.awaits_store,
         evaluates=status.evaluates,
+        trains=status.role is Role.TRAINER,
     )
 
 
@@ -157,6 +168,11 @@ def with_absent(members: Iterable[str], clients: Mapping[str, Client]) -> dict[s
     return {**dict.fromkeys(members, absent), **clients}
 
 
+def trainers(clients: Mapping[str, Client]) -> dict[str, Client]:
+    """Return the clients that take part in rounds, without those that only judge models."""
+    return {name: client for name, client in clients.items() if client.trains}
+
+
 _MOST_LEASES = 10
 
 _ENDINGS = {ClientState.LEFT: Standing.LEFT, ClientState.REVOKED: Standing.REVOKED}
@@ -184,7 +200,7 @@ def standings(
             found[name] = (Standing.REFUSED, verdict.reason)
         elif name in updates:
             found[name] = (Standing.SUBMITTED, "")
-        elif client is not None and client.gone and not client.hands_in_again(round_.round):
+        elif client is not None and not client.comes and not client.hands_in_again(round_.round):
             how = _ENDINGS.get(client.state, Standing.GONE)
             if how is Standing.LEFT and round_.resumed:  # its trainer ended with the run
                 how = Standing.GONE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from flavor.protocol import PROTOCOL, spoken
 from flavor.records.names import count
@@ -20,8 +21,20 @@ FIELDS = (
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,+_()/-]{0,119}")
 _STORE = "store"
+_JUDGES = "evaluator "
+"""What stands before the state of a client that trains nothing: an older coordinator knows no such state, and so never
+counts that client among those that train."""
 _STATES = {state.value: state for state in ClientState}
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,253}[A-Za-z0-9_.])?")
+
+
+class Role(StrEnum):
+    """What a client does in its run."""
+
+    TRAINER = "trainer"
+    """It trains, and may judge models."""
+    EVALUATOR = "evaluator"
+    """It judges models, and trains nothing (`flavor-fv`): no round waits for it, expects it or counts it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,8 @@ class ClientStatus:
 
     evaluates: bool = False
     """Whether the site has a command that judges models."""
+    role: Role = Role.TRAINER
+    """What the client does in its run. In Redis it stands before the state, as in `evaluator ready`."""
 
     @property
     def known_state(self) -> ClientState | None:
@@ -105,7 +120,7 @@ class ClientStatus:
         """
         return {
             "protocol": str(self.protocol),
-            "state": self.state,
+            "state": f"{_JUDGES if self.role is Role.EVALUATOR else ''}{self.state}",
             "reason": self.reason,
             "failure": self.failure,
             "exit_code": self.exit_code,
@@ -123,8 +138,10 @@ class ClientStatus:
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> ClientStatus:
         """Read what a client has written, also if it is invalid."""
+        state = fields.get("state", "")
         return cls(
-            state=fields.get("state", ""),
+            state=state.removeprefix(_JUDGES),
+            role=Role.EVALUATOR if state.startswith(_JUDGES) else Role.TRAINER,
             reason=fields.get("reason", ""),
             failure=fields.get("failure", ""),
             exit_code=fields.get("exit_code", ""),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from flavor.policy.standing import ENDED_WITH_RUN, Client, Standing, client_of
+from flavor.policy.standing import ENDED_WITH_RUN, TRAINS_NOT, Client, Standing, client_of
 from flavor.records.client import ClientStatus
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing, Pulse
@@ -148,7 +148,9 @@ def _words_of(member: Client | None) -> str:
     """Say why a client is in its state; '' where nothing is to be said."""
     if member is None:
         return ""
-    return member.reason or (ENDED_WITH_RUN if member.ended_with_run and not member.state.gone else "")
+    if member.reason or member.gone:
+        return member.reason or (ENDED_WITH_RUN if member.ended_with_run and not member.state.gone else "")
+    return "" if member.trains else TRAINS_NOT
 
 
 def _client(known: Known) -> ClientSnapshot:

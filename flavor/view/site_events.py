@@ -74,6 +74,24 @@ class RunOver(SiteEvent):
         return f"run {self.run!r} is finished; {self.reason}"
 
 
+@dataclass(frozen=True)
+class JudgesAfterEnd(SiteEvent):
+    """The run is over, and this site, which only judges models, stays or leaves."""
+
+    leaves: bool = False
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        over = f"run {self.run!r} is {self.reason}"
+        if self.leaves:
+            return over
+        return (
+            f"{over}; this site stays, so that the operator can still have models judged here: Ctrl-C ends it "
+            "(--until-end ends it with the run)"
+        )
+
+
 # -- the trainer
 
 

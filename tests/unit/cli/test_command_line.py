@@ -12,12 +12,13 @@ from pathlib import Path
 import click
 
 import aumai_fedtrain.cli
-from flavor.cli import check_agg, check_fl, flavor_agg, flavor_fl, main
+from flavor.cli import check_agg, check_fl, flavor_agg, flavor_fl, flavor_fv, main
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "command_line.txt"
 PROGRAMS: dict[str, click.Command] = {
     "flavor": main.cli,
     "flavor-fl": flavor_fl.command,
+    "flavor-fv": flavor_fv.command,
     "flavor-agg": flavor_agg.command,
     "check-fl": check_fl.command,
     "check-agg": check_agg.command,

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from flavor import errors
-from flavor.cli import flavor_agg, flavor_fl, main
+from flavor.cli import flavor_agg, flavor_fl, flavor_fv, main
 from flavor.cli.program import fail
 from flavor.errors import InvalidSetting
 from flavor.exit_codes import ExitCode
@@ -28,7 +28,7 @@ def help_of(command: object) -> str:
 def test_help_names_the_codes_of_the_table() -> None:
     rows = re.findall(r"^\| ([0-9, ]+) \|", COMMANDS.read_text(), flags=re.MULTILINE)
     table = {code.strip() for row in rows for code in row.split(",")}
-    for command in (main.cli, flavor_fl.command, flavor_agg.command):
+    for command in (main.cli, flavor_fl.command, flavor_fv.command, flavor_agg.command):
         named = set(re.findall(r"\b\d+\b", help_of(command).partition("Exit codes:")[2]))
         assert named <= table, named - table
         assert named >= {"0", "1", "2", "3", "130", "143"}

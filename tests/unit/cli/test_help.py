@@ -12,6 +12,7 @@ COMMANDS = [
     ("run", "run"),
     ("serve", "serve"),
     ("flavor_fl", "command"),
+    ("flavor_fv", "command"),
     ("flavor_agg", "command"),
     ("resume", "resume"),
 ]

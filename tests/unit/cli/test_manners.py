@@ -25,6 +25,7 @@ NAMES = [name for listed in COMMANDS.values() for name in listed]
 STARTS = {
     "flavor": "flavor.cli.start:flavor",
     "flavor-fl": "flavor.cli.start:edge",
+    "flavor-fv": "flavor.cli.start:evaluator",
     "flavor-agg": "flavor.cli.start:aggregator",
     "check-fl": "flavor.cli.check_fl:main",
     "check-agg": "flavor.cli.check_agg:main",
@@ -159,6 +160,7 @@ OFFERED: dict[str, dict[str, list[str]]] = {
     "check-agg": {"check-agg --checkpoint op": ["opaque"], "check-agg --client-m": ["--client-main"]},
     "aumai-fedtrain": {"aumai-fedtrain run --outer-optimizer nest": ["nesterov"], "aumai-fedtrain st": ["status"]},
     "flavor-fl": {"flavor-fl --jo": ["--join", "--join-timeout-s"]},
+    "flavor-fv": {"flavor-fv --un": ["--until-end"]},
     "flavor-agg": {"flavor-agg --qu": ["--queue"]},
     "check-fl": {"check-fl --ign": ["--ignore-ckpt"]},
 }

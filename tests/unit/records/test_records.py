@@ -9,7 +9,7 @@ import pytest
 
 from flavor.protocol import PROTOCOL
 from flavor.records.admission import Admission
-from flavor.records.client import FIELDS, ClientStatus, Transfer, revoked
+from flavor.records.client import FIELDS, ClientStatus, Role, Transfer, revoked
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import Reference, RoundView
@@ -168,6 +168,15 @@ def test_what_a_client_says_of_itself_is_written_whole_so_that_nothing_of_an_ear
     assert ClientStatus.from_hash(fields) == STATUS
     assert ClientStatus("ready").to_hash().keys() == fields.keys()
     assert fields.keys() | Transfer().to_hash().keys() == set(FIELDS)
+
+
+def test_the_state_of_a_client_that_trains_nothing_is_none_that_an_older_coordinator_knows() -> None:
+    judges = replace(STATUS, state=ClientState.READY, role=Role.EVALUATOR)
+    assert (written := judges.to_hash())["state"] == "evaluator ready"
+    assert written["state"] not in tuple(ClientState)
+    assert ClientStatus.from_hash(written) == judges
+    assert ClientStatus.from_hash(written).known_state is ClientState.READY
+    assert ClientStatus.from_hash(revoked()).role is Role.TRAINER
 
 
 def test_a_transfer_is_written_beside_it_and_taken_back() -> None:

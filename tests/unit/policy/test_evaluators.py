@@ -1,0 +1,48 @@
+"""Sites that only judge models count nowhere among those that train."""
+
+from __future__ import annotations
+
+import pytest
+
+from flavor.config import RunConfig
+from flavor.policy.decision import Action, next_round, reopened
+from flavor.policy.evaluating import evaluation_step
+from flavor.policy.standing import TRAINS_NOT, Client, Standing, standings
+from flavor.records.round import RoundView
+from flavor.records.states import ClientState
+
+CONFIG = RunConfig(rounds=5, min_clients=2, quorum=2, store="file:///s")
+READY = Client(ClientState.READY, alive=True)
+JUDGE = Client(ClientState.READY, alive=True, evaluates=True, trains=False)
+JOINED = Client(ClientState.JOINED, alive=True, evaluates=True, trains=False)
+LOST = Client(ClientState.FAILED, alive=False, reason="why", evaluates=True, trains=False)
+GONE = Client(ClientState.STOPPED, alive=False, evaluates=True, trains=False)
+ROUND = RoundView.opened(2, ("a", "b", "v"), opened_ms=1_000, deadline_ms=11_000)
+
+
+@pytest.mark.parametrize("judge", [JUDGE, JOINED, LOST, GONE], ids=["ready", "joined", "lost", "gone"])
+@pytest.mark.parametrize("closed", [0, 2])
+@pytest.mark.parametrize("lost", ["wait", "fail", "retry"])
+@pytest.mark.parametrize("trainers", [{}, {"a": READY}, {"a": READY, "b": READY}], ids=len)
+def test_what_happens_between_rounds_does_not_depend_on_them(judge, closed, lost, trainers):
+    config = CONFIG.model_copy(update={"on_quorum_lost": lost})
+    without = next_round("r", closed, trainers, config)
+    assert next_round("r", closed, {**trainers, "v": judge}, config) == without
+    assert "v" not in without.names
+
+
+def test_a_round_that_opens_again_opens_for_none_of_them():
+    found = reopened(ROUND, {}, {"a": READY, "b": READY, "v": JUDGE}, CONFIG)
+    assert (found.action, found.names) == (Action.REOPEN, ("a", "b"))
+
+
+def test_no_update_comes_from_a_site_that_trained_before_and_only_judges_now():
+    found = standings(ROUND, {}, {"a": READY, "b": READY, "v": JUDGE})
+    assert found["a"] == (Standing.PENDING, "")
+    assert found["v"] == (Standing.GONE, TRAINS_NOT)
+
+
+def test_they_judge_models():
+    found = evaluation_step(None, {}, {"a": READY, "v": JUDGE, "w": JOINED, "x": GONE}, CONFIG, closed=1, now_ms=0)
+    assert found is not None
+    assert (found.action, found.names) == (Action.EVALUATE, ("v",))
