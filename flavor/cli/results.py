@@ -93,13 +93,17 @@ def results(
 
 
 def _read(run: str, round_: int | None, redis_url: str | None, store: str | None, trusted: tuple[str, ...]) -> _Shown:
-    from flavor.results.read_evaluated import from_folder
+    from flavor.policy.selection import Select
+    from flavor.results.read_evaluated import FOLDER, best_in_folder, from_folder, selected_in
 
     if store or trusted:
         return _from_store(run, round_, store, trusted)
     out = Path(run)
-    if out.is_dir() and (out / "evaluations").is_dir() and round_ != BEST:
-        return _Shown(from_folder(out, round_))
+    if (out / FOLDER).is_dir():
+        number = best_in_folder(out) if round_ == BEST else round_
+        selected = selected_in(out)
+        select = Select.parse(selected.select) if selected is not None else None
+        return _Shown(from_folder(out, number), select, selected.round if selected is not None else None)
     return _from_redis(run, round_, redis_url)
 
 

@@ -19,6 +19,8 @@ from flavor.counted import counted
 from flavor.printable import printable, shown_name
 from flavor.records.states import RoundState, RunState
 from flavor.results.best import MergedValue
+from flavor.results.evaluated import Selected
+from flavor.results.evaluated_table import judged_words
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, best_round, for_people
 from flavor.sizes import shown_bytes
@@ -173,8 +175,12 @@ class Progress:
         out = shlex.quote(results.out)
         if results.global_model:
             self._row("global model:", results.global_model)
-            if results.best_round:
-                self._row("best model:", f"of round {results.best_round}, by --select: flavor get {out} --round best")
+            if (judged := results.evaluation) is not None:
+                self._row("judged:", f"{judged_words(judged)}: flavor results {out}")
+            if results.best is not None:
+                selected = Selected(**results.best)
+                where = f"flavor get {out} --round best"
+                self._row("best model:", f"of round {selected.round}, {selected.words}, by --select: {where}")
             self._row("other rounds:", f"flavor get {out} --round NUMBER")
             if any(for_people(result.metrics) for result in results.rounds):
                 of = "those of round N are of the model of round N-1, unless sites evaluate what they have trained"

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from flavor.counted import counted
 from flavor.errors import InvalidRecord
@@ -20,8 +20,9 @@ from flavor.records.counts import BOUND, POOLED, is_count
 from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, sites_of, sites_with
+from flavor.records.run import RunView
 from flavor.results.direction import direction_of
-from flavor.results.rounds import for_charts, scalars
+from flavor.results.rounds import RoundResult, SiteResult, for_charts, scalars
 
 _VERSION = 1
 
@@ -113,6 +114,22 @@ class Evaluated:
             raise InvalidRecord(
                 f"{where} is no evaluation of a result folder: {type(error).__name__}: {error}"
             ) from None
+
+
+class Selected(NamedTuple):
+    """The best model of a run so far, by its `--select`."""
+
+    select: str
+    """`NAME:max` or `NAME:min`."""
+    round: int
+    value: float
+    sites: int
+    """Number of sites that report the metric."""
+
+    @property
+    def words(self) -> str:
+        """`accuracy 0.93 by 3 sites`."""
+        return f"{shown_name(Select.parse(self.select).name)} {self.value:.4g} {by_sites_of(self.sites, 0)}"
 
 
 @dataclass(frozen=True)
@@ -207,6 +224,28 @@ def numbers_of(summary: EvaluationSummary) -> Evaluated:
         few=summary.few,
         spread=summary.spread,
         merged_of=summary.sites,
+    )
+
+
+def selected_of(view: RunView) -> Selected | None:
+    """Return the best model of a run; None where no model is, or the run selects none."""
+    select = view.config.get("select")
+    if view.best is None or not isinstance(select, str):
+        return None
+    return Selected(select, view.best.round, view.best.value, view.best.sites)
+
+
+def as_round(found: Evaluated) -> RoundResult:
+    """Return an evaluation in the form of a round, for what draws and exports metrics of rounds. It has no bytes."""
+    return RoundResult(
+        round=found.round,
+        seconds=(found.closed_ms - found.opened_ms) / 1000,
+        clients=list(found.sites),
+        examples=found.examples,
+        bytes=0,
+        metrics=dict(found.metrics),
+        sites=[SiteResult(site, of.examples, 0, dict(of.metrics)) for site, of in found.sites.items()],
+        few=dict(found.few),
     )
 
 

@@ -11,7 +11,8 @@ from flavor.counted import counted
 from flavor.policy.advice import some
 from flavor.policy.selection import Select
 from flavor.printable import printable, shown_name
-from flavor.results.evaluated import Evaluated, MetricOfSites, metrics_of
+from flavor.records.counts import POOLED
+from flavor.results.evaluated import Evaluated, MetricOfSites, by_sites_of, headline_of, metrics_of
 
 MOST_COLUMNS = 6
 """Metrics in one table, unless they are named."""
@@ -75,7 +76,8 @@ def _merged(metric: MetricOfSites, name: str) -> str:
 
 
 def described(found: Evaluated, *, select: Select | None = None) -> dict[str, Any]:
-    """Return an evaluation as plain values, which JSON can hold."""
+    """Return an evaluation as plain values, which JSON can hold. `metric` is the one that it is shown by."""
+    metrics = metrics_of(found, select)
     return {
         "run": found.run,
         "round": found.round,
@@ -88,9 +90,9 @@ def described(found: Evaluated, *, select: Select | None = None) -> dict[str, An
         "missing": dict(found.missing),
         "skipped": list(found.skipped),
         "examples": found.examples,
+        "metric": headline_of(metrics, select),
         "metrics": {
-            each.name: {name: value for name, value in asdict(each).items() if name != "name"}
-            for each in metrics_of(found, select)
+            each.name: {name: value for name, value in asdict(each).items() if name != "name"} for each in metrics
         },
         "merged": dict(found.metrics),
     }
@@ -98,3 +100,13 @@ def described(found: Evaluated, *, select: Select | None = None) -> dict[str, An
 
 def _plain(sites: Mapping[str, Any]) -> dict[str, Any]:
     return {site: {"examples": of.examples, "metrics": dict(of.metrics)} for site, of in sites.items()}
+
+
+def judged_words(judged: Mapping[str, Any]) -> str:
+    """Return a described evaluation in a few words: `accuracy 0.91 by 3 sites, round 5`."""
+    metric = judged["metrics"].get(judged["metric"], {})
+    plain, pooled = metric.get("plain_mean"), metric.get("pooled")
+    value = plain if plain is not None else pooled
+    name = shown_name(judged["metric"] if plain is not None else f"{POOLED}{judged['metric']}")
+    what = "no metrics" if value is None else f"{name} {value:.4g}"
+    return f"{what} {by_sites_of(len(judged['sites']), len(judged['expected']))}, round {judged['round']}"

@@ -12,6 +12,7 @@ from flavor.atomic import write_json
 from flavor.bus.runs import RunStore
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import kind_of_run
+from flavor.config import RunConfig
 from flavor.errors import (
     FlavorError,
     InvalidUpdate,
@@ -20,11 +21,15 @@ from flavor.errors import (
     StoreError,
     StoreUnavailable,
 )
+from flavor.evaluation_settings import select_of
 from flavor.ledger.rounds import closed_round
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.results.claim import DigestOf, claim
+from flavor.results.evaluated import as_round, selected_of
+from flavor.results.evaluated_table import described
+from flavor.results.evaluation_files import EvaluationFiles
 from flavor.results.kept import folder_of_round, kept_infos
 from flavor.results.plotting import Plotting
 from flavor.results.reading import CHANGED, SPOILED, RoundReading
@@ -49,6 +54,10 @@ class Results:
     """The best round by the run's `--select`, whose model is `best_model.*`."""
     is_met: bool = False
     """Whether the run has reached its goal (`--stop-when`, `--stop-after-no-gain`) before its last round."""
+    best: dict[str, Any] | None = None
+    """The best model by the run's `--select`: `select`, `round`, `value`, `sites`."""
+    evaluation: dict[str, Any] | None = None
+    """The newest evaluation, as `flavor results --json` has it; None for a run of which no model was judged."""
 
     def to_json(self) -> str:
         """Return the fields as one JSON object."""
@@ -69,6 +78,7 @@ class ResultFolder:
         self._is_last = False  # whether this is the last call, so that nothing is tried again
         self._plotting = Plotting(out / "metrics.png", tell)
         self._reading = RoundReading(str(out), tell)
+        self._evaluations = EvaluationFiles(out, tell)
 
     def update(self, runs: RunStore, store: ObjectStore, view: RunView) -> list[RoundResult]:
         """Write the rounds that have closed since the last call, and return them.
@@ -101,9 +111,10 @@ class ResultFolder:
             self.rounds.append(result)
             self._looked = number
         self._tables.write(self.rounds)
+        self._evaluations.update(runs, store, view, is_last=self._is_last)
         new, self._given = self.rounds[self._given :], len(self.rounds)
         if new:
-            self._plotting.draw_when_due(view.run, self.rounds)
+            self._plotting.draw_when_due(view.run, self.rounds, self._judged())
         self._reading.tell_lacking()
         return new
 
@@ -127,7 +138,7 @@ class ResultFolder:
         for name in ("global", "info"):
             (self.out / name).mkdir(exist_ok=True)
         if self.rounds:
-            self._plotting.draw(view.run, self.rounds)
+            self._plotting.draw(view.run, self.rounds, self._judged())
         model = self._final(view, store) if self.rounds else None
         self._write_best(runs, view, store)
         results = self.known(runs, str(model) if model else None)
@@ -138,8 +149,23 @@ class ResultFolder:
         """Describe the run with the rounds in the folder; `model` is the path of the last global model there."""
         view = runs.read()
         reason = (runs.how_it_ended() if view.state.ended else "") or view.reason
-        best = view.best.round if view.best is not None else None
-        return Results(view.run, view.state.value, reason, self.rounds, model, str(self.out), best, view.is_met)
+        selected = selected_of(view)
+        every = self._evaluations.found
+        return Results(
+            run=view.run,
+            state=view.state.value,
+            reason=reason,
+            rounds=self.rounds,
+            global_model=model,
+            out=str(self.out),
+            best_round=selected.round if selected is not None else None,
+            is_met=view.is_met,
+            best=selected._asdict() if selected is not None else None,
+            evaluation=described(every[-1], select=select_of(RunConfig.known(view.config))) if every else None,
+        )
+
+    def _judged(self) -> list[RoundResult]:
+        return [as_round(each) for each in self._evaluations.by_round]
 
     def lacks_plot(self) -> str:
         """Say how to get the plot where matplotlib is not installed; '' where the plot is there."""

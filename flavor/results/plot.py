@@ -40,10 +40,14 @@ _COLOURS = (
 )
 """Told apart by colour-blind people: Okabe and Ito's palette without its yellow, and four dark ones."""
 _BEST = "#F0E442"
+_JUDGED = " (judged)"
+"""The end of the title of a metric of evaluations."""
 
 
-def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path) -> bool:
+def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path, judged: Sequence[RoundResult] = ()) -> bool:
     """Draw the metrics over the rounds; return False when matplotlib is not installed.
+
+    `judged` are the evaluations of global models, in the form of rounds.
 
     A letter that the font lacks is drawn as a box, without matplotlib's warning.
     """
@@ -51,27 +55,34 @@ def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path) -> bool:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError:
         return False
-    figure = draw(run, rounds)
+    figure = draw(run, rounds, judged)
     warnings.filterwarnings("ignore", message="Glyph .* missing from")  # for good: a thread may not take it back
     FigureCanvasAgg(figure).print_png(content := io.BytesIO())  # type: ignore[no-untyped-call]
     write_whole(path, content.getvalue())
     return True
 
 
-def draw(run: str, rounds: Sequence[RoundResult]) -> Any:
-    """Return matplotlib's figure of the metrics over the rounds."""
+def draw(run: str, rounds: Sequence[RoundResult], judged: Sequence[RoundResult] = ()) -> Any:
+    """Return matplotlib's figure of the metrics over the rounds.
+
+    Metrics of evaluations have panels of their own, whose titles say so: they are of the global models of the rounds,
+    and what training scripts report is not.
+    """
     from matplotlib.figure import Figure
 
-    names = panels(rounds)
-    shown = names or ["seconds"]
+    trained, of_models = [(name, rounds) for name in panels(rounds)], [(name, judged) for name in panels(judged)]
+    room = max(_MOST_PANELS - len(trained), min(len(of_models), _MOST_PANELS // 2))
+    of_models = of_models[:room]
+    shown = [*of_models, *trained[: _MOST_PANELS - len(of_models)]] or [("seconds", rounds)]
     wide = min(3, len(shown))
     high = -(-len(shown) // wide)
     figure = Figure(figsize=(max(6.4, 4.2 * wide), 3.0 * high + 1.0), dpi=120, layout="constrained")
     figure.suptitle(printable(f"{run}: {counted(len(rounds), 'round')}"), parse_math=False)
     drawn: dict[str, Any] = {}
-    for index, name in enumerate(shown):
+    for index, (name, of) in enumerate(shown):
         axes = figure.add_subplot(high, wide, index + 1)
-        _panel(axes, name, rounds, drawn, of_metrics=bool(names))
+        is_judged = index < len(of_models)
+        _panel(axes, name, of, drawn, of_metrics=bool(of_models or trained), suffix=_JUDGED if is_judged else "")
     if drawn:
         figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=min(4, len(drawn)), fontsize=8)
     return figure
@@ -90,7 +101,9 @@ def panels(rounds: Sequence[RoundResult]) -> list[str]:
     return beside_last([name for name, _ in names.most_common()])[:_MOST_PANELS]
 
 
-def _panel(axes: Any, name: str, rounds: Sequence[RoundResult], drawn: dict[str, Any], *, of_metrics: bool) -> None:
+def _panel(
+    axes: Any, name: str, rounds: Sequence[RoundResult], drawn: dict[str, Any], *, of_metrics: bool, suffix: str = ""
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
     x = [each.round for each in rounds]
@@ -130,8 +143,8 @@ def _panel(axes: Any, name: str, rounds: Sequence[RoundResult], drawn: dict[str,
         drawn.setdefault("not of all sites", line)
     best = _mark_best(axes, name, merged_values, drawn)
     axes.set_title(best, loc="right", fontsize=8, color="0.3")
-    most = _MOST_TITLE_BESIDE if best else _MOST_TITLE
-    title = shown_name(name if len(name) <= most else f"{name[: most - 3]}...")
+    most = (_MOST_TITLE_BESIDE if best else _MOST_TITLE) - len(suffix)
+    title = shown_name(name if len(name) <= most else f"{name[: most - 3]}...") + suffix
     axes.set_title(title, loc="left", fontsize=10, parse_math=False)
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -18,7 +18,8 @@ from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, EvaluationVi
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.merging import sites_of
 from flavor.records.objects import ObjectRef
-from flavor.results.evaluated import Evaluated, SiteMeasures, evaluated_of
+from flavor.results.evaluated import Evaluated, Selected, SiteMeasures, evaluated_of
+from flavor.results.reading import SPOILED
 from flavor.results.rounds import for_charts, scalars
 from flavor.store.paths import evaluations_folder
 from flavor.store.protocol import ObjectStore
@@ -26,19 +27,28 @@ from flavor.store.protocol import ObjectStore
 FOLDER = "evaluations"
 """The folder of evaluations in a result folder."""
 OF_SITES = "-sites.json"
+BEST = "best.json"
+"""The best model by the run's `--select`, in that folder."""
 _MOST_MERGED_BYTES = 2**28
 
 
 # -- from Redis
 
 
-def summaries(runs: RunStore, first: int = 0) -> list[EvaluationSummary]:
-    """Return what Redis keeps of the evaluations with a result, oldest first, without entries that are damaged."""
-    found = []
+def summaries_after(runs: RunStore, first: int) -> list[EvaluationSummary | None]:
+    """Return what Redis keeps of evaluations with a result from entry `first` on, None for damaged entries."""
+    found: list[EvaluationSummary | None] = []
     for text in runs.evaluated(first):
-        with contextlib.suppress(DamagedRecord):
+        try:
             found.append(EvaluationSummary.from_json(text))
+        except DamagedRecord:
+            found.append(None)
     return found
+
+
+def summaries(runs: RunStore) -> list[EvaluationSummary]:
+    """Return what Redis keeps of the evaluations with a result, oldest first, without entries that are damaged."""
+    return [each for each in summaries_after(runs, 0) if each is not None]
 
 
 def from_redis(runs: RunStore, round_: int | None = None) -> Evaluated:
@@ -71,12 +81,12 @@ def infos_in(store: ObjectStore, view: EvaluationView) -> tuple[dict[str, Any] |
     Raises `StoreError` for a store that is away.
     """
     merged: dict[str, Any] | None = None
-    with contextlib.suppress(ObjectMissing, InvalidInfo, InvalidRecord):
+    with contextlib.suppress(ObjectMissing, InvalidInfo, *SPOILED):
         merged = read_merged(store, view.info) if view.info is not None else None
     found = {}
     for site, each in view.accepted.items():
         if each.result is not None:
-            with contextlib.suppress(ObjectMissing, InvalidInfo):
+            with contextlib.suppress(ObjectMissing, InvalidInfo, *SPOILED):
                 found[site] = parse_info(store.read(each.result.info, most=MAX_BYTES), where="info.json")
     return merged, found
 
@@ -182,6 +192,21 @@ def in_folder(out: Path) -> Iterator[Evaluated]:
             yield Evaluated.from_json(path.read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise InvalidRecord(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def selected_in(out: Path) -> Selected | None:
+    """Return the best model by the run's `--select`, as a result folder has it; None for none."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        fields = json.loads((out / FOLDER / BEST).read_text(encoding="utf-8"))
+        return Selected(str(fields["select"]), int(fields["round"]), float(fields["value"]), int(fields["sites"]))
+    return None
+
+
+def best_in_folder(out: Path) -> int:
+    """Return the round of the best model in a result folder. Raises `RunError` where no model is the best."""
+    if (selected := selected_in(out)) is not None:
+        return selected.round
+    raise RunError(f"{out} has no best model: the run was begun without --select, or no evaluation has had its metric")
 
 
 def is_automatic(found: Evaluated) -> bool:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from flavor.atomic import write_whole
 from flavor.printable import printable
@@ -47,8 +48,8 @@ class Tables:
         merged: str = "metrics.csv",
         sites: str = "metrics-sites.csv",
     ) -> None:
-        self._merged = _Table(out / merged, FIXED, _rows, tell)
-        self._sites = _Table(out / sites, FIXED_OF_SITES, _site_rows, tell)
+        self._merged = Table(out / merged, FIXED, _rows, tell)
+        self._sites = Table(out / sites, FIXED_OF_SITES, _site_rows, tell)
 
     def write(self, rounds: Sequence[RoundResult]) -> None:
         """Write the rounds among `rounds` that are not in the tables yet."""
@@ -56,27 +57,41 @@ class Tables:
         self._sites.write(rounds)
 
 
-_Rows = list[tuple[list[object], Mapping[str, float]]]
+Rows = list[tuple[list[object], Mapping[str, float]]]
 """For each row, the values of the fixed columns, and its metrics."""
 
 
-class _Table:
-    """One table: appended to, and rewritten when a column is added."""
+class _OfRound(Protocol):
+    """What has lines in a table."""
+
+    @property
+    def round(self) -> int: ...
+
+
+_Row = TypeVar("_Row", bound=_OfRound)
+
+
+class Table(Generic[_Row]):
+    """One table: appended to, and rewritten when a column is added. `further` is the folder that has all metrics."""
 
     def __init__(
         self,
         path: Path,
         fixed: Sequence[str],
-        rows: Callable[[Iterable[RoundResult]], _Rows],
+        rows: Callable[[Iterable[_Row]], Rows],
         tell: Callable[[str], None],
+        *,
+        further: str = "info",
     ) -> None:
+        self._further = further
         self._path, self._fixed, self._rows, self._tell = path, fixed, rows, tell
         self._names: dict[str, None] = {}
         self._looked = 0  # rounds whose names are known
         self._written: int | None = None  # rounds that are in the file; None when it is to be written anew
         self._told = False
 
-    def write(self, rounds: Sequence[RoundResult]) -> None:
+    def write(self, rounds: Sequence[_Row]) -> None:
+        """Write the lines of what is new among `rounds`."""
         if self._written == len(rounds):
             return
         is_new = self._take_names(rounds)
@@ -89,7 +104,7 @@ class _Table:
                 file.write(self._text(rounds[first:]))
         self._written = len(rounds)
 
-    def _take_names(self, rounds: Sequence[RoundResult]) -> bool:
+    def _take_names(self, rounds: Sequence[_Row]) -> bool:
         """Whether new rounds bring new columns."""
         before, left_out = len(self._names), dict[str, int]()
         for each in rounds[self._looked :]:
@@ -105,11 +120,11 @@ class _Table:
             name, round_ = next(iter(left_out.items()))
             self._tell(
                 f"{self._path} has {MOST_COLUMNS} metrics, and takes no more: {printable(name)!r} of round {round_}, "
-                "and others that come after, stand in the folder info alone"
+                f"and others that come after, stand in the folder {self._further} alone"
             )
         return len(self._names) > before
 
-    def _text(self, rounds: Iterable[RoundResult], *heads: Sequence[str]) -> str:
+    def _text(self, rounds: Iterable[_Row], *heads: Sequence[str]) -> str:
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerows(heads)
@@ -118,14 +133,14 @@ class _Table:
         return text.getvalue()
 
 
-def _rows(rounds: Iterable[RoundResult]) -> _Rows:
+def _rows(rounds: Iterable[RoundResult]) -> Rows:
     return [
         ([each.round, each.seconds, len(each.clients), each.examples, each.bytes], each.metrics_and_sites)
         for each in rounds
     ]
 
 
-def _site_rows(rounds: Iterable[RoundResult]) -> _Rows:
+def _site_rows(rounds: Iterable[RoundResult]) -> Rows:
     return [
         ([each.round, site.site, site.examples, site.bytes], site.metrics) for each in rounds for site in each.sites
     ]

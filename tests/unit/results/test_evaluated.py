@@ -9,9 +9,10 @@ import pytest
 from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
 from flavor.records.merging import merge_infos, sites_of
-from flavor.results.evaluated import Evaluated, SiteMeasures, headline_of, metrics_of
+from flavor.results.evaluated import Evaluated, SiteMeasures, as_round, headline_of, metrics_of
 from flavor.results.evaluated_table import described, lines_of, table_of
-from flavor.results.rounds import scalars
+from flavor.results.plot import draw
+from flavor.results.rounds import RoundResult, scalars
 from tests.driven import info
 
 REPORTED = {
@@ -93,3 +94,23 @@ def test_the_file_of_a_result_folder_is_read_as_it_was_written():
     for text in ("", "[]", '{"version": 1}', FOUND.to_json().replace('"version": 1', '"version": 2')):
         with pytest.raises(InvalidRecord, match=r"^x\.json is no evaluation of a result folder"):
             Evaluated.from_json(text, "x.json")
+
+
+def test_metrics_of_evaluations_have_panels_of_their_own():
+    pytest.importorskip("matplotlib")
+    trained = [RoundResult(round_, 1.0, ["a"], 10, 5, {"accuracy": 0.1 * round_}) for round_ in (1, 2, 3)]
+    judged = [as_round(replace(FOUND, round=round_)) for round_ in (2, 3)]
+    panels = {axes.get_title("left"): axes for axes in draw("r", trained, judged).axes}
+    assert "accuracy" in panels
+    assert "accuracy (judged)" in panels
+    lines = {line.get_label(): list(line.get_xdata()) for line in panels["accuracy (judged)"].lines}
+    assert all(x in ([2, 3], [2]) for x in lines.values()), "the rounds whose models were judged, and the best of them"
+    assert next(list(line.get_xdata()) for line in panels["accuracy"].lines) == [1, 2, 3]
+
+
+def test_many_metrics_of_scripts_leave_room_for_those_of_evaluations():
+    pytest.importorskip("matplotlib")
+    trained = [RoundResult(1, 1.0, ["a"], 10, 5, {f"m{number}": 0.1 for number in range(40)})]
+    titles = [axes.get_title("left") for axes in draw("r", trained, [as_round(FOUND)]).axes]
+    assert len(titles) == 24
+    assert {"accuracy (judged)", "loss (judged)", "m0"} <= set(titles)

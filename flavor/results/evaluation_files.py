@@ -1,0 +1,88 @@
+"""Writes the evaluations of a run into its result folder: two tables, and what each evaluation was merged from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flavor.atomic import write_json, write_whole
+from flavor.bus.runs import RunStore
+from flavor.errors import InvalidRecord, StoreError
+from flavor.records.evaluation import EvaluationSummary
+from flavor.records.info import Info
+from flavor.records.run import RunView
+from flavor.results.evaluated import Evaluated, Selected, evaluated_of, name_of, numbers_of, selected_of
+from flavor.results.evaluation_tables import EvaluationTables
+from flavor.results.read_evaluated import BEST, FOLDER, OF_SITES, infos_in, is_automatic, summaries_after
+from flavor.store.protocol import ObjectStore
+from flavor.store.trouble import require_mounted
+
+
+class EvaluationFiles:
+    """What a result folder has of evaluations. It has nothing of a run of which no model was judged."""
+
+    def __init__(self, out: Path, tell: Callable[[str], None]) -> None:
+        self._out, self._folder = out, out / FOLDER
+        self._tell = tell
+        self._tables = EvaluationTables(out, tell)
+        self._looked = 0  # entries of the run's list that were read
+        self._best: Selected | None = None
+        self.found: list[Evaluated] = []
+        """The evaluations in the folder, in the order in which they were closed."""
+
+    @property
+    def by_round(self) -> list[Evaluated]:
+        """The newest evaluation of each round's model that the coordinator has opened, by round."""
+        return [each for _, each in sorted({each.round: each for each in self.found if is_automatic(each)}.items())]
+
+    def update(self, runs: RunStore, store: ObjectStore, view: RunView, *, is_last: bool = False) -> None:
+        """Write the evaluations that were closed since the last call.
+
+        Raises `StoreError` for a store that may be read later, unless this `is_last`.
+        """
+        for summary in summaries_after(runs, self._looked):
+            if summary is not None:
+                self.found.append(self._written(runs, store, summary, is_last=is_last))
+            self._looked += 1
+        if not self.found:
+            return
+        self._tables.write(self.found)
+        best = selected_of(view)
+        if best is not None and best != self._best:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            write_json(self._folder / BEST, best._asdict())
+            self._best = best
+
+    def _written(self, runs: RunStore, store: ObjectStore, summary: EvaluationSummary, *, is_last: bool) -> Evaluated:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        name = name_of(summary.round, summary.number)
+        of_sites, merged_path = self._folder / f"{name}{OF_SITES}", self._folder / f"{name}.json"
+        if of_sites.exists():
+            try:
+                known = Evaluated.from_json(of_sites.read_text(encoding="utf-8"), str(of_sites))
+                if known.closed_ms == summary.closed_ms:
+                    return known
+            except (InvalidRecord, OSError):  # it is written again
+                pass
+        view = runs.read_evaluation(summary.round, summary.number)
+        if view is None or view.closed_ms is None:
+            self._tell(f"the evaluation of the model of round {summary.round}: Redis has its merged metrics alone")
+            return numbers_of(summary)
+        merged: dict[str, Any] | None = None
+        infos: dict[str, Info] = {}
+        try:
+            merged, infos = infos_in(store, view)
+            require_mounted(store, runs.run)
+        except StoreError as error:
+            if not is_last:
+                raise
+            self._tell(f"{self._out} lacks the files of the evaluation of the model of round {view.round}: {error}")
+        found = evaluated_of(runs.run, view, summary, merged=merged, infos=infos)
+        if merged is not None:
+            write_json(merged_path, merged)
+        else:
+            self._tell(f"{merged_path}: the merged information is no longer in the store, or was changed there")
+        write_whole(of_sites, json.dumps(json.loads(found.to_json()), indent=1).encode())
+        return found

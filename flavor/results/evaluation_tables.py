@@ -1,0 +1,60 @@
+"""`evaluations.csv` and `evaluations-sites.csv`: a line for each evaluation, and one for each of its sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flavor.results.evaluated import Evaluated, metrics_of
+from flavor.results.rounds import OF_SITES
+from flavor.results.tables import Rows, Table
+
+FIXED = ("round", "evaluation", "closed", "seconds", "sites", "expected", "missing", "examples")
+FIXED_OF_SITES = ("round", "evaluation", "site", "examples")
+LOWEST, HIGHEST = " (lowest)", " (highest)"
+
+
+class EvaluationTables:
+    """The two tables of one run."""
+
+    def __init__(self, out: Path, tell: Callable[[str], None] = print) -> None:
+        self._merged = Table(out / "evaluations.csv", FIXED, _rows, tell, further="evaluations")
+        self._sites = Table(out / "evaluations-sites.csv", FIXED_OF_SITES, _site_rows, tell, further="evaluations")
+
+    def write(self, found: Sequence[Evaluated]) -> None:
+        """Write the evaluations among `found` that are not in the tables yet."""
+        self._merged.write(found)
+        self._sites.write(found)
+
+
+def values_of(found: Evaluated) -> dict[str, float]:
+    """Return the merged metrics with the lowest and the highest value over the sites, and how many report a metric."""
+    values = dict(found.metrics)
+    for each in metrics_of(found):
+        if each.lowest is not None and each.highest is not None:
+            values |= {each.name + LOWEST: each.lowest, each.name + HIGHEST: each.highest}
+    return {**values, **{f"{name}{OF_SITES}": count for name, count in found.few.items()}}
+
+
+def _rows(every: Iterable[Evaluated]) -> Rows:
+    return [
+        (
+            [
+                *(each.round, each.number, _time(each.closed_ms), (each.closed_ms - each.opened_ms) / 1000),
+                *(len(each.sites) or each.merged_of, len(each.expected), " ".join(each.missing), each.examples),
+            ],
+            values_of(each),
+        )
+        for each in every
+    ]
+
+
+def _site_rows(every: Iterable[Evaluated]) -> Rows:
+    return [
+        ([each.round, each.number, site, of.examples], of.metrics) for each in every for site, of in each.sites.items()
+    ]
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
