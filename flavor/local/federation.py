@@ -25,7 +25,7 @@ from flavor.local.progress import Progress
 from flavor.local.record import Record, own_server
 from flavor.local.reports import told_line, with_report
 from flavor.local.threads import limited, told
-from flavor.local.waits import Waits, explained, snapshot_if_there
+from flavor.local.waits import Waits, snapshot_if_there, why_ended
 from flavor.printable import quoted
 from flavor.programs.process import described_exit
 from flavor.records.run import RunView
@@ -371,7 +371,7 @@ class Federation:
             told.add(name)
             code = processes.exit_code(name)
             is_edge = any(site.client == name for site in self.sites)
-            reason = f"{name}: {explained(runs, processes.last_line(name))}"
+            reason = f"{name}: {why_ended(runs, code, processes.last_line(name))}"
             if view is None:
                 raise RunError(f"{reason} (exit code {code}; its log: {self.layout.log(name)})")
             remaining = sum(processes.exit_code(site.client) in (None, 0) for site in self.sites)
@@ -389,6 +389,7 @@ class Federation:
                 if f"lost {name}" not in told:
                     told.add(f"lost {name}")
                     progress.tell(f"{with_report(reason, client.report)}; its log: {self.layout.log(name)}")
+                    runs.log(ClientLost.name, client=name, reason=reason.removeprefix(f"{name}: "))
             else:
                 progress.tell(f"{reason}; its log: {self.layout.log(name)}")
             kind = "an edge" if is_edge else "the coordinator" if name == "coordinator" else "an aggregator"

@@ -14,6 +14,7 @@ from pathlib import Path
 from flavor.bus.runs import RunStore
 from flavor.durations import shown_duration
 from flavor.errors import FlavorError, RunNotFound
+from flavor.programs.process import described_exit
 from flavor.view.blocked import blocked_by
 from flavor.view.server import refusal_of
 from flavor.view.snapshot import Snapshot, take_snapshot
@@ -45,11 +46,14 @@ def snapshot_if_there(runs: RunStore) -> Snapshot | None:
         return None
 
 
-def explained(runs: RunStore, line: str) -> str:
-    """Return the last line of a process that has ended, after why the Redis server takes no writes, if it takes none.
+def why_ended(runs: RunStore, code: int | None, line: str) -> str:
+    """Say why a process has ended with this exit code and last line.
 
-    A process that cannot write there for too long ends, and its log may lie on the same full disk.
+    A process that a signal has killed did not print why. One that cannot write to the Redis server for too long ends,
+    and its log may lie on the same full disk.
     """
+    if code is not None and code < 0:
+        return f"it was {described_exit(code)}"
     with contextlib.suppress(FlavorError):
         if refusal := refusal_of(runs.redis):
             return f"{refusal}; its last line: {line}"

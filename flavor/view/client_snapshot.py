@@ -106,6 +106,8 @@ class Known(NamedTuple):
     is_shut: bool
     is_awaited: bool
     seen_ms: int | None
+    lost: str = ""
+    """Why it was lost before the run ended, by the log; '' where it was not, or the run goes on."""
 
 
 class ClientMemory:
@@ -163,6 +165,7 @@ def _client(known: Known) -> ClientSnapshot:
         pardon = f"`flavor pardon {known.run} {shlex.quote(known.name)}` ends that"
         reason = f"{pardon}: too many refused updates in a row"  # what to do first: a table cuts the end
     phase = _phase(known, state, where)
+    reason = known.lost or reason if phase is Phase.GONE else reason
     transfer = status.transfer if known.is_alive is not False else None
     fits = _FITS.get(phase, frozenset())
     return ClientSnapshot(
@@ -209,7 +212,9 @@ def _phase(known: Known, state: ClientState | None, standing: Standing | None) -
         return Phase.QUARANTINED
     if state in (ClientState.REVOKED, ClientState.FAILED):
         return _BY_STATE[state]
-    if not known.has_ended and known.is_alive is False:  # even if it has handed in, it sends nothing more
+    if known.lost or (
+        not known.has_ended and known.is_alive is False
+    ):  # even if it has handed in, it sends nothing more
         return Phase.LEFT if state is ClientState.LEFT else Phase.STOPPED if known.is_awaited else Phase.GONE
     if standing in _BY_STANDING:
         return _BY_STANDING[standing]

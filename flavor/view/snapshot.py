@@ -18,10 +18,11 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import ClientState, RoundState
 from flavor.records.update import Refused, Update
-from flavor.view.client_events import ClientLeft, ClientLost, ClientStopped
+from flavor.view.client_events import ClientJoined, ClientLeft, ClientLost, ClientStopped
 from flavor.view.client_snapshot import ClientMemory, ClientSnapshot, Known, Phase
 from flavor.view.evaluations import NONE, Evaluations
 from flavor.view.facts import LOOKED_BACK, Facts, last_of, read_facts, time_of
+from flavor.view.round_events import RunCreated, RunResumed
 from flavor.view.server import refusal_of
 from flavor.view.waiting import Wait, wait_of
 
@@ -115,6 +116,7 @@ def snapshot_of(
             )
         )
     }
+    lost = _lost(facts) if ended else {}
     handed_in = _handed_in(facts)
     standing = standings(round_, handed_in, members) if round_ else {}
     clients = {
@@ -135,6 +137,7 @@ def snapshot_of(
                 is_shut=name in shut,
                 is_awaited=name not in alive and name in awaited,
                 seen_ms=client.seen_ms(lease_s) if name in alive else gone_ms.get(name),
+                lost=lost.get(name, ""),
             )
         )
         for name, client in facts.clients.items()
@@ -198,11 +201,31 @@ def _absence(
 
 __all__ = ["ClientSnapshot", "Phase", "Snapshot", "snapshot_of", "take_snapshot"]
 
+_WHEREABOUTS = (ClientJoined.name, ClientLeft.name, ClientLost.name, ClientStopped.name)
+"""Events of the log that say whether a client is there."""
 _GOODBYES = {
     ClientState.STOPPED: ClientStopped.name,
     ClientState.FAILED: ClientLost.name,
     ClientState.LEFT: ClientLeft.name,
 }
+
+
+def _lost(facts: Facts) -> dict[str, str]:
+    """Return why each client was lost that did not come back before the run ended, as far as the log has it.
+
+    After the end all edges are gone: nothing else tells those that have ended with the run.
+    """
+    found: dict[str, str] = {}
+    seen = set[str]()
+    for _, fields in itertools.islice(facts.log, LOOKED_BACK):
+        event, name = fields.get("event", ""), fields.get("client", "")
+        if event in (RunCreated.name, RunResumed.name):
+            break
+        if name and name not in seen and event in _WHEREABOUTS:
+            seen.add(name)
+            if event == ClientLost.name:
+                found[name] = fields.get("reason", "") or "its edge was lost"
+    return found
 
 
 def _goodbyes(facts: Facts, alive: Collection[str]) -> dict[str, int]:

@@ -76,7 +76,7 @@ def test_the_script_decides_by_its_order_what_a_run_is_shown_by(
     assert (found["metric"], found["best"]["metric"], found["best"]["round"]) == (chosen, chosen, ROUNDS)
     best = best_round(results(driven))
     assert best is not None
-    assert best[:2] == (chosen, ROUNDS)
+    assert (best[0], best[1].round) == (chosen, ROUNDS)
     last = list(found["last_round"]["metrics"])
     assert set(last[:2]) == {"pooled/auc", "loss"}
     assert last[-3:] == ["pooled/auc_bound", "pooled/average_precision_bound", "count/missed"]
@@ -109,7 +109,8 @@ def test_a_pooled_curve_has_one_line_and_asks_no_site(url: str, tmp_path: Path, 
     history = History(driven.runs, driven.store)
     curves = history.curves("pooled/auc")
     assert curves.plain == curves.weighted == pytest.approx((0.75, 0.75, 1.0))
-    assert curves.best == (ROUNDS, 1.0)
+    assert curves.best is not None
+    assert (curves.best.round, curves.best.value) == (ROUNDS, 1.0)
     assert (curves.sites, curves.left_out, curves.is_complete) == ({}, 0, True)
     assert history.curves("pooled/auc", ("a", "b"), most_sites=1).left_out == 0
     assert history.metric_names()[-1] == "count/missed"

@@ -161,7 +161,7 @@ export function sites(name, { curve }) {
         if (opened.has(site) && !node.details) open(true);
         const over = isOver();
         const doing = doingOf(client);
-        const tone = over && doing.tone === "todo" && client.phase === "gone" ? "quiet" : doing.tone;
+        const tone = over && doc.state !== "failed" && doing.tone === "todo" && client.phase === "gone" ? "quiet" : doing.tone;
         const times = client.refused_in_a_row > 1 ? ` (${client.refused_in_a_row} times)` : "";
         restate(stands, { ...doing, tone }, times);
         const part = shareOf(client);
