@@ -6,12 +6,13 @@
 - `event: document`, the whole document, at the beginning and wherever patches would not do;
 - `event: patch`, a merge patch (RFC 7396) to the document so far;
 - `event: log`, a list of entries of the run's log, oldest first; at the beginning the newest of them;
-- `event: problem`, a string: why Redis cannot be read; '' once it can again. Before the former comes `event: asof`, the
-  time of which everything is that was told, in milliseconds by the clock of the Redis server.
+- `event: problem`, a string: why Redis or the run cannot be read; '' once it can again. Where it is Redis, before it
+  comes `event: asof`, the time of which everything is that was told, in milliseconds by the clock of the Redis server.
 
-Data are JSON. A comment every 15 s keeps proxies from cutting the connection. The `id` is EPOCH-VERSION-LOGID. A
-browser that comes back sends the last id it has seen (the header Last-Event-ID, or `?last=`), and is told only what has
-changed since, or is given the document, where this is another process or too much has happened.
+Data are JSON. A comment every 15 s keeps proxies from cutting the connection. The `id` is EPOCH-VERSION-LOGID, and
+tells of no more than what came up to its event: a page may be cut off after any. A browser that comes back sends the
+last id it has seen (the header Last-Event-ID, or `?last=`), and is told only what has changed since, or is given the
+document, where this is another process or too much has happened.
 
 Nothing is kept for a page that reads slowly. A stream looks for news when its last ones are gone, so what waits for a
 page is one document, cut into small pieces. A page that takes nothing for a minute is cut off, and comes back.
