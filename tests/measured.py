@@ -97,6 +97,9 @@ class MadeUp:
     def entries(self, run: str, *, before: str = "", most: int = 500) -> Sequence[Mapping[str, Any]]:
         return [each for each in self.logs.get(run, []) if each["id"] < before][-most:]
 
+    def removed(self) -> dict[str, int]:
+        return {"removed": NOW_MS - 60_000, "mammo": NOW_MS - 90_000}
+
     def now_ms(self) -> int:
         return NOW_MS + self.later_ms
 

@@ -28,6 +28,7 @@ class Standin:
         """Documents that were asked for, in order."""
         self.fails: Exception | None = None
         """Raised in place of each answer that is no document."""
+        self.removed_ms: dict[str, int] = {}
         self.ahead_ms = 0
         """How far the clock of the server is ahead."""
         self._changed = threading.Condition()
@@ -56,6 +57,13 @@ class Standin:
             self.log[run].append({"id": f"{1000 + number}-0", "time_ms": 1000 + number, "event": event, **fields})
             self._changed.notify_all()
 
+    def removes(self, run: str) -> None:
+        """Somebody removes a run, or Redis loses it."""
+        with self._changed:
+            self._version += 1
+            del self.documents[run], self.log[run]
+            self._changed.notify_all()
+
     def breaks(self, problem: str) -> None:
         """Redis goes away, or, with '', comes back."""
         with self._changed:
@@ -76,6 +84,9 @@ class Standin:
     def problem(self) -> str:
         return self._problem
 
+    def removed(self) -> dict[str, int]:
+        return self.removed_ms
+
     def read_ms(self) -> int:
         return self.now_ms()
 
@@ -94,6 +105,8 @@ class Standin:
 
     def patches(self, run: str, after_version: int) -> Sequence[Patch] | None:
         with self._changed:
+            if run and run not in self.documents:
+                return None
             kept = self.patches_of.get(run, [])
             if len(kept) == KEPT and kept[0][0] > after_version + 1:
                 return None

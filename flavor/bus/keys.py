@@ -97,8 +97,9 @@ closed                                list    a JSON of each closed round, oldes
 log                                   stream  every transition with its reason                coordinator, worker
 ====================================  ======  ==============================================  =====================
 
-Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds); `flavor:dropped`, a
-stream of jobs that workers refused to run (queue, job, reason); `flavor:resting:QUEUE`, a hash of an RQ worker's name,
+Outside any run: `flavor:runs`, a sorted set of run names by creation time (server clock, seconds); `flavor:removed`, a
+sorted set of the names of runs that `flavor rm` has removed, by the time of that (expires); `flavor:dropped`, a stream
+of jobs that workers refused to run (queue, job, reason); `flavor:resting:QUEUE`, a hash of an RQ worker's name,
 or `NAME RUN` for the work of one run alone, to why it gives its work back (written by it; expires);
 `flavor:fedtrain:sessions`, a hash of model name to the JSON that `aumai-fedtrain status` shows.
 
@@ -119,6 +120,7 @@ from dataclasses import dataclass
 from flavor.records.names import Event, checked_name, is_name
 
 RUNS = "flavor:runs"
+REMOVED = "flavor:removed"
 FEDTRAIN_SESSIONS = "flavor:fedtrain:sessions"
 DROPPED = "flavor:dropped"
 

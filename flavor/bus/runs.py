@@ -12,7 +12,7 @@ from typing import Any
 
 from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.evaluations import Evaluations
-from flavor.bus.keys import RUNS, RunKeys
+from flavor.bus.keys import REMOVED, RUNS, RunKeys
 from flavor.bus.removal import remove_keys
 from flavor.bus.rounds import Rounds
 from flavor.bus.scripts import flat
@@ -51,7 +51,7 @@ class RunStore(Rounds, Verdicts, Evaluations):
         fields = flat({"run_id": run_id or new_run_id(), "protocol": str(PROTOCOL)})
         fields += flat(initial.to_hash()) if initial else []
         fields += flat(record.to_hash("manifest_")) if record else []
-        keys = [self.keys.state, self.keys.log, RUNS, self.keys.replaced]
+        keys = [self.keys.state, self.keys.log, RUNS, self.keys.replaced, REMOVED]
         return bool(self.call("create_run", keys, [self.run, rounds, json.dumps(config), *fields]))
 
     def end(

@@ -24,14 +24,16 @@ from flavor.store.protocol import ObjectStore
 @store_option
 @one_line_errors
 def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> None:
-    """Remove an ended run from Redis.
+    """Remove an ended run from Redis, or give up one that Redis has lost.
 
     The objects of RUN stay in the store unless --objects is given. A store without the record of RUN is refused. While
     the objects are in the store, the name of the run cannot be used again, and `flavor recover` can bring the run back.
+    The page, `flavor status --watch` and the alerts forget a run that Redis has lost.
     """
     from flavor.bus.acl import enrolled
-    from flavor.bus.connection import shown, translated
+    from flavor.bus.connection import connect, shown, translated
     from flavor.bus.keys import RUNS
+    from flavor.bus.removed import note_removed
     from flavor.bus.runs import RunStore
     from flavor.store.open import open_store
 
@@ -43,14 +45,22 @@ def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> Non
     except DamagedRecord:  # no command could end such a run
         view, is_damaged = None, True
     if view is None and not is_damaged and not (kept and (kept.list(run_prefix(run)) or kept.folders(run_prefix(run)))):
+        note_removed(redis, run, url)  # for those who watched it: Redis may have lost it
         runs.read()  # says that there is none
     if view is not None and not view.state.ended:
         raise MisuseError(f"run {run!r} is {view.state}: `flavor stop {run}` it first")
     if view is not None and kept is not None:
         _check_store(kept, view)
+    is_noted = False
+    with contextlib.suppress(BusUnavailable), connect(url, patience_s=0.0) as hasty:
+        note_removed(hasty, run, url)  # before it vanishes under those who watch it, unless there is no room
+        is_noted = True
     runs.remove_keys()
     with translated(shown(url)):
         redis.zrem(RUNS, run)
+    if not is_noted:
+        with contextlib.suppress(BusUnavailable):  # then it is taken for lost
+            note_removed(redis, run, url)
     if kept is not None:
         kept.remove(run_prefix(run))
     click.echo(f"run {run} is forgotten{'' if objects else '; its objects stay in the store'}", err=True)

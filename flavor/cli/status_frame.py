@@ -40,6 +40,7 @@ _STATE_STYLES = {
     RunState.STOPPED: WAITS,
     RunState.FAILED: BAD,
     "damaged": BAD,
+    "lost": BAD,
 }
 
 

@@ -15,6 +15,7 @@ from flavor.bus.connection import shown, translated
 from flavor.bus.keys import RUNS
 from flavor.bus.lease import Lease
 from flavor.bus.no_coordinator import no_coordinator
+from flavor.bus.removed import forget_removal
 from flavor.bus.runs import RunStore
 from flavor.counted import counted
 from flavor.errors import DamagedRecord, FlavorError, LeaseLost, RunExists, StateLost
@@ -313,6 +314,7 @@ def _appears(
             )
         step.xadd(keys.log, {"event": "run.recovered", "reason": reason, "round": fields["round"]})
         step.zadd(RUNS, {runs.run: now_ms // 1000})
+        forget_removal(step, runs.run)
         step.publish(keys.state, fields["state"])
         try:
             step.execute()

@@ -39,6 +39,9 @@ def families(scene: Scene) -> list[Metric]:
     sheet.set("flavor_dropped_jobs", scene.dropped)
     for state, number in {**{state.value: 0 for state in RunState}, **scene.states}.items():
         sheet.set("flavor_runs", number, state)
+    there = {each.document["run"] for each in scene.runs}
+    for run in sorted(scene.removed.keys() - there):
+        sheet.set("flavor_run_removed_timestamp_seconds", _seconds(scene.removed[run]), run)
     for queue in scene.queues:
         _queue(sheet, queue)
     for each in scene.runs:

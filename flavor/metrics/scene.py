@@ -43,5 +43,7 @@ class Scene:
     queues: Sequence[Document] = ()
     dropped: int | None = 0
     """None where the queues cannot be read."""
+    removed: Mapping[str, int] = field(default_factory=dict)
+    """Runs that operators have removed, and when, in milliseconds of the server's clock."""
     server: ServerState | None = None
     """None where the server does not say, as this user may not ask."""

@@ -48,6 +48,9 @@ class Source(Protocol):
     def runs(self) -> Sequence[Mapping[str, Any]]:
         """All runs: `run`, `state` and more."""
 
+    def removed(self) -> Mapping[str, int]:
+        """The runs that were removed, and when, in milliseconds of the server's clock."""
+
     def document(self, run: str) -> Mapping[str, Any]:
         """One run, with its clients. Raises `RunNotFound`."""
 
@@ -118,6 +121,7 @@ class Scraper:
             states=states,
             queues=queue["queues"] if queue is not None else (),
             dropped=len(queue["dropped"]) if queue is not None else None,
+            removed=self._source.removed(),
             server=server,
         )
 

@@ -72,7 +72,12 @@ FAMILIES: Mapping[str, Family] = {
         *_families(
             Kind.GAUGE,
             ("state",),
-            {"flavor_runs": "Runs on this Redis, by their state; damaged for one that cannot be read."},
+            {
+                "flavor_runs": (
+                    "Runs on this Redis, by their state; damaged for one that cannot be read, lost for one that Redis "
+                    "has lost."
+                ),
+            },
         ),
         *_families(
             Kind.GAUGE,
@@ -105,6 +110,7 @@ FAMILIES: Mapping[str, Family] = {
             _RUN,
             {
                 "flavor_run_started_timestamp_seconds": "When the run began.",
+                "flavor_run_removed_timestamp_seconds": "When `flavor rm` has removed the run, for a day after that.",
                 "flavor_run_round": "Number of the run's newest round; 0 before the first.",
                 "flavor_run_rounds": "Number of rounds that the run is to have.",
                 "flavor_run_coordinator_up": "Whether a coordinator serves the run, which has not ended: 1 or 0.",

@@ -6,8 +6,9 @@
 - `event: document`, the whole document, at the beginning and wherever patches would not do;
 - `event: patch`, a merge patch (RFC 7396) to the document so far;
 - `event: log`, a list of entries of the run's log, oldest first; at the beginning the newest of them;
-- `event: problem`, a string: why Redis or the run cannot be read; '' once it can again. Where it is Redis, before it
-  comes `event: asof`, the time of which everything is that was told, in milliseconds by the clock of the Redis server.
+- `event: problem`, a string: why Redis or the run cannot be read; '' once it can again. Before the former comes `event:
+  asof`, the time of which everything is that was told, in milliseconds by the clock of the Redis server; or `event:
+  runasof`, where Redis answers, and has this run no more, or none that can be read.
 
 Data are JSON. A comment every 15 s keeps proxies from cutting the connection. The `id` is EPOCH-VERSION-LOGID, and
 tells of no more than what came up to its event: a page may be cut off after any. A browser that comes back sends the
@@ -163,17 +164,19 @@ class Streams:
     def news(self, run: str, position: Position) -> bytes:
         """Return the events since `position`, which is moved up to now; b'' where nothing has happened."""
         problem, found, before = self._source.problem(), list[bytes](), replace(position)
-        is_away = bool(problem)
+        of_then = "asof" if problem else ""
         try:
             found += self._changes(run, position)
             if run:
                 found += self._entries(run, position)
         except FlavorError as error:
+            if not problem and position.version is not None:
+                of_then = "runasof"  # the run was removed or lost, or cannot be read: what the page has is from before
             problem = problem or str(error)
         if problem != position.problem:
             position.problem = problem
-            of_then = self._event("asof", before, to_json(self._source.read_ms())) if is_away else b""
-            found.insert(0, of_then + self._event("problem", before, to_json(problem)))  # it has none of `found` yet
+            when = self._event(of_then, before, to_json(self._source.read_ms())) if of_then else b""
+            found.insert(0, when + self._event("problem", before, to_json(problem)))  # it has none of `found` yet
         return b"".join(found)
 
     def _changes(self, run: str, position: Position) -> Iterable[bytes]:

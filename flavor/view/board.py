@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from flavor.bus.connection import shown
@@ -122,18 +122,22 @@ class Board:
     def runs(self) -> list[Document]:
         """Return a row for each run, the newest first. Waits for the first look at Redis.
 
-        Keys: `run`, `state` (a `RunState`, or "damaged"), `round`, `rounds`, `round_state`, `sentence` (what it waits
-        for, or why it ended), `held` (whether it cannot go on by itself), `since_ms` (since when it waits), `waits_s`,
-        `absent` (missing processes, or why Redis takes no writes, a sentence each), `clients`, `alive`, `refused`,
-        `quarantined` (numbers of clients; `alive` is None while Redis takes no writes, and a heartbeat timeout longer),
-        `metric` (its name), `value` (the newest one), `value_of` (how many sites report it, and of how many), `best`
-        (as in `document`), `spark` (at most 40 values of the metric, oldest first), `created_ms`, `ended_ms`, `took_s`
-        (as in `document`), `ends_ms` (the estimated end), `age_s`. What is not known is None. Raises `BusUnavailable`
-        if Redis could not be read yet.
+        Keys: `run`, `state` (a `RunState`, "damaged" or "lost"), `round`, `rounds`, `round_state`, `sentence` (what
+        it waits for, or why it ended), `held` (whether it cannot go on by itself), `since_ms` (since when it waits),
+        `waits_s`, `absent` (missing processes, or why Redis takes no writes, a sentence each), `clients`, `alive`,
+        `refused`, `quarantined` (numbers of clients; `alive` is None while Redis takes no writes, and a heartbeat
+        timeout longer), `metric` (its name), `value` (the newest one), `value_of` (how many sites report it, and of
+        how many), `best` (as in `document`), `spark` (at most 40 values of the metric, oldest first), `created_ms`,
+        `ended_ms`, `took_s` (as in `document`), `ends_ms` (the estimated end), `age_s`. What is not known is None.
+        Raises `BusUnavailable` if Redis could not be read yet.
         """
         self._await_first_look()
         now_ms, rows = self.now_ms(), self._published.rows()
         return [_with_ages(row, now_ms) for row in sorted(rows, key=lambda row: -(row["created_ms"] or 0))]
+
+    def removed(self) -> Mapping[str, int]:
+        """Return the runs that operators have removed within a day, and when: milliseconds of the server's clock."""
+        return self._reader.removed
 
     def document(self, run: str) -> Document:
         """Return a run as it is, as `flavor status RUN --json` prints it; with times in place of durations.
@@ -258,6 +262,8 @@ class Board:
         document = self._published.document(run)
         if document is None and (reason := self._published.damage(run)):
             raise DamagedRecord(reason)
+        if document is None and (reason := self._published.loss(run)):
+            raise RunNotFound(reason)
         if document is None:
             raise RunNotFound(
                 f"there is no run {run[:80]!r} on Redis at {self._where}: `flavor status` lists the runs; if Redis has "

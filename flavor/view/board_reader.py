@@ -13,10 +13,11 @@ from typing import Any
 from flavor.bus.connection import Redis, connect, is_away, is_silent, shown
 from flavor.bus.countdown import countdown
 from flavor.bus.keys import every_run_patterns, parse_run_channel
+from flavor.bus.removed import removed_runs
 from flavor.bus.runs import are_there, list_runs
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.errors import DamagedRecord, FlavorError, RunNotFound
-from flavor.view.document import damaged_row
+from flavor.view.document import damaged_row, lost_row
 from flavor.view.followed import Followed
 from flavor.view.published import Published
 from flavor.view.server import refusal_of
@@ -85,6 +86,9 @@ class BoardReader:
         self._followed: dict[str, Followed] = {}
         self._due: dict[str, _Due] = {}
         self._seen_at: dict[str, float] = {}
+        self._lost: set[str] = set()
+        self.removed: dict[str, int] = {}
+        """Runs that operators have removed, and when, in milliseconds of the server's clock."""
         self._listed_at = -QUIET_S
         self._anew_at, self._anew_rest_s = -_CALM_S, 0.0
         self._offset_ms = 0
@@ -219,16 +223,35 @@ class BoardReader:
                     self.redis, run, self._url, store=self._store, left_in=self._left_in, folder=self._folder
                 )
                 self._due[run] = _Due()
+                self._lost.discard(run)
         ended = [run for run, due in self._due.items() if due.has_ended]  # others are read often anyway
         removed = set(ended) - set(are_there(self.redis, ended, self._url))
+        self.removed = removed_runs(self.redis, self._url)
+        for run in self._lost & self.removed.keys():
+            self._lost.discard(run)
+            self._published.drop(run)
         for run in (self._followed.keys() - set(there)) | removed:
             self._forget(run)
 
     def _forget(self, run: str) -> None:
+        """Follow a run no more, which is not there: it was removed, or Redis has lost it."""
+        has_ended = self._due[run].has_ended
         known: tuple[MutableMapping[str, Any], ...] = (self._followed, self._due, self._seen_at)
         for each in known:
             each.pop(run, None)
-        self._published.drop(run)
+        if not has_ended:
+            self.removed = removed_runs(self.redis, self._url)  # anew: it may have been removed a moment ago
+        if has_ended or run in self.removed:
+            self._published.drop(run)
+            return
+        self._lost.add(run)
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.read_ms / 1000))
+        lost = (
+            f"Redis has lost run {run!r}, which had not ended: it was last there at {when}, and `flavor rm` has not "
+            f"removed it; start Redis with its data, rebuild the run from its store with `flavor recover --run {run}`, "
+            f"or give it up with `flavor rm {run}`"
+        )
+        self._published.put_lost(run, lost, lost_row)
 
     def _read(self, run: str, due: _Due, now: float, *, anew: bool) -> None:
         followed = self._followed[run]

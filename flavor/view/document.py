@@ -174,6 +174,12 @@ def _alive(clients: Mapping[str, Document]) -> int | None:
     return None if None in alive else sum(alive)
 
 
+def lost_row(row: Document, reason: str) -> Document:
+    """Return the row of a run that Redis has lost, from its last one."""
+    unknown = dict.fromkeys(("round_state", "since_ms", "ends_ms", "alive"))
+    return {**row, **unknown, "state": "lost", "sentence": reason, "held": True, "absent": []}
+
+
 def damaged_row(run: str, reason: str) -> Document:
     """Return the row of a run whose record in Redis cannot be read."""
     row: Document = dict.fromkeys(("round", "rounds", "round_state", "since_ms", "metric", "value", "value_of", "best"))

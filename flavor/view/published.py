@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from flavor.view.document import Document
@@ -22,6 +23,7 @@ class Published:
         self._documents: dict[str, Document] = {}
         self._rows: dict[str, Document] = {}
         self._damaged: dict[str, str] = {}
+        self._lost: dict[str, str] = {}
         self._rings = {RUNS: Ring(1)}
 
     # -- for those who look
@@ -65,6 +67,11 @@ class Published:
         with self.changed:
             return self._damaged.get(run, "")
 
+    def loss(self, run: str) -> str:
+        """Return what to say of a run that Redis has lost; '' for any other."""
+        with self.changed:
+            return self._lost.get(run, "")
+
     # -- for the reader
 
     def put(self, run: str, document: Document, row: Document, *, is_news: bool = False) -> None:
@@ -74,6 +81,7 @@ class Published:
             patch = merge_patch(before, document) if before is not None else {}
             of_rows = self._row_patch(run, row)
             self._damaged.pop(run, None)
+            self._lost.pop(run, None)
             if before is not None and not patch and not of_rows and not is_news:
                 return
             self._version += 1
@@ -87,21 +95,33 @@ class Published:
 
     def put_damaged(self, run: str, row: Document, reason: str) -> None:
         """Publish that a run's record cannot be read, and why."""
+        self._put_reason(self._damaged, run, row, reason)
+
+    def put_lost(self, run: str, reason: str, of: Callable[[Document, str], Document]) -> None:
+        """Publish that Redis has lost a run, with what `of` makes of its row; nothing where it had none."""
+        if (row := self._row(run)) is not None:
+            self._put_reason(self._lost, run, of(row, reason), reason)
+
+    def _put_reason(self, reasons: dict[str, str], run: str, row: Document, reason: str) -> None:
         with self.changed:
-            if self._damaged.get(run) == reason:
+            if reasons.get(run) == reason:
                 return
             self._version += 1
-            self._documents.pop(run, None)
-            self._rings.pop(run, None)
-            self._damaged[run] = reason
+            for each in (self._documents, self._rings, self._damaged, self._lost):
+                each.pop(run, None)
+            reasons[run] = reason
             self._put_row(run, row, self._row_patch(run, row))
             self.changed.notify_all()
+
+    def _row(self, run: str) -> Document | None:
+        with self.changed:
+            return self._rows.get(run)
 
     def drop(self, run: str) -> None:
         """Publish that there is no such run any more."""
         with self.changed:
             known = run in self._rows or run in self._damaged
-            for each in (self._documents, self._rows, self._damaged, self._rings):
+            for each in (self._documents, self._rows, self._damaged, self._lost, self._rings):
                 each.pop(run, None)
             if known:
                 self._version += 1

@@ -219,7 +219,7 @@ def redis_emptied(run: Watched) -> None:
     run.coordinator.stop()
     run.thread.join(60)
     run.runs.redis.flushall()
-    run.until("it is seen", lambda: not run.board.runs())
+    run.until("it is seen", lambda: [row["state"] for row in run.board.runs()] == ["lost"])
 
 
 def redis_full(run: Watched) -> None:

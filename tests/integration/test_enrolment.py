@@ -89,6 +89,7 @@ FOREIGN = [
     ANOTHER_RUN.client(CLIENT).hash,
     ANOTHER_RUN.client(CLIENT).lease,
     "flavor:runs",
+    "flavor:removed",
     "rq:queue:flavor",
     "rq:job:x",
     "anything",

@@ -319,6 +319,36 @@ def test_a_run_that_is_removed_under_the_page_is_told_from_a_page_that_has_ended
             expect(page.locator(".problem")).to_be_hidden()
 
 
+def test_a_run_that_goes_while_flavor_ui_stays_is_shown_as_of_then(served: Serve, window: Window) -> None:
+    source, place = served([mammo()])
+    page = window.open(place.address, "/run/mammo")
+    expect(page.locator("#live")).to_have_text("● live")
+    source.removes("mammo")
+    expect(page.locator(".problem")).to_contain_text("There is no run 'mammo'")
+    expect(page.locator("#live")).to_have_text(re.compile(r"^◐ as of \d\d:\d\d:\d\d$"))
+    moved = """async () => {
+      const loaded = performance.getEntriesByType("resource").map((each) => each.name);
+      const [{ now }, begun] = [await import(loaded.find((each) => each.includes("/clock."))), Date.now()];
+      const before = now();
+      while (Date.now() - begun < 100);
+      return now() - before;
+    }"""
+    assert page.evaluate(moved) == 0, "its clocks stand"
+
+
+def test_a_run_that_redis_has_lost_is_told_in_the_list(served: Serve, window: Window) -> None:
+    source, place = served([mammo(), young()])
+    page = window.open(place.address, "/")
+    expect(page.locator(".sum")).to_have_text("1 run needs attention · 2 runs in progress · 0 ended")
+    reason = "Redis has lost run 'mammo', which had not ended"
+    source.patch("mammo", {"state": "lost", "held": True, "waits_for": reason, "sentence": reason})
+    row = page.locator(".run").filter(has_text="mammo")
+    expect(row.locator(".state")).to_have_text("✕lost")
+    expect(row).to_have_class(re.compile("needs"))
+    expect(row).to_contain_text(reason)
+    expect(page.locator(".sum")).to_have_text("2 runs need attention · 1 run in progress · 0 ended · 1 lost")
+
+
 def test_a_page_with_a_token(window: Window) -> None:
     source = MadeUp([mammo()])
     place = bound("127.0.0.1", 0, token="the first token")

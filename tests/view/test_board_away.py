@@ -11,6 +11,8 @@ import pytest
 
 from flavor.bus.connection import connect, shown
 from flavor.bus.embedded import embedded_server
+from flavor.bus.keys import RUNS as RUNS_KEY
+from flavor.bus.removed import note_removed
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC
 from flavor.config import RunConfig
@@ -158,12 +160,53 @@ def test_it_may_come_back_empty_or_with_another_run_of_the_name(url: str) -> Non
         version = board.version()
         rows = {row["run"]: row for row in board.runs()}
         runs.redis.flushall()
-        until(board, "there is none", lambda: not board.runs())
-        with pytest.raises(RunNotFound, match="there is no run 'r'"):
+        until(board, "it is lost", lambda: [row["state"] for row in board.runs()] == ["lost"])
+        with pytest.raises(RunNotFound, match="Redis has lost run 'r', which had not ended: it was last there at 20"):
             board.document("r")
+        until(board, "the patches tell it", lambda: (board.patches(RUNS, version) or [])[-1:])
         for _, patch in board.patches(RUNS, version) or []:
             rows = patched(rows, patch)
-        assert rows == {}
+        assert {name: row["state"] for name, row in rows.items()} == {"r": "lost"}
+        assert board.runs()[0]["rounds"] == 7
+        runs.create(rounds=3, config=CONFIG)
+        until(board, "another run has its name", lambda: [row["state"] for row in board.runs()] == ["waiting"])
+        assert board.document("r")["rounds"] == 3
+
+
+def test_a_run_that_is_removed_is_not_lost(bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where it is stopped and removed between two looks, nor once it was given up; another one may be lost."""
+    monkeypatch.setattr(board_reader, "QUIET_S", 0.2)
+    runs, url, settings = bench.runs, bench.url, {"rounds": 2, "config": CONFIG}
+    runs.redis.flushall()
+    runs.create(**settings)
+
+    def removed() -> None:
+        done = bench.done("flavor", "rm", bench.run)
+        done.wait()
+
+    with Board(url) as board:
+        assert [row["state"] for row in board.runs()] == ["waiting"]
+        seen = board.document(bench.run)
+        with monkeypatch.context() as blind:
+            blind.setattr(Followed, "read", lambda *_, **__: pytest.fail("it is not looked at"))
+            note_removed(runs.redis, bench.run, url)
+            runs.remove_keys()
+            runs.redis.zrem(RUNS_KEY, bench.run)
+            until(board, "it is removed", lambda: board.runs() == [])
+        assert seen["state"] == "waiting"
+        assert board.removed().keys() == {bench.run}
+        runs.create(**settings)
+        until(board, "another run has its name", lambda: board.runs() and board.removed() == {})
+        runs.redis.flushall()
+        until(board, "it is lost", lambda: [row["state"] for row in board.runs()] == ["lost"])
+        removed()
+        until(board, "it is given up", lambda: board.runs() == [])
+        runs.create(**settings)
+        until(board, "it is there", board.runs)
+        runs.end(RunState.STOPPED, "enough")
+        removed()
+        until(board, "it is removed", lambda: board.runs() == [])
+        assert board.removed().keys() == {bench.run}
 
 
 def has_settled(board: Board, run: str) -> bool:

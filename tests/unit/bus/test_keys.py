@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flavor.bus import events
-from flavor.bus.keys import FEDTRAIN_SESSIONS, RUNS, RunKeys
+from flavor.bus.keys import FEDTRAIN_SESSIONS, REMOVED, RUNS, RunKeys
 from flavor.errors import InvalidSetting, UnknownEvent
 from flavor.records.names import Event, event_name
 from flavor.records.states import RunState
@@ -16,6 +16,7 @@ def test_golden_keys() -> None:
     client = keys.client("site-1")
     assert [
         RUNS,
+        REMOVED,
         keys.state,
         keys.members,
         keys.public_keys,
@@ -31,6 +32,7 @@ def test_golden_keys() -> None:
         keys.closed,
     ] == [
         "flavor:runs",
+        "flavor:removed",
         "flavor:{mnist}:run",
         "flavor:{mnist}:members",
         "flavor:{mnist}:public_keys",

@@ -130,6 +130,10 @@ def test_a_run() -> None:
     assert said['flavor_runs{state="running"}'] == 1
     assert said['flavor_queue_length{queue="flavor"}'] == 3
     assert said['flavor_workers{queue="flavor",state="idle"}'] == 2
+    removed = {name: value for name, value in said.items() if name.startswith("flavor_run_removed")}
+    assert removed == {'flavor_run_removed_timestamp_seconds{run="removed"}': NOW_MS / 1000 - 60}, (
+        "mammo is there again"
+    )
     assert said["flavor_redis_memory_max_bytes"] == 4_000_000
     assert said["flavor_redis_up"] == said["flavor_redis_persistence_ok"] == 1
     assert {name for name in FAMILIES if not any(key.startswith(name) for key in said)} == set(), "each has a sample"

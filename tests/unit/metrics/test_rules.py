@@ -228,6 +228,28 @@ _ENDED_BEFORE = f'flavor_run_state{{{RUN},flavor_run_state="running"}}'
 CASES["removed after its end"] = Case(
     {**CASES["removed after its end"].series, _ENDED_BEFORE: [1, 1, 1, 0] + [None] * (STEPS - 4)}, {600: []}
 )
+_GONE: dict[str, float | None] = {name: None for name in HEALTHY if "run=" in name}
+_REMOVED = f"flavor_run_removed_timestamp_seconds{{{RUN}}}"
+CASES |= {
+    "stopped and removed between two scrapes": case(_GONE, {_REMOVED: 60}, since=4, at={60: [], 600: []}),
+    "lost, and given up later": Case(
+        {**case(_GONE, since=4, at={}).series, _REMOVED: [None] * 20 + [300] * (STEPS - 20)},
+        {285: ["FlavorRunFailed"], 300: [], 600: []},
+    ),
+}
+_HOUR = 3600 // STEP_S
+_TO_BE_LOST = {name: [HEALTHY[name]] * 4 + [None] * (3 * _HOUR - 4) for name in HEALTHY if "run=" in name}
+_UP, _REDIS_UP = (f'{name}{{job="flavor",instance="i"}}' for name in ("up", "flavor_redis_up"))
+CASES |= {
+    "lost for long": Case(
+        {**_TO_BE_LOST, _UP: [1] * (3 * _HOUR), _REDIS_UP: [1] * (3 * _HOUR)},
+        {60: ["FlavorRunFailed"], 7200: ["FlavorRunFailed"], 10_500: ["FlavorRunFailed"]},
+    ),
+    "lost in a long outage": Case(
+        {**_TO_BE_LOST, _UP: [1] * (3 * _HOUR), _REDIS_UP: [1] * 4 + [0] * (2 * _HOUR - 4) + [1] * _HOUR},
+        {7185: ["FlavorUnobserved"], 7200: ["FlavorRunFailed"], 10_500: ["FlavorRunFailed"]},
+    ),
+}
 FORGOTTEN_S = 45
 """RQ forgets an aggregator that was killed after half a minute; then the coordinator and the scrape have to notice."""
 KILLED = case(SLOW, since=4, at={})

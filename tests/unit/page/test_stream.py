@@ -366,6 +366,8 @@ def test_a_run_that_is_removed_is_said(place: Place, source: Standin) -> None:
     reader.next()
     del source.documents["mammo"], source.log["mammo"]
     source.change("other", round=1)
+    then = reader.next()
+    assert (then.name, then.data) == ("runasof", pytest.approx(source.read_ms(), abs=60_000))
     assert "no run 'mammo'" in reader.next().data
     source.documents["mammo"], source.log["mammo"] = {"run": "mammo"}, []
     source.change("mammo", round=2)

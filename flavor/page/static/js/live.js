@@ -74,6 +74,10 @@ export class Live {
     });
     on("log", (events) => this.on.log?.(events));
     on("asof", (ms) => (this.readMs = ms));
+    on("runasof", (ms) => {
+      this.readMs = ms;
+      this.isOfRun = true; // Redis answers, and has this run no more, or none that can be read
+    });
     on("problem", (line) => this.problem(line));
     source.addEventListener("error", () => {
       if (this.isClosed || source !== this.source) return;
@@ -85,14 +89,16 @@ export class Live {
     });
   }
 
-  /** While Redis cannot be read, the page is of the time when it was read last, and its clock stands. */
+  /** While Redis or the run cannot be read, the page is of the time when it was read last, and its clock stands. */
   problem(line) {
     const before = this.asOf;
     this.asOf = line ? (this.readMs ?? null) : null;
+    const isAway = this.asOf !== null && !this.isOfRun;
     this.readMs = null;
+    this.isOfRun = false;
     stop(this.asOf);
     if (this.asOf !== before) this.on.state({ live: true, since: null, asOf: this.asOf });
-    this.on.problem?.(line, this.asOf !== null);
+    this.on.problem?.(line, isAway);
   }
 
   alive() {

@@ -27,7 +27,7 @@ function said() {
   const missing = "flavor ui answers, and there is no such run. The page goes on by itself once there is one.";
   const old = "Redis cannot be read. What you see is of that time, and its clocks stand. The page goes on by itself once Redis is back.";
   const damaged = "The run cannot be read. The page goes on by itself once it can.";
-  attr(light, "data-tip", asOf ? old : unread ? damaged : how.live ? "What you see is what is: changes arrive by themselves." : how.missing ? missing : `Nothing has arrived from flavor ui since ${full(how.since)}. The page goes on by itself once it is back.`);
+  attr(light, "data-tip", unread ? damaged : asOf ? old : how.live ? "What you see is what is: changes arrive by themselves." : how.missing ? missing : `Nothing has arrived from flavor ui since ${full(how.since)}. The page goes on by itself once it is back.`);
 }
 
 const shell = {

@@ -32,8 +32,14 @@ export const RUNS = {
   finished: phase("✓", "finished", "well", "All rounds are closed, or the training scripts have ended."),
   failed: phase("✕", "failed", "todo", "The run could not go on. `flavor resume` goes on with it."),
   stopped: phase("■", "stopped", "quiet", "An operator has stopped the run. `flavor resume` goes on with it."),
+  lost: phase("✕", "lost", "todo", "Redis has lost the record of the run, which had not ended. `flavor recover` rebuilds it from the store."),
   damaged: phase("✕", "damaged", "todo", "The record of the run on Redis cannot be read. `flavor recover` rebuilds it from the store."),
 };
+
+const BROKEN = new Set(["damaged", "lost"]);
+
+/** Whether Redis has the record of a run no more, or none that can be read. */
+export const isBroken = (run) => BROKEN.has(run.state);
 
 export const runOf = (word) => RUNS[word] ?? { ...UNKNOWN, word: word ?? "unknown" };
 
@@ -44,7 +50,7 @@ export const needs = (run) => !isOver(run) && Boolean(run.held || run.absent?.le
 export const isOver = (run) => Boolean(run.ended_ms) || ["finished", "failed", "stopped"].includes(run.state);
 
 /** The state of a run, with the mark of one that needs somebody. */
-export const stateOf = (run) => (needs(run) ? { ...runOf(run.state), mark: "!", tone: "todo" } : runOf(run.state));
+export const stateOf = (run) => (needs(run) && !isBroken(run) ? { ...runOf(run.state), mark: "!", tone: "todo" } : runOf(run.state));
 
 export const ROUNDS = {
   open: phase("○", "open", "now", "Sites train, and hand in their updates."),

@@ -117,7 +117,9 @@ export function open(shell, name) {
     } catch (error) {
       if (isClosed || doc || !error.status) return;
       show(absent, true);
-      fill(absent, lesson(error.status === 404 ? `There is no run ${name}` : error.message, error.status === 404 ? "It has another name, was removed with `flavor rm`, or is on another Redis. A run that begins appears here by itself." : (error.hint ?? ""), command("flavor status"), h("p", {}, h("a", { href: "/" }, "All runs"))));
+      const isLost = error.status === 404 && error.message.startsWith("Redis has lost");
+      const why = error.status !== 404 ? (error.hint ?? "") : isLost ? error.message : "It has another name, was removed with `flavor rm`, or is on another Redis. A run that begins appears here by itself.";
+      fill(absent, lesson(error.status === 404 ? `There is no run ${name}` : error.message, why, command("flavor status"), h("p", {}, h("a", { href: "/" }, "All runs"))));
     }
   }
 

@@ -7,9 +7,9 @@ import { Live } from "../live.js";
 import { command, filter, lesson, restate, state } from "../panel.js";
 import { named } from "../said.js";
 import { spark } from "../spark.js";
-import { isOver as hasEnded, needs, runOf, stateOf } from "../words.js";
+import { isBroken, isOver as hasEnded, needs, runOf, stateOf } from "../words.js";
 
-const rank = (run) => (run.state === "damaged" ? 0 : needs(run) ? 1 : run.state === "running" ? 2 : run.state === "waiting" ? 3 : run.state === "failed" ? 4 : 5);
+const rank = (run) => (isBroken(run) ? 0 : needs(run) ? 1 : run.state === "running" ? 2 : run.state === "waiting" ? 3 : run.state === "failed" ? 4 : 5);
 const order = (a, b) => rank(a) - rank(b) || (b.ended_ms ?? b.created_ms ?? 0) - (a.ended_ms ?? a.created_ms ?? 0) || a.run.localeCompare(b.run);
 
 export function open(shell) {
@@ -36,6 +36,7 @@ export function open(shell) {
   let runs = null;
   let wanted = "";
   let kept = [];
+  let had = false; // whether this page has shown runs
 
   /** The order is that of the first look: a row stays where it is, and new runs come first. */
   function ordered() {
@@ -53,14 +54,17 @@ export function open(shell) {
     keyed(list, seen, (run) => run.run, (run) => row(run, chosen, chose));
     const going = all.filter((run) => run.state === "running" || run.state === "waiting");
     const held = all.filter(needs);
-    const damaged = all.filter((run) => run.state === "damaged");
     const parts = [`${counted(going.length, "run")} in progress`, `${count(all.filter(hasEnded).length)} ended`];
-    if (damaged.length) parts.push(`${count(damaged.length)} damaged`);
+    for (const word of ["damaged", "lost"]) {
+      const number = all.filter((run) => run.state === word).length;
+      if (number) parts.push(`${count(number)} ${word}`);
+    }
     if (held.length) parts.unshift(`${counted(held.length, "run")} ${held.length === 1 ? "needs" : "need"} attention`);
     text(sum, all.length ? parts.join(" · ") : "");
     show(empty, !seen.length);
-    if (!all.length) teach(empty);
+    if (!all.length) teach(empty, had);
     else if (!seen.length) fill(empty, lesson("No run has these words", "Esc empties the filter."));
+    had ||= all.length > 0;
     show(find, all.length > 1);
     list.classList.toggle("one", all.length < 2);
   });
@@ -90,10 +94,10 @@ export function open(shell) {
   return { node, tick: draw, close: () => live.close() };
 }
 
-function teach(node) {
-  if (node.firstChild?.dataset?.teaches) return;
+function teach(node, had) {
+  if (node.firstChild?.dataset?.teaches === String(had)) return;
   const taught = lesson(
-    "No run has begun on this Redis",
+    had ? "The runs that were here are not on this Redis any more" : "No run has begun on this Redis",
     "A run on this machine, with three sites and your own training script:",
     command('flavor run -m "python main.py" --edges 3 --rounds 5'),
     "Or see it with handwritten digits:",
@@ -102,7 +106,7 @@ function teach(node) {
     command("flavor serve --run mammo --rounds 50 --min-clients 3 --store s3://models/fl\nflavor-agg --store s3://models/fl"),
     "A run appears here by itself.",
   );
-  taught.dataset.teaches = "1";
+  taught.dataset.teaches = String(had);
   fill(node, taught);
 }
 
@@ -134,7 +138,7 @@ function row(first, chosen, chose) {
     node,
     update(run) {
       const isOver = Boolean(run.ended_ms);
-      node.className = needs(run) || run.state === "failed" || run.state === "damaged" ? "run needs" : "run";
+      node.className = needs(run) || run.state === "failed" ? "run needs" : "run";
       restate(said, stateOf(run));
       text(round, run.round ? `round ${count(run.round)} of ${count(run.rounds)}` : run.rounds ? `${counted(run.rounds, "round")} to come` : "");
       const closed = isOver && run.state === "finished" ? run.round : Math.max(0, (run.round ?? 0) - (run.round_state === "closed" ? 0 : 1));
