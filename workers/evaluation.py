@@ -22,7 +22,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.evaluation import EvaluationManifest, Judge, put_manifest
 from flavor.ledger.statement import EvaluationStatement
-from flavor.policy.selection import choose, names_in
+from flavor.policy.selection import choose
 from flavor.records.evaluation import (
     MOST_METRICS,
     EvaluationSummary,
@@ -32,13 +32,14 @@ from flavor.records.evaluation import (
     said_of,
 )
 from flavor.records.info import MAX_BYTES, Info, parse_info
-from flavor.records.merging import WEIGHTED, by_sites, merge_infos, sites_of
+from flavor.records.merging import merge_infos
 from flavor.records.objects import ObjectRef
 from flavor.records.run import RunView
 from flavor.records.states import EvaluationState
-from flavor.records.summary import kept_metrics, names_of, spread_of
+from flavor.records.summary import kept_metrics
 from flavor.records.update import Refused
 from flavor.results.evaluated import shown_by
+from flavor.results.evaluation_summary import evaluation_summary
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
 from flavor.view.evaluation_events import EvaluationClosed
 from workers.context import WorkerContext
@@ -226,22 +227,13 @@ class _Merge:
 def _summary(
     evaluation: EvaluationView, merged: Info, infos: Mapping[str, Info], examples: int, config: RunConfig
 ) -> EvaluationSummary:
-    few, sites = sites_of(merged)
-    ordered = by_sites(merged["metrics"], few, sites)
-    ruled = names_in([select_of(config), *goals_of(config)])
-    first = {name: value for name, value in ordered.items() if name.removesuffix(WEIGHTED) in ruled}
-    metrics = kept_metrics({**first, **ordered})
-    kept = names_of(metrics)
-    return EvaluationSummary(
-        round=evaluation.round,
-        number=evaluation.number,
+    return evaluation_summary(
+        evaluation.round,
+        evaluation.number,
         opened_ms=evaluation.opened_ms,
-        sites=len(infos),
         expected=len(evaluation.expected),
         examples=examples,
-        metrics=metrics,
-        spread=spread_of(
-            (name for name in metrics if not name.endswith(WEIGHTED)), [info["metrics"] for info in infos.values()]
-        ),
-        few={name: several for name, several in few.items() if name in kept or name in metrics},
+        merged=merged,
+        sites=[info["metrics"] for info in infos.values()],
+        config=config,
     )

@@ -93,6 +93,12 @@ def _progress() -> Any:
     return shown()
 
 
+def _rounds(rounds: list[int]) -> str:
+    """List the newest of these rounds."""
+    newest = ", ".join(map(str, rounds[-10:]))
+    return newest if len(rounds) <= 10 else f"…, {newest}"
+
+
 def _verdict(found: Audit, link: Link) -> str:
     if any(problem.round == link.round for problem in found.problems):
         return "WRONG"
@@ -137,6 +143,10 @@ def _show(found: Audit, *, trusted: bool) -> None:
         f"run {chain.run}: {chain.closed} of {rounds} closed, "
         f"{counted(found.checked, 'object')} read ({shown_bytes(found.bytes)}): {said}"
     )
+    if found.evaluations:
+        judged = sorted({record.manifest.round for record in found.evaluations})
+        of = f"{'rounds' if len(judged) > 1 else 'round'} {_rounds(judged)}"
+        click.echo(f"{counted(len(found.evaluations), 'evaluation')}, of the models of {of}")
     if found.gone:
         click.echo(
             f"not there any more, so known by digest alone: {counted(sum(map(len, found.gone.values())), 'object')}"
@@ -167,6 +177,17 @@ def _described(found: Audit) -> dict[str, Any]:
                 "manifest": link.manifest.model_dump(mode="json") if link.manifest else None,
             }
             for link in chain.links
+        ],
+        "evaluations": [
+            {
+                "round": record.manifest.round,
+                "evaluation": record.manifest.evaluation,
+                "path": record.ref.path,
+                "digest": record.ref.digest,
+                "verdict": "WRONG" if record.problems else "ok",
+                "manifest": record.manifest.model_dump(mode="json"),
+            }
+            for record in found.evaluations
         ],
         "notices": [notice.__dict__ for notice in found.notices],
         "problems": [problem.__dict__ for problem in found.problems],

@@ -21,6 +21,7 @@ from flavor.records.objects import ObjectRef
 from flavor.store.paths import (
     accepted_folder,
     clients_folder,
+    evaluations_folder,
     global_folder,
     manifest_path,
     manifest_round,
@@ -184,7 +185,7 @@ class Archive:
         run, store = self.run, self.store
         record, folders = run_record_path(run), store.folders(clients_folder(run), most=_MOST_CLIENTS)
         own = [record] if store.exists(record) else []
-        for folder in (manifests_folder(run), global_folder(run), accepted_folder(run)):
+        for folder in (manifests_folder(run), global_folder(run), accepted_folder(run), evaluations_folder(run)):
             own += store.list(folder)
         listed = {folder: store.list(folder, most=_MOST_OF_A_CLIENT) for folder in folders}
         cut = [folder for folder, paths in listed.items() if len(paths) >= _MOST_OF_A_CLIENT]

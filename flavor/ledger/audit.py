@@ -7,12 +7,14 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 
 from flavor.errors import BadObjectPath, DigestMismatch, FlavorError, ObjectMissing, ObjectWithheld, StoreError
 from flavor.ledger.archive import Archive
+from flavor.ledger.audit_evaluations import EvaluationAudit, audit_evaluations, left_over, taken_paths
 from flavor.ledger.chain import Chain, Problem, read_chain
+from flavor.ledger.evaluations import EvaluationRecord
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust
 from flavor.records.objects import ObjectRef
@@ -55,6 +57,8 @@ class Audit:
     notices: list[Problem] = field(default_factory=list)
     """Objects in clients' folders that no record names. They are no problem, and are not read: a client may put any
     objects there, which must neither fail the audit nor make it endless."""
+    evaluations: list[EvaluationRecord] = field(default_factory=list)
+    """The records of the run's evaluations, each evaluation once, in the order in which they were closed."""
 
 
 def audit(
@@ -77,14 +81,9 @@ def audit(
     problems: list[Problem] = []
     if head and head not in {link.digest for link in chain.links} | {chain.record.digest if chain.record else ""}:
         problems.append(Problem(0, run_record_path(chain.run), f"no record has the digest {head[:80]} given by --head"))
-    objects = list(_named(chain))
-    named = {each.path for each in objects}
-    # where sites and aggregators are different users, accepted objects are copied, and the site's file is removed later
-    named |= {path for path in chain.listing.of_clients if accepted_path(path) in named}
-    unnamed = sorted((chain.listing.paths | chain.listing.of_clients) - named)
-    if chain.closed < chain.rounds:  # of the open round, whose manifest will name them
-        taken = f"{accepted_folder(chain.run)}{chain.closed + 1:04d}-"
-        unnamed = [path for path in unnamed if not path.startswith(taken)]
+    evaluations = audit_evaluations(archive, chain, trust or Trust())
+    objects, named = _objects(chain, evaluations)
+    unnamed = _without_record(chain, named)
     objects += _unnamed(path for path in unnamed if not is_of_a_client(path))
     notices = [
         Problem(round_of(path), path, "no record names it: refused, late, or none of this run's")
@@ -116,7 +115,7 @@ def audit(
     problems += [*chain.problems, *newer]
     if now.closing is not None and now.closed == chain.closed:
         problems.append(now.closing)  # otherwise the run has gone on, and closes another round now
-    needed = {each.path for each in _named(now) if each.must_be}
+    needed = {each.path for each in (*_named(now), *_named_of(evaluations)) if each.must_be}
     for each in (*missing, *(each for each in vanished if each.path not in now.listing)):
         if each.path in needed:
             problems.append(Problem(each.round, each.path, f"missing: {each.what}"))
@@ -129,11 +128,11 @@ def audit(
     ]
     for manifest in chain.manifests:
         problems += _info_problems(archive, manifest)
-    problems += _rule_problems(chain)
-    notices += [*chain.notices, *_told(chain)]
+    problems += [*_rule_problems(chain), *evaluations.problems]
+    notices += [*chain.notices, *_told(chain), *evaluations.notices, *left_over(chain.run, unnamed)]
     progress(len(objects), len(objects))
     problems.sort(key=lambda problem: problem.round)
-    return Audit(chain, problems, gone, checked, size, notices)
+    return Audit(chain, problems, gone, checked, size, notices, evaluations.records)
 
 
 def _told(chain: Chain) -> Iterator[Problem]:
@@ -182,6 +181,30 @@ def _named(chain: Chain) -> Iterator[Named]:
             yield Named(manifest.round, update.object, f"the update of {each.client}", kept)
             if update.info.path and update.info.digest:
                 yield Named(manifest.round, update.info, f"the information of {each.client}", kept)
+
+
+def _objects(chain: Chain, evaluations: EvaluationAudit) -> tuple[list[Named], set[str]]:
+    """Return the objects that the records name, and all paths that a record accounts for."""
+    objects = [*_named(chain), *_named_of(evaluations)]
+    named = {each.path for each in objects} | {record.ref.path for record in evaluations.records}
+    # where sites and aggregators are different users, accepted objects are copied, and the site's file is removed later
+    named |= {path for path in chain.listing.of_clients if accepted_path(path) in named}
+    return objects, named | set(taken_paths(chain.run, chain.listing.of_clients, named))
+
+
+def _without_record(chain: Chain, named: Set[str]) -> list[str]:
+    """Return the paths of the other objects, without those of the open round, whose manifest will name them."""
+    unnamed = sorted((chain.listing.paths | chain.listing.of_clients) - named)
+    if chain.closed < chain.rounds:
+        taken = f"{accepted_folder(chain.run)}{chain.closed + 1:04d}-"
+        unnamed = [path for path in unnamed if not path.startswith(taken)]
+    return unnamed
+
+
+def _named_of(evaluations: EvaluationAudit) -> Iterator[Named]:
+    """Yield the objects of evaluations, which are kept for as long as the run is."""
+    for round_, ref, what in evaluations.objects:
+        yield Named(round_, ref, what, True)
 
 
 def _pruned(chain: Chain) -> float:

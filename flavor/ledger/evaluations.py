@@ -46,6 +46,8 @@ class Signed:
     """SHA-256 of the global model of each round that is known."""
     clients: Mapping[str, Collection[str]] = field(default_factory=dict)
     """The keys with which each client has signed its updates; none for a client that never did."""
+    workers: Collection[str] = ()
+    """The keys with which aggregators have signed the rounds that are known."""
     requires_signatures: bool = False
     trust: Trust = field(default_factory=Trust)
 
@@ -58,7 +60,8 @@ class Signed:
                 clients.setdefault(each.client, set()).update((each.public_key,) if each.signature else ())
         required = any(manifest.config.get("require_signatures") for manifest in manifests)
         models = {manifest.round: manifest.global_model.digest for manifest in manifests}
-        return cls(run_id, models, clients, bool(required), trust)
+        workers = {manifest.public_key for manifest in manifests}
+        return cls(run_id, models, clients, workers, bool(required), trust)
 
 
 def manifest_of(run: str, path: str) -> tuple[int, int] | None:
@@ -114,7 +117,7 @@ def _wrong(
         return
     if not ref.path.endswith(f"-{ref.digest[:16]}.json"):
         yield f"it was changed: its SHA-256 is {ref.digest[:16]}…"
-    yield from _of_worker(manifest, signed.trust)
+    yield from _of_worker(manifest, signed)
     model = signed.models.get(manifest.round)
     if model is not None and model != manifest.model_digest:
         yield f"it is of the model {manifest.model_digest[:12]}…, and that of round {manifest.round} is {model[:12]}…"
@@ -129,14 +132,14 @@ def _wrong(
         yield from (f"{judge.client}: {what}" for what in _of_site(manifest, judge, signed))
 
 
-def _of_worker(manifest: EvaluationManifest, trust: Trust) -> Iterator[str]:
-    key = manifest.public_key
+def _of_worker(manifest: EvaluationManifest, signed: Signed) -> Iterator[str]:
+    key, trusted = manifest.public_key, signed.trust.workers
     try:
         if not manifest.signature:
             yield "it is not signed"
         elif not manifest.is_signed():
             yield f"the signature is not that of its key {fingerprint(key)}: it was changed"
-        elif trust.workers and key not in trust.workers:
+        elif trusted and key not in trusted and key not in signed.workers:  # else the rounds tell it
             hint = trust_hint((None, key))
             yield f"it is signed with key {fingerprint(key)}, which --trust does not name{f' ({hint})' if hint else ''}"
     except InvalidSetting as error:

@@ -21,6 +21,7 @@ from flavor.counted import counted
 from flavor.errors import DamagedRecord, FlavorError, LeaseLost, RunExists, StateLost
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, read_chain
+from flavor.ledger.recover_evaluations import RebuiltEvaluations, rebuilt_evaluations
 from flavor.ledger.rounds import round_fields, round_verdicts
 from flavor.ledger.trust import Trust
 from flavor.policy.decision import all_closed
@@ -96,8 +97,11 @@ def recover(
         if before is not None or damage:
             _check_ours(lease, runs)
         is_ours = before is None or (chain.record is not None and before.run_id == chain.record.run_id)
+        evaluations = rebuilt_evaluations(archive, chain, trust or Trust(), tell)
+        if before is not None or damage:
+            _check_ours(lease, runs)
         _remove(runs, ours=is_ours)
-        return _rebuild(archive, runs, chain, lease, seal, lost=before is None and not damage)
+        return _rebuild(archive, runs, chain, evaluations, lease, seal, lost=before is None and not damage)
 
 
 def _check_ours(lease: Lease, runs: RunStore) -> None:
@@ -218,11 +222,28 @@ def _remove(runs: RunStore, *, ours: bool) -> None:
     for kind in ("round:", "client:", "to:"):
         runs.remove_keys(kind)
     with translated(runs.where):
-        of_run = [keys.members, keys.refusals, keys.aggregator, keys.closed, keys.state]
+        of_run = [
+            keys.members,
+            keys.refusals,
+            keys.aggregator,
+            keys.closed,
+            keys.evaluating,
+            keys.evaluated,
+            keys.state,
+        ]
         runs.redis.unlink(*of_run, *(() if ours else (keys.replaced,)))
 
 
-def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal: str, *, lost: bool) -> Recovered:
+def _rebuild(
+    archive: Archive,
+    runs: RunStore,
+    chain: Chain,
+    evaluations: RebuiltEvaluations,
+    lease: Lease,
+    seal: str,
+    *,
+    lost: bool,
+) -> Recovered:
     """Write the rounds, and then in one step the run itself, which no process sees before that."""
     assert chain.record is not None
     record, manifests, keys, now_ms = chain.record, chain.manifests, runs.keys, runs.now_ms()
@@ -249,6 +270,7 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal:
         **ObjectRef(path, chain.head).to_hash("manifest_"),
         **(model.to_global(seal).to_hash() if model else {}),
         **({"ended_ms": str(manifests[-1].closed_ms)} if finished else {}),
+        **(evaluations.best.to_hash() if evaluations.best is not None else {}),
     }
     summaries: list[str] = []
     for first in range(0, closed, _BATCH):
@@ -262,10 +284,22 @@ def _rebuild(archive: Archive, runs: RunStore, chain: Chain, lease: Lease, seal:
                 summaries = [_summary(archive, rebuilt, known_metrics(summaries))]
                 step.rpush(keys.closed, summaries[0])
             step.execute()
+    _write_evaluations(runs, evaluations)
     clients = sorted({name for manifest in manifests for name in manifest.expected})
     while not _appears(runs, lease, fields, clients, lambda: _client_keys(runs, chain, lost=lost), reason, now_ms):
         continue  # our own lease was renewed at the same time, or an operator replaced a key
     return Recovered(chain.run, closed, rounds, tuple(clients))
+
+
+def _write_evaluations(runs: RunStore, evaluations: RebuiltEvaluations) -> None:
+    keys = runs.keys
+    for first in range(0, len(evaluations.every), _BATCH):
+        with translated(runs.where), runs.redis.pipeline(transaction=False) as step:
+            for each in evaluations.every[first : first + _BATCH]:
+                step.hset(keys.evaluation(each.round, each.number), mapping=dict(each.fields))
+                step.hset(keys.evaluation_verdicts(each.round, each.number), mapping=dict(each.verdicts))
+                step.rpush(keys.evaluated, each.summary.closed_at(int(each.fields["closed_ms"])))
+            step.execute()
 
 
 def _summary(archive: Archive, view: RoundView, known: Sequence[str]) -> str:

@@ -272,6 +272,10 @@ class EvaluationSummary:
                 return text
             metrics.popitem()
 
+    def closed_at(self, closed_ms: int) -> str:
+        """Return the JSON of the evaluation that was closed then, as `commit_evaluation.lua` writes it."""
+        return f'{{"closed_ms":{closed_ms},{self.to_json()[1:]}'
+
     @classmethod
     def from_json(cls, text: str) -> EvaluationSummary:
         """Read what stands in Redis. Raises `DamagedRecord`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def from_store(
         raise RunError(_lacking(archive.run, round_, sorted({round_ for round_, _ in known})))
     path = chosen[-1].ref.path
     made = archive.manifest(chosen[-1].manifest.round) if chosen[-1].manifest.round else None
-    signed = Signed.of([made] if made is not None else [], run_id, trusted)
+    signed = replace(Signed.of([made] if made is not None else [], run_id, trusted), workers=())
     (_, checked), *_ = read_records(archive, [path], signed)
     if not isinstance(checked, EvaluationRecord):
         raise InvalidRecord(f"{path}: {checked}")

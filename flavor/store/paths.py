@@ -22,7 +22,9 @@ from flavor.errors import BadObjectPath
 from flavor.records.names import checked_name
 
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_OF_ROUND = re.compile(r"runs/[^/]+/(?:manifests/(?:round|staged)-|global/|accepted/|clients/[^/]+/)([0-9]{1,9})[-.]")
+_OF_ROUND = re.compile(
+    r"runs/[^/]+/(?:manifests/(?:round|staged)-|global/|accepted/|evaluations/|clients/[^/]+/)([0-9]{1,9})[-.]"
+)
 _INFO = re.compile(r"-info-[0-9a-f]{1,64}\.json$")
 _TAIL = re.compile(r"(?:update|info)-[A-Za-z0-9._]+")  # with no hyphen, so that it ends the name of a client
 _OF_CLIENT = re.compile(

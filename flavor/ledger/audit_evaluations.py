@@ -1,0 +1,104 @@
+"""What `flavor verify` checks of evaluations: their signed records, and the objects that these name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from flavor.ledger.archive import Archive
+from flavor.ledger.chain import Chain, Problem
+from flavor.ledger.evaluations import (
+    EvaluationRecord,
+    Signed,
+    manifest_of,
+    merged_problem,
+    newest_of,
+    read_records,
+)
+from flavor.ledger.keys import fingerprint
+from flavor.ledger.trust import Trust
+from flavor.records.objects import ObjectRef
+from flavor.store.paths import clients_folder, evaluation_prefix, evaluations_folder, round_of
+
+_RESULT = re.compile(r"([^/]+)/([0-9]{4,9})-result-([0-9]{1,9})-([0-9a-f]{16})\.json")
+
+
+@dataclass
+class EvaluationAudit:
+    """The evaluations of one run, and what is wrong with their records."""
+
+    records: list[EvaluationRecord] = field(default_factory=list)
+    """Each evaluation once, in the order in which they were closed: also those that are not believed."""
+    objects: list[tuple[int, ObjectRef, str]] = field(default_factory=list)
+    """Round, object and what it is, of each object that a record names, and of the records themselves."""
+    problems: list[Problem] = field(default_factory=list)
+    notices: list[Problem] = field(default_factory=list)
+
+
+def audit_evaluations(archive: Archive, chain: Chain, trust: Trust) -> EvaluationAudit:
+    """Check the records of evaluations against the rounds of the chain. Raises `StoreError` for a failing store."""
+    found = EvaluationAudit()
+    signed = signed_by(chain, trust)
+    read: list[EvaluationRecord] = []
+    for path, record in read_records(archive, chain.listing.paths, signed):
+        if isinstance(record, str):
+            name = manifest_of(chain.run, path)
+            found.problems.append(Problem(name[0] if name else 0, path, record))
+            continue
+        read.append(record)
+        manifest, round_ = record.manifest, record.manifest.round
+        found.problems += [Problem(round_, path, what) for what in record.problems]
+        if record.problems:
+            continue
+        number = f" of evaluation {manifest.evaluation}" if manifest.evaluation else " of the evaluation"
+        found.objects.append((round_, record.ref, f"the record{number}"))
+        merged = ObjectRef(manifest.merged_path, manifest.merged_digest)
+        found.objects.append((round_, merged, f"the merged information{number}"))
+        for judge in manifest.judges:
+            info = ObjectRef(judge.info_path, judge.info_digest)
+            found.objects.append((round_, info, f"the result{number} of {judge.client}"))
+        if what := merged_problem(archive, manifest):
+            found.problems.append(Problem(round_, merged.path, what))
+        found.notices += [Problem(round_, path, what) for what in _told(record, chain, signed)]
+    found.records = list(newest_of(read).values())
+    kept = {record.ref.path for record in found.records}
+    found.notices += [
+        Problem(record.manifest.round, record.ref.path, "a newer record of this evaluation takes its place")
+        for record in read
+        if record.ref.path not in kept
+    ]
+    return found
+
+
+def signed_by(chain: Chain, trust: Trust) -> Signed:
+    """Return what the rounds of a run say about who signs."""
+    return Signed.of(chain.manifests, chain.record.run_id if chain.record is not None else "", trust)
+
+
+def _told(record: EvaluationRecord, chain: Chain, signed: Signed) -> Iterator[str]:
+    manifest = record.manifest
+    if manifest.round > chain.closed:
+        yield "it is of a round that has no manifest yet"
+    if signed.workers and not signed.trust.workers and manifest.public_key not in signed.workers:
+        yield f"it is signed with key {fingerprint(manifest.public_key)}, which has signed no round"
+
+
+def taken_paths(run: str, of_clients: frozenset[str], named: set[str]) -> Iterator[str]:
+    """Yield the objects in clients' folders that an aggregator has taken a copy of, which a record names."""
+    for path in of_clients:
+        if found := _RESULT.fullmatch(path.removeprefix(clients_folder(run))):
+            client, round_, number, digest = found.groups()
+            prefix = evaluation_prefix(run, int(round_), int(number))
+            if f"{prefix}result-{client}-{digest}.json" in named:
+                yield path
+
+
+def left_over(run: str, unnamed: list[str]) -> list[Problem]:
+    """Return notices about objects of evaluations that no record names: of one without a result, or that goes on."""
+    folder = evaluations_folder(run)
+    return [
+        Problem(round_of(path), path, "no record of an evaluation names it: one without a result, or one that goes on")
+        for path in unnamed
+        if path.startswith(folder)
+    ]

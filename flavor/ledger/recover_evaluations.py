@@ -1,0 +1,136 @@
+"""The evaluations of a run that is rebuilt on Redis: what Redis had of each, and the best model by `--select`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flavor.config import RunConfig
+from flavor.counted import counted
+from flavor.errors import FlavorError
+from flavor.evaluation_settings import select_of
+from flavor.ledger.archive import Archive
+from flavor.ledger.audit_evaluations import signed_by
+from flavor.ledger.chain import Chain
+from flavor.ledger.evaluation import EvaluationManifest, Judge
+from flavor.ledger.evaluations import EvaluationRecord, newest_of, read_records
+from flavor.ledger.trust import Trust
+from flavor.policy.selection import value_of
+from flavor.records.evaluation import MOST_METRICS, Best, EvaluationSummary, Judged, Result
+from flavor.records.info import MAX_BYTES, parse_info
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.states import EvaluationState
+from flavor.records.summary import kept_metrics
+from flavor.results.evaluation_summary import evaluation_summary
+from flavor.results.read_evaluated import read_merged
+from flavor.results.rounds import for_charts
+
+
+@dataclass(frozen=True)
+class RebuiltEvaluation:
+    """One evaluation as Redis has it."""
+
+    round: int
+    number: int
+    summary: EvaluationSummary
+    fields: dict[str, str]
+    verdicts: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RebuiltEvaluations:
+    """Those of a run, in the order in which they were closed."""
+
+    every: tuple[RebuiltEvaluation, ...] = ()
+    best: Best | None = None
+    """The best model by the run's `--select`, as the newest record names it."""
+
+
+def rebuilt_evaluations(
+    archive: Archive, chain: Chain, trust: Trust, tell: Callable[[str], None]
+) -> RebuiltEvaluations:
+    """Read the evaluations of the closed rounds. `tell` gets a line about each that is not believed or cannot be read.
+
+    Raises nothing for those: a run is rebuilt without them.
+    """
+    config, read = RunConfig.known(chain.config), list[EvaluationRecord]()
+    for path, record in read_records(archive, chain.listing.paths, signed_by(chain, trust)):
+        if isinstance(record, str):
+            tell(f"{path}: {record}; the run is rebuilt without it")
+        elif record.problems:
+            tell(f"{path}: {record.problems[0]}; the run is rebuilt without it")
+        elif record.manifest.round <= chain.closed:
+            read.append(record)
+    models = {manifest.round: manifest.global_model.to_global("") for manifest in chain.manifests}
+    found, best_round = list[RebuiltEvaluation](), 0
+    for record in newest_of(read).values():
+        try:
+            found.append(_rebuilt(archive, record, models.get(record.manifest.round), config))
+            best_round = record.manifest.best_round or best_round
+        except FlavorError as error:
+            tell(f"{record.ref.path}: {error}; the run is rebuilt without it")
+    best = _best(config, best_round, found)
+    if best_round and best is None:
+        tell(
+            f"the run's best model is that of round {best_round}, whose evaluation cannot be read: none is the best now"
+        )
+    return RebuiltEvaluations(tuple(found), best)
+
+
+def _rebuilt(
+    archive: Archive, record: EvaluationRecord, model: GlobalModel | None, config: RunConfig
+) -> RebuiltEvaluation:
+    manifest, store = record.manifest, archive.store
+    merged_ref = ObjectRef(manifest.merged_path, manifest.merged_digest)
+    merged, infos = read_merged(store, merged_ref), dict[str, dict[str, Any]]()
+    for judge in manifest.judges:
+        info = parse_info(store.read(ObjectRef(judge.info_path, judge.info_digest), most=MAX_BYTES), where="info.json")
+        infos[judge.client] = info["metrics"]
+    summary = evaluation_summary(
+        manifest.round,
+        manifest.evaluation,
+        opened_ms=manifest.opened_ms,
+        expected=len(manifest.expected),
+        examples=sum(judge.num_examples for judge in manifest.judges),
+        merged=merged,
+        sites=infos.values(),
+        config=config,
+    )
+    verdicts = {judge.client: _accepted(manifest, judge, infos[judge.client]) for judge in manifest.judges}
+    verdicts |= {client: Judged(False, reason) for client, reason in manifest.missing.items()}
+    model = model or GlobalModel(ObjectRef(manifest.model_path, manifest.model_digest))
+    fields = {
+        "state": EvaluationState.CLOSED.value,
+        "expected": json.dumps(list(manifest.expected)),
+        "skipped": "[]",
+        "attempt": "1",
+        "opened_ms": str(manifest.opened_ms),
+        "deadline_ms": str(manifest.closed_ms),
+        "closed_ms": str(manifest.closed_ms),
+        "reason": f"{counted(len(manifest.judges), 'result')}, {counted(summary.examples, 'example')}",
+        **model.to_hash(),
+        **merged_ref.to_hash("merged_"),
+        **record.ref.to_hash("manifest_"),
+    }
+    written = {client: judged.to_json() for client, judged in verdicts.items()}
+    return RebuiltEvaluation(manifest.round, manifest.evaluation, summary, fields, written)
+
+
+def _accepted(manifest: EvaluationManifest, judge: Judge, metrics: dict[str, Any]) -> Judged:
+    info = ObjectRef(judge.info_path, judge.info_digest)
+    result = Result(info, judge.num_examples, manifest.model_digest, judge.public_key, judge.signature)
+    shown = for_charts(kept_metrics(metrics, MOST_METRICS))
+    return Judged(True, counted(judge.num_examples, "example"), result, shown)
+
+
+def _best(config: RunConfig, best_round: int, found: list[RebuiltEvaluation]) -> Best | None:
+    select = select_of(config)
+    if select is None or not best_round:
+        return None
+    for each in reversed(found):
+        if each.round == best_round and (value := value_of(select.name, each.summary, is_larger=select.is_larger)):
+            return Best(best_round, *value)
+    return None

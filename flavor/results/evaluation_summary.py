@@ -1,0 +1,48 @@
+"""Make what Redis keeps of an evaluation with a result: in the worker that merges it, and when a run is rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flavor.config import RunConfig
+from flavor.evaluation_settings import goals_of, select_of
+from flavor.policy.selection import names_in
+from flavor.records.evaluation import EvaluationSummary
+from flavor.records.merging import WEIGHTED, by_sites, sites_of
+from flavor.records.summary import kept_metrics, names_of, spread_of
+
+
+def evaluation_summary(
+    round_: int,
+    number: int,
+    *,
+    opened_ms: int,
+    expected: int,
+    examples: int,
+    merged: Mapping[str, Any],
+    sites: Iterable[Mapping[str, Any]],
+    config: RunConfig,
+) -> EvaluationSummary:
+    """Return the summary of one evaluation. `sites` are the metrics of each site whose result counts.
+
+    The metrics of the run's rules (`--select`, `--stop-when`) come first, so that they are kept beside all that sites
+    report.
+    """
+    few, number_of_sites = sites_of(merged)
+    ordered = by_sites(merged["metrics"], few, number_of_sites)
+    ruled = names_in([select_of(config), *goals_of(config)])
+    first = {name: value for name, value in ordered.items() if name.removesuffix(WEIGHTED) in ruled}
+    metrics, of_sites = kept_metrics({**first, **ordered}), list(sites)
+    kept = names_of(metrics)
+    return EvaluationSummary(
+        round=round_,
+        number=number,
+        opened_ms=opened_ms,
+        sites=len(of_sites),
+        expected=expected,
+        examples=examples,
+        metrics=metrics,
+        spread=spread_of((name for name in metrics if not name.endswith(WEIGHTED)), of_sites),
+        few={name: several for name, several in few.items() if name in kept or name in metrics},
+    )
