@@ -22,8 +22,9 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.evaluation import EvaluationManifest, Judge, put_manifest
 from flavor.ledger.statement import EvaluationStatement
-from flavor.policy.selection import choose
+from flavor.policy.selection import Choice, choose
 from flavor.records.evaluation import (
+    AUTOMATIC,
     MOST_METRICS,
     EvaluationSummary,
     EvaluationView,
@@ -111,7 +112,9 @@ class _Merge:
         examples = sum(result.num_examples for result in counting.values())
         summary = _summary(evaluation, merged, infos, examples, self._config)
         before = self._view.best
-        choice = choose(before, summary, select=select_of(self._config), when=goals_of(self._config))
+        choice = Choice(before, "", ())
+        if evaluation.number == AUTOMATIC:  # what somebody asks for decides nothing
+            choice = choose(before, summary, select=select_of(self._config), when=goals_of(self._config))
         archive = Archive(context.store, self._view.run)
         data = json.dumps(merged, allow_nan=False).encode()
         info = archive.put(named(self._prefix, "merged", sha256(data), ".json"), data)

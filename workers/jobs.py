@@ -47,7 +47,8 @@ def fits(name: str, arguments: object) -> bool:
     if not isinstance(arguments, list | tuple) or len(arguments) != 3:
         return False
     run, round_, rest = arguments
-    if not isinstance(run, str) or not is_name(run) or type(round_) is not int or round_ < 1:
+    least = 0 if name == MERGE else 1  # the model of an evaluation may be of no round
+    if not isinstance(run, str) or not is_name(run) or type(round_) is not int or round_ < least:
         return False
     if name == AGGREGATE:
         return type(rest) is int and rest >= 1

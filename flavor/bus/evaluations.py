@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from flavor.bus.clients import Clients
 from flavor.bus.connection import translated
@@ -17,6 +18,7 @@ from flavor.records.evaluation import (
     Result,
     result_from_hash,
 )
+from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Refused
 
@@ -36,25 +38,32 @@ class Evaluations(Clients):
         skipped: Sequence[str],
         timeout_s: float,
         reason: str,
+        model: GlobalModel | None = None,
+        by: str = "",
     ) -> int:
-        """Have `expected` judge the run's global model, which `round_` has made; return the server's time in ms."""
-        keys = [self.keys.coordinator, self.keys.state, self.keys.evaluation(round_, number), self.keys.log]
+        """Have `expected` judge the run's global model, which `round_` has made; return the server's time in ms.
+
+        Or another `model`, also of a run that has ended. `by` is the key of the lease of `token`, where that is not the
+        coordinator's.
+        """
+        keys = [by or self.keys.coordinator, self.keys.state, self.keys.evaluation(round_, number), self.keys.log]
         keys += [self.keys.evaluating, self.keys.evaluation_verdicts(round_, number)]
         for client in expected:
             keys += self._of_one(client, round_, number)
         args: list[str | int] = [token, round_, number, int(timeout_s * 1000)]
         args += [json.dumps(list(expected)), json.dumps(list(skipped)), reason]
+        args.append(json.dumps(flat(_of_task(model))) if model is not None else "")
         return int(self.move("open_evaluation", keys, args))
 
-    def begin_merge(self, token: str, round_: int, number: int, *, attempt: int) -> int:
+    def begin_merge(self, token: str, round_: int, number: int, *, attempt: int, by: str = "") -> int:
         """Start an attempt to merge the results; return the server's time in ms."""
-        keys = [self.keys.coordinator, self.keys.evaluation(round_, number)]
+        keys = [by or self.keys.coordinator, self.keys.evaluation(round_, number)]
         return int(self.move("begin_merge", keys, [token, attempt]))
 
-    def give_up_evaluation(self, token: str, view: EvaluationView, reason: str) -> None:
+    def give_up_evaluation(self, token: str, view: EvaluationView, reason: str, *, by: str = "") -> None:
         """End an evaluation without a result."""
         round_, number = view.round, view.number
-        keys = [self.keys.coordinator, self.keys.evaluation(round_, number), self.keys.log, self.keys.evaluating]
+        keys = [by or self.keys.coordinator, self.keys.evaluation(round_, number), self.keys.log, self.keys.evaluating]
         for client in view.expected:
             keys += self._of_one(client, round_, number)
         self.move("give_up_evaluation", keys, [token, round_, number, reason])
@@ -137,3 +146,9 @@ class Evaluations(Clients):
         """Return what is kept of evaluations with a result, as JSON, from the entry `first` on, oldest first."""
         with translated(self.where):
             return [str(text) for text in self.redis.lrange(self.keys.evaluated, first, -1)]
+
+
+def _of_task(model: GlobalModel) -> dict[str, str]:
+    """Return the fields of a model that a site gets: without the server state."""
+    fields = replace(model, state=None).to_hash()
+    return {name: value for name, value in fields.items() if value and not name.startswith("state_")}

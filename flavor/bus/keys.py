@@ -90,6 +90,8 @@ round:N:evaluation:K:verdicts         hash    client to JSON: accepted, reason, 
                                               inspected
 evaluating                            hash    `N K` of each evaluation that is not over, to   coordinator, worker
                                               the server's time at which it was opened
+evaluator                             string  token of the lease of who asks for evaluations   `flavor evaluate`
+                                              (expires)
 evaluated                             list    a JSON of each evaluation with a result, oldest worker's commit
                                               first: round, number, times, counts, metrics
 closed                                list    a JSON of each closed round, oldest first:      worker's commit,
@@ -346,6 +348,11 @@ class RunKeys:
     def evaluating(self) -> str:
         """Hash: the evaluations that are not over."""
         return f"{self.prefix}evaluating"
+
+    @property
+    def evaluator(self) -> str:
+        """String with an expiry: the lease of the process that asks for evaluations (`flavor evaluate`)."""
+        return f"{self.prefix}evaluator"
 
     @property
     def evaluated(self) -> str:

@@ -25,6 +25,7 @@ COMMANDS = {
         "status": "Show all runs, or one run with its round and its sites.",
         "ui": "Show runs in a browser, live.",
         "log": "Show every event of a run with its reason.",
+        "evaluate": "Have sites judge a model now.",
         "results": "Show what sites have measured of a global model.",
         "get": "Write a global model of a run into a file.",
         "export": "Write the metrics of a run to TensorBoard, MLflow, tables or JSON.",

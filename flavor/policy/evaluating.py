@@ -47,11 +47,12 @@ def evaluation_step(
     now_ms: int,
     workers: int | None = None,
     absence: str = "",
+    what: str = "",
 ) -> Decision | None:
     """Return what to do about the evaluation of round `closed`; None when there is nothing (more) to do.
 
     `handed_in` has the sites of which a result is there. `workers` is the number of aggregators, or None where they
-    were not counted; `absence` says why there is none.
+    were not counted; `absence` says why there is none. `what` names the evaluation, where it is not of a round's model.
     """
     if known is None:
         judges = tuple(sorted(name for name, client in clients.items() if client.may_evaluate))
@@ -62,7 +63,7 @@ def evaluation_step(
         return Decision(Action.EVALUATE, f"its global model is judged by {some(list(judges))}{without}", judges)
     if known.is_over:
         return None
-    where = f"evaluation of the model of round {closed}"
+    where = what or f"evaluation of the model of round {closed}"
     if known.state is EvaluationState.MERGING:
         return _merging(known, config, where, now_ms=now_ms, workers=workers, absence=absence)
     awaited = [name for name in known.expected if answer_of(name, handed_in, clients) is Answer.AWAITED]

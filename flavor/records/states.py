@@ -68,8 +68,7 @@ class ClientState(StrEnum):
 _ENDINGS = frozenset({RunState.FINISHED, RunState.FAILED, RunState.STOPPED})
 
 RUN_MOVES: Final[Mapping[tuple[RunState, str], frozenset[RunState]]] = {
-    (RunState.WAITING, "admit_client"): frozenset({RunState.WAITING}),
-    (RunState.RUNNING, "admit_client"): frozenset({RunState.RUNNING}),
+    **{(state, "admit_client"): frozenset({state}) for state in RunState},
     (RunState.WAITING, "open_round"): frozenset({RunState.RUNNING}),
     (RunState.RUNNING, "open_round"): frozenset({RunState.RUNNING}),
     (RunState.WAITING, "end_run"): _ENDINGS,

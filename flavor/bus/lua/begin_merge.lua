@@ -1,6 +1,6 @@
 -- Start an attempt to merge the results of an evaluation.
--- KEYS  1 coordinator  2 round:N:evaluation:K
--- ARGV  1 coordinator's token  2 attempt (1, 2, ...)
+-- KEYS  1 coordinator, or evaluator  2 round:N:evaluation:K
+-- ARGV  1 token of that lease  2 attempt (1, 2, ...)
 -- Invariant: attempts are counted one by one, and a result of the one before is no longer taken.
 -- Returns {'ok', merging_ms} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end

@@ -1,7 +1,7 @@
 -- End an evaluation that cannot have a result. Training goes on without it.
--- KEYS  1 coordinator  2 round:N:evaluation:K  3 log  4 evaluating
+-- KEYS  1 coordinator, or evaluator  2 round:N:evaluation:K  3 log  4 evaluating
 --       5... of each expected site: its task, its result, its evaluations
--- ARGV  1 coordinator's token  2 N  3 K  4 reason
+-- ARGV  1 token of that lease  2 N  3 K  4 reason
 -- Invariant: an evaluation that has a result keeps it.
 -- Returns {'ok', ''} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end

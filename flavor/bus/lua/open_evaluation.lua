@@ -1,25 +1,27 @@
--- Open an evaluation of the newest model, and give each expected site its task.
--- KEYS  1 coordinator  2 run  3 round:N:evaluation:K  4 log  5 evaluating  6 round:N:evaluation:K:verdicts
+-- Open an evaluation of the newest model, or of a named one, and give each expected site its task.
+-- KEYS  1 coordinator, or evaluator  2 run  3 round:N:evaluation:K  4 log  5 evaluating  6 round:N:evaluation:K:verdicts
 --       7... of each expected site: its task, its result, its evaluations
--- ARGV  1 coordinator's token  2 N  3 K  4 timeout in ms  5 expected sites (JSON)  6 sites without an evaluator (JSON)
---       7 reason
--- Invariants: an evaluation is opened once. All sites judge the run's current global model, which round N has made: it
--- is read here and not taken from a caller that may have read it earlier. An evaluation begins without results: keys of
+-- ARGV  1 token of that lease  2 N  3 K  4 timeout in ms  5 expected sites (JSON)  6 sites without an evaluator (JSON)
+--       7 reason  8 fields of a model (JSON) that somebody wants judged, also once the run has ended; '' for the run's own
+-- Invariants: an evaluation is opened once. The coordinator's own is of the run's current global model, which round N
+-- has made: it is read here and not taken from a caller that may have read it earlier. An evaluation begins without results: keys of
 -- one of this number, written to a server that had lost the run, are deleted.
 -- Returns {'ok', opened_ms} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HMGET', KEYS[2], 'state', 'round', 'global_path')
-if run[1] ~= 'running' then return {'state', tostring(run[1])} end
-if run[2] ~= ARGV[2] or not run[3] then return {'state', 'in round ' .. tostring(run[2])} end
+if not run[1] then return {'state', 'gone'} end
+if ARGV[8] == '' and run[1] ~= 'running' then return {'state', tostring(run[1])} end
+if ARGV[8] == '' and (run[2] ~= ARGV[2] or not run[3]) then return {'state', 'in round ' .. tostring(run[2])} end
 local before = redis.call('HGET', KEYS[3], 'state')
 if before then return {'state', before} end
 local now = redis.call('TIME')
 local opened = now[1] * 1000 + math.floor(now[2] / 1000)
 local fields = {'opened_ms', string.format('%.0f', opened), 'deadline_ms', string.format('%.0f', opened + tonumber(ARGV[4]))}
+for _, text in ipairs(ARGV[8] == '' and {} or cjson.decode(ARGV[8])) do fields[#fields + 1] = text end
 local names = {'global_path', 'global_digest', 'global_size', 'global_seal', 'info_path', 'info_digest', 'format'}
 local values = redis.call('HMGET', KEYS[2], unpack(names))
 for i, name in ipairs(names) do
-  if values[i] then
+  if ARGV[8] == '' and values[i] then
     fields[#fields + 1] = name
     fields[#fields + 1] = values[i]
   end

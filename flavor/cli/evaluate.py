@@ -1,0 +1,194 @@
+"""`flavor evaluate`: have sites judge a model now."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flavor.cli.help import GroupedCommand
+from flavor.cli.opened_run import opened_run, store_of_run
+from flavor.cli.options import redis_option, store_option, store_settings, store_url
+from flavor.cli.output import print_line, print_table, teller
+from flavor.cli.program import one_line_errors, raise_on_sigterm
+from flavor.cli.round_option import chosen_round, round_option
+from flavor.errors import InvalidSetting, RunError, StoreError
+
+if TYPE_CHECKING:
+    from flavor.bus.lease import Lease
+    from flavor.bus.runs import RunStore
+    from flavor.config import RunConfig
+    from flavor.coordinator.asked_evaluation import Asked
+    from flavor.records.evaluation import EvaluationView
+    from flavor.records.run import RunView
+    from flavor.store.protocol import ObjectStore
+
+
+@click.command(
+    cls=GroupedCommand,
+    example="flavor evaluate mammo --redis-url redis://localhost\n"
+    "flavor evaluate mammo --round best --clients site-1 \\\n  --redis-url redis://localhost",
+)
+@click.argument("run", metavar="RUN")
+@round_option(
+    "Number of the round whose global model is judged, or `last` for the newest closed round, or `best` for the best "
+    "by the run's --select."
+)
+@click.option(
+    "--model",
+    "model_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Checkpoint that is judged in place of a global model of the run, in any checkpoint format. Sites that trust "
+    "certain aggregators only (flavor-fl --trust) judge it if their --trust names its digest.",
+)
+@click.option(
+    "--clients", metavar="NAME,...", help="Sites that judge the model.  [default: all that have an evaluator]"
+)
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds to wait for the sites.  [default: the run's --evaluation-timeout-s]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with all metrics in place of the table.")
+@redis_option
+@store_option
+@one_line_errors
+def evaluate(
+    run: str,
+    round_: int | None,
+    model_path: Path | None,
+    clients: str | None,
+    timeout_s: float | None,
+    as_json: bool,
+    redis_url: str | None,
+    store: str | None,
+) -> None:
+    """Have sites judge a model now.
+
+    Waits for the sites' results, has an aggregator merge them, and prints a table of sites and metrics. `flavor
+    results` shows it again. The run may go on: a site judges the model before its next round. After the end of a run
+    those sites judge that are started with `flavor-fv`. Ctrl-C gives the evaluation up.
+    """
+    from flavor.config import RunConfig
+    from flavor.coordinator.asked_evaluation import Asked, asking
+    from flavor.store.opening import opened_once_usable
+
+    context = click.get_current_context()
+    is_given = context.get_parameter_source("round_") not in (None, click.core.ParameterSource.DEFAULT)
+    if model_path is not None and is_given:
+        raise InvalidSetting("--model and --round exclude each other: both name the model")
+    raise_on_sigterm()
+    tell = teller("flavor: ") if not as_json else (lambda line: print_line(line, err=True))
+    with opened_run(run, redis_url) as found_run, contextlib.ExitStack() as stack:
+        runs = found_run.runs
+        view = runs.read_own()
+        config = RunConfig.of_run(found_run.run, view.config)
+        url = store_url(store, found_run.store) or store_of_run(found_run.run, view.config)
+        objects = opened_once_usable(url, settings=store_settings(), tell=tell)
+        lease = stack.enter_context(asking(runs, tell))
+        names = tuple(name.strip() for name in (clients or "").split(",") if name.strip())
+        asked = _asked(runs, view, config, objects, round_, model_path)
+        asked = Asked(asked.round, asked.model, names, timeout_s or config.evaluation_timeout_s)
+        done = _carried_out(runs, view, config, found_run.url, lease, asked, tell, stack)
+        _show(runs, done, objects, as_json)
+
+
+def _asked(
+    runs: RunStore,
+    view: RunView,
+    config: RunConfig,
+    objects: ObjectStore,
+    round_: int | None,
+    model_path: Path | None,
+) -> Asked:
+    """Find the model that is to be judged, or put it into the store."""
+    from dataclasses import replace
+
+    from flavor.coordinator.asked_evaluation import Asked
+    from flavor.coordinator.initial_model import store_initial
+    from flavor.ledger.rounds import closed_round
+    from flavor.records.model import GlobalModel
+
+    if model_path is not None:
+        model = store_initial(objects, runs.run, model_path, config.kind, what="--model")
+        format_ = view.global_model.format if view.global_model is not None else ""
+        return Asked(0, replace(model, format=format_ or model.format))
+    closed, _ = runs.closed(view)
+    number = chosen_round(view, closed, round_)
+    try:
+        found = closed_round(runs, objects, number, newest=view.round) if number else None
+    except StoreError as error:
+        raise RunError(f"the model of round {number} of run {runs.run!r} cannot be read: {error}") from None
+    if found is None or found.model is None:
+        have = f"rounds 1 to {closed} are closed" if closed else "no round is closed yet"
+        raise RunError(f"run {runs.run!r} has no model of round {number or 1}: {have}")
+    if not objects.exists(found.model.path):
+        raise RunError(f"the model of round {number} of run {runs.run!r} is no longer in the store (--keep-globals)")
+    format_ = view.global_model.format if view.global_model is not None else ""
+    return Asked(number, GlobalModel(found.model, found.info, format=format_))
+
+
+def _carried_out(
+    runs: RunStore,
+    view: RunView,
+    config: RunConfig,
+    url: str,
+    lease: Lease,
+    asked: Asked,
+    tell: Callable[[str], None],
+    stack: contextlib.ExitStack,
+) -> EvaluationView:
+    """Drive the evaluation; of a run that has ended, admit the sites that come for it."""
+    from flavor.bus.jobs import RqJobQueue
+    from flavor.bus.no_coordinator import no_coordinator
+    from flavor.coordinator.asked_evaluation import AskedEvaluation
+    from flavor.coordinator.client_log import ClientLog
+    from flavor.coordinator.members import Members
+    from flavor.view.observer import Lines, Silent
+
+    members, admitting = None, None
+    if view.state.ended:
+        holder = stack.enter_context(no_coordinator(runs, tell))
+        admitting, observer = holder.token, Silent()
+        members = Members(
+            runs,
+            observer,
+            ClientLog(runs, observer),
+            quarantine_after=config.quarantine_after,
+            lease_s=config.heartbeat_timeout_s,
+            only=None,
+        )
+    jobs = RqJobQueue(url, config.queue, timeout_s=config.aggregation_timeout_s, run=runs.run)
+    return AskedEvaluation(
+        runs,
+        config,
+        url=url,
+        lease=lease,
+        jobs=jobs,
+        observer=Lines(tell),
+        members=members,
+        admitting=admitting,
+    ).carry_out(asked)
+
+
+def _show(runs: RunStore, done: EvaluationView, objects: ObjectStore, as_json: bool) -> None:
+    from flavor.results.evaluated import evaluated_of
+    from flavor.results.evaluated_table import described, lines_of, table_of
+    from flavor.results.read_evaluated import infos_in, summaries
+
+    merged, infos = infos_in(objects, done)
+    summary = next((s for s in summaries(runs) if (s.round, s.number) == (done.round, done.number)), None)
+    found = evaluated_of(runs.run, done, summary, merged=merged, infos=infos)
+    if as_json:
+        click.echo(json.dumps(described(found), indent=2))
+        return
+    for line in lines_of(found):
+        print_line(line)
+    heads, rows, further = table_of(found)
+    print_table(heads, rows)
+    if further:
+        print_line(further)

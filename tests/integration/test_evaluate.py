@@ -1,0 +1,176 @@
+"""`flavor evaluate`: sites judge a model because somebody asks for it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import signal
+
+import numpy as np
+import pytest
+
+from flavor.records.states import EvaluationState
+from tests.integration.test_evaluation import accuracies, evaluator, finish, start, summaries
+
+
+@pytest.fixture
+def idle(bench):
+    """A run after its first round, which waits for c3: its script has ended. c1 and c2 wait as well, and can judge.
+
+    Its flags of evaluators are those of `bench.flags`.
+    """
+    serve = ["--evaluate", "off", "--on-quorum-lost", "wait"]
+    flags = getattr(bench, "flags", ())
+    started = start(
+        bench, *serve, flags=flags, trainer=["--rounds", "c3:1"], without=["c3"], clients=("c1", "c2", "c3")
+    )
+    bench.logged("client.left", client="c3")
+    bench.logged("round.closed", round=1)
+    yield started
+    assert bench.done("flavor", "stop", bench.run).wait() == 0
+    for edge in started[1].values():
+        edge.wait()
+
+
+@pytest.fixture
+def held(bench):
+    """As `idle`, where c2's evaluator stands still."""
+    bench.flags = ("--hold", "--only", "c2")
+
+
+def evaluate(bench, *words: object):
+    return bench.start("flavor", "evaluate", bench.run, "--store", bench.store, *words)
+
+
+def asked(bench, *words: object) -> dict:
+    done = evaluate(bench, *words, "--json")
+    assert done.wait() == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_model_of_any_round_is_judged_while_the_run_goes_on(bench):
+    """Each site judges between its rounds; the run's own evaluation of the last model stands beside it."""
+    trainer = ["--hold", "--at", 4, "--only", "c2"]
+    coordinator, edges = start(bench, rounds=4, trainer=trainer)
+    bench.held("c2")
+    bench.logged("round.opened", round=4)
+    first = evaluate(bench, "--round", 1, "--json")
+    first.until("c1, c2 judge the model of round 1")
+    bench.release("c2")
+    assert first.wait() == 0, first.stderr
+    found = json.loads(first.stdout)
+    assert (found["round"], found["evaluation"]) == (1, 1)
+    assert {site: each["examples"] for site, each in found["sites"].items()} == {"c1": 100, "c2": 200}
+    expected = accuracies(1, 2, rounds=1)
+    assert found["metrics"]["accuracy"]["plain_mean"] == pytest.approx(expected["accuracy"])
+    assert found["metrics"]["accuracy"]["weighted_mean"] == pytest.approx(expected["accuracy (weighted)"])
+    assert found["metrics"]["accuracy"]["worst"] == "c1"
+    finish(coordinator, edges)
+    assert [(each.round, each.number) for each in summaries(bench)] in ([(1, 1), (4, 0)], [(4, 0), (1, 1)])
+    shown = bench.done("flavor", "results", bench.run, "--round", 1)
+    assert "the global model of round 1, judged by 2 sites" in shown.stdout, shown.stderr
+    verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
+    assert verified.wait() == 0, verified.stdout + verified.stderr
+
+
+def test_a_model_that_never_came_from_the_run_is_judged_by_named_sites(bench, idle, tmp_path):
+    model = tmp_path / "other.pkl"
+    state = {"w": np.full((6, 1), 50, np.float32), "b": np.zeros(4, np.float32)}
+    with model.open("wb") as file:
+        pickle.dump({"state_dict": state}, file)
+    found = asked(bench, "--model", model, "--clients", "c1")
+    assert (found["round"], list(found["sites"])) == (0, ["c1"])
+    assert found["metrics"]["accuracy"]["plain_mean"] == pytest.approx(0.5 + 0.001)
+    assert bench.runs.read().global_model.model.digest != found["model"]
+    again = evaluate(bench, "--model", model, "--clients", "c1")
+    assert again.wait() == 0, again.stderr
+    assert "a model of no round, judged by 1 site" in again.stdout
+    verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
+    assert verified.wait() == 0, verified.stdout + verified.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--clients", "c1,c9"], 2, "--clients: c9 cannot judge a model now; those that can: c1, c2"),
+        (["--round", 7], 1, "has no model of round 7: rounds 1 to 1 are closed"),
+        (["--round", "best"], 1, "has no best round: it was begun without --select"),
+        (["--round", 1, "--model", __file__], 2, "--model and --round exclude each other"),
+        (["--model", __file__], 2, "--model"),
+    ],
+)
+def test_what_cannot_be_judged(bench, idle, words, code, said):
+    done = evaluate(bench, *words)
+    assert (done.wait(), said in done.stderr) == (code, True), done.stderr
+    assert bench.runs.evaluating() == []
+
+
+def test_a_run_without_evaluators(bench):
+    coordinator, edges = start(bench, rounds=1, without=["c1", "c2"], trainer=["--hold", "--at", 1, "--only", "c2"])
+    bench.held("c2")
+    nothing = evaluate(bench)
+    assert (nothing.wait(), "has no model of round 1: no round is closed yet" in nothing.stderr) == (1, True)
+    bench.release("c2")
+    finish(coordinator, edges)
+
+
+def test_one_who_asks_is_alone_and_gives_up_when_interrupted(bench, held, idle):
+    first = evaluate(bench, "--round", 1)
+    bench.held("c2")
+    second = evaluate(bench)
+    assert second.wait() == 1
+    assert "is already running as process" in second.stderr
+    first.send(signal.SIGINT)
+    assert first.wait() == 130
+    assert bench.runs.evaluating() == []
+    assert bench.runs.read_evaluation(1, 1).state is EvaluationState.FAILED
+    bench.eventually(
+        "the evaluator is stopped",
+        lambda: (
+            not [
+                command
+                for command in bench.survivors().values()
+                if "toy_evaluator.py --hold" in command and "flavor_fl" not in command
+            ]
+        ),
+    )
+
+
+def test_what_a_killed_one_has_asked_for_is_given_up_by_the_next(bench, held, idle):
+    first = evaluate(bench, "--round", 1)
+    bench.held("c2")
+    first.send(signal.SIGKILL)
+    first.wait()
+    bench.redis.delete(bench.runs.keys.evaluator)  # as if its lease had run out
+    second = evaluate(bench, "--round", 1, "--clients", "c1", "--json")
+    assert second.wait() == 0, second.stderr
+    assert bench.runs.read_evaluation(1, 1).state is EvaluationState.FAILED
+    assert json.loads(second.stdout)["evaluation"] == 2
+
+
+def test_a_site_with_trust_judges_no_model_that_no_aggregator_has_signed(bench, tmp_path):
+    key = tmp_path / "aggregator.key"
+    coordinator = bench.serve(
+        *("--heartbeat-timeout-s", 1, "--evaluate", "off", "--on-quorum-lost", "wait"), rounds=2, clients=3
+    )
+    bench.aggregator("--key", key)
+    bench.eventually("the key is there", lambda: key.with_suffix(".key.pub").exists())
+    trainer = bench.trainer("--rounds", "c3:1")
+    edges = [
+        bench.edge("c1", trainer, "-e", evaluator(), "--trust", f"{key}.pub"),
+        bench.edge("c2", trainer, "-e", evaluator()),
+        bench.edge("c3", trainer),
+    ]
+    bench.logged("client.left", client="c3")
+    bench.logged("round.closed", round=1)
+    assert list(asked(bench, "--round", 1)["sites"]) == ["c1", "c2"]
+    model = tmp_path / "other.pkl"
+    with model.open("wb") as file:
+        pickle.dump({"state_dict": {"w": np.ones((6, 1), np.float32)}}, file)
+    found = asked(bench, "--model", model)
+    assert list(found["sites"]) == ["c2"]
+    assert "does not allow" in found["missing"]["c1"]
+    assert bench.done("flavor", "stop", bench.run).wait() == 0
+    assert coordinator.wait() == 8
+    for edge in edges:
+        edge.wait()
