@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
+import zlib
 from typing import Any
 
 from flavor.bus.runs import RunStore
@@ -33,3 +35,14 @@ def begin_run(runs: RunStore, store: ObjectStore, config: RunConfig) -> None:
     record = RunRecord(run=runs.run, run_id=new_run_id(), rounds=config.rounds, config=config.to_mapping())
     Archive(store, runs.run).begin(record)
     runs.create(rounds=config.rounds, config=config.to_mapping(), run_id=record.run_id)
+
+
+def png(width: int = 2, height: int = 2) -> bytes:
+    """A grey PNG image of this size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress((b"\0" + b"\x80" * width) * height)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")

@@ -46,6 +46,7 @@ from flavor.view.evaluation_events import EvaluationClosed
 from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
 from workers.notes import of_counts
+from workers.reports import take_report
 from workers.signatures import Signatures
 
 _TAIL = re.compile(r"[0-9a-f]{1,64}\.json")
@@ -206,6 +207,14 @@ class _Merge:
             info_digest=info_ref.digest,
         )
         checked = self._signatures.check_result(client, result, statement)
+        take_report(
+            self._context.store,
+            info,
+            run=view.run,
+            round_=evaluation.round,
+            number=evaluation.number,
+            client=client,
+        )
         self._infos[client] = info
         metrics = kept_metrics(info["metrics"], MOST_METRICS)
         return Judged(

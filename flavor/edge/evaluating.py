@@ -20,14 +20,16 @@ from flavor.edge.notice import Failure, Notice, notice_of
 from flavor.edge.part import Part, Phase
 from flavor.edge.transfers import Transfers
 from flavor.edge.workspace import Workspace
-from flavor.errors import CommandNotFound, InvalidUpdate, MisuseError, StoreError, TransferStopped
+from flavor.errors import CommandNotFound, InvalidInfo, InvalidUpdate, MisuseError, StoreError, TransferStopped
 from flavor.failpoints import reach
 from flavor.ledger.statement import EvaluationStatement
+from flavor.programs.result_file import Written, clear_result, read_result
+from flavor.records.evaluated_info import with_report, without_report
 from flavor.records.evaluation import EvaluationTask, Result
-from flavor.records.info import MAX_BYTES, info_bytes, read_info
+from flavor.records.info import MAX_BYTES, Info, info_bytes, read_info
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Refused
-from flavor.store.paths import result_prefix
+from flavor.store.paths import handed_image, handed_report, result_prefix
 from flavor.store.protocol import ObjectStore
 from flavor.view.site_events import EvaluationBegun, EvaluationMissed, ResultHandedIn, ResultWithheld
 
@@ -91,15 +93,17 @@ class Evaluating:
             return
         reach("edge.evaluated")
         try:
+            info, written = self._measured(task)
+            size_bytes = MAX_BYTES + (written.size_bytes if written is not None else 0)
             result = self._transfers.carry(
-                lambda: self._collected(task),
-                quick=self._exchange.is_quick(MAX_BYTES),
+                lambda: self._collected(task, info, written),
+                quick=self._exchange.is_quick(size_bytes),
                 writes=True,
                 over=self._is_over(task),
             )
         except TransferStopped:
             return
-        except (InvalidUpdate, MisuseError, StoreError) as error:
+        except (InvalidUpdate, MisuseError, StoreError, OSError) as error:
             self._refuse(task, notice_of(error), str(error))
             return
         self._hand_in(task, result)
@@ -115,9 +119,10 @@ class Evaluating:
         task = self._site.membership.evaluation_task(round_, number)
         if task is None:  # it is over, or its result was handed in before a restart
             return
-        self._files.clear_local()
         model = self._models.judged(task)
         try:
+            self._files.clear_local()
+            clear_result(self._files.output)
             self._transfers.carry(
                 lambda: self._models.place_judged(task.round, model),
                 quick=self._models.is_quick(model),
@@ -135,18 +140,28 @@ class Evaluating:
         self._task, self._evaluator = task, evaluator
         self._site.observer.hear(EvaluationBegun("the evaluator judges the global model", task.round))
 
-    def _collected(self, task: EvaluationTask) -> Result:
-        """Put the evaluator's info.json into the store, and return the signed result. Raises `InvalidInfo`."""
-        site, info = self._site, read_info(self._files.local_info)
-        data = info_bytes(info)
+    def _measured(self, task: EvaluationTask) -> tuple[Info, Written | None]:
+        """Read what the evaluator has written: info.json, result.json or both. Raises `InvalidInfo`."""
+        written, path = read_result(self._files.output), self._files.local_info
+        if written is None:
+            if not path.exists():
+                raise InvalidInfo(
+                    "the evaluator has written no result: call SaveInfoJson(...), or write $OUTPUT_PATH/result.json"
+                )
+            return without_report(read_info(path)), None
+        own = read_info(path) if path.exists() else None
+        return with_report(own, written.report, task.round, digest=written.digest), written
+
+    def _collected(self, task: EvaluationTask, info: Info, written: Written | None) -> Result:
+        """Put what the evaluator has written into the store, and return the signed result. Raises `InvalidInfo`."""
+        site, data = self._site, info_bytes(info)
+        place = (site.config.run, task.round, task.number, site.config.client)
+        if written is not None:
+            for image in written.report.images:
+                self._put(handed_image(*place, image.digest, image.extension), written.images[image.digest])
+            self._put(handed_report(*place, written.digest), written.data)
         digest = hashlib.sha256(data).hexdigest()
-        path = f"{result_prefix(site.config.run, task.round, task.number, site.config.client)}{digest[:16]}.json"
-        ref = ObjectRef(path, digest)
-        with self._store.stage() as staged:
-            with naming(staged):
-                staged.write_bytes(data)
-            self._store.put(ref, staged)
-        site.meter.sent(len(data))
+        ref = self._put(f"{result_prefix(*place)}{digest[:16]}.json", data)
         examples: int = info["metadata"]["datasetSize"]
         statement = EvaluationStatement(
             run=site.config.run,
@@ -159,6 +174,15 @@ class Evaluating:
             info_digest=digest,
         )
         return statement.signed(site.key, Result(ref, examples, task.model.model.digest, try_id=secrets.token_hex(8)))
+
+    def _put(self, path: str, data: bytes) -> ObjectRef:
+        ref = ObjectRef(path, hashlib.sha256(data).hexdigest())
+        with self._store.stage() as staged:
+            with naming(staged):
+                staged.write_bytes(data)
+            self._store.put(ref, staged)
+        self._site.meter.sent(len(data))
+        return ref
 
     def _refuse(self, task: EvaluationTask, notice: Notice, text: str) -> None:
         """Hand in, in place of a result, why there is none; `text` says it to this site's user."""

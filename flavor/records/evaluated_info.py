@@ -1,11 +1,16 @@
-"""Complete what an evaluator reports: only `datasetSize` and its metrics are asked of it."""
+"""Complete what an evaluator reports: only `datasetSize` and its metrics are asked of it, in one of two files."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from flavor.records.info import CONFUSION, UNCOUNTED
+from flavor.errors import InvalidInfo
+from flavor.records.evaluation_report import DIGEST_NAME, FILE_NAME, Report
+from flavor.records.info import CONFUSION, UNCOUNTED, Info, checked_info
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def completed(value: object, round_: int) -> object:
@@ -22,3 +27,45 @@ def completed(value: object, round_: int) -> object:
     if isinstance(metrics, Mapping):
         made["metrics"] = {**dict.fromkeys(CONFUSION, UNCOUNTED), **metrics}
     return made
+
+
+def with_report(info: Info | None, report: Report, round_: int, *, digest: str) -> Info:
+    """Return the information of an evaluator that has written a result.json, and perhaps an info.json as well.
+
+    The values of its tables are metrics, beside those of the info.json, and `digest` names the report that is handed
+    in. Raises `InvalidInfo` where the two files contradict each other.
+    """
+    if info is not None:
+        contradiction(info, report)
+    given: Mapping[str, Any] = info or {"metadata": {"datasetSize": report.dataset_size}, "metrics": {}}
+    whole = {
+        "metadata": {**given["metadata"], DIGEST_NAME: digest},
+        "metrics": {**given["metrics"], **report.metrics},
+    }
+    return checked_info(completed(whole, round_), where=FILE_NAME)
+
+
+def report_digest(info: Info) -> str | None:
+    """Return the SHA-256 of the report that an evaluator's information names; None for none. Raises `InvalidInfo`."""
+    digest = info["metadata"].get(DIGEST_NAME)
+    if digest is not None and not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+        raise InvalidInfo(f"info.json: metadata.{DIGEST_NAME} is no SHA-256 in hex")
+    return digest
+
+
+def without_report(info: Info) -> Info:
+    """Return the information of an evaluator that has written no result.json: it names none."""
+    return {**info, "metadata": {name: value for name, value in info["metadata"].items() if name != DIGEST_NAME}}
+
+
+def contradiction(info: Info, report: Report) -> None:
+    """Raise `InvalidInfo` where an info.json says otherwise than a result.json of the same evaluation."""
+    examples = info["metadata"]["datasetSize"]
+    if examples != report.dataset_size:
+        raise InvalidInfo(f"{FILE_NAME}: metadata.datasetSize is {report.dataset_size}, and {examples} in info.json")
+    for name, value in report.metrics.items():
+        if name in info["metrics"] and info["metrics"][name] != value:
+            raise InvalidInfo(
+                f"{FILE_NAME}: a table says that {name[:60]!r} is {value}, and info.json that it is "
+                f"{str(info['metrics'][name])[:60]}"
+            )

@@ -78,7 +78,7 @@ def checked_info(value: object, *, where: str = "info") -> Info:
     problems += [
         f"the name {name[:60]!a} has characters that cannot be seen, as control characters: leave them out"
         for name in (*(metadata or {}), *(metrics or {}))
-        if isinstance(name, str) and not name.isprintable() and _has_unseen(name)
+        if isinstance(name, str) and not name.isprintable() and has_unseen(name)
     ]
     if metrics is not None and len(metrics) > MOST_METRICS:
         problems.append(f"there are {len(metrics)} metrics, and {MOST_METRICS} at most are taken: report fewer")
@@ -88,7 +88,8 @@ def checked_info(value: object, *, where: str = "info") -> Info:
     return checked
 
 
-def _has_unseen(name: str) -> bool:
+def has_unseen(name: str) -> bool:
+    """Whether a name has characters that cannot be seen, such as control characters."""
     return any(unicodedata.category(letter) in _UNSEEN for letter in name)
 
 

@@ -7,7 +7,9 @@
     runs/RUN/global/N-WHAT-DIGEST.EXT       what round N made, and as round 0 the initial weights: model, info, state
     runs/RUN/clients/SITE/N-WHAT-DIGEST.EXT what a site hands in: update, info
     runs/RUN/clients/SITE/N-result-K-DIGEST.json  what a site measures in evaluation K of round N's model
-    runs/RUN/evaluations/N-K-WHAT-DIGEST.json  result-SITE, as a worker has taken it; merged, manifest
+    runs/RUN/clients/SITE/N-result-K-report-DIGEST.json  the site's result.json; image-DIGEST.png and .jpg beside it
+    runs/RUN/evaluations/N-K-WHAT-DIGEST.json  result-SITE, as a worker has taken it; merged, manifest; report-SITE and
+                                               image-SITE, as a worker has taken them
     runs/RUN/accepted/N-SITE-WHAT-DIGEST.EXT  the same, once a worker has taken it out of its site's reach
 
 Every folder is flat and has one kind of writer, so that one prefix is what a party may write or read: a site
@@ -116,6 +118,26 @@ def update_prefix(run: str, round_: int, client: str) -> str:
 def result_prefix(run: str, round_: int, number: int, client: str) -> str:
     """Return the prefix of what a client hands in for one evaluation of this round's model."""
     return f"{client_folder(run, client)}{round_:04d}-result-{number}-"
+
+
+def handed_report(run: str, round_: int, number: int, client: str, digest: str) -> str:
+    """Return the path of the result.json that a client hands in for one evaluation."""
+    return f"{result_prefix(run, round_, number, client)}report-{digest[:16]}.json"
+
+
+def handed_image(run: str, round_: int, number: int, client: str, digest: str, extension: str) -> str:
+    """Return the path of an image that a client hands in with its result.json."""
+    return f"{result_prefix(run, round_, number, client)}image-{digest[:16]}{extension}"
+
+
+def taken_report(run: str, round_: int, number: int, client: str, digest: str) -> str:
+    """Return the path of a client's result.json as a worker has taken it."""
+    return named(evaluation_prefix(run, round_, number), f"report-{checked_name(client, 'client')}", digest, ".json")
+
+
+def taken_image(run: str, round_: int, number: int, client: str, digest: str, extension: str) -> str:
+    """Return the path of a client's image as a worker has taken it."""
+    return named(evaluation_prefix(run, round_, number), f"image-{checked_name(client, 'client')}", digest, extension)
 
 
 def evaluations_folder(run: str) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 from targets import COUNTING_INFO, GOOD_INFO, bench
 
 from flavor.checkpoints import Checkpoint, Format, read, to_safetensors, write
+from tests.fuzz.report_target import GOOD_REPORT
+from tests.infos import png
 
 
 @functools.cache
@@ -28,6 +30,15 @@ def seeds() -> dict[str, list[bytes]]:
             json.dumps(COUNTING_INFO).encode(),
             b'{"metadata":{"epoch":1e9,"datasetSize":0,"importance":-1}}',
             b"[NaN]",
+        ],
+        "report": [
+            json.dumps(GOOD_REPORT).encode(),
+            b'{"metadata":{"datasetSize":1},"results":{}}',
+            b'{"metadata":{"datasetSize":0},"results":{"tables":[{"title":"","labels":["a"],"values":[NaN]}]}}',
+        ],
+        "image": [
+            png(2, 3),
+            b"\xff\xd8\xff\xe0\x00\x04\x00\x00\xff\xc0\x00\x0b\x08\x00\x03\x00\x02\x01\x01\x11\x00\xff\xd9",
         ],
         "update": [
             b"",

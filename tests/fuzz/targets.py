@@ -58,6 +58,7 @@ from flavor.view.progress import progress_of, words_of
 from flavor.view.strip import row_of_summary
 from flavor.view.timeline import spans
 from tests.fuzz.page_target import fuzz_request
+from tests.fuzz.report_target import fuzz_image, fuzz_report
 from tests.infos import put_info
 from workers.inspection import Inspector, is_small
 from workers.signatures import Signatures
@@ -317,6 +318,8 @@ def _is_utf8(data: bytes) -> bool:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "info": fuzz_info,
+    "report": fuzz_report,
+    "image": fuzz_image,
     "update": fuzz_update,
     "pulse": fuzz_pulse,
     "measured": fuzz_measured,

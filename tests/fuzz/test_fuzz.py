@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from targets import COUNTING_INFO, GOOD_INFO, TARGETS, bench
 
 from flavor.checkpoints import read
+from flavor.records.images import picture_of
 from flavor.records.info import parse_info
+from flavor.records.report_parser import parse_report
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
 MOST_BYTES = 256 * 2**20
@@ -85,6 +87,9 @@ def test_the_seeds_are_what_is_accepted() -> None:
         for content in seeds()[target]:
             assert read(bench().file(content)).tensors, (target, content[:40])
     parse_info(seeds()["info"][0], where="seed")
+    for content in seeds()["report"]:
+        parse_report(content, where="seed", is_sealed=True)
+    assert [picture_of(content) for content in seeds()["image"]] == [(".png", 2, 3), (".jpg", 2, 3)]
     assert len(seeds()["structure"]) >= 3
 
 
@@ -120,6 +125,42 @@ def test_made_up_infos(value: Any) -> None:
 def test_made_up_counts(metrics: dict[str, Any]) -> None:
     """Of the lengths that the pooled metrics need, and of others."""
     TARGETS["info"](json.dumps({**GOOD_INFO, "metrics": {**GOOD_INFO["metrics"], **metrics}}).encode())
+
+
+TEXTS = st.sampled_from(["", "a", "b", "count", "pooled/auc", "x\n", "a (weighted)", "x" * 201])
+NUMBERS = st.sampled_from([0, 1, -1.5, float("nan"), None, True, "1", 1e301, 10**400])
+LABELS, VALUES = st.lists(TEXTS, max_size=3), st.lists(NUMBERS, max_size=3)
+KINDS = {
+    "tables": {
+        "title": TEXTS,
+        "labels": LABELS,
+        "values": VALUES,
+        "merge": st.sampled_from(["mean", "sum", "x", None]),
+    },
+    "heatmaps": {"title": TEXTS, "x-labels": LABELS, "y-labels": LABELS, "values": st.lists(VALUES, max_size=3)},
+    "plots": {
+        "title": TEXTS,
+        "labels": LABELS,
+        **dict.fromkeys(("x-values", "y-values"), st.lists(VALUES, max_size=3)),
+    },
+    "images": {
+        "title": TEXTS,
+        "filename": st.sampled_from(["a.png", "../a.png", "/a", "a//b", "a\\b", ".", "b/a.png"]),
+        "digest": st.sampled_from(["0" * 64, "", 1]),
+        "size_bytes": st.sampled_from([0, 2**20, -1, 2**70, True]),
+        "extension": st.sampled_from([".png", ".jpg", ".svg"]),
+    },
+}
+ENTRIES_OF = {
+    kind: st.lists(st.fixed_dictionaries(fields) | JSON, max_size=3) | JSON
+    for kind, fields in {**KINDS, "bars": {**KINDS["tables"], "y-axis": TEXTS}}.items()
+}
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=CHECKS)
+@given(st.fixed_dictionaries({}, optional=ENTRIES_OF) | JSON, st.sampled_from([0, 5, -1, 2**64, 1.0, None]))
+def test_made_up_reports(results: Any, size: Any) -> None:
+    TARGETS["report"](json.dumps({"metadata": {"datasetSize": size}, "results": results}).encode())
 
 
 PIECES = st.sampled_from(
