@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flavor.cli.evaluation_lines import lines_of_evaluations
@@ -58,6 +59,7 @@ def summary_of(found: Found) -> list[Line]:
     lines += [Line(each, "absent") for each in found["absent"] if each != found["waits_for"]]
     if has_ended(found):
         lines.append(Line(found["reason"], "ended"))
+        lines += [Line(each) for each in _to_go_on(found)]
     else:
         kind = "absent" if found["waits_for"] in found["absent"] else "waits"
         lines.append(Line(f"waits: {found['waits_for']}{_lasting(found['waits_s'])}", kind))
@@ -71,6 +73,16 @@ def summary_of(found: Found) -> list[Line]:
     if not found["clients"]:
         lines.append(Line("no site has joined yet"))
     return lines
+
+
+def _to_go_on(found: Found) -> list[str]:
+    """Say how to go on with a local run that has failed or was stopped, and where the logs of lost sites are."""
+    folder = found.get("folder")
+    if not folder or found["state"] not in (RunState.FAILED, RunState.STOPPED):
+        return []
+    lost = [site for site, client in found["clients"].items() if client["phase"] in ("failed", "gone")]
+    logs = [f"log of {site}: {Path(folder) / 'logs' / site}.log" for site in lost[:_MOST_LOST]]
+    return [f"go on with it: flavor run --resume {shlex.quote(folder)}", *logs]
 
 
 def columns_of(found: Found) -> list[Column]:
@@ -113,7 +125,14 @@ def columns_of(found: Found) -> list[Column]:
 
 def _why(client: Found) -> str:
     """Say why a site is in its state, with what the site shares (`--report-output`)."""
-    return f"{client['reason']} ({quoted(client['report'])})" if client["report"] else str(client["reason"])
+    reason, report = str(client["reason"]), client["report"]
+    if not report:
+        return reason
+    same, known = "its trainer ", "the trainer "  # the report begins with what the edge has told: not twice
+    told = reason.strip('"').removeprefix(same)
+    if told and report.startswith(f"{known}{told}"):
+        return quoted(f"{same}{report.removeprefix(known)}")
+    return f"{reason} ({quoted(report)})"
 
 
 def _clock(found: Found) -> str:

@@ -23,7 +23,7 @@ from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress
 from flavor.local.record import Record, own_server
-from flavor.local.reports import told_line, with_report
+from flavor.local.reports import shared, told_line, with_report
 from flavor.local.threads import limited, told
 from flavor.local.waits import Waits, snapshot_if_there, why_ended
 from flavor.printable import quoted
@@ -283,7 +283,7 @@ class Federation:
             words += ["-p", self.preprocess] if self.preprocess else []
             words += ["-e", self.evaluator] if self.evaluator else []
             words += ["--format", self.format] if self.format else []
-            words += ["--report-output", *self._consent()]  # site and operator are the same here
+            words += ["--report-output", *shared(self.redis_url), *self._consent()]  # this user is site and operator
             processes.start(
                 site.client,
                 "flavor.cli.flavor_fl",

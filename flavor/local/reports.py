@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
+
 from flavor.bus.runs import RunStore
 from flavor.view.client_events import ClientLost, UpdateRefused
 from flavor.view.event import Event
 from flavor.view.round_events import AttemptFailed, RoundNote
+
+_SHARED_LINES = 200
+
+
+def shared(redis_url: str | None) -> list[str]:
+    """The option by which the sites of a local run share the last output of their scripts, which its page shows.
+
+    On a server of the user's, others may read it: there FLAVOR_SHARE_LOG alone shares.
+    """
+    return ["--share-log", str(_SHARED_LINES)] if not redis_url and "FLAVOR_SHARE_LOG" not in os.environ else []
 
 
 def with_report(reason: str, report: str | None) -> str:

@@ -139,6 +139,7 @@ def row_of(document: Mapping[str, Any]) -> Document:
     sentence = document["reason"] if ended or not document["waits_for"] else document["waits_for"]
     return {
         "run": document["run"],
+        "folder": document["folder"],
         "state": document["state"],
         "round": document["round"],
         "rounds": document["rounds"],
@@ -184,5 +185,5 @@ def damaged_row(run: str, reason: str) -> Document:
     """Return the row of a run whose record in Redis cannot be read."""
     row: Document = dict.fromkeys(("round", "rounds", "round_state", "since_ms", "metric", "value", "value_of", "best"))
     row |= dict.fromkeys(("created_ms", "ended_ms", "took_s", "ends_ms"))
-    row |= {"run": run, "state": "damaged", "sentence": reason, "held": True, "absent": [], "spark": []}
+    row |= {"run": run, "folder": "", "state": "damaged", "sentence": reason, "held": True, "absent": [], "spark": []}
     return row | dict.fromkeys(("clients", "alive", "refused", "quarantined"), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from dataclasses import replace
 
 from flavor.config import RunConfig
@@ -81,3 +82,16 @@ def test_after_an_interruption_the_last_lines_say_what_was_waited_for(bench) -> 
     run.send(signal.SIGINT)
     assert run.wait() == 130
     assert f"at that time:  0 of at least 2 clients are ready; {awaited}" in run.stderr
+
+
+def test_a_local_run_shares_the_output_of_its_scripts_and_says_how_it_goes_on(bench) -> None:
+    """Its user owns the sites: nothing is kept from the page and the commands that look at the folder."""
+    out, none = bench.folder / "out", {"FLAVOR_REDIS_URL": ""}
+    script = f"{sys.executable} -c 'print(1 / 0)'"
+    run = bench.start("flavor", "run", "-m", script, "--edges", 1, "--out", out, env=none)
+    assert run.wait() == 1, run.stderr
+    log = bench.done("flavor", "log", out, "--script", "edge-1", env=none).stdout
+    assert "edge-1 | ZeroDivisionError: division by zero" in log
+    status = bench.done("flavor", "status", out, env=none).stdout.splitlines()
+    assert f"go on with it: flavor run --resume {out}" in status
+    assert f"log of edge-1: {out}/logs/edge-1.log" in status

@@ -174,13 +174,29 @@ def test_commands_name_a_local_run_by_its_folder_and_one_that_has_ended_needs_no
             page: Any = window.open(place.address, "/run/mammo")
             workers = page.locator(".workers")
             expect(workers).to_contain_text("No aggregator listens")
+            expect(workers).to_contain_text(f"`flavor run` starts it; its log is '{folder}/logs/aggregator.log'.")
+            joins(run, "site-1", state="failed", reason="it crashed")
+            row = page.locator(".sites .item").filter(has_text="site-1")
+            expect(row.locator(".state .word")).to_have_text("failed")
+            row.get_by_role("button").first.click()
+            again = f"flavor run --resume '{folder}'"
+            expect(row.locator(".meaning")).to_have_text(
+                "Its training script or its edge has failed. "
+                f"'{folder}/logs/site-1.log' says why; `{again}` starts it again."
+            )
+            expect(row.locator(".log")).to_have_text(
+                f"Its script has printed nothing yet, or its output is in '{folder}/clients/site-1/logs' alone."
+            )
             run.runs.end(RunState.STOPPED, "enough")
             expect(workers).to_contain_text("The run has ended, and needs no aggregator.")
+            expect(page.locator(".stand .more").first).to_have_text(f"{again} goes on with it.")
+            tip = page.locator(".stand .title .state").get_attribute("data-tip")
+            assert tip == f"An operator has stopped the run. `{again}` goes on with it."
             expect(workers).not_to_contain_text("No aggregator listens")
             shown = page.locator(".foot code").all_inner_texts()
             named = [words for words in map(shlex.split, shown) if words[0] == "flavor"]
-            assert len(named) == 7
-            assert [words[2] for words in named] == [str(folder)] * 7
+            assert len(named) == 8
+            assert [words[2] for words in named] == [str(folder)] * 8
 
 
 class Serving:

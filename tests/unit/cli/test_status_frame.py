@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 
 from flavor.cli.status_frame import Screen, found_of, run_frame, runs_frame, spark_line
-from flavor.cli.status_lines import summary_of
+from flavor.cli.status_lines import columns_of, summary_of
 from flavor.results.best import Best
 from flavor.view.styles import BAD, COLOUR_OF_PHASE
 
@@ -225,3 +225,29 @@ def test_a_site_that_is_lost_is_named_above_the_table_unless_the_sentence_does()
     found = found_of(document(SITES, waits_for=absent, absent=[absent]), NOW)
     kinds = {line.kind for line in summary_of(found) if absent in line.text}
     assert kinds == {"absent"}, "it stays red once the log says it, too"
+
+
+def test_of_a_local_run_the_command_that_goes_on_and_the_logs_are_named() -> None:
+    lost = {"site-1": client("gone"), "site-2": client("done")}
+    failed = document(
+        lost, state="failed", ended_ms=NOW, reason="site-1: its heartbeat stopped", folder="flavor-runs/a b"
+    )
+    said = [line.text for line in summary_of(found_of(failed, NOW))]
+    at = said.index("site-1: its heartbeat stopped")
+    assert said[at + 1 : at + 3] == [
+        "go on with it: flavor run --resume 'flavor-runs/a b'",
+        "log of site-1: flavor-runs/a b/logs/site-1.log",
+    ]
+    assert any("`flavor get 'flavor-runs/a b' --round 8`" in line for line in said)
+    deployed = [line.text for line in summary_of(found_of({**failed, "folder": ""}, NOW))]
+    assert not any("flavor-runs" in line or "--resume" in line for line in deployed)
+    assert any("`flavor get mammo --round 8`" in line for line in deployed)
+
+
+def test_a_crash_is_told_once() -> None:
+    """The site's own text begins with what its edge has told, and the table had both."""
+    ended = "trainer ended in round 3, before TrainFinished (exit code 1)"
+    crashed = client("failed", reason=f'"its {ended}"', report=f"the {ended}: ValueError: image 17")
+    other = client("failed", reason='"its disk is full"', report="something else")
+    why = columns_of(found_of(document({"a": crashed, "b": other}), NOW))[-1].cells
+    assert why == {"a": f'"its {ended}: ValueError: image 17"', "b": '"its disk is full" ("something else")'}

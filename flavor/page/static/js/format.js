@@ -122,6 +122,9 @@ export function isIn(run, folder) {
 /** Whether commands name a run by its result folder: its Redis is no server that others reach by a URL. */
 export const hasFolder = (run) => Boolean(folders.get(run));
 
+/** A path in the result folder of a run. */
+export const inFolder = (run, path) => quoted(`${String(folders.get(run)).replace(/\/$/, "")}/${path}`);
+
 /** A run as commands name it: by its result folder, where it has one, or by its name. */
 export const called = (run) => quoted(folders.get(run) || run);
 

@@ -1,6 +1,8 @@
 // What each state is called, its mark, and what it means. A mark and a word, so that no state is told by colour alone.
 // Tones: "todo" (red: somebody must do something), "now" (it goes on), "well", "care" and "quiet".
 
+import { called, hasFolder, inFolder } from "./format.js";
+
 const phase = (mark, word, tone, tip, rank) => ({ mark, word, tone, tip, rank });
 
 /** Phases of a site, in the words of `flavor status`. The lower the rank, the more it needs attention. */
@@ -26,6 +28,12 @@ const UNKNOWN = { mark: "·", word: "", tone: "quiet", tip: "A state that this p
 
 export const phaseOf = (word) => PHASES[word] ?? { ...UNKNOWN, word: word ?? "unknown" };
 
+/** What a phase of a site means. The sites of a local run are processes of `flavor run`. */
+export const meaningOf = (word, run, site) => (hasFolder(run) && word === "failed" ? `Its training script or its edge has failed. ${inFolder(run, `logs/${site}.log`)} says why; \`${goesOn(run)}\` starts it again.` : phaseOf(word).tip);
+
+/** The command that goes on with a run that has ended. */
+export const goesOn = (run) => (hasFolder(run) ? `flavor run --resume ${called(run)}` : run ? `flavor resume ${called(run)}` : "flavor resume");
+
 export const RUNS = {
   waiting: phase("○", "waiting", "now", "The run is open for sites, and its first round has not opened."),
   running: phase("●", "running", "now", "Rounds are open, or one is to open."),
@@ -41,7 +49,11 @@ const BROKEN = new Set(["damaged", "lost"]);
 /** Whether Redis has the record of a run no more, or none that can be read. */
 export const isBroken = (run) => BROKEN.has(run.state);
 
-export const runOf = (word) => RUNS[word] ?? { ...UNKNOWN, word: word ?? "unknown" };
+/** The state of a run by its word; with a `run`, its tip names the command for it. */
+export function runOf(word, run = "") {
+  const known = RUNS[word] ?? { ...UNKNOWN, word: word ?? "unknown" };
+  return { ...known, tip: known.tip.replace("flavor resume", goesOn(run)) };
+}
 
 /** Whether a run that has not ended needs somebody: it cannot go on by itself or be read, or a process is missing. */
 export const needs = (run) => !isOver(run) && Boolean(run.held || run.absent?.length);
@@ -50,7 +62,7 @@ export const needs = (run) => !isOver(run) && Boolean(run.held || run.absent?.le
 export const isOver = (run) => Boolean(run.ended_ms) || ["finished", "failed", "stopped"].includes(run.state);
 
 /** The state of a run, with the mark of one that needs somebody. */
-export const stateOf = (run) => (needs(run) && !isBroken(run) ? { ...runOf(run.state), mark: "!", tone: "todo" } : runOf(run.state));
+export const stateOf = (run) => (needs(run) && !isBroken(run) ? { ...runOf(run.state, run.run), mark: "!", tone: "todo" } : runOf(run.state, run.run));
 
 export const ROUNDS = {
   open: phase("○", "open", "now", "Sites train, and hand in their updates."),

@@ -162,7 +162,7 @@ export function open(shell, _, query) {
 
   function compared() {
     const rows = [
-      ["State", ({ doc }) => state(runOf(doc.state)), ({ doc }) => doc.state],
+      ["State", ({ doc }) => state(runOf(doc.state, doc.run)), ({ doc }) => doc.state],
       ["Round", ({ doc }) => `${doc.round} of ${doc.rounds}`],
       [`Best ${named(name)}`, ({ curve }) => (curve?.best ? `${metric(curve.best.value)}${ofSites(curve.best.sites, curve.best.contributors)}, reported in round ${count(curve.best.round)}${notCompared(curve.best) && `; ${notCompared(curve.best)}`}` : "–")],
       ["Model of the best", ({ curve }) => (!curve?.best ? "–" : curve.best.round > 1 ? `that of round ${count(curve.best.round - 1)}` : "the first")],

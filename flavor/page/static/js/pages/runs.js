@@ -1,7 +1,7 @@
 // All runs: one row each, with the sentence that says how it stands.
 
 import { attr, fill, framed, h, keyed, show, text } from "../dom.js";
-import { count, counted, duration, full, metric, notCompared, ofSites } from "../format.js";
+import { count, counted, duration, full, isIn, metric, notCompared, ofSites } from "../format.js";
 import { since } from "../clock.js";
 import { Live } from "../live.js";
 import { command, filter, lesson, restate, state } from "../panel.js";
@@ -82,6 +82,7 @@ export function open(shell) {
       for (const [name, run] of Object.entries(runs)) {
         if (run === null || typeof run !== "object") delete runs[name];
         else run.run ??= name;
+        if (run?.folder) isIn(name, run.folder);
       }
       draw();
     },

@@ -5,7 +5,7 @@ import { called, clock, count, counted, duration, full, lap, metric, notCompared
 import { now, openFor, since } from "../clock.js";
 import { restate, state } from "../panel.js";
 import { named } from "../said.js";
-import { phaseOf, runOf, stateOf } from "../words.js";
+import { goesOn, phaseOf, runOf, stateOf } from "../words.js";
 import { shareOf } from "./sites.js";
 
 const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
@@ -59,7 +59,7 @@ export function sentence(name) {
     const waited = over ? null : since(doc.since_ms);
     text(lasts, waits.textContent ? (waited >= 5 ? `, for ${duration(waited)}.` : /[.!?…]$/.test(waits.textContent) ? "" : ".") : "");
     attr(lasts, "title", over ? null : full(doc.since_ms));
-    text(more, over ? "" : [slowest(doc), closes(doc), without(doc)].filter(Boolean).join(" "));
+    text(more, over ? again(doc) : [slowest(doc), closes(doc), without(doc)].filter(Boolean).join(" "));
     show(more, more.textContent);
   }
 
@@ -137,6 +137,9 @@ function model(doc, over) {
   if (best.round === last.round) return `${said}, ${few ? `the best${few}` : over ? "the best of all rounds" : "the best so far"}, ${where}${lacks}.`;
   return `${said}, reported in round ${count(last.round)}; the best${few} was ${metric(best.value)}${ofSites(best.sites, best.contributors)}, ${where}${lacks}.`;
 }
+
+/** `flavor run --resume FOLDER goes on with it.`, of a run that could go on. */
+const again = (doc) => (["failed", "stopped"].includes(doc.state) ? `${goesOn(doc.run)} goes on with it.` : "");
 
 /** `Closes with 3 of 4 sites at 13:20, or when all are in.` */
 function closes(doc) {

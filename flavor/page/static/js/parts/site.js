@@ -1,12 +1,12 @@
 // What a row of the table opens into: all that is known of one site.
 
 import { fill, h, show, text } from "../dom.js";
-import { bytes, called, clock, count, counted, duration, isCount, lap, metric, quoted } from "../format.js";
+import { bytes, called, clock, count, counted, duration, hasFolder, inFolder, isCount, lap, metric, quoted } from "../format.js";
 import { get, of } from "../api.js";
 import { since } from "../clock.js";
 import { facts } from "../panel.js";
 import { named, said, term } from "../said.js";
-import { phaseOf } from "../words.js";
+import { meaningOf } from "../words.js";
 
 const AGAIN_MS = 5000;
 
@@ -52,7 +52,7 @@ export function details(run, site) {
     );
     const words = found.log.join("\n");
     const atEnd = log.scrollTop + log.clientHeight > log.scrollHeight - 8;
-    text(log, words || "The site shares no output. `flavor-fl --share-log 200` shares the last 200 lines.");
+    text(log, words || (hasFolder(run) ? `Its script has printed nothing yet, or its output is in ${inFolder(run, `clients/${site}/logs`)} alone.` : "The site shares no output. `flavor-fl --share-log 200` shares the last 200 lines."));
     log.classList.toggle("quiet", !words);
     if (atEnd) log.scrollTop = log.scrollHeight;
   }
@@ -60,8 +60,7 @@ export function details(run, site) {
   return {
     node,
     update(client, doc) {
-      const { tip } = phaseOf(client.phase);
-      text(meaning, tip);
+      text(meaning, meaningOf(client.phase, run, site));
       text(reason, client.phase === "done" ? "" : client.reason);
       show(reason, reason.textContent);
       text(shared, client.report ? `It shares: ${said(client.report)}` : "");

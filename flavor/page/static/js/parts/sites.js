@@ -1,13 +1,13 @@
 // The table of sites: those that need attention first. Rows keep their places while one reads; numbers change in place.
 
 import { attr, framed, h, keyed, show, text } from "../dom.js";
-import { byName, bytes, called, count, counted, duration, full, lap, metric, moved } from "../format.js";
+import { byName, bytes, called, count, counted, duration, full, hasFolder, lap, metric, moved } from "../format.js";
 import { openFor, since } from "../clock.js";
 import { List } from "../list.js";
 import { filter, panel, restate, state } from "../panel.js";
 import { named, said } from "../said.js";
 import { spark } from "../spark.js";
-import { phaseOf } from "../words.js";
+import { meaningOf, phaseOf } from "../words.js";
 import { details } from "./site.js";
 
 const IN_SIGHT = 12;
@@ -108,7 +108,7 @@ export function sites(name, { curve }) {
     show(table, places.length);
     const none = !seen.length;
     show(empty, none);
-    if (none) text(empty, places.length ? "No site matches. Esc empties the filter, and “all” shows all sites." : "No site has joined yet. A site joins with `flavor-fl --join @FILE -m \"python main.py\"`; `flavor enroll` makes the token in FILE.");
+    if (none) text(empty, places.length ? "No site matches. Esc empties the filter, and “all” shows all sites." : hasFolder(doc.run) ? "No site has joined yet: `flavor run` starts them." : "No site has joined yet. A site joins with `flavor-fl --join @FILE -m \"python main.py\"`; `flavor enroll` makes the token in FILE.");
   });
 
   function row(site) {
@@ -163,7 +163,7 @@ export function sites(name, { curve }) {
         const doing = doingOf(client);
         const tone = over && doc.state !== "failed" && doing.tone === "todo" && client.phase === "gone" ? "quiet" : doing.tone;
         const times = client.refused_in_a_row > 1 ? ` (${client.refused_in_a_row} times)` : "";
-        restate(stands, { ...doing, tone }, times);
+        restate(stands, { ...doing, tone, tip: doing.word === "failed" ? meaningOf(client.phase, doc.run, site) : doing.tip }, times);
         const part = shareOf(client);
         const lasts = over ? null : since(client.doing_ms);
         const silent_ = over || !part.isReport ? null : since(client.reported_ms);

@@ -1,7 +1,7 @@
 // Aggregators and their queue: who works, on what, and what waits.
 
 import { fill, h, show } from "../dom.js";
-import { called, count, counted, duration, hasFolder } from "../format.js";
+import { called, count, counted, duration, hasFolder, inFolder } from "../format.js";
 import { get } from "../api.js";
 import { since } from "../clock.js";
 import { command, failed, lesson, panel, state } from "../panel.js";
@@ -67,7 +67,7 @@ export function workers(run = "") {
     } else if (found.refusal) {
       fill(list, lesson("It is not known whether an aggregator listens", found.refusal));
     } else {
-      fill(list, lesson("No aggregator listens", "Updates wait for inspection, and rounds for their model, until one does. Start one beside the store:", command(`flavor-agg --queue ${queue || "flavor"} --store STORE`)));
+      fill(list, lesson("No aggregator listens", "Updates wait for inspection, and rounds for their model, until one does.", ...(hasFolder(run) ? [`\`flavor run\` starts it; its log is ${inFolder(run, "logs/aggregator.log")}.`] : ["Start one beside the store:", command(`flavor-agg --queue ${queue || "flavor"} --store STORE`)])));
     }
     const lost = found.dropped;
     show(dropped, lost.length);
