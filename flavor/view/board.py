@@ -123,8 +123,8 @@ class Board:
         """Return a row for each run, the newest first. Waits for the first look at Redis.
 
         Keys: `run`, `folder` (as in `document`), `state` (a `RunState`, "damaged" or "lost"), `round`,
-        `rounds`, `round_state`, `sentence` (what it waits for, or why it ended), `held` (whether it cannot go on by itself),
-        `since_ms` (since when it waits), `waits_s`, `absent` (missing processes, or why Redis takes no writes, a
+        `rounds`, `round_state`, `sentence` (what it waits for, or why it ended), `held` (whether it cannot go on by
+        itself), `since_ms` (since when it waits), `waits_s`, `absent` (missing processes, or why Redis takes no writes, a
         sentence each), `clients`, `alive`, `refused`, `quarantined` (numbers of clients; `alive` is None while Redis
         takes no writes, and a heartbeat timeout longer), `metric` (its name), `value` (the newest one), `value_of` (how
         many sites report it, and of how many), `best` (as in `document`), `spark` (at most 40 values of the metric,
