@@ -122,14 +122,14 @@ class Board:
     def runs(self) -> list[Document]:
         """Return a row for each run, the newest first. Waits for the first look at Redis.
 
-        Keys: `run`, `folder` (as in `document`), `state` (a `RunState`, "damaged" or "lost"), `round`,
-        `rounds`, `round_state`, `sentence` (what it waits for, or why it ended), `held` (whether it cannot go on by
-        itself), `since_ms` (since when it waits), `waits_s`, `absent` (missing processes, or why Redis takes no writes, a
+        Keys: `run`, `folder` (as in `document`), `state` (a `RunState`, "damaged" or "lost"), `round`, `rounds`,
+        `round_state`, `sentence` (what it waits for, or why it ended), `held` (whether it cannot go on by itself),
+        `since_ms` (since when it waits), `waits_s`, `absent` (missing processes, or why Redis takes no writes, a
         sentence each), `clients`, `alive`, `refused`, `quarantined` (numbers of clients; `alive` is None while Redis
-        takes no writes, and a heartbeat timeout longer), `metric` (its name), `value` (the newest one), `value_of` (how
-        many sites report it, and of how many), `best` (as in `document`), `spark` (at most 40 values of the metric,
-        oldest first), `created_ms`, `ended_ms`, `took_s` (as in `document`), `ends_ms` (the estimated end), `age_s`.
-        What is not known is None. Raises `BusUnavailable` if Redis could not be read yet.
+        takes no writes, and a heartbeat timeout longer), `metric` (its name), `value` (the newest one), `value_of`
+        (how many sites report it, and of how many), `best` (as in `document`), `spark` (at most 40 values of the
+        metric, oldest first), `created_ms`, `ended_ms`, `took_s` (as in `document`), `ends_ms` (the estimated end),
+        `age_s`. What is not known is None. Raises `BusUnavailable` if Redis could not be read yet.
         """
         self._await_first_look()
         now_ms, rows = self.now_ms(), self._published.rows()
