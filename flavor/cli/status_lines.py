@@ -12,6 +12,7 @@ from typing import Any
 from flavor.cli.evaluation_lines import lines_of_evaluations
 from flavor.counted import counted
 from flavor.durations import shown_duration
+from flavor.policy.standing import Standing
 from flavor.printable import printable, quoted, shown_name
 from flavor.records.counts import POOLED
 from flavor.records.reported import Reported
@@ -135,12 +136,19 @@ def _why(client: Found) -> str:
     return f"{reason} ({quoted(report)})"
 
 
+_MAY_COUNT = (Standing.ACCEPTED, Standing.SUBMITTED, Standing.PENDING)
+"""Where sites stand whose updates are accepted, or may still be."""
+
+
 def _clock(found: Found) -> str:
     """Say how long the round has been open and when it closes, or how long a run took that has ended."""
     if has_ended(found):
         return f"took {shown_duration(found['took_s'])}" if found["took_s"] is not None else ""
     if found["round_state"] == "open":
         needed, total = found["needed"], found["expected"]
+        can = sum(client["this_round"] in _MAY_COUNT for client in found["clients"].values())
+        if can < needed:  # it does not close with these, and the next line says why
+            return f"open for {shown_duration(found['open_s'])}, {found['in']} in"
         few = f", with {needed} at the deadline" if needed < total else ", deadline"
         left = found["deadline_s"]
         when = f"{few} in {shown_duration(left)}" if left > 0 else ", the deadline has passed"
@@ -156,11 +164,10 @@ def _lasting(seconds: float | None) -> str:
 def _lost(found: Found) -> str:
     """Name the sites that are lost to the run and that what it waits for does not name."""
     named = {word.rstrip(".-") for word in re.split(r"[^\w.-]+", found["waits_for"])}
-    lost = [
-        f"{site} ({client['phase']})"
-        for site, client in found["clients"].items()
-        if client["phase"] in _LOST and site not in named
-    ]
+    every = [site for site, client in found["clients"].items() if client["phase"] in _LOST]
+    lost = [f"{site} ({found['clients'][site]['phase']})" for site in every if site not in named]
+    if len(every) > _MOST_LOST and len(lost) < len(every):
+        return ""  # it names some, and says how many they are
     more = f", and {len(lost) - _MOST_LOST} more" if len(lost) > _MOST_LOST else ""
     return ", ".join(lost[:_MOST_LOST]) + more
 

@@ -33,6 +33,8 @@ def public(reason: str) -> str:
 
 _FACT = re.compile(r"""(?:(?<!\w)'(?:[^'\\]|\\.)*'|(?<!\w)"(?:[^"\\]|\\.)*"|(?!; ).)*""", flags=re.DOTALL)
 _LONGEST_GIST = 120
+_MANY = 3
+"""So many sites that have one reason are told of together."""
 
 
 def gist(reason: str) -> str:
@@ -120,7 +122,29 @@ def _are_named(names: Sequence[str]) -> str:
     return f"{some(names)} {are(len(names))}"
 
 
+def natural(name: str) -> tuple[list[int | str], str]:
+    """Return what to sort names by so that site-2 comes before site-10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)], name
+
+
+def listed(reasons: Mapping[str, str]) -> str:
+    """Say why each of these clients was lost; together for three or more that have one reason."""
+    if not reasons:
+        return "no client was lost"
+    by_reason: dict[str, list[str]] = {}
+    for name in sorted(reasons, key=natural):
+        by_reason.setdefault(reasons[name], []).append(name)
+    told: list[str] = []
+    for reason, names in by_reason.items():
+        if len(names) < _MANY:
+            told += [f"{name}: {reason}" for name in names]
+        else:
+            told.append(f"{len(names)} sites ({some(names)}): {reason}")
+    return "; ".join(told)
+
+
 def some(names: Sequence[str], most: int = 5) -> str:
     """List the first `most` of these names in order, and say how many more there are."""
-    shown = ", ".join(sorted(names)[:most])
+    shown = ", ".join(sorted(names, key=natural)[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")

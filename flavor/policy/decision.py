@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from flavor.config import RunConfig
 from flavor.counted import are, counted
-from flavor.policy.advice import Reason, finished_early, gist, public, some, way_on
+from flavor.policy.advice import Reason, finished_early, gist, listed, public, some, way_on
 from flavor.policy.standing import Client, Standing, trainers
 from flavor.records.round import RoundView
 from flavor.records.states import ClientState
@@ -131,7 +131,7 @@ def next_round(
         why = {name: client.why_gone for name, client in lost.items() if name not in said}
         kinds = _counted(client.how_gone for client in lost.values())
         advice = way_on(run, closed + 1, config, remain=len(present), shut=shut, ended=True)
-        reasons = [_listed(why)] if why or not shut else []
+        reasons = [listed(why)] if why or not shut else []
         why_failed = Reason("; ".join([short, *reasons, *advice]), f"{short}; {kinds}")
         return Decision(Action.FAIL, why_failed, missing=missing)
     reason = _ready(len(ready), wanted, f"at least {counted(wanted, 'client')}")
@@ -148,7 +148,7 @@ def next_round(
         for name, client in clients.items()
         if (client.gone or client.quarantined) and name not in (*left, *_said_by_advice(clients))
     }
-    return Decision(Action.WAIT, f"{reason}; {_listed(failed)}" if failed else reason, missing=missing)
+    return Decision(Action.WAIT, f"{reason}; {listed(failed)}" if failed else reason, missing=missing)
 
 
 def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tuple[str, ...]:
@@ -187,7 +187,7 @@ def close_round(
     missing = [name for kind in _LOST for name in by[kind]]
     lost = {name: gist(why) if kind in _JUDGED else why for name in missing for kind, why in [standings[name]]}
     kinds = [standings[name][0].value for name in missing]
-    tail = f"; without {_listed(lost)}" if lost else ""
+    tail = f"; without {listed(lost)}" if lost else ""
     if accepted + open_ < needed:
         ended, remain, waits = by[Standing.LEFT], accepted + open_, config.on_quorum_lost == "wait"
         if round_.round > 1 and not waits and remain + len(ended) >= needed:
@@ -200,7 +200,7 @@ def close_round(
         advice = way_on(run, round_.round, config, remain=remain, of=total, shut=shut, ended=not waits, **again)
         said = [*by[Standing.REVOKED], *(ended if waits else ())]
         lost = {name: why for name, why in lost.items() if name not in said}
-        reason = Reason("; ".join([short, *advice, *([_listed(lost)] if lost else [])]), f"{short}; {_counted(kinds)}")
+        reason = Reason("; ".join([short, *advice, *([listed(lost)] if lost else [])]), f"{short}; {_counted(kinds)}")
         return _quorum_lost(reason, now_ms, round_, config)
     if not open_:
         return Decision(Action.AGGREGATE, f"{accepted} of {counted(total, 'update')} accepted{tail}")
@@ -227,17 +227,22 @@ def close_round(
         )
     short = f"the deadline passed with {accepted} of {counted(needed, 'needed update')}"
     kinds += ["late"] * len(by[Standing.PENDING]) + ["not inspected in time"] * len(by[Standing.SUBMITTED])
-    return _quorum_lost(Reason(f"{short}{late}{tail}", f"{short}; {_counted(kinds)}"), now_ms, round_, config)
+    reason = Reason(f"{short}{late}{tail}", f"{short}; {_counted(kinds)}")
+    all_in = not missing and not by[Standing.PENDING]
+    awaited = "an aggregator to inspect what is handed in" if all_in else "clients to come back"
+    return _quorum_lost(reason, now_ms, round_, config, awaited=awaited)
 
 
-def _quorum_lost(reason: Reason, now_ms: int, round_: RoundView, config: RunConfig) -> Decision:
+def _quorum_lost(
+    reason: Reason, now_ms: int, round_: RoundView, config: RunConfig, *, awaited: str = "clients to come back"
+) -> Decision:
     """Decide about a round that lacks its quorum, by `on_quorum_lost`.
 
     A round that was resumed waits until its deadline for the sites that ended with the run; also for a client that an
     operator can let in again, or resume the run without.
     """
     if config.on_quorum_lost == "wait":
-        return Decision(Action.HOLD, f"{reason}; waiting for clients to come back")
+        return Decision(Action.HOLD, f"{reason}; waiting for {awaited}")
     times = ""
     if config.on_quorum_lost == "retry":
         if round_.openings < config.round_attempts:
@@ -347,12 +352,6 @@ _JUDGED = (Standing.REFUSED, Standing.SHUT)
 _LOST = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED, Standing.LEFT, Standing.GONE)
 _LONGEST_WAIT_MS = 15_000
 """After a problem that passes by itself, the next attempt begins within this time."""
-
-
-def _listed(reasons: Mapping[str, str]) -> str:
-    if not reasons:
-        return "no client was lost"
-    return "; ".join(f"{name}: {reason}" for name, reason in sorted(reasons.items()))
 
 
 def _ready(number: int, wanted: int, of: str) -> str:

@@ -165,7 +165,8 @@ class Board:
         All times are milliseconds since 1970 by the clock of the Redis server. What is not known is None, and bytes
         are None while there are none: an edge of an earlier release does not count them. `now_ms`, of which time all
         of that is, and `left_s`, the time that is left (see `left_s_of`), are in no patch. Raises `RunNotFound`,
-        `DamagedRecord`, and `BusUnavailable` if Redis could not be read yet.
+        `DamagedRecord`, and `BusUnavailable` if Redis could not be read yet, or if it cannot be read now and the run is
+        not known.
         """
         document, now_ms = self._document(run), self.now_ms()
         followed = self._reader.followed(run)
@@ -264,6 +265,8 @@ class Board:
             raise DamagedRecord(reason)
         if document is None and (reason := self._published.loss(run)):
             raise RunNotFound(reason)
+        if document is None and (problem := self._published.problem):
+            raise BusUnavailable(problem)  # it may be there
         if document is None:
             raise RunNotFound(
                 f"there is no run {run[:80]!r} on Redis at {self._where}: `flavor status` lists the runs; if Redis has "

@@ -110,7 +110,7 @@ def _estimate(snapshot: Snapshot, newest: Newest) -> Document:
     cannot go on by itself.
     """
     view, round_, wait, pace_s = snapshot.run, snapshot.round, snapshot.waits_for, newest.pace_s
-    stands = (wait is not None and wait.is_held) or not snapshot.is_served or bool(snapshot.absence)
+    stands = (wait is not None and wait.is_held) or not snapshot.is_served or bool(snapshot.absence or snapshot.refusal)
     if view.state.ended or stands or pace_s is None or round_ is None:
         return {"ends_ms": None, "later_s": None, "holds_ms": None}
     later, is_closed = max(0, view.rounds - round_.round), round_.state is RoundState.CLOSED

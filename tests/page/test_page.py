@@ -222,6 +222,10 @@ def test_what_is_wrong_is_told_above_the_fold_and_nothing_else(served: Serve, wi
     expect(page.locator(".stand .says")).to_have_class(re.compile("lacking"))
     source.patch("mammo", {"held": False})
     expect(page.locator(".stand .state")).to_have_text("●running")
+    expect(more).to_contain_text("Closes with 3 of 4 sites")
+    source.patch("mammo", {"needed": 4})
+    expect(more).not_to_contain_text("Closes")  # one was refused
+    source.patch("mammo", {"needed": 3})
     reported = {"doing": "uploading", "reported": {"done": 10, "total": 10}, "transfer": None}
     source.patch("mammo", {"clients": {"site-2": reported, "site-3": {"this_round": "accepted", "phase": "done"}}})
     expect(more).to_contain_text(re.compile(r"Waiting for site-2 to send its update \(it usually"))

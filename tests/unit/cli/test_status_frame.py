@@ -93,6 +93,16 @@ def test_a_run_of_three_sites() -> None:
     assert text[-1].endswith("Ctrl-C ends this")
 
 
+def test_a_round_that_lacks_its_quorum_does_not_say_that_it_closes() -> None:
+    gone = {f"gone-{number}": client("gone", this_round="gone", reason="its heartbeat stopped") for number in range(9)}
+    lacks = "3 updates are needed and 2 can come; 9 sites (gone-0, gone-1 and 7 more): its heartbeat stopped"
+    some = {name: SITES[name] for name in ("site-1", "site-2")}
+    text = drawn(document({**gone, **some}, needed=3, waits_for=lacks), 200, 40)
+    assert text[0] == "mammo  running  round 12 of 50  open for 1 min, 1 in"
+    assert not [line for line in text if line.startswith("without")], "the sentence has them"
+    assert "closes when all 11 are" in drawn(document({**gone, **some}, needed=2), 200, 40)[0]
+
+
 @pytest.mark.parametrize("held", [True, False])
 def test_a_wait_that_does_not_end_by_itself_is_red(held: bool) -> None:
     lines = run_frame(found_of(document(SITES, held=held), NOW), EVENTS, Screen(200, 40, NOW))

@@ -340,6 +340,24 @@ class TestQuorumLost:
         assert action is Action.HOLD
         assert "waiting for clients to come back" in reason
 
+    def test_what_is_handed_in_waits_for_an_aggregator_and_not_for_clients(self) -> None:
+        now, config = (
+            standings(a=Standing.SUBMITTED, b=Standing.SUBMITTED, c=Standing.SUBMITTED),
+            policy(on_quorum_lost="wait"),
+        )
+        late_ms = ROUND.deadline_ms + int(config.aggregation_lease_s * 1000)
+        action, reason = close_round("r", late_ms, ROUND, now, config)
+        assert action is Action.HOLD
+        assert reason.endswith("not inspected in time: a, b, c; waiting for an aggregator to inspect what is handed in")
+
+    def test_sites_that_are_lost_for_one_reason_are_told_of_together_in_the_order_of_their_numbers(self) -> None:
+        lost = {f"site-{number}": (Standing.GONE, "its heartbeat stopped") for number in range(1, 23)}
+        other = {"b": (Standing.GONE, "no disk"), "a": (Standing.GONE, "no disk")}
+        every = {**lost, **other}
+        _, reason = close_round("r", 2_000, replace(ROUND, expected=tuple(sorted(every))), every, policy())
+        together = "22 sites (site-1, site-2, site-3, site-4, site-5 and 17 more): its heartbeat stopped"
+        assert f"a: no disk; b: no disk; {together}" in reason
+
     @pytest.mark.parametrize("kind", [Standing.REFUSED, Standing.SHUT, Standing.REVOKED, Standing.LEFT, Standing.GONE])
     def test_wait_ends_for_no_site_that_is_lost_in_whatever_way(self, kind: Standing) -> None:
         for number in (1, 2):

@@ -18,6 +18,7 @@ const DOING = {
   starting: "to start",
 };
 
+const MANY = 5; // more sites than these, the sentence does not name each
 const LOST = new Set(["failed", "gone", "stopped", "quarantined"]);
 
 export function sentence(name) {
@@ -112,7 +113,9 @@ function slowest(doc) {
 /** `Without site-5 (gone).`: the sites that are lost to the run and that what it waits for does not name. */
 function without(doc) {
   const named = new Set((doc.waits_for ?? "").split(/[^\w.-]+/).map((word) => word.replace(/[.-]+$/, "")));
-  const lost = Object.entries(doc.clients ?? {}).filter(([name, client]) => LOST.has(client.phase) && !named.has(name));
+  const all = Object.entries(doc.clients ?? {}).filter(([, client]) => LOST.has(client.phase));
+  const lost = all.filter(([name]) => !named.has(name));
+  if (all.length > MANY && lost.length < all.length) return ""; // the sentence names some, and says how many they are
   return lost.length ? `Without ${some(lost.map(([name, client]) => `${name} (${phaseOf(client.phase).word})`))}.` : "";
 }
 
@@ -146,6 +149,8 @@ function closes(doc) {
   if (doc.round_state !== "open" || !Number.isFinite(doc.deadline_ms)) return "";
   const left = (doc.deadline_ms - now()) / 1000;
   const when = left > 0 ? `at ${clock(doc.deadline_ms, { seconds: left < 600 })} (in ${duration(left)})` : "now: its deadline has passed";
+  const can = Object.values(doc.clients ?? {}).filter((client) => ["accepted", "submitted", "pending"].includes(client.this_round)).length;
+  if (can < doc.needed) return ""; // it does not close with these
   const sites = `${count(doc.needed)} of ${counted(doc.expected, "site")}`;
   return doc.needed < doc.expected ? `Closes with ${sites} ${when}, or when all are in.` : `Closes when all ${counted(doc.expected, "site")} are in; the deadline is ${when}.`;
 }
