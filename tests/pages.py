@@ -16,6 +16,7 @@ PROGRAMS = {
     "flavor-fv": "flavor.cli.flavor_fv",
     "flavor-agg": "flavor.cli.flavor_agg",
     "check-fl": "flavor.cli.check_fl",
+    "check-fv": "flavor.cli.check_fv",
     "check-agg": "flavor.cli.check_agg",
     "aumai-fedtrain": "aumai_fedtrain.cli",
 }

@@ -337,7 +337,13 @@ def _keep_secrets_without_exec() -> None:
     secrets.os = types.SimpleNamespace(**{**vars(os), "execve": go_on})  # type: ignore[attr-defined]
 
 
-_STARTS_SCRIPTS = ("flavor.cli.flavor_fl", "flavor.cli.flavor_fv", "flavor.cli.check_fl", "flavor.cli.check_agg")
+_STARTS_SCRIPTS = (
+    "flavor.cli.flavor_fl",
+    "flavor.cli.flavor_fv",
+    "flavor.cli.check_fl",
+    "flavor.cli.check_fv",
+    "flavor.cli.check_agg",
+)
 """The programs that start scripts in the process that the test has started: an edge, and the checks."""
 
 

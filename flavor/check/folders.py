@@ -37,10 +37,11 @@ class Folders:
     Round one starts from a global model that lies at `GLOBAL_MODEL_PATH` before the check; `close` puts it back.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="check-fl-"))
+    def __init__(self, environment: Mapping[str, str], *, name: str = "check-fl") -> None:
+        """Make them; `name` is the program that checks."""
+        self.root = Path(tempfile.mkdtemp(prefix=f"{name}-"))
         self.input_is_empty = not environment.get("INPUT_PATH")
-        self._hold = Hold("check-fl", str(self.root), tell=lambda _: None)
+        self._hold = Hold(name, str(self.root), tell=lambda _: None)
         try:
             if self.input_is_empty:
                 (self.root / "input").mkdir()

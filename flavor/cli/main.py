@@ -1,6 +1,7 @@
 """The program `flavor`. The command `flavor NAME` is the function NAME of `flavor/cli/NAME.py`.
 
-Programs of their own have a module each as well: `flavor_fl`, `flavor_fv`, `flavor_agg`, `check_fl` and `check_agg`.
+Programs of their own have a module each as well: `flavor_fl`, `flavor_fv`, `flavor_agg`, `check_fl`, `check_fv` and
+`check_agg`.
 
 Subcommands are imported when they are named, so that `flavor event set` costs what it needs.
 """
@@ -59,6 +60,7 @@ PROGRAMS = {
     "flavor-fv": "Judge the models of a run with a site's data, and train nothing.",
     "flavor-agg": "Aggregate the rounds of all runs, as an operator.",
     "check-fl": "Check a training script before it takes part in a run.",
+    "check-fv": "Check a command that judges models before it takes part in a run.",
     "check-agg": "Check your own aggregator together with a training script.",
 }
 """The other programs, which `flavor --help` lists as well."""

@@ -20,13 +20,12 @@ from flavor.edge.notice import Failure, Notice, notice_of
 from flavor.edge.part import Part, Phase
 from flavor.edge.transfers import Transfers
 from flavor.edge.workspace import Workspace
-from flavor.errors import CommandNotFound, InvalidInfo, InvalidUpdate, MisuseError, StoreError, TransferStopped
+from flavor.errors import CommandNotFound, InvalidUpdate, MisuseError, StoreError, TransferStopped
 from flavor.failpoints import reach
 from flavor.ledger.statement import EvaluationStatement
-from flavor.programs.result_file import Written, clear_result, read_result
-from flavor.records.evaluated_info import with_report, without_report
+from flavor.programs.result_file import Written, clear_result, read_measured
 from flavor.records.evaluation import EvaluationTask, Result
-from flavor.records.info import MAX_BYTES, Info, info_bytes, read_info
+from flavor.records.info import MAX_BYTES, Info, info_bytes
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Refused
 from flavor.store.paths import handed_image, handed_report, result_prefix
@@ -93,7 +92,7 @@ class Evaluating:
             return
         reach("edge.evaluated")
         try:
-            info, written = self._measured(task)
+            info, written = read_measured(self._files.output, self._files.local_info, task.round)
             size_bytes = MAX_BYTES + (written.size_bytes if written is not None else 0)
             result = self._transfers.carry(
                 lambda: self._collected(task, info, written),
@@ -139,18 +138,6 @@ class Evaluating:
             return
         self._task, self._evaluator = task, evaluator
         self._site.observer.hear(EvaluationBegun("the evaluator judges the global model", task.round))
-
-    def _measured(self, task: EvaluationTask) -> tuple[Info, Written | None]:
-        """Read what the evaluator has written: info.json, result.json or both. Raises `InvalidInfo`."""
-        written, path = read_result(self._files.output), self._files.local_info
-        if written is None:
-            if not path.exists():
-                raise InvalidInfo(
-                    "the evaluator has written no result: call SaveInfoJson(...), or write $OUTPUT_PATH/result.json"
-                )
-            return without_report(read_info(path)), None
-        own = read_info(path) if path.exists() else None
-        return with_report(own, written.report, task.round, digest=written.digest), written
 
     def _collected(self, task: EvaluationTask, info: Info, written: Written | None) -> Result:
         """Put what the evaluator has written into the store, and return the signed result. Raises `InvalidInfo`."""

@@ -24,7 +24,7 @@ from flavor.edge.run_identity import checked_continuity
 from flavor.edge.standing import Standing
 from flavor.edge.workspace import Workspace
 from flavor.errors import RunError, RunFinishedEarly, RunStopped
-from flavor.programs.evaluator_environment import evaluator_environment
+from flavor.programs.evaluator_environment import evaluator_environment, folders_named
 from flavor.programs.process import ChildProcess, obituary
 from flavor.records.run import RunView
 from flavor.records.states import RunState
@@ -40,10 +40,7 @@ class JudgingEdge(Edge):
 
     def _workspace(self) -> Workspace:
         """Make the folders. `WEIGHT_PATH` of the environment names the model's file, as for the ancestor's images."""
-        own = {name: value for name, value in os.environ.items() if name != "LOCAL_MODEL_PATH"}
-        if model := own.get("WEIGHT_PATH"):
-            own["GLOBAL_MODEL_PATH"] = model
-        config = self._config
+        own, config = folders_named(os.environ), self._config
         return Workspace.prepare(config.workspace, environment=own, input_path=config.input, format_=config.format)
 
     def _take_part(

@@ -15,6 +15,15 @@ ROLE = "evaluator"
 _KEPT_OUT = ("FLAVOR_REDIS_URL", "FLAVOR_JOIN", "FLAVOR_TLS_CA", "FLAVOR_TLS_CERT", "FLAVOR_TLS_KEY", "FLAVOR_EDGE")
 
 
+def folders_named(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment by which the folders of a site that only judges are chosen (`Workspace.prepare`).
+
+    `WEIGHT_PATH` names the file of the model, as in images of the ancestor.
+    """
+    own = {name: value for name, value in environment.items() if name != "LOCAL_MODEL_PATH"}
+    return {**own, "GLOBAL_MODEL_PATH": model} if (model := own.get("WEIGHT_PATH")) else own
+
+
 def evaluator_environment(
     base: Mapping[str, str],
     files: TrainerFiles,

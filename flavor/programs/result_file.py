@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flavor.errors import InvalidInfo
+from flavor.records.evaluated_info import with_report, without_report
 from flavor.records.evaluation_report import (
     FILE_NAME,
     MAX_BYTES,
@@ -24,6 +25,7 @@ from flavor.records.evaluation_report import (
     Report,
 )
 from flavor.records.images import picture_of
+from flavor.records.info import Info, read_info
 from flavor.records.report_parser import parse_report
 
 
@@ -52,6 +54,22 @@ class Written:
 def clear_result(output: Path) -> None:
     """Remove the result.json of an earlier evaluation, which would be taken for that of the next one."""
     (output / FILE_NAME).unlink(missing_ok=True)
+
+
+def read_measured(output: Path, info: Path, round_: int) -> tuple[Info, Written | None]:
+    """Read what an evaluator has measured of the model of `round_`: its result.json, the info.json at `info`, or both.
+
+    Raises `InvalidInfo` for files that cannot be used, that contradict each other, or that are not there.
+    """
+    written = read_result(output)
+    if written is not None:
+        own = read_info(info) if info.exists() else None
+        return with_report(own, written.report, round_, digest=written.digest), written
+    if not info.exists():
+        raise InvalidInfo(
+            "the evaluator has written no result: call SaveInfoJson(...), or write $OUTPUT_PATH/result.json"
+        )
+    return without_report(read_info(info)), None
 
 
 def read_result(output: Path) -> Written | None:

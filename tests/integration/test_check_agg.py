@@ -17,6 +17,7 @@ from warm import STARTER
 from flavor.check.aggregator import CommandAggregation
 from flavor.check.aggregator_checks import ANEW_CHECKS, CONTENT, ONCE_CHECKS
 from flavor.check.aggregator_process import CheckedAggregator
+from flavor.check.evaluator_checks import EVALUATOR_CHECKS
 from flavor.check.folders import Folders
 from flavor.check.output import Screen
 from flavor.check.report import Report, Result, Status
@@ -724,9 +725,12 @@ def test_the_documented_examples(check, once):
 
 def test_every_check_is_documented():
     text = (Path(__file__).parents[2] / "docs" / "checks.md").read_text()
-    rows = [f"| {item.name} | {item.verifies} |" for item in (*TRAINER_CHECKS, *ONCE_CHECKS, *ANEW_CHECKS)]
+    rows = [
+        f"| {item.name} | {item.verifies} |"
+        for item in (*TRAINER_CHECKS, *EVALUATOR_CHECKS, *ONCE_CHECKS, *ANEW_CHECKS)
+    ]
     assert [row for row in rows if row not in text] == []
-    assert text.count("\n| ") == len(dict.fromkeys(rows)) + 2 + 6  # two headers; the table of results
+    assert text.count("\n| ") == len(dict.fromkeys(rows)) + 3 + 6  # three headers; the table of results
 
 
 def check_agg(*arguments):

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 import aumai_fedtrain.cli
-from flavor.cli import check_agg, check_fl, flavor_agg, flavor_fl, flavor_fv, main
+from flavor.cli import check_agg, check_fl, check_fv, flavor_agg, flavor_fl, flavor_fv, main
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "command_line.txt"
 PROGRAMS: dict[str, click.Command] = {
@@ -21,6 +21,7 @@ PROGRAMS: dict[str, click.Command] = {
     "flavor-fv": flavor_fv.command,
     "flavor-agg": flavor_agg.command,
     "check-fl": check_fl.command,
+    "check-fv": check_fv.command,
     "check-agg": check_agg.command,
     "aumai-fedtrain": aumai_fedtrain.cli.main,
 }

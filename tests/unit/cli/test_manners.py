@@ -28,6 +28,7 @@ STARTS = {
     "flavor-fv": "flavor.cli.start:evaluator",
     "flavor-agg": "flavor.cli.start:aggregator",
     "check-fl": "flavor.cli.check_fl:main",
+    "check-fv": "flavor.cli.check_fv:main",
     "check-agg": "flavor.cli.check_agg:main",
     "aumai-fedtrain": "flavor.cli.start:fedtrain",
 }
@@ -163,6 +164,7 @@ OFFERED: dict[str, dict[str, list[str]]] = {
     "flavor-fv": {"flavor-fv --un": ["--until-end"]},
     "flavor-agg": {"flavor-agg --qu": ["--queue"]},
     "check-fl": {"check-fl --ign": ["--ignore-ckpt"]},
+    "check-fv": {"check-fv --mo": ["--model"]},
 }
 
 

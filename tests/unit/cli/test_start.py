@@ -13,6 +13,7 @@ import pytest
 from flavor.cli.main import COMMANDS
 
 PROGRAMS = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]["scripts"]
+TAKE_SECRETS = sorted(set(PROGRAMS) - {"check-fl", "check-fv", "check-agg"})
 SECRET = "redis://u:s3cret@127.0.0.1:1"
 SLOW = ("redis", "click", "pydantic", "numpy", "rich", "rq", "cryptography", "aumai_fedtrain")
 ENTRY = """
@@ -29,14 +30,14 @@ getattr(__import__(module, fromlist=[name]), name)()
 """
 
 
-@pytest.mark.parametrize("program", sorted(set(PROGRAMS) - {"check-fl", "check-agg"}))  # these take no secret
+@pytest.mark.parametrize("program", TAKE_SECRETS)  # these take no secret
 def test_a_secret_leaves_the_command_line_before_anything_slow_is_imported(program: str) -> None:
     script = ENTRY.format(entry=PROGRAMS[program], secret=SECRET, slow=SLOW)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == " False True\n"
 
 
-@pytest.mark.parametrize("program", sorted(set(PROGRAMS) - {"check-fl", "check-agg"}))
+@pytest.mark.parametrize("program", TAKE_SECRETS)
 def test_an_interruption_while_everything_is_imported_is_one_line(program: str) -> None:
     module, _, name = PROGRAMS[program].partition(":")
     script = (

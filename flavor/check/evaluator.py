@@ -1,0 +1,245 @@
+"""Drive one evaluator as a site does, without a run: the steps of `check-fv`, in their order."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from flavor.check.evaluator_checks import (
+    ENDS,
+    EVALUATOR_CHECKS,
+    EXAMPLES,
+    KEEPS,
+    MEASURES,
+    REPORTS,
+    SAME,
+    STARTS,
+    USES,
+)
+from flavor.check.fake_bus import CLIENT, RUN
+from flavor.check.folders import Folders
+from flavor.check.merged_as import merged_as
+from flavor.check.output import Screen
+from flavor.check.report import Check, Report
+from flavor.check.script import Ended, Late, Over, QuietBell, Script
+from flavor.checkpoints import Checkpoint, Format, detect, read, write
+from flavor.counted import counted
+from flavor.errors import CheckpointError, InvalidInfo
+from flavor.programs.evaluator_environment import evaluator_environment
+from flavor.programs.result_file import Written, clear_result, read_measured
+from flavor.records.info import CONFUSION, UNCOUNTED, Info
+from flavor.store.digests import sha256_file
+
+_ROUND = 1
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class CheckedEvaluator:
+    """The evaluator that is checked, and the settings of the check."""
+
+    command: Sequence[str]
+    preprocess: Sequence[str] | None = None
+    model: Path | None = None
+    """The model that is judged; None for the file at `WEIGHT_PATH`, or else for one that is made."""
+    timeout_s: float = 600.0
+
+
+class EvaluatorCheck:
+    """Checks one evaluator. Raises `CommandNotFound` for a program that cannot be started."""
+
+    def __init__(
+        self, settings: CheckedEvaluator, folders: Folders, *, environment: Mapping[str, str], screen: Screen
+    ) -> None:
+        self._settings, self._folders, self._screen = settings, folders, screen
+        self._files, self._base = folders.workspace, environment
+        self._report = Report(EVALUATOR_CHECKS)
+        self._script = Script(QuietBell(), screen, settings.timeout_s, mark="| ")
+        self._model = folders.root / "model"
+
+    def run(self) -> Report:
+        """Start the script with the model, again with the same, and with one whose weights are 0."""
+        try:
+            self._prepare()
+            first = self._judge(self._model, "evaluator")
+            self._again(first)
+            self._with_other_model(first)
+        except Over:
+            pass
+        finally:
+            self._screen.waited()
+            self._script.stop()
+        return self._report
+
+    # -- the steps
+
+    def _prepare(self) -> None:
+        given = self._settings.model or self._folders.pretrained
+        if given is not None:
+            shutil.copyfile(given, self._model)
+        else:
+            rng = np.random.default_rng(0)
+            weights = {"weight": rng.normal(size=(4, 3)).astype(np.float32), "bias": np.zeros(3, np.float32)}
+            write(self._model, Checkpoint(dict(weights)), Format.PICKLE)
+            self._screen.tell("no --model is given: the script gets a pickle with a weight of 4 x 3 and a bias of 3")
+        if self._settings.preprocess is None:
+            return
+        self._screen.tell("preprocessing")
+        self._launch(self._settings.preprocess, "preprocess")
+        try:
+            self._script.wait("the preprocess command to end", lambda: False)
+        except Ended:
+            if self._script.exit_code() != 0:
+                self._give_up(STARTS, self._script.obituary("the preprocess command", ""), hint=self._death_hint)
+        except Late:
+            self._give_up(STARTS, f"the preprocess command runs longer than {self._script.limit}")
+
+    def _judge(self, model: Path, log: str) -> Info:
+        """Have the script judge this model, and return what it has measured."""
+        self._start(model, log)
+        self._report.passed(STARTS)
+        try:
+            self._script.wait("the script to end", lambda: False)
+        except Late:
+            self._give_up(ENDS, f"still running after {self._script.limit}")
+        except Ended:
+            if self._script.exit_code() != 0:
+                made = self._settings.model is None and self._folders.pretrained is None
+                hint = "name a model of yours with --model, if the made-up one is the cause" if made else None
+                self._give_up(ENDS, self._script.obituary("the script", ""), hint=hint or self._death_hint)
+        self._report.passed(ENDS, "exit code 0")
+        try:
+            info, written = read_measured(self._files.output, self._files.local_info, _ROUND)
+        except InvalidInfo as error:
+            self._give_up(REPORTS, str(error))
+        self._report.passed(REPORTS, "; ".join(filter(None, [_described(written), merged_as(info)])))
+        self._look_at(info)
+        placed = self._files.global_model
+        if not placed.is_file() or sha256_file(placed) != sha256_file(model):
+            self._report.failed(KEEPS, f"{placed} was {'changed' if placed.is_file() else 'removed'}")
+        else:
+            self._report.passed(KEEPS)
+        return info
+
+    def _look_at(self, info: Info) -> None:
+        if (examples := info["metadata"]["datasetSize"]) > 0:
+            self._report.passed(EXAMPLES, counted(examples, "example"))
+        else:
+            self._report.warned(EXAMPLES, "metadata.datasetSize is 0")
+        if found := _numbers(info):
+            self._report.passed(MEASURES, _listed(found))
+        else:
+            self._report.warned(MEASURES, "no metric has a value")
+
+    def _again(self, first: Info) -> None:
+        """Start the script again with the same model."""
+        self._screen.tell("once more, with the same model")
+        before, after = _numbers(first), _numbers(self._judge(self._model, "evaluator-again"))
+        differ = [name for name in before if not _is_same(before[name], after.get(name))]
+        if differ or before.keys() != after.keys():
+            name = (differ or sorted(before.keys() ^ after.keys()))[0]
+            self._report.warned(SAME, f"{name} was {before.get(name)}, and is {after.get(name)}")
+        else:
+            self._report.passed(SAME)
+
+    def _with_other_model(self, first: Info) -> None:
+        """Start the script with a model whose weights are 0, which may be none that it can judge."""
+        self._screen.tell("once more, with a model whose weights are all 0")
+        other = self._folders.root / "zeros"
+        try:
+            _write_zeros(self._model, other)
+        except CheckpointError as error:
+            self._report.unclear(USES, f"no model of zeros can be made of this file: {error}")
+            return
+        self._start(other, "evaluator-zeros")
+        try:
+            self._script.wait("the script to end", lambda: False)
+        except Late:
+            self._report.unclear(USES, f"the script runs longer than {self._script.limit} with such a model")
+            return
+        except Ended:
+            if self._script.exit_code() != 0:
+                self._report.passed(USES, "the script does not take such a model")
+                return
+        try:
+            info, _ = read_measured(self._files.output, self._files.local_info, _ROUND)
+        except InvalidInfo:
+            self._report.passed(USES, "the script has no result with such a model")
+            return
+        before, after = _numbers(first), _numbers(info)
+        if before and all(_is_same(value, after.get(name)) for name, value in before.items()):
+            self._report.warned(USES, f"such a model gives the same: {_listed(after)}")
+        else:
+            self._report.passed(USES)
+
+    # -- the script
+
+    def _start(self, model: Path, log: str) -> None:
+        self._files.clear_local()
+        clear_result(self._files.output)
+        self._files.global_model.unlink(missing_ok=True)
+        shutil.copyfile(model, self._files.global_model)
+        self._launch(self._settings.command, log)
+
+    def _launch(self, command: Sequence[str], log: str) -> None:
+        environment = evaluator_environment(self._base, self._files, round_=_ROUND, rounds=1, run=RUN, client=CLIENT)
+        environment["CHECK_FL"] = "true"
+        self._script.launch(command, environment, self._files.log / f"{log}.log")
+
+    @property
+    def _death_hint(self) -> str | None:
+        return self._script.death_hint(self._folders.input_is_empty)
+
+    def _give_up(self, check: Check, detail: str, hint: str | None = None) -> NoReturn:
+        self._report.failed(check, detail, hint=hint)
+        raise Over
+
+
+def _write_zeros(model: Path, target: Path) -> None:
+    """Write the same checkpoint with all floats 0. Raises `CheckpointError` for a file that is no state_dict."""
+    found = read(model)
+    tensors = {
+        name: np.zeros_like(tensor) if tensor.dtype.kind not in "iub" else tensor
+        for name, tensor in found.tensors.items()
+    }
+    made = Checkpoint(tensors, found.structure, found.metadata, found.beside, found.left_out)
+    write(target, made, detect(model))
+
+
+def _numbers(info: Info) -> dict[str, float]:
+    """Return the metrics that have a value, without cells of a confusion matrix that are not counted."""
+    return {
+        name: value
+        for name, value in info["metrics"].items()
+        if isinstance(value, int | float) and not (name in CONFUSION and value == UNCOUNTED)
+    } | {name: math.fsum(value) for name, value in info["metrics"].items() if isinstance(value, list)}
+
+
+def _is_same(before: float, after: float | None) -> bool:
+    return after is not None and math.isclose(before, after, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def _listed(numbers: Mapping[str, float]) -> str:
+    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    return ", ".join(f"{name} {value:.4g}" for name, value in list(numbers.items())[:_SHOWN]) + more
+
+
+def _described(written: Written | None) -> str:
+    """Say what is in result.json; '' for none."""
+    if written is None:
+        return ""
+    report = written.report
+    kinds = {
+        "table": report.tables,
+        "bar chart": report.bars,
+        "heatmap": report.heatmaps,
+        "plot": report.plots,
+        "image": report.images,
+    }
+    return f"result.json: {', '.join(counted(len(of), kind) for kind, of in kinds.items() if of) or 'empty'}"
