@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from flavor.cli.status_frame import Screen, found_of, run_frame, runs_frame, spark_line
 from flavor.cli.status_lines import columns_of, summary_of
 from flavor.results.best import Best
+from flavor.view.document import lost_row
 from flavor.view.styles import BAD, COLOUR_OF_PHASE
 
 NOW = 1_795_980_000_000
@@ -203,6 +204,12 @@ def test_all_runs() -> None:
     assert text[1] == "mammo  running   3 of 9  2 h ago  2 of 3  auc 0.9123  ▁▅█    1 of 2 in, for 9 s"
     assert text[2].endswith("all 9 rounds are closed")
     assert drawn_runs([], 140, 24)[0] == "There are no runs on redis://localhost."
+
+
+def test_a_run_that_redis_has_lost_says_so() -> None:
+    text = drawn_runs([row("mammo"), lost_row(row("chest", waits_s=None), "Redis has lost run 'chest'")], 140, 24)
+    assert text[2] == "chest  lost     3 of 9  2 h ago  ? of 3  auc 0.9123  ▁▅█    Redis has lost run 'chest'"
+    assert text[1].startswith("mammo  running")
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
