@@ -56,9 +56,13 @@ def is_of_fedtrain(view: RunView) -> bool:
     Such runs once had the aggregator `mean`. They are told apart by the state beside each global model, which the rule
     `mean` never leaves.
     """
-    rule, model = view.config.get("aggregator"), view.global_model
-    is_mean = rule == "mean" and view.config.get("server_step") is None
-    return rule == FEDTRAIN or (is_mean and model is not None and model.state is not None)
+    return averages_itself(view.config, has_state=view.global_model is not None and view.global_model.state is not None)
+
+
+def averages_itself(config: Mapping[str, Any], *, has_state: bool) -> bool:
+    """Return whether the settings are those of a run of `aumai_fedtrain`; `has_state` is of its global model."""
+    rule = config.get("aggregator")
+    return rule == FEDTRAIN or (rule == "mean" and config.get("server_step") is None and has_state)
 
 
 def coordinated_by(view: RunView) -> str:

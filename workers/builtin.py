@@ -62,50 +62,99 @@ class Engine:
                 f"run {work.run!r} {what}, and this worker has no aggregator of its own: "
                 "start it as `flavor-agg -m 'python aggregate.py'`"
             )
-        models = open_updates(work.opened, list(work.updates.values()), work.old)
-        updates = dict(zip(work.updates, models, strict=True))
-        weights = weights_of(config.weights, list(work.infos.values()))
-        rule = _rule(config.aggregator or DEFAULT_AGGREGATOR, config.server_step)
-        constants = work.constants
-        old = open_global(work.opened, work.old) if work.old and _is_needed(work, rule, constants) else None
-        held = Held(config, updates, constants, old).settle()
-        steps = not isinstance(rule.server_step, Replace)
-        if work.old is None:
-            rule = rule.without_global()
-        first = _of_most(list(updates.values()))
-        base = _tensors(old) if old and rule.needs_global else None
-        round_ = _Round(rule, updates, weights, held, base, config.statistics)
-        if rule.server_step.slots:
-            round_.state = _state(work.opened, work.old)
-        with TensorFileWriter(target, first.specs, first.metadata) as writer:
-            small = writer.size_bytes * len(updates) < _SMALL_BYTES
-            out = None if small else writer.map()
-            threads = 1 if small else self.threads
-            result = round_.run(list(updates), out, threads, None if small else writer.completed)
-            if result.nonfinite:
-                raise round_.refusal(result.nonfinite, out, threads)
-            if small:
-                for spec in writer.specs:
-                    writer.write(spec.name, result.model[spec.name])
-            made, entered, differing, negative = result.state, result.clients, result.differing, result.negative
-            del result, out  # the mapped file is closed with the writer
-        state = _put_state(work, made) if made is not None else None
-        names, info, chosen = list(updates), work.info, round_.chosen(entered)
+        made = make(work, target, self.threads)
+        updates, first, held = made.updates, made.first, made.held
+        state = _put_state(work, made.state) if made.state is not None else None
+        names, info, chosen = list(updates), work.info, made.chosen
         if chosen is not None:
             positions = [names.index(client) for client in chosen]
             info = {**info, "metadata": {**info["metadata"], "chosen": positions}}
         noticed = (
             *(of_start(updates, held, config.statistics) if work.old is None else ()),
             *notes.of_choice(config.aggregator, chosen, names),
-            *notes.of_integers(work.round, first, held, differing),
-            *notes.of_state(work, first, held, steps=steps),
-            *(notes.of_statistics(work, first, held) if steps else ()),
-            *notes.of_signs(work.round, negative),
-            *notes.of_constants(work.round, constants),
-            *(notes.of_sizes(work) if weighs(rule.reducer) else ()),
-            *notes.of_training(work, updates, old, writer.sha256, target),
+            *notes.of_integers(work.round, first, held, made.differing),
+            *notes.of_state(work, first, held, steps=made.steps),
+            *(notes.of_statistics(work, first, held) if made.steps else ()),
+            *notes.of_signs(work.round, made.negative),
+            *notes.of_constants(work.round, work.constants),
+            *(notes.of_sizes(work) if made.weighs else ()),
+            *notes.of_training(work, updates, made.old, made.digest, target),
         )
-        return Combined(writer.sha256, writer.size_bytes, info, state, chosen, noticed)
+        return Combined(made.digest, made.size_bytes, info, state, chosen, noticed)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A global model that was written to a file, and what it was made of."""
+
+    digest: str
+    size_bytes: int
+    state: ServerState | None
+    """The server state after the round; None for a server step without one."""
+    chosen: tuple[str, ...] | None
+    """See `Combined`."""
+    updates: Mapping[str, ClientModel]
+    first: ClientModel
+    """An update with the order and the nesting of tensors that most sites have."""
+    held: Mapping[str, Tensor]
+    old: TensorFile | None
+    """The global model before, where it was read."""
+    differing: tuple[str, ...]
+    negative: tuple[str, ...]
+    steps: bool
+    """Whether the run has a server step."""
+    weighs: bool
+    """Whether the sites' weights count in the rule."""
+
+
+def make(work: Work, target: Path, threads: int) -> Made:
+    """Write the model that the run's rule makes of the updates of `work` to the file `target`.
+
+    Writes nothing to the store. The same updates give the same bytes, for any number of threads. Raises `FlavorError`.
+    """
+    config = work.config
+    models = open_updates(work.opened, list(work.updates.values()), work.old)
+    updates = dict(zip(work.updates, models, strict=True))
+    weights = weights_of(config.weights, list(work.infos.values()))
+    rule = _rule(config.aggregator or DEFAULT_AGGREGATOR, config.server_step)
+    constants = work.constants
+    old = open_global(work.opened, work.old) if work.old and _is_needed(work, rule, constants) else None
+    held = Held(config, updates, constants, old).settle()
+    steps = not isinstance(rule.server_step, Replace)
+    if work.old is None:
+        rule = rule.without_global()
+    first = _of_most(list(updates.values()))
+    base = _tensors(old) if old and rule.needs_global else None
+    round_ = _Round(rule, updates, weights, held, base, config.statistics)
+    if rule.server_step.slots:
+        round_.state = _state(work.opened, work.old)
+    with TensorFileWriter(target, first.specs, first.metadata) as writer:
+        small = writer.size_bytes * len(updates) < _SMALL_BYTES
+        out = None if small else writer.map()
+        threads = 1 if small else threads
+        result = round_.run(list(updates), out, threads, None if small else writer.completed)
+        if result.nonfinite:
+            raise round_.refusal(result.nonfinite, out, threads)
+        if small:
+            for spec in writer.specs:
+                writer.write(spec.name, result.model[spec.name])
+        state, entered, differing, negative = result.state, result.clients, result.differing, result.negative
+        del result, out  # the mapped file is closed with the writer
+    chosen = round_.chosen(entered)
+    return Made(
+        digest=writer.sha256,
+        size_bytes=writer.size_bytes,
+        state=state,
+        chosen=chosen,
+        updates=updates,
+        first=first,
+        held=held,
+        old=old,
+        differing=differing,
+        negative=negative,
+        steps=steps,
+        weighs=weighs(rule.reducer),
+    )
 
 
 @dataclass

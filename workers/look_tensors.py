@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -53,7 +53,7 @@ class TensorLook:
         update = self._checked_header(path, handed_in, file)
         found = digest_and_check(file)
         check_submitted(path, found.sha256, handed_in.object.digest)
-        constants = self._constants(update, found.odd if update.encoding is None else _decoded_odd(found, update))
+        constants = self._constants(update, odd_tensors(found, update))
         if (model := self._view.global_model) is not None and (limit := self._config.max_update_norm) is not None:
             held = (*constants, *matching(update.tensors, self._config.keep))
             base, statistics = open_global(Reading(self._store), model), self._config.statistics
@@ -167,8 +167,14 @@ class TensorLook:
         )
 
 
-def _decoded_odd(found: Inspection, update: ClientModel) -> list[str]:
-    """Return the odd tensors of an encoded update: of those that travelled as they are, and of the decoded ones."""
+def odd_tensors(found: Inspection, update: ClientModel) -> Sequence[str]:
+    """Return the tensors of an update whose values are not finite or have no room for their squares.
+
+    Of an encoded update: of those that travelled as they are, and of the decoded ones. `found` is the result of the
+    inspection of its file.
+    """
+    if update.encoding is None:
+        return found.odd
     if found.nonfinite is not None and found.nonfinite not in update.tensors:  # a scale
         raise _no_number(found.nonfinite, nan=True)
     plain = [name for name in found.odd if not isinstance(update.tensors.get(name, np.empty(0)), EncodedTensor)]
