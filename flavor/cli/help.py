@@ -44,6 +44,7 @@ _GROUPS: dict[Group, tuple[str, ...]] = {
             "workspace",
             "home",
             "metric",
+            "most",
             "by_round",
             "follow",
         ),

@@ -28,6 +28,7 @@ COMMANDS = {
         "log": "Show every event of a run with its reason.",
         "evaluate": "Have sites judge a model now.",
         "results": "Show what sites have measured of a global model.",
+        "contributions": "Show which site helps a run, and which one hurts.",
         "get": "Write a global model of a run into a file.",
         "export": "Write the metrics of a run to TensorBoard, MLflow, tables or JSON.",
         "credits": "Show how many examples each client has put into a run.",

@@ -69,7 +69,8 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / "examples" / "numpy-digits" / name, folder)
     for name in ("shell", "xgboost-bagged"):
         shutil.copytree(ROOT / "examples" / name, folder / "examples" / name)
-    (folder / "aggregate.py").write_text(labelled("aggregate")[0])
+    for name in ("aggregate", "evaluate"):
+        (folder / f"{name}.py").write_text(labelled(name)[0])
     subprocess.run([sys.executable, "prepare.py"], cwd=folder, check=True, capture_output=True, timeout=100)
     return folder
 

@@ -64,7 +64,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("flavor.view",),
     ("flavor.coordinator", "flavor.edge", "workers", "flavor.cook", "flavor.gadget"),
-    ("flavor.check", "flavor.local", "flavor.demo"),
+    ("flavor.check", "flavor.contributions", "flavor.local", "flavor.demo"),
     ("flavor.metrics", "flavor.notices", "flavor.trackers"),
     ("flavor.page",),
     ("flavor.cli",),

@@ -1,0 +1,214 @@
+"""`flavor contributions`: show which site helps a run, and which one hurts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from flavor.cli.help import GroupedCommand
+from flavor.cli.opened_run import named_store, opened_run, store_of_run
+from flavor.cli.options import redis_option, store_option, store_settings
+from flavor.cli.output import print_line, print_table
+from flavor.cli.program import one_line_errors, raise_on_sigterm
+from flavor.cli.trust_options import trust_option
+from flavor.errors import InvalidSetting, MisuseError, RunError
+
+if TYPE_CHECKING:
+    from flavor.contributions.kept import Kept
+    from flavor.contributions.measure import Trial
+    from flavor.contributions.result import Contributions
+    from flavor.ledger.archive import Archive
+    from flavor.policy.selection import Select
+
+
+@click.command(
+    cls=GroupedCommand,
+    example="flavor contributions mammo --redis-url redis://localhost\n"
+    'flavor contributions flavor-runs/mammo -e "python evaluate.py" \\\n    --input data/test --metric accuracy:max',
+)
+@click.argument("run", metavar="RUN|FOLDER")
+@click.option(
+    "-e",
+    "--evaluate-main",
+    "evaluate_command",
+    metavar="CMD",
+    help="Command that judges one global model on this machine, e.g. 'python evaluate.py', as `flavor-fl -e` takes it. "
+    "Each round's model is aggregated again without one site after another, and judged.",
+)
+@click.option(
+    "--input",
+    "input_path",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the data with which the command of -e judges (INPUT_PATH).  [default: the current folder]",
+)
+@click.option(
+    "--metric",
+    metavar="NAME:max|min",
+    help="Metric of the command of -e, and which of its values are better.  [default: the run's --select]",
+)
+@click.option(
+    "--rounds",
+    "most",
+    type=click.IntRange(min=1),
+    help="Number of newest rounds to look at.  [default: as many as --keep-rounds keeps, 10 at most]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with each round in place of the table.")
+@redis_option
+@store_option
+@trust_option
+@one_line_errors
+def contributions(
+    run: str,
+    evaluate_command: str | None,
+    input_path: Path | None,
+    metric: str | None,
+    most: int | None,
+    as_json: bool,
+    redis_url: str | None,
+    store: str | None,
+    trusted: tuple[str, ...],
+) -> None:
+    """Show which site helps a run, and which one hurts.
+
+    Compares the change that each site has made to the global model with the mean change of all sites, in the newest
+    rounds whose updates are in the object store (--keep-rounds): its cosine, from -1 to 1, and its norm as a multiple
+    of the mean's. That needs no evaluation.
+
+    With -e it aggregates each round again without one site after another, by the run's own rule, and judges the models
+    on this machine. The contribution of a site is how much better the model is with the site than without it. All
+    updates together have to give the recorded global model bit for bit, or no site is left out.
+
+    Every update is read by the digests of signed records. Nothing is written to the run, and no site learns the result.
+    RUN is the name of a run on Redis, or with --store of a run in the object store. FOLDER is the result folder of
+    `flavor run`, which gets the result as contributions.json.
+    """
+    from flavor.contributions.kept import read_kept
+    from flavor.ledger.trust import Trust
+    from flavor.programs.command import parse_command
+
+    raise_on_sigterm()
+    command = parse_command(evaluate_command, "-e") if evaluate_command else None
+    if command is None and (metric or input_path):
+        option = "--metric" if metric else "--input"
+        raise MisuseError(f"{option} is for a command that judges models: pass -e CMD")
+    input_path = input_path or Path.cwd()
+    if not input_path.is_dir():
+        raise InvalidSetting(f"--input {input_path}: there is no such folder")
+    chosen = _chosen(metric)
+    archive, run_id = _archive(run, redis_url, store)
+    kept = read_kept(archive, Trust.read(trusted), most, run_id=run_id)
+    found = _measured(archive, kept, command, input_path, chosen)
+    if as_json:
+        click.echo(json.dumps(found.described(), indent=2, allow_nan=False))
+    else:
+        _show(found)
+    _keep(run, found)
+    if not trusted:
+        print_line("not checked: whose key the records are signed with (--trust names those you know)", err=True)
+    if command is not None and not found.is_judged:
+        raise RunError("no site could be left out in any round: the reasons are above (with --json: why_not)")
+
+
+def _chosen(metric: str | None) -> Select | None:
+    from flavor.policy.selection import Select
+
+    try:
+        return Select.parse(metric) if metric is not None else None
+    except ValueError as error:
+        raise InvalidSetting(f"--metric {metric!r}: {error}") from None
+
+
+def _archive(run: str, redis_url: str | None, store: str | None) -> tuple[Archive, str]:
+    """Return the run's records in its store, and its id as Redis has it; '' where Redis is not asked."""
+    from flavor.ledger.archive import Archive
+    from flavor.local.record import is_folder
+    from flavor.records.names import checked_name
+    from flavor.store.open import open_store
+
+    run_id = ""
+    if store or is_folder(run):
+        name, url = named_store(run, store)
+    else:
+        with opened_run(run, redis_url) as found:
+            view = found.runs.read()
+            name, url, run_id = found.run, store_of_run(found.run, view.config), view.run_id
+    return Archive(open_store(url, settings=store_settings()), checked_name(name, "run")), run_id
+
+
+def _measured(
+    archive: Archive, kept: Kept, command: Sequence[str] | None, input_path: Path, select: Select | None
+) -> Contributions:
+    from aggregators.blocks import SMALL_ELEMENTS, threads_for
+    from flavor.contributions.measure import measure
+
+    threads = threads_for(SMALL_ELEMENTS)
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(_progress())
+        trial = None
+        if command is not None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="flavor-contributions-"))
+            trial = _trial(kept, command, input_path, select, Path(folder))
+        return measure(kept, archive.store, threads=threads, trial=trial, progress=progress)
+
+
+def _trial(kept: Kept, command: Sequence[str], input_path: Path, select: Select | None, folder: Path) -> Trial:
+    from flavor.contributions.judge import CommandJudge
+    from flavor.contributions.measure import Trial
+    from flavor.evaluation_settings import select_of
+
+    config = kept.rounds[-1].config
+    select = select or select_of(config)
+    if select is None:
+        raise MisuseError(
+            "the run has no --select: name the metric of the command of -e, and which of its values are better, e.g. "
+            "--metric accuracy:max"
+        )
+    judge = CommandJudge(
+        command=command,
+        input=input_path,
+        folder=folder / "evaluator",
+        run=kept.run,
+        rounds=config.rounds,
+        settings=config.settings,
+        kind=config.kind,
+        select=select,
+    )
+    return Trial(judge, select, folder)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Give a function (done, total), which draws a bar on stderr in a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("models", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _show(found: Contributions) -> None:
+    from flavor.contributions.result import how_to_read, lines_of, table_of
+
+    for line in lines_of(found):
+        print_line(line)
+    heads, rows = table_of(found)
+    print_table(heads, rows)
+    print_line(how_to_read(found))
+
+
+def _keep(run: str, found: Contributions) -> None:
+    """Put the result into the result folder of a local run, which only this user's programs read."""
+    from flavor.atomic import write_whole
+    from flavor.contributions.result import FILE
+    from flavor.local.record import is_folder
+
+    if is_folder(run):
+        write_whole(Path(run) / FILE, json.dumps(found.described(), indent=2, allow_nan=False), mode=0o600)
