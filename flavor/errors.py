@@ -327,4 +327,5 @@ class RunOver(SystemExit):
         reason = printable(" ".join(reason.split()))  # Python prints the text as it is, and other parties wrote it
         self.run, self.state, self.reason = run, state, reason
         finished = state == "finished"
-        super().__init__(0 if finished else f"flavor: run {run!r} is {state}" + (f": {reason}" if reason else ""))
+        is_now = "has failed" if state == "failed" else f"is {state}"
+        super().__init__(0 if finished else f"flavor: run {run!r} {is_now}" + (f": {reason}" if reason else ""))

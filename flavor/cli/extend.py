@@ -99,7 +99,7 @@ def check_finished(view: RunView, closed: int, rounds: int, *, folder: str = "")
     if is_of_fedtrain(view) and not folder:
         raise RunError(not_by_serve(view))
     if not view.state.ended:
-        raise RunError(f"run {view.run!r} is {view.state}, and only a finished run is extended: {goes_on_by(view)}")
+        raise RunError(f"run {view.run!r} {view.state.is_now}, and only a finished run is extended: {goes_on_by(view)}")
     if view.state is not RunState.FINISHED:
         how = f"flavor run --resume {folder}" if folder else f"flavor resume {view.run}"
         was = "was stopped" if view.state is RunState.STOPPED else "has failed"

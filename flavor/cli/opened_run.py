@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flavor.cli.lacking import naming_recover
 from flavor.cli.options import needed, store_url
-from flavor.errors import MisuseError
+from flavor.errors import MisuseError, RunNotFound
 
 if TYPE_CHECKING:
     from flavor.bus.connection import Redis
@@ -45,7 +46,7 @@ def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
 
     A `RunNotFound` of the body names `flavor recover` too, if the store is known and holds the run.
     """
-    from flavor.local.record import Record, is_folder, server_of
+    from flavor.local.record import Record, is_folder, results_in, server_of
 
     with contextlib.ExitStack() as stack:
         name, store, runs = run, None, True
@@ -59,8 +60,13 @@ def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
             _check_named(run)
         redis, url = connected(redis_url)
         found = OpenedRun(name, redis, url, store, not runs)
-        with naming_recover(lambda: found.runs, store):
-            yield found
+        try:
+            with naming_recover(lambda: found.runs, store):
+                yield found
+        except RunNotFound as error:
+            if (inside := results_in(Path(run))) is None:
+                raise
+            raise RunNotFound(f"{error}; {run} holds result folders: name one of them, such as {inside}") from None
 
 
 def _check_named(run: str) -> None:
@@ -68,8 +74,24 @@ def _check_named(run: str) -> None:
     below = Path("flavor-runs") / run
     if below.is_dir():
         raise MisuseError(f"no --redis-url is given for run {run!r}: name its result folder, {below}, or pass one")
+    from flavor.local.record import results_in
+
+    if inside := results_in(Path(run)):
+        raise MisuseError(f"{run} holds result folders, and is none itself: name one of them, such as {inside}")
     if Path(run).is_dir():
         raise MisuseError(f"{run} is no result folder of `flavor run` (flavor-runs/NAME), and no --redis-url is given")
+
+
+def connected_to_all(redis_url: str | None, command: str) -> tuple[Redis, str]:
+    """Connect for all runs on a server; where none is named, say how `command` shows a local run."""
+    from flavor.local.record import results_in
+
+    if not redis_url and (newest := results_in(Path("flavor-runs"))):
+        raise MisuseError(
+            "no --redis-url is given: pass --redis-url or set FLAVOR_REDIS_URL for all runs on a Redis, or name the "
+            f"result folder of a local run: {command} {shlex.quote(str(newest))}"
+        )
+    return connected(redis_url)
 
 
 def connected(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flavor.cli.help import GroupedCommand
-from flavor.cli.opened_run import connected, opened_run
+from flavor.cli.opened_run import connected_to_all, opened_run
 from flavor.cli.options import redis_option
 from flavor.cli.output import print_line, print_table
 from flavor.cli.program import one_line_errors
@@ -61,7 +61,7 @@ def status(run: str | None, metric: str | None, watch: bool, as_json: bool, redi
         if _watched(run, metric, redis_url):
             return
     if run is None:
-        redis, url = connected(redis_url)
+        redis, url = connected_to_all(redis_url, "flavor status")
         _warn_of_dropped_jobs(redis)
         if refusal := refusal_of(redis):
             click.secho(printable(f"Warning: {refusal}"), fg="red", err=True)
@@ -93,7 +93,7 @@ def _watched(run: str | None, metric: str | None, redis_url: str | None) -> bool
 
     console = terminal()
     if run is None:
-        redis, url = connected(redis_url)
+        redis, url = connected_to_all(redis_url, "flavor status")
         redis.close()
         watch_runs(url, shown(url), console)
         return True

@@ -14,7 +14,7 @@ import click
 
 from flavor.bus.variables import UI_TOKEN_VARIABLE
 from flavor.cli.help import GroupedCommand
-from flavor.cli.opened_run import connected, opened_run
+from flavor.cli.opened_run import connected_to_all, opened_run
 from flavor.cli.options import redis_option, store_option, store_url
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
@@ -135,7 +135,7 @@ def followed(run: str | None, redis_url: str | None, store: str | None, tell: Ca
     with contextlib.ExitStack() as stack:
         name, folder, left_in, borrowed = "", "", "", None
         if run is None:
-            redis, url = connected(redis_url)
+            redis, url = connected_to_all(redis_url, "flavor ui")
         else:
             opened = stack.enter_context(opened_run(run, redis_url))
             redis, url, name, store = opened.redis, opened.url, opened.run, store_url(store, opened.store)
@@ -147,7 +147,7 @@ def followed(run: str | None, redis_url: str | None, store: str | None, tell: Ca
             opened.runs.read()  # raises RunNotFound
         if run is not None and left_in:
             again = shlex.join(["flavor", "run", "--resume", run])
-            tell(f"this page keeps the run's own Redis server: end the page before you go on with the run ({again})")
+            tell(f"the page needs the run's own Redis server: press Ctrl-C before you go on with the run ({again})")
         redis.close()
         board = stack.enter_context(
             Board(

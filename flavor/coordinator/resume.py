@@ -48,7 +48,7 @@ def resume(
     with no_coordinator(runs, tell) as lease:
         view = runs.read_own()
         if not view.state.ended:
-            raise RunError(f"run {runs.run!r} is {view.state}: {goes_on_by(view)}")
+            raise RunError(f"run {runs.run!r} {view.state.is_now}: {goes_on_by(view)}")
         closed, round_ = runs.closed(view)
         config, changed = resumed_config(view.config, given, closed=closed)
         if closed >= config.rounds:

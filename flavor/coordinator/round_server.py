@@ -205,7 +205,7 @@ class RoundServer:
                 case _Ended(view=run) if run.state is RunState.FINISHED:
                     return None
                 case _Ended(view=run):
-                    raise RunError(f"run {self._run!r} is {run.state}: {run.reason}; {goes_on_by(run)}")
+                    raise RunError(f"run {self._run!r} {run.state.is_now}: {run.reason}; {goes_on_by(run)}")
                 case _Broken(error=error):
                     raise error
 

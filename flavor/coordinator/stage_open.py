@@ -79,8 +79,9 @@ class OpenRound:
             if not others:
                 return False
         having = sum(verdict.accepted for verdict in verdicts.values()) - len(others)
-        whose = f"those of {counted(having, 'update')}, and not those of {len(others)}"
-        reason = f"the tensors' names, shapes and dtypes are {whose}"
+        differ = f", and {counted(len(others), 'other')} {'has' if len(others) == 1 else 'have'} not" if others else ""
+        has = "has" if having == 1 else "have"
+        reason = f"{counted(having, 'update')} {has} the tensors' names, shapes and dtypes of this round{differ}"
         context.runs.decide_structure(context.lease.token, round_.number, reference, others=others, reason=reason)
         context.current.read_round_view(round_)
         for client in others:  # the next inspection refuses them, and names what differs

@@ -15,8 +15,7 @@ def why_not_there(run: str, view: RunView | None) -> str:
             f"there is none of this name on this Redis yet; its operator starts it with `flavor serve --run {run}` (is "
             "the name spelled right?)"
         )
-    is_now = "it has failed" if view.state is RunState.FAILED else f"it is {view.state}"
-    return f"{is_now} ({view.reason}); its operator goes on with it with `flavor resume {run}`"
+    return f"it {view.state.is_now} ({view.reason}); its operator goes on with it with `flavor resume {run}`"
 
 
 def closed_rounds(view: RunView) -> int:

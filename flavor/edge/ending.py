@@ -45,9 +45,9 @@ class Ending:
     def _tell_end(self, view: RunView, missed: InvalidUpdate | StoreError | None) -> None:
         run, target = self._site.config.run, self._site.workspace.global_model
         if view.state is RunState.STOPPED:
-            raise RunStopped(f"run {run!r} is {view.state}: {view.reason}")
+            raise RunStopped(f"run {run!r} {view.state.is_now}: {view.reason}")
         if view.state is not RunState.FINISHED:
-            raise RunError(f"run {run!r} is {view.state}: {view.reason}")
+            raise RunError(f"run {run!r} {view.state.is_now}: {view.reason}")
         if missed is not None:
             raise type(missed)(
                 f"run {run!r} is finished, and its final global model could not be fetched, so that {target} holds the "

@@ -133,7 +133,7 @@ class JudgingLoop:
 
     def _end(self, view: RunView) -> None:
         """Raise what fits the end of a run that has not finished as planned."""
-        told = f"run {self._site.config.run!r} is {view.state}: {view.reason}"
+        told = f"run {self._site.config.run!r} {view.state.is_now}: {view.reason}"
         if view.state is RunState.STOPPED:
             raise RunStopped(told)
         if view.state is not RunState.FINISHED:

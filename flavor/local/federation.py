@@ -220,7 +220,9 @@ class Federation:
         for a run that has.
         """
         try:
-            return folder.end(runs, store)
+            results = folder.end(runs, store)
+            progress.lacks_plot = folder.lacks_plot()
+            return results
         except (FlavorError, OSError) as error:
             why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             known = folder.known(runs)

@@ -64,6 +64,8 @@ class Progress:
         self._run, self.rounds = run, rounds
         self.without_failed = ""
         """How a failed run goes on without the sites that failed; '' where that is not possible."""
+        self.lacks_plot = ""
+        """Why the results have no plot; '' where they have one."""
         self._newest: RoundResult | None = None
         self._uploaded = self._downloaded = 0
         self._live: Live | None = None
@@ -144,7 +146,8 @@ class Progress:
         if self._newest:
             lines.append(Text(f"metrics   {shown_metrics(self._newest)}"))
             lines.append(Text(f"transfer  {shown_bytes(self._uploaded)} up, {shown_bytes(self._downloaded)} down"))
-        lines += [Text(f"now       {printable(line)}") for line in waits]
+        is_held = bool(snapshot.refusal) or (snapshot.waits_for is not None and snapshot.waits_for.is_held)
+        lines += [Text(f"now       {printable(line)}", style="red" if is_held else "") for line in waits]
         return Group(*lines)
 
     def summary(self, results: Results) -> None:
@@ -191,6 +194,8 @@ class Progress:
                 self._row("best round:", f"{name} {value} in round {found.round}, {_began(found.round, out)}")
                 if found.without:
                     self._row("", found.without)
+        if self.lacks_plot:
+            self._row("", self.lacks_plot)
         self._row("everything:", results.out)
         if results.state == RunState.FAILED:
             self._row("go on with it:", f"flavor run --resume {out}")

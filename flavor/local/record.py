@@ -97,6 +97,14 @@ def is_folder(run: str) -> bool:
     return os.sep in run or (Path(run) / _FILE).is_file()
 
 
+def results_in(folder: Path) -> Path | None:
+    """Return the newest result folder of a local run in a folder; None for none, or a folder that cannot be read."""
+    with contextlib.suppress(OSError):
+        found = [each for each in folder.iterdir() if (each / _FILE).is_file()]
+        return max(found, key=lambda each: (each.stat().st_mtime, each), default=None)
+    return None
+
+
 @contextlib.contextmanager
 def own_server(folder: Path) -> Iterator[str]:
     """Start a server whose data stay in `folder`, and give its URL. Raises `RunError` when another process runs it."""

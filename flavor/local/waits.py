@@ -17,7 +17,7 @@ from flavor.errors import FlavorError, RunNotFound
 from flavor.programs.process import described_exit
 from flavor.view.blocked import blocked_by
 from flavor.view.server import refusal_of
-from flavor.view.snapshot import Snapshot, take_snapshot
+from flavor.view.snapshot import Phase, Snapshot, take_snapshot
 
 _TELL_S = 30.0
 """Where there is no live view, a wait of the run is told after so long, and again after twice that time, and so on.
@@ -26,6 +26,8 @@ What blocks a process is told at once, and that the Redis server takes no writes
 """
 _SERVER = "\n"
 """Stands for the Redis server among the names of processes, and is the name of none."""
+_HELD = "; the run does not go on by itself: end it with Ctrl-C, and `flavor run --resume FOLDER` starts the site again"
+"""What to do where a local run waits for a site that has gone: none of its processes starts the site again."""
 SHOWN_S = 2.0
 """A shorter wait is not worth a line of the view."""
 
@@ -36,6 +38,7 @@ class _Wait:
     text: str
     since: float
     spoken_s: float
+    advice: str = ""
 
 
 def snapshot_if_there(runs: RunStore) -> Snapshot | None:
@@ -67,6 +70,12 @@ def _of_run(snapshot: Snapshot | None) -> str:
     return "" if snapshot.waits_for is None else snapshot.waits_for.sentence
 
 
+def _is_held(snapshot: Snapshot | None) -> bool:
+    """Whether the run cannot go on without a site that has gone."""
+    lost = snapshot is not None and any(each.phase in (Phase.GONE, Phase.FAILED) for each in snapshot.clients.values())
+    return lost and snapshot is not None and snapshot.waits_for is not None and snapshot.waits_for.is_held
+
+
 class Waits:
     """The waits of one run; `notes` are the files in which its processes say what blocks them, by process."""
 
@@ -84,7 +93,9 @@ class Waits:
             if not text:
                 self._waits.pop(name, None)
             elif before is None or before.text != text:
-                self._waits[name] = _Wait(name.strip(), text, self._now(), 0.0 if name else _TELL_S)
+                advice = _HELD if not name and _is_held(snapshot) else ""
+                spoken_s = 0.0 if name or advice else _TELL_S
+                self._waits[name] = _Wait(name.strip(), text, self._now(), spoken_s, advice)
         wait = snapshot.waits_for if snapshot is not None else None
         if snapshot is not None and wait is not None and (lasts_s := wait.lasts_s(snapshot.now_ms)) is not None:
             self._waits[""].since = self._now() - lasts_s  # as the log says it
@@ -116,4 +127,4 @@ class Waits:
 
     def _line(self, wait: _Wait) -> str:
         age = f", for {shown_duration(self._age_s(wait))}" if self._age_s(wait) >= 1.0 else ""
-        return f"{wait.who}{age}: {wait.text}" if wait.who else f"{wait.text}{age}"
+        return f"{wait.who}{age}: {wait.text}" if wait.who else f"{wait.text}{age}{wait.advice}"

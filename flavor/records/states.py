@@ -24,6 +24,11 @@ class RunState(StrEnum):
         """Whether the run has ended."""
         return self not in (RunState.WAITING, RunState.RUNNING)
 
+    @property
+    def is_now(self) -> str:
+        """The state in a sentence: "is running", "has failed"."""
+        return f"has {self}" if self is RunState.FAILED else f"is {self}"
+
 
 class RoundState(StrEnum):
     """State of a round: open -> aggregating -> closed, or failed."""

@@ -171,7 +171,7 @@ class ResultFolder:
         """Say how to get the plot where matplotlib is not installed; '' where the plot is there."""
         if not self.rounds or self._plotting.has_failed or (self.out / "metrics.png").exists():
             return ""
-        return " (no metrics.png: matplotlib is not installed: pip install '.[plot]' in a copy of flavor)"
+        return "no metrics.png: matplotlib is not installed: pip install '.[plot]' in a copy of flavor"
 
     def _final(self, view: RunView, store: ObjectStore) -> Path | None:
         try:

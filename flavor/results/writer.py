@@ -69,7 +69,8 @@ def written(
         try:
             if not is_refused and runs.find() is not None:
                 folder.end(runs, store)
-                tell(f"results: {out}{folder.lacks_plot()}")
+                lacks = folder.lacks_plot()
+                tell(f"results: {out}{f' ({lacks})' if lacks else ''}")
         except Exception as error:  # no error here changes how the run ended
             tell(f"the last results could not be written into {out}: {error}; the same command writes them later")
         redis.close()

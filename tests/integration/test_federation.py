@@ -466,7 +466,7 @@ def test_trainer_that_fails_in_a_round_fails_the_run_with_its_reason(bench, how,
         assert "cannot read the data set" not in result["reason"]
         assert "cannot read the data set" in bench.runs.clients(["edge-2"])["edge-2"][0].report
     no_traceback(process.stderr, *logs(bench).values())
-    assert "is failed" in logs(bench)["edge-1"]
+    assert "has failed" in logs(bench)["edge-1"]
     assert bench.survivors() == {}
 
 
@@ -584,7 +584,7 @@ def test_edge_killed_for_good_is_missed_by_its_heartbeat(bench):
     assert coordinator.wait() == 1
     assert "edge-2: its heartbeat stopped" in coordinator.stderr.splitlines()[-1]
     assert edges["edge-1"].wait() == 1
-    assert "is failed" in edges["edge-1"].stderr.splitlines()[-1]
+    assert "has failed" in edges["edge-1"].stderr.splitlines()[-1]
 
 
 def test_second_edge_of_the_same_name_is_refused(bench):

@@ -51,7 +51,10 @@ def waits_for(served: Served, reason: str, round_: int | None = 1, *, since_ms: 
     assert (wait.reason, wait.round, wait.since_ms) == (reason, round_, since_ms)
     live = Waits({})
     live.look(snapshot)
-    assert re.fullmatch(rf"{re.escape(wait.sentence)}(, for \d+ s)?", live.lines(at_least_s=0.0)[0])
+    assert re.fullmatch(
+        rf"{re.escape(wait.sentence)}(, for \d+ s)?(; the run does not go on by itself: .*)?",
+        live.lines(at_least_s=0.0)[0],
+    )
     shown = CliRunner().invoke(status, ["r", "--redis-url", served.url])
     assert f"waits: {reason}, for " in shown.stdout, shown.output
     listed = CliRunner().invoke(status, ["--redis-url", served.url]).stdout

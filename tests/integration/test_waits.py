@@ -12,7 +12,8 @@ from flavor.records.states import ClientState
 from flavor.store.open import open_store
 from flavor.view.blocked import BlockedNote
 from flavor.view.site_events import StoreAwaited, StoreBack, UpdateHandedIn
-from flavor.view.snapshot import take_snapshot
+from flavor.view.snapshot import Phase, take_snapshot
+from flavor.view.waiting import Wait
 from flavor.view.worker_events import WorkGivenBack, WorkTaken
 from tests.infos import begin_run
 
@@ -58,6 +59,14 @@ def test_waits_are_told_with_their_time_and_by_whom(bench) -> None:
     notes["edge-1"].hear(StoreBack("the store can be used again"))
     assert look(92.0) == []
     assert waits.blocked() == [f"aggregator: {full}"]
+    snapshot = take_snapshot(bench.runs)
+    held = Wait("1 of 2 updates accepted, waiting for edge-1", 2, is_held=True)
+    gone = {"edge-1": replace(snapshot.clients["edge-1"], phase=Phase.GONE)}
+    waits.look(replace(snapshot, waits_for=held))
+    assert not any("Ctrl-C" in line for line in waits.lines(at_least_s=0.0)), "for a site that may come back"
+    waits.look(replace(snapshot, waits_for=replace(held, reason="it is gone"), clients=gone))
+    (line,) = [line for line in waits.news() if "it is gone" in line]
+    assert "Ctrl-C, and `flavor run --resume FOLDER` starts the site again" in line, "told at once"
     refusal = "Redis takes no writes: it cannot write its append-only file, as its disk is full or broken"
     at[0] = 93.0
     waits.look(replace(take_snapshot(bench.runs), refusal=refusal))

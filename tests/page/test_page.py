@@ -114,7 +114,7 @@ def test_a_run_in_sentences_above_the_fold(served: Serve, window: Window) -> Non
         "flavor status mammo",
         "flavor export mammo --to csv metrics.csv",
         "flavor log mammo --follow",
-        "rq info",
+        'rq info --serializer json --url "$FLAVOR_REDIS_URL"',
         "flavor status mammo --json",
         "flavor verify mammo",
     ]
@@ -680,7 +680,7 @@ def test_what_lies_below(served: Serve, window: Window) -> None:
     expect(workers.locator("tbody tr")).to_have_count(2)
     expect(workers.locator("tbody td").first).to_have_text("01234567… on fl-01")
     expect(workers).to_contain_text("inspect site-4's update of round 12 of mammo")
-    expect(workers.locator(".foot code")).to_have_text("rq info")
+    expect(workers.locator(".foot code")).to_have_text('rq info --serializer json --url "$FLAVOR_REDIS_URL"')
     source.patch("mammo", {"folder": "flavor-runs/mammo"})  # whose Redis has no URL that others know
     expect(workers.locator(".foot code")).to_have_text("flavor status flavor-runs/mammo")
     settings = page.locator(".settings")

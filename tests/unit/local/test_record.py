@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from flavor.cli.main import cli
 from flavor.config import RunConfig
 from flavor.errors import InvalidSetting
 from flavor.local.federation import Federation
@@ -73,3 +76,25 @@ def test_one_that_is_damaged_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "federation.json").write_text(text)
     with pytest.raises(InvalidSetting, match="cannot be read"):
         Record.of(tmp_path)
+
+
+def test_a_folder_above_result_folders_and_no_url_name_the_newest_result_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLAVOR_REDIS_URL", raising=False)
+
+    def said(*words: str) -> str:
+        result = CliRunner().invoke(cli, list(words))
+        assert result.exit_code == 2, result.output
+        return result.output
+
+    assert said("status").endswith("no --redis-url is given: pass --redis-url or set FLAVOR_REDIS_URL\n")
+    for at, name in enumerate(("old", "a new one")):
+        folder = tmp_path / "flavor-runs" / name
+        folder.mkdir(parents=True)
+        (folder / "federation.json").touch()
+        os.utime(folder, (at, at))
+    for command in ("status", "ui"):
+        assert f"result folder of a local run: flavor {command} 'flavor-runs/a new one'\n" in said(command)
+        assert "name one of them, such as flavor-runs/a new one\n" in said(command, "flavor-runs")

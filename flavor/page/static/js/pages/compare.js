@@ -184,7 +184,7 @@ export function open(shell, _, query) {
         h("thead", {}, h("tr", {}, h("th", {}), found.map(({ run }) => h("th", { scope: "col", class: "text" }, h("a", { href: `/run/${encodeURIComponent(run)}` }, run))))),
         h("tbody", {}, rows.map(([head, cell]) => line(head, found.map(cell)))),
         differ.length ? h("tbody", {}, h("tr", {}, h("th", { class: "sub", colspan: found.length + 1, scope: "rowgroup" }, "Settings that differ")), differ.map((key) => line(key, values.map((each) => shown(each[key] ?? null)), "differs"))) : [],
-        same.length && found.length > 1 ? h("tbody", {}, h("tr", {}, h("th", { class: "sub", colspan: found.length + 1, scope: "rowgroup" }, `${counted(same.length, "setting")} ${same.length === 1 ? "is" : "are"} the same`))) : [],
+        same.length && found.length > 1 ? h("tbody", {}, h("tr", {}, h("th", { class: "sub", colspan: found.length + 1, scope: "rowgroup" }, `The runs have the same ${differ.length ? "value" : "values"} of ${counted(same.length, differ.length ? "further setting" : "setting")}`))) : [],
       ),
     );
   }

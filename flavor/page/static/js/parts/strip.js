@@ -16,7 +16,7 @@ export function strip(name) {
   const track = h("div", { class: "track" });
   const slider = h("div", { class: "strip", role: "slider", tabindex: "0", "aria-label": "Round", "aria-valuemin": "1", on: { keydown: onKey, click: onClick, mousemove: onMove, mouseleave: () => point(null) } }, track);
   const line = h("p", { class: "pointed" });
-  const legend = h("p", { class: "legend" }, Object.entries(CLOSINGS).map(([kind, { word, tip }]) => h("span", { class: "key", "data-tip": tip }, h("i", { class: `sample ${kind}`, "aria-hidden": "true" }), word)), h("span", { class: "key" }, h("i", { class: "sample open", "aria-hidden": "true" }), "open"));
+  const legend = h("p", { class: "legend" }, Object.entries(CLOSINGS).map(([kind, { word, tip }]) => h("span", { class: "key", "data-tip": tip }, h("i", { class: `sample ${kind}`, "aria-hidden": "true" }), word)), h("span", { class: "key" }, h("i", { class: "sample open", "aria-hidden": "true" }), "open"), h("span", { class: "key", "data-tip": ROUNDS.failed.tip }, h("i", { class: "sample failed", "aria-hidden": "true" }), "failed"));
   const opened = timeline(name, { move: (by) => open(chosen + by), close: () => open(null) });
   part.body.append(slider, h("div", { class: "under" }, line, legend), opened.node);
   const command = () => part.command(`flavor status ${called(name)} --json`);

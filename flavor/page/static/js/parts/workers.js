@@ -16,7 +16,7 @@ const STATES = {
 };
 
 export function workers(run = "") {
-  const part = panel("Aggregators", { name: "workers", command: () => (hasFolder(run) ? `flavor status ${called(run)}` : "rq info") });
+  const part = panel("Aggregators", { name: "workers", command: () => (hasFolder(run) ? `flavor status ${called(run)}` : 'rq info --serializer json --url "$FLAVOR_REDIS_URL"') });
   const queues = h("div", {});
   const list = h("div", { class: "tablebox" });
   const dropped = h("div", {});
