@@ -11,7 +11,10 @@ from typing import Any
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.evaluation_settings import select_of
 from flavor.ledger.canonical import sha256
+from flavor.policy.selection import choose
+from flavor.records.evaluation import AUTOMATIC, Judged, Result
 from flavor.records.info import CONFUSION, Info, info_bytes
 from flavor.records.measured import Measured
 from flavor.records.merging import merge_infos
@@ -19,11 +22,13 @@ from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Update
 from flavor.records.verdict import Verdict
+from flavor.results.evaluation_summary import evaluation_summary
 from flavor.results.summaries import known_metrics, summary_of
 from flavor.store.local import LocalStore
-from flavor.store.paths import global_prefix, named, update_prefix
+from flavor.store.paths import evaluation_prefix, global_prefix, named, update_prefix
 
 TOKEN = "coordinator"
+NOTHING: Mapping[str, str] = {}
 
 
 def info(examples: int, metrics: Mapping[str, float | None]) -> Info:
@@ -104,6 +109,56 @@ class Driven:
         known = known_metrics(self.runs.summaries(-1))
         summary = summary_of(view, attempt=1, info=merged, sites=sites, known=known) if is_kept else None
         self.runs.commit_round(self.round, attempt=1, token="worker", model=model, reason="closed", summary=summary)
+
+    def judge(self, sites: Mapping[str, tuple[int, Mapping[str, float]]], missing: Mapping[str, str] = NOTHING) -> None:
+        """Sites judge the model of the newest round: their examples and metrics, or why they have no result."""
+        self.open_evaluation([*sites, *missing])
+        self.runs.begin_merge(TOKEN, self.round, AUTOMATIC, attempt=1)
+        infos = {site: info(examples, metrics) for site, (examples, metrics) in sites.items()}
+        merged = merge_infos(list(infos), list(infos.values()))
+        prefix, view = evaluation_prefix(self.runs.run, self.round, AUTOMATIC), self.runs.read()
+        examples = sum(of for of, _ in sites.values())
+        summary = evaluation_summary(
+            self.round,
+            AUTOMATIC,
+            opened_ms=self.runs.now_ms(),
+            expected=len(sites) + len(missing),
+            examples=examples,
+            merged=merged,
+            sites=[each["metrics"] for each in infos.values()],
+            config=self.config,
+        )
+        choice = choose(view.best, summary, select=select_of(self.config), when=())
+        assert view.global_model is not None
+        model = view.global_model.model.digest
+        verdicts = {
+            site: Judged(
+                True,
+                "",
+                Result(self._put(prefix, f"result-{site}", info_bytes(of), ".json"), sites[site][0], model),
+                dict(sites[site][1]),
+            )
+            for site, of in infos.items()
+        }
+        self.runs.commit_evaluation(
+            self.round,
+            AUTOMATIC,
+            attempt=1,
+            verdicts={**verdicts, **{site: Judged(False, why) for site, why in missing.items()}},
+            info=self._put(prefix, "merged", json.dumps(merged).encode(), ".json"),
+            manifest=self._put(prefix, "manifest", b"{}", ".json"),
+            summary=summary,
+            reason=f"{len(sites)} results",
+            before=view.best,
+            best=choice.best,
+            best_reason=choice.reason,
+        )
+
+    def open_evaluation(self, sites: Sequence[str]) -> None:
+        """Have sites judge the model of the newest round."""
+        self.runs.open_evaluation(
+            TOKEN, self.round, AUTOMATIC, expected=sites, skipped=(), timeout_s=600.0, reason="judged"
+        )
 
     def close(self, *, is_kept: bool = True) -> None:
         """Aggregate and commit."""

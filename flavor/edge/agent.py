@@ -96,6 +96,7 @@ class Edge:
         self._events = ClientEvents(config.redis_url, config.run, config.client, redis=self._redis)
         self._inbox: Inbox = queue.SimpleQueue()
         self._trust = ModelTrust.parse(config.trust)
+        self._judge: Evaluating | None = None
 
     def run(self) -> None:
         """Join the run, train until the run or the trainer ends, and leave."""
@@ -233,6 +234,7 @@ class Edge:
             part=lambda: standing.part,
             moving=lambda: transfers.moving,
             moved=lambda: site.meter.moved,
+            judged=lambda: self._judge.judged if self._judge is not None else None,
             shares=site.config.report,
             beat_s=site.settings.heartbeat_timeout_s / 3,
             further=further,
@@ -258,7 +260,7 @@ class Edge:
             return None
         files = files or evaluation_folders(site.workspace)
         exchange = self._exchange(site, store, files, belongings)
-        return Evaluating(
+        self._judge = Evaluating(
             site,
             self._inbox,
             files,
@@ -268,6 +270,7 @@ class Edge:
             exchange=exchange,
             models=GlobalModels(site, store, self._trust, exchange),
         )
+        return self._judge
 
     def _transfers(self, standing: Standing) -> Transfers:
         return Transfers(

@@ -63,6 +63,12 @@ class Evaluating:
         """Whether the evaluator runs."""
         return self._evaluator is not None
 
+    @property
+    def judged(self) -> int | None:
+        """The round whose model the evaluator judges at present; None for none. Any thread may ask."""
+        task, evaluator = self._task, self._evaluator
+        return task.round if task is not None and evaluator is not None else None
+
     def read(self) -> None:
         """Read which evaluations await this site, and stop judging a model for one that is over."""
         self._pending = self._site.membership.evaluations()

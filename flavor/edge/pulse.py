@@ -24,13 +24,14 @@ LOOK_S = 1.0
 _JOIN_S = 2.0
 
 
-def doing_of(part: Part, moving: str) -> tuple[Doing | None, int]:
+def doing_of(part: Part, moving: str, judged: int | None = None) -> tuple[Doing | None, int]:
     """What a client is doing, and the round that this is about; None for one whose trainer has left.
 
-    `moving` says which way a model moves at present, as `Transfers.moving` does.
+    `moving` says which way a model moves at present, as `Transfers.moving` does. `judged` is the round whose model the
+    evaluator judges at present; None for none.
     """
-    if moving == "up":
-        return Doing.UPLOADING, part.behind
+    if judged is not None or moving == "up":
+        return (Doing.UPLOADING, part.behind) if judged is None else (Doing.EVALUATING, judged)
     if moving == "down" and part.phase is not Phase.STARTING:
         return Doing.DOWNLOADING, part.newest
     if part.phase is Phase.WORKING:
@@ -64,6 +65,7 @@ class PulseKeeper:
         part: Callable[[], Part],
         moving: Callable[[], str],
         moved: Callable[[], Moved] = Moved,
+        judged: Callable[[], int | None] = lambda: None,
         shares: bool,
         beat_s: float,
         clock: Callable[[], float] = time.monotonic,
@@ -71,6 +73,7 @@ class PulseKeeper:
         further: Callable[[], None] = lambda: None,
     ) -> None:
         self._membership, self._local_model, self._shares = membership, local_model, shares
+        self._judged = judged
         self._part, self._moving, self._moved, self._beat_s = part, moving, moved, max(beat_s, LOOK_S)
         self._clock, self._make_machine, self._further = clock, machine, further
         self._stop = threading.Event()
@@ -110,7 +113,7 @@ class PulseKeeper:
     def look(self) -> None:
         """Look once, and tell what has changed."""
         part, now = self._part(), self._clock()
-        if (doing := doing_of(part, self._moving())) != self._now:
+        if (doing := doing_of(part, self._moving(), self._judged())) != self._now:
             self._now, self._began_at = doing, now
         self._is_untold |= self._shares and self._has_new_report(part)
         is_due = now - self._beaten_at >= self._beat_s

@@ -57,6 +57,8 @@ class Api:
             "/api/runs/{run}/rounds": self._rounds,
             "/api/runs/{run}/rounds/{round}": self._round,
             "/api/runs/{run}/curves": self._curves,
+            "/api/runs/{run}/judged": self._judged,
+            "/api/runs/{run}/evaluation": self._evaluation,
             "/api/runs/{run}/events": self._events,
             "/api/runs/{run}/clients/{client}": self._client,
             "/api/runs/{run}/settings": lambda request: self._source.settings(_run(request)),
@@ -141,6 +143,17 @@ class Api:
         sites = None if given is None else [site for site in given.split(",") if site][:_MOST_SITES]
         found = asdict(history.curves(metric, sites, most_sites=_MOST_SITES))
         return {**(_after(found, after) if after else found), "metrics": names}
+
+    def _judged(self, request: Request) -> dict[str, Any]:
+        """The curves of a `metric` of evaluations, or of the first one, from the round after `after` on."""
+        after, history = _number(request, "after"), self._source.history(_run(request))
+        names = history.judged_names()
+        found = asdict(history.judged_curves(request.query_params.get("metric") or (names[0] if names else "")))
+        return {**(_after(found, after) if after else found), "metrics": names}
+
+    def _evaluation(self, request: Request) -> dict[str, Any]:
+        """One evaluation with what each site has measured: of the model of `round`, or the newest one."""
+        return self._source.history(_run(request)).evaluation(_number(request, "round") or None)
 
     def _events(self, request: Request) -> list[Any]:
         """The newest entries of the log, or those `before` one, oldest first; of a `client`, of a `kind` (again)."""

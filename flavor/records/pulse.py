@@ -30,6 +30,8 @@ class Doing(StrEnum):
     """The trainer waits for a round that this client takes part in."""
     DOWNLOADING = "downloading"
     TRAINING = "training"
+    EVALUATING = "evaluating"
+    """The evaluator judges the global model of a round. An earlier release does not know this word."""
     UPLOADING = "uploading"
     UPLOADED = "uploaded"
     """The update waits for its inspection."""

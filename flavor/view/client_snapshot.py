@@ -25,6 +25,8 @@ class Phase(StrEnum):
     WAITING = "waiting"
     """It has no task in the current round."""
     TRAINING = "training"
+    JUDGING = "judging"
+    """Its evaluator judges a global model."""
     UPLOADED = "uploaded"
     """Its update is not inspected yet."""
     DONE = "done"
@@ -47,7 +49,7 @@ ATTENTION = (Phase.FAILED, Phase.QUARANTINED, Phase.REFUSED, Phase.GONE, Phase.S
 """Phases of clients that need somebody's attention, most urgent first."""
 URGENCY = (
     *ATTENTION,
-    *(Phase.STARTING, Phase.TRAINING, Phase.UPLOADED, Phase.WAITING),
+    *(Phase.STARTING, Phase.TRAINING, Phase.JUDGING, Phase.UPLOADED, Phase.WAITING),
     *(Phase.DONE, Phase.LEFT, Phase.REVOKED, Phase.OVER),
 )
 """All phases in the order in which tables show clients, and metrics choose them: those that need attention first."""
@@ -106,6 +108,8 @@ class Known(NamedTuple):
     is_shut: bool
     is_awaited: bool
     seen_ms: int | None
+    judges: bool = False
+    """Whether an open evaluation awaits its result."""
     lost: str = ""
     """Why it was lost before the run ended, by the log; '' where it was not, or the run goes on."""
 
@@ -202,6 +206,7 @@ _FITS = {
     Phase.WAITING: frozenset({Doing.WAITING, Doing.UPLOADED, Doing.INSPECTED}),
     Phase.TRAINING: frozenset({Doing.DOWNLOADING, Doing.TRAINING, Doing.UPLOADING}),
     Phase.UPLOADED: frozenset({Doing.UPLOADED}),
+    Phase.JUDGING: frozenset({Doing.EVALUATING}),
 }
 """What the edge of a client may say that it is doing, by the client's phase."""
 
@@ -216,8 +221,9 @@ def _phase(known: Known, state: ClientState | None, standing: Standing | None) -
         not known.has_ended and known.is_alive is False
     ):  # even if it has handed in, it sends nothing more
         return Phase.LEFT if state is ClientState.LEFT else Phase.STOPPED if known.is_awaited else Phase.GONE
-    if standing in _BY_STANDING:
-        return _BY_STANDING[standing]
+    is_judging = known.judges and known.pulse.doing is Doing.EVALUATING and standing is not Standing.REFUSED
+    if is_judging or standing in _BY_STANDING:
+        return Phase.JUDGING if is_judging or standing is None else _BY_STANDING[standing]
     if state is ClientState.LEFT:
         return Phase.LEFT
     if known.has_ended:

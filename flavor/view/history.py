@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from flavor.bus.runs import RunStore
 from flavor.errors import RunError
@@ -17,6 +18,7 @@ from flavor.records.round import RoundView
 from flavor.records.states import RoundState
 from flavor.store.protocol import ObjectStore
 from flavor.view.curves import Curves, merged_curves, metric_names, with_sites
+from flavor.view.judged import Judged, described_evaluation
 from flavor.view.site_values import SiteValues
 from flavor.view.strip import RoundRow, Source, Strip
 from flavor.view.timeline import ClientRound, Outcome, PhaseSpan, RoundTimeline, read_client, read_timeline
@@ -45,6 +47,7 @@ class History:
         self._runs, self._store, self._folder = runs, store, folder
         self._lock = threading.Lock()
         self._strip = Strip(runs, store)
+        self._judged, self._judged_of = Judged(runs), 0
         self._values_lock = threading.Lock()  # the store may be slow, and only curves wait for it
         self._values, self._values_of = SiteValues(runs, store, folder=folder), 0
 
@@ -111,6 +114,30 @@ class History:
         with self._lock:
             self._strip.look()
             return metric_names(self._strip.rows())
+
+    def judged_curves(self, metric: str) -> Curves:
+        """Return the curves of a metric of evaluations over the rounds whose global models were judged, without sites.
+
+        They are no curves of what training scripts report: see `flavor.view.judged`.
+        """
+        with self._lock:
+            return self._look_at_judged().curves(metric)
+
+    def judged_names(self) -> list[str]:
+        """Return the names of all metrics of the evaluations."""
+        with self._lock:
+            return self._look_at_judged().names()
+
+    def evaluation(self, round_: int | None = None) -> dict[str, Any]:
+        """Return one evaluation in full; see `described_evaluation`. Raises `RunError` where there is none."""
+        return described_evaluation(self._runs, round_)
+
+    def _look_at_judged(self) -> Judged:
+        self._strip.look()
+        if self._judged_of != self._strip.generation:
+            self._judged.forget()
+            self._judged_of = self._strip.generation
+        return self._judged
 
     def _newest(self) -> int:
         return self._runs.read().round

@@ -20,7 +20,7 @@ from flavor.records.states import ClientState, RoundState
 from flavor.records.update import Refused, Update
 from flavor.view.client_events import ClientJoined, ClientLeft, ClientLost, ClientStopped
 from flavor.view.client_snapshot import ClientMemory, ClientSnapshot, Known, Phase
-from flavor.view.evaluations import NONE, Evaluations
+from flavor.view.evaluations import NONE, Evaluations, judging
 from flavor.view.facts import LOOKED_BACK, Facts, last_of, read_facts, time_of
 from flavor.view.round_events import RunCreated, RunResumed
 from flavor.view.server import refusal_of
@@ -116,7 +116,7 @@ def snapshot_of(
             )
         )
     }
-    lost = _lost(facts) if ended else {}
+    lost, judges = _lost(facts) if ended else {}, judging(facts.evaluations)
     handed_in = _handed_in(facts)
     standing = standings(round_, handed_in, members) if round_ else {}
     clients = {
@@ -137,6 +137,7 @@ def snapshot_of(
                 is_shut=name in shut,
                 is_awaited=name not in alive and name in awaited,
                 seen_ms=client.seen_ms(lease_s) if name in alive else gone_ms.get(name),
+                judges=name in judges,
                 lost=lost.get(name, ""),
             )
         )

@@ -34,7 +34,7 @@ COLOUR_OF_PHASE: Mapping[str, str] = {
     Phase.UPLOADED: NEWS,
     Phase.OVER: QUIET,
     Phase.LEFT: QUIET,
-    **dict.fromkeys((Phase.STARTING, Phase.WAITING, Phase.TRAINING, Phase.STOPPED), WAITS),
+    **dict.fromkeys((Phase.STARTING, Phase.WAITING, Phase.TRAINING, Phase.JUDGING, Phase.STOPPED), WAITS),
     **dict.fromkeys((Phase.REFUSED, Phase.QUARANTINED, Phase.REVOKED, Phase.FAILED, Phase.GONE), BAD),
 }
 """The colour of a client, by its phase."""

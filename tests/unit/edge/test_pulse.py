@@ -95,6 +95,11 @@ def test_what_a_client_is_doing(part: Part, moving: str, doing: tuple[Doing | No
     assert doing_of(part, moving) == doing
 
 
+@pytest.mark.parametrize("moving", ["", "up"])
+def test_a_client_whose_evaluator_runs_judges(moving: str) -> None:
+    assert doing_of(FINISHED, moving, 4) == (Doing.EVALUATING, 4)
+
+
 def test_a_state_is_told_once_it_has_lasted_a_second_with_since_when(site: Site) -> None:
     site.part = TRAINING
     site.looks(1)

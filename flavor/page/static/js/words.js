@@ -16,6 +16,7 @@ export const PHASES = {
   downloading: phase("↓", "downloading", "now", "It fetches the global model of this round.", 7),
   training: phase("●", "training", "now", "Its script trains the model of this round.", 7),
   uploading: phase("↑", "uploading", "now", "It sends its update to the store.", 7),
+  judging: phase("◆", "judging", "now", "Its evaluator judges the global model of a round (`flavor-fl -e`).", 8),
   uploaded: phase("◐", "handed in", "now", "Its update is handed in, and an aggregator has not inspected it yet.", 8),
   waiting: phase("○", "waiting", "quiet", "It has no task in this round.", 9),
   done: phase("✓", "accepted", "well", "Its update is handed in and accepted (`flavor status` calls that done).", 10),
@@ -91,7 +92,7 @@ export const KINDS = {
   all: () => true,
   refusals: (name) => /^update\.(refused|ignored)|^client\.(quarantined|left_out|pardoned)/.test(name),
   sites: (name) => /^(client|update)\./.test(name),
-  rounds: (name) => /^(run|round)\./.test(name),
+  rounds: (name) => /^(run|round|evaluation)\./.test(name),
   aggregators: (name) => /^aggregator\.|^round\.(aggregating|attempt_failed|given_back|returned|note|closed)/.test(name),
 };
 

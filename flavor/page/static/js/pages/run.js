@@ -7,6 +7,7 @@ import { Live } from "../live.js";
 import { command, lesson } from "../panel.js";
 import { curves } from "../parts/curves.js";
 import { events } from "../parts/events.js";
+import { judged } from "../parts/judged.js";
 import { provenance } from "../parts/provenance.js";
 import { sentence } from "../parts/sentence.js";
 import { settings } from "../parts/settings.js";
@@ -19,6 +20,7 @@ export function open(shell, name) {
   const rounds = strip(name);
   const model = curves(name, { heard: () => table.curved() });
   const table = sites(name, { curve: model });
+  const results = judged(name);
   const log = events(name);
   const more = h("div", { class: "more-panels" });
   const parts = h("div", { class: "panels" }, rounds.node, table.node, model.node, log.node, more);
@@ -47,6 +49,8 @@ export function open(shell, name) {
     rounds.update(doc);
     table.update(doc);
     model.update(doc);
+    if (doc.evaluation && !results.node.isConnected) log.node.after(results.node);
+    results.update(doc);
     shell.title(`${doc.round ? `${doc.round}/${doc.rounds} ` : ""}${name}`);
     const newest = doc.round - (doc.round_state === "closed" ? 0 : 1);
     if (newest > closed) catchUp();
@@ -134,7 +138,7 @@ export function open(shell, name) {
       isClosed = true;
       clearTimeout(timer);
       live.close();
-      for (const part of [rounds, table, model, queue]) part?.close();
+      for (const part of [rounds, table, model, results, queue]) part?.close();
     },
   };
 }

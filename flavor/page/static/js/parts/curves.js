@@ -15,11 +15,19 @@ const LINES = {
   pooled: ["pooled", "Of the examples of all sites together."],
   sum: ["sum", "Of the counts of all sites."],
 };
+const PLAIN = ["plain mean", "Each site counts the same."];
 const AGAIN_MS = 1000; // rounds may close 20 times a second
 const LONGEST_MS = 30_000; // between two attempts where the server does not answer
 
-export function curves(name, { heard } = {}) {
-  const part = panel("Model", { name: "model", command: () => `flavor export ${called(name)} --to csv metrics.csv` });
+/** Of what training scripts report; with `judged`, of what evaluators measure of the global model of each round. */
+export function curves(name, { heard, judged = false } = {}) {
+  const part = judged
+    ? panel("Judged models", { name: "judged", command: () => `flavor results ${called(name)}` })
+    : panel("Model", { name: "model", command: () => `flavor export ${called(name)} --to csv metrics.csv` });
+  const path = of(name, judged ? "judged" : "curves");
+  /** Where a value is from. */
+  const where = (round) => (judged ? `the model of round ${count(round)}` : reported(round));
+  const whereShort = (round) => (judged ? `the model of round ${count(round)}` : `reported in round ${count(round)}`);
   const choose = h("select", { "aria-label": "Metric", on: { change: () => pick(choose.value) } });
   const log = h("input", { type: "checkbox", on: { change: () => plot.log(log.checked) } });
   const reset = h("button", { type: "button", hidden: true, on: { click: () => plot.reset() } }, "Whole run");
@@ -28,7 +36,7 @@ export function curves(name, { heard } = {}) {
   const legend = h(
     "p",
     { class: "legend" },
-    [["weighted", ...LINES[""]], ["plain", "plain mean", "Each site counts the same."], ["site", "a site", "What each site reports, also in rounds in which its update is refused."]].map(([kind, word, tip]) =>
+    [["weighted", ...LINES[""]], ["plain", ...PLAIN], ["site", "a site", "What each site reports, also in rounds in which its update is refused."]].map(([kind, word, tip]) =>
       h("span", { class: "key", "data-tip": tip }, h("i", { class: `line ${kind}`, "aria-hidden": "true" }), word),
     ),
   );
@@ -73,10 +81,10 @@ export function curves(name, { heard } = {}) {
     asking = true;
     const wanted = chosen;
     try {
-      let answer = await get(of(name, "curves"), found ? { metric: wanted, after: found.rounds.at(-1) } : { metric: wanted, sites: NONE });
-      if (wanted === chosen) tell(answer);
+      let answer = await get(path, found ? { metric: wanted, after: found.rounds.at(-1) } : { metric: wanted, sites: NONE });
+      if (wanted === chosen) tell(judged ? { ...answer, isWhole: true } : answer);
       if (wanted === chosen && found && !found.isWhole) {
-        answer = await get(of(name, "curves"), { metric: wanted }); // of all sites: it takes the longest
+        answer = await get(path, { metric: wanted }); // of all sites: it takes the longest
         if (wanted === chosen) {
           found = null;
           const known = Object.values(answer.sites).flat().filter((value) => value !== null).length;
@@ -130,6 +138,11 @@ export function curves(name, { heard } = {}) {
     show(choose, names.length > 1);
   }
 
+  /** Whether the thick line is the plain mean: `--select accuracy:max` is by it, and so is what is said of evaluations. */
+  const isPlain = () => judged && !notMean(chosen);
+
+  const main = () => (isPlain() ? found.plain : found.weighted);
+
   function draw() {
     const has = found.rounds.length > 0;
     show(plot.node, has);
@@ -143,27 +156,29 @@ export function curves(name, { heard } = {}) {
       series.push({ label: "lowest site", tone: "--site", wide: 1 }, { label: "highest site", tone: "--site", wide: 1 });
       data.push(found.lowest, found.highest);
     }
+    const [thick, thin] = isPlain() ? [PLAIN, LINES[""]] : [LINES[notMean(chosen)], PLAIN];
     if (!isSame) {
-      series.push({ label: "plain mean", tone: "--second", wide: 2, dash: [6, 4] });
-      data.push(found.plain);
+      series.push({ label: thin[0], tone: "--second", wide: 2, dash: [6, 4] });
+      data.push(isPlain() ? found.weighted : found.plain);
     }
-    const [thick, tip] = LINES[notMean(chosen)];
-    const key = legend.querySelector(".weighted").parentNode;
-    key.lastChild.textContent = thick;
-    attr(key, "data-tip", tip);
-    series.push({ label: thick, tone: "--first", wide: 3 });
-    data.push(found.weighted);
+    for (const [kind, [word, tip]] of [["weighted", thick], ["plain", thin]]) {
+      const key = legend.querySelector(`.${kind}`).parentNode;
+      key.lastChild.textContent = word;
+      attr(key, "data-tip", tip);
+    }
+    series.push({ label: thick[0], tone: "--first", wide: 3 });
+    data.push(main());
     show(legend.querySelector(".plain").parentNode, !isSame);
-    const at = found.weighted.findLastIndex((value) => value !== null);
-    const words = at < 0 ? "" : `${named(chosen)} ${metric(found.weighted[at])}${few(at)} in round ${count(found.rounds[at])}`;
+    const at = main().findLastIndex((value) => value !== null);
+    const words = at < 0 ? "" : `${named(chosen)} ${metric(main()[at])}${few(at)} ${judged ? `of the model of round ${count(found.rounds[at])}` : `in round ${count(found.rounds[at])}`}`;
     const best = top();
-    attr(plot.node, "aria-label", `Curve of ${words || named(chosen)}${best ? `, best ${best}, reported in round ${count(found.best.round)}` : ""}`);
+    attr(plot.node, "aria-label", `Curve of ${words || named(chosen)}${best ? `, best ${best}, ${whereShort(found.best.round)}` : ""}`);
     part.say(words);
     const notes = [];
     if (found.left_out) notes.push(`${counted(found.left_out, "more site")} ${found.left_out === 1 ? "is" : "are"} not drawn`);
     if (found.is_complete === false) notes.push(found.isWhole === false ? "more values of sites are being read from the store" : "the values of some sites are no longer kept, or cannot be read");
     if (notCompared(found.best)) notes.push(`for the best round, ${notCompared(found.best).replace("report it", `report ${chosen}`)}`);
-    say(!has ? "No round has closed yet." : notes.map((note) => `${note.charAt(0).toUpperCase() + note.slice(1)}.`).join(" "));
+    say(!has ? (judged ? "No model has been judged yet." : "No round has closed yet.") : notes.map((note) => `${note.charAt(0).toUpperCase() + note.slice(1)}.`).join(" "));
     plot.set(series, [found.rounds, ...data]);
     told(null);
   }
@@ -175,7 +190,7 @@ export function curves(name, { heard } = {}) {
 
   function mark() {
     const best = top();
-    return best ? { x: found.best.round, y: found.best.value, words: [`best ${best}, ${reported(found.best.round)}`, `best ${best}, reported in round ${count(found.best.round)}`, `best ${best}`] } : null;
+    return best ? { x: found.best.round, y: found.best.value, words: [`best ${best}, ${where(found.best.round)}`, `best ${best}, ${whereShort(found.best.round)}`, `best ${best}`] } : null;
   }
 
   /** The best value, and of which sites it is; "" for none. */
@@ -189,8 +204,8 @@ export function curves(name, { heard } = {}) {
     const at = index ?? found.rounds.length - 1;
     const values = sites.map((site) => [site, found.sites[site][at]]).filter(([, value]) => Number.isFinite(value)).sort((a, b) => a[1] - b[1]);
     const only = notMean(chosen);
-    const parts = [`round ${count(found.rounds[at])}`, `${only || "weighted"} ${metric(found.weighted[at])}${few(at)}`];
-    if (!only) parts.push(`plain ${metric(found.plain[at])}`);
+    const parts = [`${judged ? "model of round" : "round"} ${count(found.rounds[at])}`, `${only || (judged ? "plain" : "weighted")} ${metric(main()[at])}${few(at)}`];
+    if (!only) parts.push(judged ? `weighted ${metric(found.weighted[at])}` : `plain ${metric(found.plain[at])}`);
     const near = focused > 0 && focused <= sites.length ? sites[focused - 1] : null;
     if (near && index !== null) parts.push(`${near} ${metric(found.sites[near][at])}`);
     else if (Number.isFinite(found.lowest?.[at]) && found.lowest[at] !== found.highest[at]) parts.push(`lowest ${whose(values, found.lowest[at])}`, `highest ${whose(values, found.highest[at])}`);
@@ -205,17 +220,18 @@ export function curves(name, { heard } = {}) {
 
   return {
     node: part.node,
+    body: part.body,
     /** Names of metrics, as they become known. */
     names: take,
     update(doc) {
-      if (doc.metric) take([doc.metric]);
-      take(Object.keys(doc.last_round?.metrics ?? {}));
-      const closed = doc.last_round?.round ?? 0;
+      if (doc.metric && !judged) take([doc.metric]);
+      take(judged ? judgedNames(doc.evaluation) : Object.keys(doc.last_round?.metrics ?? {}));
+      const closed = (judged ? doc.evaluation?.closed_ms : doc.last_round?.round) ?? 0;
       if (closed !== this.closed) {
         this.closed = closed;
         later();
       }
-      if (!names.length) {
+      if (!names.length && !judged) {
         show(plot.node, false);
         show(legend, false);
         show(choose, false);
@@ -231,6 +247,12 @@ export function curves(name, { heard } = {}) {
       plot.close();
     },
   };
+}
+
+/** The merged metrics of an evaluation by their names in the curves, the one first that it is shown by. */
+function judgedNames(evaluation) {
+  const all = Object.entries(evaluation?.metrics ?? {}).sort(([one], [other]) => Number(other === evaluation.metric) - Number(one === evaluation.metric));
+  return all.flatMap(([base, of]) => [...(Number.isFinite(of.plain_mean) ? [base] : []), ...(Number.isFinite(of.pooled) ? [`pooled/${base}`] : [])]);
 }
 
 /** Curves with those of the rounds since. A site may come or go: where it has no value, it has null. */

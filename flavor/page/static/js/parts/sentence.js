@@ -33,6 +33,7 @@ export function sentence(name) {
   const says = h("div", { class: "says" }, waits, lasts);
   const more = h("p", { class: "more" });
   const gains = h("p", { class: "more gains" });
+  const judged = h("p", { class: "more judged-line" });
   const node = h(
     "header",
     { class: "stand" },
@@ -43,6 +44,7 @@ export function sentence(name) {
     says,
     more,
     gains,
+    judged,
   );
   let doc = null;
 
@@ -90,6 +92,8 @@ export function sentence(name) {
       text(waits, main ? where.replace(/\.$/, "") : "");
       text(gains, model(doc, over));
       show(gains, gains.textContent);
+      text(judged, evaluations(doc));
+      show(judged, judged.textContent);
       tick();
     },
   };
@@ -141,8 +145,32 @@ function model(doc, over) {
   return `${said}, reported in round ${count(last.round)}; the best${few} was ${metric(best.value)}${ofSites(best.sites, best.contributors)}, ${where}${lacks}.`;
 }
 
+<<<<<<< Updated upstream
 /** `flavor run --resume FOLDER goes on with it.`, of a run that could go on. */
 const again = (doc) => (["failed", "stopped"].includes(doc.state) ? `${goesOn(doc.run)} goes on with it.` : "");
+=======
+/** `Judging the model of round 6: site-1 has handed in, site-2 is awaited. Judged: accuracy 0.91 by 3 of 4 sites, the model of round 5.` */
+function evaluations(doc) {
+  const model = (each) => (each.round ? `the model of round ${count(each.round)}` : "a model of no round");
+  const parts = (doc.evaluating ?? []).map((each) => {
+    const is = (names, one, several) => names.length && `${some(names)} ${names.length === 1 ? one : several}`;
+    const told = each.merging ? "an aggregator merges the results" : [is(each.in, "has handed in", "have handed in"), is(each.awaited, "is awaited", "are awaited")].filter(Boolean).join(", ");
+    return `Judging ${model(each)}: ${told}.`;
+  });
+  const found = doc.evaluation;
+  if (found) {
+    const of = found.metrics[found.metric];
+    const isMean = Number.isFinite(of?.plain_mean);
+    const value = of ? `${named(isMean ? found.metric : `pooled/${found.metric}`)} ${metric(isMean ? of.plain_mean : of.pooled)}${ofSites(of.sites, found.sites)}` : "no metrics";
+    const by = found.sites < found.expected ? `${count(found.sites)} of ${counted(found.expected, "site")}` : counted(found.sites, "site");
+    const without = Object.keys(found.missing ?? {});
+    parts.push(`Judged: ${value} by ${by}, ${model(found)}${without.length ? `; without ${some(without)}` : ""}.`);
+  }
+  const best = doc.selected;
+  if (best) parts.push(`Best model by --select: that of round ${count(best.round)}, ${named(best.metric)} ${metric(best.value)} (flavor get ${called(doc.run)} --round best).`);
+  return parts.join(" ");
+}
+>>>>>>> Stashed changes
 
 /** `Closes with 3 of 4 sites at 13:20, or when all are in.` */
 function closes(doc) {

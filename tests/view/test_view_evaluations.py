@@ -1,0 +1,143 @@
+"""What a board, a status and a history know of evaluations, apart from what training scripts report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flavor.bus.runs import RunStore
+from flavor.records.pulse import Doing, Pulse
+from flavor.store.local import LocalStore
+from flavor.view.board import Board
+from flavor.view.client_snapshot import Phase
+from flavor.view.history import History
+from flavor.view.snapshot import take_snapshot
+from tests.driven import Driven
+from tests.polled import eventually
+
+C1, C2 = (100, {"accuracy": 0.5, "loss": 2.0}), (300, {"accuracy": 0.9, "loss": 1.0})
+
+
+@pytest.fixture
+def run(server: str, tmp_path: Path) -> Driven:
+    return Driven(server, LocalStore(tmp_path / "store", create=True), select="accuracy:max")
+
+
+def trains(run: Driven) -> None:
+    run.open(["c1", "c2"])
+    for client in ("c1", "c2"):
+        run.accept(client, 10, {"accuracy": 0.1, "loss": 9.0})
+    run.close()
+
+
+def joins(run: Driven, client: str, pulse: Pulse | None = None) -> None:
+    keys = run.runs.keys.client(client)
+    run.runs.redis.set(keys.lease, "x", px=60_000)
+    run.runs.redis.hset(keys.hash, mapping={"state": "ready", "round": "0", **(pulse.to_hash() if pulse else {})})
+    run.runs.redis.sadd(run.runs.keys.members, client)
+    run.runs.redis.publish(keys.state, "ready")
+
+
+def hands_in(run: Driven, client: str) -> None:
+    key = run.runs.keys.client(client).result(run.round, 0)
+    run.runs.redis.hset(key, mapping={"refused": "it cannot"})
+    run.runs.redis.publish(key, "1")
+
+
+def test_a_board_follows_an_evaluation_from_its_beginning_to_its_result(server: str, run: Driven) -> None:
+    joins(run, "c1")
+    joins(run, "c2")
+    trains(run)
+    with Board(server, runs=[run.runs.run]) as board:
+        name = run.runs.run
+
+        def document() -> dict:
+            return board.document(name)
+
+        assert (document()["evaluation"], document()["evaluating"], document()["selected"]) == (None, [], None)
+        run.open_evaluation(["c1", "c2"])
+        eventually("it is open", lambda: [each["awaited"] for each in document()["evaluating"]] == [["c1", "c2"]])
+        hands_in(run, "c1")
+        eventually(
+            "c1 is in",
+            lambda: [(each["in"], each["awaited"]) for each in document()["evaluating"]] == [(["c1"], ["c2"])],
+        )
+        run.runs.redis.delete(run.runs.keys.evaluation(1, 0))
+        run.judge({"c1": C1, "c2": C2}, {"c3": "it is gone"})
+        eventually("there is a result", lambda: document()["evaluation"] is not None)
+        found = document()
+        assert found["evaluating"] == []
+        assert (found["evaluation"]["round"], found["evaluation"]["sites"], found["evaluation"]["expected"]) == (
+            1,
+            2,
+            3,
+        )
+        assert found["evaluation"]["missing"] == {"c3": "it is gone"}
+        accuracy = found["evaluation"]["metrics"]["accuracy"]
+        assert accuracy["plain_mean"] == pytest.approx(0.7)
+        assert accuracy["weighted_mean"] == pytest.approx(0.8)
+        assert accuracy["worst"] == "c1"
+        assert found["selected"] == {
+            "metric": "accuracy",
+            "better": "larger",
+            "round": 1,
+            "value": pytest.approx(0.7),
+            "sites": 2,
+        }
+        assert found["last_round"]["metrics"]["accuracy"] == pytest.approx(0.1), "what training scripts report"
+
+
+def test_curves_of_evaluations_are_apart_from_those_of_training(run: Driven) -> None:
+    trains(run)
+    run.judge({"c1": C1, "c2": C2})
+    trains(run)
+    trains(run)
+    history = History(run.runs, None)
+    before = history.judged_curves("accuracy")
+    run.judge({"c1": C1})
+    after = history.judged_curves("accuracy")
+    assert (before.rounds, after.rounds) == ((1,), (1, 3))
+    assert after.plain == pytest.approx((0.7, 0.5))
+    assert after.weighted == pytest.approx((0.8, 0.5))
+    assert (after.lowest, after.highest) == (pytest.approx((0.5, 0.5)), pytest.approx((0.9, 0.5)))
+    assert history.curves("accuracy", ()).plain == pytest.approx((0.1, 0.1, 0.1))
+    assert history.judged_names() == ["accuracy", "loss"]
+    assert history.evaluation()["round"] == 3
+    assert history.evaluation(1)["sites"]["c2"] == {"examples": 300, "metrics": {"accuracy": 0.9, "loss": 1.0}}
+
+
+def test_a_site_judges_while_its_evaluator_runs_and_its_result_is_awaited(run: Driven) -> None:
+    trains(run)
+    evaluates = Pulse(Doing.EVALUATING, 1, 5)
+    joins(run, "c1", evaluates)
+    joins(run, "c2", Pulse(Doing.WAITING, 1, 5))
+    phases = lambda: {name: each.phase for name, each in take_snapshot(run.runs).clients.items()}  # noqa: E731
+    assert phases() == {"c1": Phase.DONE, "c2": Phase.DONE}, "no evaluation awaits it: what a site says is not enough"
+    run.open_evaluation(["c1", "c2"])
+    snapshot = take_snapshot(run.runs)
+    assert phases() == {"c1": Phase.JUDGING, "c2": Phase.DONE}
+    assert snapshot.clients["c1"].progress.doing is Doing.EVALUATING
+    hands_in(run, "c1")
+    assert phases()["c1"] is Phase.DONE
+
+
+def test_a_run_of_which_nothing_was_judged_costs_two_commands(run: Driven, server: str) -> None:
+    trains(run)
+    counted: list[str] = []
+
+    class Counting(RunStore):
+        def evaluating(self) -> list[tuple[int, int]]:
+            counted.append("evaluating")
+            return super().evaluating()
+
+        def evaluated(self, first: int = 0) -> list[str]:
+            counted.append("evaluated")
+            return super().evaluated(first)
+
+        def read_evaluation(self, round_: int, number: int):  # type: ignore[no-untyped-def]
+            counted.append("read")
+            return super().read_evaluation(round_, number)
+
+    take_snapshot(Counting(run.runs.redis, run.runs.run, server))
+    assert counted == ["evaluating", "evaluated"]
