@@ -196,7 +196,7 @@ def test_flavor_run_shows_its_page_and_its_folder_shows_it_again(bench: Bench) -
 
     again = bench.start("flavor", "ui", out, "--port", 0, "--no-open", env={"FLAVOR_REDIS_URL": None})
     site = page_of(again).partition("/run/")[0]
-    assert "end the page before you go on" in again.stderr
+    assert "press Ctrl-C before you go on" in again.stderr
     assert got(f"{site}/api/runs/shown")["state"] == "finished"
     assert len(got(f"{site}/api/runs/shown/rounds")) == 2
     assert got(f"{site}/api/runs/shown/curves")["rounds"] == [1, 2]
@@ -259,7 +259,7 @@ def test_the_page_of_a_folder_outlives_its_run(bench: Bench) -> None:
     assert "end the page before" not in page.stderr
     run.send(signal.SIGINT)
     assert run.wait() == 130
-    page.until("end the page before you go on with the run (flavor run --resume")
+    page.until("press Ctrl-C before you go on with the run (flavor run --resume")
     bench.eventually("the page is back", lambda: _state(f"{site}/api/runs/left") == "stopped")
     resumed = bench.done("flavor", "run", "--resume", out, env={"FLAVOR_REDIS_URL": None})
     assert "another process is at this run now, perhaps a `flavor ui`" in resumed.stderr
