@@ -145,10 +145,9 @@ function model(doc, over) {
   return `${said}, reported in round ${count(last.round)}; the best${few} was ${metric(best.value)}${ofSites(best.sites, best.contributors)}, ${where}${lacks}.`;
 }
 
-<<<<<<< Updated upstream
 /** `flavor run --resume FOLDER goes on with it.`, of a run that could go on. */
 const again = (doc) => (["failed", "stopped"].includes(doc.state) ? `${goesOn(doc.run)} goes on with it.` : "");
-=======
+
 /** `Judging the model of round 6: site-1 has handed in, site-2 is awaited. Judged: accuracy 0.91 by 3 of 4 sites, the model of round 5.` */
 function evaluations(doc) {
   const model = (each) => (each.round ? `the model of round ${count(each.round)}` : "a model of no round");
@@ -170,7 +169,6 @@ function evaluations(doc) {
   if (best) parts.push(`Best model by --select: that of round ${count(best.round)}, ${named(best.metric)} ${metric(best.value)} (flavor get ${called(doc.run)} --round best).`);
   return parts.join(" ");
 }
->>>>>>> Stashed changes
 
 /** `Closes with 3 of 4 sites at 13:20, or when all are in.` */
 function closes(doc) {
