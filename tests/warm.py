@@ -51,6 +51,7 @@ PROGRAMS = (
     "aumai_fedtrain.cli",
     "flavor.cli.flavor_fv",
     "flavor.cli.check_fl",
+    "flavor.cli.check_fv",
     "flavor.cli.check_agg",
 )
 """Modules that are run. They are not among those that are imported before: they are executed anew in each process."""
