@@ -39,12 +39,13 @@ class Evaluations(Clients):
         timeout_s: float,
         reason: str,
         model: GlobalModel | None = None,
+        owner: str = "",
         by: str = "",
     ) -> int:
         """Have `expected` judge the run's global model, which `round_` has made; return the server's time in ms.
 
-        Or another `model`, also of a run that has ended. `by` is the key of the lease of `token`, where that is not the
-        coordinator's.
+        Or another `model`, also of a run that has ended; `owner` is the site whose update it is. `by` is the key of the
+        lease of `token`, where that is not the coordinator's.
         """
         keys = [by or self.keys.coordinator, self.keys.state, self.keys.evaluation(round_, number), self.keys.log]
         keys += [self.keys.evaluating, self.keys.evaluation_verdicts(round_, number)]
@@ -53,6 +54,7 @@ class Evaluations(Clients):
         args: list[str | int] = [token, round_, number, int(timeout_s * 1000)]
         args += [json.dumps(list(expected)), json.dumps(list(skipped)), reason]
         args.append(json.dumps(flat(_of_task(model))) if model is not None else "")
+        args.append(owner)
         return int(self.move("open_evaluation", keys, args))
 
     def begin_merge(self, token: str, round_: int, number: int, *, attempt: int, by: str = "") -> int:

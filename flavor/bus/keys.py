@@ -25,7 +25,7 @@ aggregator                            string  home of the worker that keeps the 
                                               aggregator (`--init-once`; expires)
 client:CLIENT                         hash    protocol, state, reason, failure, exit_code,    that edge
                                               report, round, host, pid, public_key, version,
-                                              told_ms, awaits, evaluates; the state of a site
+                                              told_ms, awaits, evaluates, cross; the state of a site
                                               that trains nothing is `evaluator STATE`;
                                               while it moves a checkpoint phase, done, total,
                                               since_ms; doing, doing_round, doing_ms, reported_ms,
@@ -85,7 +85,7 @@ round:N:entries                       hash    client to number of its entries in
 round:N:evaluation:K                  hash    state, global_*, format, expected, skipped,     coordinator, worker
                                               opened_ms, deadline_ms, attempt, merging_ms,
                                               error, hopeless, closed_ms, reason, merged_*,
-                                              manifest_*; K is 0 for the coordinator's own
+                                              manifest_*, owner; K is 0 for the coordinator's own
 round:N:evaluation:K:verdicts         hash    client to JSON: accepted, reason, and what was  worker
                                               inspected
 evaluating                            hash    `N K` of each evaluation that is not over, to   coordinator, worker

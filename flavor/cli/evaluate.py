@@ -20,11 +20,12 @@ from flavor.errors import InvalidSetting, RunError, StoreError
 
 if TYPE_CHECKING:
     from flavor.bus.lease import Lease
+    from flavor.cli.cross import Crossed
     from flavor.bus.runs import RunStore
     from flavor.config import RunConfig
     from flavor.coordinator.asked_evaluation import Asked
-    from flavor.records.evaluation import EvaluationView
     from flavor.records.run import RunView
+    from flavor.results.evaluated import Evaluated
     from flavor.store.protocol import ObjectStore
 
 
@@ -53,6 +54,14 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds to wait for the sites.  [default: the run's --evaluation-timeout-s]",
 )
+@click.option(
+    "--cross",
+    "is_cross",
+    is_flag=True,
+    help="Have the sites that allow it (flavor-fl --allow-cross) judge each other's updates of the round as well, and "
+    "print a matrix of sites and models.",
+)
+@click.option("--metric", metavar="NAME", help="Metric of the matrix of --cross.  [default: the first]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all metrics in place of the table.")
 @redis_option
 @store_option
@@ -63,6 +72,8 @@ def evaluate(
     model_path: Path | None,
     clients: str | None,
     timeout_s: float | None,
+    is_cross: bool,
+    metric: str | None,
     as_json: bool,
     redis_url: str | None,
     store: str | None,
@@ -81,6 +92,10 @@ def evaluate(
     is_given = context.get_parameter_source("round_") not in (None, click.core.ParameterSource.DEFAULT)
     if model_path is not None and is_given:
         raise InvalidSetting("--model and --round exclude each other: both name the model")
+    if is_cross and (model_path is not None or clients is not None):
+        raise InvalidSetting("--cross has sites judge their own models: leave out --model and --clients")
+    if metric is not None and not is_cross:
+        raise InvalidSetting("--metric is for --cross: `flavor results --metric` chooses those of the table")
     raise_on_sigterm()
     tell = teller("flavor: ") if not as_json else (lambda line: print_line(line, err=True))
     with opened_run(run, redis_url) as found_run, contextlib.ExitStack() as stack:
@@ -93,8 +108,11 @@ def evaluate(
         names = tuple(name.strip() for name in (clients or "").split(",") if name.strip())
         asked = _asked(runs, view, config, objects, round_, model_path)
         asked = Asked(asked.round, asked.model, names, timeout_s or config.evaluation_timeout_s)
-        done = _carried_out(runs, view, config, found_run.url, lease, asked, tell, stack)
-        _show(runs, done, objects, as_json)
+        judge = _judge(runs, view, config, found_run.url, lease, objects, tell, stack)
+        if is_cross:
+            _show_cross(_crossed(runs, view, config, objects, asked, judge, tell), metric, as_json)
+        else:
+            _show(judge(asked), as_json)
 
 
 def _asked(
@@ -132,22 +150,24 @@ def _asked(
     return Asked(number, GlobalModel(found.model, found.info, format=format_))
 
 
-def _carried_out(
+def _judge(
     runs: RunStore,
     view: RunView,
     config: RunConfig,
     url: str,
     lease: Lease,
-    asked: Asked,
+    objects: ObjectStore,
     tell: Callable[[str], None],
     stack: contextlib.ExitStack,
-) -> EvaluationView:
-    """Drive the evaluation; of a run that has ended, admit the sites that come for it."""
+) -> Callable[[Asked], Evaluated]:
+    """Return what carries out an evaluation; of a run that has ended, it admits the sites that come for it."""
     from flavor.bus.jobs import RqJobQueue
     from flavor.bus.no_coordinator import no_coordinator
     from flavor.coordinator.asked_evaluation import AskedEvaluation
     from flavor.coordinator.client_log import ClientLog
     from flavor.coordinator.members import Members
+    from flavor.results.evaluated import evaluated_of
+    from flavor.results.read_evaluated import infos_in, summaries
     from flavor.view.observer import Lines, Silent
 
     members, admitting = None, None
@@ -163,7 +183,7 @@ def _carried_out(
             only=None,
         )
     jobs = RqJobQueue(url, config.queue, timeout_s=config.aggregation_timeout_s, run=runs.run)
-    return AskedEvaluation(
+    driver = AskedEvaluation(
         runs,
         config,
         url=url,
@@ -172,17 +192,38 @@ def _carried_out(
         observer=Lines(tell),
         members=members,
         admitting=admitting,
-    ).carry_out(asked)
+    )
+
+    def judge(asked: Asked) -> Evaluated:
+        done = driver.carry_out(asked)
+        merged, infos = infos_in(objects, done)
+        of_it = (each for each in summaries(runs) if (each.round, each.number) == (done.round, done.number))
+        return evaluated_of(runs.run, done, next(of_it, None), merged=merged, infos=infos)
+
+    return judge
 
 
-def _show(runs: RunStore, done: EvaluationView, objects: ObjectStore, as_json: bool) -> None:
-    from flavor.results.evaluated import evaluated_of
+def _crossed(
+    runs: RunStore,
+    view: RunView,
+    config: RunConfig,
+    objects: ObjectStore,
+    asked: Asked,
+    judge: Callable[[Asked], Evaluated],
+    tell: Callable[[str], None],
+) -> Crossed:
+    from flavor.cli.cross import cross
+    from flavor.ledger.rounds import closed_round
+
+    round_ = closed_round(runs, objects, asked.round, newest=view.round)
+    if round_ is None:
+        raise RunError(f"run {runs.run!r}: round {asked.round} is gone")
+    return cross(runs, view, config, objects, round_, asked, judge, tell)
+
+
+def _show(found: Evaluated, as_json: bool) -> None:
     from flavor.results.evaluated_table import described, lines_of, table_of
-    from flavor.results.read_evaluated import infos_in, summaries
 
-    merged, infos = infos_in(objects, done)
-    summary = next((s for s in summaries(runs) if (s.round, s.number) == (done.round, done.number)), None)
-    found = evaluated_of(runs.run, done, summary, merged=merged, infos=infos)
     if as_json:
         click.echo(json.dumps(described(found), indent=2))
         return
@@ -192,3 +233,16 @@ def _show(runs: RunStore, done: EvaluationView, objects: ObjectStore, as_json: b
     print_table(heads, rows)
     if further:
         print_line(further)
+
+
+def _show_cross(crossed: Crossed, metric: str | None, as_json: bool) -> None:
+    from flavor.results.evaluated_table import described
+
+    if as_json:
+        click.echo(json.dumps(crossed.described(described), indent=2))
+        return
+    name, heads, rows = crossed.table(metric)
+    print_line(f"{name or 'no metric'} of each model of round {crossed.round}, as each site measures it")
+    print_table(heads, rows)
+    for site, reason in crossed.missing.items():
+        print_line(f"without the model of {site}: {reason}")

@@ -65,6 +65,14 @@ from flavor.records.names import MOST_LOG_LINES
     help="Share the last output of the training script with the operator when it fails.  [default: its exit code only]",
 )
 @click.option(
+    "--allow-cross",
+    is_flag=True,
+    envvar="FLAVOR_ALLOW_CROSS",
+    show_envvar=True,
+    help="Let other sites that allow the same judge this site's updates, which are sent to them for that (`flavor "
+    "evaluate --cross`), and judge theirs.",
+)
+@click.option(
     "--no-report",
     is_flag=True,
     envvar="FLAVOR_NO_REPORT",
@@ -116,6 +124,7 @@ def command(
     allow_set: tuple[str, ...],
     strip_prefix: bool,
     report_output: bool,
+    allow_cross: bool,
     no_report: bool,
     share_log: int,
     patience_s: float,
@@ -158,6 +167,7 @@ def command(
         allow_set=tuple(checked_pattern(pattern) for pattern in allow_set),
         strip_prefix=strip_prefix,
         report_output=report_output,
+        allow_cross=allow_cross,
         report=not no_report,
         share_log=share_log,
         patience_s=patience_s,

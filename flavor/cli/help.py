@@ -48,13 +48,13 @@ _GROUPS: dict[Group, tuple[str, ...]] = {
             "by_round",
             "follow",
         ),
-        *("script", "to", "experiment", "model_name", "no_model", "notify", "notify_after_s"),
+        *("script", "is_cross", "to", "experiment", "model_name", "no_model", "notify", "notify_after_s"),
     ),
     Group.MODEL: ("checkpoint", "outer_optimizer", "statistics", "weighted"),
     Group.CLOSING: ("quorum", "round_timeout_s", "heartbeat_timeout_s"),
     Group.LIMITS: (
         *("key", "trust", "trusted", "run_id", "head", "untrusted", "opaque", "allow_set", "report_output", "records"),
-        *("new_key", "public_key", "update", "expected", "no_report", "share_log"),
+        *("new_key", "public_key", "update", "expected", "no_report", "share_log", "allow_cross"),
         *("memory_limit", "cpu_limit_s", "file_size_limit", "user"),
     ),
     Group.REDIS: (

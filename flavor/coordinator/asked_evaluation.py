@@ -42,6 +42,8 @@ class Asked:
     round: int
     """The round that has made the model; 0 for one that no round of the run has made."""
     model: GlobalModel
+    owner: str = ""
+    """The site whose update the model is; '' for any other model. Sites are not told."""
     clients: Collection[str] = ()
     """The sites that are to judge it; empty for all that can."""
     timeout_s: float = 3600.0
@@ -139,6 +141,7 @@ class AskedEvaluation:
             timeout_s=asked.timeout_s,
             reason=reason,
             model=asked.model,
+            owner=asked.owner,
             by=self._runs.keys.evaluator,
         )
         self._tell(reason)

@@ -32,6 +32,8 @@ class EdgeConfig(BaseModel):
     """The trainer's command; empty for a site that trains nothing."""
     evaluator: tuple[str, ...] | None = None
     """The command that judges models; None for a site that judges none."""
+    allow_cross: bool = False
+    """Whether this site's updates may be sent to other sites that allow the same, to be judged there."""
     preprocess: tuple[str, ...] | None = None
     """The command that runs once before the trainer, or before the first evaluation at a site that trains nothing."""
     until_end: bool = False

@@ -108,6 +108,7 @@ class Standing:
                 version=_version() if site.config.report else "",
                 awaits_store=awaits_store,
                 evaluates=site.config.evaluator is not None,
+                allows_cross=site.config.allow_cross,
                 role=site.config.role,
             )
         )

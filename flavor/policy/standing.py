@@ -56,6 +56,8 @@ class Client:
     awaits_store: bool = False
     """Whether it cannot go on before it can use the object store, as its edge says."""
 
+    allows_cross: bool = False
+    """Whether its site lets other sites judge its updates, as its edge says."""
     evaluates: bool = False
     """Whether its site has a command that judges models, as its edge says."""
     trains: bool = True
@@ -132,6 +134,7 @@ def client_of(
         ended_with_run=ended_with_run,
         awaits_store=status.awaits_store,
         evaluates=status.evaluates,
+        allows_cross=status.allows_cross,
         trains=status.role is Role.TRAINER,
     )
 

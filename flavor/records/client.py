@@ -15,7 +15,7 @@ from flavor.watch import PHASES
 FIELDS = (
     *("state", "reason", "failure", "exit_code", "report"),
     *("round", "host", "pid", "public_key", "protocol", "version", "phase", "done", "total", "since_ms", "told_ms"),
-    *("awaits", "evaluates"),
+    *("awaits", "evaluates", "cross"),
 )
 """The fields of a client's hash that are read. Nothing else that a client writes there is read."""
 
@@ -105,6 +105,8 @@ class ClientStatus:
 
     evaluates: bool = False
     """Whether the site has a command that judges models."""
+    allows_cross: bool = False
+    """Whether its updates may be sent to other sites that allow the same, to be judged there."""
     role: Role = Role.TRAINER
     """What the client does in its run. In Redis it stands before the state, as in `evaluator ready`."""
 
@@ -133,6 +135,7 @@ class ClientStatus:
             "told_ms": str(self.told_ms),
             "awaits": _STORE if self.awaits_store else "",
             "evaluates": "1" if self.evaluates else "",
+            "cross": "1" if self.allows_cross else "",
         }
 
     @classmethod
@@ -156,6 +159,7 @@ class ClientStatus:
             told_ms=count(fields.get("told_ms")) or 0,
             awaits_store=fields.get("awaits") == _STORE,
             evaluates=fields.get("evaluates") == "1",
+            allows_cross=fields.get("cross") == "1",
         )
 
 

@@ -161,6 +161,8 @@ class EvaluationView:
     reason: str = ""
     error: str = ""
     """What went wrong in the current attempt to merge; '' for nothing."""
+    owner: str = ""
+    """The site whose update the model is; '' for a global model."""
     is_hopeless: bool = False
     """Whether another attempt would go wrong as well: no site has a result that counts."""
     info: ObjectRef | None = None
@@ -201,6 +203,7 @@ class EvaluationView:
             closed_ms=optional_of(fields, "closed_ms", number),
             reason=fields.get("reason", ""),
             error=fields.get("error", ""),
+            owner=fields.get("owner", ""),
             is_hopeless=fields.get("hopeless") == "1",
             info=ObjectRef.from_hash(fields, "merged_"),
             manifest=ObjectRef.from_hash(fields, "manifest_"),

@@ -174,3 +174,42 @@ def test_a_site_with_trust_judges_no_model_that_no_aggregator_has_signed(bench, 
     assert coordinator.wait() == 8
     for edge in edges:
         edge.wait()
+
+
+def test_sites_that_allow_it_judge_each_others_models(bench):
+    """After round 1 the models are 1, 2 and 3 in each weight; the accuracy is that by 100, plus i / 1000 at site i."""
+    coordinator = bench.serve(
+        *("--heartbeat-timeout-s", 1, "--evaluate", "off", "--on-quorum-lost", "wait"), rounds=2, clients=4
+    )
+    bench.aggregator()
+    trainer = bench.trainer("--rounds", "c4:1")
+    allow = ("-e", evaluator(), "--allow-cross")
+    edges = [
+        bench.edge("c1", trainer, *allow),
+        bench.edge("c2", trainer, *allow),
+        bench.edge("c3", trainer, "-e", evaluator()),
+        bench.edge("c4", trainer),
+    ]
+    bench.logged("client.left", client="c4")
+    bench.logged("round.closed", round=1)
+    found = asked(bench, "--cross")
+    assert list(found["models"]) == ["global", "c1", "c2"]
+    assert sorted(found["missing"]) == ["c3", "c4"]
+    for owner, value in (("c1", 1), ("c2", 2), ("global", (1 + 4 + 9 + 16) / 10)):
+        judged = found["models"][owner]["sites"]
+        assert sorted(judged) == ["c1", "c2"], owner
+        for i in (1, 2):
+            assert judged[f"c{i}"]["metrics"]["accuracy"] == pytest.approx(value / 100 + i / 1000)
+    assert bench.runs.read_evaluation(0, 1).owner == "c1"
+    named = bench.redis.hgetall(bench.runs.keys.client("c2").evaluation_task(0, 1))
+    assert "c1" not in "".join(named.values()), "no site is told whose model it judges"
+    shown = evaluate(bench, "--cross", "--metric", "accuracy")
+    assert shown.wait() == 0, shown.stderr
+    assert shown.stdout.splitlines()[1].split() == ["JUDGE", "global", "c1", "c2"]
+    assert "without the model of c3: it does not allow it (flavor-fl --allow-cross)" in shown.stdout
+    verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
+    assert verified.wait() == 0, verified.stdout + verified.stderr
+    assert bench.done("flavor", "stop", bench.run).wait() == 0
+    assert coordinator.wait() == 8
+    for edge in edges:
+        edge.wait()

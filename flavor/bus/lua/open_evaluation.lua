@@ -3,9 +3,10 @@
 --       7... of each expected site: its task, its result, its evaluations
 -- ARGV  1 token of that lease  2 N  3 K  4 timeout in ms  5 expected sites (JSON)  6 sites without an evaluator (JSON)
 --       7 reason  8 fields of a model (JSON) that somebody wants judged, also once the run has ended; '' for the run's own
+--       9 site whose update the model is, which no site is told; '' for any other
 -- Invariants: an evaluation is opened once. The coordinator's own is of the run's current global model, which round N
--- has made: it is read here and not taken from a caller that may have read it earlier. An evaluation begins without results: keys of
--- one of this number, written to a server that had lost the run, are deleted.
+-- has made: it is read here and not taken from a caller that may have read it earlier. An evaluation begins without
+-- results: keys of one of this number, written to a server that had lost the run, are deleted.
 -- Returns {'ok', opened_ms} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HMGET', KEYS[2], 'state', 'round', 'global_path')
@@ -29,6 +30,7 @@ end
 redis.call('DEL', KEYS[6])
 redis.call('HSET', KEYS[3], 'state', 'open', 'expected', ARGV[5], 'skipped', ARGV[6], 'attempt', '0', 'reason', ARGV[7],
            unpack(fields))
+if ARGV[9] ~= '' then redis.call('HSET', KEYS[3], 'owner', ARGV[9]) end
 local name, ms = ARGV[2] .. ' ' .. ARGV[3], string.format('%.0f', opened)
 redis.call('HSET', KEYS[5], name, ms)
 for i = 7, #KEYS, 3 do

@@ -144,6 +144,7 @@ STATUS = ClientStatus(
     told_ms=9,
     awaits_store=True,
     evaluates=True,
+    allows_cross=True,
 )
 
 
@@ -164,6 +165,7 @@ def test_what_a_client_says_of_itself_is_written_whole_so_that_nothing_of_an_ear
         "told_ms": "9",
         "awaits": "store",
         "evaluates": "1",
+        "cross": "1",
     }
     assert ClientStatus.from_hash(fields) == STATUS
     assert ClientStatus("ready").to_hash().keys() == fields.keys()

@@ -1,0 +1,126 @@
+"""`flavor evaluate --cross`: the sites judge each other's updates of one round."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flavor.errors import RunError, StoreError
+
+if TYPE_CHECKING:
+    from flavor.bus.runs import RunStore
+    from flavor.config import RunConfig
+    from flavor.coordinator.asked_evaluation import Asked
+    from flavor.records.round import RoundView
+    from flavor.records.run import RunView
+    from flavor.results.evaluated import Evaluated
+    from flavor.store.protocol import ObjectStore
+
+GLOBAL = "global"
+"""The head of the column of the round's global model."""
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """What each site has measured of each model."""
+
+    round: int
+    models: dict[str, Evaluated]
+    """By the owner of the model, `GLOBAL` first."""
+    missing: dict[str, str]
+    """Sites of the round whose update nobody else may judge, and why."""
+
+    def described(self, describe: Callable[[Evaluated], dict[str, Any]]) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "round": self.round,
+            "models": {owner: describe(found) for owner, found in self.models.items()},
+            "missing": self.missing,
+        }
+
+    def table(self, metric: str | None) -> tuple[str, list[str], list[list[str]]]:
+        """Return the name of the metric, the heads and the rows: a row for each judge, a column for each model."""
+        named = [name for found in self.models.values() for site in found.sites.values() for name in site.metrics]
+        if metric is not None and metric not in named:
+            there = ", ".join(dict.fromkeys(named)) or "none"
+            raise RunError(f"--metric {metric}: the sites have measured {there}")
+        chosen = metric or next(iter(named), "")
+        judges = sorted({site for found in self.models.values() for site in found.sites})
+        rows = []
+        for judge in judges:
+            cells = [
+                found.sites[judge].metrics.get(chosen) if judge in found.sites else None
+                for found in self.models.values()
+            ]
+            rows.append([judge, *("-" if cell is None else f"{cell:.6g}" for cell in cells)])
+        return chosen, ["JUDGE", *self.models], rows
+
+
+def cross(
+    runs: RunStore,
+    view: RunView,
+    config: RunConfig,
+    objects: ObjectStore,
+    round_: RoundView,
+    whole: Asked,
+    judge: Callable[[Asked], Evaluated],
+    tell: Callable[[str], None],
+) -> Crossed:
+    """Have every site that allows it judge the round's global model and each other's updates.
+
+    `whole` asks for the global model; `judge` carries out what is asked for. A site's model is written into the store
+    for that, where all sites can read it. Raises `RunError` where fewer than two sites allow it.
+    """
+    from flavor.policy.advice import some
+
+    statuses = runs.clients(runs.members())
+    allowing = [name for name, (status, _) in statuses.items() if status.allows_cross]
+    owners = [name for name in round_.contributors if name in allowing]
+    missing = {
+        name: "it does not allow it (flavor-fl --allow-cross)" for name in round_.contributors if name not in allowing
+    }
+    judges = tuple(name for name in allowing if statuses[name][0].evaluates and statuses[name][1])
+    if not owners or len(judges) < 2:
+        raise RunError(
+            f"--cross needs two sites at least that allow it and have an evaluator now (flavor-fl --allow-cross -e …); "
+            f"those that do: {some(list(judges)) if judges else 'none'}"
+        )
+    found = {GLOBAL: judge(replace(whole, clients=judges))}
+    for owner, asked in _models(runs, view, config, objects, round_, owners, missing):
+        tell(f"the model of {owner}")
+        found[owner] = judge(replace(asked, clients=judges, timeout_s=whole.timeout_s))
+    return Crossed(round_.round, found, missing)
+
+
+def _models(
+    runs: RunStore,
+    view: RunView,
+    config: RunConfig,
+    objects: ObjectStore,
+    round_: RoundView,
+    owners: list[str],
+    missing: dict[str, str],
+) -> Iterator[tuple[str, Asked]]:
+    """Put the models of these owners into the store, one by one; a model that is gone is added to `missing`."""
+    from flavor.coordinator.asked_evaluation import Asked
+    from flavor.coordinator.initial_model import store_initial
+    from flavor.ledger.rounds import closed_round
+    from flavor.records.model import GlobalModel
+    from workers.one_update import write_update
+
+    before = closed_round(runs, objects, round_.round - 1, newest=view.round) if round_.round > 1 else None
+    base = GlobalModel(before.model) if before is not None and before.model is not None else None
+    format_ = view.global_model.format if view.global_model is not None else ""
+    for owner in owners:
+        with tempfile.TemporaryDirectory(prefix="flavor-cross-") as folder:
+            target = Path(folder) / "model.safetensors"
+            try:
+                write_update(objects, view, round_, base, owner, target)
+            except StoreError as error:
+                missing[owner] = f"its update cannot be read (--keep-rounds): {error}"
+                continue
+            model = store_initial(objects, runs.run, target, config.kind, what="--cross")
+        yield owner, Asked(0, replace(model, format=format_ or model.format), owner=owner)
