@@ -1,4 +1,4 @@
-"""Write the whole model of one site's update, as the site had trained it, whatever it has sent of it."""
+"""Write the whole model of one site's update, as the site had trained it, also where it has sent a difference."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Crossed:
     models: dict[str, Evaluated]
     """By the owner of the model, `GLOBAL` first."""
     missing: dict[str, str]
-    """Sites of the round whose update nobody else may judge, and why."""
+    """Sites of the round whose update no other site may judge, and why."""
 
     def described(self, describe: Callable[[Evaluated], dict[str, Any]]) -> dict[str, Any]:
         """Return it as plain values."""

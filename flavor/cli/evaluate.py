@@ -20,8 +20,8 @@ from flavor.errors import InvalidSetting, RunError, StoreError
 
 if TYPE_CHECKING:
     from flavor.bus.lease import Lease
-    from flavor.cli.cross import Crossed
     from flavor.bus.runs import RunStore
+    from flavor.cli.cross import Crossed
     from flavor.config import RunConfig
     from flavor.coordinator.asked_evaluation import Asked
     from flavor.records.run import RunView
@@ -84,8 +84,10 @@ def evaluate(
     results` shows it again. The run may go on: a site judges the model before its next round. After the end of a run
     those sites judge that are started with `flavor-fv`. Ctrl-C gives the evaluation up.
     """
+    from dataclasses import replace
+
     from flavor.config import RunConfig
-    from flavor.coordinator.asked_evaluation import Asked, asking
+    from flavor.coordinator.asked_evaluation import asking
     from flavor.store.opening import opened_once_usable
 
     context = click.get_current_context()
@@ -107,7 +109,7 @@ def evaluate(
         lease = stack.enter_context(asking(runs, tell))
         names = tuple(name.strip() for name in (clients or "").split(",") if name.strip())
         asked = _asked(runs, view, config, objects, round_, model_path)
-        asked = Asked(asked.round, asked.model, names, timeout_s or config.evaluation_timeout_s)
+        asked = replace(asked, clients=names, timeout_s=timeout_s or config.evaluation_timeout_s)
         judge = _judge(runs, view, config, found_run.url, lease, objects, tell, stack)
         if is_cross:
             _show_cross(_crossed(runs, view, config, objects, asked, judge, tell), metric, as_json)
