@@ -285,7 +285,8 @@ class Federation:
             words += ["-p", self.preprocess] if self.preprocess else []
             words += ["-e", self.evaluator] if self.evaluator else []
             words += ["--format", self.format] if self.format else []
-            words += ["--report-output", *shared(self.redis_url), *self._consent()]  # this user is site and operator
+            words += ["--report-output", "--allow-cross", *shared(self.redis_url)]  # this user is site and operator
+            words += self._consent()
             processes.start(
                 site.client,
                 "flavor.cli.flavor_fl",
