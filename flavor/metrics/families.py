@@ -14,6 +14,8 @@ from flavor.policy.standing import Standing
 from flavor.printable import printable
 from flavor.records.pulse import Doing
 from flavor.records.states import RoundState, RunState
+from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed
+from flavor.view.evaluations import merged_of
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -134,6 +136,26 @@ def _run(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
         for name, value in _bounded({best["metric"]: best["value"]}, scene.named).items():
             sheet.set("flavor_metric_best", value, run, name)
         sheet.set("flavor_metric_best_round", best["round"], run)
+    _evaluations(sheet, scene)
+
+
+def _evaluations(sheet: Sheet, scene: RunScene) -> None:
+    document, tally = scene.document, scene.tally
+    run, found, best = document["run"], document.get("evaluation"), document.get("selected")
+    if found:
+        sheet.set("flavor_evaluation_round", found["round"], run)
+        sheet.set("flavor_evaluation_sites", found["sites"], run)
+        sheet.set("flavor_evaluation_expected_sites", found["expected"], run)
+        for name, value in _bounded(merged_of(found), scene.judged).items():
+            sheet.set("flavor_evaluation_last", value, run, name)
+    if best:
+        sheet.set("flavor_evaluation_best_round", best["round"], run)
+        sheet.set("flavor_evaluation_best", best["value"], run, printable(best["metric"])[:_LONGEST_NAME])
+    outcomes = {"closed": tally.events[EvaluationClosed.name], "failed": tally.events[EvaluationFailed.name]}
+    if found or any(outcomes.values()) or document.get("evaluating"):
+        sheet.set("flavor_evaluations_open", len(document.get("evaluating") or ()), run)
+        for outcome, number in outcomes.items():
+            sheet.set("flavor_evaluations", number, run, outcome)
 
 
 def _bounded(metrics: Mapping[str, float], named: Collection[str] | None) -> dict[str, float]:

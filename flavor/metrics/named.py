@@ -25,10 +25,15 @@ class Named:
 
     def look(self, document: Mapping[str, Any]) -> Collection[str]:
         """Return the names of the metrics that have series, with those that are new in this document of the run."""
-        last, headline = document["last_round"], document["metric"]
+        return self.look_at(document["last_round"], document["metric"], has_one_site=len(document["clients"]) == 1)
+
+    def look_at(self, last: Mapping[str, Any] | None, headline: str | None, *, has_one_site: bool) -> Collection[str]:
+        """Do so with the newest merged metrics, as `last_round` of a document has them.
+
+        What the only site of a run reports is what most sites report.
+        """
         if last:
             sites, few = max(1, last.get("contributors", 1)), last.get("sites", {})
-            has_one_site = len(document["clients"]) == 1  # which agrees with itself
             if last["round"] != self._round:
                 self._round, self._new = last["round"], 0
             for name in last["metrics"]:

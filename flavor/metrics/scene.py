@@ -25,6 +25,8 @@ class RunScene:
     """Since when each client that is not there has had no lease, as far as that is known, by the server's clock."""
     moved: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Bytes by label and direction; see `flavor.metrics.moved`."""
+    judged: Collection[str] | None = None
+    """The metrics of evaluations that have series; None for all."""
     named: Collection[str] | None = None
     """The metrics of the sites that have series; None for all. See `flavor.metrics.named`."""
 

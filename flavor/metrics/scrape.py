@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flavor.bus.connection import connect, is_away
@@ -15,8 +15,10 @@ from flavor.metrics.named import Named
 from flavor.metrics.scene import RunScene, Scene
 from flavor.metrics.tally import Tally
 from flavor.records.states import RunState
+from flavor.results.evaluated import base_of
 from flavor.say import say
 from flavor.stamp import stamp
+from flavor.view.evaluations import merged_of
 from flavor.view.run_log import order_of
 from flavor.view.server import ServerState, server_state
 
@@ -151,14 +153,14 @@ class Scraper:
             if is_away(error):
                 raise
             return None
-        named = kept.named.look(document)
+        named, judged = kept.named.look(document), kept.look_at_evaluation(document)
         clients, recovered_ms = document["clients"], document.get("recovered_ms")
         if _has_ended(document):
             moved: Mapping[tuple[str, str], float] = {}
             if self._source.now_ms() - (document.get("ended_ms") or 0) < 1000 * MOVED_FOR_S:
                 kept.own = kept.own or labelled(clients, self._most)
                 moved = kept.moved.look(clients, kept.own, recovered_ms=recovered_ms)
-            return RunScene(document, kept.tally, moved=moved, named=named)
+            return RunScene(document, kept.tally, moved=moved, judged=judged, named=named)
         own = kept.own = labelled(clients, self._most)
         return RunScene(
             document,
@@ -166,6 +168,7 @@ class Scraper:
             labelled=own,
             missed_ms=kept.miss(clients, self._source.now_ms()),
             moved=kept.moved.look(clients, own, recovered_ms=recovered_ms),
+            judged=judged,
             named=named,
         )
 
@@ -194,10 +197,21 @@ class _Kept:
 
     def __init__(self, run_id: str) -> None:
         self.run_id, self.tally, self.moved, self.named = run_id, Tally(), Moved(), Named()
+        self._judged = Named()
         self.own: list[str] = []
         """The clients that had labels of their own when the run had not ended."""
         self._missed_ms: dict[str, int] = {}
         self._there_ms: dict[str, int] = {}
+
+    def look_at_evaluation(self, document: Mapping[str, Any]) -> Collection[str]:
+        """Return the names of the metrics of evaluations that have series."""
+        found = document.get("evaluation")
+        if not found:
+            return ()
+        sites = {each: of["sites"] for each, of in found["metrics"].items()}
+        few = {name: sites[base_of(name)] for name in merged_of(found)}
+        last = {"round": found["closed_ms"], "metrics": merged_of(found), "contributors": found["sites"], "sites": few}
+        return self._judged.look_at(last, found["metric"], has_one_site=found["sites"] == 1)
 
     def miss(self, clients: Mapping[str, Mapping[str, Any]], now_ms: int) -> dict[str, int]:
         """Return since when each client that is not there is missed: as the run's log says, or by these looks."""

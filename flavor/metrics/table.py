@@ -135,6 +135,11 @@ FAMILIES: Mapping[str, Family] = {
                 "flavor_round_quorum_margin": "How many of the clients of the open round can still be lost: those that "
                 "have handed in or still can, less those that are needed.",
                 "flavor_metric_best_round": "Round with the best value of the run's first metric.",
+                "flavor_evaluation_round": "Round whose global model the newest evaluation with a result has judged.",
+                "flavor_evaluation_sites": "Sites whose results count in the newest evaluation.",
+                "flavor_evaluation_expected_sites": "Sites that were to judge the model of the newest evaluation.",
+                "flavor_evaluations_open": "Evaluations that wait for results, or are being merged.",
+                "flavor_evaluation_best_round": "Round of the best model by the run's --select.",
             },
         ),
         *_families(
@@ -148,7 +153,17 @@ FAMILIES: Mapping[str, Family] = {
             {
                 "flavor_metric_last": "Merged metrics of the newest closed round: at most 20, and 40 in a run.",
                 "flavor_metric_best": "Best value so far of the run's first metric.",
+                "flavor_evaluation_last": (
+                    "Merged metrics of the newest evaluation, by the names of --select: plain means, and pooled/NAME "
+                    "of the examples of all sites. They are of a global model, as no flavor_metric_last is."
+                ),
+                "flavor_evaluation_best": "Value of the best model by the run's --select.",
             },
+        ),
+        *_families(
+            Kind.COUNTER,
+            ("run", "outcome"),
+            {"flavor_evaluations": "Evaluations that are over: closed with a result, or failed without one."},
         ),
         *_families(
             Kind.COUNTER,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.evaluation_settings import select_of
 from flavor.policy.selection import Select
+from flavor.records.counts import POOLED
 from flavor.records.evaluation import EvaluationSummary, EvaluationView
 from flavor.records.run import RunView
 from flavor.records.states import EvaluationState
@@ -155,3 +156,14 @@ def _selected(run: RunView, select: Select | None) -> dict[str, Any] | None:
 def judging(known: Evaluations) -> Collection[str]:
     """Return the sites whose results are awaited at present."""
     return {name for each in known.open if each.view.state is EvaluationState.OPEN for name in each.awaited}
+
+
+def merged_of(described: Mapping[str, Any]) -> dict[str, float]:
+    """Return the merged metrics of a described evaluation by the names of `--select`: plain means, `pooled/NAME`."""
+    found: dict[str, float] = {}
+    for name, metric in described["metrics"].items():
+        if (plain := metric.get("plain_mean")) is not None:
+            found[name] = plain
+        if (pooled := metric.get("pooled")) is not None:
+            found[f"{POOLED}{name}"] = pooled
+    return found

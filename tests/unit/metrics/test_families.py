@@ -136,7 +136,8 @@ def test_a_run() -> None:
     )
     assert said["flavor_redis_memory_max_bytes"] == 4_000_000
     assert said["flavor_redis_up"] == said["flavor_redis_persistence_ok"] == 1
-    assert {name for name in FAMILIES if not any(key.startswith(name) for key in said)} == set(), "each has a sample"
+    others = {name for name in FAMILIES if not name.startswith("flavor_evaluation")}  # another test has those
+    assert {name for name in others if not any(key.startswith(name) for key in said)} == set(), "each has a sample"
 
 
 def test_a_client_that_has_not_handed_in_has_the_seconds_of_what_it_does_now() -> None:
@@ -391,3 +392,42 @@ def test_a_run_that_was_rebuilt_has_the_times_of_its_rounds_although_its_log_has
     said = samples(scraper(MadeUp(document(round_last_s=7.5, round_median_s=6.5))))
     assert said['flavor_round_last_seconds{run="mammo"}'] == 7.5
     assert said['flavor_round_median_seconds{run="mammo"}'] == 6.5
+
+
+def test_evaluations_have_families_of_their_own() -> None:
+    judged = {
+        "round": 7,
+        "evaluation": 0,
+        "opened_ms": NOW_MS - 2000,
+        "closed_ms": NOW_MS - 1000,
+        "sites": 2,
+        "expected": 3,
+        "examples": 400,
+        "metric": "accuracy",
+        "metrics": {
+            "accuracy": {"sites": 2, "plain_mean": 0.7, "weighted_mean": 0.8, "pooled": 0.75},
+            "auc": {"sites": 2, "pooled": 0.9, "pooled_bound": 0.01},
+        },
+        "missing": {"c": "it is gone"},
+        "skipped": [],
+    }
+    best = {"metric": "worst/accuracy", "better": "larger", "round": 5, "value": 0.6, "sites": 2}
+    found = document(clients={"a": client(), "b": client()}, evaluation=judged, evaluating=[{}], selected=best)
+    log = [entry(1, "evaluation.closed", round=7), entry(2, "evaluation.failed", round=6)]
+    said = samples(scraper(MadeUp(found, events={"mammo": log})))
+    run = 'run="mammo"'
+    assert of(said, "flavor_evaluation_last") == {
+        f'flavor_evaluation_last{{metric="accuracy",{run}}}': 0.7,
+        f'flavor_evaluation_last{{metric="pooled/accuracy",{run}}}': 0.75,
+        f'flavor_evaluation_last{{metric="pooled/auc",{run}}}': 0.9,
+    }
+    assert said[f"flavor_evaluation_round{{{run}}}"] == 7
+    assert said[f"flavor_evaluation_sites{{{run}}}"] == 2
+    assert said[f"flavor_evaluation_expected_sites{{{run}}}"] == 3
+    assert said[f"flavor_evaluations_open{{{run}}}"] == 1
+    assert said[f"flavor_evaluation_best_round{{{run}}}"] == 5
+    assert said[f'flavor_evaluation_best{{metric="worst/accuracy",{run}}}'] == 0.6
+    assert said[f'flavor_evaluations_total{{outcome="closed",{run}}}'] == 1
+    assert said[f'flavor_evaluations_total{{outcome="failed",{run}}}'] == 1
+    assert {name for name in FAMILIES if name.startswith("flavor_evaluation") and f"{name}" not in str(said)} == set()
+    assert not of(samples(scraper(MadeUp(document(clients={})))), r"flavor_evaluation\w*")
