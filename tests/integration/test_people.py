@@ -315,6 +315,7 @@ def test_letters_that_a_terminal_lacks_and_values_that_are_missing_end_nothing(b
     assert [row["auc"] for row in rows(out / "metrics-sites.csv")] == ["", "0.75"]
     shown = bench.done("flavor", "status", out, "--metric", "auc", env=ascii_only)
     assert shown.wait() == 0, shown.stderr
-    assert "auc 0.75 (best: 0.75, reported in round 1, the first), Gr" in shown.stdout
+    assert "auc 0.75 of 1 of 2 sites (best: 0.75 of 1 of 2 sites, reported in round 1, the first" in shown.stdout
+    assert ", Gr" in shown.stdout
     sites = [line.split() for line in shown.stdout.splitlines() if line.startswith("edge-")]
     assert [(words[1], words[-1]) for words in sites] == [("done", "-"), ("done", "0.75")]
