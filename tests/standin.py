@@ -145,6 +145,10 @@ class Standin:
         self._fail(run)
         return {"rounds": 3, "max_update_norm": float("inf"), "secret": "\ud800"}
 
+    def contributions(self, run: str) -> Mapping[str, Any]:
+        self._fail(run)
+        return {"result": None}
+
     def provenance(self, run: str, *, verify: bool = False) -> Mapping[str, Any]:
         self._fail(run)
         return {"chain": [], "verified": verify}

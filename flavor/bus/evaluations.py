@@ -118,7 +118,18 @@ class Evaluations(Clients):
             args += [client, judged.to_json(), "1" if judged.accepted else "0", judged.reason]
         self.move("commit_evaluation", keys, args)
 
+    # -- the operator's
+
+    def put_contributions(self, run_id: str, result: str) -> bool:
+        """Keep the newest result of `flavor contributions`, as JSON; False where Redis has no such run."""
+        return bool(self.call("put_contributions", [self.keys.state, self.keys.contributions], [run_id, result]))
+
     # -- reads
+
+    def contributions(self, run_id: str) -> str:
+        """Return the newest result of `flavor contributions` on this run, as JSON; '' for none."""
+        fields = self.hash_at(self.keys.contributions)
+        return fields.get("result", "") if fields.get("run_id") == run_id else ""
 
     def read_evaluation(self, round_: int, number: int) -> EvaluationView | None:
         """Return an evaluation with its verdicts; None when it was never opened. Raises `DamagedRecord`."""

@@ -94,6 +94,8 @@ evaluator                             string  token of the lease of who asks for
                                               (expires)
 evaluated                             list    a JSON of each evaluation with a result, oldest worker's commit
                                               first: round, number, times, counts, metrics
+contributions                         hash    run_id, result: the newest one of `flavor        `flavor
+                                              contributions` as JSON, for people              contributions`
 closed                                list    a JSON of each closed round, oldest first:      worker's commit,
                                               round, times, counts, merged metrics            `flavor recover`
 log                                   stream  every transition with its reason                coordinator, worker
@@ -358,6 +360,11 @@ class RunKeys:
     def evaluated(self) -> str:
         """List: a summary of each evaluation that has a result, oldest first."""
         return f"{self.prefix}evaluated"
+
+    @property
+    def contributions(self) -> str:
+        """Hash: the newest result of `flavor contributions`. No decision is taken on it."""
+        return f"{self.prefix}contributions"
 
     @property
     def rounds_pattern(self) -> str:

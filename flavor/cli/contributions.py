@@ -18,7 +18,7 @@ from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.output import print_line, print_table
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.trust_options import trust_option
-from flavor.errors import InvalidSetting, MisuseError, RunError
+from flavor.errors import FlavorError, InvalidSetting, MisuseError, RunError
 
 if TYPE_CHECKING:
     from flavor.contributions.kept import Kept
@@ -85,9 +85,9 @@ def contributions(
     on this machine. The contribution of a site is how much better the model is with the site than without it. All
     updates together have to give the recorded global model bit for bit, or no site is left out.
 
-    Every update is read by the digests of signed records. Nothing is written to the run, and no site learns the result.
-    RUN is the name of a run on Redis, or with --store of a run in the object store. FOLDER is the result folder of
-    `flavor run`, which gets the result as contributions.json.
+    Every update is read by the digests of signed records. No site learns the result: Redis keeps the newest one for
+    `flavor ui`, and a result folder gets it as contributions.json. RUN is the name of a run on Redis, or with --store
+    of a run in the object store. FOLDER is the result folder of `flavor run`.
     """
     from flavor.contributions.kept import read_kept
     from flavor.ledger.trust import Trust
@@ -110,6 +110,7 @@ def contributions(
     else:
         _show(found)
     _keep(run, found)
+    _publish(run, redis_url, found)
     if not trusted:
         print_line("not checked: whose key the records are signed with (--trust names those you know)", err=True)
     if command is not None and not found.is_judged:
@@ -212,3 +213,18 @@ def _keep(run: str, found: Contributions) -> None:
 
     if is_folder(run):
         write_whole(Path(run) / FILE, json.dumps(found.described(), indent=2, allow_nan=False), mode=0o600)
+
+
+def _publish(run: str, redis_url: str | None, found: Contributions) -> None:
+    """Put the result into Redis, for people who look at the run. What is in the way of that is told, and no error."""
+    from flavor.local.record import Record, is_folder
+
+    is_local = is_folder(run) and Record.of(Path(run).absolute()).embedded
+    if not redis_url and not is_local:
+        return
+    try:
+        with opened_run(run, redis_url) as opened:
+            if not opened.runs.put_contributions(found.run_id, found.for_page()):
+                raise RunError(f"Redis has no run {found.run!r} with the id {found.run_id}")
+    except FlavorError as error:
+        print_line(f"`flavor ui` does not show this result: {error}", err=True)

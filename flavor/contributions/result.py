@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +12,7 @@ VERSION = 1
 FILE = "contributions.json"
 """The newest result in a result folder."""
 _NONE = "-"
+_MOST_ON_PAGE, _LONGEST_REASON = 200, 300
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,19 @@ class Contributions:
             "rounds": [asdict(each) for each in self.rounds],
             "lacking": {str(round_): why for round_, why in self.lacking.items()},
         }
+
+    def for_page(self) -> str:
+        """Return the sites' numbers over all rounds as JSON, for the page. Of very many sites the first are in it."""
+        every = [asdict(site) for site in self.sites]
+        result = {
+            "at_ms": self.at_ms,
+            "metric": self.metric or None,
+            "rounds": [each.round for each in self.rounds],
+            "lacking": {str(round_): why for round_, why in list(self.lacking.items())[-_MOST_ON_PAGE:]},
+            "left_out": max(0, len(every) - _MOST_ON_PAGE),
+            "sites": [{**site, "why_not": site["why_not"][:_LONGEST_REASON]} for site in every[:_MOST_ON_PAGE]],
+        }
+        return json.dumps(result, separators=(",", ":"), allow_nan=False)
 
 
 def _worst_first(site: OfSite) -> tuple[float, float, str]:

@@ -62,6 +62,7 @@ class Api:
             "/api/runs/{run}/events": self._events,
             "/api/runs/{run}/clients/{client}": self._client,
             "/api/runs/{run}/settings": lambda request: self._source.settings(_run(request)),
+            "/api/runs/{run}/contributions": lambda request: self._source.contributions(_run(request)),
             "/api/queue": lambda request: self._source.queue(),
         }
         answers = {path: self._answering(look) for path, look in looks.items()}

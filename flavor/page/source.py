@@ -59,6 +59,9 @@ class Source(Protocol):
     def settings(self, run: str) -> Document:
         """The settings of a run."""
 
+    def contributions(self, run: str) -> Document:
+        """The newest result of `flavor contributions` on a run."""
+
     def provenance(self, run: str, *, verify: bool = False) -> Document:
         """The signed records of a run's rounds; with `verify` every object that they name is checked."""
 

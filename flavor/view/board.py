@@ -14,7 +14,7 @@ from flavor.bus.connection import shown
 from flavor.bus.queues import read_queues
 from flavor.errors import BusUnavailable, DamagedRecord, RunNotFound
 from flavor.view.board_reader import BoardReader
-from flavor.view.details import client_of, settings_of
+from flavor.view.details import client_of, contributions_of, settings_of
 from flavor.view.document import Document, left_s_of
 from flavor.view.followed import Followed
 from flavor.view.history import History
@@ -234,6 +234,17 @@ class Board:
         those that `flavor resume` has changed), `run_id`, `protocol`. Raises `RunNotFound`.
         """
         return settings_of(self._of(run))
+
+    def contributions(self, run: str) -> Document:
+        """Return the newest result of `flavor contributions` on a run.
+
+        Keys: `result`, None where there is none; else `at_ms`, `metric` (NAME:max or NAME:min; None where no site was
+        left out), `rounds` (numbers), `lacking` (round to why it was not looked at), `left_out` (number of sites beyond
+        those listed) and `sites`, the worst first: `client`, `rounds`, `num_examples`, `why_not`, and `cosine`,
+        `norm_ratio`, `without` and `contribution` (`mean`, `lowest`, `highest` and `rounds`, or None). Raises
+        `RunNotFound` and `DamagedRecord`.
+        """
+        return contributions_of(self._of(run))
 
     def provenance(self, run: str, *, verify: bool = False) -> Document:
         """Return the signed records of a run from its store; with `verify` checks every object that they name.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from flavor.config import RunConfig
+from flavor.records.damage import damage_in, number, table
 from flavor.results.rounds import for_people_of_site
 from flavor.setting import Setting
 from flavor.view.document import Document
@@ -10,6 +14,7 @@ from flavor.view.followed import Followed
 
 _MOST_ROUNDS = 50
 _MOST_EVENTS = 100
+_SPREAD = ("mean", "lowest", "highest", "rounds")
 
 
 def client_of(followed: Followed, client: str, document: Document) -> Document:
@@ -34,6 +39,37 @@ def client_of(followed: Followed, client: str, document: Document) -> Document:
         "rounds": rounds,
         "events": followed.log.before("", _MOST_EVENTS, client),
         "log": followed.runs.shared_log(client),
+    }
+
+
+def contributions_of(followed: Followed) -> Document:
+    """Return the newest result about a run's sites; `flavor.view.board.Board.contributions` lists the keys."""
+    runs = followed.runs
+    text = runs.contributions(runs.read().run_id)
+    if not text:
+        return {"result": None}
+    with runs.damage_at(runs.keys.contributions), damage_in("result of flavor contributions"):
+        found = table(text)
+        return {
+            "result": {
+                "at_ms": number(str(found["at_ms"])),
+                "metric": None if found["metric"] is None else str(found["metric"]),
+                "rounds": [number(str(each)) for each in found["rounds"]],
+                "lacking": {str(round_): str(why) for round_, why in found["lacking"].items()},
+                "left_out": number(str(found["left_out"])),
+                "sites": [_of_site(site) for site in found["sites"]],
+            }
+        }
+
+
+def _of_site(site: Mapping[str, Any]) -> Document:
+    return {
+        **{name: str(site[name]) for name in ("client", "why_not")},
+        **{name: number(str(site[name])) for name in ("rounds", "num_examples")},
+        **{
+            name: None if site[name] is None else {each: float(str(site[name][each])) for each in _SPREAD}
+            for name in ("cosine", "norm_ratio", "without", "contribution")
+        },
     }
 
 

@@ -12,6 +12,8 @@ import signal
 
 import pytest
 
+from flavor.errors import DamagedRecord
+from flavor.view.board import Board
 from tests.integration.test_evaluation import evaluator, finish, start
 
 ADDED = 14 / 6
@@ -45,7 +47,15 @@ def test_sites_are_left_out_of_the_rounds_that_are_kept(bench, compress):
             assert part["without"] == pytest.approx((before + WITHOUT[client]) / 100 + 0.001, **loose)
             assert part["contribution"] == pytest.approx((ADDED - WITHOUT[client]) / 100, **loose)
 
-    table = bench.done("flavor", "contributions", bench.run, *args, "--store", f"file://{bench.store}", "--rounds", 1)
+    store = f"file://{bench.store}"
+    with Board(bench.url, runs=[bench.run]) as board:
+        shown = board.contributions(bench.run)["result"]
+        assert {name: shown[name] for name in ("at_ms", "metric")} == {
+            name: found[name] for name in ("at_ms", "metric")
+        }
+        assert (shown["rounds"], shown["left_out"], shown["lacking"]) == ([2, 3], 0, {})
+        assert shown["sites"] == found["sites"]
+    table = bench.done("flavor", "contributions", bench.run, *args, "--store", store, "--rounds", 1)
     lines = table.stdout.splitlines()
     assert lines[0] == f"the updates of round 3 of run {bench.run}"
     assert lines[1].startswith("round 3: aggregated again, all updates give the recorded model (SHA-256 ")
@@ -93,3 +103,23 @@ def test_an_interrupted_command_leaves_no_evaluator_behind(bench):
     process.send(signal.SIGTERM)
     assert process.wait() == 143
     assert not [line for line in bench.survivors().values() if "toy_evaluator" in line]
+
+
+def test_the_page_shows_the_newest_result_of_this_run_alone(bench):
+    finish(*start(bench, "--evaluate", "off", rounds=1))
+    with Board(bench.url, runs=[bench.run]) as board:
+        assert board.contributions(bench.run) == {"result": None}
+        bench.done("flavor", "contributions", bench.run)
+        assert board.contributions(bench.run)["result"]["metric"] is None
+        key = bench.runs.keys.contributions
+        bench.redis.hset(key, "result", '{"sites": [7]}')
+        with pytest.raises(DamagedRecord, match="result of flavor contributions"):
+            board.contributions(bench.run)
+        bench.redis.hset(key, "run_id", "0" * 32)
+        assert board.contributions(bench.run) == {"result": None}
+    assert not bench.runs.put_contributions("0" * 32, "{}")
+    other = bench.redis.hget(bench.runs.keys.state, "run_id")
+    bench.redis.hset(bench.runs.keys.state, "run_id", "0" * 32)
+    store = f"file://{bench.store}"
+    told = bench.done("flavor", "contributions", bench.run, "--store", store).stderr
+    assert f"`flavor ui` does not show this result: Redis has no run '{bench.run}' with the id {other}" in told

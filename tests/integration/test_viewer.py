@@ -90,6 +90,7 @@ def test_a_viewer_sees_what_an_administrator_sees(served: Served, url: str, view
         assert board.events("r") == other.events("r") != []
         assert board.entries("r", before="9999999999999-0") == other.entries("r", before="9999999999999-0")
         assert board.settings("r") == other.settings("r")
+        assert board.contributions("r") == other.contributions("r")
         assert board.queue() == other.queue()
         assert board.history("r").strip() == other.history("r").strip() != []
         assert board.history("r").timeline(1).clients == other.history("r").timeline(1).clients != ()

@@ -382,6 +382,7 @@ class MadeUp(Standin):
 
     def __init__(self, documents: Sequence[dict[str, Any]]) -> None:
         super().__init__(**{each["run"]: each for each in documents})
+        self.contributed: dict[str, dict[str, Any]] = {}
         for each in documents:
             self.add_past(each)
             self.add_log(each)
@@ -612,6 +613,9 @@ class MadeUp(Standin):
             for name, (value, default) in values.items()
         ]
         return {"settings": rows_, "changed": ["round_timeout_s"], "run_id": f"id-{run}", "protocol": 2}
+
+    def contributions(self, run: str) -> Mapping[str, Any]:
+        return {"result": self.contributed.get(run)}
 
     def provenance(self, run: str, *, verify: bool = False) -> Mapping[str, Any]:
         past = self.histories[run]

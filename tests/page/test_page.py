@@ -115,6 +115,7 @@ def test_a_run_in_sentences_above_the_fold(served: Serve, window: Window) -> Non
         "flavor export mammo --to csv metrics.csv",
         "flavor log mammo --follow",
         'rq info --serializer json --url "$FLAVOR_REDIS_URL"',
+        "flavor contributions mammo",
         "flavor status mammo --json",
         "flavor verify mammo",
     ]
@@ -673,6 +674,35 @@ def test_curves_are_asked_for_again_until_all_is_read(served: Serve, window: Win
     expect(page.locator(".model .pointed")).to_have_text(re.compile("^round 40 .* lowest site-"))
 
 
+def test_which_site_hurts(served: Serve, window: Window) -> None:
+    source, place = served([mammo()])
+    one = {"rounds": 2, "num_examples": 1204, "why_not": "", "norm_ratio": None, "without": None}
+    low = {"mean": -0.25, "lowest": -0.5, "highest": 0.0, "rounds": 2}
+    source.contributed["mammo"] = {
+        "at_ms": now_ms(),
+        "metric": "accuracy:max",
+        "rounds": [11, 12],
+        "lacking": {"10": "its update is pruned"},
+        "left_out": 0,
+        "sites": [
+            {**one, "client": HOSTILE, "cosine": low, "contribution": low},
+            {**one, "client": "b", "cosine": {**low, "rounds": 1, "mean": 0.5}, "contribution": None},
+        ],
+    }
+    page = window.open(place.address, "/run/mammo")
+    panel = page.locator(".contributions")
+    panel.scroll_into_view_if_needed()
+    rows = panel.locator("tbody tr")
+    expect(rows).to_have_count(2)
+    expect(rows.first.locator("td").first).to_have_text(HOSTILE)
+    expect(rows.first).to_contain_text("-0.25 (-0.5 … 0)")
+    expect(rows.first.locator("td").last).to_have_text("! -0.25 (-0.5 … 0)")
+    expect(rows.last.locator("td").nth(3)).to_have_text("0.5")
+    expect(panel.locator(".note")).to_contain_text("of rounds 11, 12, by accuracy:max, computed at ")
+    expect(panel).to_contain_text("Round 10 is not among them: its update is pruned.")
+    expect(panel.locator(".foot code")).to_have_text("flavor contributions mammo")
+
+
 def test_what_lies_below(served: Serve, window: Window) -> None:
     source, place = served([mammo()])
     page = window.open(place.address, "/run/mammo")
@@ -683,6 +713,9 @@ def test_what_lies_below(served: Serve, window: Window) -> None:
     expect(workers.locator(".foot code")).to_have_text('rq info --serializer json --url "$FLAVOR_REDIS_URL"')
     source.patch("mammo", {"folder": "flavor-runs/mammo"})  # whose Redis has no URL that others know
     expect(workers.locator(".foot code")).to_have_text("flavor status flavor-runs/mammo")
+    none = page.locator(".contributions")
+    none.scroll_into_view_if_needed()
+    expect(none).to_contain_text("The command below has not been called yet.")
     settings = page.locator(".settings")
     settings.scroll_into_view_if_needed()
     expect(settings).to_contain_text("7 settings of 14 set")

@@ -195,8 +195,8 @@ def test_commands_name_a_local_run_by_its_folder_and_one_that_has_ended_needs_no
             expect(workers).not_to_contain_text("No aggregator listens")
             shown = page.locator(".foot code").all_inner_texts()
             named = [words for words in map(shlex.split, shown) if words[0] == "flavor"]
-            assert len(named) == 8
-            assert [words[2] for words in named] == [str(folder)] * 8
+            assert len(named) == 9
+            assert [words[2] for words in named] == [str(folder)] * 9
 
 
 class Serving:

@@ -5,6 +5,7 @@ import { get, of } from "../api.js";
 import { isIn } from "../format.js";
 import { Live } from "../live.js";
 import { command, lesson } from "../panel.js";
+import { contributions } from "../parts/contributions.js";
 import { curves } from "../parts/curves.js";
 import { events } from "../parts/events.js";
 import { judged } from "../parts/judged.js";
@@ -80,7 +81,7 @@ export function open(shell, name) {
   /** What lies below the fold is read once it is near. */
   function rest() {
     queue = workers(name);
-    const below = [settings(name), provenance(name)];
+    const below = [contributions(name), settings(name), provenance(name)];
     more.append(queue.node, ...below.map((part) => part.node));
     const seen = new IntersectionObserver((entries) => {
       for (const entry of entries) {

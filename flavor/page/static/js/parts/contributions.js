@@ -1,0 +1,64 @@
+// Which site helps a run, and which one hurts: the newest result of `flavor contributions`.
+
+import { fill, h } from "../dom.js";
+import { called, clock, count, counted, full, metric } from "../format.js";
+import { get, of } from "../api.js";
+import { failed, panel } from "../panel.js";
+
+const HEADS = [
+  ["Site", ""],
+  ["Rounds", "In how many of these rounds it took part."],
+  ["Examples", "In the newest of these rounds."],
+  ["Cosine", "Between the site's change of the model and the mean change of all sites: 1 the same direction, below 0 against it."],
+  ["Norm", "How far the site changes the model, as a multiple of the mean change."],
+];
+const JUDGED = [
+  ["Without it", "The metric of the model that is aggregated without the site."],
+  ["Contribution", "How much better the model is with the site. Below 0, the site hurts; what is small against its spread is noise."],
+];
+
+/** The mean over the rounds, and the lowest and highest where there are several. */
+const spread = (found, sign = "") => (found ? `${plus(found.mean, sign)}${found.rounds > 1 ? ` (${plus(found.lowest, sign)} … ${plus(found.highest, sign)})` : ""}` : "–");
+
+const plus = (value, sign) => (value > 0 ? sign : "") + metric(value);
+
+export function contributions(name) {
+  const part = panel("Contributions", { name: "contributions", command: () => `flavor contributions ${called(name)}` });
+
+  function told(found) {
+    if (!found) {
+      fill(part.body, h("p", { class: "quiet" }, "The command below has not been called yet. It compares the sites' updates; with -e it also says how good the model is without each site."));
+      return;
+    }
+    const heads = found.metric ? [...HEADS, ...JUDGED] : HEADS;
+    const rows = found.sites.map((site) =>
+      h(
+        "tr",
+        {},
+        h("td", { class: "text" }, site.client),
+        h("td", {}, count(site.rounds)),
+        h("td", {}, count(site.num_examples)),
+        h("td", {}, spread(site.cosine)),
+        h("td", {}, spread(site.norm_ratio)),
+        found.metric ? [h("td", {}, spread(site.without)), h("td", { class: site.contribution?.mean < 0 ? "care" : "", title: site.why_not || null }, site.contribution?.mean < 0 ? "! " : "", spread(site.contribution, "+"))] : [],
+      ),
+    );
+    const rounds = `round${found.rounds.length === 1 ? "" : "s"} ${found.rounds.join(", ")}`;
+    part.say(`of ${rounds}${found.metric ? `, by ${found.metric}` : ""}, computed at ${clock(found.at_ms)}`);
+    fill(
+      part.body,
+      h("div", { class: "tablebox", title: full(found.at_ms) }, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, heads.map(([word, tip]) => h("th", { scope: "col", "data-tip": tip || null, tabindex: tip ? "0" : null }, word)))), h("tbody", {}, rows))),
+      found.left_out ? h("p", { class: "quiet" }, `${counted(found.left_out, "better site")} not shown: the command below shows all.`) : [],
+      Object.entries(found.lacking).map(([round, why]) => h("p", { class: "quiet" }, `Round ${round} is not among them: ${why}.`)),
+    );
+  }
+
+  async function open() {
+    try {
+      told((await get(of(name, "contributions"))).result);
+    } catch (error) {
+      failed(part.body, error);
+    }
+  }
+  return { node: part.node, open };
+}
