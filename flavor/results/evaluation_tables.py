@@ -16,11 +16,18 @@ LOWEST, HIGHEST = " (lowest)", " (highest)"
 
 
 class EvaluationTables:
-    """The two tables of one run."""
+    """The two tables of one run: those of a result folder, unless others are named."""
 
-    def __init__(self, out: Path, tell: Callable[[str], None] = print) -> None:
-        self._merged = Table(out / "evaluations.csv", FIXED, _rows, tell, further="evaluations")
-        self._sites = Table(out / "evaluations-sites.csv", FIXED_OF_SITES, _site_rows, tell, further="evaluations")
+    def __init__(
+        self,
+        out: Path,
+        tell: Callable[[str], None] = print,
+        *,
+        merged: str = "evaluations.csv",
+        sites: str = "evaluations-sites.csv",
+    ) -> None:
+        self._merged = Table(out / merged, FIXED, _rows, tell, further="evaluations")
+        self._sites = Table(out / sites, FIXED_OF_SITES, _site_rows, tell, further="evaluations")
 
     def write(self, found: Sequence[Evaluated]) -> None:
         """Write the evaluations among `found` that are not in the tables yet."""

@@ -16,7 +16,7 @@ from flavor.errors import BusUnavailable, LocalFault, RunError, StoreUnavailable
 from flavor.records.run import RunView
 from flavor.results.folder import final_model
 from flavor.store.protocol import ObjectStore
-from flavor.trackers.source import RoundSource
+from flavor.trackers.source import EvaluationSource, RoundSource
 from flavor.trackers.tracker import Held, Tracker
 from flavor.view.log import newest_entry, read_log
 
@@ -56,6 +56,9 @@ class Export:
         self._incarnation: object = None
         self._told, self._told_at = "", 0.0
         self._read = 0
+        self._evaluations, self._has_evaluations = EvaluationSource(), False
+        self.judged = 0
+        """How many evaluations this export has written that the tracker did not have yet."""
         self.written = 0
         """How many rounds this export has written that the tracker did not have yet, or not as they are."""
         self.is_over = False
@@ -116,6 +119,10 @@ class Export:
                 self._told_at = time.monotonic()
                 self._tell(f"round {self._held.round} of {view.round}")
         source.tell_lacking()
+        if self._evaluations.read(found.runs, found.store, view) or self._has_evaluations:
+            self._has_evaluations = True  # until the tracker has them
+            self.judged += self._tracker.write_evaluations(self._evaluations.found)
+            self._has_evaluations = False
         if view.state.ended:
             reason = found.runs.how_it_ended() or view.reason
             self._tracker.end(view, reason, lambda folder: final_model(view, found.store, folder))
@@ -152,6 +159,8 @@ class Export:
 
     def summary(self) -> str:
         """Say in a line what was written."""
-        if self.written:
-            return f"{counted(self.written, 'round')} of run {self._run} written"
+        if self.written or self.judged:
+            rounds = [counted(self.written, "round")] if self.written else []
+            evaluations = [counted(self.judged, "evaluation")] if self.judged else []
+            return f"{' and '.join([*rounds, *evaluations])} of run {self._run} written"
         return f"nothing is new in run {self._run}" if self._held.round else f"run {self._run} has no closed round yet"

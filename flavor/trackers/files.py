@@ -18,11 +18,18 @@ from flavor.atomic import write_whole
 from flavor.errors import InvalidSetting
 from flavor.printable import printable
 from flavor.records.run import RunView
+from flavor.results.evaluated import Evaluated
+from flavor.results.evaluated_table import described
+from flavor.results.evaluation_tables import FIXED as OF_EVALUATIONS
+from flavor.results.evaluation_tables import FIXED_OF_SITES as OF_EVALUATED_SITES
+from flavor.results.evaluation_tables import EvaluationTables
 from flavor.results.rounds import RoundResult, SiteResult
 from flavor.results.tables import FIXED, FIXED_OF_SITES, Tables, columns
 from flavor.trackers.tracker import ClosedRound, Held, settings_of
 
 _MOST_BYTES = 2**30
+_JUDGED = ("-evaluations", "-evaluations-sites")
+"""What stands behind the name of the table of rounds in those of evaluations."""
 
 
 class _FileTracker:
@@ -156,6 +163,16 @@ class CsvTracker(_FileTracker):
             self._before[each.round] = replace(before, metrics=metrics, sites=sites)
         return super()._completed(each)
 
+    def write_evaluations(self, every: Sequence[Evaluated]) -> int:
+        """See `Tracker`: into two tables beside the others, which are written anew."""
+        merged, sites = (self._path.with_name(f"{self._path.stem}{end}{self._path.suffix}") for end in _JUDGED)
+        before = self._read(merged, OF_EVALUATIONS)
+        self._read(sites, OF_EVALUATED_SITES)
+        if any(cells["round"] not in {str(each.round) for each in every} for cells, _ in before):
+            raise self._of_another(merged)
+        EvaluationTables(self._path.parent, self._tell, merged=merged.name, sites=sites.name).write(every)
+        return max(0, len(every) - len(before))
+
     def end(self, view: RunView, reason: str, model: Callable[[Path], Path]) -> None:
         """See `Tracker`."""
         self._save_to(view.round)
@@ -220,12 +237,21 @@ def _differ(heads: Mapping[str, float], metrics: Mapping[str, float]) -> bool:
 
 
 class JsonTracker(_FileTracker):
-    """One JSON object: the run, its settings and its rounds."""
+    """One JSON object: the run, its settings, its rounds and its evaluations."""
 
     def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
         super().__init__(path, "--to json", tell)
         self._of: dict[str, Any] = {}
         self._texts: dict[int, str] = {}
+        self._evaluations: list[str] = []
+        self._judged_before = 0
+
+    def write_evaluations(self, every: Sequence[Evaluated]) -> int:
+        """See `Tracker`."""
+        before = max(self._judged_before, len(self._evaluations))
+        self._evaluations = [json.dumps(described(each), allow_nan=False) for each in every]
+        self._save_to(max((*self._rounds, *self._before), default=0))
+        return max(0, len(every) - before)
 
     def begin(self, view: RunView) -> Held:
         """See `Tracker`."""
@@ -233,6 +259,7 @@ class JsonTracker(_FileTracker):
             try:
                 found = json.loads(self._path.read_text(encoding="utf-8"))
                 run = found["run"], found["run_id"]
+                self._judged_before = len(found.get("evaluations", ()))  # an earlier release writes none
                 for each in found["rounds"]:
                     names = RoundResult.__dataclass_fields__.keys() - (
                         {"few"} - each.keys()
@@ -260,7 +287,8 @@ class JsonTracker(_FileTracker):
                 self._texts[each.round] = json.dumps({**asdict(each.result), **fields}, allow_nan=False)
         listed = ",\n".join(self._texts[each.round] for each in rounds)
         head = json.dumps(self._of, indent=1).removesuffix("\n}")
-        write_whole(self._path, f'{head},\n "rounds": [\n{listed}\n]\n}}\n')
+        judged = ",\n".join(self._evaluations)
+        write_whole(self._path, f'{head},\n "rounds": [\n{listed}\n],\n "evaluations": [\n{judged}\n]\n}}\n')
 
 
 def _described(view: RunView, reason: str) -> dict[str, Any]:

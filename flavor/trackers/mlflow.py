@@ -11,16 +11,18 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from flavor.errors import InvalidSetting, RunError
 from flavor.printable import printable
 from flavor.records.run import RunView
 from flavor.records.states import RunState
+from flavor.results.evaluated import Evaluated
+from flavor.results.evaluation_tables import values_of
 from flavor.results.rounds import for_charts
 from flavor.trackers.mlflow_client import OPTION, calling, connected, shown
-from flavor.trackers.mlflow_names import OWN, mlflow_name
-from flavor.trackers.tracker import ClosedRound, Held, settings_of
+from flavor.trackers.mlflow_names import OWN, judged_name, mlflow_name
+from flavor.trackers.tracker import JUDGED, ClosedRound, Held, by_round, settings_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Metric, Run, RunTag
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 RUN_ID, SITE, MANIFEST, HEAD = "flavor.run_id", "flavor.site", "flavor.manifests", "flavor.manifest"
 """Tags: which run of flavor, which site of it, the digests of the rounds' manifests, that of the newest."""
 _ROUND = f"{OWN}round"
+_JUDGED_ROUND = f"{JUDGED}{OWN}round"
+_Judged: TypeAlias = "tuple[Evaluated, dict[str, float]]"
 _AT_ONCE, _PARAMS_AT_ONCE = 900, 100
 """MLflow takes 1000 metrics, 100 parameters and 100 tags in one request."""
 _LONGEST = 5000
@@ -44,6 +48,8 @@ class _Place:
     id: str
     newest: int
     """The newest round that it has; 0 for none."""
+    judged: int = 0
+    """The newest round of whose model it has the evaluation; 0 for none."""
     tags: dict[str, str] = field(default_factory=dict)
     waiting: list[Metric] = field(default_factory=list)
     """Metrics that are not sent yet: those of whole rounds."""
@@ -241,6 +247,38 @@ class MlflowTracker:
                 self._tell(f"MLflow does not take the metric name {printable(metric)!r}: it is {name!r} there")
         return found
 
+    def write_evaluations(self, every: Sequence[Evaluated]) -> int:
+        """See `Tracker`: metrics `evaluation/…` of the same runs, by round. The run itself comes last."""
+        judged, before = by_round(every), self._run.judged
+        with calling(self._uri):
+            by_site: dict[str, list[_Judged]] = {}
+            for each in judged:
+                for site, of in each.sites.items():
+                    values = {judged_name(name): value for name, value in of.metrics.items()}
+                    by_site.setdefault(site, []).append((each, {**values, f"{JUDGED}{OWN}examples": of.examples}))
+            for name, of_site in by_site.items():
+                self._send_judged(self._site(name), of_site)
+            numbers = [
+                {f"{JUDGED}{OWN}sites": len(each.sites), f"{JUDGED}{OWN}examples": each.examples} for each in judged
+            ]
+            named = [{judged_name(name): value for name, value in values_of(each).items()} for each in judged]
+            merged = [(each, {**one, **other}) for each, one, other in zip(judged, named, numbers, strict=True)]
+            self._send_judged(self._run, merged)
+        return sum(each.round > before for each in judged)
+
+    def _send_judged(self, place: _Place, judged: Iterable[_Judged]) -> None:
+        """Write the evaluations that a place lacks; the number of the round is in the last request with its values."""
+        from mlflow.entities import Metric
+
+        for each, values in judged:
+            if each.round <= place.judged:
+                continue
+            whole = {**values, _JUDGED_ROUND: each.round}
+            made = [Metric(name, float(value), each.closed_ms, each.round) for name, value in whole.items()]
+            for first in range(0, len(made), _AT_ONCE):
+                self._client.log_batch(place.id, metrics=made[first : first + _AT_ONCE])
+            place.judged = each.round
+
     # -- the end
 
     def end(self, view: RunView, reason: str, model: Callable[[Path], Path]) -> None:
@@ -306,4 +344,5 @@ class MlflowTracker:
 
 
 def _place_of(run: Run) -> _Place:
-    return _Place(str(run.info.run_id), int(run.data.metrics.get(_ROUND, 0)), dict(run.data.tags))
+    newest, judged = (int(run.data.metrics.get(name, 0)) for name in (_ROUND, _JUDGED_ROUND))
+    return _Place(str(run.info.run_id), newest, judged, dict(run.data.tags))

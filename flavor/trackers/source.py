@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,44 @@ from flavor.ledger.rounds import closed_round
 from flavor.records.info import Info
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
+from flavor.results.evaluated import Evaluated, evaluated_of, numbers_of
 from flavor.results.kept import folder_of_round, kept_infos
+from flavor.results.read_evaluated import infos_in, summaries_after
 from flavor.results.reading import RoundReading
 from flavor.results.rounds import RoundResult, merged_without, round_result
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
 from flavor.trackers.tracker import ClosedRound
+
+
+class EvaluationSource:
+    """The evaluations of one run with a result. Asking again reads what is new."""
+
+    def __init__(self) -> None:
+        self._incarnation: object = None
+        self._taken = 0
+        self.found: list[Evaluated] = []
+        """In the order in which they were closed."""
+
+    def read(self, runs: RunStore, store: ObjectStore, view: RunView) -> bool:
+        """Read those that are new; returns whether there are any.
+
+        What the store no longer has, Redis has of the first metrics. Raises `BusUnavailable`, and `StoreError` for a
+        store that may be read later.
+        """
+        if view.incarnation != self._incarnation:
+            self._incarnation, self._taken, self.found = view.incarnation, 0, []
+        before = len(self.found)
+        for summary in summaries_after(runs, self._taken):
+            if summary is not None:
+                known = runs.read_evaluation(summary.round, summary.number)
+                if known is None or known.closed_ms is None:
+                    self.found.append(replace(numbers_of(summary), run=runs.run))
+                else:
+                    merged, infos = infos_in(store, known)
+                    self.found.append(evaluated_of(runs.run, known, summary, merged=merged, infos=infos))
+            self._taken += 1
+        return len(self.found) > before
 
 
 class RoundSource:

@@ -22,13 +22,16 @@ from flavor.errors import InvalidSetting, LocalFault
 from flavor.printable import printable
 from flavor.records.merging import WEIGHTED
 from flavor.records.run import RunView
+from flavor.results.evaluated import Evaluated
+from flavor.results.evaluation_tables import values_of
 from flavor.results.rounds import for_charts
-from flavor.trackers.tracker import ClosedRound, Held, settings_of
+from flavor.trackers.tracker import JUDGED, ClosedRound, Held, by_round, settings_of
 
 MARK = ".flavor-export.json"
 OWN = "flavor/"
 """The tags of what flavor itself says of a round begin so, as no metric's tag does."""
 _MERGED, _WEIGHTED, _SITES = "merged", "merged-weighted", "sites"
+_JUDGED = "evaluation"
 _OPTION = "--to tensorboard"
 _HEAD, _TAIL = struct.Struct("<Q4x"), struct.Struct("<I")
 """What surrounds the data of a record: its length with a checksum, which is skipped, and the data's checksum."""
@@ -100,6 +103,28 @@ class TensorBoardTracker:
         except OSError as error:
             raise LocalFault(f"{_OPTION} {self._folder}: {error.filename}: {error.strerror}") from None
         return len(rounds)
+
+    def write_evaluations(self, every: Sequence[Evaluated]) -> int:
+        """See `Tracker`: into folders of their own, by round. An evaluation that somebody asks for makes no curve."""
+        new = 0
+        try:
+            for each in by_round(every):
+                if self._last(_JUDGED) >= each.round:
+                    continue
+                when, new = each.closed_ms / 1000, new + 1
+                for site, of in each.sites.items():
+                    numbers: dict[str, float] = {f"{OWN}examples": of.examples}
+                    self._add(f"{_JUDGED}-{_SITES}/{site}", each.round, when, {**_judged(of.metrics), **numbers})
+                means = {name: value for name, value in each.metrics.items() if name.endswith(WEIGHTED)}
+                if means:
+                    weighted = {name.removesuffix(WEIGHTED): value for name, value in means.items()}
+                    self._add(f"{_JUDGED}-weighted", each.round, when, _judged(weighted))
+                others = {name: value for name, value in values_of(each).items() if name not in means}
+                numbers = {f"{OWN}sites": len(each.sites), f"{OWN}examples": each.examples}
+                self._add(_JUDGED, each.round, when, {**_judged(others), **numbers})
+        except OSError as error:
+            raise LocalFault(f"{_OPTION} {self._folder}: {error.filename}: {error.strerror}") from None
+        return new
 
     def end(self, view: RunView, reason: str, model: Callable[[Path], Path]) -> None:
         """See `Tracker`: TensorBoard has no place for that."""
@@ -198,9 +223,15 @@ def _last_step(path: Path) -> int:
     return 0
 
 
+def _judged(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics of an evaluation by tag."""
+    return {f"{JUDGED}{printable(name)}": value for name, value in metrics.items()}
+
+
 def _tags(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return metrics by tag: a metric whose name looks like one of flavor's own numbers is marked."""
-    return {printable(f"{name} (metric)" if name.startswith(OWN) else name): value for name, value in metrics.items()}
+    """Return metrics by tag: one whose name looks like flavor's own numbers, or an evaluation's, is marked."""
+    own = (OWN, JUDGED)
+    return {printable(f"{name} (metric)" if name.startswith(own) else name): value for name, value in metrics.items()}
 
 
 def _cell(text: str) -> str:

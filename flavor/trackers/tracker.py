@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flavor.records.run import RunView
+from flavor.results.evaluated import Evaluated
+from flavor.results.read_evaluated import is_automatic
 from flavor.results.rounds import RoundResult
 
 _SECRET = re.compile(
     r"(?:^|_)(?:SECRETS?|PASS(?:WORD|WD|PHRASE)?|TOKEN|CREDENTIALS?|(?:API|ACCESS|PRIVATE)_?KEY)(?:_|$)"
 )
 _OF_OPERATOR = ("store", "queue")
+JUDGED = "evaluation/"
+"""What the names of metrics of evaluations begin with: those of global models, and not of what scripts report."""
 HIDDEN = "(not exported: its name says that it is a secret)"
 
 
@@ -63,8 +67,19 @@ class Tracker(Protocol):
     def write(self, rounds: Sequence[ClosedRound]) -> int:
         """Take these rounds, which follow those that the place holds; return how many of them are new to it."""
 
+    def write_evaluations(self, every: Sequence[Evaluated]) -> int:
+        """Take all evaluations of the run with a result, in the order in which they were closed.
+
+        Return how many of them are new to the place. Their metrics stand apart from those of rounds.
+        """
+
     def end(self, view: RunView, reason: str, model: Callable[[Path], Path]) -> None:
         """Note how the run has ended. `model` writes the final global model into a folder, and returns its path."""
+
+
+def by_round(every: Sequence[Evaluated]) -> list[Evaluated]:
+    """Return the evaluations that the run has made by itself, by round: those whose metrics make a curve."""
+    return [each for _, each in sorted({each.round: each for each in every if is_automatic(each)}.items())]
 
 
 def settings_of(view: RunView) -> dict[str, str]:

@@ -533,7 +533,7 @@ def test_an_export_follows_a_run_across_a_redis_that_goes_away(made: Made, tmp_p
         redis.hset(runs.keys.state, "round", "3")
         until("round 3", lambda: written() == 3)
         assert thread.is_alive(), "the run goes on"
-        assert "going on" in told
+        until("it is told that the export goes on", lambda: "going on" in told)
         redis.hset(runs.keys.state, mapping={"state": "finished", "round": "4"})
         redis.xadd(runs.keys.log, {"event": "run.finished", "reason": "all 4 rounds are closed"})
         thread.join(60)

@@ -1,0 +1,144 @@
+"""`flavor export` writes evaluations apart from what training scripts report, and each of them once."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflowserver import mlflow_server
+
+from flavor.errors import InvalidSetting
+from flavor.store.local import LocalStore
+from flavor.store.paths import run_record_path
+from flavor.trackers.export import Export, Exported
+from flavor.trackers.files import CsvTracker, JsonTracker
+from flavor.trackers.mlflow import MlflowTracker
+from flavor.trackers.tensorboard import TensorBoardTracker
+from flavor.trackers.tracker import Tracker
+from tests.driven import Driven
+
+C1, C2 = (100, {"accuracy": 0.5}), (300, {"accuracy": 0.9})
+
+
+def round_of(run: Driven) -> None:
+    run.open(["c1", "c2"])
+    for client in ("c1", "c2"):
+        run.accept(client, 10, {"accuracy": 0.1, "evaluation/accuracy": 0.2})
+    run.close()
+
+
+@pytest.fixture
+def run(server: str, tmp_path: Path) -> Driven:
+    """Two rounds, of which the model of each was judged."""
+    run = Driven(server, LocalStore(tmp_path / "store", create=True))
+    record = tmp_path / "store" / run_record_path(run.runs.run)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text("{}")
+    for _ in range(2):
+        round_of(run)
+        run.judge({"c1": C1, "c2": C2}, {"c3": "it is gone"})
+    return run
+
+
+def exported(run: Driven, tracker: Tracker) -> str:
+    @contextlib.contextmanager
+    def opened() -> Iterator[Exported]:
+        assert run.store is not None
+        yield Exported(run.runs, run.store)
+
+    export = Export(opened, tracker, print)
+    export.once()
+    return export.summary()
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables(run: Driven, tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    assert "2 rounds and 2 evaluations of run" in exported(run, CsvTracker(path, print))
+    round_of(run)
+    run.judge({"c1": C1})
+    assert "1 round and 1 evaluation of run" in exported(run, CsvTracker(path, print))
+    assert "nothing is new" in exported(run, CsvTracker(path, print))
+    found = rows(tmp_path / "m-evaluations.csv")
+    assert [(each["round"], each["sites"], each["missing"]) for each in found] == [
+        ("1", "2", "c3"),
+        ("2", "2", "c3"),
+        ("3", "1", ""),
+    ]
+    assert [float(each["accuracy"]) for each in found] == pytest.approx([0.7, 0.7, 0.5])
+    assert [float(each["accuracy (weighted)"]) for each in found] == pytest.approx([0.8, 0.8, 0.5])
+    assert len(rows(tmp_path / "m-evaluations-sites.csv")) == 5
+    assert [float(each["accuracy"]) for each in rows(path)] == pytest.approx([0.1] * 3), "what scripts report"
+    (tmp_path / "other-evaluations.csv").write_text("name,age\nmeier,7\n")
+    with pytest.raises(InvalidSetting, match="is no export of flavor"):
+        exported(run, CsvTracker(tmp_path / "other.csv", print))
+
+
+def test_json(run: Driven, tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    assert "2 rounds and 2 evaluations" in exported(run, JsonTracker(path, print))
+    assert "nothing is new" in exported(run, JsonTracker(path, print))
+    found = json.loads(path.read_text())
+    assert [each["round"] for each in found["evaluations"]] == [1, 2]
+    assert found["evaluations"][0]["sites"]["c2"] == {"examples": 300, "metrics": {"accuracy": 0.9}}
+    assert found["evaluations"][0]["missing"] == {"c3": "it is gone"}
+    assert [each["metrics"]["accuracy"] for each in found["rounds"]] == pytest.approx([0.1, 0.1])
+
+
+def test_tensorboard(run: Driven, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def scalars(place: str, tag: str) -> list[tuple[int, float]]:
+        found = EventAccumulator(str(tmp_path / "tb" / run.runs.run / place), size_guidance={"scalars": 0})
+        found.Reload()
+        return [(each.step, pytest.approx(each.value)) for each in found.Scalars(tag)]
+
+    assert "2 rounds and 2 evaluations" in exported(run, TensorBoardTracker(tmp_path / "tb", print))
+    round_of(run)  # of which the model is not judged yet
+    assert exported(run, TensorBoardTracker(tmp_path / "tb", print)).startswith("1 round of run")
+    run.judge({"c1": C1})
+    assert exported(run, TensorBoardTracker(tmp_path / "tb", print)).startswith("1 evaluation of run")
+    assert "nothing is new" in exported(run, TensorBoardTracker(tmp_path / "tb", print))
+    assert scalars("evaluation", "evaluation/accuracy") == [(1, 0.7), (2, 0.7), (3, 0.5)]
+    assert scalars("evaluation-weighted", "evaluation/accuracy") == [(1, 0.8), (2, 0.8), (3, 0.5)]
+    assert scalars("evaluation-sites/c2", "evaluation/accuracy") == [(1, 0.9), (2, 0.9)]
+    assert scalars("merged", "accuracy") == [(1, 0.1), (2, 0.1), (3, 0.1)]
+    assert scalars("merged", "evaluation/accuracy (metric)") == [(1, 0.2), (2, 0.2), (3, 0.2)]
+
+
+def test_mlflow(run: Driven, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    def tracker() -> MlflowTracker:
+        return MlflowTracker(url, "judged", model=None, has_model=False, tell=print)
+
+    with mlflow_server(tmp_path / "server") as url:
+        assert "2 rounds and 2 evaluations" in exported(run, tracker())
+        round_of(run)
+        run.judge({"c1": C1})
+        assert "1 round and 1 evaluation" in exported(run, tracker())
+        assert "nothing is new" in exported(run, tracker())
+        client = MlflowClient(url)
+        experiment = client.get_experiment_by_name("judged")
+        assert experiment is not None
+        found = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
+
+        def values(name: str, metric: str) -> list[tuple[int, float]]:
+            history = client.get_metric_history(found[name].info.run_id, metric)
+            return [(each.step, pytest.approx(each.value)) for each in history]
+
+        parent = run.runs.run
+        assert values(parent, "evaluation/accuracy") == [(1, 0.7), (2, 0.7), (3, 0.5)]
+        assert values(parent, "evaluation/weighted/accuracy") == [(1, 0.8), (2, 0.8), (3, 0.5)]
+        assert values("c2", "evaluation/accuracy") == [(1, 0.9), (2, 0.9)]
+        assert values(parent, "accuracy") == [(1, 0.1), (2, 0.1), (3, 0.1)]
+        assert values(parent, "evaluation/flavor/sites") == [(1, 2), (2, 2), (3, 1)]
