@@ -163,6 +163,7 @@ def _trial(kept: Kept, command: Sequence[str], input_path: Path, select: Select 
     from flavor.contributions.judge import CommandJudge
     from flavor.contributions.measure import Trial
     from flavor.evaluation_settings import select_of
+    from flavor.script_settings import settings_not_taken
 
     config = kept.rounds[-1].config
     select = select or select_of(config)
@@ -171,13 +172,20 @@ def _trial(kept: Kept, command: Sequence[str], input_path: Path, select: Select 
             "the run has no --select: name the metric of the command of -e, and which of its values are better, e.g. "
             "--metric accuracy:max"
         )
+    refused = settings_not_taken(config.settings)
+    if refused:
+        print_line(
+            f"the command of -e does not get {', '.join(refused)}, which the run sets by --set and no program takes "
+            "unseen: export what it needs before you call this",
+            err=True,
+        )
     judge = CommandJudge(
         command=command,
         input=input_path,
         folder=folder / "evaluator",
         run=kept.run,
         rounds=config.rounds,
-        settings=config.settings,
+        settings={name: value for name, value in config.settings.items() if name not in refused},
         kind=config.kind,
         select=select,
     )

@@ -11,7 +11,7 @@ from flavor.contributions.judge import Judge
 from flavor.contributions.kept import Kept, KeptRound, gone
 from flavor.contributions.reading import RoundUpdates
 from flavor.contributions.result import Contributions, OfRound, Part
-from flavor.errors import AggregationError, AggregatorFailed, EvaluatorFailed, StoreError
+from flavor.errors import AggregationError, AggregatorFailed, EvaluatorFailed, RunError, StoreError
 from flavor.policy.selection import Select
 from flavor.store.protocol import ObjectStore
 
@@ -38,7 +38,7 @@ def measure(
 
     A round whose updates are pruned during the reading counts as lacking. `progress` is called with the number of
     models and comparisons that are done, and of all. Raises `EvaluatorFailed` where a recorded model itself cannot be
-    judged, and `StoreError`.
+    judged, `RunError` where no round is left, and `StoreError`.
     """
     total = sum(1 + (1 + len(each.updates) if trial and not each.not_ours else 0) for each in kept.rounds)
     counter = _Counter(total, progress)
@@ -56,6 +56,8 @@ def measure(
             lacking[each.round] = f"{why}, since this command has begun"
             continue
         rounds.append(found)
+    if not rounds:
+        raise RunError(f"run {kept.run!r} has gone on, and the updates of all these rounds are pruned: call this again")
     metric = str(trial.select) if trial is not None else ""
     return Contributions(kept.run, kept.run_id, time.time_ns() // 1_000_000, metric, rounds, lacking)
 

@@ -93,6 +93,22 @@ def test_what_is_wrong_is_one_line(bench):
         assert len(process.splitlines()) == 1
 
 
+def test_the_command_gets_the_settings_that_every_site_takes(bench):
+    options = ["--evaluate", "off", "--set", "LR=0.1", "--set", "REGION=eu"]
+    finish(*start(bench, *options, rounds=1, options=["--allow-set", "REGION"]))
+    script = bench.folder / "judge.py"
+    script.write_text(
+        "import os\n"
+        "from flavor.cook.utils import SaveInfoJson\n"
+        "metrics = {'m': float(os.environ['LR']), 'unseen': float('REGION' not in os.environ)}\n"
+        "SaveInfoJson({'metadata': {'datasetSize': 1}, 'metrics': metrics})\n"
+    )
+    for metric, value in (("m:max", 0.1), ("unseen:max", 1)):
+        done = bench.done("flavor", "contributions", bench.run, "-e", f"python {script}", "--metric", metric, "--json")
+        assert json.loads(done.stdout)["rounds"][0]["value"] == value
+        assert "the command of -e does not get REGION, which the run sets by --set" in done.stderr
+
+
 def test_an_interrupted_command_leaves_no_evaluator_behind(bench):
     finish(*start(bench, "--evaluate", "off", rounds=1))
     command = evaluator("--hold")

@@ -209,6 +209,19 @@ def test_which_rounds_are_pruned_is_told(run, tmp_path):
         measured(run, tmp_path)
 
 
+def test_a_round_that_is_pruned_during_the_reading_is_left_out(run, tmp_path):
+    for _ in range(2):
+        run.round({"a": (GOOD, 10), "b": (BAD, 20)})
+    kept = read_kept(run.archive, Trust(), None)
+    run.prune(1)
+    found = measure(kept, run.store, threads=1)
+    assert [each.round for each in found.rounds] == [2]
+    assert found.lacking == {1: "the update of a is pruned (--keep-rounds 3), since this command has begun"}
+    run.prune(2)
+    with pytest.raises(RunError, match="has gone on, and the updates of all these rounds are pruned"):
+        measure(kept, run.store, threads=1)
+
+
 def test_a_run_without_closed_rounds(run, tmp_path):
     with pytest.raises(RunError, match="no closed round yet"):
         measured(run, tmp_path)
