@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, Problem
+from flavor.ledger.evaluation_reports import report_objects
 from flavor.ledger.evaluations import (
     EvaluationRecord,
     Signed,
@@ -21,7 +22,7 @@ from flavor.ledger.trust import Trust
 from flavor.records.objects import ObjectRef
 from flavor.store.paths import clients_folder, evaluation_prefix, evaluations_folder, round_of
 
-_RESULT = re.compile(r"([^/]+)/([0-9]{4,9})-result-([0-9]{1,9})-([0-9a-f]{16})\.json")
+_RESULT = re.compile(r"([^/]+)/([0-9]{4,9})-result-([0-9]{1,9})-(report-|image-)?([0-9a-f]{16}\.(?:json|png|jpg))")
 
 
 @dataclass
@@ -58,6 +59,9 @@ def audit_evaluations(archive: Archive, chain: Chain, trust: Trust) -> Evaluatio
         for judge in manifest.judges:
             info = ObjectRef(judge.info_path, judge.info_digest)
             found.objects.append((round_, info, f"the result{number} of {judge.client}"))
+            found.objects += [
+                (round_, ref, f"{what}{number}") for ref, what in report_objects(archive, manifest, judge)
+            ]
         if what := merged_problem(archive, manifest):
             found.problems.append(Problem(round_, merged.path, what))
         found.notices += [Problem(round_, path, what) for what in _told(record, chain, signed)]
@@ -88,9 +92,9 @@ def taken_paths(run: str, of_clients: frozenset[str], named: set[str]) -> Iterat
     """Yield the objects in clients' folders that an aggregator has taken a copy of, which a record names."""
     for path in of_clients:
         if found := _RESULT.fullmatch(path.removeprefix(clients_folder(run))):
-            client, round_, number, digest = found.groups()
+            client, round_, number, kind, digest = found.groups()
             prefix = evaluation_prefix(run, int(round_), int(number))
-            if f"{prefix}result-{client}-{digest}.json" in named:
+            if f"{prefix}{kind or 'result-'}{client}-{digest}" in named:
                 yield path
 
 

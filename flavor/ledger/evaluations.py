@@ -16,7 +16,7 @@ from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust, trust_hint
 from flavor.records.names import is_name
 from flavor.records.objects import ObjectRef
-from flavor.store.paths import evaluation_prefix, evaluations_folder
+from flavor.store.paths import evaluation_prefix, evaluations_folder, result_prefix
 
 _MANIFEST = re.compile(r"([0-9]{4,9})-([0-9]{1,9})-manifest-[0-9a-f]{16}\.json")
 
@@ -122,8 +122,13 @@ def _wrong(
     if model is not None and model != manifest.model_digest:
         yield f"it is of the model {manifest.model_digest[:12]}…, and that of round {manifest.round} is {model[:12]}…"
     prefix, judges = evaluation_prefix(run, *name), [judge.client for judge in manifest.judges]
-    strays = [path for path in (manifest.merged_path, *(judge.info_path for judge in manifest.judges)) if path]
-    yield from (f"{path!r} is not an object of this evaluation" for path in strays if not path.startswith(prefix))
+    allowed = {manifest.merged_path: [prefix]} if manifest.merged_path else {}
+    for judge in manifest.judges:  # a bucket leaves a result where its site has put it
+        own = [result_prefix(run, *name, judge.client)] if is_name(judge.client) else []
+        allowed[judge.info_path] = [prefix, *own]
+    for path, starts in allowed.items():
+        if not path.startswith(tuple(starts)):
+            yield f"{path!r} is not an object of this evaluation"
     if len(set(judges)) < len(judges) or set(judges) & manifest.missing.keys():
         yield "a site is in it twice"
     if strange := sorted({*judges, *manifest.missing} - set(manifest.expected)):

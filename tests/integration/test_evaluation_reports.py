@@ -180,3 +180,46 @@ def test_a_report_that_was_taken_before_is_taken_again(tmp_path):
     found = [take_report(store, info, run="r", round_=1, number=0, client="a") for _ in range(2)]
     assert found[0] == found[1]
     assert store.list("runs/r/evaluations/") == [taken_report(*place)]
+
+
+class TestRecords:
+    """`flavor verify` accounts for reports and images, by the digests that the sites have signed."""
+
+    def verified(self, bench, store, env=None):
+        done = bench.done("flavor", "verify", bench.run, "--store", store, "--json", env=env)
+        found = json.loads(done.stdout)
+        told = [*found["problems"], *found["notices"]]
+        return {
+            Path(each["path"]).name: each["what"] for each in told if "result" in each["path"] or "-0-" in each["path"]
+        }
+
+    def test_what_was_changed_or_removed_is_named(self, bench):
+        run(bench)
+        assert self.verified(bench, bench.store) == {}
+        (report,) = bench.store.rglob("*-0-report-c1-*.json")
+        (image,) = bench.store.rglob("*-0-image-v2-*.png")
+        report.chmod(0o600)
+        report.write_text(report.read_text().replace("accuracy", "exactness"))
+        image.unlink()
+        said = self.verified(bench, bench.store)
+        assert "the report of c1 of the evaluation was changed" in said.pop(report.name)
+        assert said.pop(image.name) == "missing: an image of v2 of the evaluation"
+        (hidden,) = bench.store.rglob("*-0-image-c1-*.png")
+        assert "no record of an evaluation names it" in said.pop(hidden.name), "its report is another one now"
+        assert said == {}
+
+    def test_in_a_bucket(self, bench, s3):
+        """An aggregator leaves objects of a bucket where their sites have put them."""
+        url = f"s3://{s3.bucket()}/fed"
+        env = {**s3.environment(), "FLAVOR_STORE": url, "FLAVOR_STORE_CACHE": str(bench.folder / "cache")}
+        words = ["--run", bench.run, "--rounds", 1, "--min-clients", 1, "--queue", bench.run]
+        coordinator = bench.start("flavor", "serve", *words, env=env)
+        bench.start("flavor-agg", "--queue", bench.run, env=env).until("listens")
+        edge = bench.edge("c1", bench.trainer(), "-e", evaluator(), env=env)
+        assert coordinator.wait(60) == 0, coordinator.stderr
+        assert edge.wait() == 0, edge.stderr
+        assert [each.sites for each in summaries(bench)] == [1]
+        assert self.verified(bench, url, env) == {}
+        results = bench.done("flavor", "results", bench.run, "--store", url, "--json", env=env)
+        assert results.wait() == 0, results.stderr
+        assert "Overall/accuracy" in json.loads(results.stdout)["metrics"]
