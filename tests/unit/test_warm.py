@@ -100,6 +100,19 @@ def words(path: Path) -> list[str]:
     return path.read_bytes().rstrip(b"\0").decode().split("\0")
 
 
+@pytest.mark.skipif(
+    tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 1)
+    or not Path("/sys/kernel/mm/transparent_hugepage").is_dir(),
+    reason="the kernel cannot put pages together",
+)
+def test_what_programs_share_lies_in_huge_pages(starter: Starter, env: dict[str, str], tmp_path: Path) -> None:
+    process = starter.popen([*EDGE, "-m", "true", "--run", "r", "--client", "c"], env=env, cwd=tmp_path)
+    sizes = Path(f"/proc/{parent(process.pid)}/smaps_rollup").read_text()
+    process.kill()
+    ended(process)
+    assert int(re.findall(r"^AnonHugePages: +(\d+) kB$", sizes, re.MULTILINE)[0]) > 0
+
+
 def test_in_a_network_namespace_it_is_forked_and_its_script_is_inside(bench: Bench) -> None:
     if why := why_not():
         pytest.skip(why)
