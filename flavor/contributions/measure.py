@@ -101,11 +101,11 @@ def _left_out(updates: RoundUpdates, found: OfRound, trial: Trial, counter: _Cou
         return replace(found, why_not=kept.not_ours)
     model = trial.folder / "model.safetensors"
     try:
-        all_of = updates.make(model)
+        digest = updates.make(model)
     except (AggregationError, AggregatorFailed) as error:
         return replace(found, why_not=f"all updates cannot be aggregated again: {error}")
-    if all_of.digest != kept.manifest.global_model.digest:
-        return replace(found, why_not=_not_the_same(kept, all_of.digest))
+    if digest != kept.manifest.global_model.digest:
+        return replace(found, why_not=_not_the_same(kept, digest))
     if len(kept.updates) == 1:
         return replace(found, why_not="it has the update of one site alone")
     format_ = kept.manifest.global_model.format
@@ -114,8 +114,7 @@ def _left_out(updates: RoundUpdates, found: OfRound, trial: Trial, counter: _Cou
     sites, sign = dict(found.sites), 1 if trial.select.is_larger else -1
     for client in kept.updates:
         try:
-            made = updates.make(model, without=client)
-            is_same = made.digest == all_of.digest
+            is_same = updates.make(model, without=client) == digest
             without = value if is_same else judge.value(model, round_=kept.round, format_=format_)
             sites[client] = replace(sites[client], without=without, contribution=sign * (value - without) + 0.0)
         except (AggregationError, AggregatorFailed, EvaluatorFailed) as error:

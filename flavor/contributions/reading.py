@@ -14,7 +14,7 @@ from flavor.records.info import Info
 from flavor.records.merging import merge_infos
 from flavor.store.paths import global_prefix
 from flavor.store.protocol import ObjectStore
-from workers.builtin import Made, make
+from workers.builtin import make
 from workers.combiner import Work
 from workers.held import Held
 from workers.infos import accepted_infos
@@ -32,7 +32,7 @@ T = TypeVar("T")
 class RoundUpdates:
     """The updates of one round. Each method raises `StoreError` for an object that is not what was recorded.
 
-    Memory does not grow with the size of the model: files are mapped, or read block by block.
+    Files are mapped, or read block by block.
     """
 
     store: ObjectStore
@@ -53,15 +53,16 @@ class RoundUpdates:
             return None
         return self._looked(self._agreement)
 
-    def make(self, target: Path, *, without: str = "") -> Made:
-        """Write the model that the run's rule makes of all updates but one to `target`.
+    def make(self, target: Path, *, without: str = "") -> str:
+        """Write the model that the run's rule makes of all updates but one to `target`, and return its SHA-256.
 
-        Raises `AggregationError` or `AggregatorFailed` where the rule cannot do that.
+        Takes the memory of an aggregator: the new server state lies in it until this returns. Raises
+        `AggregationError` or `AggregatorFailed` where the rule cannot do that.
         """
 
-        def made(opened: Reading) -> Made:
+        def made(opened: Reading) -> str:
             target.unlink(missing_ok=True)
-            return make(self._work(opened, without), target, self.threads)
+            return make(self._work(opened, without), target, self.threads).digest
 
         return self._looked(made)
 
