@@ -159,8 +159,8 @@ def _show(shown: _Shown, names: tuple[str, ...]) -> None:
         print_line(line)
     if shown.best_round is not None:
         select = f" by --select {shown.select}" if shown.select else ""
-        is_it = "this is" if shown.best_round == found.round else "it is not"
-        print_line(f"the best model{select} is that of round {shown.best_round}: {is_it} it")
+        which = "this one" if shown.best_round == found.round else "another one"
+        print_line(f"the best model{select} is that of round {shown.best_round}, {which}")
     if shown.signed_by:
         print_line(f"checked against the record that is signed with key {fingerprint(shown.signed_by)}")
     heads, rows, further = table_of(found, select=shown.select, names=names)

@@ -186,8 +186,9 @@ class Progress:
                 self._row("best model:", f"of round {selected.round}, {selected.words}, by --select: {where}")
             self._row("other rounds:", f"flavor get {out} --round NUMBER")
             if any(for_people(result.metrics) for result in results.rounds):
-                of = "those of round N are of the model of round N-1, unless sites evaluate what they have trained"
-                self._row("metrics:", of)
+                which = "those" if results.evaluation is None else "those that scripts report"
+                of = "of round N are of the model of round N-1, unless sites evaluate what they have trained"
+                self._row("metrics:", f"{which} {of}")
             if len(results.rounds) > 1 and (best := best_round(results.rounds)) is not None:
                 name, found = best
                 value = " ".join((f"{found.value:.4g}", found.of)).rstrip()

@@ -44,7 +44,7 @@ def test_an_evaluation_is_shown_as_a_table_from_redis_and_from_its_signed_record
     assert lines[0].startswith("the global model of round 2, judged by 2 of 3 sites, 300 examples, ")
     assert f"without c3: {WITHOUT}" in lines
     assert "without an evaluator: c4" in lines
-    assert "the best model by --select accuracy:max is that of round 2: this is it" in lines
+    assert "the best model by --select accuracy:max is that of round 2, this one" in lines
     assert each["SITE"] == ["EXAMPLES", "accuracy"]
     assert each["c1"] == ["100", f"{value:.6g}"]
     assert each["c2"] == ["200", f"{value + 1 / 1000:.6g}"]
