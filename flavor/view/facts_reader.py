@@ -56,15 +56,14 @@ class FactsReader:
         self._round_fields: Mapping[str, str] = {}
         self._verdicts: set[str] = set()
         self._old: set[str] = set()
-        self._has_evaluation = False  # whether the log tells of one
-        self._is_handed_in = False  # whether a site has handed in for one
+        self._has_evaluation = False  # whether there is news of one, which was not read yet
         self._whole_at = -WHOLE_S
         self._offset_ms = 0
 
     @property
     def is_behind(self) -> bool:
         """Whether the last look has left something unread for want of credit."""
-        return self._clients.is_behind or self._is_handed_in
+        return self._clients.is_behind or self._has_evaluation
 
     @property
     def is_poor(self) -> bool:
@@ -95,7 +94,7 @@ class FactsReader:
         if ":evaluation:" in channel:
             if head == "to":  # tells the site, and the log tells everybody
                 return False
-            self._is_handed_in = True
+            self._has_evaluation = True
         elif head == "run":
             self._old |= {"run", "served"}
         elif head == "round":
@@ -133,7 +132,7 @@ class FactsReader:
         self._clients.forget()
         self._verdicts.clear()
         self._old = set()
-        self._has_evaluation = self._is_handed_in = False
+        self._has_evaluation = False
         facts = read_facts(self._runs, self._log)
         self._run_fields, self._round_fields = {}, {}
         self._offset_ms = facts.now_ms - int(self._clock() * 1000)
@@ -144,7 +143,7 @@ class FactsReader:
         number, has_verdicts = self._take_in(before, entries), bool(self._verdicts)
         if self._clock() - self._whole_at >= WHOLE_S:
             self._old |= _ALL
-            self._is_handed_in |= bool(before.evaluations.open)
+            self._has_evaluation |= bool(before.evaluations.open)
         is_new = number != before.run.round or before.round is None
         found = self._read(number, is_new=is_new, is_opened=is_new and _tells_all(entries, number))
         if found is None or found.get("run") == {}:
@@ -176,11 +175,13 @@ class FactsReader:
         return Facts(view, config, now_ms, round_, clients, refusals, is_served, self._evaluations(before), self._log)
 
     def _evaluations(self, before: Facts) -> Evaluations:
-        """Read the evaluations, where the log tells of one, or a site has handed in and there is credit for a look."""
+        """Read the evaluations once there is credit, where the log tells of one, or a site has handed in for one.
+
+        In a run whose rounds take less than a second, each with an evaluation, not every one of them is read.
+        """
         known = before.evaluations
-        is_told, self._has_evaluation = self._has_evaluation, False
-        if is_told or (self._is_handed_in and self._credit.value > 0):
-            self._is_handed_in = False
+        if self._has_evaluation and self._credit.value > 0:
+            self._has_evaluation = False
             known = read_evaluations(self._runs, known)
             self._credit.spend(known.commands)
         return known
