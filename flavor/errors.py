@@ -7,6 +7,7 @@
     │   ├── UnknownEvent              (also ValueError) an event name that is not in the protocol
     │   ├── MissingVariable           (also KeyError) an environment variable the edge should have set
     │   ├── InvalidInfo               (also ValueError) info.json lacks a field or has a bad one
+    │   │   └── InvalidReport         result.json of an evaluator lacks a field or has a bad one
     │   ├── InvalidSetting            (also ValueError) an option or environment variable with a bad value
     │   │   └── UnusableStore         the store that a site names cannot be used
     │   └── CommandNotFound           a -m or -p command that does not exist
@@ -91,6 +92,10 @@ class MissingVariable(MisuseError, KeyError):
 
 class InvalidInfo(MisuseError, ValueError):
     """The client information lacks a field or has a bad one; the message names each."""
+
+
+class InvalidReport(InvalidInfo):
+    """The result.json of an evaluator, or an image that it names, cannot be used; the message names the field."""
 
 
 class InvalidSetting(MisuseError, ValueError):

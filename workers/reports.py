@@ -6,7 +6,7 @@ theirs.
 
 from __future__ import annotations
 
-from flavor.errors import InvalidInfo
+from flavor.errors import InvalidReport
 from flavor.records.evaluated_info import contradiction, report_digest
 from flavor.records.evaluation_report import MAX_BYTES, MOST_IMAGE_BYTES, Image, Report
 from flavor.records.images import picture_of
@@ -20,7 +20,7 @@ from flavor.store.protocol import ObjectStore
 def take_report(store: ObjectStore, info: Info, *, run: str, round_: int, number: int, client: str) -> Report | None:
     """Take the report that the information names out of its site's reach, and return it; None where it names none.
 
-    Raises `InvalidInfo`, which names the field that is wrong, and what the store raises.
+    Raises `InvalidReport`, which names the field that is wrong, and what the store raises.
     """
     digest = report_digest(info)
     if digest is None:
@@ -31,7 +31,7 @@ def take_report(store: ObjectStore, info: Info, *, run: str, round_: int, number
     report = parse_report(store.read(ref, most=MAX_BYTES), where="result.json", is_sealed=True)
     contradiction(info, report)
     if missing := [name for name in report.metrics if name not in info["metrics"]]:
-        raise InvalidInfo(f"result.json: info.json lacks {missing[0][:60]!r} of its tables")
+        raise InvalidReport(f"result.json: info.json lacks {missing[0][:60]!r} of its tables")
     for at, image in enumerate(report.images):
         _take_image(store, image, f"result.json: results.images[{at}]", place)
     return report
@@ -45,6 +45,6 @@ def _take_image(store: ObjectStore, image: Image, where: str, place: tuple[str, 
     try:
         found = picture_of(data)
     except ValueError as error:
-        raise InvalidInfo(f"{where} {error}") from None
+        raise InvalidReport(f"{where} {error}") from None
     if (found.extension, len(data)) != (image.extension, image.size_bytes):
-        raise InvalidInfo(f"{where} is {found.extension} of {len(data)} bytes, and is said to be another")
+        raise InvalidReport(f"{where} is {found.extension} of {len(data)} bytes, and is said to be another")

@@ -16,6 +16,7 @@ from flavor.errors import (
     DigestMismatch,
     InvalidInfo,
     InvalidRecord,
+    InvalidReport,
     InvalidUpdate,
     LocalFault,
     MisuseError,
@@ -66,6 +67,7 @@ class Failure(StrEnum):
     """Its options, paths or commands cannot be used."""
     CHECKPOINT = "checkpoint"
     INFO = "info"
+    REPORT = "report"
     NOT_TAKEN_UP = "round-not-taken-up"
     """The trainer set TrainFinished of a round for which it never waited."""
 
@@ -85,6 +87,7 @@ _SENTENCES = {
     Failure.MISUSE: "its edge cannot go on as it was started",
     Failure.CHECKPOINT: "its checkpoint cannot be used",
     Failure.INFO: "its info.json cannot be used",
+    Failure.REPORT: "its result.json, or an image that it names, cannot be used",
     Failure.NOT_TAKEN_UP: "its trainer finished a round that it had not waited for",
 }
 
@@ -149,6 +152,7 @@ _CLASSES: tuple[tuple[type[BaseException], Failure], ...] = (
     (UnusableStore, Failure.UNUSABLE_STORE),
     (RunRefused, Failure.DECLINED),
     (DamagedRecord, Failure.DAMAGED),
+    (InvalidReport, Failure.REPORT),
     (InvalidInfo, Failure.INFO),
     (MisuseError, Failure.MISUSE),
     (InvalidUpdate, Failure.CHECKPOINT),

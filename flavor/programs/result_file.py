@@ -14,7 +14,7 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flavor.errors import InvalidInfo
+from flavor.errors import InvalidInfo, InvalidReport
 from flavor.records.evaluated_info import with_report, without_report
 from flavor.records.evaluation_report import (
     FILE_NAME,
@@ -59,7 +59,8 @@ def clear_result(output: Path) -> None:
 def read_measured(output: Path, info: Path, round_: int) -> tuple[Info, Written | None]:
     """Read what an evaluator has measured of the model of `round_`: its result.json, the info.json at `info`, or both.
 
-    Raises `InvalidInfo` for files that cannot be used, that contradict each other, or that are not there.
+    Raises `InvalidInfo`, or `InvalidReport` for a result.json, where they cannot be used, contradict each other or are
+    not there.
     """
     written = read_result(output)
     if written is not None:
@@ -75,7 +76,7 @@ def read_measured(output: Path, info: Path, round_: int) -> tuple[Info, Written 
 def read_result(output: Path) -> Written | None:
     """Read what the evaluator has written to its output folder; None where there is no result.json.
 
-    Raises `InvalidInfo`, which names the file or the field that cannot be used.
+    Raises `InvalidReport`, which names the file or the field that cannot be used.
     """
     where = str(output / FILE_NAME)
     try:
@@ -83,12 +84,12 @@ def read_result(output: Path) -> Written | None:
     except FileNotFoundError:
         return None
     except _Refused as refused:
-        raise InvalidInfo(f"{where}: it {refused}") from None
+        raise InvalidReport(f"{where}: it {refused}") from None
     report = parse_report(data, where=where)
     images: dict[str, bytes] = {}
     sealed = [_sealed(output, image, where, number, images) for number, image in enumerate(report.images)]
     if (total := sum(image.size_bytes for image in sealed)) > MOST_IMAGES_BYTES:
-        raise InvalidInfo(f"{where}: results.images have {total} bytes, and {MOST_IMAGES_BYTES} at most are taken")
+        raise InvalidReport(f"{where}: results.images have {total} bytes, and {MOST_IMAGES_BYTES} at most are taken")
     report = replace(report, images=tuple(sealed))
     return Written(report, report.to_bytes(), images)
 
@@ -99,9 +100,9 @@ def _sealed(output: Path, image: Image, where: str, number: int, images: dict[st
         data = _read(output, image.filename, MOST_IMAGE_BYTES)
         picture = picture_of(data)
     except FileNotFoundError:
-        raise InvalidInfo(f"{place}: there is no such file in $OUTPUT_PATH") from None
+        raise InvalidReport(f"{place}: there is no such file in $OUTPUT_PATH") from None
     except (_Refused, ValueError) as refused:
-        raise InvalidInfo(f"{place}: it {refused}") from None
+        raise InvalidReport(f"{place}: it {refused}") from None
     digest = hashlib.sha256(data).hexdigest()
     images[digest] = data
     return replace(image, digest=digest, size_bytes=len(data), extension=picture.extension)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flavor.errors import InvalidInfo
+from flavor.errors import InvalidInfo, InvalidReport
 from flavor.records.evaluation_report import DIGEST_NAME, FILE_NAME, Report
 from flavor.records.info import CONFUSION, UNCOUNTED, Info, checked_info
 
@@ -33,7 +33,7 @@ def with_report(info: Info | None, report: Report, round_: int, *, digest: str) 
     """Return the information of an evaluator that has written a result.json, and perhaps an info.json as well.
 
     The values of its tables are metrics, beside those of the info.json, and `digest` names the report that is handed
-    in. Raises `InvalidInfo` where the two files contradict each other.
+    in. Raises `InvalidReport` where the two files contradict each other.
     """
     if info is not None:
         contradiction(info, report)
@@ -59,13 +59,13 @@ def without_report(info: Info) -> Info:
 
 
 def contradiction(info: Info, report: Report) -> None:
-    """Raise `InvalidInfo` where an info.json says otherwise than a result.json of the same evaluation."""
+    """Raise `InvalidReport` where an info.json says otherwise than a result.json of the same evaluation."""
     examples = info["metadata"]["datasetSize"]
     if examples != report.dataset_size:
-        raise InvalidInfo(f"{FILE_NAME}: metadata.datasetSize is {report.dataset_size}, and {examples} in info.json")
+        raise InvalidReport(f"{FILE_NAME}: metadata.datasetSize is {report.dataset_size}, and {examples} in info.json")
     for name, value in report.metrics.items():
         if name in info["metrics"] and info["metrics"][name] != value:
-            raise InvalidInfo(
+            raise InvalidReport(
                 f"{FILE_NAME}: a table says that {name[:60]!r} is {value}, and info.json that it is "
                 f"{str(info['metrics'][name])[:60]}"
             )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from flavor.errors import InvalidInfo
+from flavor.errors import InvalidReport
 
 FILE_NAME = "result.json"
 MAX_BYTES = 2**20
@@ -153,10 +153,11 @@ class Report:
         return {"metadata": {"datasetSize": self.dataset_size}, "results": entries}
 
     def to_bytes(self) -> bytes:
-        """Return it as an edge hands it in. Raises `InvalidInfo` where that is too large."""
+        """Return it as an edge hands it in. Raises `InvalidReport` where that is too large."""
         data = json.dumps(self.to_plain(), separators=(",", ":"), allow_nan=False).encode()
         if len(data) > MAX_BYTES:
-            raise InvalidInfo(f"{FILE_NAME}: {len(data)} bytes, and {MAX_BYTES} at most are taken: report fewer points")
+            what = f"{len(data)} bytes, and {MAX_BYTES} at most are taken"
+            raise InvalidReport(f"{FILE_NAME}: {what}: report fewer values")
         return data
 
 

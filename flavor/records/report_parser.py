@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flavor.errors import InvalidInfo
+from flavor.errors import InvalidReport
 from flavor.records.counts import LARGEST
 from flavor.records.evaluation_report import (
     MAX_BYTES,
@@ -35,22 +35,22 @@ _SHOWN = 40
 
 
 def parse_report(data: bytes, *, where: str, is_sealed: bool = False) -> Report:
-    """Read a result.json. Raises `InvalidInfo`, which names the field that is wrong.
+    """Read a result.json. Raises `InvalidReport`, which names the field that is wrong.
 
     `is_sealed` for one that an edge has handed in, in which each image has its digest, size and extension.
     """
     if len(data) > MAX_BYTES:
-        raise InvalidInfo(f"{where}: larger than {MAX_BYTES} bytes")
+        raise InvalidReport(f"{where}: larger than {MAX_BYTES} bytes")
     try:
         value = json.loads(data.decode())  # with NaN and Infinity, which Python's own json.dump writes
     except UnicodeDecodeError:
-        raise InvalidInfo(f"{where}: not a JSON file in UTF-8") from None
+        raise InvalidReport(f"{where}: not a JSON file in UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise InvalidInfo(f"{where}: not complete JSON ({str(error)[:200]})") from None
+        raise InvalidReport(f"{where}: not complete JSON ({str(error)[:200]})") from None
     try:
         return _report(_Field(value, ""), is_sealed)
     except _Wrong as wrong:
-        raise InvalidInfo(f"{where}: {wrong}") from None
+        raise InvalidReport(f"{where}: {wrong}") from None
 
 
 class _Wrong(Exception):

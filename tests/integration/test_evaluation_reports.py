@@ -94,7 +94,7 @@ def test_what_cannot_be_used_costs_that_result_alone_and_is_told_to_its_site(ben
     assert "results.images[0].filename" in sites["v2"].stderr
     assert said in sites["v2"].stderr
     reason = bench.logged("evaluation.closed", round=1)["reason"]
-    assert 'without v2: "its info.json cannot be used"' in reason
+    assert 'without v2: "its result.json, or an image that it names, cannot be used"' in reason
     assert "patient" not in reason
 
 
