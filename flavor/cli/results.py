@@ -34,6 +34,8 @@ class _Shown:
     """Key of the aggregator whose signature was checked; '' for what was not read from the store."""
     is_trusted: bool = False
     notes: tuple[str, ...] = ()
+    reports: dict[str, Any] | None = None
+    """What sites have reported beside their metrics; None where none has, or Redis alone was read."""
 
 
 @click.command(
@@ -94,7 +96,7 @@ def results(
 
 def _read(run: str, round_: int | None, redis_url: str | None, store: str | None, trusted: tuple[str, ...]) -> _Shown:
     from flavor.policy.selection import Select
-    from flavor.results.read_evaluated import FOLDER, best_in_folder, from_folder, selected_in
+    from flavor.results.read_evaluated import FOLDER, best_in_folder, from_folder, reports_of, selected_in
 
     if store or trusted:
         return _from_store(run, round_, store, trusted)
@@ -103,7 +105,9 @@ def _read(run: str, round_: int | None, redis_url: str | None, store: str | None
         number = best_in_folder(out) if round_ == BEST else round_
         selected = selected_in(out)
         select = Select.parse(selected.select) if selected is not None else None
-        return _Shown(from_folder(out, number), select, selected.round if selected is not None else None)
+        found = from_folder(out, number)
+        best = selected.round if selected is not None else None
+        return _Shown(found, select, best, reports=reports_of(out, found))
     return _from_redis(run, round_, redis_url)
 
 
@@ -137,11 +141,18 @@ def _from_store(run: str, round_: int | None, store: str | None, trusted: tuple[
     trust = Trust.read(trusted)
     name, url = named_store(run, store)
     archive = Archive(open_store(url, settings=store_settings()), checked_name(name, "run"))
-    found, record = from_store(archive, None if round_ == BEST else round_, best=round_ == BEST, trust=trust)
+    found, record, reports = from_store(archive, None if round_ == BEST else round_, best=round_ == BEST, trust=trust)
     begun = archive.beginning()
     select = select_of(RunConfig.known(begun.config)) if begun is not None else None
     best = record.manifest.best_round or None
-    return _Shown(found, select, best, record.manifest.public_key, bool(trust.workers))
+    return _Shown(
+        found,
+        select,
+        best,
+        record.manifest.public_key,
+        bool(trust.workers),
+        reports=reports.to_plain() if reports.sites else None,
+    )
 
 
 def _names(found: Evaluated) -> list[str]:
@@ -167,6 +178,8 @@ def _show(shown: _Shown, names: tuple[str, ...]) -> None:
     print_table(heads, rows)
     if further:
         print_line(further)
+    if shown.reports is not None:
+        print_line(f"{', '.join(shown.reports['sites'])} reported tables, plots or images: --json has them")
 
 
 def _described(shown: _Shown) -> dict[str, Any]:
@@ -176,4 +189,5 @@ def _described(shown: _Shown) -> dict[str, Any]:
         **described(shown.found, select=shown.select),
         "best_round": shown.best_round,
         "signed_by": shown.signed_by or None,
+        "reports": shown.reports,
     }

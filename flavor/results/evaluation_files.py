@@ -15,7 +15,8 @@ from flavor.records.info import Info
 from flavor.records.run import RunView
 from flavor.results.evaluated import Evaluated, Selected, evaluated_of, name_of, numbers_of, selected_of
 from flavor.results.evaluation_tables import EvaluationTables
-from flavor.results.read_evaluated import BEST, FOLDER, OF_SITES, infos_in, is_automatic, summaries_after
+from flavor.results.read_evaluated import BEST, FOLDER, OF_SITES, REPORTS, infos_in, is_automatic, summaries_after
+from flavor.results.reports import Reports, reports_in
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
 
@@ -72,8 +73,10 @@ class EvaluationFiles:
             return numbers_of(summary)
         merged: dict[str, Any] | None = None
         infos: dict[str, Info] = {}
+        reports = Reports()
         try:
             merged, infos = infos_in(store, view)
+            reports = reports_in(store, infos, run=runs.run, round_=view.round, number=view.number)
             require_mounted(store, runs.run)
         except StoreError as error:
             if not is_last:
@@ -84,5 +87,7 @@ class EvaluationFiles:
             write_json(merged_path, merged)
         else:
             self._tell(f"{merged_path}: the merged information is no longer in the store, or was changed there")
+        if reports.sites:
+            write_json(self._folder / f"{name}{REPORTS}", reports.to_plain())
         write_whole(of_sites, json.dumps(json.loads(found.to_json()), indent=1).encode())
         return found

@@ -21,13 +21,14 @@ from flavor.records.merging import sites_of
 from flavor.records.objects import ObjectRef
 from flavor.results.evaluated import Evaluated, Selected, SiteMeasures, evaluated_of
 from flavor.results.reading import SPOILED
+from flavor.results.reports import Reports, reports_in
 from flavor.results.rounds import for_charts, scalars
 from flavor.store.paths import evaluations_folder
 from flavor.store.protocol import ObjectStore
 
 FOLDER = "evaluations"
 """The folder of evaluations in a result folder."""
-OF_SITES = "-sites.json"
+OF_SITES, REPORTS = "-sites.json", "-reports.json"
 BEST = "best.json"
 """The best model by the run's `--select`, in that folder."""
 _MOST_MERGED_BYTES = 2**28
@@ -110,7 +111,7 @@ def read_merged(store: ObjectStore, ref: ObjectRef) -> dict[str, Any]:
 
 def from_store(
     archive: Archive, round_: int | None = None, *, best: bool = False, trust: Trust | None = None, run_id: str = ""
-) -> tuple[Evaluated, EvaluationRecord]:
+) -> tuple[Evaluated, EvaluationRecord, Reports]:
     """Return the newest evaluation in the store, or that of the model of `round_`, checked against its signed record.
 
     `best` takes that of the run's best model, as the newest record names it. Raises `RunError` where there is none, and
@@ -143,20 +144,21 @@ def from_store(
     for problem in (*checked.problems, merged_problem(archive, checked.manifest)):
         if problem:
             raise InvalidRecord(f"{path}: {problem}")
-    return _of_record(archive, checked), checked
+    found, infos = _of_record(archive, checked)
+    reports = reports_in(archive.store, infos, run=archive.run, round_=found.round, number=found.number)
+    return found, checked, reports
 
 
-def _of_record(archive: Archive, record: EvaluationRecord) -> Evaluated:
+def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, dict[str, Info]]:
     """Read the objects of a record, whose bytes must be those that were signed. Raises `StoreError`, `InvalidInfo`."""
     manifest, store = record.manifest, archive.store
     merged = read_merged(store, ObjectRef(manifest.merged_path, manifest.merged_digest))
-    sites = {}
+    sites, infos = dict[str, SiteMeasures](), dict[str, Info]()
     for judge in sorted(manifest.judges, key=lambda judge: judge.client):
         data = store.read(ObjectRef(judge.info_path, judge.info_digest), most=MAX_BYTES)
-        sites[judge.client] = SiteMeasures(
-            judge.num_examples, for_charts(scalars(parse_info(data, where=judge.info_path)["metrics"]))
-        )
-    return Evaluated(
+        infos[judge.client] = parse_info(data, where=judge.info_path)
+        sites[judge.client] = SiteMeasures(judge.num_examples, for_charts(scalars(infos[judge.client]["metrics"])))
+    found = Evaluated(
         run=manifest.run,
         round=manifest.round,
         number=manifest.evaluation,
@@ -169,6 +171,7 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> Evaluated:
         metrics=scalars(merged["metrics"]),
         few=sites_of(merged)[0],
     )
+    return found, infos
 
 
 # -- from a result folder
@@ -193,6 +196,14 @@ def in_folder(out: Path) -> Iterator[Evaluated]:
             yield Evaluated.from_json(path.read_text(encoding="utf-8"), str(path))
         except OSError as error:
             raise InvalidRecord(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def reports_of(out: Path, found: Evaluated) -> dict[str, Any] | None:
+    """Return what sites have reported beside their metrics, as `Reports.to_plain` has it; None where none has."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        known = json.loads((out / FOLDER / f"{found.name}{REPORTS}").read_text(encoding="utf-8"))
+        return dict(known) if isinstance(known, dict) else None
+    return None
 
 
 def selected_in(out: Path) -> Selected | None:

@@ -19,6 +19,7 @@ from flavor.records.evaluated_info import completed
 from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, Result
 from flavor.records.info import MAX_BYTES, parse_info
 from flavor.records.objects import ObjectRef
+from flavor.results.folder import ResultFolder
 from flavor.results.reports import image_in, reports_in
 from flavor.store.local import LocalStore
 from flavor.store.paths import handed_report, result_prefix, taken_report
@@ -76,6 +77,13 @@ def test_what_sites_report_is_a_metric_and_is_read_by_site_and_merged(bench):
         (image,) = found.sites[name].images
         assert image_in(store, image, **place, site=name) == png(size, 2)
     json.dumps(found.to_plain(), allow_nan=False)
+    words = ("flavor", "results", bench.run, "--round", "1", "--store", bench.store)
+    assert json.loads(bench.done(*words, "--json").stdout)["reports"] == found.to_plain()
+    assert "c1, v2 reported tables, plots or images" in bench.done(*words).stdout
+    folder = ResultFolder(bench.folder / "out", print)
+    folder.end(bench.runs, store)
+    from_folder = json.loads(bench.done("flavor", "results", bench.folder / "out", "--round", "1", "--json").stdout)
+    assert from_folder["reports"] == found.to_plain()
     assert not [path for path in store.list(f"runs/{bench.run}/clients/v2/") if "report" in path or "image" in path]
 
 
