@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import inmemory  # before others keep the environment
+import owncache  # noqa: F401 - as that one
 import pytest
 from buckets import S3
 from order import longest_first
@@ -43,6 +44,8 @@ TRAINER = Path(__file__).parent / "integration" / "toy_trainer.py"
 UNPLOTTED = Path(__file__).parent / "unplotted"
 """A `matplotlib` that is not there, as without the extra `plot`: to import it takes as long as a whole local run."""
 ONE_THREAD = "1"
+PLOTTED = ("matplotlib.backends.backend_agg", "matplotlib.figure")
+"""What a run that is drawn imports."""
 os.environ.setdefault(
     "OMP_NUM_THREADS", ONE_THREAD
 )  # of examples, too: the threads of four tests at a time spin on two cores
@@ -207,11 +210,13 @@ class Bench:
     ) -> Process:
         """Start one of our programs; -P, as a console script has no current folder on its path either.
 
-        `under` is a command that runs it, such as `ip netns exec NAME`. A local run draws its metrics if `plotted`. It,
-        and scripts that it starts, may have `libraries` imported.
+        `under` is a command that runs it, such as `ip netns exec NAME`. A run draws its metrics if `plotted`. It, and
+        scripts that it starts, may have `libraries` imported.
         """
         merged: dict[str, str | None] = {**self.env, **(env or {})}
-        if not plotted and arguments[:1] == ("run",) and (path := merged.get("PYTHONPATH")):
+        if plotted:
+            libraries = (*libraries, *PLOTTED)
+        elif arguments[:1] in (("run",), ("serve",)) and (path := merged.get("PYTHONPATH")):
             merged["PYTHONPATH"] = os.pathsep.join([str(UNPLOTTED), path])
         command = [*under, sys.executable, "-P", "-m", MODULES[program], *map(str, arguments)]
         process = Process(
@@ -239,12 +244,10 @@ class Bench:
         """The command line of the toy trainer."""
         return " ".join([sys.executable, str(TRAINER), *map(str, flags)])
 
-    def serve(
-        self, *options: object, rounds: int = 3, clients: int = 2, env: Mapping[str, str | None] | None = None
-    ) -> Process:
+    def serve(self, *options: object, rounds: int = 3, clients: int = 2, **how: Any) -> Process:
         words = ["--run", self.run, "--store", self.store, "--rounds", rounds, "--min-clients", clients]
         words += ["--queue", self.run, "--on-quorum-lost", "fail"]  # unless the options say otherwise
-        return self.start("flavor", "serve", *words, *options, env=env)
+        return self.start("flavor", "serve", *words, *options, **how)
 
     def aggregator(self, *options: object, env: Mapping[str, str | None] | None = None) -> Process:
         return self.start("flavor-agg", "--queue", self.run, "--store", self.store, *options, env=env)

@@ -67,6 +67,7 @@ IMPORTED = (
     *OF_SCRIPTS,
     *_LIBRARIES,
     *_modules_of("flavor", "workers", "aggregators", "aumai_fedtrain"),
+    "tests.primed",
 )
 _MAY_DIFFER = re.compile(
     rf"{forked.MAY_DIFFER.pattern}|PATH|VIRTUAL_ENV|(TEST|PYTEST)_\w+"

@@ -11,6 +11,7 @@ folder, environment, output and command line that were asked for, then runs its 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -65,9 +66,10 @@ def prepare(modules: Sequence[str], programs: Sequence[str]) -> None:
 def serve(channel: socket.socket) -> dict[str, Any]:
     """Answer requests until the other end is closed, then end this process. Returns in each child, with its request."""
     bind = die_with_parent()
-    channel.send(b"0 0")
+    with contextlib.suppress(BrokenPipeError):
+        channel.send(b"0 0")
     while True:
-        message, descriptors, _, _ = socket.recv_fds(channel, LARGEST_BYTES, 2)
+        message, descriptors = _asked(channel)
         if not message:
             os._exit(0)
         request = json.loads(message)
@@ -93,6 +95,14 @@ def serve(channel: socket.socket) -> dict[str, Any]:
         os.read(ready, 1)  # until the child is ready, as `Popen` waits for the exec
         os.close(ready)
         channel.send(f"{request['number']} {child}".encode())
+
+
+def _asked(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """The next request with its descriptors; an empty one once the other end is closed, also with an answer unread."""
+    try:
+        return socket.recv_fds(channel, LARGEST_BYTES, 2)[:2]
+    except ConnectionResetError:
+        return b"", []
 
 
 def run(request: Mapping[str, Any]) -> None:

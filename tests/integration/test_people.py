@@ -156,7 +156,7 @@ def test_what_is_no_result_folder_is_told(bench):
 
 
 def test_a_coordinator_leaves_the_same_results(bench, out):
-    coordinator = bench.serve("--out", out, rounds=2)
+    coordinator = bench.serve("--out", out, rounds=2, plotted=True)
     bench.aggregator()
     edges = [bench.edge(name, bench.trainer()) for name in ("edge-1", "edge-2")]
     assert [process.wait() for process in (coordinator, *edges)] == [0, 0, 0], coordinator.stderr

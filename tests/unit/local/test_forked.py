@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -175,6 +176,16 @@ def test_when_the_server_is_killed_its_processes_are_and_others_are_started(
         assert process.wait(30) == -signal.SIGKILL
         assert isinstance(again := begin(start=server.start), subprocess.Popen)
         assert again.wait(30) == 7
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_server_that_was_asked_for_nothing_ends_at_once(environment: dict[str, str], ready: bool) -> None:
+    """As where a run ends because its options do not go together; its first answer is unread."""
+    server = ForkServer(environment, programs=[], modules=["probe"])
+    if ready:
+        select.select([server._channel], [], [], 30)
+    server.close()
+    assert server._process.returncode == 0
 
 
 def test_one_that_is_killed_is_started_again_and_the_group_leaves_none(

@@ -1,0 +1,11 @@
+"""What the first call of a library prepares for all later ones: done once, where it is imported before forks."""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from aggregators.catalogue import GROUP
+from flavor.plugins import points
+
+Ed25519PrivateKey.generate().sign(b"")  # OpenSSL looks up its algorithms, and seeds itself anew after a fork
+list(points(GROUP))  # the folders of installed packages, which are read again when they have changed
