@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from warm import STARTER
+from warm import starter_with
 
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
@@ -32,7 +32,8 @@ def flavor(*words: str, before: str = "", cold: bool = False, **environment: str
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLAVOR_")}
     if not before and not cold:
         command = [sys.executable, "-P", "-m", "flavor.cli.main", *words]
-        return STARTER.run(command, env={**inherited, "COLUMNS": "100", **environment}, timeout_s=110)
+        warm = starter_with("sklearn.datasets")
+        return warm.run(command, env={**inherited, "COLUMNS": "100", **environment}, timeout_s=110)
     paths = os.pathsep.join(filter(None, [ABSENT, str(ROOT), os.environ.get("PYTHONPATH")]))
     start = ["-c", f"{before}; from flavor.cli.main import main; main()"] if before else ["-m", "flavor.cli.main"]
     return subprocess.run(

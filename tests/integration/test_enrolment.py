@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 from click.testing import CliRunner
+from pages import prepared
 from redisserver import redis_server
 
 from flavor.bus.acl import (
@@ -480,19 +479,10 @@ def test_what_the_operator_is_told(bench) -> None:
 
 def test_the_token_in_a_file_is_its_owners_alone(bench) -> None:
     """Also where the umask leaves files to all; where a shell wrote the file, one line says that others can read it."""
+    env = prepared(bench.folder) | {"FLAVOR_REDIS_URL": bench.url}
 
     def enrols(*words: object, **where: Any) -> tuple[int, str]:
-        command = [
-            sys.executable,
-            "-m",
-            "flavor.cli.main",
-            "enroll",
-            "--unsaved",
-            bench.run,
-            "site-1",
-            *map(str, words),
-        ]
-        env = {**os.environ, "FLAVOR_REDIS_URL": bench.url}
+        command = ["flavor", "enroll", "--unsaved", bench.run, "site-1", *map(str, words)]
         done = subprocess.run(command, env=env, umask=0o022, stderr=subprocess.PIPE, text=True, check=False, **where)
         return done.returncode, done.stderr
 

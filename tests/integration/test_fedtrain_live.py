@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages import on_path
 from warm import COLD
 
 from aumai_fedtrain import BusUpdateProvider, DiLoCoCoordinator, FederatedNode, GlobalState, TrainingConfig
@@ -254,6 +255,12 @@ def test_a_coordinator_that_is_killed_goes_on_exactly(bench: Bench, held_at: int
     assert "is there already with other settings: quorum is not set, not 1" in other.stderr
 
 
+def in_python(bench: Bench, code: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """What becomes of a program of this code, in a process of its own."""
+    environment = bench.env | on_path(bench.folder / "bin")
+    return subprocess.run(["python", "-c", code, *words], env=environment, check=False, timeout=60)
+
+
 KILLED = """
 import os, signal, sys
 from aumai_fedtrain import BusUpdateProvider, DiLoCoCoordinator, TrainingConfig
@@ -275,7 +282,7 @@ Killed(outer_optimizer="nesterov:lr=0.7,momentum=0.9").run_training(
 def test_one_that_is_killed_while_it_averages_leaves_the_round_to_the_next(bench: Bench) -> None:
     sites = edges(bench, "site-1", "site-2")
     words = [configuration(4).model_dump_json(), bench.run, bench.url, str(bench.store)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *words], env=bench.env, check=False, timeout=60)
+    killed = in_python(bench, KILLED, *words)
     assert killed.returncode == -signal.SIGKILL
     assert bench.runs.read_round(3).state is RoundState.AGGREGATING
     bench.redis.hset(bench.runs.keys.round(3), "lease_ms", "1")  # as if its lease had run out
@@ -553,7 +560,7 @@ DiLoCoCoordinator().run_training(TrainingConfig.model_validate_json(config), [],
 def test_one_that_is_killed_right_after_the_last_commit_has_its_run_ended_by_the_next(bench: Bench) -> None:
     sites = edges(bench, "site-1", "site-2")
     words = [configuration(1).model_dump_json(), bench.run, bench.url, str(bench.store), str(bench.folder / "k")]
-    killed = subprocess.run([sys.executable, "-c", UNPUBLISHED, *words], env=bench.env, check=False, timeout=60)
+    killed = in_python(bench, UNPUBLISHED, *words)
     assert killed.returncode == -signal.SIGKILL
     assert DiLoCoCoordinator().run_training(configuration(1), [], provider(bench)).rounds_completed == 1
     assert bench.runs.read().state is RunState.FINISHED

