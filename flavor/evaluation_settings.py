@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Protocol, TypeAlias
+from typing import Annotated, Any, NamedTuple, Protocol, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator
 
 from flavor.option_groups import Group
 from flavor.policy.selection import Select, StopAfterNoGain, StopWhen
+from flavor.records.counts import CENTRAL_PREFIX
 from flavor.setting import LONGEST_S, evaluate_of, setting
 
 OFF, EVERY, FINAL = "off", "every", "final"
@@ -33,7 +34,7 @@ Goals: TypeAlias = Annotated[tuple[str, ...], AfterValidator(_checked_goals)]
 Patience: TypeAlias = Annotated[str | None, BeforeValidator(_checked_patience)]
 
 EVALUATE: Any = setting(
-    "Have the sites that have an evaluator (flavor-fl -e) judge the global model: of every round, of every N "
+    "Have the sites and aggregators that have an evaluator (-e) judge the global model: of every round, of every N "
     "rounds, only the last one (final), or none (off). The last one is always judged, unless it is off.",
     Group.EVALUATION,
     default=None,
@@ -51,7 +52,7 @@ EVALUATION_TIMEOUT_S: Any = setting(
 )
 SELECT: Any = setting(
     "Keep the model of the best round, by a metric of the evaluations and which of its values are better, e.g. "
-    "accuracy:max, pooled/auc:max or worst/loss:min (the worst site's).",
+    "accuracy:max, pooled/auc:max, worst/loss:min (the worst site's) or central/auc:max (the operator's own data).",
     Group.EVALUATION,
     default=None,
     metavar="NAME:max|min",
@@ -123,3 +124,20 @@ def goals_of(config: _Evaluated) -> list[StopWhen]:
 def patience_of(config: _Evaluated) -> StopAfterNoGain | None:
     """Return the rule of `--stop-after-no-gain`; None without it."""
     return StopAfterNoGain.parse(config.stop_after_no_gain) if config.stop_after_no_gain else None
+
+
+class Rules(NamedTuple):
+    """The rules of a run that depend on the metrics of one kind of evaluation."""
+
+    select: Select | None
+    when: list[StopWhen]
+    after: StopAfterNoGain | None
+
+
+def rules_of(config: _Evaluated, *, central: bool) -> Rules:
+    """Return the rules on metrics of evaluations on the operator's own data (`central/…`), or those on all others."""
+    select = select_of(config)
+    if select is not None and select.name.startswith(CENTRAL_PREFIX) != central:
+        select = None
+    when = [rule for rule in goals_of(config) if rule.name.startswith(CENTRAL_PREFIX) == central]
+    return Rules(select, when, patience_of(config) if select is not None else None)

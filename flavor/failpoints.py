@@ -39,6 +39,12 @@ EVALUATION = {
 }
 """Those of an evaluation, by the program that dies."""
 
+CENTRAL = {
+    "coordinator": ("coordinator.judging", "coordinator.judging_opened"),
+    "worker": ("worker.judging", "worker.judged_centrally"),
+}
+"""Those of an evaluation on the operator's own data, by the program that dies."""
+
 _taken_along: list[int] = []
 
 

@@ -46,6 +46,15 @@ class NoJobs:
     def merge(self, run: str, round_: int, number: int, *, attempt: int) -> None:
         pass
 
+    def judge(self, run: str, round_: int, *, attempt: int) -> None:
+        pass
+
+    def judges(self) -> int:
+        return 0
+
+    def waits_for_judge(self, run: str, round_: int, *, attempt: int) -> bool:
+        return False
+
     def waits(self, job: str) -> bool:
         return False
 

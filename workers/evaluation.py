@@ -16,7 +16,7 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.counted import counted
 from flavor.errors import BusUnavailable, FlavorError, IllegalMove, InvalidResult, StoreUnavailable
-from flavor.evaluation_settings import goals_of, select_of
+from flavor.evaluation_settings import rules_of, select_of
 from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
@@ -115,7 +115,8 @@ class _Merge:
         before = self._view.best
         choice = Choice(before, "", ())
         if evaluation.number == AUTOMATIC:  # what somebody asks for decides nothing
-            choice = choose(before, summary, select=select_of(self._config), when=goals_of(self._config))
+            rules = rules_of(self._config, central=False)
+            choice = choose(before, summary, select=rules.select, when=rules.when)
         archive = Archive(context.store, self._view.run)
         data = json.dumps(merged, allow_nan=False).encode()
         info = archive.put(named(self._prefix, "merged", sha256(data), ".json"), data)

@@ -1,4 +1,4 @@
-"""The three jobs. Each is harmless when it runs twice, late, or beside a copy of itself."""
+"""The four jobs. Each is harmless when it runs twice, late, or beside a copy of itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from flavor.errors import DamagedRecord, InvalidSetting, OtherProtocol
 from flavor.records.names import is_name
 from flavor.view.event import Notice
 from workers.aggregation import aggregate_round
+from workers.central import judge_model
 from workers.context import context
 from workers.evaluation import merge_results
 from workers.inspection import inspect_updates
@@ -33,6 +34,11 @@ def merge(run: str, round_: int, evaluation: Sequence[int]) -> bool:
     )
 
 
+def judge(run: str, round_: int, attempt: int) -> bool:
+    """Judge one round's model on the operator's own data, where this worker can; return whether it was done."""
+    return _unless_of_another_release(run, lambda: judge_model(context(), run, int(round_), attempt=int(attempt)))
+
+
 def _unless_of_another_release(run: str, work: Callable[[], bool]) -> bool:
     """Leave the job of a run that this release cannot serve or read to another worker: the coordinator asks again."""
     try:
@@ -50,15 +56,16 @@ def fits(name: str, arguments: object) -> bool:
     least = 0 if name == MERGE else 1  # the model of an evaluation may be of no round
     if not isinstance(run, str) or not is_name(run) or type(round_) is not int or round_ < least:
         return False
-    if name == AGGREGATE:
+    if name in (AGGREGATE, JUDGE):
         return type(rest) is int and rest >= 1
     if name == MERGE:
         return isinstance(rest, list) and len(rest) == 2 and all(type(each) is int and each >= 0 for each in rest)
     return isinstance(rest, list) and all(isinstance(client, str) and is_name(client) for client in rest)
 
 
-ALLOWED = {f"{__name__}.{function.__name__}": function for function in (inspect, aggregate, merge)}
+ALLOWED = {f"{__name__}.{function.__name__}": function for function in (inspect, aggregate, merge, judge)}
 """The only functions that a worker of this project runs."""
 
 AGGREGATE = f"{__name__}.{aggregate.__name__}"
+JUDGE = f"{__name__}.{judge.__name__}"
 MERGE = f"{__name__}.{merge.__name__}"

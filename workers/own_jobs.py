@@ -1,4 +1,4 @@
-"""The jobs that a worker takes from its queue: this project's two, read within bounds. Other jobs are dropped.
+"""The jobs that a worker takes from its queue: this project's own, read within bounds. Other jobs are dropped.
 
 A party that can write to `rq:*` chooses the content of a job. RQ reads all of it: names that it imports and calls, web
 addresses that it sends to, numbers and dates that end the worker when they are invalid, data of any size that it

@@ -18,14 +18,17 @@ from flavor.bus.countdown import countdown
 from flavor.errors import BusUnavailable
 from flavor.ledger.keys import SigningKey
 from flavor.programs.aggregator import UserAggregator
+from flavor.programs.own_evaluator import OwnEvaluator
 from flavor.signals import Listener, asked_to_end, hung_up_or_ended
 from flavor.store.protocol import ObjectStore
 from flavor.view.blocked import noting
 from flavor.view.observer import Lines
 from workers.builtin import Engine
+from workers.central_judge import Judge
 from workers.command import CommandCombiner, StartedAnew
 from workers.context import WorkerContext, set_context
 from workers.jobs import AGGREGATE
+from workers.judging_worker import JudgingWorker
 from workers.own_jobs import queue_named
 from workers.residents import Residents
 from workers.worker import make_worker
@@ -43,14 +46,15 @@ def serve(
     patience_s: float = 60.0,
     aggregator: UserAggregator | None = None,
     init_once: bool = False,
+    evaluator: OwnEvaluator | None = None,
     key: SigningKey | None = None,
     name: str | None = None,
 ) -> None:
     """Work on `queue` until told to stop by SIGINT or SIGTERM; the job in hand is finished first.
 
-    With `aggregator` it aggregates by that, started for each round, or with `init_once` once for each run. `key` signs
-    its manifests; without one, a key that lives as long as the process. `name` is that of a worker that has died, whose
-    place this one takes.
+    With `aggregator` it aggregates by that, started for each round, or with `init_once` once for each run. With
+    `evaluator` it judges models by that, in a thread beside its other jobs. `key` signs its manifests; without one, a
+    key that lives as long as the process. `name` is that of a worker that has died, whose place this one takes.
     """
     connection = Redis.from_url(url, **options(url, patience_s))
     home = ""
@@ -71,11 +75,16 @@ def serve(
     countdown.is_endless(shown(url))
     set_context(context)
     worker = make_worker(connection, *queues, observer=observer, name=name)
+    judging = None
+    if evaluator is not None:
+        context.judge = Judge(evaluator, tell)
+        judging = JudgingWorker.begin(connection, queue, context.judge, beside=worker)
     if threading.current_thread() is threading.main_thread():
         Listener(worker.errand.idle, code=0, twice=True)
         for number in (signal.SIGINT, *hung_up_or_ended()):
             signal.signal(number, lambda *_: None)  # heard by the listener; the main thread goes on
-    tell(f"aggregator {worker.name[:12]} listens on queue {queue!r} and signs with key {key.public.fingerprint}")
+    also = " and judges models" if evaluator is not None else ""
+    tell(f"aggregator {worker.name[:12]} listens on queue {queue!r}{also} and signs with key {key.public.fingerprint}")
     try:
         worker.work(with_scheduler=False, logging_level="WARNING")
         if worker.refusal is not None:
@@ -86,6 +95,8 @@ def serve(
         if not asked_to_end():  # then nothing is waited for, the server's return neither
             raise
     finally:
+        if judging is not None:
+            judging.end()
         if context.residents is not None:
             with worker.errand.in_hand():
                 context.residents.close()

@@ -1,4 +1,4 @@
-"""The RQ worker behind `flavor-agg`: its queue, the JSON serializer, and the only two functions that it runs.
+"""The RQ worker behind `flavor-agg`: its queue, the JSON serializer, and the only functions that it runs.
 
 Jobs run inside this process, not in a fork for each: they are numpy and files, they hold no foreign code, and a fork
 would cost more than most of them. A fault that would kill a forked job kills this process instead. The round's lease

@@ -10,6 +10,7 @@ from flavor.bus.clients import Clients
 from flavor.bus.connection import translated
 from flavor.bus.scripts import flat
 from flavor.records.evaluation import (
+    CENTRAL,
     RESULT_FIELDS,
     Best,
     EvaluationSummary,
@@ -140,6 +141,11 @@ class Evaluations(Clients):
         verdicts = self.hash_at(self.keys.evaluation_verdicts(round_, number)) if "closed_ms" in fields else {}
         with self.damage_at(key):
             return EvaluationView.from_hash(round_, number, fields, verdicts)
+
+    def is_judging(self, round_: int) -> bool:
+        """Whether a worker has the evaluation of this round's model on the operator's own data in hand."""
+        with translated(self.where):
+            return bool(self.redis.exists(self.keys.judging(round_, CENTRAL)))
 
     def results(self, round_: int, number: int, names: Iterable[str]) -> dict[str, Result | Refused]:
         """What each client has handed in for this evaluation, if anything."""

@@ -1,4 +1,4 @@
-"""Work for the aggregators, as the coordinator sees it: three jobs, by name.
+"""Work for the aggregators, as the coordinator sees it: four jobs, by name.
 
 The coordinator never imports `workers`: it writes jobs whose function is a name that the worker's allow-list knows.
 """
@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from flavor.bus.connection import options
 from flavor.bus.resting import resting, without
@@ -17,6 +17,7 @@ from flavor.bus.resting import resting, without
 INSPECT = "workers.jobs.inspect"
 AGGREGATE = "workers.jobs.aggregate"
 MERGE = "workers.jobs.merge"
+JUDGE = "workers.jobs.judge"
 _KEEP_FAILURES_S = 86_400
 
 
@@ -31,6 +32,15 @@ class JobQueue(Protocol):
 
     def merge(self, run: str, round_: int, number: int, *, attempt: int) -> None:
         """Have the results of an evaluation of this round's model merged."""
+
+    def judge(self, run: str, round_: int, *, attempt: int) -> None:
+        """Have this round's model judged on the operator's own data."""
+
+    def judges(self) -> int:
+        """How many workers can do that, also those that rest; those that were killed count for half a minute more."""
+
+    def waits_for_judge(self, run: str, round_: int, *, attempt: int) -> bool:
+        """Whether no worker has taken this job of `judge` yet."""
 
     def waits(self, job: str) -> bool:
         """Whether no aggregator has taken this job yet."""
@@ -47,6 +57,14 @@ def _job_name(what: str, run: str, round_: int, first: str, attempt: int, *clien
     digest = hashlib.sha256(json.dumps([what, run, round_, attempt, clients]).encode()).hexdigest()[:16]
     shown = "-".join(part for part in (what, run, str(round_), first, str(attempt)) if part)
     return f"{shown.replace('.', '_')}-{digest}"
+
+
+def judging_queue(queue: str) -> str:
+    """Return the queue of the workers of `queue` that judge models on the operator's own data (`flavor-agg -e`).
+
+    RQ's registry of that queue says which workers there are.
+    """
+    return f"{queue}@evaluators"
 
 
 def _worker_of(key: bytes | str) -> str:
@@ -71,8 +89,9 @@ class RqJobQueue:
         # RQ reads bytes, so this is a connection of its own
         self._connection = Redis.from_url(url, **options(url, patience_s, quiet=quiet))
         self._run = run
-        self._queue = Queue(
-            queue, connection=self._connection, serializer=JSONSerializer, default_timeout=math.ceil(timeout_s)
+        self._queue, self._judging = (
+            Queue(name, connection=self._connection, serializer=JSONSerializer, default_timeout=math.ceil(timeout_s))
+            for name in (queue, judging_queue(queue))
         )
 
     def inspect(self, run: str, round_: int, clients: Sequence[str], *, attempt: int) -> str:
@@ -89,9 +108,23 @@ class RqJobQueue:
         """See `JobQueue`."""
         self._enqueue(MERGE, _job_name("merge", run, round_, str(number), attempt), run, round_, [number, attempt])
 
-    def _enqueue(self, function: str, job_id: str, *args: object) -> str:
+    def judge(self, run: str, round_: int, *, attempt: int) -> None:
+        """See `JobQueue`."""
+        name = _job_name("judge", run, round_, "", attempt)
+        self._enqueue(JUDGE, name, run, round_, attempt, queue=self._judging)
+
+    def judges(self) -> int:
+        """See `JobQueue`."""
+        return self._workers_of(self._judging) + len(resting(self._connection, self._judging.name, self._run))
+
+    def waits_for_judge(self, run: str, round_: int, *, attempt: int) -> bool:
+        """See `JobQueue`."""
+        name = _job_name("judge", run, round_, "", attempt)
+        return self._connection.lpos(self._judging.key, name) is not None
+
+    def _enqueue(self, function: str, job_id: str, *args: object, queue: Any = None) -> str:
         with self._connection.pipeline() as step:  # of its own accord RQ asks twice
-            self._queue.enqueue_call(
+            (queue or self._queue).enqueue_call(
                 function, args=args, job_id=job_id, result_ttl=0, failure_ttl=_KEEP_FAILURES_S, pipeline=step
             )
             step.execute()
@@ -103,13 +136,16 @@ class RqJobQueue:
 
     def workers(self) -> int:
         """See `JobQueue`. A killed worker stands in RQ's registry until another worker's upkeep removes it."""
+        return self._workers_of(self._queue)
+
+    def _workers_of(self, queue: Any) -> int:
         from rq.worker_registration import get_keys
 
         if self._is_suspended():
             return 0
-        keys = get_keys(queue=self._queue)
+        keys = get_keys(queue=queue)
         if keys and self._run:
-            away = without(self._connection, self._queue.name, self._run)
+            away = without(self._connection, queue.name, self._run)
             keys = {key for key in keys if _worker_of(key) not in away}
         return int(self._connection.exists(*keys)) if keys else 0
 

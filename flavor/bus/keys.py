@@ -85,9 +85,12 @@ round:N:entries                       hash    client to number of its entries in
 round:N:evaluation:K                  hash    state, global_*, format, expected, skipped,     coordinator, worker
                                               opened_ms, deadline_ms, attempt, merging_ms,
                                               error, hopeless, closed_ms, reason, merged_*,
-                                              manifest_*, owner; K is 0 for the coordinator's own
+                                              manifest_*, owner; K is 0 for the coordinator's
+                                              own, 999999999 for that on the operator's data
 round:N:evaluation:K:verdicts         hash    client to JSON: accepted, reason, and what was  worker
                                               inspected
+round:N:evaluation:K:lease            string  token of the worker that judges the model on the  worker
+                                              operator's own data (expires)
 evaluating                            hash    `N K` of each evaluation that is not over, to   coordinator, worker
                                               the server's time at which it was opened
 evaluator                             string  token of the lease of who asks for evaluations   `flavor evaluate`
@@ -341,6 +344,10 @@ class RunKeys:
     def evaluation(self, round_: int, number: int) -> str:
         """Hash: one evaluation of the model of this round."""
         return f"{self.prefix}round:{round_}:evaluation:{number}"
+
+    def judging(self, round_: int, number: int) -> str:
+        """String with an expiry: the lease of the worker that judges this round's model on the operator's own data."""
+        return f"{self.prefix}round:{round_}:evaluation:{number}:lease"
 
     def evaluation_verdicts(self, round_: int, number: int) -> str:
         """Hash: client to what became of its result."""

@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flavor.counted import counted
 from flavor.printable import printable, shown_name
 from flavor.results.best import MergedValue
-from flavor.results.evaluated import by_sites_of
+from flavor.results.evaluated import OWN_DATA, by_of, by_sites_of
 
 MOST_METRICS = 4
 _MOST_NAMED = 5
@@ -22,6 +23,12 @@ def lines_of_evaluations(found: Described) -> list[str]:
     lines = [_open(each) for each in found.get("evaluating") or ()]
     if newest := found.get("evaluation"):
         lines.append(_newest(newest))
+    lines += [f"judging: the model of round {round_} {OWN_DATA}" for round_ in found.get("evaluating_central") or ()]
+    if central := found.get("central"):
+        shown = [f"{shown_name(name)} {value:.4g}" for name, value in central["metrics"].items()]
+        more = f", and {len(shown) - MOST_METRICS} more" if len(shown) > MOST_METRICS else ""
+        what = f"judged: the model of round {central['round']} {OWN_DATA}, {counted(central['examples'], 'example')}"
+        lines.append(f"{what}: {', '.join(shown[:MOST_METRICS]) or 'no metrics'}{more}")
     if selected := found.get("selected"):
         lines.append(_selected(selected, found.get("folder") or found["run"]))
     return lines
@@ -78,7 +85,7 @@ def _selected(selected: Described, run: str) -> str:
     select = f"{selected['metric']}:{'max' if selected['better'] == 'larger' else 'min'}"
     return (
         f"best model: that of round {selected['round']}, {shown_name(selected['metric'])} {selected['value']:.4g} "
-        f"{by_sites_of(selected['sites'], 0)} (--select {printable(select)}): "
+        f"{by_of(selected['metric'], selected['sites'])} (--select {printable(select)}): "
         f"`flavor get {shlex.quote(run)} --round best`"
     )
 

@@ -12,6 +12,7 @@ import click
 from flavor.cli.help import GroupedCommand
 from flavor.cli.options import needed, patience_option, redis_option, store_option, store_settings, version_option
 from flavor.cli.output import teller
+from flavor.cli.own_commands import OwnCommands
 from flavor.cli.program import one_line_errors, run_program
 from flavor.cli.secrets import keep_private
 
@@ -40,20 +41,34 @@ _EXIT_CODES = (
     help="Start your own aggregator once for each run, and drive it with events.",
 )
 @click.option(
+    "-e",
+    "--evaluate-main",
+    "evaluator",
+    metavar="CMD",
+    help="Command that judges global models on your own data, e.g. 'python evaluate.py', beside the rounds; the "
+    "coordinators' --evaluate says which models.",
+)
+@click.option(
+    "--evaluate-input",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of your own data for --evaluate-main, which finds it as INPUT_PATH.",
+)
+@click.option(
     "--workspace",
     envvar="FLAVOR_WORKSPACE",
     show_envvar=True,
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("flavor-work/aggregator"),
     show_default=True,
-    help="Folder in which the folders of your own aggregator are created.",
+    help="Folder in which the folders of your own commands are created.",
 )
 @click.option(
     "--env",
     "passed",
     metavar="NAME",
     multiple=True,
-    help="Also pass this variable to your own aggregator, which gets all variables except FLAVOR_*, addresses, keys "
+    help="Also pass this variable to your own commands, which get all variables except FLAVOR_*, addresses, keys "
     "and credentials (AWS_*, *TOKEN*, …). May be repeated.",
 )
 @click.option(
@@ -72,18 +87,18 @@ _EXIT_CODES = (
 @click.option(
     "--memory-limit",
     metavar="SIZE",
-    help="Maximum private memory of each process of your own aggregator, e.g. 8GiB, without files mapped for reading.",
+    help="Maximum private memory of each process of your own commands, e.g. 8GiB, without files mapped for reading.",
 )
 @click.option(
     "--cpu-limit-s",
     type=click.IntRange(min=1),
-    help="Maximum processor time of each process of your own aggregator, for a round, or for a run with --init-once.",
+    help="Maximum processor time of each process of your own commands, for a round, or for a run with --init-once.",
 )
-@click.option("--file-size-limit", metavar="SIZE", help="Maximum size of each file that your own aggregator writes.")
+@click.option("--file-size-limit", metavar="SIZE", help="Maximum size of each file that your own commands write.")
 @click.option(
     "--user",
     metavar="NAME",
-    help="Run your own aggregator as this user of the machine. Needs root, and cannot be used with --init-once.",
+    help="Run your own commands as this user of the machine. Needs root, and cannot be used with --init-once.",
 )
 @redis_option
 @store_option
@@ -108,6 +123,8 @@ _EXIT_CODES = (
 def command(
     main_command: str | None,
     init_once: bool,
+    evaluator: str | None,
+    evaluate_input: Path | None,
     workspace: Path,
     passed: tuple[str, ...],
     env_only: bool,
@@ -131,17 +148,14 @@ def command(
     GetPaths("globalModel")[0]. OUTPUT_PATH and LOG_PATH are used if they are set. With --init-once, the command is
     started once for each run and repeats WaitEvent("AggregateStarted") and SetEvent("AggregateFinished"); one
     aggregator keeps the process of a run. Check the command with check-agg.
+
+    With -e, your own command judges global models on the data of --evaluate-input, as the evaluators of sites do. It
+    runs beside the rounds, which do not wait for it.
     """
     from flavor.errors import InvalidSetting
     from flavor.ledger.keys import SigningKey
     from flavor.ownfolder import make_own_folder
-    from flavor.programs.account import Account
-    from flavor.programs.aggregator import UserAggregator
-    from flavor.programs.aggregator_environment import withheld
-    from flavor.programs.command import parse_command
-    from flavor.programs.confinement import Confinement
     from flavor.programs.supervision import supervised
-    from flavor.sizes import parse_size
     from flavor.stamp import with_times
     from flavor.store.opening import opened_once_usable
     from flavor.store.url import folder_of
@@ -151,34 +165,10 @@ def command(
     tell = teller("[aggregator] ")
     if init_once and main_command is None:
         raise InvalidSetting("--init-once is for an aggregator of your own: flavor-agg --init-once -m CMD")
-    own = None
-    if main_command is not None:
-        confinement = Confinement(
-            parse_size(memory_limit, "--memory-limit") if memory_limit else None,
-            cpu_limit_s,
-            parse_size(file_size_limit, "--file-size-limit") if file_size_limit else None,
-            Account.of(user, "--user") if user else None,
-        )
-        if user and init_once:
-            raise InvalidSetting("--user goes with a command that is started anew in each round: leave out --init-once")
-        output, log = (Path(os.environ[name]) if os.environ.get(name) else None for name in ("OUTPUT_PATH", "LOG_PATH"))
-        own = UserAggregator(
-            tuple(parse_command(main_command, "-m")),
-            workspace.absolute(),
-            passed,
-            confinement,
-            only=env_only,
-            output=output and output.absolute(),
-            logs=log and log.absolute(),
-        )
-        own.check_folders()
-        own.take_output()
-        hidden = [name for name in withheld(os.environ) if name not in passed and not name.startswith("FLAVOR_")]
-        if hidden and not env_only:
-            names = ", ".join(sorted(hidden))
-            tell(f"not passed on to the command, as they may hold secrets (--env NAME): {names}")
-    elif memory_limit or cpu_limit_s or file_size_limit or user:
-        raise InvalidSetting("limits and --user are for an aggregator of your own: flavor-agg -m CMD")
+    if user and init_once:
+        raise InvalidSetting("--user goes with a command that is started anew in each round: leave out --init-once")
+    commands = OwnCommands(passed, env_only, memory_limit, cpu_limit_s, file_size_limit, user)
+    own, judges = commands.of(main_command, evaluator, evaluate_input, workspace.absolute(), tell)
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
     store = needed(store, "--store", "FLAVOR_STORE")
     if (folder := folder_of(store)) and not os.path.lexists(folder):
@@ -201,6 +191,7 @@ def command(
             patience_s=patience_s,
             aggregator=own,
             init_once=init_once,
+            evaluator=judges,
             key=SigningKey.kept(key, workspace / "aggregator.key", tell, "--key"),
             name=name,
         )

@@ -12,7 +12,7 @@ from flavor.option_groups import Group
 _GROUPS: dict[Group, tuple[str, ...]] = {
     Group.SCRIPT: (
         *("main_command", "preprocess_command", "client_command", "aggregator_command", "aggregator_main", "init_once"),
-        *("evaluator", "evaluate_command"),
+        *("evaluator", "central_evaluator", "evaluate_input", "evaluate_command"),
         *("format_", "set_", "strip_prefix", "passed", "env_only", "ignore_ckpt"),
     ),
     Group.RUN: (
@@ -75,6 +75,7 @@ _A_COMMAND = ("the command", "'python main.py'")
 _QUOTED = {
     "input_glob": ("the pattern", "'data/site*/'"),
     **dict.fromkeys(("main_command", "preprocess_command", "client_command"), _A_COMMAND),
+    "central_evaluator": ("the command", "'python evaluate.py'"),
     **dict.fromkeys(("aggregator_main", "aggregator_command"), ("the command", "'python aggregate.py'")),
 }
 """Options whose value a shell splits into words unless it is quoted: what the value is, and an example of it."""

@@ -74,6 +74,19 @@ def result_options(function: Any) -> Any:
     help="Command that judges a global model at each edge, e.g. 'python evaluate.py'; --evaluate says which models.",
 )
 @click.option(
+    "--central-evaluate",
+    "central_evaluator",
+    metavar="CMD",
+    help="Command that judges global models on the data of --evaluate-input, beside the rounds, e.g. 'python "
+    "evaluate.py'; --evaluate says which models.",
+)
+@click.option(
+    "--evaluate-input",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the data on which --central-evaluate judges models.",
+)
+@click.option(
     "--edges",
     type=click.IntRange(min=1, max=1000),
     help="Number of edges to start.  [default: one for each folder of --input-glob]",
@@ -139,6 +152,8 @@ def run(
     resume: Path | None,
     preprocess_command: str | None,
     evaluator: str | None,
+    central_evaluator: str | None,
+    evaluate_input: Path | None,
     edges: int | None,
     input_path: Path | None,
     input_glob: str | None,
@@ -184,6 +199,7 @@ def run(
         parse_command(preprocess_command, "-p")
     if evaluator:
         parse_command(evaluator, "-e")
+    central = _central(central_evaluator, evaluate_input)
     given = click.get_current_context().get_parameter_source("input_path")
     if input_glob is not None and given is ParameterSource.ENVIRONMENT:
         input_path = None
@@ -223,6 +239,7 @@ def run(
         workers=workers,
         aggregator_main=aggregator_main,
         evaluator=evaluator,
+        central=central,
         init_once=init_once,
     )
     raise_on_sigterm()
@@ -270,6 +287,20 @@ def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) 
         raise InvalidSetting(f"{option} needs {advice}")
     elif init_once:
         raise InvalidSetting(f"--init-once is for {advice}")
+
+
+def _central(command: str | None, folder: Path | None) -> tuple[str, str] | None:
+    """Return the command that judges models at an aggregator, and its data. Raises `InvalidSetting`."""
+    from flavor.errors import InvalidSetting
+    from flavor.programs.command import parse_command
+
+    if (command is None) != (folder is None):
+        lacking = "--central-evaluate CMD" if command is None else "--evaluate-input DIR"
+        raise InvalidSetting(f"--central-evaluate and --evaluate-input go together: pass {lacking} as well")
+    if command is None:
+        return None
+    parse_command(command, "--central-evaluate")
+    return command, str((folder or Path()).absolute())
 
 
 def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: Beside) -> int:

@@ -22,7 +22,7 @@ from flavor.policy.advice import some
 from flavor.policy.decision import Action
 from flavor.policy.evaluating import evaluation_step, without_evaluator
 from flavor.policy.standing import Client, client_of, is_genuine, is_quarantined
-from flavor.records.evaluation import EvaluationView
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationView
 from flavor.records.model import GlobalModel
 from flavor.records.states import EvaluationState
 from flavor.view.event import Notice
@@ -111,7 +111,7 @@ class AskedEvaluation:
     def _give_up_abandoned(self) -> None:
         """End what a process that died has asked for: only the holder of the lease is here."""
         for round_, number in self._runs.evaluating():
-            view = self._runs.read_evaluation(round_, number) if number else None
+            view = self._runs.read_evaluation(round_, number) if number not in (AUTOMATIC, CENTRAL) else None
             if view is not None and not view.is_over:
                 why = "the process that asked for it has ended"
                 self._runs.give_up_evaluation(self._lease.token, view, why, by=self._runs.keys.evaluator)

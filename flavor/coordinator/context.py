@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.coordinator.central import CentralEvaluations
 from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
@@ -42,6 +43,7 @@ class RunContext:
     jobs: JobQueue
     inspections: Inspections
     evaluations: Evaluations
+    central: CentralEvaluations
     lease: CoordinatorLease
     history: History
     pruning: Pruning

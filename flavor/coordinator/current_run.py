@@ -13,6 +13,7 @@ from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
 from flavor.coordinator.round_as_read import CurrentRound
+from flavor.records.evaluation import CENTRAL
 from flavor.records.names import count
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
@@ -44,6 +45,8 @@ class CurrentRun:
         """The newest round; None before the first round."""
         self.has_evaluation_news = False
         """Whether something was written about an evaluation since it was read."""
+        self.has_central_news = False
+        """Whether something was written about an evaluation on the operator's own data since these were read."""
         self.is_evaluation_unknown = False
         """Whether everything about it is to be read again: this may be another server, or one that has lost writes."""
         self._incarnation: tuple[str, int, int] | None = None
@@ -102,7 +105,7 @@ class CurrentRun:
     def read_all(self) -> None:
         """Read everything again: the server may be another one, or may have lost writes."""
         view = self._runs.read()
-        self.has_evaluation_news = self.is_evaluation_unknown = True
+        self.has_evaluation_news = self.is_evaluation_unknown = self.has_central_news = True
         if self._incarnation not in (None, view.incarnation):
             line = f"run {view.run!r} was rebuilt from the store after round {view.round}"
             self._observer.hear(Notice(line))
@@ -151,7 +154,9 @@ class CurrentRun:
         number = self.round.number if self.round else 0
         for channel in channels:
             if ":evaluation:" in channel:
-                self.has_evaluation_news = True
+                is_central = channel.endswith(f":evaluation:{CENTRAL}")
+                self.has_central_news |= is_central
+                self.has_evaluation_news |= not is_central
                 continue
             parsed = self._runs.keys.parse_client_channel(channel)
             if parsed is not None:

@@ -13,7 +13,7 @@ from flavor.config import RunConfig
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
 from flavor.coordinator.members import Members
-from flavor.evaluation_settings import goals_of, patience_of, select_of
+from flavor.evaluation_settings import rules_of
 from flavor.failpoints import reach
 from flavor.policy.decision import Action, Decision
 from flavor.policy.evaluating import evaluation_step, is_due, without_evaluator
@@ -69,7 +69,7 @@ class Evaluations:
 
     def goal(self, closed: int) -> str:
         """Return why the run has reached its goal with the model of this round; '' where it has not."""
-        when, after = goals_of(self._config), patience_of(self._config)
+        select, when, after = rules_of(self._config, central=False)
         if not (when or after) or self._round != closed or self._view is None:
             return ""
         if self._view.state is not EvaluationState.CLOSED:
@@ -77,7 +77,7 @@ class Evaluations:
         if self._goal is None:
             summaries = [EvaluationSummary.from_json(text) for text in self._runs.evaluated()]
             own = [each for each in summaries if each.number == AUTOMATIC and each.round <= closed]
-            self._goal = stops(own, when=when, after=after, select=select_of(self._config))
+            self._goal = stops(own, when=when, after=after, select=select)
         return self._goal
 
     def act(self, decision: Decision) -> None:

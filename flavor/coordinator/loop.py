@@ -17,6 +17,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
 from flavor.coordinator.beginning import create_or_find
+from flavor.coordinator.central import CentralEvaluations
 from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.coordinator_lease import CoordinatorLease
@@ -173,6 +174,7 @@ class Coordinator:
             jobs=jobs,
             inspections=inspections,
             evaluations=evaluations,
+            central=CentralEvaluations(runs, config, current, jobs=jobs, lease=lease, observer=observer),
             lease=lease,
             history=self._history,
             pruning=pruning,
@@ -242,6 +244,7 @@ class Coordinator:
 def _step(context: RunContext, stages: Stages) -> None:
     """Do everything that can be done now: step each round until none moves, or the run has ended."""
     current, has_moved = context.current, True
+    context.central.look()
     while has_moved and not current.view.state.ended:
         steps = [stages[round_.view.state if round_ else None].step(round_) for round_ in current.rounds]
         has_moved = any(steps)
@@ -256,6 +259,7 @@ def _settle(context: RunContext) -> None:
     """
     context.late.refuse_unheard()
     context.evaluations.give_up_open()
+    context.central.give_up_open()
     context.client_log.end_run()
     run = context.current.view
     view = context.runs.read_round(run.round) if run.round else None

@@ -104,8 +104,9 @@ class Pruning:
                 self._swept = newest
         if self._config.keep_globals:
             newest, told = closed - self._config.keep_globals, closed - max(_KEPT_IN_REDIS, self._config.keep_globals)
-            best = self._runs.read().best
-            self._remove_before(global_folder(self._runs.run), newest, infos=told, but=best.round if best else 0)
+            kept = {round_ for round_, _ in self._runs.evaluating()}  # before the best, which one of them may become
+            kept |= {best.round} if (best := self._runs.read().best) else set()
+            self._remove_before(global_folder(self._runs.run), newest, infos=told, but=kept)
 
     def _kept_of(self, closed: int) -> int:
         """Return the number of rounds whose updates are kept after round `closed`; 0 keeps the updates of all rounds.
@@ -186,15 +187,17 @@ class Pruning:
         for client in clients:
             self._remove_before(client_folder(self._runs.run, client), newest, infos=infos, most=_MOST_OF_A_CLIENT)
 
-    def _remove_before(self, folder: str, newest: int, *, infos: int, most: int | None = None, but: int = 0) -> None:
+    def _remove_before(
+        self, folder: str, newest: int, *, infos: int, most: int | None = None, but: Collection[int] = ()
+    ) -> None:
         """Remove the objects of rounds 1 to `newest` from a folder, and client information of rounds 1 to `infos`.
 
-        The objects of round `but` stay.
+        The objects of the rounds `but` stay.
         """
         self._store.delete(
             [
                 path
                 for path in self._store.list(folder, most=most)
-                if but != round_of(path) and 0 < round_of(path) <= (infos if is_info(path) else newest)
+                if round_of(path) not in but and 0 < round_of(path) <= (infos if is_info(path) else newest)
             ]
         )

@@ -145,6 +145,17 @@ class RoundServer:
         """See `JobQueue`."""
         self._inspectors.submit(self._evaluate, run, round_, number, attempt)
 
+    def judge(self, run: str, round_: int, *, attempt: int) -> None:
+        """See `JobQueue`. This process judges no model itself."""
+
+    def judges(self) -> int:
+        """See `JobQueue`."""
+        return 0
+
+    def waits_for_judge(self, run: str, round_: int, *, attempt: int) -> bool:
+        """See `JobQueue`."""
+        return False
+
     def _evaluate(self, run: str, round_: int, number: int, attempt: int) -> None:
         try:
             self._aggregator.evaluate(run, round_, number, attempt)

@@ -24,9 +24,14 @@ class BetweenRounds:
             self._settle(round_)
         known = context.known(round_.view if round_ else None, {})
         decision = next_step(known)
+        if decision.action is not Action.FAIL:
+            context.central.begin(known.closed, ends=decision.action is Action.FINISH)
         evaluation = context.evaluations.next(known.closed, decision)
-        if evaluation is None and (goal := context.evaluations.goal(known.closed)):
-            decision = Decision(Action.FINISH, goal, is_met=True)
+        if evaluation is None and decision.action is not Action.FAIL:
+            if goal := context.evaluations.goal(known.closed) or context.central.goal(known.closed):
+                decision = Decision(Action.FINISH, goal, is_met=True)
+            if decision.action is Action.FINISH:
+                evaluation = context.central.last(known.closed)
         if (evaluation or decision).waits:
             context.waits.note(evaluation or decision)
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from flavor.errors import InvalidRecord, ObjectMissing
 from flavor.ledger.archive import Archive
@@ -13,7 +13,7 @@ from flavor.ledger.keys import PublicKey, SigningKey
 from flavor.ledger.manifest import Digest, DigestOrNone, Record, RunId, Strict
 from flavor.ledger.statement import EvaluationStatement
 from flavor.protocol import PROTOCOL
-from flavor.records.evaluation import Result
+from flavor.records.evaluation import CENTRAL, Result
 from flavor.records.objects import ObjectRef
 from flavor.store.paths import evaluation_prefix, named
 
@@ -59,9 +59,11 @@ class EvaluationManifest(Record):
     opened_ms: int
     closed_ms: int
     expected: tuple[str, ...]
-    judges: tuple[Judge, ...] = Field(min_length=1)
+    judges: tuple[Judge, ...]
     missing: dict[str, str]
     """Sites whose result does not count, and why."""
+    central: int | None = Field(ge=0, default=None)
+    """Number of examples of the operator's own data, on which the worker has judged the model; None where sites did."""
     best_round: int = Field(ge=0, default=0)
     """The round whose model is the best after this evaluation; 0 for a run that selects none (`--select`)."""
     merged_path: str
@@ -70,6 +72,14 @@ class EvaluationManifest(Record):
     """Public key of the worker that merged."""
     signature: str = ""
     """Signature by that key on `message()`."""
+
+    @model_validator(mode="after")
+    def _is_by_sites_or_central(self) -> EvaluationManifest:
+        """Refuse a record that names no judges, or both sites and the operator."""
+        is_central = self.central is not None
+        if is_central != (self.evaluation == CENTRAL) or is_central == bool(self.judges):
+            raise ValueError("it has to name the sites that have judged the model, or be of the operator's own data")
+        return self
 
     def message(self) -> bytes:
         """Return the signed bytes: those of the record without its signature."""

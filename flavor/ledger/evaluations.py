@@ -180,5 +180,8 @@ def merged_problem(archive: Archive, manifest: EvaluationManifest) -> str:
     if not isinstance(metadata, dict):
         return ""
     said = metadata.get("clients"), metadata.get("datasetSize")
+    if manifest.central is not None:
+        is_same = said == ([], [manifest.central])
+        return "" if is_same else "its number of examples is not that of the manifest"
     recorded = [judge.client for judge in manifest.judges], [judge.num_examples for judge in manifest.judges]
     return "" if said == recorded else "its clients and their datasetSize are not those of the manifest"

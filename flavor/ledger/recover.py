@@ -297,7 +297,8 @@ def _write_evaluations(runs: RunStore, evaluations: RebuiltEvaluations) -> None:
         with translated(runs.where), runs.redis.pipeline(transaction=False) as step:
             for each in evaluations.every[first : first + _BATCH]:
                 step.hset(keys.evaluation(each.round, each.number), mapping=dict(each.fields))
-                step.hset(keys.evaluation_verdicts(each.round, each.number), mapping=dict(each.verdicts))
+                if each.verdicts:  # there are none on the operator's own data
+                    step.hset(keys.evaluation_verdicts(each.round, each.number), mapping=dict(each.verdicts))
                 step.rpush(keys.evaluated, each.summary.closed_at(int(each.fields["closed_ms"])))
             step.execute()
 

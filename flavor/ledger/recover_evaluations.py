@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flavor.config import RunConfig
@@ -24,6 +24,7 @@ from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
 from flavor.records.summary import kept_metrics
+from flavor.results.evaluated import OWN_DATA
 from flavor.results.evaluation_summary import evaluation_summary
 from flavor.results.read_evaluated import read_merged
 from flavor.results.rounds import for_charts
@@ -99,8 +100,11 @@ def _rebuilt(
         sites=infos.values(),
         config=config,
     )
+    if manifest.central is not None:
+        summary = replace(summary, sites=1, expected=1, examples=manifest.central)
     verdicts = {judge.client: _accepted(manifest, judge, infos[judge.client]) for judge in manifest.judges}
     verdicts |= {client: Judged(False, reason) for client, reason in manifest.missing.items()}
+    by = OWN_DATA if manifest.central is not None else counted(len(manifest.judges), "result")
     model = model or GlobalModel(ObjectRef(manifest.model_path, manifest.model_digest))
     fields = {
         "state": EvaluationState.CLOSED.value,
@@ -110,7 +114,7 @@ def _rebuilt(
         "opened_ms": str(manifest.opened_ms),
         "deadline_ms": str(manifest.closed_ms),
         "closed_ms": str(manifest.closed_ms),
-        "reason": f"{counted(len(manifest.judges), 'result')}, {counted(summary.examples, 'example')}",
+        "reason": f"{by}, {counted(summary.examples, 'example')}",
         **model.to_hash(),
         **merged_ref.to_hash("merged_"),
         **record.ref.to_hash("manifest_"),

@@ -72,6 +72,8 @@ class Federation:
     workers: int = 1
     aggregator_main: str | None = None
     evaluator: str | None = None
+    central: Sequence[str] | None = None
+    """The command that judges models at an aggregator, and the folder of its data."""
     init_once: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     folder: str = field(default_factory=os.getcwd)
@@ -251,15 +253,8 @@ class Federation:
             "PYTHONUNBUFFERED": "1",
         }
         for variable in (
-            "FLAVOR_CLIENT",
-            "FLAVOR_WORKSPACE",
-            "INPUT_PATH",
-            "OUTPUT_PATH",
-            "LOCAL_MODEL_PATH",
-            "GLOBAL_MODEL_PATH",
-            "LOG_PATH",
-            "FLAVOR_KEY",
-            "FLAVOR_OUT",
+            *("FLAVOR_CLIENT", "FLAVOR_WORKSPACE", "FLAVOR_KEY", "FLAVOR_OUT"),
+            *("INPUT_PATH", "OUTPUT_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH", "LOG_PATH"),
         ):
             environment.pop(variable, None)  # each edge has folders of its own
         processes.start(
@@ -303,6 +298,7 @@ class Federation:
 
     def _aggregator_words(self) -> list[str]:
         words = ["--workspace", str(self.layout.workspace("aggregator"))]
+        words += ["-e", self.central[0], "--evaluate-input", self.central[1]] if self.central else []
         if self.aggregator_main is None:
             return words
         words += ["-m", self.aggregator_main]

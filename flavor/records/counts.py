@@ -24,6 +24,8 @@ PREFIX = "count/"
 MOMENTS, SAME = ".moments", ".same"
 POOLED = "pooled/"
 """What the names of the metrics begin with that are computed of all sites together."""
+CENTRAL_PREFIX = "central/"
+"""What the names of the metrics begin with that an aggregator has measured on the operator's own data."""
 BOUND = "_bound"
 """The end of the name of the largest error that a pooled metric can have."""
 MOST_NUMBERS = 10_000
@@ -46,7 +48,7 @@ def is_count(name: str) -> bool:
 
 def is_beside(name: str) -> bool:
     """Return whether a metric says nothing by itself: a count, or the bound of another metric's error."""
-    return is_count(name) or (name.startswith(POOLED) and name.endswith(BOUND))
+    return is_count(name) or (name.removeprefix(CENTRAL_PREFIX).startswith(POOLED) and name.endswith(BOUND))
 
 
 def beside_last(names: Sequence[str]) -> list[str]:

@@ -21,6 +21,8 @@ from flavor.records.update import LONGEST_TRY, UNSAID, Refused
 
 AUTOMATIC = 0
 """The number of the evaluation that the coordinator opens; those that somebody asks for have numbers from 1 on."""
+CENTRAL = 999_999_999
+"""The number of the evaluation of a model on the operator's own data, by a worker (`flavor-agg -e`)."""
 MOST_METRICS = 20
 """Metrics of one site that its verdict keeps: the first ones."""
 MOST_BYTES = 8192
@@ -171,6 +173,11 @@ class EvaluationView:
     verdicts: Mapping[str, Judged] = field(default_factory=dict)
 
     @property
+    def is_central(self) -> bool:
+        """Whether a worker judges the model on the operator's own data; it has no sites then."""
+        return self.number == CENTRAL
+
+    @property
     def is_over(self) -> bool:
         """Whether it has a result, or was given up."""
         return self.state in (EvaluationState.CLOSED, EvaluationState.FAILED)
@@ -245,7 +252,7 @@ class EvaluationSummary:
     opened_ms: int
     closed_ms: int = 0
     sites: int = 0
-    """Number of sites whose results count."""
+    """Number of sites whose results count; 1 for `CENTRAL`, whose data counts as one site."""
     expected: int = 0
     examples: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)

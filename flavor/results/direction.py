@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from flavor.records.counts import POOLED
+from flavor.records.counts import CENTRAL_PREFIX, POOLED
 
 _HIGHER = frozenset(
     {"acc", "accuracy", "auc", "auroc", "auprc", "ap", "map", "dice", "f1", "iou", "jaccard", "precision", "recall"}
@@ -53,6 +53,7 @@ def direction_of(name: str) -> int:
     All of a name counts, also what stands before a `/`: `std/accuracy` and `1-val/auc` are no accuracies. Of a pooled
     metric, which flavor names, the last part counts: the name of a label stands before it (`pooled/loss_of_sight/auc`).
     """
+    name = name.removeprefix(CENTRAL_PREFIX)
     if name.startswith(POOLED):
         name = name.rpartition("/")[2]
     text = name.lower().translate(_DASHES).strip()

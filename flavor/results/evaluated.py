@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from flavor.counted import counted
 from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
 from flavor.printable import shown_name
-from flavor.records.counts import BOUND, POOLED, is_count
-from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, EvaluationView
+from flavor.records.counts import BOUND, CENTRAL_PREFIX, POOLED, is_beside
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, sites_of, sites_with
 from flavor.records.run import RunView
 from flavor.results.direction import direction_of
 from flavor.results.rounds import RoundResult, SiteResult, for_charts, scalars
 
+OWN_DATA = "on the operator's own data"
 _VERSION = 1
+_WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central")
 
 
 @dataclass(frozen=True)
@@ -65,27 +67,37 @@ class Evaluated:
     """Lowest and highest value, by metric, where the values of `sites` are not known."""
     merged_of: int = 0
     """Number of sites whose results were merged, where these are not known."""
+    central: SiteMeasures | None = None
+    """What an aggregator has measured of the model on the operator's own data; None where that is nothing."""
+
+    @property
+    def is_central(self) -> bool:
+        """Whether an aggregator has judged the model on the operator's own data, and no site has."""
+        return self.number == CENTRAL
 
     @property
     def examples(self) -> int:
-        """Number of examples of all sites whose results count."""
+        """Number of examples of all sites whose results count, or of the operator's own data."""
+        if self.is_central:
+            return self.central.examples if self.central is not None else 0
         return sum(each.examples for each in self.sites.values())
 
     @property
     def name(self) -> str:
-        """The evaluation's name in files: `round-0003`, and `round-0003-1` for one that somebody has asked for."""
+        """The evaluation's name in files: `round-0003`, `round-0003-central`, or `round-0003-1` for one asked for."""
         return name_of(self.round, self.number)
 
     @property
     def by(self) -> str:
-        """`by 3 sites`, or `by 2 of 3 sites`."""
-        return by_sites_of(len(self.sites), len(self.expected))
+        """`by 3 sites`, `by 2 of 3 sites`, or `on the operator's own data`."""
+        return OWN_DATA if self.is_central else by_sites_of(len(self.sites), len(self.expected))
 
     def to_json(self) -> str:
         """Write it for `from_json`, which a result folder keeps."""
         fields: dict[str, Any] = {
             "version": _VERSION,
-            **{name: value for name, value in self.__dict__.items() if name not in ("sites", "spread", "merged_of")},
+            **{name: value for name, value in self.__dict__.items() if name not in _WRITTEN_ELSEWHERE},
+            **({"central": asdict(self.central)} if self.central is not None else {}),
             "sites": {site: {"examples": of.examples, "metrics": dict(of.metrics)} for site, of in self.sites.items()},
         }
         return json.dumps(fields, allow_nan=False)
@@ -96,9 +108,7 @@ class Evaluated:
         try:
             fields = json.loads(text)
             version = fields.pop("version")
-            sites = {
-                site: SiteMeasures(int(of["examples"]), scalars(of["metrics"])) for site, of in fields["sites"].items()
-            }
+            sites = {site: _measures(of) for site, of in fields["sites"].items()}
             if version != _VERSION:
                 raise ValueError("another release of flavor wrote it: use that one")
             return cls(
@@ -108,12 +118,17 @@ class Evaluated:
                     "expected": tuple(map(str, fields["expected"])),
                     "skipped": tuple(map(str, fields["skipped"])),
                     "metrics": scalars(fields["metrics"]),
+                    "central": _measures(central) if (central := fields.get("central")) else None,
                 }
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InvalidRecord(
                 f"{where} is no evaluation of a result folder: {type(error).__name__}: {error}"
             ) from None
+
+
+def _measures(fields: Mapping[str, Any]) -> SiteMeasures:
+    return SiteMeasures(int(fields["examples"]), scalars(fields["metrics"]))
 
 
 class Selected(NamedTuple):
@@ -129,7 +144,8 @@ class Selected(NamedTuple):
     @property
     def words(self) -> str:
         """`accuracy 0.93 by 3 sites`."""
-        return f"{shown_name(Select.parse(self.select).name)} {self.value:.4g} {by_sites_of(self.sites, 0)}"
+        name = Select.parse(self.select).name
+        return f"{shown_name(name)} {self.value:.4g} {by_of(name, self.sites)}"
 
 
 @dataclass(frozen=True)
@@ -161,7 +177,12 @@ class MetricOfSites:
 
 def name_of(round_: int, number: int) -> str:
     """Return the name of an evaluation in files."""
-    return f"round-{round_:04d}" + (f"-{number}" if number != AUTOMATIC else "")
+    return f"round-{round_:04d}" + {AUTOMATIC: "", CENTRAL: "-central"}.get(number, f"-{number}")
+
+
+def by_of(name: str, sites: int) -> str:
+    """Return who has measured a metric: `by 3 sites`, or `on the operator's own data`."""
+    return OWN_DATA if name.startswith(CENTRAL_PREFIX) else by_sites_of(sites, 0)
 
 
 def by_sites_of(sites: int, expected: int) -> str:
@@ -205,6 +226,8 @@ def evaluated_of(
         skipped=view.skipped,
         metrics=metrics,
         few=few,
+        merged_of=1 if view.is_central else 0,
+        central=SiteMeasures(summary.examples if summary else 0, metrics) if view.is_central else None,
     )
 
 
@@ -224,7 +247,29 @@ def numbers_of(summary: EvaluationSummary) -> Evaluated:
         few=summary.few,
         spread=summary.spread,
         merged_of=summary.sites,
+        central=SiteMeasures(summary.examples, summary.metrics) if summary.number == CENTRAL else None,
     )
+
+
+def with_central(found: Evaluated, own: Evaluated | None) -> Evaluated:
+    """Return an evaluation by sites with that of the same model on the operator's own data beside it."""
+    if own is None or own.central is None:
+        return found
+    return replace(found, metrics={**found.metrics, **own.metrics}, central=own.central)
+
+
+def chosen_of(found: Sequence[Evaluated], round_: int | None = None) -> Evaluated | None:
+    """Return the newest evaluation, or that of the model of `round_`, with that on the operator's own data beside it.
+
+    `found` is in the order in which they were closed. One by sites comes first; None where there is none.
+    """
+    those = [each for each in found if round_ in (None, each.round)]
+    by_sites = [each for each in those if not each.is_central]
+    if not by_sites:
+        return those[-1] if those else None
+    newest = by_sites[-1]
+    own = [each for each in found if each.is_central and each.round == newest.round]
+    return replace(newest, central=own[-1].central if own else None)
 
 
 def selected_of(view: RunView) -> Selected | None:
@@ -257,7 +302,7 @@ def metrics_of(found: Evaluated, select: Select | None = None) -> list[MetricOfS
     bases: dict[str, None] = {}
     for name in (*found.metrics, *(name for site in found.sites.values() for name in site.metrics)):
         base = base_of(name)
-        if not is_count(base) and base not in CONFUSION and not (name.startswith(POOLED) and name.endswith(BOUND)):
+        if not is_beside(name) and not is_beside(base) and base not in CONFUSION:
             bases.setdefault(base)
     return [_metric(base, found, select) for base in bases]
 

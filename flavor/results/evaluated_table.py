@@ -11,8 +11,9 @@ from flavor.counted import counted
 from flavor.policy.advice import some
 from flavor.policy.selection import Select
 from flavor.printable import printable, shown_name
-from flavor.records.counts import POOLED
-from flavor.results.evaluated import Evaluated, MetricOfSites, by_sites_of, headline_of, metrics_of
+from flavor.records.counts import POOLED, is_beside
+from flavor.records.evaluation import CENTRAL
+from flavor.results.evaluated import OWN_DATA, Evaluated, MetricOfSites, by_sites_of, headline_of, metrics_of
 
 MOST_COLUMNS = 6
 """Metrics in one table, unless they are named."""
@@ -33,6 +34,12 @@ def lines_of(found: Evaluated) -> list[str]:
     model = f"the global model of round {found.round}" if found.round else "a model of no round"
     lines = [f"{model}, judged {found.by}, {counted(found.examples, 'example')}, {at} (SHA-256 {found.model[:12]}…)"]
     lines += [f"without {site}: {printable(reason)[:_LONGEST_REASON]}" for site, reason in found.missing.items()]
+    if found.central is not None and not found.is_central:
+        named = [
+            f"{shown_name(name)} {value:.6g}" for name, value in found.central.metrics.items() if not is_beside(name)
+        ]
+        shown = ", ".join(named[:MOST_COLUMNS]) or "no metrics"
+        lines.append(f"{OWN_DATA}, {counted(found.central.examples, 'example')}: {shown}")
     if found.skipped:
         lines.append(f"without an evaluator: {some(found.skipped, 10)}")
     return lines
@@ -54,14 +61,18 @@ def table_of(
         [site, str(of.examples), *(_number(of.metrics.get(each.name)) for each in columns)]
         for site, of in found.sites.items()
     ]
+    left = len(every) - len(columns)
+    further = f"{counted(left, 'further metric')}: name them by --metric" if left and not names else ""
+    if found.is_central:
+        rows = [["[central]", str(found.examples), *(_number(each.value) for each in columns)]]
+        return heads, rows, further
     rows += [[site, _NONE, *[_NONE] * len(columns)] for site in found.missing]
     for head, name in _ROWS:
         cells = [_merged(each, name) for each in columns]
         if any(cell != _NONE for cell in cells):
             rows.append([f"[{head}]", str(found.examples) if head == "pooled" else "", *cells])
     rows.append(["[worst site]", "", *(each.worst or _NONE for each in columns)])
-    left = len(every) - len(columns)
-    return heads, rows, f"{counted(left, 'further metric')}: name them by --metric" if left and not names else ""
+    return heads, rows, further
 
 
 def _number(value: float | None) -> str:
@@ -95,6 +106,7 @@ def described(found: Evaluated, *, select: Select | None = None) -> dict[str, An
             each.name: {name: value for name, value in asdict(each).items() if name != "name"} for each in metrics
         },
         "merged": dict(found.metrics),
+        "central": asdict(found.central) if found.central is not None else None,
     }
 
 
@@ -109,4 +121,5 @@ def judged_words(judged: Mapping[str, Any]) -> str:
     value = plain if plain is not None else pooled
     name = shown_name(judged["metric"] if plain is not None else f"{POOLED}{judged['metric']}")
     what = "no metrics" if value is None else f"{name} {value:.4g}"
-    return f"{what} {by_sites_of(len(judged['sites']), len(judged['expected']))}, round {judged['round']}"
+    by = by_sites_of(len(judged["sites"]), len(judged["expected"]))
+    return f"{what} {OWN_DATA if judged['evaluation'] == CENTRAL else by}, round {judged['round']}"

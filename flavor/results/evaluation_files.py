@@ -13,7 +13,16 @@ from flavor.errors import InvalidRecord, StoreError
 from flavor.records.evaluation import EvaluationSummary
 from flavor.records.info import Info
 from flavor.records.run import RunView
-from flavor.results.evaluated import Evaluated, Selected, evaluated_of, name_of, numbers_of, selected_of
+from flavor.results.evaluated import (
+    Evaluated,
+    Selected,
+    chosen_of,
+    evaluated_of,
+    name_of,
+    numbers_of,
+    selected_of,
+    with_central,
+)
 from flavor.results.evaluation_tables import EvaluationTables
 from flavor.results.read_evaluated import BEST, FOLDER, OF_SITES, REPORTS, infos_in, is_automatic, summaries_after
 from flavor.results.reports import Reports, reports_in
@@ -35,8 +44,18 @@ class EvaluationFiles:
 
     @property
     def by_round(self) -> list[Evaluated]:
-        """The newest evaluation of each round's model that the coordinator has opened, by round."""
-        return [each for _, each in sorted({each.round: each for each in self.found if is_automatic(each)}.items())]
+        """The newest evaluation of each round's model that the coordinator has opened, by round.
+
+        It has the metrics on the operator's own data as well.
+        """
+        own = {each.round: each for each in self.found if each.is_central}
+        found = own | {each.round: with_central(each, own.get(each.round)) for each in self.found if is_automatic(each)}
+        return [found[round_] for round_ in sorted(found)]
+
+    @property
+    def newest(self) -> Evaluated | None:
+        """The newest evaluation, with what is known of its model on the operator's own data; None for none."""
+        return chosen_of(self.found)
 
     def update(self, runs: RunStore, store: ObjectStore, view: RunView, *, is_last: bool = False) -> None:
         """Write the evaluations that were closed since the last call.

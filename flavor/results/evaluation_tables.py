@@ -48,8 +48,18 @@ def _rows(every: Iterable[Evaluated]) -> Rows:
     return [
         (
             [
-                *(each.round, each.number, _time(each.closed_ms), (each.closed_ms - each.opened_ms) / 1000),
-                *(len(each.sites) or each.merged_of, len(each.expected), " ".join(each.missing), each.examples),
+                *(
+                    each.round,
+                    "central" if each.is_central else each.number,
+                    _time(each.closed_ms),
+                    (each.closed_ms - each.opened_ms) / 1000,
+                ),
+                *(
+                    0 if each.is_central else len(each.sites) or each.merged_of,
+                    len(each.expected),
+                    " ".join(each.missing),
+                    each.examples,
+                ),
             ],
             values_of(each),
         )

@@ -150,7 +150,7 @@ class ResultFolder:
         view = runs.read()
         reason = (runs.how_it_ended() if view.state.ended else "") or view.reason
         selected = selected_of(view)
-        every = self._evaluations.found
+        newest = self._evaluations.newest
         return Results(
             run=view.run,
             state=view.state.value,
@@ -161,7 +161,7 @@ class ResultFolder:
             best_round=selected.round if selected is not None else None,
             is_met=view.is_met,
             best=selected._asdict() if selected is not None else None,
-            evaluation=described(every[-1], select=select_of(RunConfig.known(view.config))) if every else None,
+            evaluation=described(newest, select=select_of(RunConfig.known(view.config))) if newest else None,
         )
 
     def _judged(self) -> list[RoundResult]:

@@ -15,11 +15,11 @@ from flavor.errors import DamagedRecord, FlavorError, InvalidInfo, InvalidRecord
 from flavor.ledger.archive import Archive
 from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, newest_of, read_records
 from flavor.ledger.trust import Trust
-from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, EvaluationView
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.merging import sites_of
 from flavor.records.objects import ObjectRef
-from flavor.results.evaluated import Evaluated, Selected, SiteMeasures, evaluated_of
+from flavor.results.evaluated import Evaluated, Selected, SiteMeasures, chosen_of, evaluated_of, numbers_of
 from flavor.results.reading import SPOILED
 from flavor.results.reports import Reports, reports_in
 from flavor.results.rounds import for_charts, scalars
@@ -56,21 +56,21 @@ def summaries(runs: RunStore) -> list[EvaluationSummary]:
 def from_redis(runs: RunStore, round_: int | None = None) -> Evaluated:
     """Return the newest evaluation, or that of the model of `round_`. Raises `RunError` where there is none."""
     every = summaries(runs)
-    chosen = [each for each in every if round_ in (None, each.round)]
-    if not chosen:
+    chosen = chosen_of([numbers_of(each) for each in every], round_)
+    if chosen is None:
         raise RunError(_lacking(runs.run, round_, sorted({each.round for each in every})))
-    summary = chosen[-1]
+    summary = next(each for each in reversed(every) if (each.round, each.number) == (chosen.round, chosen.number))
     view = runs.read_evaluation(summary.round, summary.number)
     if view is None:
         raise RunError(f"Redis no longer has the evaluation of the model of round {summary.round} of run {runs.run!r}")
-    return evaluated_of(runs.run, view, summary)
+    return replace(evaluated_of(runs.run, view, summary), central=chosen.central)
 
 
 def _lacking(run: str, round_: int | None, rounds: list[int]) -> str:
     if not rounds:
         return (
-            f"no model of run {run!r} has been judged: an evaluation needs sites that have an evaluator (flavor-fl -e) "
-            "and is due by --evaluate"
+            f"no model of run {run!r} has been judged: an evaluation needs a site or an aggregator with an evaluator "
+            "(-e), and is due by --evaluate"
         )
     newest = ", ".join(map(str, rounds[-5:]))
     more = f"{counted(len(rounds), 'round')}, the newest of them {newest}" if len(rounds) > 5 else f"rounds {newest}"
@@ -135,18 +135,28 @@ def from_store(
             if isinstance(each, EvaluationRecord) and round_ in (None, each.manifest.round):
                 raise InvalidRecord(f"{each.ref.path}: {each.problems[0]}")
         raise RunError(_lacking(archive.run, round_, sorted({round_ for round_, _ in known})))
+    chosen = [each for each in chosen if each.manifest.central is None] or chosen
     path = chosen[-1].ref.path
     made = archive.manifest(chosen[-1].manifest.round) if chosen[-1].manifest.round else None
     signed = replace(Signed.of([made] if made is not None else [], run_id, trusted), workers=())
+    checked = _checked(archive, path, signed)
+    found, infos = _of_record(archive, checked)
+    own = known.get((found.round, CENTRAL))
+    if own is not None and not found.is_central:
+        found = replace(found, central=_of_record(archive, _checked(archive, own.ref.path, signed))[0].central)
+    reports = reports_in(archive.store, infos, run=archive.run, round_=found.round, number=found.number)
+    return found, checked, reports
+
+
+def _checked(archive: Archive, path: str, signed: Signed) -> EvaluationRecord:
+    """Return a record. Raises `InvalidRecord` where it, or what it names, is not as it was signed."""
     (_, checked), *_ = read_records(archive, [path], signed)
     if not isinstance(checked, EvaluationRecord):
         raise InvalidRecord(f"{path}: {checked}")
     for problem in (*checked.problems, merged_problem(archive, checked.manifest)):
         if problem:
             raise InvalidRecord(f"{path}: {problem}")
-    found, infos = _of_record(archive, checked)
-    reports = reports_in(archive.store, infos, run=archive.run, round_=found.round, number=found.number)
-    return found, checked, reports
+    return checked
 
 
 def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, dict[str, Info]]:
@@ -154,6 +164,7 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, d
     manifest, store = record.manifest, archive.store
     merged = read_merged(store, ObjectRef(manifest.merged_path, manifest.merged_digest))
     sites, infos = dict[str, SiteMeasures](), dict[str, Info]()
+    metrics = scalars(merged["metrics"])
     for judge in sorted(manifest.judges, key=lambda judge: judge.client):
         data = store.read(ObjectRef(judge.info_path, judge.info_digest), most=MAX_BYTES)
         infos[judge.client] = parse_info(data, where=judge.info_path)
@@ -168,8 +179,10 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, d
         expected=manifest.expected,
         sites=sites,
         missing=dict(sorted(manifest.missing.items())),
-        metrics=scalars(merged["metrics"]),
+        metrics=metrics,
         few=sites_of(merged)[0],
+        merged_of=0 if manifest.central is None else 1,
+        central=None if manifest.central is None else SiteMeasures(manifest.central, metrics),
     )
     return found, infos
 
@@ -183,10 +196,10 @@ def from_folder(out: Path, round_: int | None = None) -> Evaluated:
     Raises `RunError` where there is none, and `InvalidRecord` for a file that cannot be read.
     """
     found = sorted(in_folder(out), key=lambda each: (each.closed_ms, each.round, each.number))
-    chosen = [each for each in found if round_ in (None, each.round)]
-    if not chosen:
+    chosen = chosen_of(found, round_)
+    if chosen is None:
         raise RunError(_lacking(str(out), round_, sorted({each.round for each in found})))
-    return chosen[-1]
+    return chosen
 
 
 def in_folder(out: Path) -> Iterator[Evaluated]:

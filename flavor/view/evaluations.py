@@ -10,8 +10,8 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.evaluation_settings import select_of
 from flavor.policy.selection import Select
-from flavor.records.counts import POOLED
-from flavor.records.evaluation import EvaluationSummary, EvaluationView
+from flavor.records.counts import POOLED, is_beside
+from flavor.records.evaluation import CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.run import RunView
 from flavor.records.states import EvaluationState
 from flavor.results.evaluated import Evaluated, MetricOfSites, evaluated_of, headline_of, metrics_of, numbers_of
@@ -23,6 +23,8 @@ MOST_NAMED = 50
 MOST_METRICS = 20
 """Metrics that a description has."""
 _LONGEST_REASON = 300
+_LAST = 8
+"""Entries of the run's list that are looked through for the newest ones."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Evaluations:
     summary: EvaluationSummary | None = None
     """The numbers of the newest one with a result."""
     open: tuple[OpenEvaluation, ...] = ()
+    central: EvaluationSummary | None = None
+    """The newest one on the operator's own data, where it is among the last few."""
+    central_open: tuple[int, ...] = ()
+    """The rounds whose models are judged on the operator's own data at present."""
     commands: int = 0
     """About how many commands it took to read them."""
 
@@ -60,9 +66,10 @@ def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
 
     Raises `BusUnavailable` and `DamagedRecord`.
     """
-    names, texts = runs.evaluating(), runs.evaluated(-1)
+    names, texts = runs.evaluating(), runs.evaluated(-_LAST)
     commands, newest, found = 2, before.newest, list[OpenEvaluation]()
-    for round_, number in names[:MOST_OPEN]:
+    own_open = tuple(round_ for round_, number in names if number == CENTRAL)[:MOST_OPEN]
+    for round_, number in [name for name in names if name[1] != CENTRAL][:MOST_OPEN]:
         view = runs.read_evaluation(round_, number)
         commands += 1
         if view is None or view.is_over:
@@ -70,21 +77,23 @@ def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
         handed_in = frozenset(runs.results(round_, number, view.expected))
         commands += 1 + len(view.expected)
         found.append(OpenEvaluation(view, handed_in))
-    if not texts:
-        return Evaluations(None, None, tuple(found), commands)
-    summary = EvaluationSummary.from_json(texts[-1])
+    last = [EvaluationSummary.from_json(text) for text in texts]
+    own = next((each for each in reversed(last) if each.number == CENTRAL), before.central if texts else None)
+    summary = next((each for each in reversed(last) if each.number != CENTRAL), before.summary if texts else None)
+    if summary is None:
+        return Evaluations(None, None, tuple(found), own, own_open, commands)
     if summary != before.summary or newest is None:
         view = runs.read_evaluation(summary.round, summary.number)
         commands += 2
         newest = None if view is None or view.closed_ms is None else evaluated_of(runs.run, view, summary)
-    return Evaluations(newest, summary, tuple(found), commands)
+    return Evaluations(newest, summary, tuple(found), own, own_open, commands)
 
 
 # -- as plain values
 
 
 def described_evaluations(known: Evaluations, run: RunView, config: RunConfig, named: str | None) -> dict[str, Any]:
-    """Return what is told of a run's evaluations: `evaluation`, `evaluating` and `selected`.
+    """Return what is told of a run's evaluations: `evaluation`, `evaluating`, `central`, … and `selected`.
 
     `named` is the metric that a reader asks for.
     """
@@ -92,7 +101,22 @@ def described_evaluations(known: Evaluations, run: RunView, config: RunConfig, n
     return {
         "evaluation": _described_newest(known, select, named),
         "evaluating": [_described_open(each) for each in known.open],
+        "central": _described_central(known.central),
+        "evaluating_central": list(known.central_open),
         "selected": _selected(run, select),
+    }
+
+
+def _described_central(summary: EvaluationSummary | None) -> dict[str, Any] | None:
+    if summary is None:
+        return None
+    metrics = [name for name in summary.metrics if not is_beside(name)]
+    return {
+        "round": summary.round,
+        "opened_ms": summary.opened_ms,
+        "closed_ms": summary.closed_ms,
+        "examples": summary.examples,
+        "metrics": {name: summary.metrics[name] for name in metrics[:MOST_METRICS]},
     }
 
 

@@ -1,6 +1,7 @@
 """The evaluations of a run over its rounds: curves of a metric of the global models, and one evaluation in full.
 
-A curve has the evaluations that the coordinator has opened: those that somebody asks for may be of a few sites alone.
+A curve has the evaluations that the coordinator has opened, by sites and on the operator's own data. Those that
+somebody asks for may be of a few sites alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.evaluation_settings import select_of
-from flavor.records.evaluation import AUTOMATIC, EvaluationSummary
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary
 from flavor.records.merging import sites_with
 from flavor.records.states import RoundState
 from flavor.results.best import MergedValue, best_of
@@ -31,10 +32,11 @@ class Judged:
         self._runs = runs
         self._taken = 0  # entries of Redis' list that were read
         self._rows: dict[int, RoundRow] = {}
+        self._own: dict[int, RoundRow] = {}  # on the operator's own data
 
     def forget(self) -> None:
         """Read everything again: the run is another one."""
-        self._taken, self._rows = 0, {}
+        self._taken, self._rows, self._own = 0, {}, {}
 
     def rows(self) -> list[RoundRow]:
         """Return each evaluation in the form of a round, by round."""
@@ -42,7 +44,14 @@ class Judged:
             self._taken += 1
             if summary is not None and summary.number == AUTOMATIC:
                 self._rows[summary.round] = row_of_evaluation(summary)
-        return [self._rows[round_] for round_ in sorted(self._rows)]
+            elif summary is not None and summary.number == CENTRAL:
+                self._own[summary.round] = row_of_evaluation(summary)
+        both = {
+            round_: replace(row, metrics={**row.metrics, **self._own[round_].metrics}) if round_ in self._own else row
+            for round_, row in self._rows.items()
+        }
+        found = self._own | both
+        return [found[round_] for round_ in sorted(found)]
 
     def names(self) -> list[str]:
         """Return the names of the metrics, as `metric_names` orders them."""

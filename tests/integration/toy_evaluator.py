@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import pickle
+import signal
 import struct
 import sys
 import zlib
@@ -57,8 +58,9 @@ def png(width: int, height: int) -> bytes:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default=CLIENT, help="the client that misbehaves")
-    parser.add_argument("--fail", default="", help="exit, silent, info")
+    parser.add_argument("--fail", default="", help="exit, killed, silent, info")
     parser.add_argument("--bins", type=int, help="with counts of so many bins, times i")
+    parser.add_argument("--named", default="one", help="the name of a metric that is missing, or else 1")
     parser.add_argument("--hold", action="store_true")
     parser.add_argument("--report", action="store_true", help="write result.json instead")
     parser.add_argument("--image", default="plots/roc.png", help="the image that result.json names")
@@ -75,6 +77,8 @@ def main() -> int:
     if fail == "exit":
         print("the secret of patient 7")
         return 3
+    if fail == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     if fail == "silent":
         return 0
     assert os.environ["WEIGHT_PATH"] == os.environ["GLOBAL_MODEL_PATH"]
@@ -85,7 +89,7 @@ def main() -> int:
         state = pickle.load(file)["state_dict"]
     mean = float(np.mean(state["w"]))
     examples = -1 if fail == "info" else 100 * I
-    metrics = {"accuracy": mean / 100 + I / 1000, "one": None}
+    metrics = {"accuracy": mean / 100 + I / 1000, options.named: None if options.named == "one" else 1}
     if options.bins:
         metrics |= binary_counts([0, 1, 1], [0.1 * I, 0.2, 0.9], bins=options.bins * I)
     if options.report:

@@ -1,0 +1,211 @@
+"""Has the global models judged on the operator's own data, by workers that can (`flavor-agg -e`), beside the rounds.
+
+Without such a worker nothing is done, said or waited for. Nothing that goes wrong here ends the run or a round.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from flavor.bus.jobs import JobQueue
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.coordinator.coordinator_lease import CoordinatorLease
+from flavor.coordinator.current_run import CurrentRun
+from flavor.errors import IllegalMove
+from flavor.evaluation_settings import rules_of
+from flavor.failpoints import reach
+from flavor.policy.central import CentralWork, central_step, skipped, where_of
+from flavor.policy.decision import Action, Decision
+from flavor.policy.evaluating import is_due
+from flavor.policy.selection import stops
+from flavor.records.evaluation import CENTRAL, EvaluationSummary, EvaluationView
+from flavor.records.states import EvaluationState
+from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
+from flavor.view.event import Notice
+from flavor.view.observer import Observer
+
+_LOOK_S = 1.0
+"""Seconds between two looks at whether a worker still has an evaluation in hand."""
+
+
+@dataclass
+class _Pending:
+    """An evaluation that is not over, as this coordinator has read it."""
+
+    view: EvaluationView
+    seen_at: float
+    """When its job was last in a queue or in a worker's hands, by this process's monotonic clock."""
+    is_taken: bool = False
+    is_queued: bool = True
+
+
+class CentralEvaluations:
+    """The evaluations on the operator's own data that are not over, by the round that has made the model."""
+
+    def __init__(
+        self,
+        runs: RunStore,
+        config: RunConfig,
+        current: CurrentRun,
+        *,
+        jobs: JobQueue,
+        lease: CoordinatorLease,
+        observer: Observer,
+    ) -> None:
+        self._runs, self._config, self._current = runs, config, current
+        self._jobs, self._lease, self._observer = jobs, lease, observer
+        self._rules = rules_of(config, central=True)
+        self._pending: dict[int, _Pending] = {}
+        self._asked = self._ended = 0  # the newest rounds of which it is settled whether the model is judged
+        self._looked_at = 0.0
+        self._has_results = True  # whether there may be results that the goal was not worked out for
+        self._judged: int | None = None  # how many results it was worked out for
+        self._goal = ""
+        self._told = False  # whether it was told that no worker can judge models
+
+    def begin(self, closed: int, *, ends: bool) -> None:
+        """Have the model of the newest closed round judged, if that is due and a worker can."""
+        if closed <= (self._ended if ends else self._asked):
+            return
+        self._asked = closed
+        if ends:
+            self._ended = closed
+        if not is_due(self._config, closed, ends=ends):
+            return
+        if not self._jobs.judges():
+            self._tell_lacking()
+        elif self._runs.read_evaluation(closed, CENTRAL) is None:
+            self._open(closed)
+
+    def look(self) -> None:
+        """Take up what has changed, and have done again what a dead worker has left undone."""
+        if self._current.has_central_news:
+            self._read()
+        elif not self._pending or time.monotonic() < self._looked_at + _LOOK_S:
+            return
+        self._looked_at = time.monotonic()
+        for each in list(self._pending.values()):
+            self._find(each)
+            self._act(each, ends=False)
+
+    def last(self, closed: int) -> Decision | None:
+        """Return the decision to wait for what is not over before the run ends; None where nothing is."""
+        self.begin(closed, ends=True)
+        decisions = [self._act(each, ends=True) for each in list(self._pending.values())]
+        return next((each for each in reversed(decisions) if each is not None and each.waits), None)
+
+    def goal(self, closed: int) -> str:
+        """Return why the run has reached its goal by the results that there are now; '' where it has not."""
+        _, when, after = self._rules
+        if not (when or after) or not self._has_results or self._goal:  # the last model is judged after it is reached
+            return self._goal
+        self._has_results = False
+        found = [EvaluationSummary.from_json(text) for text in self._runs.evaluated()]
+        own = [each for each in found if each.number == CENTRAL and each.round <= closed]
+        first = len(own) if self._judged is None else self._judged + 1
+        self._judged = len(own)
+        reached = (
+            stops(own[:end], when=when, after=after, select=self._rules.select) for end in range(first, len(own) + 1)
+        )
+        self._goal = next(filter(None, reached), "")
+        return self._goal
+
+    def give_up_open(self) -> None:
+        """End what is open once the run has ended."""
+        for round_, number in self._runs.evaluating():
+            view = self._runs.read_evaluation(round_, number) if number == CENTRAL else None
+            if view is not None and not view.is_over:
+                self._runs.give_up_evaluation(self._lease.token, view, "the run ended before its result")
+
+    def _tell_lacking(self) -> None:
+        if self._told or not (self._rules.select or self._rules.when):
+            return
+        self._told = True
+        named = self._rules.select.name if self._rules.select else self._rules.when[0].name
+        self._observer.hear(
+            Notice(f"{named!r} is missing: no worker on queue {self._config.queue!r} judges models (flavor-agg -e)")
+        )
+
+    def _read(self) -> None:
+        """Read which evaluations are not over, and hear of those that are."""
+        self._current.has_central_news = False
+        known = {round_ for round_, number in self._runs.evaluating() if number == CENTRAL}
+        for round_ in sorted(known | self._pending.keys()):
+            view, before = self._runs.read_evaluation(round_, CENTRAL), self._pending.get(round_)
+            if view is not None and not view.is_over:
+                if before is None:
+                    self._pending[round_] = _Pending(view, time.monotonic())
+                else:
+                    before.view = view
+                continue
+            self._pending.pop(round_, None)
+            self._has_results = True
+            if view is not None and before is not None and view.state is EvaluationState.CLOSED:
+                self._observer.hear(EvaluationClosed(view.reason, round_, is_routine=True))
+
+    def _find(self, each: _Pending) -> None:
+        """Find out whether a worker has the evaluation in hand, or its job waits for one."""
+        round_, attempt = each.view.round, each.view.attempt
+        each.is_taken = self._runs.is_judging(round_)
+        each.is_queued = not each.is_taken and self._jobs.waits_for_judge(self._runs.run, round_, attempt=attempt)
+        if each.is_taken or each.is_queued:
+            each.seen_at = time.monotonic()
+
+    def _act(self, each: _Pending, *, ends: bool) -> Decision | None:
+        """Do what is to be done about an evaluation; returns the decision."""
+        work = CentralWork(each.is_taken, time.monotonic() - each.seen_at)
+        decision = central_step(
+            each.view,
+            work,
+            self._config,
+            ends=ends,
+            judges=self._jobs.judges() if ends and not each.is_taken else None,
+            now_ms=self._current.now_ms(),
+        )
+        if decision is not None and decision.action is Action.MERGE:
+            self._begin(each)
+        elif decision is not None and decision.action is Action.GIVE_UP:
+            self._give_up(each, decision.reason)
+        return decision
+
+    def _open(self, round_: int) -> None:
+        for each in list(self._pending.values()):
+            self._find(each)
+            if not each.is_taken:
+                self._give_up(each, skipped(each.view, round_))
+        reach("coordinator.judging")
+        reason = f"{where_of(round_)} is judged by an aggregator"
+        self._runs.open_evaluation(
+            self._lease.token,
+            round_,
+            CENTRAL,
+            expected=(),
+            skipped=(),
+            timeout_s=self._config.evaluation_timeout_s,
+            reason=reason,
+        )
+        reach("coordinator.judging_opened")
+        self._observer.hear(EvaluationOpened(reason, round_))
+        view = self._runs.read_evaluation(round_, CENTRAL)
+        if view is not None:
+            self._pending[round_] = _Pending(view, time.monotonic())
+            self._begin(self._pending[round_])
+
+    def _begin(self, each: _Pending) -> None:
+        """Begin an attempt to judge the model."""
+        view, attempt = each.view, each.view.attempt + 1
+        merging_ms = self._runs.begin_merge(self._lease.token, view.round, CENTRAL, attempt=attempt)
+        self._jobs.judge(self._runs.run, view.round, attempt=attempt)
+        each.view = replace(view, state=EvaluationState.MERGING, attempt=attempt, merging_ms=merging_ms, error="")
+        each.seen_at, each.is_taken, each.is_queued = time.monotonic(), False, True
+
+    def _give_up(self, each: _Pending, reason: str) -> None:
+        del self._pending[each.view.round]
+        try:
+            self._runs.give_up_evaluation(self._lease.token, each.view, reason)
+        except IllegalMove:  # it has its result, of which the coordinator hears with its news
+            self._current.has_central_news = self._has_results = True
+            return
+        self._observer.hear(EvaluationFailed(reason, each.view.round))

@@ -1,0 +1,75 @@
+"""Decides what to do about the evaluation of a model on the operator's own data, beside the rounds. Pure functions.
+
+No round waits for it. When the worker falls behind, the newest model takes the place of those that no worker has begun
+to judge. The end of the run waits for what is left of the last one's time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flavor.config import RunConfig
+from flavor.counted import counted
+from flavor.policy.decision import Action, Decision
+from flavor.records.evaluation import EvaluationView
+from flavor.records.states import EvaluationState
+
+LOST_S = 5.0
+"""How long a job may be in no queue and in no worker's hands: it is so for a moment when a worker takes it."""
+
+
+@dataclass(frozen=True)
+class CentralWork:
+    """Where an evaluation on the operator's own data stands."""
+
+    is_taken: bool
+    """Whether a worker has it in hand, and is alive."""
+    lost_s: float
+    """For how long its job has been in no worker's hands and in no queue."""
+
+
+def where_of(round_: int) -> str:
+    """Return what is done, as the beginning of a sentence."""
+    return f"the model of round {round_} on the operator's own data"
+
+
+def central_step(
+    known: EvaluationView, work: CentralWork, config: RunConfig, *, ends: bool, judges: int | None, now_ms: int
+) -> Decision | None:
+    """Return what to do about an evaluation that is not over; None to let it go on.
+
+    `ends` says that no round follows, so that the run waits for it. `judges` is the number of workers that can do it,
+    or None where they were not counted.
+    """
+    where = where_of(known.round)
+    if known.state is EvaluationState.OPEN:  # by a coordinator that has died
+        return Decision(Action.MERGE, where)
+    why = known.error or ("the worker that judged it is gone" if work.lost_s >= LOST_S else "")
+    if known.is_hopeless:
+        return Decision(Action.GIVE_UP, f"{where}: {why}")
+    if why and known.attempt >= config.aggregation_attempts:
+        return Decision(Action.GIVE_UP, f"{where}: {counted(known.attempt, 'attempt')} failed: {why}")
+    if why:
+        return Decision(Action.MERGE, f"{where}: again, because: {why}")
+    if not ends:
+        return None
+    return _at_the_end(known, work, config, where, judges=judges, now_ms=now_ms)
+
+
+def _at_the_end(
+    known: EvaluationView, work: CentralWork, config: RunConfig, where: str, *, judges: int | None, now_ms: int
+) -> Decision:
+    if not work.is_taken and judges == 0:
+        return Decision(Action.GIVE_UP, f"{where}: the worker that judges models (flavor-agg -e) is gone")
+    if now_ms >= known.deadline_ms:
+        limit = f"{config.evaluation_timeout_s:g} s (--evaluation-timeout-s)"
+        return Decision(Action.GIVE_UP, f"{where}: there was no result after {limit}")
+    return Decision(Action.WAIT, f"an aggregator judges {where}", is_usual=True)
+
+
+def skipped(known: EvaluationView, newest: int) -> str:
+    """Return why an evaluation that no worker has begun is left out."""
+    return (
+        f"{where_of(known.round)}: skipped, because the worker that judges models is behind: "
+        f"that of round {newest} is judged in its place"
+    )

@@ -1,0 +1,276 @@
+"""Judge a global model on the operator's own data, by the command of `flavor-agg -e`, and record the result.
+
+The evaluator runs in a thread and a process beside the worker's other jobs (`workers.serving`), so that no round waits
+for it. Its words stay on the worker's machine; the run's log has its exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from contextlib import suppress
+
+from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.counted import counted
+from flavor.disk import file_of
+from flavor.errors import (
+    BusUnavailable,
+    CommandNotFound,
+    EvaluatorFailed,
+    FlavorError,
+    IllegalMove,
+    InvalidInfo,
+    LocalFault,
+)
+from flavor.evaluation_settings import rules_of, select_of
+from flavor.failpoints import reach
+from flavor.ledger.archive import Archive
+from flavor.ledger.canonical import sha256
+from flavor.ledger.evaluation import EvaluationManifest, put_manifest
+from flavor.policy.selection import choose, names_in
+from flavor.programs.own_evaluator import EvaluatorFiles
+from flavor.programs.process import ChildProcess, described_exit
+from flavor.records.counts import CENTRAL_PREFIX, is_count
+from flavor.records.evaluation import CENTRAL, EvaluationSummary, EvaluationView
+from flavor.records.info import CONFUSION, Info
+from flavor.records.merging import WEIGHTED, merge_infos
+from flavor.records.run import RunView
+from flavor.records.states import EvaluationState
+from flavor.records.summary import kept_metrics
+from flavor.results.evaluated import shown_by
+from flavor.store.digests import copy_of
+from flavor.store.paths import evaluation_prefix, named
+from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed
+from workers.central_judge import Judge
+from workers.context import WorkerContext
+from workers.fault import GivenBack, own_fault
+
+_LONGEST_REASON = 500
+_LOOK_S = 0.2
+_STOP_S = 2.0
+_TRIES = 5
+"""Attempts to commit where the best model of the run has changed in between."""
+
+
+class _Over(Exception):
+    """The result is not wanted any more."""
+
+
+def judge_model(context: WorkerContext, run: str, round_: int, *, attempt: int) -> bool:
+    """Judge the model, unless this worker cannot, another has it in hand, or another attempt is current.
+
+    An error is reported to the coordinator, which tries again or gives the evaluation up. Raises `GivenBack` for a
+    fault of this worker or its store, and where the worker ends.
+    """
+    judge = context.judge
+    if judge is None:
+        return False
+    runs = context.run(run)
+    view, evaluation = runs.read_own(), runs.read_evaluation(round_, CENTRAL)
+    if evaluation is None or not _is_current(evaluation, attempt):
+        return False
+    context.require_record(view)
+    lease_s = RunConfig.of_run(run, view.config).aggregation_lease_s
+    key, what = runs.keys.judging(round_, CENTRAL), f"the evaluation of round {round_} of run {run!r}"
+    lease = Lease(runs.redis, key, ttl_s=lease_s, what=what)
+    if not lease.try_acquire():
+        return False
+    over = threading.Event()
+    keeper = LeaseKeeper(lease, lost=over.set, beat=lambda: _look(runs, evaluation, over))
+    keeper.start()
+    try:
+        reason = _Judging(context, judge, runs, view, evaluation, over).commit()
+    except (IllegalMove, _Over):
+        return False
+    except (GivenBack, BusUnavailable):
+        raise
+    except Exception as error:
+        if fault := own_fault(context.store, view, error):
+            raise GivenBack.of(fault) from error
+        is_hopeless = isinstance(error, EvaluatorFailed | InvalidInfo)
+        why = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
+        context.observer.hear(EvaluationFailed(why, round_, run=run))
+        with suppress(IllegalMove):
+            runs.fail_merge(round_, CENTRAL, attempt=attempt, reason=why[:_LONGEST_REASON], is_hopeless=is_hopeless)
+        return False
+    finally:
+        keeper.stop()
+        with suppress(Exception):  # the lease runs out by itself
+            lease.release()
+    context.observer.hear(EvaluationClosed(reason, round_, run=run))
+    return True
+
+
+def _is_current(evaluation: EvaluationView | None, attempt: int) -> bool:
+    return evaluation is not None and (evaluation.state, evaluation.attempt) == (EvaluationState.MERGING, attempt)
+
+
+def _look(runs: RunStore, evaluation: EvaluationView, over: threading.Event) -> None:
+    """Set `over` once this attempt is not the current one. Runs in the lease keeper's thread."""
+    with suppress(FlavorError):
+        if not _is_current(runs.read_evaluation(evaluation.round, CENTRAL), evaluation.attempt):
+            over.set()
+
+
+class _Judging:
+    """One attempt to judge one model."""
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        judge: Judge,
+        runs: RunStore,
+        view: RunView,
+        evaluation: EvaluationView,
+        over: threading.Event,
+    ) -> None:
+        self._context, self._judge, self._runs = context, judge, runs
+        self._view, self._evaluation, self._over = view, evaluation, over
+        self._config = RunConfig.of_run(view.run, view.config)
+
+    def commit(self) -> str:
+        """Judge the model, store the result with its signed record, and close the evaluation; return the reason."""
+        merged, examples = _merged(self._measured())
+        evaluation, store = self._evaluation, self._context.store
+        archive = Archive(store, self._view.run)
+        data = json.dumps(merged, allow_nan=False).encode()
+        prefix = evaluation_prefix(self._view.run, evaluation.round, CENTRAL)
+        info = archive.put(named(prefix, "merged", sha256(data), ".json"), data)
+        summary = self._summary(merged, examples)
+        rules = rules_of(self._config, central=True)
+        for tries_left in reversed(range(_TRIES)):
+            before = self._runs.read_own().best
+            choice = choose(before, summary, select=rules.select, when=rules.when)
+            model = evaluation.model.model
+            manifest = EvaluationManifest(
+                run=self._view.run,
+                run_id=self._view.run_id,
+                round=evaluation.round,
+                evaluation=CENTRAL,
+                model_path=model.path,
+                model_digest=model.digest,
+                opened_ms=evaluation.opened_ms,
+                closed_ms=self._runs.now_ms(),
+                expected=(),
+                judges=(),
+                missing={},
+                central=examples,
+                best_round=choice.best.round if choice.best else 0,
+                merged_path=info.path,
+                merged_digest=info.digest,
+            )
+            recorded = put_manifest(archive, manifest.signed(self._context.key))
+            reach("worker.judged_centrally")
+            shown = shown_by(summary, select_of(self._config))
+            reason = f"on the operator's own data, {counted(examples, 'example')}"
+            reason += f": {shown}" if shown else ""
+            reason += "".join(f"; {line}" for line in choice.notes)
+            try:
+                self._runs.commit_evaluation(
+                    evaluation.round,
+                    CENTRAL,
+                    attempt=evaluation.attempt,
+                    verdicts={},
+                    info=info,
+                    manifest=recorded,
+                    summary=summary,
+                    reason=reason,
+                    before=before,
+                    best=choice.best,
+                    best_reason=choice.reason,
+                )
+            except IllegalMove:
+                found = self._runs.read_evaluation(evaluation.round, CENTRAL)
+                if not tries_left or not _is_current(found, evaluation.attempt):
+                    raise
+            else:
+                break
+        return reason
+
+    def _measured(self) -> Info:
+        """Have the evaluator judge the model, and return what it has measured. Raises `EvaluatorFailed`."""
+        evaluator, evaluation, kind = self._judge.evaluator, self._evaluation, self._config.kind
+        format_ = evaluation.model.format or kind.wire_format
+        with evaluator.folder(self._view.run) as folder:
+            try:
+                files = evaluator.lay_out(folder, evaluation.round, kind.extension(format_))
+                self._place(files, format_)
+                process = evaluator.start(
+                    folder, files, run=self._view.run, round_=evaluation.round, rounds=self._view.rounds
+                )
+            except CommandNotFound as error:
+                raise EvaluatorFailed(str(error)) from None
+            except OSError as error:
+                where = file_of(error, f"the folder {evaluator.workspace}, or an object of the store")
+                why = f"{where}: {error.strerror}: check the disk and the aggregator's --workspace"
+                raise LocalFault(why) from error
+            reach("worker.judging")
+            try:
+                self._wait(process)
+            finally:
+                process.stop(_STOP_S)
+            try:
+                return evaluator.measured(files, evaluation.round)
+            finally:
+                shutil.rmtree(files.root, ignore_errors=True)
+
+    def _place(self, files: EvaluatorFiles, format_: str) -> None:
+        """Copy the model: a link would be the store's own object, open to the evaluator."""
+        kind, target = self._config.kind, files.global_model
+        own = target if format_ == kind.wire_format else target.with_name(f".{target.name}.wire")
+        copy_of(self._context.store, self._evaluation.model.model, own)
+        if own != target:
+            kind.from_wire(own, target, format_)
+            own.unlink()
+
+    def _wait(self, process: ChildProcess) -> None:
+        limit_s = self._config.evaluation_timeout_s
+        deadline = time.monotonic() + limit_s
+        while (code := process.wait(_LOOK_S)) is None:
+            if self._judge.ends:
+                raise GivenBack("this aggregator ends")
+            if self._over.is_set():
+                raise _Over
+            if time.monotonic() > deadline:
+                self._judge.tell(
+                    f"the evaluator of run {self._view.run} is stopped: it ran for more than {limit_s:g} s"
+                )
+                raise EvaluatorFailed(
+                    f"its evaluator was still running after {limit_s:g} s (--evaluation-timeout-s) and is stopped"
+                )
+        if code != 0:
+            self._judge.tell(f"run {self._view.run}: {self._judge.evaluator.obituary(code, process)}")
+            raise EvaluatorFailed(f"its evaluator ended ({described_exit(code)})")
+
+    def _summary(self, merged: Info, examples: int) -> EvaluationSummary:
+        rules, metrics = rules_of(self._config, central=True), merged["metrics"]
+        ruled = {name: metrics[name] for name in names_in([rules.select, *rules.when]) if name in metrics}
+        evaluation = self._evaluation
+        return EvaluationSummary(
+            round=evaluation.round,
+            number=CENTRAL,
+            opened_ms=evaluation.opened_ms,
+            sites=1,
+            expected=1,
+            examples=examples,
+            metrics=kept_metrics({**ruled, **metrics}),
+        )
+
+
+def _merged(info: Info) -> tuple[Info, int]:
+    """Return the information as it is stored, with its metrics under `central/`, and the number of examples.
+
+    Counts are not kept: what is computed of them is, as `central/pooled/NAME`.
+    """
+    found = merge_infos(["central"], [info])
+    metrics = {
+        f"{CENTRAL_PREFIX}{name}": value
+        for name, value in found["metrics"].items()
+        if not (name in CONFUSION or is_count(name) or name.endswith(WEIGHTED) or value is None)
+    }
+    examples: int = info["metadata"]["datasetSize"]
+    return {"metadata": {"clients": [], "datasetSize": [examples]}, "metrics": metrics}, examples
