@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -256,6 +257,29 @@ def test_a_revoked_site_ends_at_once_and_the_others_go_on(bench_at, door: Door, 
     assert "trying for" not in again.stderr
     assert secret not in again.stderr
     assert token not in again.stderr
+
+
+def test_a_site_that_only_judges_joins_with_its_token(bench_at, door: Door) -> None:
+    """Its user of Redis may do all that it needs, and ends it when it is revoked, also after the end of the run."""
+    bench = bench_at(door.address)
+    operator = {**door.environment, "FLAVOR_REDIS_URL": door.url}
+    words = ["--run", bench.run, "--store", bench.store, "--rounds", 1, "--min-clients", 1, "--queue", bench.run]
+    coordinator = bench.start("flavor", "serve", *words, env=operator)
+    bench.start("flavor-agg", "--queue", bench.run, "--store", bench.store, env=operator)
+    sites = {}
+    evaluator = f"{sys.executable} {Path(__file__).with_name('toy_evaluator.py')} --report"
+    for name, program, command in (("v2", "flavor-fv", evaluator), ("edge-1", "flavor-fl", bench.trainer())):
+        words = ["--unsaved", bench.run, name, "--store", bench.store]
+        token = bench.done("flavor", "enroll", *words, env=operator).stdout.strip()
+        env = {**door.environment, "FLAVOR_TLS_CA": None, "FLAVOR_JOIN": token}
+        sites[name] = bench.start(program, "-m", command, "--workspace", bench.folder / name, env=env)
+        bench.logged("client.joined", client=name)
+    assert [coordinator.wait(), sites["edge-1"].wait()] == [0, 0], coordinator.stderr
+    assert "1 result, 200 examples" in bench.logged("evaluation.closed")["reason"]
+    sites["v2"].until("this site stays")
+    assert bench.redis.acl_log() == []
+    assert bench.done("flavor", "revoke", bench.run, "v2", env=operator).wait() == 0
+    assert sites["v2"].wait() == 3, sites["v2"].stderr
 
 
 def test_a_token_and_options_that_contradict_it(bench) -> None:
