@@ -157,9 +157,14 @@ class Starter:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         timeout_s: float = 60.0,
+        plotted: bool = True,
     ) -> subprocess.CompletedProcess[str]:
-        """What `subprocess.run` returns with its output captured as text; raises `TimeoutExpired` as that does."""
-        environment = {**(os.environ if env is None else env), "PYTHONPATH": _HERE, "OMP_NUM_THREADS": "1"}
+        """What `subprocess.run` returns with its output captured as text; raises `TimeoutExpired` as that does.
+
+        A local run draws its metrics if `plotted`.
+        """
+        paths = _HERE if plotted else os.pathsep.join([_UNPLOTTED, _HERE])
+        environment = {**(os.environ if env is None else env), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
         process = self.popen(command, env=environment, cwd=cwd or Path.cwd())
         said = {"stdout": b"", "stderr": b""}
 
@@ -369,6 +374,9 @@ def _fork_scripts_of_the_supervised() -> None:
 
 class _OfRun(ForkServer):
     """The server of a local run: a child of the run's process that was forked before that did anything."""
+
+    may_differ = re.compile(rf"{forked.MAY_DIFFER.pattern}|OPENBLAS_NUM_THREADS")
+    """The demo sets the last one to 1: so many threads it has here by OMP_NUM_THREADS."""
 
     def __init__(self, channel: socket.socket, pid: int) -> None:
         super().__init__(os.environ)

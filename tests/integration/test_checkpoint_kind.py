@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from pages import prepared
 
+from tests.conftest import UNPLOTTED
+
 _, _, PAGE = (
     (Path(__file__).parents[2] / "docs/aggregators.md").read_text().partition("## Checkpoints of a kind of your own")
 )
@@ -56,7 +58,7 @@ def federate(tmp_path: Path):
 
     def run(odd: str, *words: str, installed: bool = True) -> subprocess.CompletedProcess[str]:
         (tmp_path / "main.py").write_text(MAIN.replace("ODD", odd))
-        paths = [str(packages)] * installed + [environment["PYTHONPATH"]]
+        paths = [str(packages)] * installed + [str(UNPLOTTED), environment["PYTHONPATH"]]
         command = ["flavor", "run", "-m", "python main.py", "--edges", "2", "--rounds", "2", "--checkpoint", "counts"]
         return subprocess.run(
             [*command, "--out", str(tmp_path / "out"), "--json", *words],

@@ -33,7 +33,7 @@ def flavor(*words: str, before: str = "", cold: bool = False, **environment: str
     if not before and not cold:
         command = [sys.executable, "-P", "-m", "flavor.cli.main", *words]
         warm = starter_with("sklearn.datasets")
-        return warm.run(command, env={**inherited, "COLUMNS": "100", **environment}, timeout_s=110)
+        return warm.run(command, env={**inherited, "COLUMNS": "100", **environment}, timeout_s=110, plotted=False)
     paths = os.pathsep.join(filter(None, [ABSENT, str(ROOT), os.environ.get("PYTHONPATH")]))
     start = ["-c", f"{before}; from flavor.cli.main import main; main()"] if before else ["-m", "flavor.cli.main"]
     return subprocess.run(
