@@ -13,14 +13,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn import metrics as reference
 
 from flavor.cook.metrics import binary_counts, multiclass_counts, regression_sums
 from flavor.records import score_histograms
 from flavor.records.info import checked_info, info_bytes, parse_info
 from flavor.records.merging import merge_infos, not_merged
 from flavor.results.direction import direction_of
+from tests.lazy import Lazy
 
+reference = Lazy("sklearn.metrics")
 EXACT = 1e-12
 QUICK = settings(max_examples=150, deadline=None)
 
