@@ -29,8 +29,7 @@ from flavor.cook.report import Report, flush
 from flavor.errors import AggregatorFailed, EvaluatorFailed, InvalidSetting, MissingVariable, WaitTimeout
 from flavor.programs.aggregator_paths import KINDS, read_paths, write_paths
 from flavor.programs.finished_mark import mark_path, write_mark
-from flavor.records.evaluated_info import completed
-from flavor.records.info import FILE_NAME, MERGED_NAME, checked_info, info_bytes, read_info
+from flavor.records.info import FILE_NAME, MERGED_NAME, checked_info, completed, info_bytes, read_info
 from flavor.records.merging import merge_infos
 from flavor.records.names import Event, event_name
 

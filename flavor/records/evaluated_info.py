@@ -8,25 +8,9 @@ from typing import Any
 
 from flavor.errors import InvalidInfo, InvalidReport
 from flavor.records.evaluation_report import DIGEST_NAME, FILE_NAME, Report
-from flavor.records.info import CONFUSION, UNCOUNTED, Info, checked_info
+from flavor.records.info import Info, checked_info, completed
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-def completed(value: object, round_: int) -> object:
-    """Return the information with what an evaluator need not say; anything but a mapping as it is.
-
-    `epoch` is the round that has made the model, `importance` is 1, and cells of a confusion matrix are not counted.
-    """
-    if not isinstance(value, Mapping):
-        return value
-    metadata, metrics = value.get("metadata"), value.get("metrics")
-    made: dict[Any, Any] = dict(value)
-    if isinstance(metadata, Mapping):
-        made["metadata"] = {"epoch": round_, "importance": 1.0, **metadata}
-    if isinstance(metrics, Mapping):
-        made["metrics"] = {**dict.fromkeys(CONFUSION, UNCOUNTED), **metrics}
-    return made
 
 
 def with_report(info: Info | None, report: Report, round_: int, *, digest: str) -> Info:

@@ -88,6 +88,22 @@ def checked_info(value: object, *, where: str = "info") -> Info:
     return checked
 
 
+def completed(value: object, round_: int) -> object:
+    """Return the information with what an evaluator need not say; anything but a mapping as it is.
+
+    `epoch` is the round that has made the model, `importance` is 1, and cells of a confusion matrix are not counted.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    metadata, metrics = value.get("metadata"), value.get("metrics")
+    made: dict[Any, Any] = dict(value)
+    if isinstance(metadata, Mapping):
+        made["metadata"] = {"epoch": round_, "importance": 1.0, **metadata}
+    if isinstance(metrics, Mapping):
+        made["metrics"] = {**dict.fromkeys(CONFUSION, UNCOUNTED), **metrics}
+    return made
+
+
 def has_unseen(name: str) -> bool:
     """Whether a name has characters that cannot be seen, such as control characters."""
     return any(unicodedata.category(letter) in _UNSEEN for letter in name)

@@ -15,9 +15,8 @@ import pytest
 
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.statement import EvaluationStatement
-from flavor.records.evaluated_info import completed
 from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, Result
-from flavor.records.info import MAX_BYTES, parse_info
+from flavor.records.info import MAX_BYTES, completed, parse_info
 from flavor.records.objects import ObjectRef
 from flavor.results.folder import ResultFolder
 from flavor.results.reports import image_in, reports_in

@@ -85,7 +85,7 @@ def put(store: ObjectStore, manifest: Manifest, key: SigningKey) -> Manifest:
     """Into the place of its round, whatever lies there."""
     archive, signed = Archive(store, manifest.run), manifest.signed(key)
     store.delete([manifest_path(manifest.run, manifest.round)])
-    archive._put(manifest_path(manifest.run, manifest.round), signed.to_bytes())
+    archive.put(manifest_path(manifest.run, manifest.round), signed.to_bytes())
     return signed
 
 
