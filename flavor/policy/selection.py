@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from flavor.counted import counted
+from flavor.records.counts import WORST
 from flavor.records.evaluation import Best, EvaluationSummary
 from flavor.records.merging import WEIGHTED, sites_with
 
-WORST = "worst/"
 LARGER, SMALLER = "max", "min"
 _COMPARED = re.compile(r"(?P<name>[^<>=]+?)\s*(?P<sign>>=|<=|>|<)\s*(?P<value>[^<>=]+)")
 _GAIN = re.compile(r"(?P<times>[0-9]{1,6})(:(?P<least>.+))?")

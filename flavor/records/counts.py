@@ -26,6 +26,14 @@ POOLED = "pooled/"
 """What the names of the metrics begin with that are computed of all sites together."""
 CENTRAL_PREFIX = "central/"
 """What the names of the metrics begin with that an aggregator has measured on the operator's own data."""
+WORST = "worst/"
+"""What stands before a metric's name in a rule that goes by the site whose value is worst."""
+COMPUTED = {
+    CENTRAL_PREFIX: "metrics of the operator's own data",
+    POOLED: "metrics of all sites together",
+    WORST: "the values of the site that is worst",
+}
+"""What names mean that begin so: no site can report a metric of such a name."""
 BOUND = "_bound"
 """The end of the name of the largest error that a pooled metric can have."""
 MOST_NUMBERS = 10_000
@@ -44,6 +52,12 @@ class NotMerged(Exception):
 def is_count(name: str) -> bool:
     """Return whether a metric of this name is summed over the sites."""
     return name.startswith(PREFIX)
+
+
+def why_not_own(name: str) -> str:
+    """Return why no site can report a metric of this name, which has a meaning of its own; '' where one can."""
+    found = next((prefix for prefix in COMPUTED if name.startswith(prefix)), None)
+    return f"names that begin with {found!r} are those of {COMPUTED[found]}" if found else ""
 
 
 def is_beside(name: str) -> bool:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from flavor.errors import InvalidReport
+from flavor.records.counts import COMPUTED, PREFIX
 
 FILE_NAME = "result.json"
 MAX_BYTES = 2**20
@@ -26,7 +27,7 @@ MOST_IMAGES_BYTES = 8 * 2**20
 """Of all images of one result.json."""
 DIGEST_NAME = "reportDigest"
 """The entry of an info's metadata that has the SHA-256 of the site's report, so that the site's signature covers it."""
-RESERVED = ("basic", "central", "count", "pooled", "worst")
+RESERVED = tuple(sorted(prefix.rstrip("/") for prefix in ("basic/", PREFIX, *COMPUTED)))
 """The first parts of metrics' names that have a meaning of their own, and so are no titles of tables."""
 
 

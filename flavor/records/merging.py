@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from flavor.records.counts import CENTRAL_PREFIX, POOLED, NotMerged, is_beside, is_count, of_sites
+from flavor.records.counts import POOLED, NotMerged, is_beside, is_count, of_sites, why_not_own
 from flavor.records.info import CONFUSION, Info
 from flavor.records.pooling import BASIC, pooled
 
@@ -117,8 +117,8 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
     none). Counts are merged as `flavor.records.counts` says, and metrics of all sites together are computed of them as
     `flavor.records.pooling` says, None where they are 0/0. Every other metric is the plain mean over the clients that
     report it, and beside it, with the suffix ` (weighted)`, their mean weighted by `datasetSize` (the plain mean when
-    those are all zero). A client's own metric of such a name, or of one that begins with `pooled/` or
-    `central/`, is left out, and `metadata.notMerged` says so.
+    those are all zero). A client's own metric of such a name, or of one that `flavor.records.counts.COMPUTED` has a
+    meaning for, as `pooled/…`, `central/…` or `worst/…`, is left out, and `metadata.notMerged` says so.
 
     `epoch` is the first client's. Where not all clients report a metric, `metadata.metricSites` says how many do; one
     that none reports has no merged value. `metadata.notMerged` says why counts are missing that do not go together,
@@ -141,11 +141,8 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
         if name in CONFUSION:
             means[name] = [metrics.get(name) for metrics in reported]
             continue
-        if name.startswith(CENTRAL_PREFIX):
-            reasons[name] = f"names that begin with {CENTRAL_PREFIX!r} are those of metrics of the operator's own data"
-            continue
-        if name.startswith(POOLED):
-            reasons[name] = f"names that begin with {POOLED!r} are those of metrics of all sites together"
+        if why := why_not_own(name):
+            reasons[name] = why
             continue
         if name.endswith(WEIGHTED):
             reasons[name] = f"names that end with {WEIGHTED!r} are those of means over the sites"

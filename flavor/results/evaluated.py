@@ -16,7 +16,7 @@ from flavor.counted import counted
 from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
 from flavor.printable import shown_name
-from flavor.records.counts import BOUND, CENTRAL_PREFIX, POOLED, is_beside
+from flavor.records.counts import BOUND, CENTRAL_PREFIX, POOLED, is_beside, why_not_own
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, sites_of, sites_with
@@ -300,7 +300,8 @@ def metrics_of(found: Evaluated, select: Select | None = None) -> list[MetricOfS
     `select`, the rule of a run, says which values of its metric are better.
     """
     bases: dict[str, None] = {}
-    for name in (*found.metrics, *(name for site in found.sites.values() for name in site.metrics)):
+    own = (name for site in found.sites.values() for name in site.metrics if not why_not_own(name))
+    for name in (*found.metrics, *own):
         base = base_of(name)
         if not is_beside(name) and not is_beside(base) and base not in CONFUSION:
             bases.setdefault(base)

@@ -16,6 +16,7 @@ from hypothesis.extra.numpy import arrays
 
 from flavor.cook.metrics import binary_counts, multiclass_counts, regression_sums
 from flavor.records import score_histograms
+from flavor.records.counts import COMPUTED
 from flavor.records.info import checked_info, info_bytes, parse_info
 from flavor.records.merging import merge_infos, not_merged
 from flavor.results.direction import direction_of
@@ -367,3 +368,16 @@ def test_the_name_of_each_pooled_metric_says_which_values_are_better() -> None:
     }  # fmt: skip
     assert len(pooled) == 24
     assert better["count/loss"] == 0
+
+
+@pytest.mark.parametrize("prefix", COMPUTED)
+def test_no_site_gives_out_a_metric_whose_name_has_a_meaning_of_its_own(prefix: str) -> None:
+    """A rule such as `central/accuracy:max` would otherwise go by what one site claims."""
+    found = merged(
+        {"accuracy": 0.5, f"{prefix}accuracy": 1.0, "basic/accuracy": 0.5, "count/n": 3},
+        {"accuracy": 0.7, "count/n": 4},
+    )
+    assert f"{prefix}accuracy" not in found["metrics"]
+    assert not_merged(found)[f"{prefix}accuracy"] == f"names that begin with {prefix!r} are those of {COMPUTED[prefix]}"
+    assert (found["metrics"]["accuracy"], found["metrics"]["basic/accuracy"]) == (0.6, 0.5)
+    assert found["metrics"]["count/n"] == 7

@@ -8,6 +8,7 @@ import pytest
 
 from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
+from flavor.records.counts import COMPUTED
 from flavor.records.merging import merge_infos, sites_of
 from flavor.results.evaluated import Evaluated, SiteMeasures, as_round, headline_of, metrics_of
 from flavor.results.evaluated_table import described, lines_of, table_of
@@ -58,6 +59,12 @@ def test_a_metric_of_all_sites_alone_has_its_bound_and_no_sites():
     assert (auc.pooled, auc.pooled_bound, auc.plain_mean, auc.worst, auc.value) == (0.93, 0.002, None, None, 0.93)
     names = [each.name for each in metrics_of(FOUND)]
     assert not [name for name in names if name.startswith(("count/", "basic/", "pooled/")) or name.endswith("_bound")]
+
+
+def test_a_site_has_no_column_of_a_name_with_a_meaning_of_its_own():
+    claims = {f"{prefix}{name}": 1.0 for prefix in COMPUTED for name in ("accuracy", "mine")}
+    claiming = replace(FOUND, sites={**FOUND.sites, "a": SiteMeasures(100, {**REPORTED["a"][1], **claims})})
+    assert metrics_of(claiming) == metrics_of(FOUND)
 
 
 def test_equal_sites_have_no_worst_one():
