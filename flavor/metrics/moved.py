@@ -1,8 +1,9 @@
 """Bytes of models that clients have moved, as counters that never go back.
 
-What clients say may fall: Redis comes back a moment older, edges count from zero again after `flavor recover`, and a
-client gets or loses a label of its own. Prometheus would take each fall for a new beginning of the counter, and invent
-bytes. So what each client has moved beyond the most that it has said before is added to the counter of its label.
+What clients say may fall: Redis comes back a moment older, edges count from zero again after `flavor recover`, a client
+that was revoked does so once it is enrolled anew, and a client gets or loses a label of its own. Prometheus would take
+each fall for a new beginning of the counter, and invent bytes. So what each client has moved beyond the most that it
+has said before is added to the counter of its label.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from flavor.metrics.table import OTHERS
+from flavor.records.states import ClientState
 
 DIRECTIONS = {"sent": "sent_bytes", "received": "received_bytes"}
 
@@ -38,6 +40,9 @@ class Moved:
         for name, client in clients.items():
             for direction, field in DIRECTIONS.items():
                 key = (name, direction)
+                if client.get("state") == ClientState.REVOKED:  # what it has said is deleted: it begins at zero
+                    self._most.pop(key, None)
+                    continue
                 if not isinstance(now := client.get(field), int):
                     continue
                 most = self._most.get(key, 0)

@@ -43,6 +43,18 @@ def test_a_redis_that_comes_back_older_invents_no_bytes() -> None:
     assert samples(scraped)[name] == 520
 
 
+def test_a_site_that_was_revoked_and_enrolled_anew_counts_from_zero() -> None:
+    moved, joined = Moved(), {"state": "joined", "received_bytes": None}
+    revoked = {"state": "revoked", "phase": "quarantined", "sent_bytes": None, "received_bytes": None}
+
+    def sent(client: dict[str, object]) -> float:
+        return moved.look({"a": client, "b": {"sent_bytes": 7}}, ["a", "b"])["a", "sent"]
+
+    assert [sent(joined | {"sent_bytes": said}) for said in (300_000, 1_000_000)] == [300_000, 1_000_000]
+    assert [sent(revoked), sent(revoked)] == [1_000_000, 1_000_000]
+    assert [sent(joined | {"sent_bytes": said}) for said in (None, 100_000, 900_000)] == [1e6, 1_100_000, 1_900_000]
+
+
 def test_what_a_run_has_moved_at_its_end_can_still_be_scraped() -> None:
     board = MadeUp(many(6))
     scraped = scraper(board, most=2)
