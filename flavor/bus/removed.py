@@ -18,7 +18,8 @@ _MOST = 1000
 def note_removed(client: Redis, run: str, url: str) -> None:
     """Record that an operator removes this run. Raises `BusUnavailable`, also where the server has no room for it."""
     with translated(shown(url)):
-        now_s = int(client.time()[0])
+        seconds, microseconds = client.time()
+        now_s = (1000 * seconds + microseconds // 1000) / 1000  # exact: a run may be removed as soon as it is created
         with client.pipeline() as step:
             step.zadd(REMOVED, {run: now_s})
             step.zremrangebyscore(REMOVED, "-inf", now_s - _KEPT_S)
@@ -42,4 +43,4 @@ def removed_runs(client: Redis, url: str) -> dict[str, int]:
             found = client.zrange(REMOVED, 0, -1, withscores=True)
         except redis.exceptions.ResponseError:
             return {}
-    return {str(run): 1000 * int(score) for run, score in found}
+    return {str(run): round(1000 * score) for run, score in found}

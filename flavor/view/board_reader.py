@@ -86,7 +86,8 @@ class BoardReader:
         self._followed: dict[str, Followed] = {}
         self._due: dict[str, _Due] = {}
         self._seen_at: dict[str, float] = {}
-        self._lost: set[str] = set()
+        self._lost: dict[str, int] = {}
+        """Runs that Redis has lost, and when each began, or was recovered last, by the server's clock."""
         self.removed: dict[str, int] = {}
         """Runs that operators have removed, and when, in milliseconds of the server's clock."""
         self._listed_at = -QUIET_S
@@ -223,28 +224,34 @@ class BoardReader:
                     self.redis, run, self._url, store=self._store, left_in=self._left_in, folder=self._folder
                 )
                 self._due[run] = _Due()
-                self._lost.discard(run)
+                self._lost.pop(run, None)
         ended = [run for run, due in self._due.items() if due.has_ended]  # others are read often anyway
         removed = set(ended) - set(are_there(self.redis, ended, self._url))
-        self.removed = removed_runs(self.redis, self._url)
-        for run in self._lost & self.removed.keys():
-            self._lost.discard(run)
+        self.removed = self._removals()
+        for run in self._lost.keys() & self.removed.keys():
+            self._lost.pop(run)
             self._published.drop(run)
         for run in (self._followed.keys() - set(there)) | removed:
             self._forget(run)
 
+    def _removals(self) -> dict[str, int]:
+        """Return what was removed, without earlier runs of the name of one that is lost: they say nothing of it."""
+        found = removed_runs(self.redis, self._url)
+        return {run: when_ms for run, when_ms in found.items() if when_ms >= self._lost.get(run, 0)}
+
     def _forget(self, run: str) -> None:
         """Follow a run no more, which is not there: it was removed, or Redis has lost it."""
-        has_ended = self._due[run].has_ended
+        has_ended, seen = self._due[run].has_ended, self._followed[run].snapshot
         known: tuple[MutableMapping[str, Any], ...] = (self._followed, self._due, self._seen_at)
         for each in known:
             each.pop(run, None)
         if not has_ended:
-            self.removed = removed_runs(self.redis, self._url)  # anew: it may have been removed a moment ago
+            self._lost[run] = max(seen.run.created_ms, seen.run.recovered_ms) if seen is not None else 0
+            self.removed = self._removals()  # anew: it may have been removed a moment ago
         if has_ended or run in self.removed:
+            self._lost.pop(run, None)
             self._published.drop(run)
             return
-        self._lost.add(run)
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.read_ms / 1000))
         lost = (
             f"Redis has lost run {run!r}, which had not ended: it was last there at {when}, and `flavor rm` has not "

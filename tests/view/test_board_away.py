@@ -11,6 +11,7 @@ import pytest
 
 from flavor.bus.connection import connect, shown
 from flavor.bus.embedded import embedded_server
+from flavor.bus.keys import REMOVED
 from flavor.bus.keys import RUNS as RUNS_KEY
 from flavor.bus.removed import note_removed
 from flavor.bus.runs import RunStore
@@ -204,6 +205,36 @@ def test_a_run_that_is_removed_is_not_lost(bench, monkeypatch: pytest.MonkeyPatc
         runs.end(RunState.STOPPED, "enough")
         removed()
         until(board, "it is removed", lambda: board.runs() == [])
+        assert board.removed().keys() == {bench.run}
+
+
+def test_a_run_is_lost_although_an_earlier_one_of_its_name_was_removed(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis comes back from a snapshot that was saved between the removal and the new run."""
+    monkeypatch.setattr(board_reader, "QUIET_S", 0.2)
+    runs, url = bench.runs, bench.url
+    runs.redis.flushall()
+    note_removed(runs.redis, bench.run, url)
+    saved = {name: when_s - 0.1 for name, when_s in runs.redis.zrange(REMOVED, 0, -1, withscores=True)}
+    runs.create(rounds=2, config=CONFIG)
+
+    def comes_back() -> None:
+        with runs.redis.pipeline(transaction=True) as step:
+            step.flushall()
+            step.zadd(REMOVED, saved)
+            step.execute()
+
+    with Board(url) as board:
+        assert [row["state"] for row in board.runs()] == ["waiting"]
+        comes_back()
+        until(board, "it is lost", lambda: [row["state"] for row in board.runs()] == ["lost"])
+        listed_at = board._reader._listed_at
+        until(board, "Redis was read again", lambda: board._reader._listed_at > listed_at + 0.2)
+        assert [row["state"] for row in board.runs()] == ["lost"]
+        assert board.removed() == {}
+        note_removed(runs.redis, bench.run, url)
+        until(board, "it is given up", lambda: board.runs() == [])
         assert board.removed().keys() == {bench.run}
 
 

@@ -29,6 +29,7 @@ HEALTHY: dict[str, float] = {
     'flavor_redis_memory_used_bytes{job="flavor",instance="i"}': 50,
     'flavor_redis_memory_max_bytes{job="flavor",instance="i"}': 100,
     f"flavor_run_info{{{RUN}}}": 1,
+    f"flavor_run_started_timestamp_seconds{{{RUN}}}": -60,
     f'flavor_run_state{{{RUN},flavor_run_state="running"}}': 1,
     f'flavor_run_state{{{RUN},flavor_run_state="failed"}}': 0,
     f"flavor_run_coordinator_up{{{RUN}}}": 1,
@@ -232,6 +233,14 @@ _GONE: dict[str, float | None] = {name: None for name in HEALTHY if "run=" in na
 _REMOVED = f"flavor_run_removed_timestamp_seconds{{{RUN}}}"
 CASES |= {
     "stopped and removed between two scrapes": case(_GONE, {_REMOVED: 60}, since=4, at={60: [], 600: []}),
+    "lost, and an earlier run of its name was removed": Case(
+        {**case(_GONE, since=4, at={}).series, _REMOVED: [None] * 4 + [-61] * (STEPS - 4)},
+        {45: [], 60: ["FlavorRunFailed"], 600: ["FlavorRunFailed"]},
+    ),
+    "lost after an earlier one of its name was removed, and given up later": Case(
+        {**case(_GONE, since=4, at={}).series, _REMOVED: [None] * 4 + [-61] * 16 + [300] * (STEPS - 20)},
+        {60: ["FlavorRunFailed"], 285: ["FlavorRunFailed"], 300: [], 600: []},
+    ),
     "lost, and given up later": Case(
         {**case(_GONE, since=4, at={}).series, _REMOVED: [None] * 20 + [300] * (STEPS - 20)},
         {285: ["FlavorRunFailed"], 300: [], 600: []},
