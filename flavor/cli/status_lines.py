@@ -189,7 +189,8 @@ def _last_round(found: Found) -> str:
         of = "" if best["rounds"] == last["round"] else f" of the {best['rounds']} rounds that can be read"
         value = MergedValue(best["value"], best["sites"], best["contributors"])
         number = " ".join((f"{value.value:.4g}", value.words)).rstrip()
-        lacks = not_compared(best["usual"], best["fewer"], best["newest_fewer"])
+        only = best["round"] if best["compared"] == 1 else 0
+        lacks = not_compared(best["usual"], best["fewer"], best["newest_fewer"], only)
         lacks = f"; {lacks}" if lacks else ""
         began = _began(best["round"], found.get("folder") or found["run"])
         parts[0] += f" (best{of}: {number}, reported in round {best['round']}, {began}{lacks})"

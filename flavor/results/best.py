@@ -1,8 +1,7 @@
-"""The best round of a metric: among the rounds whose values are of as many sites as usual."""
+"""The best round of a metric: among the rounds in which the most sites report it."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -35,11 +34,13 @@ class Best:
     """How many sites report the metric in this round."""
     contributors: int
     usual: int
-    """How many sites have to report the metric in a round that is compared."""
+    """How many sites report the metric in each round that is compared: the most of all rounds."""
     fewer: int
     """How many rounds are not compared, because fewer sites report the metric in them."""
     newest_fewer: int
     """The newest of those; 0 for none."""
+    compared: int
+    """How many rounds are compared. One alone is the best, though no other is worse."""
 
     @property
     def of(self) -> str:
@@ -49,29 +50,32 @@ class Best:
     @property
     def without(self) -> str:
         """Say which rounds are not compared: `not compared: round 5, …`; '' where all are."""
-        return not_compared(self.usual, self.fewer, self.newest_fewer)
+        return not_compared(self.usual, self.fewer, self.newest_fewer, self.round if self.compared == 1 else 0)
 
 
 def best_of(name: str, values: Mapping[int, MergedValue]) -> Best | None:
     """The round with the best value of a metric, the earliest of equals; None when the name does not say what is good.
 
-    Compared are the rounds in which as many sites report the metric as usual: at least the median number, the higher
-    one of two. A mean without the worst site is better, and says nothing of the model. `flavor.results.direction` knows
-    a metric by the words of its name.
+    Compared are the rounds in which the most sites report the metric. A mean without the worst site is better, and says
+    nothing of the model. `flavor.results.direction` knows a metric by the words of its name.
     """
     sign = direction_of(name)
     if not values or not sign:
         return None
-    usual = statistics.median_high(each.sites for each in values.values())
-    compared = sorted(number for number, each in values.items() if each.sites >= usual)
+    usual = max(each.sites for each in values.values())
+    compared = sorted(number for number, each in values.items() if each.sites == usual)
     number = max(compared, key=lambda each: sign * values[each].value)
     fewer = len(values) - len(compared)
-    return Best(number, *values[number], usual, fewer, max(values.keys() - set(compared), default=0))
+    return Best(number, *values[number], usual, fewer, max(values.keys() - set(compared), default=0), len(compared))
 
 
-def not_compared(usual: int, fewer: int, newest: int) -> str:
-    """Return `not compared: round 5, in which fewer than 3 sites report it`; '' for no round."""
+def not_compared(usual: int, fewer: int, newest: int, only: int = 0) -> str:
+    """Return `not compared: round 5, in which fewer than 3 sites report it`; '' for no round.
+
+    `only` is the round that is compared, where it is one alone: then the text says so.
+    """
     if not fewer:
         return ""
     which = f"round {newest}" if fewer == 1 else f"{fewer} rounds, the newest of them round {newest}"
-    return f"not compared: {which}, in which fewer than {counted(usual, 'site')} report it"
+    alone = f", so that only round {only} is compared" if only else ""
+    return f"not compared: {which}, in which fewer than {counted(usual, 'site')} report it{alone}"

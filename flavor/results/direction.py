@@ -19,7 +19,8 @@ _METRICS = _HIGHER | _LOWER | {_SCORE}
 _NEGATED = frozenset({"neg", "negative", "negated", "minus"})
 """As the first word they turn a loss round, as in scikit-learn's `neg_mean_squared_error`; so does a minus in front.
 
-Elsewhere, and before what is better higher, they may name a class: nothing is known of `negative_recall`.
+Elsewhere, and before what is better higher, they may name a class, or the pairs of a contrastive loss: nothing is known
+of `negative_recall`, and of `contrastive/neg_loss`.
 """
 _UNSAID = frozenset(
     {"std", "stddev", "sd", "var", "variance", "sem", "distance", "scale", "gap", "diff", "difference", "ratio"}
@@ -29,7 +30,28 @@ _UNSAID = frozenset(
 _PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "eval", "evaluation", "dev"})
 """Words for the data that a metric is of. They may stand before it or after it, as in `val/loss` and `Loss/val`."""
 
-_DASHES = str.maketrans(dict.fromkeys("\N{MINUS SIGN}\N{EN DASH}\N{HYPHEN}\N{NON-BREAKING HYPHEN}", "-"))
+_KINDS = frozenset(
+    {"macro", "micro", "weighted", "balanced", "total", "global", "local", "roc", "pr", "top", "k", "top1", "top5"}
+    | {"pixel", "word", "char", "class", "shot", "way", "one", "log", "cross", "entropy", "hinge", "huber", "focal"}
+    | {"squared", "absolute", "percentage", "l1", "l2", "bce", "ce", "kl", "kd", "aux", "reg", "cls", "box", "gan"}
+    | {"contrastive", "triplet", "reconstruction", "classification", "regression", "segmentation", "detection"}
+)
+"""Words that say, joined by a hyphen, of which kind a metric is, as in `log-loss`. They name no value of their own."""
+
+_DASHES = str.maketrans(
+    dict.fromkeys(
+        "\N{MINUS SIGN}\N{EN DASH}\N{EM DASH}\N{FIGURE DASH}\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{SMALL HYPHEN-MINUS}"
+        "\N{FULLWIDTH HYPHEN-MINUS}",
+        "-",
+    )
+)
+_NO_CALCULATION = re.compile(
+    r"(?<=[^\W_])@\s*(?:[a-z]\s*=\s*)?\d+(?:\.\d+)?(?:\s*[-:]\s*\d+(?:\.\d+)?)?(?![\w.]|\s*-)"  # mAP@50-95, recall@k=10
+    r"|[(\[]\s*(?:class|label)\s*[:=]?\s*-?\d+\s*[)\]]"  # dice (class -1)
+    r"|(?<![\w.])\d+-(?=(?:shot|way|fold|step|bit|day|year)(?![^\W_]))"  # 5-shot/accuracy
+    r"|(?<![\w.])(?!1-|100-)\d+-(?=(?:class|classes|label)(?![^\W_]))"  # 2-class accuracy, and not 1-class accuracy
+)
+"""Numbers of a name that nothing is calculated with."""
 _WORD = re.compile(r"[^\W_]+")
 _COMPLEMENT = re.compile(
     rf"(?:^|[/([])\s*(?:(?:{'|'.join(sorted(_PARTS))})[\s_.:|]+)*(?:1|1\.0*|100)\s*%?\s*-"  # 1-val/auc, val/1 - auc
@@ -43,6 +65,8 @@ _NAMED_NUMBER = re.compile(r"top[-_ ]?$|[a-z]-$")
 """What stands before a number that is part of a name: `top-5-accuracy`, `fold-2-auc`."""
 _OPERATOR = re.compile(r"[*^=~!<>]|[^\w\s)\]%/_.:|(\[-]\s*-")
 """What makes another metric of one, or a minus after something that no name has before it: `-1*loss`, `{-loss}`."""
+_TAKEN = re.compile(r"([^\W_]+)([\s)\]%]*)-(?=(\s*)(.*))")
+"""What stands before a minus, the gap before it, the gap behind it, and all that follows."""
 _OF_A_WORD = re.compile(r"\s*[([]*\s*[^\W\d_]")
 
 
@@ -56,7 +80,7 @@ def direction_of(name: str) -> int:
     name = name.removeprefix(CENTRAL_PREFIX)
     if name.startswith(POOLED):
         name = name.rpartition("/")[2]
-    text = name.lower().translate(_DASHES).strip()
+    text = _NO_CALCULATION.sub("", name.lower().translate(_DASHES)).strip()
     words = frozenset(_WORD.findall(text))
     lower, higher = bool(words & _LOWER), bool(words & _HIGHER)
     if words & _UNSAID or (lower and higher) or not words & _METRICS or _COMPLEMENT.search(text) or _computes(text):
@@ -86,13 +110,25 @@ def _is_named(text: str, number: re.Match[str]) -> bool:
 
 
 def _subtracts(text: str) -> bool:
-    """Return whether one metric is taken from another of its kind: `train_loss - val_loss`."""
+    """Return whether a metric is taken from something: `train_loss - val_loss`, `baseline - loss`, `max-accuracy`."""
     parts = [_METRICS.intersection(_WORD.findall(part)) for part in text.split("-")]
-    return len(frozenset().union(*parts)) < sum(map(len, parts))
+    if len(frozenset().union(*parts)) < sum(map(len, parts)):
+        return True
+    return any(_is_taken_from(*found.groups()) for found in _TAKEN.finditer(text))
+
+
+def _is_taken_from(word: str, before: str, behind: str, rest: str) -> bool:
+    """Return whether what follows a minus is a metric that is taken from this word, and not one that it is part of."""
+    if word.isdecimal() or word in _PARTS or word == "fold":
+        return False  # `_NUMBER` knows of numbers
+    following = [each for each in _WORD.findall(rest) if each not in _PARTS]
+    if before or behind:
+        return not _METRICS.isdisjoint(following)
+    if word in _METRICS:
+        return following[:1] != [] and following[0] in _METRICS - {"score", "loss", "error"}
+    return word not in _KINDS | _NEGATED and following[:1] != [] and following[0] in _METRICS
 
 
 def _negates(text: str) -> bool:
-    """Return whether a word for a minus is in front of the name or of its metric: `neg/loss`, `model/neg_log_loss`."""
-    parts = [[word for word in _WORD.findall(part) if word not in _PARTS] for part in text.split("/")]
-    heads = [next(word for part in parts for word in part), *(part[0] for part in parts if _METRICS.intersection(part))]
-    return any(word in _NEGATED for word in heads)
+    """Return whether the whole name begins with a word for a minus: `neg_log_loss`, and not `contrastive/neg_loss`."""
+    return _WORD.findall(text)[0] in _NEGATED

@@ -64,7 +64,7 @@ def test_they_do_not_displace_the_metrics_of_most_sites(driven: Driven) -> None:
     curves = history.curves("accuracy", ())
     assert curves.weighted == pytest.approx(tuple(number / 10 for number in range(1, ROUNDS + 1)))
     assert curves.best is not None
-    assert (curves.best.round, curves.best.value) == (ROUNDS, pytest.approx(0.8))
+    assert (curves.best.round, curves.best.value, curves.best.fewer) == (3, pytest.approx(0.3), 5), "of all sites"
     assert history.metric_names()[:2] == ["accuracy", "loss"]
     assert len(history.metric_names()) <= MOST_NAMES
 
@@ -72,13 +72,14 @@ def test_they_do_not_displace_the_metrics_of_most_sites(driven: Driven) -> None:
     assert found["metric"] == "accuracy"
     best = {"metric": "accuracy", **asdict(curves.best), "rounds": ROUNDS}
     assert found["best"] == best
-    assert (best["sites"], best["contributors"]) == (2, 3)
+    assert (best["sites"], best["contributors"]) == (3, 3)
     last = found["last_round"]
     assert (last["sites"]["accuracy"], last["contributors"]) == (2, 3)
     assert all(last["sites"][name] == 1 for name in last["metrics"] if name not in ("accuracy", "loss"))
     assert last["left_out"] + len(last["metrics"]) == 2 + 19, "a name like that of a weighted mean is not merged"
     (line,) = [line.text for line in summary_of(found) if line.text.startswith(f"round {ROUNDS}: ")]
-    assert line.startswith("round 8: accuracy 0.8 of 2 of 3 sites (best: 0.8 of 2 of 3 sites, reported in round 8")
+    assert line.startswith("round 8: accuracy 0.8 of 2 of 3 sites (best: 0.3, reported in round 3,")
+    assert "; not compared: 5 rounds, the newest of them round 8, in which fewer than 3 sites report it)" in line
     further = counted(last["left_out"], "further metric")
     assert line.endswith(f"; the store alone has {further}, as too many are reported")
     assert "ACCURACY" in [column.head for column in columns_of(found)]

@@ -38,7 +38,7 @@ def followed(driven: Driven) -> Followed:
     return made
 
 
-ALONE = {"sites": 1, "contributors": 1, "usual": 1, "fewer": 0, "newest_fewer": 0}
+ALONE = {"sites": 1, "contributors": 1, "usual": 1, "fewer": 0, "newest_fewer": 0, "compared": 130}
 
 
 def test_a_round_without_a_site_s_value_is_not_compared_and_says_so(url: str) -> None:
@@ -64,6 +64,18 @@ def test_a_round_without_a_site_s_value_is_not_compared_and_says_so(url: str) ->
     assert curves.best.round == 4
     watched = _ChosenMetric(cast(Board, SimpleNamespace(history=lambda run: History(driven.runs, None))), "r", "auc")
     assert watched.of({**found, "metric": "loss", "best": None})["best"] == found["best"]
+
+
+def test_one_round_with_the_most_sites_is_best_and_is_said_to_be_the_only_one_compared(url: str) -> None:
+    driven = Driven(url)
+    for number, auc in enumerate((0.5, 0.9), 1):
+        driven.open(["a", "b"])
+        driven.accept("a", 10, {"auc": auc})
+        driven.accept("b", 10, {"auc": None if number == 2 else auc})
+        driven.close()
+    (line,) = (each.text for each in summary_of(described(driven.runs, url)) if each.text.startswith("round 2"))
+    assert line.startswith("round 2: auc 0.9 of 1 of 2 sites (best: 0.5, reported in round 1,")
+    assert line.endswith("fewer than 2 sites report it, so that only round 1 is compared)")
 
 
 def test_the_best_round_is_the_best_of_all_rounds(url: str) -> None:

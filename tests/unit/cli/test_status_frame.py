@@ -38,7 +38,7 @@ def document(clients: dict[str, dict[str, Any]], **fields: Any) -> dict[str, Any
         "last_round": {"round": 11, "metrics": {"auc": 0.87654, "loss": 0.31}, "contributors": 3},
         "left_s": 3000.0,
     }
-    best = {"metric": "auc", "rounds": 11, **asdict(Best(9, 0.88, 3, 3, 3, 0, 0))}
+    best = {"metric": "auc", "rounds": 11, **asdict(Best(9, 0.88, 3, 3, 3, 0, 0, 11))}
     made |= {"best": best, "clients": clients}
     return {**made, **fields}
 

@@ -144,17 +144,25 @@ def test_a_round_of_which_a_site_reports_no_value_is_not_the_best_round(tmp_path
     assert [row[-1] for row in table] == ["auc (sites)", "", "2", ""]
 
 
-def test_rounds_are_compared_that_as_many_sites_report_as_usual() -> None:
+def test_rounds_are_compared_that_the_most_sites_report() -> None:
     def best(*sites: int) -> tuple[int, str]:
         found = best_of("loss", {n: MergedValue(1 / n, each, 4) for n, each in enumerate(sites, 1)})
         assert found is not None
         return found.round, found.without
 
     assert best(3, 3, 3) == (3, ""), "a site that never reports it is not waited for"
-    assert best(4, 3) == (1, "not compared: round 2, in which fewer than 4 sites report it")
+    assert best(4, 3) == (
+        1,
+        "not compared: round 2, in which fewer than 4 sites report it, so that only round 1 is compared",
+    )
     few = "not compared: 2 rounds, the newest of them round 5, in which fewer than 4 sites report it"
     assert best(4, 4, 3, 4, 1) == (4, few)
-    assert best(2, 2, 4) == (3, "")
+    often = "not compared: 5 rounds, the newest of them round 7, in which fewer than 3 sites report it"
+    assert best(3, 2, 2, 3, 2, 2, 2) == (4, often), "a site that reports no value in most rounds"
+    late = "not compared: 3 rounds, the newest of them round 3, in which fewer than 4 sites report it"
+    assert best(2, 2, 2, 4, 4) == (5, late), "sites that came later"
+    alone = ", in which fewer than 4 sites report it, so that only round 2 is compared"
+    assert best(2, 4, 3) == (2, f"not compared: 2 rounds, the newest of them round 3{alone}")
 
 
 def test_a_run_s_best_round_is_by_the_first_metric_that_says_what_is_good() -> None:
@@ -199,8 +207,8 @@ HIGHEST, LOWEST = (2, 0.9), (1, 0.2)
             HIGHEST,
             ["val_auc", "r2_score", "silhouette score", "neg_mean_squared_error", "neg_log_loss", "-loss", "- mse"],
         ),
-        (HIGHEST, ["val/-loss", "val_neg_log_loss", "test/neg_mse", "negative-log-loss", "neg_brier_score"]),
-        (HIGHEST, ["-train/loss", "neg/loss", "val -loss", "val_-loss", "\N{MINUS SIGN}val/loss", "net/neg_log_loss"]),
+        (HIGHEST, ["val/-loss", "negative-log-loss", "neg_brier_score", "neg-mse"]),
+        (HIGHEST, ["-train/loss", "neg/loss", "val -loss", "val_-loss", "\N{MINUS SIGN}val/loss"]),
         (HIGHEST, ["accuracy/test", "Accuracy/val_accuracy", "val - dice", "top-1-accuracy"]),
         (LOWEST, ["Loss/train", "loss/val", "Loss/train_loss", "val-loss", "val - loss", "-val/auc", "-neg_mse"]),
         (LOWEST, ["train/loss", "brier_score_loss", "brier_score", "mean_squared_error", "-accuracy"]),
@@ -221,6 +229,32 @@ HIGHEST, LOWEST = (2, 0.9), (1, 0.2)
             ["val_-loss", "val: -loss", "top-5-accuracy", "top_5-accuracy", "top1-accuracy", "fold-2-auc", "f1-score"],
         ),
         (LOWEST, ["fold/1/loss", "fold_2/loss", "client-3/loss", "log-loss"]),
+        (None, ["contrastive/neg_loss", "rpn/neg_loss", "val_neg_loss", "test/neg_mse", "net/neg_log_loss"]),
+        (None, ["baseline - loss", "target - auc", "ideal - f1", "max-accuracy", "chance-accuracy", "best -loss"]),
+        (None, ["baseline - val/loss", "target-val_auc", "(target)-auc", "auc-accuracy", "rmse - mae", "log - loss"]),
+        (
+            None,
+            [f"1{dash}auc" for dash in "\N{EM DASH}\N{FIGURE DASH}\N{SMALL HYPHEN-MINUS}\N{FULLWIDTH HYPHEN-MINUS}"],
+        ),
+        (HIGHEST, ["\N{EM DASH}loss", "\N{FIGURE DASH}loss", "\N{SMALL HYPHEN-MINUS}loss"]),
+        (HIGHEST, ["5-shot/accuracy", "2-class accuracy", "3-way accuracy", "mAP@50-95", "recall@k=10", "acc@1"]),
+        (
+            HIGHEST,
+            ["dice (class -1)", "macro-f1", "roc-auc", "top-k-accuracy", "site-a/auc", "cross-validated accuracy"],
+        ),
+        (LOWEST, ["cross-entropy-loss", "mse-loss", "brier-score", "train-loss", "total-loss"]),
+        (
+            None,
+            [
+                "2-class",
+                "2-val auc",
+                "100-recall@10",
+                "recall@10 - recall@5",
+                "2-classy auc",
+                "1-class auc",
+                "val@1-auc",
+            ],
+        ),
         (None, ["davies_bouldin_score", "jaccard_distance", "explained_variance_score"]),
     ],
 )
