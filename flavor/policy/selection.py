@@ -220,8 +220,10 @@ def stops(
     if after is not None and select is not None:
         since, best = after.without_gain(select, summaries)
         if since >= after.times and best is not None:
-            return (
-                f"{select.name} was best in round {best.round}, {best.value:.6g}, and has not got better in {since} "
-                f"evaluations (--stop-after-no-gain {after.times}{f':{after.least:g}' if after.least else ''})"
-            )
+            option = f"(--stop-after-no-gain {after.times}{f':{after.least:g}' if after.least else ''})"
+            in_all = f"in {counted(since, 'evaluation')} {option}"
+            if after.least:
+                than = f"in round {best.round}, {best.value:.6g}"
+                return f"{select.name} has not got better by more than {after.least:g} than {than}, {in_all}"
+            return f"{select.name} was best in round {best.round}, {best.value:.6g}, and has not got better {in_all}"
     return ""

@@ -79,9 +79,16 @@ def test_evaluations_without_a_gain():
     assert StopAfterNoGain.parse("2").without_gain(select, rounds) == (1, Best(3, 0.6005, 3))
     assert StopAfterNoGain.parse("2").without_gain(Select.parse("a:min"), rounds) == (3, Best(1, 0.5, 3))
     reason = stops(rounds, when=[], after=StopAfterNoGain.parse("2:0.001"), select=select)
-    assert (
-        reason == "a was best in round 2, 0.6, and has not got better in 2 evaluations (--stop-after-no-gain 2:0.001)"
+    assert reason == (
+        "a has not got better by more than 0.001 than in round 2, 0.6, in 2 evaluations (--stop-after-no-gain 2:0.001)"
     )
+    rising = [summary(1, 0.942548), summary(2, 0.95), summary(3, 0.96)]
+    reason = stops(rising, when=[], after=StopAfterNoGain.parse("2:0.02"), select=select)
+    assert reason.startswith("a has not got better by more than 0.02 than in round 1, 0.942548, in 2 evaluations")
+    falling = stops(rounds[:3], when=[], after=StopAfterNoGain.parse("2"), select=Select.parse("a:min"))
+    assert falling == "a was best in round 1, 0.5, and has not got better in 2 evaluations (--stop-after-no-gain 2)"
+    one = stops(rounds[:2], when=[], after=StopAfterNoGain.parse("1"), select=Select.parse("a:min"))
+    assert "has not got better in 1 evaluation (" in one
     assert stops(rounds, when=[], after=StopAfterNoGain.parse("2"), select=select) == ""
 
 
