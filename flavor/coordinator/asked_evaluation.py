@@ -131,7 +131,8 @@ class AskedEvaluation:
             left_s -= _LOOK_S
         expected = [name for name in judges if not asked.clients or name in asked.clients]
         number = self._next_number(asked.round)
-        reason = f"{some(expected)} judge {_what(asked.round)}, because somebody asked for it"
+        verb = "judges" if len(expected) == 1 else "judge"
+        reason = f"{some(expected)} {verb} {_what(asked.round)}, because somebody asked for it"
         self._runs.open_evaluation(
             self._lease.token,
             asked.round,

@@ -85,6 +85,7 @@ def test_a_model_that_never_came_from_the_run_is_judged_by_named_sites(bench, id
     again = evaluate(bench, "--model", model, "--clients", "c1")
     assert again.wait() == 0, again.stderr
     assert "a model of no round, judged by 1 site" in again.stdout
+    assert "c1 judges a model that no round has made, because somebody asked for it" in again.stderr
     verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
     assert verified.wait() == 0, verified.stdout + verified.stderr
 
