@@ -84,9 +84,9 @@ def _open(each: Described) -> str:
 def _selected(selected: Described, run: str) -> str:
     select = f"{selected['metric']}:{'max' if selected['better'] == 'larger' else 'min'}"
     return (
-        f"best model: that of round {selected['round']}, {shown_name(selected['metric'])} {selected['value']:.4g} "
-        f"{by_of(selected['metric'], selected['sites'])} (--select {printable(select)}): "
-        f"`flavor get {shlex.quote(run)} --round best`"
+        f"best judged model: that of round {selected['round']}, "
+        f"{shown_name(selected['metric'])} {selected['value']:.4g} {by_of(selected['metric'], selected['sites'])} "
+        f"(--select {printable(select)}): `flavor get {shlex.quote(run)} --round best`"
     )
 
 

@@ -171,7 +171,7 @@ def _show(shown: _Shown, names: tuple[str, ...]) -> None:
     if shown.best_round is not None:
         select = f" by --select {shown.select}" if shown.select else ""
         which = "this one" if shown.best_round == found.round else "another one"
-        print_line(f"the best model{select} is that of round {shown.best_round}, {which}")
+        print_line(f"the best judged model{select} is that of round {shown.best_round}, {which}")
     if shown.signed_by:
         print_line(f"checked against the record that is signed with key {fingerprint(shown.signed_by)}")
     heads, rows, further = table_of(found, select=shown.select, names=names)

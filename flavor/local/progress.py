@@ -183,7 +183,9 @@ class Progress:
             if results.best is not None:
                 selected = Selected(**results.best)
                 where = f"flavor get {out} --round best"
-                self._row("best model:", f"of round {selected.round}, {selected.words}, by --select: {where}")
+                self._row(
+                    "best judged:", f"the model of round {selected.round}, {selected.words}, by --select: {where}"
+                )
             self._row("other rounds:", f"flavor get {out} --round NUMBER")
             if any(for_people(result.metrics) for result in results.rounds):
                 which = "those" if results.evaluation is None else "those that scripts report"

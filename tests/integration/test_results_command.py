@@ -44,7 +44,7 @@ def test_an_evaluation_is_shown_as_a_table_from_redis_and_from_its_signed_record
     assert lines[0].startswith("the global model of round 2, judged by 2 of 3 sites, 300 examples, ")
     assert f"without c3: {WITHOUT}" in lines
     assert "without an evaluator: c4" in lines
-    assert "the best model by --select accuracy:max is that of round 2, this one" in lines
+    assert "the best judged model by --select accuracy:max is that of round 2, this one" in lines
     assert each["SITE"] == ["EXAMPLES", "accuracy"]
     assert each["c1"] == ["100", f"{value:.6g}"]
     assert each["c2"] == ["200", f"{value + 1 / 1000:.6g}"]
@@ -114,7 +114,7 @@ def test_status_says_who_judges_and_then_what_came_of_it(bench):
     status = bench.done("flavor", "status", bench.run).stdout
     value = mean(1, 1)
     assert f"judged: the model of round 1 by 2 sites: accuracy {mean(1, 1, 2):.4g} (worst: c1, {value:.4g})" in status
-    assert f"best model: that of round 1, worst/accuracy {value:.4g} by 2 sites" in status
+    assert f"best judged model: that of round 1, worst/accuracy {value:.4g} by 2 sites" in status
     assert f"2 results, 300 examples: accuracy {mean(1, 1, 2):.4g}" in bench.done("flavor", "log", bench.run).stdout
     found = json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)
     assert found["evaluating"] == []
