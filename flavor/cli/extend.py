@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import click
 
 from flavor.cli.help import GroupedCommand
 from flavor.cli.options import patience_option, redis_option, store_option, store_url
+from flavor.cli.output import print_line
 from flavor.cli.program import one_line_errors
 from flavor.counted import are, counted
 from flavor.errors import InvalidSetting, RunError
@@ -59,8 +61,9 @@ def extend(
 
     The run goes on exactly as if it had been started with so many rounds: with the state of its server step, the same
     samples of clients and the same settings. RUN is coordinated as `flavor serve` does, and the sites start `flavor-fl`
-    again with the same command. FOLDER is the result folder of `flavor run`, which goes on on this machine. Use `flavor
-    resume` for a run that has failed or was stopped.
+    again with the same command. FOLDER is the result folder of `flavor run`, which goes on on this machine. A run that
+    ended by --stop-when or --stop-after-no-gain ends again at once: `flavor resume` changes these settings, and goes on
+    with a run that has failed or was stopped as well.
     """
     from flavor.local.record import is_folder
 
@@ -92,7 +95,10 @@ def extend(
 
 
 def check_finished(view: RunView, closed: int, rounds: int, *, folder: str = "") -> None:
-    """Raise unless the run has finished, and `rounds` are more than the `closed` ones."""
+    """Raise unless the run has finished, and `rounds` are more than the `closed` ones.
+
+    Says so before it goes on where the run has reached its goal, and so will end again at once.
+    """
     from flavor.records.states import RunState
     from flavor.resume import goes_on_by, is_of_fedtrain, not_by_serve
 
@@ -100,8 +106,8 @@ def check_finished(view: RunView, closed: int, rounds: int, *, folder: str = "")
         raise RunError(not_by_serve(view))
     if not view.state.ended:
         raise RunError(f"run {view.run!r} {view.state.is_now}, and only a finished run is extended: {goes_on_by(view)}")
+    how = f"flavor run --resume {shlex.quote(folder)}" if folder else f"flavor resume {view.run}"
     if view.state is not RunState.FINISHED:
-        how = f"flavor run --resume {folder}" if folder else f"flavor resume {view.run}"
         was = "was stopped" if view.state is RunState.STOPPED else "has failed"
         only = "and only a finished run is extended"
         raise RunError(f"run {view.run!r} {was}, {only}: `{how} --rounds {rounds}` goes on with it")
@@ -109,4 +115,10 @@ def check_finished(view: RunView, closed: int, rounds: int, *, folder: str = "")
         raise InvalidSetting(
             f"--rounds {rounds}: {counted(closed, 'round')} {are(closed)} closed already, and --rounds is the number "
             f"of rounds in all: name more than {closed}"
+        )
+    if view.is_met:
+        print_line(
+            f"run {view.run!r} ended because it had reached its goal, and ends again at once with the same rules: "
+            f"{view.reason}. `{how} --rounds {rounds}` with another --stop-when or --stop-after-no-gain goes on",
+            err=True,
         )

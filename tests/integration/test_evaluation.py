@@ -284,6 +284,14 @@ def test_a_run_that_is_good_enough_finishes_as_planned(bench, rule, reason):
     run = bench.runs.read()
     assert (run.state, run.round, run.is_met) == ("finished", 2, True)
     assert reason in bench.logged("run.finished")["reason"]
+    more = bench.done("flavor", "extend", bench.run, "--rounds", 12)
+    assert more.wait() == 0, more.stderr
+    assert "ended because it had reached its goal, and ends again at once with the same rules" in more.stderr
+    assert f"`flavor resume {bench.run} --rounds 12` with another --stop-when" in more.stderr
+    assert (bench.runs.read().round, bench.runs.read().rounds) == (2, 12)
+    other = "worst/accuracy>=9" if "--stop-when" in rule else 5
+    on = bench.done("flavor", "resume", bench.run, "--rounds", 12, rule[-2], other, "--detach")
+    assert (on.wait(), "goes on after round 2" in on.stderr + on.stdout) == (0, True), on.stderr
 
 
 def test_a_goal_that_one_site_keeps_from_being_known_is_not_reached(bench):
