@@ -38,7 +38,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.run import RunView
 from flavor.records.states import EvaluationState
 from flavor.records.summary import kept_metrics
-from flavor.records.update import Refused
+from flavor.records.update import Refused, handed_size
 from flavor.results.evaluated import shown_by
 from flavor.results.evaluation_summary import evaluation_summary
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
@@ -194,7 +194,8 @@ class _Merge:
         info = parse_info(self._context.store.read(info_ref, most=MAX_BYTES), where="info.json")
         num_examples: int = info["metadata"]["datasetSize"]
         if result.num_examples != num_examples:
-            raise InvalidResult(f"datasetSize is {num_examples} in its info.json, and not what was handed in")
+            handed = handed_size(result.num_examples)
+            raise InvalidResult(f"datasetSize is {num_examples} in its info.json, and {handed} was handed in beside it")
         if (most := self._config.max_dataset_size) is not None and num_examples > most:
             raise InvalidResult(f"datasetSize {num_examples} is more than the run allows: {most} (--max-dataset-size)")
         statement = EvaluationStatement(

@@ -25,7 +25,7 @@ from flavor.records.info import CONFUSION, MAX_BYTES
 from flavor.records.measured import Measured
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
-from flavor.records.update import Refused, Update
+from flavor.records.update import Refused, Update, handed_size
 from flavor.records.verdict import Verdict
 from flavor.store.paths import accepted_path, checked_path, is_handed_in_by
 from flavor.store.protocol import ObjectStore
@@ -203,7 +203,8 @@ class Inspector:
         self.measured[client] = update.measured.with_metrics(info["metrics"], last=CONFUSION)
         num_examples: int = info["metadata"]["datasetSize"]
         if update.num_examples != num_examples:
-            raise InvalidUpdate(f"datasetSize is {num_examples} in its info.json, and not what was handed in")
+            handed = handed_size(update.num_examples)
+            raise InvalidUpdate(f"datasetSize is {num_examples} in its info.json, and {handed} was handed in beside it")
         update = self._signatures.check(self._view, self._round, client, update)
         size_bytes = self._store.size_bytes(path)
         self._check_limits(num_examples, size_bytes)

@@ -32,6 +32,8 @@ LONGEST_NAME = 200
 
 MOST_METRICS = 2048
 """Metrics in one info.json, those of the confusion matrix included: `MAX_BYTES` has no room for many more."""
+MOST_EXAMPLES = 10**12
+"""The largest `datasetSize`. Those of hundreds of sites add up to a number that every reader takes (`names.count`)."""
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of Unicode that no name has: controls, what turns or hides the text around it, halves of characters."""
 _MOST_PROBLEMS = 20
@@ -44,12 +46,12 @@ _REQUIRED = ("epoch", "datasetSize", "importance")
 def checked_info(value: object, *, where: str = "info") -> Info:
     """`value` with plain numbers, if it is a valid client information; else `InvalidInfo` naming every bad field.
 
-    `metadata` needs `epoch` and `datasetSize` (integers, `datasetSize` not negative) and `importance` (a number);
-    `metrics` needs the four `basic/confusion_*` numbers, which are -1 where it has counts and none of the four; further
-    metrics, up to `MOST_METRICS`, are numbers under any name of characters that can be seen. A count, whose name begins
-    with `count/`, is a number or a flat list of finite numbers (`flavor.records.counts`). A number that is None, NaN or
-    infinite (the AUC of a site with one class) is None: missing at this site. Numpy's and torch's scalars become plain
-    numbers, in further `metadata` too.
+    `metadata` needs `epoch` and `datasetSize` (integers, `datasetSize` from 0 to `MOST_EXAMPLES`) and `importance` (a
+    number); `metrics` needs the four `basic/confusion_*` numbers, which are -1 where it has counts and none of the
+    four; further metrics, up to `MOST_METRICS`, are numbers under any name of characters that can be seen. A count,
+    whose name begins with `count/`, is a number or a flat list of finite numbers (`flavor.records.counts`). A number
+    that is None, NaN or infinite (the AUC of a site with one class) is None: missing at this site. Numpy's and torch's
+    scalars become plain numbers, in further `metadata` too.
     """
     problems: list[str] = []
     metadata = _part(value, "metadata", problems)
@@ -131,6 +133,9 @@ def _integer(part: Mapping[str, Any], name: str, problems: list[str]) -> int:
         return 0
     if name == "datasetSize" and number < 0:
         problems.append(f"metadata.datasetSize must not be negative, and is {number}")
+    if name == "datasetSize" and number > MOST_EXAMPLES:
+        problems.append(f"metadata.datasetSize is absurdly large: {MOST_EXAMPLES} examples at most are taken")
+        return 0
     if abs(number) >= 2**63:
         problems.append(f"metadata.{name} is absurdly large")
         return 0

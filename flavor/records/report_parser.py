@@ -26,7 +26,7 @@ from flavor.records.evaluation_report import (
     Table,
     metric_of,
 )
-from flavor.records.info import LONGEST_NAME, has_unseen
+from flavor.records.info import LONGEST_NAME, MOST_EXAMPLES, has_unseen
 from flavor.records.merging import WEIGHTED
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -109,8 +109,8 @@ class _Field:
     def count(self) -> int:
         if type(self.value) is not int:
             raise self.wrong(f"must be an int, not {_shown(self.value)}")
-        if not 0 <= self.value < 2**63:
-            raise self.wrong("must be 0 or more, and below 2**63")
+        if not 0 <= self.value <= MOST_EXAMPLES:
+            raise self.wrong(f"must be 0 or more, and {MOST_EXAMPLES} at most")
         return int(self.value)
 
 

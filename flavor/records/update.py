@@ -24,6 +24,11 @@ FIELDS = (
 """The fields that are read from the hash of an update."""
 
 
+def handed_size(num_examples: int) -> str:
+    """Return in words which `datasetSize` a site has handed in beside its information."""
+    return "no number that can be read" if num_examples == UNSAID else str(num_examples)
+
+
 @dataclass(frozen=True)
 class Update:
     """An update that a client handed in.

@@ -256,8 +256,8 @@ PATHS: dict[str, tuple[Callable[[Forge, str], dict[str, str]], str]] = {
     "long-name": (told(info(**{"x" * 201: 1})), "has 201 characters"),
     "unseen-name": (told(info(metrics={"loss\ud800": 1})), "has characters that cannot be seen"),
     "many-names": (told(info(metrics={f"m{number}": 1 for number in range(3000)})), "and 2048 at most are taken"),
-    "other-examples": (field(num_examples="1000000"), "datasetSize is 10 in its info.json"),
-    "no-examples": (field(num_examples=None), "datasetSize is 10 in its info.json"),
+    "other-examples": (field(num_examples="1000000"), "datasetSize is 10 in its info.json, and 1000000 was handed in"),
+    "no-examples": (field(num_examples=None), "in its info.json, and no number that can be read was handed in"),
 }
 
 

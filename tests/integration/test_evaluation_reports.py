@@ -165,17 +165,31 @@ def lie(bench, report, digest=None) -> Result:
     ids=["no JSON", "another size", "another value", "a value more", "another digest", "no digest"],
 )
 def test_a_site_that_lies_is_left_out(bench, report, digest, said):
+    assert said in left_out(bench, lambda: lie(bench, report, digest).to_hash())
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(str(2**62), "no number that can be read"), ("6", "6")], ids=["a huge one", "another one"]
+)
+def test_a_site_that_hands_in_another_size_is_told_which(bench, number, said):
+    reason = left_out(bench, lambda: lie(bench, of_tables(5, a=0.5)).to_hash() | {"num_examples": number})
+    assert f"without c2: datasetSize is 5 in its info.json, and {said} was handed in beside it" in reason
+
+
+def left_out(bench, handed_in) -> str:
+    """Have c2 hand this in, and return the reason of the evaluation, which goes on without it."""
     coordinator = bench.serve("--evaluate", "every", rounds=1, clients=2)
     bench.aggregator()
     for name, flags in (("c1", []), ("c2", ["--hold"])):
         bench.edge(name, bench.trainer(), "-e", evaluator(*flags), env={"TEST_BUS": bench.url})
     bench.held("c2")
-    result, key = lie(bench, report, digest), bench.runs.keys.client("c2").result(1, AUTOMATIC)
-    bench.redis.hset(key, mapping=result.to_hash())
+    key = bench.runs.keys.client("c2").result(1, AUTOMATIC)
+    bench.redis.hset(key, mapping=handed_in())
     bench.redis.publish(key, "1")
     assert coordinator.wait() == 0, coordinator.stderr
     assert [each.sites for each in summaries(bench)] == [1]
-    assert said in bench.logged("evaluation.closed", round=1)["reason"]
+    reason: str = bench.logged("evaluation.closed", round=1)["reason"]
+    return reason
 
 
 def test_a_report_that_was_taken_before_is_taken_again(tmp_path):

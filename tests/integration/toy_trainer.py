@@ -196,7 +196,7 @@ def spoiled(how: str, state: dict, info: dict) -> None:
             return
         case "huge" | "far":
             state["w"][0, 0] = -3.4e38 if how == "huge" else 1e30
-            info["metadata"]["datasetSize"] = 2**62
+            info["metadata"]["datasetSize"] = 10**12
             save(state, "pickle")
         case "info-nan":
             save(state, "pickle")

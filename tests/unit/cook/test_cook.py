@@ -64,6 +64,8 @@ def test_saving_info_and_removing_it(environment: Path) -> None:
     assert json.loads(path.read_text()) == GOOD
     with pytest.raises(InvalidInfo, match="epoch is missing"):
         utils.SaveInfoJson({"metadata": {"datasetSize": 1, "importance": 1}, "metrics": GOOD["metrics"]})
+    with pytest.raises(InvalidInfo, match="datasetSize is absurdly large: 1000000000000 examples at most are taken"):
+        utils.SaveInfoJson({**GOOD, "metadata": {**GOOD["metadata"], "datasetSize": 2**62}})
     assert json.loads(path.read_text()) == GOOD
     assert [item.name for item in path.parent.iterdir()] == ["info.json"]
     utils.CleanInfoJson()

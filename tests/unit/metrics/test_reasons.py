@@ -77,7 +77,7 @@ def test_every_refusal_has_a_class() -> None:
         ("datasetSize 900000000 is more than the 1000 that this run allows", "limit"),
         ("the checkpoint has 99 bytes, more than the 10 that this run allows", "limit"),
         ("the update changes the global model by 12 (L2), more than the 5 that this run allows", "limit"),
-        ("datasetSize is 3 in its info.json, and not what was handed in", "info"),
+        ("datasetSize is 3 in its info.json, and 4 was handed in beside it", "info"),
         ("runs/r/a/info.json: metadata.datasetSize is missing", "info"),
         ("object runs/r/a is not what was submitted: its SHA-256 is 0123…", "object"),
         ("object runs/r/a is not in the store /store", "object"),

@@ -58,6 +58,7 @@ def test_the_example_of_the_ancestors_guide_is_read_and_written_again():
         ("metadata.datasetSize", KeyError, "metadata.datasetSize is missing"),
         ("metadata.datasetSize", 1.5, "metadata.datasetSize must be an int"),
         ("metadata.datasetSize", True, "metadata.datasetSize must be an int"),
+        ("metadata.datasetSize", 2**62, "metadata.datasetSize must be 0 or more, and 1000000000000 at most"),
         ("metadata.datasetSize", -1, "metadata.datasetSize must be 0 or more"),
         ("results", KeyError, "results is missing"),
         ("results.tables", {}, "results.tables must be a list, not dict"),
