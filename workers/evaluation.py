@@ -22,7 +22,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.evaluation import EvaluationManifest, Judge, put_manifest
 from flavor.ledger.statement import EvaluationStatement
-from flavor.policy.selection import Choice, choose
+from flavor.policy.selection import Choice, Select, choose, same_number
 from flavor.records.evaluation import (
     AUTOMATIC,
     MOST_METRICS,
@@ -43,6 +43,7 @@ from flavor.results.evaluated import shown_by
 from flavor.results.evaluation_summary import evaluation_summary
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
 from flavor.view.evaluation_events import EvaluationClosed
+from workers.beside_best import BesideBest
 from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
 from workers.notes import of_counts
@@ -116,7 +117,8 @@ class _Merge:
         choice = Choice(before, "", ())
         if evaluation.number == AUTOMATIC:  # what somebody asks for decides nothing
             rules = rules_of(self._config, central=False)
-            choice = choose(before, summary, select=rules.select, when=rules.when)
+            compare = self._beside_best(rules.select, infos) if rules.select else same_number
+            choice = choose(before, summary, select=rules.select, when=rules.when, compare=compare)
         archive = Archive(context.store, self._view.run)
         data = json.dumps(merged, allow_nan=False).encode()
         info = archive.put(named(self._prefix, "merged", sha256(data), ".json"), data)
@@ -157,6 +159,9 @@ class _Merge:
             best_reason=choice.reason,
         )
         return reason
+
+    def _beside_best(self, select: Select, infos: Mapping[str, Info]) -> BesideBest:
+        return BesideBest(self._context.store, self._runs, self._config, select, self._evaluation, infos)
 
     def _verdicts(self) -> dict[str, Judged]:
         evaluation = self._evaluation

@@ -3,7 +3,8 @@
 A rule names a merged metric of evaluations, as `accuracy`, `accuracy (weighted)`, `pooled/auc` or `central/loss`.
 `worst/accuracy` stands for the value of the site that is worst.
 
-Values of different numbers of sites are not compared: a mean that lacks the worst site would look better than it is.
+Values of different sites are not compared: a mean that lacks the worst site would look better than it is. Compared is
+what the sites report that have judged both models, the best one so far and a new one (`Beside`).
 """
 
 from __future__ import annotations
@@ -11,18 +12,31 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from flavor.counted import counted
-from flavor.records.counts import WORST
+from flavor.records.counts import POOLED, WORST
 from flavor.records.evaluation import Best, EvaluationSummary
 from flavor.records.merging import WEIGHTED, sites_with
 
 LARGER, SMALLER = "max", "min"
 _COMPARED = re.compile(r"(?P<name>[^<>=]+?)\s*(?P<sign>>=|<=|>|<)\s*(?P<value>[^<>=]+)")
 _GAIN = re.compile(r"(?P<times>[0-9]{1,6})(:(?P<least>.+))?")
+
+
+class Beside(NamedTuple):
+    """The value of a new model and of the best one before it, over the sites that have judged both."""
+
+    value: float
+    best: float
+    sites: int
+
+
+def same_number(before: Best, value: float, sites: int) -> Beside | None:
+    """Compare the values as they are, if as many sites have judged both models."""
+    return Beside(value, before.value, sites) if sites == before.sites else None
 
 
 @dataclass(frozen=True)
@@ -47,23 +61,30 @@ class Select:
         """The metric of sites, or of all of them: `accuracy` of `worst/accuracy`."""
         return self.name.removeprefix(WORST)
 
+    @property
+    def site_metric(self) -> str | None:
+        """The metric that sites report for it by that name; None for one that is computed of their counts."""
+        return None if self.name.startswith(POOLED) else self.base.removesuffix(WEIGHTED)
+
     def __str__(self) -> str:
         """Return the option's text."""
         return f"{self.name}:{LARGER if self.is_larger else SMALLER}"
 
-    def best(self, before: Best | None, summary: EvaluationSummary) -> Best | None:
+    def best(self, before: Best | None, summary: EvaluationSummary, beside: Beside | None = None) -> Best | None:
         """Return the best after this evaluation: a new one, or the one before.
 
-        A model that more sites have judged takes the place of one that fewer have. Of equal values the earlier stays.
+        `beside` is what the sites say that have judged both; None where they are too few to compare. A model that more
+        sites have judged takes the place of one that fewer have then. Of equal values the earlier stays.
         """
         found = value_of(self.name, summary, is_larger=self.is_larger)
         if found is None:
             return before
-        value, sites = found
-        if before is None or sites > before.sites:
-            return Best(summary.round, value, sites)
-        is_better = value > before.value if self.is_larger else value < before.value
-        return Best(summary.round, value, sites) if sites == before.sites and is_better else before
+        new = Best(summary.round, *found)
+        if before is None or (beside is None and new.sites > before.sites):
+            return new
+        if beside is None:
+            return before
+        return new if (beside.value > beside.best if self.is_larger else beside.value < beside.best) else before
 
 
 @dataclass(frozen=True)
@@ -183,24 +204,49 @@ class Choice(NamedTuple):
 
 
 def choose(
-    before: Best | None, summary: EvaluationSummary, *, select: Select | None, when: Iterable[StopWhen]
+    before: Best | None,
+    summary: EvaluationSummary,
+    *,
+    select: Select | None,
+    when: Iterable[StopWhen],
+    compare: Callable[[Best, float, int], Beside | None] = same_number,
 ) -> Choice:
-    """Return what this evaluation means; `before` is the best model of the evaluations before it."""
+    """Return what this evaluation means; `before` is the best model of the evaluations before it.
+
+    `compare` is asked for the values over the sites that have judged both models. It gets the best one so far, and the
+    value of the new one with the number of its sites.
+    """
     rules = [*([("--select", select.name)] if select else []), *(("--stop-when", rule.name) for rule in when)]
     notes = [f"{option}: {why}" for option, name in rules if (why := lacking(name, summary))]
-    if select is None:
+    found = value_of(select.name, summary, is_larger=select.is_larger) if select else None
+    if select is None or found is None:
         return Choice(before, "", tuple(notes))
-    best, found = select.best(before, summary), value_of(select.name, summary, is_larger=select.is_larger)
+    beside = compare(before, *found) if before is not None else None
+    best = select.best(before, summary, beside)
     if best is not None and best is not before:
         reason = f"the best so far by {select.name}: {best.value:.6g}"
         if before is not None:
             reason += f", after {before.value:.6g} in round {before.round}"
             reason += f", which {counted(before.sites, 'site')} had judged" if before.sites != best.sites else ""
+            reason += _of_both(select, before, beside, best.value)
         return Choice(best, reason, tuple(notes))
-    if before is not None and found is not None and found[1] < before.sites:
-        of = f"{select.name} of {counted(found[1], 'site')}"
-        notes.append(f"{of} is not compared with that of round {before.round}, which {before.sites} sites have judged")
+    if before is not None and beside is None:
+        of, had = f"{select.name} of {counted(found[1], 'site')}", counted(before.sites, "site")
+        notes.append(
+            f"{of} is not compared with that of round {before.round}, which {had} judged: too few sites judged both"
+        )
+    elif before is not None:
+        said = _of_both(select, before, beside, found[0])
+        notes += [f"round {before.round} stays the best by {select.name}{said}"] if said else []
     return Choice(before, "", tuple(notes))
+
+
+def _of_both(select: Select, before: Best, beside: Beside | None, value: float) -> str:
+    """Return what the sites report that have judged both models; '' where that is what all report."""
+    if beside is None or (beside.value, beside.best) == (value, before.value):
+        return ""
+    by = f"the {beside.sites} sites" if beside.sites > 1 else "the site"
+    return f": by {by} that judged both models, {select.name} is {beside.value:.6g} now and was {beside.best:.6g}"
 
 
 def stops(

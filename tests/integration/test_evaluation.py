@@ -92,6 +92,50 @@ def test_a_run_is_evaluated_at_its_end_by_the_sites_that_can_and_the_others_are_
     assert "judged by c1; without an evaluator: c2" in bench.logged("evaluation.opened", round=2)["reason"]
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "accuracy (weighted)"])
+def test_no_site_keeps_a_model_the_best_by_what_it_claims_and_by_its_absence(bench, metric):
+    three = ("c1", "c2", "c3")
+    flags = ("--only", "c3", "--claim", 1e300)
+    coordinator, edges = start(bench, "--select", f"{metric}:max", flags=flags, rounds=3, clients=three)
+    finish(coordinator, edges)
+    best = bench.runs.read_own().best
+    assert best is not None
+    assert (best.round, best.sites) == (3, 2)
+    told = {entry["round"]: entry["reason"] for entry in bench.log() if entry["event"] == "run.best"}
+    assert list(told) == ["1", "2", "3"]
+    assert f"which 3 sites had judged: by the 2 sites that judged both models, {metric} is 0.04" in told["2"]
+    manifest = bench.runs.read_evaluation(3, AUTOMATIC).manifest
+    assert read_manifest(Archive(LocalStore(bench.store), bench.runs.run), manifest).best_round == 3
+
+
+@pytest.mark.parametrize(
+    "metric", ["accuracy:min", "accuracy (weighted):min", "worst/accuracy:min", "pooled/recall:max"]
+)
+def test_no_site_makes_a_model_the_best_by_its_absence_before(bench, metric):
+    """More sites judge the second model, and those that have judged both say that it is no better."""
+    flags = ("--only", "c3", "--fail", "exit", "--in-round", 1, "--bins", 10)
+    clients = ("c1", "c2", "c3")
+    coordinator, edges = start(bench, "--select", metric, flags=flags, clients=clients)
+    finish(coordinator, edges)
+    best = bench.runs.read_own().best
+    assert best is not None
+    assert (best.round, best.sites) == (1, 2)
+    if not metric.startswith("pooled/"):  # which is 0.5 of any of these sites
+        reason = bench.logged("evaluation.closed", round=2)["reason"]
+        assert f"round 1 stays the best by {metric[:-4]}: by the 2 sites that judged both models" in reason
+
+
+def test_a_value_of_too_few_sites_that_judged_both_is_not_compared(bench):
+    flags = ("--only", "c2", "--fail", "exit", "--in-round", 2)
+    coordinator, edges = start(bench, "--select", "accuracy:max", flags=flags)
+    finish(coordinator, edges)
+    best = bench.runs.read_own().best
+    assert best is not None
+    assert (best.round, best.sites) == (1, 2)
+    reason = bench.logged("evaluation.closed", round=2)["reason"]
+    assert "accuracy of 1 site is not compared with that of round 1, which 2 sites judged: too few sites" in reason
+
+
 def test_counts_of_evaluators_are_pooled_and_what_does_not_go_together_is_told(bench):
     coordinator, edges = start(bench, "--evaluate", "final", flags=("--bins", 10))
     finish(coordinator, edges)

@@ -59,13 +59,17 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default=CLIENT, help="the client that misbehaves")
     parser.add_argument("--fail", default="", help="exit, killed, silent, info")
+    parser.add_argument("--in-round", help="it misbehaves in this round alone")
+    parser.add_argument("--claim", type=float, help="its accuracy in round 1; it fails in all later ones")
     parser.add_argument("--bins", type=int, help="with counts of so many bins, times i")
     parser.add_argument("--named", default="one", help="the name of a metric that is missing, or else 1")
     parser.add_argument("--hold", action="store_true")
     parser.add_argument("--report", action="store_true", help="write result.json instead")
     parser.add_argument("--image", default="plots/roc.png", help="the image that result.json names")
     options = parser.parse_args()
-    mine = options.only == CLIENT
+    mine = options.only == CLIENT and options.in_round in (None, os.environ["FLAVOR_ROUND"])
+    if mine and options.claim is not None and os.environ["FLAVOR_ROUND"] != "1":
+        return 3
     if mine and options.hold:
         from flavor.bus.connection import connect
 
@@ -90,6 +94,8 @@ def main() -> int:
     mean = float(np.mean(state["w"]))
     examples = -1 if fail == "info" else 100 * I
     metrics = {"accuracy": mean / 100 + I / 1000, options.named: None if options.named == "one" else 1}
+    if mine and options.claim is not None:
+        metrics["accuracy"] = options.claim
     if options.bins:
         metrics |= binary_counts([0, 1, 1], [0.1 * I, 0.2, 0.9], bins=options.bins * I)
     if options.report:

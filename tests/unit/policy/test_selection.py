@@ -28,7 +28,7 @@ def summary(
 def best(select: str, *summaries: EvaluationSummary) -> Best | None:
     found = None
     for each in summaries:
-        found = Select.parse(select).best(found, each)
+        found = choose(found, each, select=Select.parse(select), when=()).best
     return found
 
 
@@ -107,7 +107,7 @@ def test_what_an_evaluation_means():
     assert fewer == (
         better.best,
         "",
-        ("a of 2 sites is not compared with that of round 2, which 3 sites have judged",),
+        ("a of 2 sites is not compared with that of round 2, which 3 sites judged: too few sites judged both",),
     )
     more = choose(better.best, summary(5, 0.6, sites=4), select=select, when=())
     assert more.reason == "the best so far by a: 0.6, after 0.75 in round 2, which 3 sites had judged"
