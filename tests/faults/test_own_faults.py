@@ -234,10 +234,13 @@ def test_a_log_on_a_full_disk_ends_nothing(faulty):
 
 @needs_mounts
 def test_a_local_run_says_that_its_redis_has_no_room(bench):
-    """Its processes' notes and logs lie on the same full disk."""
+    """Its processes' notes and logs lie on the same full disk. Its trainers train on, and write nothing there."""
+    gate = bench.folder / "gate"
+    os.mkfifo(gate)
     with tmpfs(bench.folder / "small", "4m") as small:
         out = small / "out"
-        words = ["-m", bench.trainer(), "--edges", 2, "--rounds", 5000, "--out", out]
+        trainer = bench.trainer("--gate", gate, "--at", 2)
+        words = ["-m", trainer, "--edges", 2, "--rounds", 5000, "--heartbeat-timeout-s", 2, "--out", out]
         run = bench.start("flavor", "run", *words, env={"FLAVOR_REDIS_URL": ""})
         run.until("round 1/5000")
         ballast = filled(small)

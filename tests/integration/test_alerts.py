@@ -254,7 +254,7 @@ PASSES = {
     11: "the site is there again",
     **dict.fromkeys((18, 21), "the attempt is made again at once"),
     **dict.fromkeys((30, 49), "one refusal, and the round goes on without the update"),
-    55: "another one goes on with the evaluation, or the site is there again",
+    **dict.fromkeys((55, 56), "another one goes on with the evaluation, or what judges is there again"),
     52: "Redis is as it should be: `flavor verify` looks at the store",
 }
 """Rows after which nothing is wrong two heartbeats later, and why."""

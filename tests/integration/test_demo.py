@@ -53,7 +53,8 @@ def test_the_default_demo_shows_what_federation_bought(tmp_path):
     assert done.stderr == ""
     result = json.loads(done.stdout)
 
-    assert set(result) == {"run", "state", "rounds", "global_model", "out", "reason", "accuracy"}
+    of_run = {"run", "state", "rounds", "global_model", "out", "reason", "best", "best_round", "is_met", "evaluation"}
+    assert set(result) == {*of_run, "accuracy"}
     assert result["state"] == "finished"
     assert result["accuracy"]["global"] >= 0.93
     assert set(result["accuracy"]["alone"]) == {"site1", "site2", "site3"}
