@@ -79,6 +79,15 @@ class Network:
         """What runs the server."""
         return "ip", "netns", "exec", self.hub
 
+    def unacknowledged(self) -> int:
+        """Bytes that the server has sent, and that no site has acknowledged.
+
+        A site that is cut off before its acknowledgement takes each repetition of them for a sign of life. Its
+        connection is dead only once the server repeats them no more, after many minutes, or at its next use.
+        """
+        sent = _run(*self.under, "ss", "-Htn", "state", "established").splitlines()
+        return sum(int(line.split()[1]) for line in sent)
+
     def site(self, name: str) -> Site:
         number = len(self._names)
         inside, near, far = self._made(name), f"10.77.{number}.1", f"10.77.{number}.2"

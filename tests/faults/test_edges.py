@@ -248,6 +248,7 @@ def test_edges_that_are_cut_off_find_out_and_come_back_into_the_round(network, t
         for client, gate in gates.items():
             gate.reached()
             assert sites[client].established() >= 4  # commands and events, of the edge and of its trainer
+        bench.eventually("all that the server has sent is acknowledged", lambda: not network.unacknowledged())
         for client, site in sites.items():
             site.cut(**wires[client])
 
