@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.errors import DigestMismatch, InvalidInfo, InvalidRecord, ObjectMissing
 from flavor.policy.selection import Beside, Select, value_of
-from flavor.records.evaluation import AUTOMATIC, Best, EvaluationView
+from flavor.records.evaluation import AUTOMATIC, Best, EvaluationView, Result
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.merging import merge_infos
 from flavor.records.summary import finite
@@ -47,18 +48,26 @@ class BesideBest:
         common = [site for site in self._infos if results.get(site) and self._reports(self._infos[site])]
         if not self._are_most(common):
             return None
-        infos = {
-            site: parse_info(self._store.read(result.info, most=MAX_BYTES), where="info.json")
-            for site in common
-            if (result := results[site])
-        }
-        common = [site for site in common if self._reports(infos[site])]
+        infos = {site: info for site in common if (info := self._of_best(results[site])) is not None}
+        common = [site for site in infos if self._reports(infos[site])]
         if not self._are_most(common):
             return None
         now, then = self._value(common, self._infos), self._value(common, infos)
         if now is None or then is None or now[1] != then[1]:
             return None
         return Beside(now[0], then[0], now[1])
+
+    def _of_best(self, result: Result | None) -> Info | None:
+        """What a site has measured of the best model; None where its object is gone or damaged.
+
+        Such an object stays so: it must not keep every later evaluation from having a result.
+        """
+        if result is None:
+            return None
+        try:
+            return parse_info(self._store.read(result.info, most=MAX_BYTES), where="info.json")
+        except (ObjectMissing, DigestMismatch, InvalidRecord, InvalidInfo):
+            return None
 
     def _are_most(self, common: Sequence[str]) -> bool:
         return 2 * len(common) > len(self._evaluation.expected)

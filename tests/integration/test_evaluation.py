@@ -125,6 +125,20 @@ def test_no_site_makes_a_model_the_best_by_its_absence_before(bench, metric):
         assert f"round 1 stays the best by {metric[:-4]}: by the 2 sites that judged both models" in reason
 
 
+def test_lost_results_of_the_best_model_keep_no_later_evaluation_from_its_result(bench):
+    """They are asked for because other sites judge the second model, and are gone for good."""
+    gone = ["--only", "c3", "--fail", "exit", "--in-round", 2, "--hold"]
+    coordinator, edges = start(bench, "--select", "accuracy:max", flags=gone, clients=("c1", "c2", "c3"))
+    bench.held("c3")
+    for result in bench.runs.read_evaluation(1, AUTOMATIC).accepted.values():
+        (Path(bench.store) / result.result.info.path).unlink()
+    bench.release("c3")
+    finish(coordinator, edges)
+    best = bench.runs.read_own().best
+    assert (best.round, best.sites) == (1, 3)
+    assert "is not compared with that of round 1" in bench.logged("evaluation.closed", round=2)["reason"]
+
+
 def test_a_value_of_too_few_sites_that_judged_both_is_not_compared(bench):
     flags = ("--only", "c2", "--fail", "exit", "--in-round", 2)
     coordinator, edges = start(bench, "--select", "accuracy:max", flags=flags)
