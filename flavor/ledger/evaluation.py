@@ -8,9 +8,8 @@ from pydantic import Field, model_validator
 
 from flavor.errors import InvalidRecord, ObjectMissing
 from flavor.ledger.archive import Archive
-from flavor.ledger.canonical import canonical, sha256
-from flavor.ledger.keys import PublicKey, SigningKey
-from flavor.ledger.manifest import Digest, DigestOrNone, Record, RunId, Strict
+from flavor.ledger.canonical import sha256
+from flavor.ledger.manifest import Digest, DigestOrNone, RunId, SignedRecord, Strict
 from flavor.ledger.statement import EvaluationStatement
 from flavor.protocol import PROTOCOL
 from flavor.records.evaluation import CENTRAL, Result
@@ -44,7 +43,7 @@ class Judge(Strict):
         )
 
 
-class EvaluationManifest(Record):
+class EvaluationManifest(SignedRecord):
     """What the result of one evaluation was made of."""
 
     kind: Literal["flavor.evaluation"] = "flavor.evaluation"
@@ -68,10 +67,6 @@ class EvaluationManifest(Record):
     """The round whose model is the best after this evaluation; 0 for a run that selects none (`--select`)."""
     merged_path: str
     merged_digest: str = DigestOrNone
-    public_key: str = ""
-    """Public key of the worker that merged."""
-    signature: str = ""
-    """Signature by that key on `message()`."""
 
     @model_validator(mode="after")
     def _is_by_sites_or_central(self) -> EvaluationManifest:
@@ -80,19 +75,6 @@ class EvaluationManifest(Record):
         if is_central != (self.evaluation == CENTRAL) or is_central == bool(self.judges):
             raise ValueError("it has to name the sites that have judged the model, or be of the operator's own data")
         return self
-
-    def message(self) -> bytes:
-        """Return the signed bytes: those of the record without its signature."""
-        return canonical(self.model_dump(mode="json", exclude={"signature"}))
-
-    def signed(self, key: SigningKey) -> EvaluationManifest:
-        """Return the manifest with a worker's signature."""
-        named_ = self.model_copy(update={"public_key": str(key.public), "signature": ""})
-        return named_.model_copy(update={"signature": key.sign(named_.message())})
-
-    def is_signed(self) -> bool:
-        """Whether the signature is valid for `public_key`. Raises `InvalidSetting` for text that is no public key."""
-        return PublicKey.parse(self.public_key).verifies(self.signature, self.message())
 
     def statement(self, of: Judge) -> EvaluationStatement:
         """Return the statement that a site has signed."""

@@ -73,6 +73,28 @@ class Record(Strict):
         return sha256(self.to_bytes())
 
 
+class SignedRecord(Record):
+    """A record with the signature of the worker that has made it."""
+
+    public_key: str = ""
+    """Public key of that worker."""
+    signature: str = ""
+    """Signature by that key on `message()`."""
+
+    def message(self) -> bytes:
+        """Return the signed bytes: those of the record without its signature."""
+        return canonical(self.model_dump(mode="json", exclude={"signature"}))
+
+    def signed(self, key: SigningKey) -> Self:
+        """Return the record with a worker's signature."""
+        named = self.model_copy(update={"public_key": str(key.public), "signature": ""})
+        return named.model_copy(update={"signature": key.sign(named.message())})
+
+    def is_signed(self) -> bool:
+        """Whether the signature is valid for `public_key`. Raises `InvalidSetting` for text that is no public key."""
+        return PublicKey.parse(self.public_key).verifies(self.signature, self.message())
+
+
 class Model(Strict):
     """A global model with the objects beside it."""
 
@@ -217,7 +239,7 @@ class RunRecord(Record):
         return _without(handler(self), "created_ms", "begun_from")
 
 
-class Manifest(Record):
+class Manifest(SignedRecord):
     """What one closed round was made of."""
 
     kind: Literal["flavor.round"] = "flavor.round"
@@ -252,27 +274,10 @@ class Manifest(Record):
     global_model: Model
     previous: str = DigestOrNone
     """SHA-256 of the manifest of the round before; of the run's record in round 1."""
-    public_key: str = ""
-    """Public key of the worker that aggregated."""
-    signature: str = ""
-    """Signature by that key on `message()`."""
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return _without(handler(self), "chosen", "pauses")
-
-    def message(self) -> bytes:
-        """Return the signed bytes: those of the record without its signature."""
-        return canonical(self.model_dump(mode="json", exclude={"signature"}))
-
-    def signed(self, key: SigningKey) -> Manifest:
-        """Return the manifest with a worker's signature."""
-        named = self.model_copy(update={"public_key": str(key.public), "signature": ""})
-        return named.model_copy(update={"signature": key.sign(named.message())})
-
-    def is_signed(self) -> bool:
-        """Whether the signature is valid for `public_key`. Raises `InvalidSetting` for text that is no public key."""
-        return PublicKey.parse(self.public_key).verifies(self.signature, self.message())
 
     def statement(self, of: Contributor) -> Statement:
         """Return the statement that a contributor has signed."""

@@ -1,4 +1,4 @@
-"""Complete what an evaluator reports: only `datasetSize` and its metrics are asked of it, in one of two files."""
+"""The information of an evaluator that reports in a result.json: alone, or beside an info.json."""
 
 from __future__ import annotations
 
