@@ -39,6 +39,8 @@ class _Pending:
     """When its job was last in a queue or in a worker's hands, by this process's monotonic clock."""
     is_taken: bool = False
     is_queued: bool = True
+    lacking_since: float | None = None
+    """Since when no worker could judge it, at the end of the run; None where one can."""
 
 
 class CentralEvaluations:
@@ -155,15 +157,15 @@ class CentralEvaluations:
 
     def _act(self, each: _Pending, *, ends: bool) -> Decision | None:
         """Do what is to be done about an evaluation; returns the decision."""
-        work = CentralWork(each.is_taken, time.monotonic() - each.seen_at)
-        decision = central_step(
-            each.view,
-            work,
-            self._config,
-            ends=ends,
-            judges=self._jobs.judges() if ends and not each.is_taken else None,
-            now_ms=self._current.now_ms(),
+        now = time.monotonic()
+        if ends:
+            is_lacking = not each.is_taken and not self._jobs.judges()
+            each.lacking_since = (each.lacking_since or now) if is_lacking else None
+        work = CentralWork(
+            lost_s=now - each.seen_at,
+            lacking_s=None if each.lacking_since is None else now - each.lacking_since,
         )
+        decision = central_step(each.view, work, self._config, ends=ends, now_ms=self._current.now_ms())
         if decision is not None and decision.action is Action.MERGE:
             self._begin(each)
         elif decision is not None and decision.action is Action.GIVE_UP:

@@ -17,15 +17,18 @@ from flavor.records.states import EvaluationState
 LOST_S = 5.0
 """How long a job may be in no queue and in no worker's hands: it is so for a moment when a worker takes it."""
 
+LACKING_S = 60.0
+"""How long the end of a run waits where no worker judges models: one that is restarted is back by then."""
+
 
 @dataclass(frozen=True)
 class CentralWork:
     """Where an evaluation on the operator's own data stands."""
 
-    is_taken: bool
-    """Whether a worker has it in hand, and is alive."""
     lost_s: float
     """For how long its job has been in no worker's hands and in no queue."""
+    lacking_s: float | None = None
+    """For how long no worker has been there that could do it, at the end of the run; None where one is."""
 
 
 def where_of(round_: int) -> str:
@@ -34,12 +37,11 @@ def where_of(round_: int) -> str:
 
 
 def central_step(
-    known: EvaluationView, work: CentralWork, config: RunConfig, *, ends: bool, judges: int | None, now_ms: int
+    known: EvaluationView, work: CentralWork, config: RunConfig, *, ends: bool, now_ms: int
 ) -> Decision | None:
     """Return what to do about an evaluation that is not over; None to let it go on.
 
-    `ends` says that no round follows, so that the run waits for it. `judges` is the number of workers that can do it,
-    or None where they were not counted.
+    `ends` says that no round follows, so that the run waits for it.
     """
     where = where_of(known.round)
     if known.state is EvaluationState.OPEN:  # by a coordinator that has died
@@ -53,18 +55,20 @@ def central_step(
         return Decision(Action.MERGE, f"{where}: again, because: {why}")
     if not ends:
         return None
-    return _at_the_end(known, work, config, where, judges=judges, now_ms=now_ms)
+    return _at_the_end(known, work, config, where, now_ms=now_ms)
 
 
-def _at_the_end(
-    known: EvaluationView, work: CentralWork, config: RunConfig, where: str, *, judges: int | None, now_ms: int
-) -> Decision:
-    if not work.is_taken and judges == 0:
-        return Decision(Action.GIVE_UP, f"{where}: the worker that judges models (flavor-agg -e) is gone")
+def _at_the_end(known: EvaluationView, work: CentralWork, config: RunConfig, where: str, *, now_ms: int) -> Decision:
     if now_ms >= known.deadline_ms:
         limit = f"{config.evaluation_timeout_s:g} s (--evaluation-timeout-s)"
         return Decision(Action.GIVE_UP, f"{where}: there was no result after {limit}")
-    return Decision(Action.WAIT, f"an aggregator judges {where}", is_usual=True)
+    if work.lacking_s is None:
+        return Decision(Action.WAIT, f"an aggregator judges {where}", is_usual=True)
+    if work.lacking_s >= LACKING_S:
+        gone = f"for {LACKING_S:g} s there was no worker that judges models (flavor-agg -e)"
+        return Decision(Action.GIVE_UP, f"{where}: {gone}")
+    lacking = f"no worker on queue {config.queue!r} judges models: start one with `flavor-agg -e`"
+    return Decision(Action.WAIT, f"{where}: {lacking}. The run ends without its result after {LACKING_S:g} s")
 
 
 def skipped(known: EvaluationView, newest: int) -> str:
