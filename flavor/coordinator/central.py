@@ -1,6 +1,7 @@
 """Has the global models judged on the operator's own data, by workers that can (`flavor-agg -e`), beside the rounds.
 
-Without such a worker nothing is done, said or waited for. Nothing that goes wrong here ends the run or a round.
+Without such a worker nothing is done, said or waited for, but for the last model of a run that has had one, or that has
+a rule on these metrics. Nothing that goes wrong here ends the run or a round.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class CentralEvaluations:
             self._ended = closed
         if not is_due(self._config, closed, ends=ends):
             return
-        if not self._jobs.judges():
+        if not self._jobs.judges() and not (ends and self._is_expected()):
             self._tell_lacking()
         elif self._runs.read_evaluation(closed, CENTRAL) is None:
             self._open(closed)
@@ -95,8 +96,12 @@ class CentralEvaluations:
     def last(self, closed: int) -> Decision | None:
         """Return the decision to wait for what is not over before the run ends; None where nothing is."""
         self.begin(closed, ends=True)
-        decisions = [self._act(each, ends=True) for each in list(self._pending.values())]
-        return next((each for each in reversed(decisions) if each is not None and each.waits), None)
+        waiting = None
+        for each in list(self._pending.values()):
+            decision = self._act(each, ends=True)
+            if each.view.round in self._pending and decision is not None:  # an attempt that begins anew is waited for
+                waiting = replace(decision, action=Action.WAIT)
+        return waiting
 
     def goal(self, closed: int) -> str:
         """Return why the run has reached its goal by the results that there are now; '' where it has not."""
@@ -120,6 +125,12 @@ class CentralEvaluations:
             view = self._runs.read_evaluation(round_, number) if number == CENTRAL else None
             if view is not None and not view.is_over:
                 self._runs.give_up_evaluation(self._lease.token, view, "the run ended before its result")
+
+    def _is_expected(self) -> bool:
+        """Whether a worker that judges models is to come back: a rule needs it, or it has judged models of this run."""
+        return bool(self._rules.select or self._rules.when) or any(
+            EvaluationSummary.from_json(text).number == CENTRAL for text in self._runs.evaluated()
+        )
 
     def _tell_lacking(self) -> None:
         if self._told or not (self._rules.select or self._rules.when):

@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from flavor.bus.jobs import RqJobQueue
 from flavor.failpoints import CENTRAL as FAILPOINTS
 from flavor.records.evaluation import CENTRAL, EvaluationSummary
 from tests.faults.federation import MISSED, TAKEN_OVER
@@ -37,6 +38,10 @@ def sites(faulty):
     return {client: bench.edge(client, bench.trainer("--rounds", "endless")) for client in faulty.clients}
 
 
+def queue_of(bench) -> RqJobQueue:
+    return RqJobQueue(bench.url, bench.run, timeout_s=60)
+
+
 def results(faulty) -> list[int]:
     """The rounds whose models have a result; the accuracy of that of round r is r x 5/3 by 100, plus 1 / 1000."""
     found = [EvaluationSummary.from_json(text) for text in faulty.bench.runs.evaluated()]
@@ -59,10 +64,14 @@ def test_a_coordinator_that_dies_when_it_has_a_model_judged_is_followed_by_anoth
 
 def test_a_worker_that_dies_while_it_judges_is_followed_by_another(faulty):
     """Row 56: killed while the evaluator runs, and before it commits."""
+    first, *others = FAILPOINTS["worker"]
+    worker = judges(faulty, env=armed(first))
+    faulty.bench.eventually("it is there when the last round closes", queue_of(faulty.bench).judges)
     faulty.bench.aggregator()
     coordinator = faulty.serve(*TAKEN_OVER, *JUDGED, "--aggregation-attempts", 5)
     edges = sites(faulty)
-    for name in FAILPOINTS["worker"]:
+    died(worker, first)
+    for name in others:
         died(judges(faulty, env=armed(name)), name)
     judges(faulty)
     faulty.finish(coordinator, edges)

@@ -152,6 +152,21 @@ def test_a_run_without_such_a_worker_says_nothing(bench):
     assert "judge" not in coordinator.stderr
 
 
+def test_the_end_of_a_run_whose_rule_needs_it_waits_for_such_a_worker(bench):
+    coordinator = bench.serve("--select", f"{NAME}:max", rounds=2)
+    bench.aggregator()
+    sites = edges(bench)
+    waiting = bench.logged("run.waiting", saying="judges models")
+    assert waiting["reason"] == (
+        f"the model of round 2 on the operator's own data: no worker on queue '{bench.run}' judges models: start one "
+        "with `flavor-agg -e`. The run ends without its result after 60 s"
+    )
+    judges(bench)
+    finish(coordinator, *sites)
+    assert [(each.round, each.metrics[NAME]) for each in central(bench)] == [(2, pytest.approx(accuracy(2)))]
+    assert bench.runs.read().best.round == 2
+
+
 def test_another_worker_leaves_such_jobs_to_the_one_that_can(bench):
     coordinator = bench.serve("--evaluate", "final", rounds=2)
     bench.aggregator()
