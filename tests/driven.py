@@ -14,7 +14,7 @@ from flavor.config import RunConfig
 from flavor.evaluation_settings import select_of
 from flavor.ledger.canonical import sha256
 from flavor.policy.selection import choose
-from flavor.records.evaluation import AUTOMATIC, Judged, Result
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, Judged, Result
 from flavor.records.info import CONFUSION, Info, info_bytes
 from flavor.records.measured import Measured
 from flavor.records.merging import merge_infos
@@ -154,10 +154,34 @@ class Driven:
             best_reason=choice.reason,
         )
 
-    def open_evaluation(self, sites: Sequence[str]) -> None:
-        """Have sites judge the model of the newest round."""
+    def open_evaluation(self, sites: Sequence[str], *, number: int = AUTOMATIC, timeout_s: float = 600.0) -> None:
+        """Have sites judge the model of the newest round; of number `CENTRAL`, a worker on the operator's own data."""
         self.runs.open_evaluation(
-            TOKEN, self.round, AUTOMATIC, expected=sites, skipped=(), timeout_s=600.0, reason="judged"
+            TOKEN, self.round, number, expected=sites, skipped=(), timeout_s=timeout_s, reason="judged"
+        )
+        if number == CENTRAL:
+            self.runs.begin_merge(TOKEN, self.round, CENTRAL, attempt=1)
+
+    def judge_centrally(self, examples: int, metrics: Mapping[str, float], round_: int) -> None:
+        """A worker has measured these metrics, `central/…`, of the model of a round, whose evaluation is open."""
+        merged = {"metadata": {"clients": [], "datasetSize": [examples]}, "metrics": dict(metrics)}
+        view, prefix = self.runs.read_evaluation(round_, CENTRAL), evaluation_prefix(self.runs.run, round_, CENTRAL)
+        assert view is not None
+        summary = EvaluationSummary(round_, CENTRAL, view.opened_ms, 0, 1, 1, examples, dict(metrics))
+        before = self.runs.read().best
+        choice = choose(before, summary, select=select_of(self.config), when=())
+        self.runs.commit_evaluation(
+            round_,
+            CENTRAL,
+            attempt=1,
+            verdicts={},
+            info=self._put(prefix, "merged", json.dumps(merged).encode(), ".json"),
+            manifest=self._put(prefix, "manifest", b"{}", ".json"),
+            summary=summary,
+            reason="on the operator's own data",
+            before=before,
+            best=choice.best,
+            best_reason=choice.reason,
         )
 
     def close(self, *, is_kept: bool = True) -> None:

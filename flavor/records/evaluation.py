@@ -16,7 +16,7 @@ from flavor.records.model import GlobalModel
 from flavor.records.names import count
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
-from flavor.records.summary import finite, kept_metrics
+from flavor.records.summary import finite, kept_metrics, whole
 from flavor.records.update import LONGEST_TRY, UNSAID, Refused
 
 AUTOMATIC = 0
@@ -291,8 +291,8 @@ class EvaluationSummary:
         """Read what stands in Redis. Raises `DamagedRecord`."""
         with damage_in("summary of an evaluation"):
             fields = table(text)
-            numbers = {name: number(str(fields[name])) for name in ("round", "number", "opened_ms", "closed_ms")}
-            numbers |= {name: number(str(fields.get(name, 0))) for name in ("sites", "expected", "examples")}
+            numbers = {name: whole(fields.get(name)) for name in ("round", "number", "opened_ms", "closed_ms")}
+            numbers |= {name: whole(fields.get(name, 0)) for name in ("sites", "expected", "examples")}
             return cls(
                 **numbers,
                 metrics=kept_metrics(fields.get("metrics") or {}),
@@ -301,7 +301,7 @@ class EvaluationSummary:
                     for name, (lowest, highest) in (fields.get("spread") or {}).items()
                     if (low := finite(lowest)) is not None and (high := finite(highest)) is not None
                 },
-                few={str(name): number(str(several)) for name, several in (fields.get("few") or {}).items()},
+                few={str(name): whole(several) for name, several in (fields.get("few") or {}).items()},
             )
 
 

@@ -33,7 +33,7 @@ LONGEST_NAME = 200
 MOST_METRICS = 2048
 """Metrics in one info.json, those of the confusion matrix included: `MAX_BYTES` has no room for many more."""
 MOST_EXAMPLES = 10**12
-"""The largest `datasetSize`. Those of hundreds of sites add up to a number that every reader takes (`names.count`)."""
+"""The largest `datasetSize`. Sums over thousands of sites stay whole in JSON, whose readers have 53 bits for them."""
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of Unicode that no name has: controls, what turns or hides the text around it, halves of characters."""
 _MOST_PROBLEMS = 20

@@ -104,20 +104,20 @@ class RoundSummary:
         """Read what stands in Redis. Raises `DamagedRecord`."""
         with damage_in("summary of a round"):
             fields = table(text)
-            numbers = {name: _whole(fields.get(name, default)) for name, default in _NUMBERS.items()}
+            numbers = {name: whole(fields.get(name, default)) for name, default in _NUMBERS.items()}
             refused = fields.get("refused", 0)
             metrics, spread = fields.get("metrics") or {}, fields.get("spread") or {}
             few = fields.get("few") or {}
             return cls(
                 **numbers,
-                refused=None if refused is None else _whole(refused),
+                refused=None if refused is None else whole(refused),
                 metrics=kept_metrics(metrics),
                 spread={
                     name: (low, high)
                     for name, (lowest, highest) in spread.items()
                     if (low := finite(lowest)) is not None and (high := finite(highest)) is not None
                 },
-                few={str(name): _whole(count) for name, count in few.items()},
+                few={str(name): whole(count) for name, count in few.items()},
             )
 
 
@@ -168,7 +168,8 @@ def finite(value: Any) -> float | None:
     return value if abs(value) <= _LARGEST else None  # NaN is not, and an integer of any length can be compared
 
 
-def _whole(value: Any) -> int:
+def whole(value: Any) -> int:
+    """Return a whole number of JSON that is not negative; sums of examples may be long. Raises `ValueError`."""
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError(f"{str(value)[:40]!r} is no whole number")
     return value

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flavor.results.computed_columns import HIGHEST, LOWEST, OF_EVALUATIONS, OF_SITES, marked
 from flavor.results.evaluated import Evaluated, metrics_of
-from flavor.results.rounds import OF_SITES
 from flavor.results.tables import Rows, Table
 
 FIXED = ("round", "evaluation", "closed", "seconds", "sites", "expected", "missing", "examples")
 FIXED_OF_SITES = ("round", "evaluation", "site", "examples")
-LOWEST, HIGHEST = " (lowest)", " (highest)"
 
 
 class EvaluationTables:
@@ -37,11 +36,15 @@ class EvaluationTables:
 
 def values_of(found: Evaluated) -> dict[str, float]:
     """Return the merged metrics with the lowest and the highest value over the sites, and how many report a metric."""
-    values = dict(found.metrics)
+    computed: dict[str, float] = {}
     for each in metrics_of(found):
         if each.lowest is not None and each.highest is not None:
-            values |= {each.name + LOWEST: each.lowest, each.name + HIGHEST: each.highest}
-    return {**values, **{f"{name}{OF_SITES}": count for name, count in found.few.items()}}
+            computed |= {each.name + LOWEST: each.lowest, each.name + HIGHEST: each.highest}
+    return {
+        **marked(found.metrics, OF_EVALUATIONS),
+        **computed,
+        **{f"{name}{OF_SITES}": count for name, count in found.few.items()},
+    }
 
 
 def _rows(every: Iterable[Evaluated]) -> Rows:

@@ -15,10 +15,9 @@ from flavor.records.info import CONFUSION, MAX_BYTES, UNCOUNTED, Info, parse_inf
 from flavor.records.merging import WEIGHTED, by_sites, sites_of, sites_with
 from flavor.records.round import RoundView
 from flavor.results.best import Best, MergedValue, best_of
+from flavor.results.computed_columns import OF_ROUNDS, OF_SITES, marked
 from flavor.store.protocol import ObjectStore
 
-OF_SITES = " (sites)"
-"""The end of the name of a number of sites, for rounds in which not all report the metric."""
 _MOST_MERGED_BYTES = 2**28
 
 
@@ -50,7 +49,7 @@ class RoundResult:
     def metrics_and_sites(self) -> dict[str, float]:
         """The merged metrics, and as `NAME (sites)` how many sites report one that not all sites report."""
         counts = {f"{name}{OF_SITES}": count for name, count in self.few.items()}
-        return {**self.metrics, **{name: count for name, count in counts.items() if name not in self.metrics}}
+        return {**marked(self.metrics, OF_ROUNDS), **counts}
 
     def merged(self, name: str) -> MergedValue | None:
         """Return a metric by its name in `for_people`, with how many sites report it; None where none does."""

@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from flavor.atomic import write_whole
 from flavor.printable import printable
+from flavor.results.computed_columns import MARK
 from flavor.results.rounds import RoundResult
 
 FIXED = ("round", "seconds", "clients", "examples", "bytes")
@@ -31,7 +32,7 @@ def columns(names: Iterable[str], fixed: Sequence[str]) -> dict[str, str]:
     for name in names:
         head = printable(f"'{name}" if name.startswith(_FORMULA) else name)
         while head in taken:
-            head += " (metric)"
+            head += MARK
         taken.add(head)
         heads[name] = head
     return heads

@@ -18,6 +18,7 @@ from flavor.atomic import write_whole
 from flavor.errors import InvalidSetting
 from flavor.printable import printable
 from flavor.records.run import RunView
+from flavor.results.computed_columns import MARK, told_apart
 from flavor.results.evaluated import Evaluated
 from flavor.results.evaluated_table import described
 from flavor.results.evaluation_tables import FIXED as OF_EVALUATIONS
@@ -134,8 +135,9 @@ class CsvTracker(_FileTracker):
                 number, of = int(row["round"]), by_round.get(int(row["round"]), [])
                 numbers = float(row["seconds"]), int(row["examples"]), int(row["bytes"])
                 names = [site.site for site in of] or [""] * int(row["clients"])
-                self._before[number] = RoundResult(number, numbers[0], names, *numbers[1:], metrics, of)
-        except ValueError:
+                told = told_apart(metrics)
+                self._before[number] = RoundResult(number, numbers[0], names, *numbers[1:], told[0], of, told[1])
+        except (ValueError, OverflowError):
             raise self._foreign(self._path) from None
         return Held()
 
@@ -159,8 +161,8 @@ class CsvTracker(_FileTracker):
         before = self._before.get(each.round)
         if before is not None and not each.is_whole:
             sites = [replace(site, metrics=_named(site.metrics, self._names_of_sites)) for site in before.sites]
-            metrics = _named(before.metrics, self._names)
-            self._before[each.round] = replace(before, metrics=metrics, sites=sites)
+            metrics, few = told_apart(_named(before.metrics_and_sites, self._names))
+            self._before[each.round] = replace(before, metrics=metrics, few=few, sites=sites)
         return super()._completed(each)
 
     def write_evaluations(self, every: Sequence[Evaluated]) -> int:
@@ -232,7 +234,7 @@ def _differ(heads: Mapping[str, float], metrics: Mapping[str, float]) -> bool:
     return any(
         heads.get(name, value) != value
         for name, value in metrics.items()
-        if name not in (*FIXED, *FIXED_OF_SITES) and not name.endswith(" (metric)")
+        if name not in (*FIXED, *FIXED_OF_SITES) and not name.endswith(MARK)
     )
 
 

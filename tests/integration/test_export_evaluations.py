@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 from mlflowserver import mlflow_server
 
+from flavor.credits import contributions
 from flavor.errors import InvalidSetting
+from flavor.records.info import MOST_EXAMPLES
+from flavor.records.summary import RoundSummary
+from flavor.results.evaluation_files import EvaluationFiles
+from flavor.results.read_evaluated import from_folder, from_redis, summaries
 from flavor.store.local import LocalStore
 from flavor.store.paths import run_record_path
 from flavor.trackers.export import Export, Exported
@@ -19,6 +24,7 @@ from flavor.trackers.files import CsvTracker, JsonTracker
 from flavor.trackers.mlflow import MlflowTracker
 from flavor.trackers.tensorboard import TensorBoardTracker
 from flavor.trackers.tracker import Tracker
+from flavor.view.evaluations import read_evaluations
 from tests.driven import Driven
 
 C1, C2 = (100, {"accuracy": 0.5}), (300, {"accuracy": 0.9})
@@ -80,6 +86,54 @@ def test_tables(run: Driven, tmp_path: Path) -> None:
     (tmp_path / "other-evaluations.csv").write_text("name,age\nmeier,7\n")
     with pytest.raises(InvalidSetting, match="is no export of flavor"):
         exported(run, CsvTracker(tmp_path / "other.csv", print))
+
+
+def test_metrics_that_are_called_like_computed_columns(run: Driven, tmp_path: Path) -> None:
+    """Also where the file is all that is left of a round."""
+    run.open(["c1", "c2"])
+    run.accept("c1", 10, {"accuracy": 0.5, "accuracy (sites)": 7.0})
+    run.accept("c2", 10, {"accuracy (sites)": 9.0})
+    run.close()
+    run.judge({"c1": (100, {"accuracy": 0.5, "accuracy (lowest)": 3.0}), "c2": C2})
+    table, whole = tmp_path / "m.csv", tmp_path / "m.json"
+    for tracker in (CsvTracker(table, print), JsonTracker(whole, print)):
+        assert "3 rounds and 3 evaluations" in exported(run, tracker)
+    of_round, of_evaluation = rows(table)[2], rows(tmp_path / "m-evaluations.csv")[2]
+    assert (of_round["accuracy (sites)"], of_round["accuracy (sites) (metric)"]) == ("1", "8.0")
+    assert (of_evaluation["accuracy (lowest)"], of_evaluation["accuracy (lowest) (metric)"]) == ("0.5", "3.0")
+    before = table.read_bytes()
+    for path in (tmp_path / "store").rglob("*info*"):
+        path.unlink()
+    for tracker in (CsvTracker(table, print), JsonTracker(whole, print)):
+        assert "nothing is new" in exported(run, tracker)
+    assert table.read_bytes() == before
+
+
+def test_the_examples_of_a_thousand_sites_are_read_wherever_they_are_written(run: Driven, tmp_path: Path) -> None:
+    """Each of them claims as many as a site can."""
+    sites, most = [f"s{number:04}" for number in range(1000)], MOST_EXAMPLES
+    run.open(sites)
+    for site in sites:
+        run.accept(site, most, {"accuracy": 0.5})
+    run.close()
+    run.judge({site: (most, {"accuracy": 0.5}) for site in sites})
+    total = 1000 * most
+    of_round = RoundSummary.from_json(run.runs.summaries(-1)[0])
+    assert (of_round.examples, summaries(run.runs)[-1].examples) == (total, total)
+    newest = read_evaluations(run.runs).summary
+    assert newest is not None
+    assert (from_redis(run.runs).examples, newest.examples) == (total, total)
+    for _ in range(2):
+        exported(run, CsvTracker(tmp_path / "m.csv", print))
+        exported(run, JsonTracker(tmp_path / "m.json", print))
+    for table in ("m.csv", "m-evaluations.csv"):
+        assert rows(tmp_path / table)[-1]["examples"] == str(total)
+    assert json.loads((tmp_path / "m.json").read_text())["evaluations"][-1]["examples"] == total
+    files = EvaluationFiles(tmp_path, print)
+    assert run.store is not None
+    files.update(run.runs, run.store, run.runs.read())
+    assert from_folder(tmp_path).examples == total
+    assert sum(each.samples for each in contributions(run.runs)) == total + 2 * 2 * 10
 
 
 def test_json(run: Driven, tmp_path: Path) -> None:

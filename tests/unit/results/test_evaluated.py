@@ -12,6 +12,7 @@ from flavor.records.counts import COMPUTED
 from flavor.records.merging import merge_infos, sites_of
 from flavor.results.evaluated import Evaluated, SiteMeasures, as_round, headline_of, metrics_of
 from flavor.results.evaluated_table import described, lines_of, table_of
+from flavor.results.evaluation_tables import values_of
 from flavor.results.plot import draw
 from flavor.results.rounds import RoundResult, scalars
 from tests.driven import info
@@ -101,6 +102,22 @@ def test_the_file_of_a_result_folder_is_read_as_it_was_written():
     for text in ("", "[]", '{"version": 1}', FOUND.to_json().replace('"version": 1', '"version": 2')):
         with pytest.raises(InvalidRecord, match=r"^x\.json is no evaluation of a result folder"):
             Evaluated.from_json(text, "x.json")
+
+
+def test_a_metric_that_is_called_like_a_computed_column_has_a_column_of_its_own():
+    names = ["auc", "auc (lowest)", "auc (highest)", "auc (sites)", "auc (lowest) (metric)"]
+    reported = {"a": (1, dict.fromkeys(names, 0.5)), "b": (1, {**dict.fromkeys(names[1:], 0.25), "auc": 1.0})}
+    merged = merge_infos(["a", "b"], [info(*each) for each in reported.values()])
+    sites = {site: SiteMeasures(*each) for site, each in reported.items()}
+    few = {"auc": 1, "auc (lowest)": 1}
+    values = values_of(replace(FOUND, sites=sites, metrics=scalars(merged["metrics"]), few=few))
+    assert values["auc"] == values["auc (weighted)"] == 0.75
+    assert (values["auc (lowest)"], values["auc (highest)"], values["auc (sites)"]) == (0.5, 1.0, 1)
+    for own in names[1:]:
+        assert values[f"{own} (metric)"] == values[f"{own} (metric) (weighted)"] == 0.375
+        assert (values[f"{own} (lowest)"], values[f"{own} (highest)"]) == (0.25, 0.5)
+    assert values["auc (lowest) (sites)"] == 1
+    assert len({*names, *(f"{own} (metric)" for own in names[1:])} & values.keys()) == 8
 
 
 def test_metrics_of_evaluations_have_panels_of_their_own():

@@ -15,6 +15,7 @@ from flavor.errors import InvalidInfo
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.results.best import Best, MergedValue, best_of
+from flavor.results.computed_columns import told_apart
 from flavor.results.plot import draw, panels, plot_metrics
 from flavor.results.rounds import RoundResult, SiteResult, best_round, for_people, merged_info, scalars
 from flavor.results.tables import MOST_COLUMNS, Tables
@@ -41,6 +42,22 @@ def test_a_metric_never_repeats_a_column_and_never_is_a_formula(tmp_path: Path) 
     assert heads[5:] == ["round (metric)", "round (metric) (metric)", "'=cmd()", "Grüße", "'-x"]
     assert rows(tmp_path / "metrics-sites.csv")[0] == ["round", "site", "examples", "bytes", "site (metric)", "'=cmd()"]
     assert len(set(heads)) == len(heads)
+
+
+def test_a_metric_that_is_called_like_a_number_of_sites_has_a_column_of_its_own(tmp_path: Path) -> None:
+    """Also in the rounds in which that number is not there."""
+    names = ["auc", "auc (sites)", "auc (sites) (weighted)", "auc (sites) (metric)", "auc (lowest)"]
+    first = result(1, dict(zip(names, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True)), {})
+    rounds = [first, replace(first, round=2, few={"auc": 1, "auc (sites)": 2})]
+    Tables(tmp_path).write(rounds)
+    heads, *lines = rows(tmp_path / "metrics.csv")
+    own = ["auc (sites) (metric)", "auc (sites) (metric) (weighted)", "auc (sites) (metric) (metric)", "auc (lowest)"]
+    assert heads[5:] == ["auc", *own, "auc (sites)", "auc (sites) (sites)"]
+    assert [line[5:] for line in lines] == [
+        ["0.1", "0.2", "0.3", "0.4", "0.5", "", ""],
+        ["0.1", "0.2", "0.3", "0.4", "0.5", "1", "2"],
+    ]
+    assert told_apart(rounds[1].metrics_and_sites) == (first.metrics, rounds[1].few)
 
 
 def test_a_name_that_a_file_cannot_hold_or_a_terminal_should_not_be_shown_is_spelled_out(tmp_path: Path) -> None:
