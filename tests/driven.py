@@ -110,17 +110,23 @@ class Driven:
         summary = summary_of(view, attempt=1, info=merged, sites=sites, known=known) if is_kept else None
         self.runs.commit_round(self.round, attempt=1, token="worker", model=model, reason="closed", summary=summary)
 
-    def judge(self, sites: Mapping[str, tuple[int, Mapping[str, float]]], missing: Mapping[str, str] = NOTHING) -> None:
+    def judge(
+        self,
+        sites: Mapping[str, tuple[int, Mapping[str, float]]],
+        missing: Mapping[str, str] = NOTHING,
+        *,
+        number: int = AUTOMATIC,
+    ) -> None:
         """Sites judge the model of the newest round: their examples and metrics, or why they have no result."""
-        self.open_evaluation([*sites, *missing])
-        self.runs.begin_merge(TOKEN, self.round, AUTOMATIC, attempt=1)
+        self.open_evaluation([*sites, *missing], number=number)
+        self.runs.begin_merge(TOKEN, self.round, number, attempt=1)
         infos = {site: info(examples, metrics) for site, (examples, metrics) in sites.items()}
         merged = merge_infos(list(infos), list(infos.values()))
-        prefix, view = evaluation_prefix(self.runs.run, self.round, AUTOMATIC), self.runs.read()
+        prefix, view = evaluation_prefix(self.runs.run, self.round, number), self.runs.read()
         examples = sum(of for of, _ in sites.values())
         summary = evaluation_summary(
             self.round,
-            AUTOMATIC,
+            number,
             opened_ms=self.runs.now_ms(),
             expected=len(sites) + len(missing),
             examples=examples,
@@ -142,7 +148,7 @@ class Driven:
         }
         self.runs.commit_evaluation(
             self.round,
-            AUTOMATIC,
+            number,
             attempt=1,
             verdicts={**verdicts, **{site: Judged(False, why) for site, why in missing.items()}},
             info=self._put(prefix, "merged", json.dumps(merged).encode(), ".json"),

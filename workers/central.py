@@ -93,7 +93,7 @@ def judge_model(context: WorkerContext, run: str, round_: int, *, attempt: int) 
             raise GivenBack.of(fault) from error
         is_hopeless = isinstance(error, EvaluatorFailed | InvalidInfo)
         why = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
-        context.observer.hear(EvaluationFailed(why, round_, run=run))
+        context.observer.hear(EvaluationFailed(why, round_, CENTRAL, run=run))
         with suppress(IllegalMove):
             runs.fail_merge(round_, CENTRAL, attempt=attempt, reason=why[:_LONGEST_REASON], is_hopeless=is_hopeless)
         return False
@@ -101,7 +101,7 @@ def judge_model(context: WorkerContext, run: str, round_: int, *, attempt: int) 
         keeper.stop()
         with suppress(Exception):  # the lease runs out by itself
             lease.release()
-    context.observer.hear(EvaluationClosed(reason, round_, run=run))
+    context.observer.hear(EvaluationClosed(reason, round_, CENTRAL, run=run))
     return True
 
 

@@ -83,7 +83,7 @@ def merge_results(context: WorkerContext, run: str, round_: int, number: int, *,
         with suppress(IllegalMove):
             runs.fail_merge(round_, number, attempt=attempt, reason=why[:_LONGEST_REASON])
         return False
-    context.observer.hear(EvaluationClosed(reason, round_, run=run))
+    context.observer.hear(EvaluationClosed(reason, round_, number, run=run))
     return True
 
 

@@ -63,13 +63,16 @@ class Evaluations(Clients):
         keys = [by or self.keys.coordinator, self.keys.evaluation(round_, number)]
         return int(self.move("begin_merge", keys, [token, attempt]))
 
-    def give_up_evaluation(self, token: str, view: EvaluationView, reason: str, *, by: str = "") -> None:
-        """End an evaluation without a result."""
+    def give_up_evaluation(
+        self, token: str, view: EvaluationView, reason: str, *, by: str = "", is_skipped: bool = False
+    ) -> None:
+        """End an evaluation without a result. `is_skipped` says that nothing went wrong: its result is not needed."""
         round_, number = view.round, view.number
         keys = [by or self.keys.coordinator, self.keys.evaluation(round_, number), self.keys.log, self.keys.evaluating]
         for client in view.expected:
             keys += self._of_one(client, round_, number)
-        self.move("give_up_evaluation", keys, [token, round_, number, reason])
+        event = "evaluation.skipped" if is_skipped else "evaluation.failed"
+        self.move("give_up_evaluation", keys, [token, round_, number, reason, event])
 
     def _of_one(self, client: str, round_: int, number: int) -> list[str]:
         """Return the keys of one site in an evaluation: its task, its result, the evaluations that await it."""

@@ -103,7 +103,7 @@ class AskedEvaluation:
             if view is not None:
                 with contextlib.suppress(Exception):  # the next one gives it up
                     why = "who asked for it has stopped"
-                    self._runs.give_up_evaluation(self._lease.token, view, why, by=keys.evaluator)
+                    self._runs.give_up_evaluation(self._lease.token, view, why, by=keys.evaluator, is_skipped=True)
             raise
         finally:
             subscription.close()
@@ -114,7 +114,8 @@ class AskedEvaluation:
             view = self._runs.read_evaluation(round_, number) if number not in (AUTOMATIC, CENTRAL) else None
             if view is not None and not view.is_over:
                 why = "the process that asked for it has ended"
-                self._runs.give_up_evaluation(self._lease.token, view, why, by=self._runs.keys.evaluator)
+                by = self._runs.keys.evaluator
+                self._runs.give_up_evaluation(self._lease.token, view, why, by=by, is_skipped=True)
 
     def _opened(self, asked: Asked, subscription: Subscription) -> EvaluationView:
         """Open it for the sites that can judge; those of a run that has ended may be a moment late."""

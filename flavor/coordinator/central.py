@@ -23,7 +23,7 @@ from flavor.policy.evaluating import is_due
 from flavor.policy.selection import stops
 from flavor.records.evaluation import CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.states import EvaluationState
-from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
+from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened, EvaluationSkipped
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
@@ -124,7 +124,8 @@ class CentralEvaluations:
         for round_, number in self._runs.evaluating():
             view = self._runs.read_evaluation(round_, number) if number == CENTRAL else None
             if view is not None and not view.is_over:
-                self._runs.give_up_evaluation(self._lease.token, view, "the run ended before its result")
+                why = "the run ended before its result"
+                self._runs.give_up_evaluation(self._lease.token, view, why, is_skipped=True)
 
     def _is_expected(self) -> bool:
         """Whether a worker that judges models is to come back: a rule needs it, or it has judged models of this run."""
@@ -156,7 +157,7 @@ class CentralEvaluations:
             self._pending.pop(round_, None)
             self._has_results = True
             if view is not None and before is not None and view.state is EvaluationState.CLOSED:
-                self._observer.hear(EvaluationClosed(view.reason, round_, is_routine=True))
+                self._observer.hear(EvaluationClosed(view.reason, round_, CENTRAL, is_routine=True))
 
     def _find(self, each: _Pending) -> None:
         """Find out whether a worker has the evaluation in hand, or its job waits for one."""
@@ -187,7 +188,7 @@ class CentralEvaluations:
         for each in list(self._pending.values()):
             self._find(each)
             if not each.is_taken:
-                self._give_up(each, skipped(each.view, round_))
+                self._give_up(each, skipped(each.view, round_), is_skipped=True)
         reach("coordinator.judging")
         reason = f"{where_of(round_)} is judged by an aggregator"
         self._runs.open_evaluation(
@@ -200,7 +201,7 @@ class CentralEvaluations:
             reason=reason,
         )
         reach("coordinator.judging_opened")
-        self._observer.hear(EvaluationOpened(reason, round_))
+        self._observer.hear(EvaluationOpened(reason, round_, CENTRAL))
         view = self._runs.read_evaluation(round_, CENTRAL)
         if view is not None:
             self._pending[round_] = _Pending(view, time.monotonic())
@@ -214,11 +215,12 @@ class CentralEvaluations:
         each.view = replace(view, state=EvaluationState.MERGING, attempt=attempt, merging_ms=merging_ms, error="")
         each.seen_at, each.is_taken, each.is_queued = time.monotonic(), False, True
 
-    def _give_up(self, each: _Pending, reason: str) -> None:
+    def _give_up(self, each: _Pending, reason: str, *, is_skipped: bool = False) -> None:
         del self._pending[each.view.round]
         try:
-            self._runs.give_up_evaluation(self._lease.token, each.view, reason)
+            self._runs.give_up_evaluation(self._lease.token, each.view, reason, is_skipped=is_skipped)
         except IllegalMove:  # it has its result, of which the coordinator hears with its news
             self._current.has_central_news = self._has_results = True
             return
-        self._observer.hear(EvaluationFailed(reason, each.view.round))
+        kind = EvaluationSkipped if is_skipped else EvaluationFailed
+        self._observer.hear(kind(reason, each.view.round, CENTRAL))

@@ -94,7 +94,8 @@ class Evaluations:
         for round_, number in self._runs.evaluating():
             view = self._runs.read_evaluation(round_, number) if number == AUTOMATIC else None
             if view is not None and not view.is_over:
-                self._runs.give_up_evaluation(self._lease.token, view, "the run ended before its result")
+                why = "the run ended before its result"
+                self._runs.give_up_evaluation(self._lease.token, view, why, is_skipped=True)
 
     def _is_overdue(self, now_ms: int) -> bool:
         view = self._view
@@ -114,7 +115,7 @@ class Evaluations:
         elif view.state is EvaluationState.OPEN:
             self._handed_in = dict.fromkeys(self._runs.results(closed, AUTOMATIC, view.expected), True)
         elif view.state is EvaluationState.CLOSED and before is not None and not before.is_over:
-            self._observer.hear(EvaluationClosed(view.reason, closed, is_routine=True))
+            self._observer.hear(EvaluationClosed(view.reason, closed, AUTOMATIC, is_routine=True))
 
     def _open(self, decision: Decision) -> None:
         reach("coordinator.evaluating")
@@ -130,7 +131,7 @@ class Evaluations:
         reach("coordinator.evaluation_opened")
         self._current.set_clock(opened_ms)
         self._read(self._round)
-        self._observer.hear(EvaluationOpened(decision.reason, self._round))
+        self._observer.hear(EvaluationOpened(decision.reason, self._round, AUTOMATIC))
 
     def _merge(self) -> None:
         view = self._view
@@ -145,4 +146,4 @@ class Evaluations:
         assert self._view is not None
         self._runs.give_up_evaluation(self._lease.token, self._view, reason)
         self._view = replace(self._view, state=EvaluationState.FAILED, reason=reason)
-        self._observer.hear(EvaluationFailed(reason, self._round))
+        self._observer.hear(EvaluationFailed(reason, self._round, AUTOMATIC))

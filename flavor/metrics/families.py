@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from flavor.metrics.named import MOST_METRICS
 from flavor.metrics.scene import Document, RunScene, Scene
 from flavor.metrics.table import FAMILIES, OTHERS, Kind
+from flavor.metrics.tally import OUTCOMES
 from flavor.policy.standing import Standing
 from flavor.printable import printable
+from flavor.records.evaluation import EvaluationKind
 from flavor.records.pulse import Doing
 from flavor.records.states import RoundState, RunState
-from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed
-from flavor.view.evaluations import merged_of
+from flavor.view.evaluations import automatic_of, merged_of
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -141,21 +142,44 @@ def _run(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
 
 def _evaluations(sheet: Sheet, scene: RunScene) -> None:
     document, tally = scene.document, scene.tally
-    run, found, best = document["run"], document.get("evaluation"), document.get("selected")
-    if found:
-        sheet.set("flavor_evaluation_round", found["round"], run)
-        sheet.set("flavor_evaluation_sites", found["sites"], run)
-        sheet.set("flavor_evaluation_expected_sites", found["expected"], run)
-        for name, value in _bounded(merged_of(found), scene.judged).items():
-            sheet.set("flavor_evaluation_last", value, run, name)
+    run, best = document["run"], document.get("selected")
+    by_sites, central = automatic_of(document), document.get("central")
+    newest = {EvaluationKind.SITES: by_sites, EvaluationKind.CENTRAL: central}
+    for kind, found in newest.items():
+        if found:
+            sheet.set("flavor_evaluation_round", found["round"], run, kind)
+            sheet.set("flavor_evaluation_last_seconds", _between(found["opened_ms"], found["closed_ms"]), run, kind)
+    if by_sites:
+        sheet.set("flavor_evaluation_sites", by_sites["sites"], run)
+        sheet.set("flavor_evaluation_expected_sites", by_sites["expected"], run)
+    metrics = _bounded(merged_of(by_sites), scene.judged) if by_sites else {}
+    for name, value in {**metrics, **(_bounded(central["metrics"], None) if central else {})}.items():
+        sheet.set("flavor_evaluation_last", value, run, name)
     if best:
         sheet.set("flavor_evaluation_best_round", best["round"], run)
         sheet.set("flavor_evaluation_best", best["value"], run, printable(best["metric"])[:_LONGEST_NAME])
-    outcomes = {"closed": tally.events[EvaluationClosed.name], "failed": tally.events[EvaluationFailed.name]}
-    if found or any(outcomes.values()) or document.get("evaluating"):
-        sheet.set("flavor_evaluations_open", len(document.get("evaluating") or ()), run)
+    open_ = _open(document)
+    for kind in EvaluationKind:
+        outcomes = {outcome: tally.evaluations[kind, outcome] for outcome in OUTCOMES}
+        if not (open_[kind] or newest.get(kind) or any(outcomes.values())):
+            continue
+        sheet.set("flavor_evaluations_open", len(open_[kind]), run, kind)
+        sheet.set("flavor_evaluations_failed_in_a_row", tally.failed_in_a_row[kind], run, kind)
         for outcome, number in outcomes.items():
-            sheet.set("flavor_evaluations", number, run, outcome)
+            sheet.set("flavor_evaluations", number, run, kind, outcome)
+        if open_[kind]:
+            oldest = min(open_[kind], key=lambda each: int(each["opened_ms"]))
+            sheet.set("flavor_evaluation_opened_timestamp_seconds", _seconds(oldest["opened_ms"]), run, kind)
+            sheet.set("flavor_evaluation_deadline_timestamp_seconds", _seconds(oldest["deadline_ms"]), run, kind)
+
+
+def _open(document: Document) -> dict[EvaluationKind, list[Document]]:
+    """Return the evaluations that are not over, by their kind."""
+    found: dict[EvaluationKind, list[Document]] = {kind: [] for kind in EvaluationKind}
+    for each in document.get("evaluating") or ():
+        found[EvaluationKind.of(each["evaluation"])].append(each)
+    found[EvaluationKind.CENTRAL] += document.get("evaluating_central_times") or ()
+    return found
 
 
 def _bounded(metrics: Mapping[str, float], named: Collection[str] | None) -> dict[str, float]:

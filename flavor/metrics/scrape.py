@@ -18,7 +18,7 @@ from flavor.records.states import RunState
 from flavor.results.evaluated import base_of
 from flavor.say import say
 from flavor.stamp import stamp
-from flavor.view.evaluations import merged_of
+from flavor.view.evaluations import automatic_of, merged_of
 from flavor.view.run_log import order_of
 from flavor.view.server import ServerState, server_state
 
@@ -205,8 +205,8 @@ class _Kept:
 
     def look_at_evaluation(self, document: Mapping[str, Any]) -> Collection[str]:
         """Return the names of the metrics of evaluations that have series."""
-        found = document.get("evaluation")
-        if not found:
+        found = automatic_of(document)
+        if found is None:
             return ()
         sites = {each: of["sites"] for each, of in found["metrics"].items()}
         few = {name: sites[base_of(name)] for name in merged_of(found)}

@@ -46,6 +46,7 @@ class Family:
 
 _RUN = ("run",)
 _CLIENT = ("run", "client")
+_EVALUATIONS = ("run", "kind")
 
 
 def _families(kind: Kind, labels: tuple[str, ...], helps: Mapping[str, str]) -> tuple[Family, ...]:
@@ -135,11 +136,23 @@ FAMILIES: Mapping[str, Family] = {
                 "flavor_round_quorum_margin": "How many of the clients of the open round can still be lost: those that "
                 "have handed in or still can, less those that are needed.",
                 "flavor_metric_best_round": "Round with the best value of the run's first metric.",
-                "flavor_evaluation_round": "Round whose global model the newest evaluation with a result has judged.",
-                "flavor_evaluation_sites": "Sites whose results count in the newest evaluation.",
-                "flavor_evaluation_expected_sites": "Sites that were to judge the model of the newest evaluation.",
-                "flavor_evaluations_open": "Evaluations that wait for results, or are being merged.",
+                "flavor_evaluation_sites": "Sites whose results count in the newest evaluation by sites.",
+                "flavor_evaluation_expected_sites": "Sites that were to judge the model of the newest evaluation by "
+                "sites.",
                 "flavor_evaluation_best_round": "Round of the best model by the run's --select.",
+            },
+        ),
+        *_families(
+            Kind.GAUGE,
+            _EVALUATIONS,
+            {
+                "flavor_evaluation_round": "Round whose global model the newest evaluation with a result has judged.",
+                "flavor_evaluation_last_seconds": "Seconds from the opening of that evaluation to its result.",
+                "flavor_evaluations_open": "Evaluations that wait for results, or whose results are being merged.",
+                "flavor_evaluation_opened_timestamp_seconds": "When the oldest open evaluation was opened.",
+                "flavor_evaluation_deadline_timestamp_seconds": "When the oldest open evaluation goes on without the "
+                "results that are missing (`--evaluation-timeout-s`).",
+                "flavor_evaluations_failed_in_a_row": "Evaluations that have failed since the last one with a result.",
             },
         ),
         *_families(
@@ -154,16 +167,20 @@ FAMILIES: Mapping[str, Family] = {
                 "flavor_metric_last": "Merged metrics of the newest closed round: at most 20, and 40 in a run.",
                 "flavor_metric_best": "Best value so far of the run's first metric.",
                 "flavor_evaluation_last": (
-                    "Merged metrics of the newest evaluation, by the names of --select: plain means, and pooled/NAME "
-                    "of the examples of all sites. They are of a global model, as no flavor_metric_last is."
+                    "Metrics of the newest evaluation of each kind, by the names of --select: plain means, pooled/NAME "
+                    "of the examples of all sites, and central/NAME of the operator's own data. They are of a global "
+                    "model, as no flavor_metric_last is."
                 ),
                 "flavor_evaluation_best": "Value of the best model by the run's --select.",
             },
         ),
         *_families(
             Kind.COUNTER,
-            ("run", "outcome"),
-            {"flavor_evaluations": "Evaluations that are over: closed with a result, or failed without one."},
+            (*_EVALUATIONS, "outcome"),
+            {
+                "flavor_evaluations": "Evaluations that are over: closed with a result, failed, or skipped because the "
+                "result was not needed any more."
+            },
         ),
         *_families(
             Kind.COUNTER,

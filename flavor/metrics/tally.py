@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flavor.metrics.reasons import class_of
+from flavor.records.evaluation import AUTOMATIC, EvaluationKind
 from flavor.view.client_events import ClientLeft, ClientLost, ClientStopped, UpdateAccepted, UpdateRefused
+from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationSkipped
 from flavor.view.events import KINDS
 from flavor.view.round_events import (
     AggregationBegun,
@@ -27,6 +29,9 @@ _ROUNDS_KEPT = 50
 """How many of the newest closed rounds the median is of."""
 _GOODBYES = (ClientLeft.name, ClientLost.name, ClientStopped.name)
 _ENDINGS = (RunFailed.name, RunFinished.name, RunStopped.name)
+_EVALUATED = {EvaluationClosed.name: "closed", EvaluationFailed.name: "failed", EvaluationSkipped.name: "skipped"}
+OUTCOMES = tuple(_EVALUATED.values())
+"""What becomes of an evaluation."""
 _OUTCOMES = {AggregationBegun.name: "begun", AttemptFailed.name: "failed", AttemptGivenBack.name: "given back"}
 
 
@@ -55,6 +60,10 @@ class Tally:
     """How many updates had a verdict, by the verdict and the class of its reason."""
     attempts: Counter[str] = field(default_factory=Counter)
     """How many attempts to aggregate there were, by what became of them."""
+    evaluations: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many evaluations are over, by their kind and by what became of them."""
+    failed_in_a_row: Counter[str] = field(default_factory=Counter)
+    """How many evaluations of a kind have failed since the last one with a result."""
     rounds: Total = field(default_factory=Total)
     """Closed rounds, from their first opening on, without the time for which the run had ended."""
     aggregations: Total = field(default_factory=Total)
@@ -90,6 +99,8 @@ class Tally:
                 self.updates["accepted", ""] += 1
             elif name == UpdateRefused.name:
                 self.updates["refused", class_of(str(entry.get("reason") or ""))] += 1
+            elif name in _EVALUATED:
+                self._hear_evaluation(name, entry.get("evaluation"))
             elif name in _GOODBYES:
                 self.gone_ms[str(entry.get("client", ""))] = at_ms
             elif name == RunResumed.name:
@@ -97,6 +108,14 @@ class Tally:
             elif name in _ENDINGS:
                 self._ended_ms = at_ms
             self._hear_round(name, entry.get("round"), at_ms)
+
+    def _hear_evaluation(self, name: str, number: object) -> None:
+        kind = EvaluationKind.of(number if isinstance(number, int) else AUTOMATIC).value
+        self.evaluations[kind, _EVALUATED[name]] += 1
+        if name == EvaluationFailed.name:
+            self.failed_in_a_row[kind] += 1
+        elif name == EvaluationClosed.name:
+            self.failed_in_a_row[kind] = 0
 
     def _resumed(self, at_ms: int) -> None:
         """Take the time for which the run had ended out of its round; where that is not known, forget the round."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from flavor.printable import quoted
@@ -23,6 +24,24 @@ AUTOMATIC = 0
 """The number of the evaluation that the coordinator opens; those that somebody asks for have numbers from 1 on."""
 CENTRAL = 999_999_999
 """The number of the evaluation of a model on the operator's own data, by a worker (`flavor-agg -e`)."""
+
+
+class EvaluationKind(StrEnum):
+    """Who has a model judged, and on which data."""
+
+    SITES = "sites"
+    """The coordinator, by the sites."""
+    CENTRAL = "central"
+    """The coordinator, on the operator's own data."""
+    ASKED = "asked"
+    """Somebody who has asked for it (`flavor evaluate`), by sites."""
+
+    @classmethod
+    def of(cls, number: int) -> EvaluationKind:
+        """Return the kind of the evaluation of this number."""
+        return {AUTOMATIC: cls.SITES, CENTRAL: cls.CENTRAL}.get(number, cls.ASKED)
+
+
 MOST_METRICS = 20
 """Metrics of one site that its verdict keeps: the first ones."""
 MOST_BYTES = 8192

@@ -179,8 +179,9 @@ class Board:
         """Return the newest entries of a run's log after this one, at most so many, oldest first.
 
         Keys: `id`, `time_ms`, `event` (its name), `round` (None for none), `client` ('' for none), `reason`, `line`
-        (the line that people read). `kinds` are names of events, or their first parts, such as "update". Only the
-        newest 2,000 entries are searched. Raises as `document`.
+        (the line that people read); an entry about an evaluation also has its number, `evaluation`. `kinds` are names
+        of events, or their first parts, such as "update". Only the newest 2,000 entries are searched. Raises as
+        `document`.
         """
         return self._of(run).log.after(after_id, most, client, kinds)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from flavor.config import RunConfig
 from flavor.evaluation_settings import select_of
 from flavor.policy.selection import Select
 from flavor.records.counts import POOLED, is_beside
-from flavor.records.evaluation import CENTRAL, EvaluationSummary, EvaluationView
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.run import RunView
 from flavor.records.states import EvaluationState
 from flavor.results.evaluated import Evaluated, MetricOfSites, evaluated_of, headline_of, metrics_of, numbers_of
@@ -23,8 +23,8 @@ MOST_NAMED = 50
 MOST_METRICS = 20
 """Metrics that a description has."""
 _LONGEST_REASON = 300
-_LAST = 8
-"""Entries of the run's list that are looked through for the newest ones."""
+_LAST, _LAST_AT_FIRST = 8, 100
+"""Entries of the run's list that are looked through for the newest ones, and when nothing is known of the run."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,13 @@ class Evaluations:
     """The newest one with a result; None also where Redis has its numbers alone."""
     summary: EvaluationSummary | None = None
     """The numbers of the newest one with a result."""
+    automatic: EvaluationSummary | None = None
+    """Those of the newest one that the coordinator has opened, where it is among the last few."""
     open: tuple[OpenEvaluation, ...] = ()
     central: EvaluationSummary | None = None
     """The newest one on the operator's own data, where it is among the last few."""
-    central_open: tuple[int, ...] = ()
-    """The rounds whose models are judged on the operator's own data at present."""
+    central_open: tuple[EvaluationView, ...] = ()
+    """Those on the operator's own data that are not over."""
     commands: int = 0
     """About how many commands it took to read them."""
 
@@ -66,27 +68,32 @@ def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
 
     Raises `BusUnavailable` and `DamagedRecord`.
     """
-    names, texts = runs.evaluating(), runs.evaluated(-_LAST)
-    commands, newest, found = 2, before.newest, list[OpenEvaluation]()
-    own_open = tuple(round_ for round_, number in names if number == CENTRAL)[:MOST_OPEN]
-    for round_, number in [name for name in names if name[1] != CENTRAL][:MOST_OPEN]:
+    names, texts = runs.evaluating(), runs.evaluated(-(_LAST_AT_FIRST if before is NONE else _LAST))
+    commands, newest, found, own_open = 2, before.newest, list[OpenEvaluation](), list[EvaluationView]()
+    by_sites, on_own = ([name for name in names if (name[1] == CENTRAL) is central] for central in (False, True))
+    for round_, number in (*by_sites[:MOST_OPEN], *on_own[:MOST_OPEN]):
         view = runs.read_evaluation(round_, number)
         commands += 1
         if view is None or view.is_over:
+            continue
+        if view.is_central:
+            own_open.append(view)
             continue
         handed_in = frozenset(runs.results(round_, number, view.expected))
         commands += 1 + len(view.expected)
         found.append(OpenEvaluation(view, handed_in))
     last = [EvaluationSummary.from_json(text) for text in texts]
-    own = next((each for each in reversed(last) if each.number == CENTRAL), before.central if texts else None)
-    summary = next((each for each in reversed(last) if each.number != CENTRAL), before.summary if texts else None)
+    known = before if texts else NONE
+    own = next((each for each in reversed(last) if each.number == CENTRAL), known.central)
+    automatic = next((each for each in reversed(last) if each.number == AUTOMATIC), known.automatic)
+    summary = next((each for each in reversed(last) if each.number != CENTRAL), known.summary)
     if summary is None:
-        return Evaluations(None, None, tuple(found), own, own_open, commands)
-    if summary != before.summary or newest is None:
+        newest = None
+    elif summary != before.summary or newest is None:
         view = runs.read_evaluation(summary.round, summary.number)
         commands += 2
         newest = None if view is None or view.closed_ms is None else evaluated_of(runs.run, view, summary)
-    return Evaluations(newest, summary, tuple(found), own, own_open, commands)
+    return Evaluations(newest, summary, automatic, tuple(found), own, tuple(own_open), commands)
 
 
 # -- as plain values
@@ -100,9 +107,11 @@ def described_evaluations(known: Evaluations, run: RunView, config: RunConfig, n
     select = select_of(config)
     return {
         "evaluation": _described_newest(known, select, named),
+        "automatic": _described_automatic(known, select, named),
         "evaluating": [_described_open(each) for each in known.open],
         "central": _described_central(known.central),
-        "evaluating_central": list(known.central_open),
+        "evaluating_central": [each.round for each in known.central_open],
+        "evaluating_central_times": [_times(each) for each in known.central_open],
         "selected": _selected(run, select),
     }
 
@@ -127,6 +136,23 @@ def _described_newest(known: Evaluations, select: Select | None, named: str | No
     metrics = metrics_of(found if found is not None else numbers_of(summary), select)
     missing = dict(list(found.missing.items())[:MOST_NAMED]) if found is not None else {}
     return {
+        **_described_numbers(summary, metrics, select, named),
+        "missing": {site: reason[:_LONGEST_REASON] for site, reason in missing.items()},
+        "skipped": list(found.skipped[:MOST_NAMED]) if found is not None else [],
+    }
+
+
+def _described_automatic(known: Evaluations, select: Select | None, named: str | None) -> dict[str, Any] | None:
+    """Return the newest evaluation that the run has made by itself; None for none, and where `evaluation` is that."""
+    if known.automatic is None or known.automatic == known.summary:
+        return None
+    return _described_numbers(known.automatic, metrics_of(numbers_of(known.automatic), select), select, named)
+
+
+def _described_numbers(
+    summary: EvaluationSummary, metrics: Sequence[MetricOfSites], select: Select | None, named: str | None
+) -> dict[str, Any]:
+    return {
         "round": summary.round,
         "evaluation": summary.number,
         "opened_ms": summary.opened_ms,
@@ -136,8 +162,6 @@ def _described_newest(known: Evaluations, select: Select | None, named: str | No
         "examples": summary.examples,
         "metric": headline_of(metrics, select, named),
         "metrics": {each.name: _described_metric(each) for each in metrics[:MOST_METRICS]},
-        "missing": {site: reason[:_LONGEST_REASON] for site, reason in missing.items()},
-        "skipped": list(found.skipped[:MOST_NAMED]) if found is not None else [],
     }
 
 
@@ -148,15 +172,17 @@ def _described_metric(metric: MetricOfSites) -> dict[str, Any]:
 def _described_open(each: OpenEvaluation) -> dict[str, Any]:
     view = each.view
     return {
-        "round": view.round,
+        **_times(view),
         "evaluation": view.number,
-        "opened_ms": view.opened_ms,
-        "deadline_ms": view.deadline_ms,
         "merging": view.state is EvaluationState.MERGING,
         "expected": len(view.expected),
         "in": _some(name for name in view.expected if name in each.handed_in),
         "awaited": _some(each.awaited) if view.state is EvaluationState.OPEN else [],
     }
+
+
+def _times(view: EvaluationView) -> dict[str, int]:
+    return {"round": view.round, "opened_ms": view.opened_ms, "deadline_ms": view.deadline_ms}
 
 
 def _some(names: Iterable[str]) -> list[str]:
@@ -180,6 +206,12 @@ def _selected(run: RunView, select: Select | None) -> dict[str, Any] | None:
 def judging(known: Evaluations) -> Collection[str]:
     """Return the sites whose results are awaited at present."""
     return {name for each in known.open if each.view.state is EvaluationState.OPEN for name in each.awaited}
+
+
+def automatic_of(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the newest evaluation by sites that a described run has made by itself; None for none."""
+    found = document.get("evaluation")
+    return found if found and found["evaluation"] == AUTOMATIC else document.get("automatic")
 
 
 def merged_of(described: Mapping[str, Any]) -> dict[str, float]:

@@ -42,6 +42,8 @@ class Event:
             known["client"] = entry.get("client", "")
         if "round" in names:
             known["round"] = count(entry.get("round"))
+        if "number" in names:
+            known["number"] = count(entry.get("evaluation"))
         return cls(**known)  # type: ignore[arg-type]
 
 

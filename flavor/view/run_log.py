@@ -9,6 +9,7 @@ from typing import Any
 
 from flavor.bus.connection import translated
 from flavor.bus.runs import RunStore
+from flavor.view.evaluation_events import EvaluationEvent
 from flavor.view.events import event_of
 from flavor.view.facts import Entry, time_of
 
@@ -121,6 +122,7 @@ def _shown(identity: str, fields: Mapping[str, str], run: str) -> dict[str, Any]
         "client": fields.get("client", ""),
         "reason": fields.get("reason", ""),
         "line": event.line,
+        **({"evaluation": event.number} if isinstance(event, EvaluationEvent) else {}),
     }
 
 

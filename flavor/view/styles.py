@@ -23,7 +23,7 @@ _EVENTS: Mapping[str, tuple[str, ...]] = {
     NEWS: ("run.created", "run.resumed", "run.recovered", "round.opened", "evaluation.closed"),
     QUIET: (
         *("client.joined", "client.left", "client.pardoned", "update.accepted"),
-        *("round.aggregating", "round.structure", "evaluation.opened"),
+        *("round.aggregating", "round.structure", "evaluation.opened", "evaluation.skipped"),
     ),
 }
 COLOUR_OF_EVENT: Mapping[str, str] = {name: colour for colour, names in _EVENTS.items() for name in names}

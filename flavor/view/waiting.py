@@ -17,10 +17,17 @@ from flavor.durations import shown_duration
 from flavor.policy.decision import Action, Decision
 from flavor.policy.next_step import Known, next_step
 from flavor.policy.standing import Client, Standing
+from flavor.records.evaluation import EvaluationKind
 from flavor.records.names import count
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
-from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
+from flavor.view.evaluation_events import (
+    EvaluationClosed,
+    EvaluationEvent,
+    EvaluationFailed,
+    EvaluationOpened,
+    EvaluationSkipped,
+)
 from flavor.view.events import KINDS, event_of
 from flavor.view.facts import LOOKED_BACK, Entry, time_of
 from flavor.view.round_events import (
@@ -42,7 +49,7 @@ SETTLED_S = 2.0
 _MOVES = (
     *(RunCreated, RunResumed, RunRecovered, RunEnded),
     *(RoundOpened, RoundReopened, RoundReturned, AggregationBegun, RoundClosed),
-    *(EvaluationClosed, EvaluationFailed),
+    *(EvaluationClosed, EvaluationFailed, EvaluationSkipped),
 )
 """Events that end every wait that the log has before them."""
 _TELLING = (*_MOVES, RunWaiting, RoundWaiting, EvaluationOpened)
@@ -110,6 +117,8 @@ def logged_wait(log: Iterable[Entry], round_: int | None) -> Wait | None:
         if (kind := KINDS.get(fields.get("event", ""))) is None or not issubclass(kind, _TELLING):
             continue
         event = event_of(fields)
+        if isinstance(event, EvaluationEvent) and event.kind in (EvaluationKind.CENTRAL, EvaluationKind.ASKED):
+            continue  # beside what the run does
         if isinstance(event, _MOVES):
             return None
         if isinstance(event, EvaluationOpened):

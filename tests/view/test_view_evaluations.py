@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flavor.bus.runs import RunStore
+from flavor.records.evaluation import CENTRAL
 from flavor.records.pulse import Doing, Pulse
 from flavor.store.local import LocalStore
 from flavor.view.board import Board
 from flavor.view.client_snapshot import Phase
+from flavor.view.evaluations import automatic_of, described_evaluations, read_evaluations
 from flavor.view.history import History
 from flavor.view.snapshot import take_snapshot
 from tests.driven import Driven
@@ -86,6 +89,34 @@ def test_a_board_follows_an_evaluation_from_its_beginning_to_its_result(server: 
             "sites": 2,
         }
         assert found["last_round"]["metrics"]["accuracy"] == pytest.approx(0.1), "what training scripts report"
+
+
+def test_an_evaluation_that_was_asked_for_leaves_that_of_the_run_and_of_the_operators_data(run: Driven) -> None:
+    trains(run)
+    run.judge({"c1": C1, "c2": C2})
+    run.open_evaluation([], number=CENTRAL)
+
+    def described() -> dict[str, Any]:
+        return described_evaluations(read_evaluations(run.runs), run.runs.read(), run.config, None)
+
+    found = described()
+    assert (found["evaluation"]["evaluation"], found["automatic"]) == (0, None)
+    (times,) = found["evaluating_central_times"]
+    assert (found["evaluating_central"], times["round"]) == ([1], 1)
+    assert times["deadline_ms"] - times["opened_ms"] == 600_000
+    run.judge_centrally(50, {"central/accuracy": 0.8}, 1)
+    for number in range(1, 10):  # more than are looked through later on
+        run.judge({"c1": C1}, number=number)
+    found = described()
+    assert (found["evaluation"]["evaluation"], found["evaluation"]["sites"]) == (9, 1)
+    assert automatic_of(found) == found["automatic"]
+    assert (found["automatic"]["evaluation"], found["automatic"]["sites"]) == (0, 2)
+    assert found["automatic"]["metrics"]["accuracy"]["plain_mean"] == pytest.approx(0.7)
+    assert (found["central"]["metrics"], found["evaluating_central_times"]) == ({"central/accuracy": 0.8}, [])
+    before = read_evaluations(run.runs)
+    run.judge({"c1": C1}, number=10)
+    after = read_evaluations(run.runs, before)
+    assert (after.automatic, after.central) == (before.automatic, before.central) != (None, None)
 
 
 def test_curves_of_evaluations_are_apart_from_those_of_training(run: Driven) -> None:

@@ -29,7 +29,7 @@ for i = 7, #KEYS, 4 do
 end
 redis.call('RPUSH', KEYS[4], '{"closed_ms":' .. ms .. ',' .. string.sub(ARGV[5], 2))
 redis.call('HDEL', KEYS[3], ARGV[1] .. ' ' .. ARGV[2])
-log_entry(KEYS[2], 'event', 'evaluation.closed', 'round', ARGV[1], 'reason', ARGV[4])
+log_entry(KEYS[2], 'event', 'evaluation.closed', 'round', ARGV[1], 'evaluation', ARGV[2], 'reason', ARGV[4])
 if ARGV[8] ~= '' then
   redis.call('HSET', KEYS[6], unpack(cjson.decode(ARGV[9])))
   log_entry(KEYS[2], 'event', 'run.best', 'round', ARGV[1], 'reason', ARGV[8])

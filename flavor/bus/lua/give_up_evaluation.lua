@@ -1,7 +1,7 @@
 -- End an evaluation that cannot have a result. Training goes on without it.
 -- KEYS  1 coordinator, or evaluator  2 round:N:evaluation:K  3 log  4 evaluating
 --       5... of each expected site: its task, its result, its evaluations
--- ARGV  1 token of that lease  2 N  3 K  4 reason
+-- ARGV  1 token of that lease  2 N  3 K  4 reason  5 event: evaluation.failed, or evaluation.skipped where nothing went wrong
 -- Invariant: an evaluation that has a result keeps it.
 -- Returns {'ok', ''} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
@@ -14,6 +14,6 @@ for i = 5, #KEYS, 3 do
   redis.call('HDEL', KEYS[i + 2], ARGV[2] .. ' ' .. ARGV[3])
   redis.call('PUBLISH', KEYS[i + 2], '')
 end
-log_entry(KEYS[3], 'event', 'evaluation.failed', 'round', ARGV[2], 'reason', ARGV[4])
+log_entry(KEYS[3], 'event', ARGV[5], 'round', ARGV[2], 'evaluation', ARGV[3], 'reason', ARGV[4])
 redis.call('PUBLISH', KEYS[2], 'failed')
 return {'ok', ''}

@@ -39,6 +39,6 @@ for i = 7, #KEYS, 3 do
   redis.call('HSET', KEYS[i + 2], name, ms)
   redis.call('PUBLISH', KEYS[i + 2], ms)
 end
-log_entry(KEYS[4], 'event', 'evaluation.opened', 'round', ARGV[2], 'reason', ARGV[7])
+log_entry(KEYS[4], 'event', 'evaluation.opened', 'round', ARGV[2], 'evaluation', ARGV[3], 'reason', ARGV[7])
 redis.call('PUBLISH', KEYS[3], 'open')
 return {'ok', ms}

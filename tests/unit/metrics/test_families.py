@@ -15,12 +15,29 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from flavor.errors import BusUnavailable
 from flavor.metrics.scrape import MOST_RUNS, OPEN_METRICS, PLAIN, Scraper
 from flavor.metrics.table import FAMILIES, OTHERS
+from flavor.records.evaluation import CENTRAL
 from flavor.records.names import is_name
 from flavor.view.server import ServerState
 from tests.measured import NOW_MS, MadeUp, client, document, entry
 
 ROOT = Path(__file__).parents[3]
 SERVER = ServerState(used_bytes=1_000_000, max_bytes=4_000_000, is_kept=True)
+JUDGED: dict[str, Any] = {
+    "round": 7,
+    "evaluation": 0,
+    "opened_ms": NOW_MS - 2000,
+    "closed_ms": NOW_MS - 1000,
+    "sites": 2,
+    "expected": 3,
+    "examples": 400,
+    "metric": "accuracy",
+    "metrics": {
+        "accuracy": {"sites": 2, "plain_mean": 0.7, "weighted_mean": 0.8, "pooled": 0.75},
+        "auc": {"sites": 2, "pooled": 0.9, "pooled_bound": 0.01},
+    },
+    "missing": {"c": "it is gone"},
+    "skipped": [],
+}
 
 
 def scraper(board: MadeUp, *, most: int = 200, after_s: float = 0.0) -> Scraper:
@@ -44,6 +61,11 @@ def samples(found: Scraper) -> dict[str, float]:
 
 def of(said: dict[str, float], family: str) -> dict[str, float]:
     return {key: value for key, value in said.items() if re.match(rf"{family}\b", key)}
+
+
+def by_kind(said: dict[str, float], family: str) -> dict[str, float]:
+    """The values of a family by the kind of evaluation."""
+    return {re.findall(r'kind="(\w+)"', key)[0]: value for key, value in of(said, family).items()}
 
 
 def test_a_run() -> None:
@@ -367,8 +389,10 @@ def test_prometheus_own_text_for_who_accepts_no_open_metrics() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
 def test_promtool_finds_nothing_wrong_with_the_names() -> None:
-    found = many(3)
+    times = {"opened_ms": NOW_MS, "deadline_ms": NOW_MS}
+    found = {**many(3), "evaluation": JUDGED, "evaluating_central_times": [times]}
     log = [entry(1, "round.opened", round=1), entry(2, "round.aggregating", round=1), entry(3, "round.closed", round=1)]
+    log.append(entry(4, "evaluation.failed", round=1, evaluation=0))
     body, _ = scraper(MadeUp(found, events={"mammo": log})).answer()
     checked = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
@@ -395,39 +419,59 @@ def test_a_run_that_was_rebuilt_has_the_times_of_its_rounds_although_its_log_has
 
 
 def test_evaluations_have_families_of_their_own() -> None:
-    judged = {
-        "round": 7,
-        "evaluation": 0,
-        "opened_ms": NOW_MS - 2000,
-        "closed_ms": NOW_MS - 1000,
-        "sites": 2,
-        "expected": 3,
-        "examples": 400,
-        "metric": "accuracy",
-        "metrics": {
-            "accuracy": {"sites": 2, "plain_mean": 0.7, "weighted_mean": 0.8, "pooled": 0.75},
-            "auc": {"sites": 2, "pooled": 0.9, "pooled_bound": 0.01},
-        },
-        "missing": {"c": "it is gone"},
-        "skipped": [],
-    }
     best = {"metric": "worst/accuracy", "better": "larger", "round": 5, "value": 0.6, "sites": 2}
-    found = document(clients={"a": client(), "b": client()}, evaluation=judged, evaluating=[{}], selected=best)
-    log = [entry(1, "evaluation.closed", round=7), entry(2, "evaluation.failed", round=6)]
+    times = {"opened_ms": NOW_MS - 60_000, "deadline_ms": NOW_MS + 30_000}
+    found = document(
+        clients={"a": client(), "b": client()},
+        evaluation=JUDGED,
+        selected=best,
+        central={"round": 6, "opened_ms": NOW_MS - 9000, "closed_ms": NOW_MS - 4000, "metrics": {"central/auc": 0.8}},
+        evaluating=[{"evaluation": 2, **times}, {"evaluation": 0, **times}, {"evaluation": 3, "opened_ms": NOW_MS}],
+        evaluating_central_times=[{"opened_ms": NOW_MS - 500, "deadline_ms": NOW_MS + 500}],
+    )
+    closed, failed, skipped = (f"evaluation.{what}" for what in ("closed", "failed", "skipped"))
+    log = [entry(1, failed, round=5, evaluation=0), entry(2, closed, round=7, evaluation=0), entry(3, failed, round=8)]
+    log += [entry(number, failed, round=4, evaluation=CENTRAL) for number in (4, 5)]
+    log += [entry(6, skipped, round=4, evaluation=CENTRAL), entry(7, closed, round=1, evaluation=1)]
     said = samples(scraper(MadeUp(found, events={"mammo": log})))
     run = 'run="mammo"'
     assert of(said, "flavor_evaluation_last") == {
+        f'flavor_evaluation_last{{metric="central/auc",{run}}}': 0.8,
         f'flavor_evaluation_last{{metric="accuracy",{run}}}': 0.7,
         f'flavor_evaluation_last{{metric="pooled/accuracy",{run}}}': 0.75,
         f'flavor_evaluation_last{{metric="pooled/auc",{run}}}': 0.9,
     }
-    assert said[f"flavor_evaluation_round{{{run}}}"] == 7
+    assert by_kind(said, "flavor_evaluation_round") == {"sites": 7, "central": 6}
+    assert by_kind(said, "flavor_evaluation_last_seconds") == {"sites": 1, "central": 5}
     assert said[f"flavor_evaluation_sites{{{run}}}"] == 2
     assert said[f"flavor_evaluation_expected_sites{{{run}}}"] == 3
-    assert said[f"flavor_evaluations_open{{{run}}}"] == 1
+    assert by_kind(said, "flavor_evaluations_open") == {"sites": 1, "central": 1, "asked": 2}
+    opened = by_kind(said, "flavor_evaluation_opened_timestamp_seconds")
+    assert {kind: NOW_MS / 1000 - at for kind, at in opened.items()} == {"sites": 60, "central": 0.5, "asked": 60}
+    deadline = by_kind(said, "flavor_evaluation_deadline_timestamp_seconds")
+    assert {kind: at - NOW_MS / 1000 for kind, at in deadline.items()} == {"sites": 30, "central": 0.5, "asked": 30}
+    assert by_kind(said, "flavor_evaluations_failed_in_a_row") == {"sites": 1, "central": 2, "asked": 0}
     assert said[f"flavor_evaluation_best_round{{{run}}}"] == 5
     assert said[f'flavor_evaluation_best{{metric="worst/accuracy",{run}}}'] == 0.6
-    assert said[f'flavor_evaluations_total{{outcome="closed",{run}}}'] == 1
-    assert said[f'flavor_evaluations_total{{outcome="failed",{run}}}'] == 1
+    counted = of(said, "flavor_evaluations_total").items()
+    totals = {" ".join(re.findall(r'(?:kind|outcome)="(\w+)"', key)): value for key, value in counted if value}
+    assert totals == {
+        "sites closed": 1,
+        "sites failed": 2,
+        "central failed": 2,
+        "central skipped": 1,
+        "asked closed": 1,
+    }
     assert {name for name in FAMILIES if name.startswith("flavor_evaluation") and f"{name}" not in str(said)} == set()
     assert not of(samples(scraper(MadeUp(document(clients={})))), r"flavor_evaluation\w*")
+
+
+def test_an_evaluation_that_somebody_asks_for_leaves_the_values_of_the_runs_own() -> None:
+    own, asked = ({**JUDGED, "evaluation": number, "round": 9 - number} for number in (0, 1))
+    asked["metrics"] = {"accuracy": {"sites": 1, "plain_mean": 0.1}}
+    board = MadeUp(document(evaluation=asked, automatic=own))
+    said = samples(scraper(board))
+    assert said['flavor_evaluation_last{metric="accuracy",run="mammo"}'] == 0.7
+    assert by_kind(said, "flavor_evaluation_round") == {"sites": 9}
+    board.documents["mammo"] |= {"automatic": None}
+    assert not of(samples(scraper(board)), r"flavor_evaluation\w*"), "the run has made none"
