@@ -124,7 +124,7 @@ class Children:
 
     def can_fork(self, command: Sequence[str], environment: Mapping[str, str], options: Mapping[str, Any]) -> bool:
         """Whether a fork of `python SCRIPT.py` or `python -c CODE` is what its start would be."""
-        known = {"stdout", "stderr", "inherited", "limits", "umask", "environment"}
+        known = {"stdout", "stderr", "inherited", "limits", "umask", "environment", "again"}
         if options.keys() - known or (options["stdout"], options.get("stderr")) != (subprocess.PIPE, subprocess.PIPE):
             return False
         if any(kind in (resource.RLIMIT_DATA, resource.RLIMIT_AS) for kind, _ in options.get("limits", ())):

@@ -57,6 +57,7 @@ class Evaluating:
         self._done: set[_Name] = set()
         self._task: EvaluationTask | None = None
         self._evaluator: Evaluator | None = None
+        self._has_begun = False  # whether the command was started before
 
     @property
     def is_busy(self) -> bool:
@@ -133,7 +134,9 @@ class Evaluating:
                 quick=self._models.is_quick(model),
                 over=self._is_over(task),
             )
-            evaluator = Evaluator(self._site, self._files, self._inbox, self._command, task.round)
+            evaluator = Evaluator(
+                self._site, self._files, self._inbox, self._command, task.round, again=self._has_begun
+            )
         except TransferStopped:
             return
         except CommandNotFound as error:
@@ -142,7 +145,7 @@ class Evaluating:
         except (InvalidUpdate, MisuseError, StoreError, OSError) as error:
             self._refuse(task, notice_of(error), str(error))
             return
-        self._task, self._evaluator = task, evaluator
+        self._task, self._evaluator, self._has_begun = task, evaluator, True
         self._site.observer.hear(EvaluationBegun("the evaluator judges the global model", task.round))
 
     def _collected(self, task: EvaluationTask, info: Info, written: Written | None) -> Result:

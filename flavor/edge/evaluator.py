@@ -37,8 +37,17 @@ def evaluation_folders(workspace: Workspace) -> Workspace:
 class Evaluator:
     """One run of the evaluator's command. Its end comes as `EvaluatorEnded` into the inbox."""
 
-    def __init__(self, site: Site, files: Workspace, inbox: Inbox, command: tuple[str, ...], round_: int) -> None:
-        """Start the command. Raises `CommandNotFound` and `OSError`."""
+    def __init__(
+        self,
+        site: Site,
+        files: Workspace,
+        inbox: Inbox,
+        command: tuple[str, ...],
+        round_: int,
+        *,
+        again: bool,
+    ) -> None:
+        """Start the command; `again` says that this process has done so before. Raises `CommandNotFound`, `OSError`."""
         environment = evaluator_environment(
             os.environ,
             files,
@@ -55,6 +64,7 @@ class Evaluator:
             prefix=f"[{site.config.client}] ",
             echo=sys.stdout,
             private=True,
+            again=again,
             ended=lambda code: inbox.put(EvaluatorEnded(self, code)),
         )
 

@@ -35,7 +35,7 @@ class ChildProcess:
 
     `confinement` limits what the process may use. It inherits the descriptors in `inherited`. A thread of this object
     calls `ended` once the process has ended and its output has been read. With `private`, only this user can read the
-    log and the files that the process makes. The last `keep` lines are kept for `tail`.
+    log and the files that the process makes. The last `keep` lines are kept for `tail`. `again` is as in `spawn`.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class ChildProcess:
         confinement: Confinement | None = None,
         private: bool = False,
         keep: int = LAST_LINES,
+        again: bool = False,
     ) -> None:
         self._prefix, self._echo, self._ended = prefix, echo, ended
         self._lines: collections.deque[str] = collections.deque(maxlen=max(keep, LAST_LINES))
@@ -69,6 +70,7 @@ class ChildProcess:
                 inherited=inherited,
                 limits=confinement.limits if confinement is not None else (),
                 umask=0o077 if private or confinement is not None else -1,
+                again=again,
                 **(confinement.identity if confinement is not None else {}),
             )
         except (OSError, subprocess.SubprocessError) as error:
