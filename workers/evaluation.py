@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from rq.timeouts import JobTimeoutException
 
@@ -22,7 +23,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.evaluation import EvaluationManifest, Judge, put_manifest
 from flavor.ledger.statement import EvaluationStatement
-from flavor.policy.selection import Choice, Select, choose, same_number
+from flavor.policy.selection import Choice, choose, same_number
 from flavor.records.evaluation import (
     AUTOMATIC,
     MOST_METRICS,
@@ -41,6 +42,7 @@ from flavor.records.summary import kept_metrics
 from flavor.records.update import Refused, handed_size
 from flavor.results.evaluated import shown_by
 from flavor.results.evaluation_summary import evaluation_summary
+from flavor.results.judged_both import JudgedBoth
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
 from flavor.view.evaluation_events import EvaluationClosed
 from workers.beside_best import BesideBest
@@ -117,8 +119,13 @@ class _Merge:
         choice = Choice(before, "", ())
         if evaluation.number == AUTOMATIC:  # what somebody asks for decides nothing
             rules = rules_of(self._config, central=False)
-            compare = self._beside_best(rules.select, infos) if rules.select else same_number
+            compare = same_number
+            if rules.select is not None:
+                judged_both = JudgedBoth(self._config, rules.select, infos, asked=len(evaluation.expected))
+                compare = BesideBest(context.store, self._runs, judged_both)
             choice = choose(before, summary, select=rules.select, when=rules.when, compare=compare)
+            if rules.select is not None and before is not None:
+                summary = replace(summary, best_before=before.round, beside=choice.beside)
         archive = Archive(context.store, self._view.run)
         data = json.dumps(merged, allow_nan=False).encode()
         info = archive.put(named(self._prefix, "merged", sha256(data), ".json"), data)
@@ -159,9 +166,6 @@ class _Merge:
             best_reason=choice.reason,
         )
         return reason
-
-    def _beside_best(self, select: Select, infos: Mapping[str, Info]) -> BesideBest:
-        return BesideBest(self._context.store, self._runs, self._config, select, self._evaluation, infos)
 
     def _verdicts(self) -> dict[str, Judged]:
         evaluation = self._evaluation

@@ -10,7 +10,7 @@ from typing import Any
 from flavor.config import RunConfig
 from flavor.counted import counted
 from flavor.errors import FlavorError
-from flavor.evaluation_settings import select_of
+from flavor.evaluation_settings import rules_of, select_of
 from flavor.ledger.archive import Archive
 from flavor.ledger.audit_evaluations import signed_by
 from flavor.ledger.chain import Chain
@@ -18,14 +18,15 @@ from flavor.ledger.evaluation import EvaluationManifest, Judge
 from flavor.ledger.evaluations import EvaluationRecord, newest_of, read_records
 from flavor.ledger.trust import Trust
 from flavor.policy.selection import value_of
-from flavor.records.evaluation import MOST_METRICS, Best, EvaluationSummary, Judged, Result
-from flavor.records.info import MAX_BYTES, parse_info
+from flavor.records.evaluation import AUTOMATIC, MOST_METRICS, Best, EvaluationSummary, Judged, Result
+from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
 from flavor.records.summary import kept_metrics
 from flavor.results.evaluated import OWN_DATA
 from flavor.results.evaluation_summary import evaluation_summary
+from flavor.results.judged_both import JudgedBoth
 from flavor.results.read_evaluated import read_merged
 from flavor.results.rounds import for_charts
 
@@ -66,13 +67,19 @@ def rebuilt_evaluations(
         elif record.manifest.round <= chain.closed:
             read.append(record)
     models = {manifest.round: manifest.global_model.to_global("") for manifest in chain.manifests}
-    found, best_round = list[RebuiltEvaluation](), 0
+    found, best_round, of_best = list[RebuiltEvaluation](), 0, dict[str, Info]()
     for record in newest_of(read).values():
         try:
-            found.append(_rebuilt(archive, record, models.get(record.manifest.round), config))
-            best_round = record.manifest.best_round or best_round
+            infos = _infos(archive, record)
+            each = _rebuilt(archive, record, models.get(record.manifest.round), infos, config)
         except FlavorError as error:
             tell(f"{record.ref.path}: {error}; the run is rebuilt without it")
+            continue
+        before = _best(config, best_round, found)
+        found.append(replace(each, summary=_compared(config, each, infos, before, of_best)))
+        if record.manifest.best_round not in (0, best_round):
+            best_round = record.manifest.best_round
+            of_best = infos if best_round == each.round else {}
     best = _best(config, best_round, found)
     if best_round and best is None:
         tell(
@@ -81,15 +88,37 @@ def rebuilt_evaluations(
     return RebuiltEvaluations(tuple(found), best)
 
 
+def _infos(archive: Archive, record: EvaluationRecord) -> dict[str, Info]:
+    infos = dict[str, Info]()
+    for judge in record.manifest.judges:
+        ref = ObjectRef(judge.info_path, judge.info_digest)
+        infos[judge.client] = parse_info(archive.store.read(ref, most=MAX_BYTES), where="info.json")
+    return infos
+
+
+def _compared(
+    config: RunConfig, each: RebuiltEvaluation, infos: dict[str, Info], before: Best | None, of_best: dict[str, Info]
+) -> EvaluationSummary:
+    """Return the summary with what the worker has compared: by it, `--stop-after-no-gain` decides as it has before."""
+    select, summary = rules_of(config, central=False).select, each.summary
+    found = value_of(select.name, summary, is_larger=select.is_larger) if select is not None else None
+    if select is None or found is None or before is None or each.number != AUTOMATIC or not of_best:
+        return summary
+    judged_both = JudgedBoth(config, select, infos, asked=summary.expected)
+    beside = judged_both.compare(before, *found, judged=of_best, result_of=of_best.get)
+    return replace(summary, best_before=before.round, beside=beside)
+
+
 def _rebuilt(
-    archive: Archive, record: EvaluationRecord, model: GlobalModel | None, config: RunConfig
+    archive: Archive,
+    record: EvaluationRecord,
+    model: GlobalModel | None,
+    infos: dict[str, Info],
+    config: RunConfig,
 ) -> RebuiltEvaluation:
-    manifest, store = record.manifest, archive.store
+    manifest = record.manifest
     merged_ref = ObjectRef(manifest.merged_path, manifest.merged_digest)
-    merged, infos = read_merged(store, merged_ref), dict[str, dict[str, Any]]()
-    for judge in manifest.judges:
-        info = parse_info(store.read(ObjectRef(judge.info_path, judge.info_digest), most=MAX_BYTES), where="info.json")
-        infos[judge.client] = info["metrics"]
+    merged, metrics = read_merged(archive.store, merged_ref), {site: info["metrics"] for site, info in infos.items()}
     summary = evaluation_summary(
         manifest.round,
         manifest.evaluation,
@@ -97,12 +126,12 @@ def _rebuilt(
         expected=len(manifest.expected),
         examples=sum(judge.num_examples for judge in manifest.judges),
         merged=merged,
-        sites=infos.values(),
+        sites=metrics.values(),
         config=config,
     )
     if manifest.central is not None:
         summary = replace(summary, sites=1, expected=1, examples=manifest.central)
-    verdicts = {judge.client: _accepted(manifest, judge, infos[judge.client]) for judge in manifest.judges}
+    verdicts = {judge.client: _accepted(manifest, judge, metrics[judge.client]) for judge in manifest.judges}
     verdicts |= {client: Judged(False, reason) for client, reason in manifest.missing.items()}
     by = OWN_DATA if manifest.central is not None else counted(len(manifest.judges), "result")
     model = model or GlobalModel(ObjectRef(manifest.model_path, manifest.model_digest))

@@ -18,20 +18,12 @@ from typing import NamedTuple
 
 from flavor.counted import counted
 from flavor.records.counts import POOLED, WORST
-from flavor.records.evaluation import Best, EvaluationSummary
+from flavor.records.evaluation import Beside, Best, EvaluationSummary
 from flavor.records.merging import WEIGHTED, sites_with
 
 LARGER, SMALLER = "max", "min"
 _COMPARED = re.compile(r"(?P<name>[^<>=]+?)\s*(?P<sign>>=|<=|>|<)\s*(?P<value>[^<>=]+)")
 _GAIN = re.compile(r"(?P<times>[0-9]{1,6})(:(?P<least>.+))?")
-
-
-class Beside(NamedTuple):
-    """The value of a new model and of the best one before it, over the sites that have judged both."""
-
-    value: float
-    best: float
-    sites: int
 
 
 def same_number(before: Best, value: float, sites: int) -> Beside | None:
@@ -148,21 +140,30 @@ class StopAfterNoGain:
     def without_gain(self, select: Select, summaries: Iterable[EvaluationSummary]) -> tuple[int, Best | None]:
         """Return how many evaluations in a row have had no gain by now, and the last one that had.
 
-        An evaluation that cannot be compared, because fewer sites have judged the model, does not count.
+        Each model is compared with the best one before it, over the sites that have judged both, and gains that are
+        not enough by themselves add up. An evaluation that cannot be compared does not count.
         """
         best: Best | None = None
-        since = 0
+        last: Best | None = None
+        since, lead = 0, 0.0  # `lead`: how much better `best` is than `last`, the last one with a gain
         for summary in summaries:
             found = value_of(select.name, summary, is_larger=select.is_larger)
-            if found is None or (best is not None and found[1] < best.sites):
+            if found is None:
                 continue
-            value, sites = found
-            gain = 0.0 if best is None else (value - best.value) * (1 if select.is_larger else -1)
-            if best is None or sites > best.sites or gain > self.least:
-                best, since = Best(summary.round, value, sites), 0
-            else:
-                since += 1
-        return since, best
+            beside = _beside(best, summary, *found) if best is not None else None
+            new = select.best(best, summary, beside)
+            if beside is not None:
+                gain = (beside.value - beside.best) * (1 if select.is_larger else -1)
+                lead, since = lead + max(gain, 0.0), since + 1
+            if new is not best and (beside is None or lead > self.least):
+                last, since, lead = new, 0, 0.0
+            best = new
+        return since, last
+
+
+def _beside(best: Best, summary: EvaluationSummary, value: float, sites: int) -> Beside | None:
+    """Return what the worker has compared; of an evaluation without that, the values as they are."""
+    return summary.beside if summary.best_before == best.round else same_number(best, value, sites)
 
 
 def value_of(name: str, summary: EvaluationSummary, *, is_larger: bool) -> tuple[float, int] | None:
@@ -201,6 +202,8 @@ class Choice(NamedTuple):
     """Why its model is the best so far; '' where it is not."""
     notes: tuple[str, ...]
     """What the operator should know: a rule without a value, a value that could not be compared."""
+    beside: Beside | None = None
+    """What the sites say that have judged both this model and the best one before; None where that is not compared."""
 
 
 def choose(
@@ -229,7 +232,7 @@ def choose(
             reason += f", after {before.value:.6g} in round {before.round}"
             reason += f", which {counted(before.sites, 'site')} had judged" if before.sites != best.sites else ""
             reason += _of_both(select, before, beside, best.value)
-        return Choice(best, reason, tuple(notes))
+        return Choice(best, reason, tuple(notes), beside)
     if before is not None and beside is None:
         of, had = f"{select.name} of {counted(found[1], 'site')}", counted(before.sites, "site")
         notes.append(
@@ -238,7 +241,7 @@ def choose(
     elif before is not None:
         said = _of_both(select, before, beside, found[0])
         notes += [f"round {before.round} stays the best by {select.name}{said}"] if said else []
-    return Choice(before, "", tuple(notes))
+    return Choice(before, "", tuple(notes), beside)
 
 
 def _of_both(select: Select, before: Best, beside: Beside | None, value: float) -> str:

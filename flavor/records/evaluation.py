@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from flavor.printable import quoted
 from flavor.records.damage import damage_in, field_of, number, optional_of, table, texts
@@ -262,6 +262,14 @@ class Best:
         return cls(field_of(fields, "best_round", number), value, field_of(fields, "best_sites", number))
 
 
+class Beside(NamedTuple):
+    """The value of a new model and of the best one before it, over the sites that have judged both."""
+
+    value: float
+    best: float
+    sites: int
+
+
 @dataclass(frozen=True)
 class EvaluationSummary:
     """One closed evaluation in numbers, kept for as long as the run is in Redis. It is not signed: its manifest is."""
@@ -280,6 +288,10 @@ class EvaluationSummary:
     """Lowest and highest value over the sites, by metric."""
     few: Mapping[str, int] = field(default_factory=dict)
     """Number of sites that report a metric, for those that not all report."""
+    best_before: int = 0
+    """The round of the best model by `--select` with which this one was compared; 0 where it was not."""
+    beside: Beside | None = None
+    """What the sites say that have judged both of these models; None where they are too few to compare."""
 
     def to_json(self) -> str:
         """Write it without `closed_ms`, which the script that closes the evaluation puts before it."""
@@ -296,6 +308,8 @@ class EvaluationSummary:
                 "spread": {name: list(both) for name, both in self.spread.items() if name in metrics},
                 "few": {name: several for name, several in self.few.items() if name in metrics},
             }
+            if self.best_before:
+                fields |= {"best_before": self.best_before, "beside": self.beside}
             text = json.dumps(fields, separators=(",", ":"), allow_nan=False)
             if len(text) <= MOST_BYTES or not metrics:
                 return text
@@ -311,7 +325,8 @@ class EvaluationSummary:
         with damage_in("summary of an evaluation"):
             fields = table(text)
             numbers = {name: whole(fields.get(name)) for name in ("round", "number", "opened_ms", "closed_ms")}
-            numbers |= {name: whole(fields.get(name, 0)) for name in ("sites", "expected", "examples")}
+            optional = ("sites", "expected", "examples", "best_before")
+            numbers |= {name: whole(fields.get(name, 0)) for name in optional}
             return cls(
                 **numbers,
                 metrics=kept_metrics(fields.get("metrics") or {}),
@@ -321,7 +336,18 @@ class EvaluationSummary:
                     if (low := finite(lowest)) is not None and (high := finite(highest)) is not None
                 },
                 few={str(name): whole(several) for name, several in (fields.get("few") or {}).items()},
+                beside=_beside_of(fields.get("beside")),
             )
+
+
+def _beside_of(found: Any) -> Beside | None:
+    """Read the two values and the number of sites. Raises `ValueError` and `TypeError`."""
+    if found is None:
+        return None
+    value, best, sites = found
+    if finite(value) is None or finite(best) is None:
+        raise ValueError("its values beside the best model are no finite numbers")
+    return Beside(float(value), float(best), whole(sites))
 
 
 def said_of(refused: Refused, most: int) -> str:

@@ -352,6 +352,25 @@ def test_a_run_that_is_good_enough_finishes_as_planned(bench, rule, reason):
     assert (on.wait(), "goes on after round 2" in on.stderr + on.stdout) == (0, True), on.stderr
 
 
+def test_a_run_of_which_a_site_is_gone_for_good_ends_without_a_gain_as_well(bench):
+    """The accuracy rises in each round: by `min`, the first model stays the best."""
+    trainer = ["--rounds", "endless", "--only", "c3", "--fail", "exit3", "--at", 2]
+    serve = ["--select", "accuracy:min", "--stop-after-no-gain", 2, "--quorum", 2]
+    coordinator, edges = start(bench, *serve, rounds=9, trainer=trainer, clients=("c1", "c2", "c3"))
+    assert edges.pop("c3").wait() != 0
+    finish(coordinator, edges)
+    run = bench.runs.read()
+    assert (run.state, run.round, run.is_met) == ("finished", 3, True)
+    assert "accuracy was best in round 1" in bench.logged("run.finished")["reason"]
+    first, second, third = summaries(bench)
+    assert ((first.sites, first.best_before), second.best_before, third.best_before) == ((3, 0), 1, 1)
+    of_three, of_two = 14 / 6 / 100, 0.0015  # what three sites add in round 1; what c1 and c2 have beside the weights
+    assert third.beside == pytest.approx((of_three + 2 * STEP / 100 + of_two, of_three + of_two, 2))
+    on = bench.done("flavor", "resume", bench.run, "--rounds", 9)
+    assert on.wait() == 0, on.stderr
+    assert bench.runs.read().round == 3, "a coordinator that is started again decides the same"
+
+
 def test_a_goal_that_one_site_keeps_from_being_known_is_not_reached(bench):
     """The mean of the sites that are left is good enough; that of all is not known."""
     flags = ["--fail", "exit", "--only", "c1"]

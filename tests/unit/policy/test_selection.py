@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from flavor.errors import DamagedRecord
 from flavor.policy.selection import Select, StopAfterNoGain, StopWhen, choose, lacking, stops, value_of
-from flavor.records.evaluation import Best, EvaluationSummary
+from flavor.records.evaluation import Beside, Best, EvaluationSummary
 
 
 def summary(
@@ -92,6 +95,52 @@ def test_evaluations_without_a_gain():
     assert stops(rounds, when=[], after=StopAfterNoGain.parse("2"), select=select) == ""
 
 
+def compared(round_: int, value: float, *, sites: int, with_: int, beside: Beside | None) -> EvaluationSummary:
+    """An evaluation that a worker has compared with the best one before; it stands in Redis as JSON."""
+    made = replace(summary(round_, value, sites=sites), best_before=with_, beside=beside)
+    return EvaluationSummary.from_json(made.closed_at(1))
+
+
+def test_gains_are_those_over_the_sites_that_have_judged_both():
+    """The site that has left had the values 0.9, 0.9: the others had 0.4, 0.5, and have 0.5, 0.45 since."""
+    select, after = Select.parse("a:max"), StopAfterNoGain.parse("2")
+    before = [summary(1, 0.6), summary(2, 0.7)]
+    left = [
+        compared(3, 0.5, sites=2, with_=2, beside=Beside(0.5, 0.5, 2)),
+        compared(4, 0.45, sites=2, with_=2, beside=Beside(0.45, 0.5, 2)),
+    ]
+    assert after.without_gain(select, [*before, *left]) == (2, Best(2, 0.7, 3))
+    risen = compared(3, 0.55, sites=2, with_=2, beside=Beside(0.55, 0.5, 2))
+    assert after.without_gain(select, [*before, risen]) == (0, Best(3, 0.55, 2))
+    same = summary(4, 0.55, sites=2)
+    assert after.without_gain(select, [*before, risen, same]) == (1, Best(3, 0.55, 2))
+    few = compared(3, 0.99, sites=3, with_=2, beside=None)  # as many sites, and others
+    assert after.without_gain(select, [*before, few]) == (0, Best(2, 0.7, 3))
+    more = compared(3, 0.1, sites=4, with_=2, beside=None)
+    assert after.without_gain(select, [*before, left[0], more]) == (0, Best(3, 0.1, 4))
+    other = compared(3, 0.55, sites=3, with_=1, beside=Beside(0.55, 0.1, 2))  # the record of round 2 was lost since
+    assert after.without_gain(select, [*before, other]) == (1, Best(2, 0.7, 3))
+
+
+def test_gains_that_are_too_small_by_themselves_add_up_across_sites_that_leave():
+    rule, select = StopAfterNoGain.parse("3:0.05"), Select.parse("a:min")
+    rounds = [
+        summary(1, 0.6),
+        summary(2, 0.57),
+        compared(3, 0.9, sites=2, with_=2, beside=Beside(0.9, 0.91, 2)),
+        compared(4, 0.88, sites=2, with_=3, beside=Beside(0.88, 0.9, 2)),
+    ]
+    assert rule.without_gain(select, rounds[:3]) == (2, Best(1, 0.6, 3))
+    assert rule.without_gain(select, rounds) == (0, Best(4, 0.88, 2))
+
+
+def test_a_comparison_that_is_damaged_is_named():
+    text = compared(3, 0.5, sites=2, with_=2, beside=Beside(0.5, 0.25, 2)).closed_at(1)
+    for wrong in ("[0.5,0.25]", "[0.5,NaN,2]", '[0.5,"a",2]', "7", "[0.5,0.25,-1]"):
+        with pytest.raises(DamagedRecord, match="summary of an evaluation"):
+            EvaluationSummary.from_json(text.replace("[0.5,0.25,2]", wrong))
+
+
 def test_what_an_evaluation_means():
     select, when = Select.parse("a:max"), [StopWhen.parse("b>1")]
     first = choose(None, summary(1, 0.5), select=select, when=when)
@@ -99,19 +148,21 @@ def test_what_an_evaluation_means():
         Best(1, 0.5, 3),
         "the best so far by a: 0.5",
         ("--stop-when: there is no metric 'b': there are a",),
+        None,
     )
     better = choose(first.best, summary(2, 0.75), select=select, when=())
-    assert better == (Best(2, 0.75, 3), "the best so far by a: 0.75, after 0.5 in round 1", ())
-    assert choose(better.best, summary(3, 0.6), select=select, when=()) == (better.best, "", ())
+    assert better == (Best(2, 0.75, 3), "the best so far by a: 0.75, after 0.5 in round 1", (), Beside(0.75, 0.5, 3))
+    assert choose(better.best, summary(3, 0.6), select=select, when=()) == (better.best, "", (), Beside(0.6, 0.75, 3))
     fewer = choose(better.best, summary(4, 0.9, sites=2), select=select, when=())
     assert fewer == (
         better.best,
         "",
         ("a of 2 sites is not compared with that of round 2, which 3 sites judged: too few sites judged both",),
+        None,
     )
     more = choose(better.best, summary(5, 0.6, sites=4), select=select, when=())
     assert more.reason == "the best so far by a: 0.6, after 0.75 in round 2, which 3 sites had judged"
-    assert choose(None, summary(1, 0.5), select=None, when=()) == (None, "", ())
+    assert choose(None, summary(1, 0.5), select=None, when=()) == (None, "", (), None)
 
 
 def test_what_is_missing_is_named():
