@@ -169,7 +169,10 @@ def enroll(
     if new_key or pinned:
         replace_key(runs, client, str(pinned) if pinned else "")
         tell(f"{client} of run {run}: {_pinned(pinned)}")
-    tell(f"{client} may join run {run} with this token, and with no earlier one: flavor-fl --join @FILE -m CMD")
+    tell(
+        f"{client} may join run {run} with this token, and with no earlier one: flavor-fl --join @FILE -m CMD, or "
+        "flavor-fv to judge models only"
+    )
     if kept is not UserPersistence.SAVED:
         tell(kept)
     _warn(redis, url, tell, is_first=set(enrolled(redis, run, where=shown(url))) <= {client})

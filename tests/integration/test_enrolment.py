@@ -440,7 +440,13 @@ def test_what_the_operator_is_told(bench) -> None:
     assert token.secret.get_secret_value() not in process.stderr
     lines = process.stderr.splitlines()
     assert [line.partition(":")[0] for line in lines] == ["flavor"] * 4
-    for told in ("with no earlier one", "memory alone", "lets anyone in as its user 'default'", "reaches Redis"):
+    for told in (
+        "with no earlier one",
+        "flavor-fv to judge models only",
+        "memory alone",
+        "lets anyone in as its user 'default'",
+        "reaches Redis",
+    ):
         assert sum(told in line for line in lines) == 1, lines
     other = bench.done(
         "flavor", "enroll", "--unsaved", bench.run, "site-1", "--public-url", "rediss://u:p@bus.example:7000/1?x=y"
