@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -88,17 +89,10 @@ class EvaluatorCheck:
             weights = {"weight": rng.normal(size=(4, 3)).astype(np.float32), "bias": np.zeros(3, np.float32)}
             write(self._model, Checkpoint(dict(weights)), Format.PICKLE)
             self._screen.tell("no --model is given: the script gets a pickle with a weight of 4 x 3 and a bias of 3")
-        if self._settings.preprocess is None:
-            return
-        self._screen.tell("preprocessing")
-        self._launch(self._settings.preprocess, "preprocess")
-        try:
-            self._script.wait("the preprocess command to end", lambda: False)
-        except Ended:
-            if self._script.exit_code() != 0:
-                self._give_up(STARTS, self._script.obituary("the preprocess command", ""), hint=self._death_hint)
-        except Late:
-            self._give_up(STARTS, f"the preprocess command runs longer than {self._script.limit}")
+        if (command := self._settings.preprocess) is not None:
+            launch = partial(self._launch, command, "preprocess")
+            if failure := self._script.preprocessed(launch, self._folders.input_is_empty):
+                self._give_up(STARTS, *failure)
 
     def _judge(self, model: Path, log: str) -> Info:
         """Have the script judge this model, and return what it has measured."""

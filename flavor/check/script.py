@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from flavor.check.output import Screen
 from flavor.programs.process import (
@@ -39,6 +39,13 @@ class Ended(Exception):
 
 class Late(Exception):
     """The time limit of a wait has passed."""
+
+
+class Failure(NamedTuple):
+    """Why a script has failed, and a hint about it; None for the check's own hint."""
+
+    detail: str
+    hint: str | None = None
 
 
 class Bell(Protocol):
@@ -153,6 +160,19 @@ class Script:
         lines = [line for line in self._process.last_lines if line.strip()] if self._process else []
         told = [shortened(line, _LINE_SHOWN) for line in lines[-_LAST_LINES:-1]]
         return "".join(f"\n| {line}" for line in [*told, *(shortened(line, _LAST_SHOWN) for line in lines[-1:])])
+
+    def preprocessed(self, launch: Callable[[], None], input_is_empty: bool) -> Failure | None:
+        """Start the preprocess command with `launch`, and wait for its end; return its failure, None without one."""
+        self._screen.tell("preprocessing")
+        launch()
+        try:
+            self.wait("the preprocess command to end", lambda: False)
+        except Ended:
+            if self.exit_code() != 0:
+                return Failure(self.obituary("the preprocess command", ""), self.death_hint(input_is_empty))
+        except Late:
+            return Failure(f"the preprocess command runs longer than {self.limit}")
+        return None
 
     def stop(self) -> None:
         """Stop it and every process that it started, if it runs."""

@@ -126,16 +126,10 @@ class TrainerCheck:
 
     def _start(self) -> None:
         self._files.clear_local()
-        if self._settings.preprocess is not None:
-            self._screen.tell("preprocessing")
-            self._launch(self._settings.preprocess, "preprocess")
-            try:
-                self._script.wait("the preprocess command to end", lambda: False)
-            except Ended:
-                if self._script.exit_code() != 0:
-                    self._give_up(STARTS, self._script.obituary("the preprocess command", ""), hint=self._death_hint)
-            except Late:
-                self._give_up(STARTS, f"the preprocess command runs longer than {self._script.limit}")
+        if (command := self._settings.preprocess) is not None:
+            launch = partial(self._launch, command, "preprocess")
+            if failure := self._script.preprocessed(launch, self._folders.input_is_empty):
+                self._give_up(STARTS, *failure)
         self._launch(self._settings.command, "trainer")
         self._report.passed(STARTS)
 

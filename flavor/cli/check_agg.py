@@ -14,6 +14,7 @@ from flavor.cli.help import SpelledCommand
 from flavor.cli.installed import InstalledOption, complete_kind, kinds_installed
 from flavor.cli.options import version_option
 from flavor.cli.program import one_line_errors, raise_on_sigterm
+from flavor.cli.script_options import step_timeout_option
 from flavor.counted import counted
 from flavor.errors import InvalidSetting
 from flavor.exit_codes import OF_CHECKS, exit_codes_line
@@ -91,13 +92,7 @@ if TYPE_CHECKING:
 @click.option(
     "-e", "--epochs", type=click.IntRange(min=1), hidden=True, help="The ancestor's word: rounds after the first."
 )
-@click.option(
-    "--timeout-s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=600.0,
-    show_default=True,
-    help="Maximum duration of each step in seconds: a round of training, or an aggregation.",
-)
+@step_timeout_option("each step in seconds: a round of training, or an aggregation.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option(
     "-y",

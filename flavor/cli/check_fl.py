@@ -12,6 +12,7 @@ from flavor.cli.help import SpelledCommand
 from flavor.cli.installed import InstalledOption, complete_kind, kinds_installed
 from flavor.cli.options import version_option
 from flavor.cli.program import one_line_errors, raise_on_sigterm
+from flavor.cli.script_options import step_timeout_option, trainer_options
 from flavor.counted import counted
 from flavor.errors import InvalidSetting
 from flavor.exit_codes import OF_CHECKS, exit_codes_line
@@ -22,21 +23,7 @@ from flavor.exit_codes import OF_CHECKS, exit_codes_line
     example='check-fl -m "python main.py"',
     epilog=exit_codes_line(OF_CHECKS, DONE="nothing failed", FAILED="a check failed"),
 )
-@click.option(
-    "-m",
-    "--main",
-    "main_command",
-    required=True,
-    metavar="CMD",
-    help="Training command, e.g. 'python main.py'.",
-)
-@click.option(
-    "-p",
-    "--preprocess",
-    "preprocess_command",
-    metavar="CMD",
-    help="Command to run once before the training command.",
-)
+@trainer_options
 @click.option(
     "--ignore-ckpt",
     is_flag=True,
@@ -72,13 +59,7 @@ from flavor.exit_codes import OF_CHECKS, exit_codes_line
     help="Number of rounds to run, which the script finds in TOTAL_ROUNDS. One round does not show whether the script "
     "goes on from a global model.  [default: 3; 1 with --ignore-ckpt and without -am]",
 )
-@click.option(
-    "--timeout-s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=600.0,
-    show_default=True,
-    help="Maximum duration of each step in seconds: getting ready, or a round of training.",
-)
+@step_timeout_option("each step in seconds: getting ready, or a round of training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option("-y", "--yes", is_flag=True, help="Accepted for old scripts, without effect: check-fl asks no questions.")
 @version_option

@@ -12,6 +12,7 @@ import click
 from flavor.cli.help import SpelledCommand
 from flavor.cli.options import version_option
 from flavor.cli.program import one_line_errors, raise_on_sigterm
+from flavor.cli.script_options import evaluator_options, step_timeout_option
 from flavor.exit_codes import OF_CHECKS, exit_codes_line
 
 
@@ -20,34 +21,14 @@ from flavor.exit_codes import OF_CHECKS, exit_codes_line
     example='check-fv -m "python evaluate.py"',
     epilog=exit_codes_line(OF_CHECKS, DONE="nothing failed", FAILED="a check failed"),
 )
-@click.option(
-    "-m",
-    "--main",
-    "main_command",
-    required=True,
-    metavar="CMD",
-    help="Command that judges one model, e.g. 'python evaluate.py'.",
-)
-@click.option(
-    "-p",
-    "--preprocess",
-    "preprocess_command",
-    metavar="CMD",
-    help="Command to run once, before the first evaluation.",
-)
+@evaluator_options("Command that judges one model, e.g. 'python evaluate.py'.")
 @click.option(
     "--model",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Model to judge, in the format in which the training script saves, e.g. one of `flavor get`.  [default: the "
     "file at $WEIGHT_PATH if there is one, else a made-up model of 15 numbers]",
 )
-@click.option(
-    "--timeout-s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=600.0,
-    show_default=True,
-    help="Maximum duration of one evaluation in seconds.",
-)
+@step_timeout_option("one evaluation in seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option("-y", "--yes", is_flag=True, help="Accepted for old scripts, without effect: check-fv asks no questions.")
 @version_option

@@ -14,6 +14,7 @@ from flavor.cli.identity import default_workspace, identity_of
 from flavor.cli.options import patience_option, store_settings, version_option
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm, run_program
+from flavor.cli.script_options import trainer_options
 from flavor.cli.secrets import keep_private
 from flavor.cli.site_options import site_options
 from flavor.exit_codes import OF_RUNS, exit_codes_line
@@ -25,21 +26,7 @@ from flavor.records.names import MOST_LOG_LINES
     example='flavor-fl --join @site-1.token -m "python main.py"',
     epilog=exit_codes_line(OF_RUNS),
 )
-@click.option(
-    "-m",
-    "--main",
-    "main_command",
-    required=True,
-    metavar="CMD",
-    help="Training command, e.g. 'python main.py'.",
-)
-@click.option(
-    "-p",
-    "--preprocess",
-    "preprocess_command",
-    metavar="CMD",
-    help="Command to run once before the training command.",
-)
+@trainer_options
 @click.option(
     "-e",
     "--evaluate-main",

@@ -14,6 +14,7 @@ from flavor.cli.identity import default_workspace, identity_of
 from flavor.cli.options import patience_option, store_settings, version_option
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm, run_program
+from flavor.cli.script_options import evaluator_options
 from flavor.cli.secrets import keep_private
 from flavor.cli.site_options import site_options
 from flavor.exit_codes import OF_RUNS, exit_codes_line
@@ -24,22 +25,10 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     example='flavor-fv --join @site-1.token -m "python evaluate.py"',
     epilog=exit_codes_line(OF_RUNS),
 )
-@click.option(
-    "-m",
-    "--main",
-    "main_command",
-    required=True,
-    metavar="CMD",
-    help="Command that judges one global model with this site's data, e.g. 'python evaluate.py'. It is run once for "
+@evaluator_options(
+    "Command that judges one global model with this site's data, e.g. 'python evaluate.py'. It is run once for "
     "each evaluation: it loads $WEIGHT_PATH, writes $OUTPUT_PATH/result.json or calls SaveInfoJson, and ends with exit "
-    "code 0.",
-)
-@click.option(
-    "-p",
-    "--preprocess",
-    "preprocess_command",
-    metavar="CMD",
-    help="Command to run once, before the first evaluation.",
+    "code 0."
 )
 @site_options(
     "flavor-fv",
