@@ -9,9 +9,20 @@ from pydantic import AfterValidator, BeforeValidator
 from flavor.option_groups import Group
 from flavor.policy.selection import Select, StopAfterNoGain, StopWhen
 from flavor.records.counts import CENTRAL_PREFIX
-from flavor.setting import LONGEST_S, evaluate_of, setting
+from flavor.setting import LONGEST_S, setting
 
 OFF, EVERY, FINAL = "off", "every", "final"
+
+
+def _checked_mode(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = str(value).strip()
+    if text in (EVERY, FINAL, OFF):
+        return text
+    if text.isdigit() and 1 <= int(text) <= 1_000_000:
+        return EVERY if int(text) == 1 else str(int(text))
+    raise ValueError("every, final, off or a number of rounds is needed, e.g. 5")
 
 
 def _checked_select(text: str | None) -> str | None:
@@ -28,7 +39,7 @@ def _checked_patience(value: Any) -> str | None:
     return None if value is None else str(value).strip()
 
 
-EvaluateMode: TypeAlias = Annotated[str | None, BeforeValidator(evaluate_of)]
+EvaluateMode: TypeAlias = Annotated[str | None, BeforeValidator(_checked_mode)]
 SelectRule: TypeAlias = Annotated[str | None, AfterValidator(_checked_select)]
 Goals: TypeAlias = Annotated[tuple[str, ...], AfterValidator(_checked_goals)]
 Patience: TypeAlias = Annotated[str | None, BeforeValidator(_checked_patience)]

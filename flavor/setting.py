@@ -72,18 +72,6 @@ def quorum_of(value: Any) -> int | float | None:
     raise ValueError("a number of updates is needed (3), or a share of the round's clients (0.6 or 60%)")
 
 
-def evaluate_of(value: Any) -> str | None:
-    """Read when models are judged: `every`, `final`, `off`, or a number of rounds; None where it is not said."""
-    if value is None:
-        return None
-    text = str(value).strip()
-    if text in ("every", "final", "off"):
-        return text
-    if text.isdigit() and 1 <= int(text) <= 1_000_000:
-        return "every" if int(text) == 1 else str(int(text))
-    raise ValueError("every, final, off or a number of rounds is needed, e.g. 5")
-
-
 def explained(error: ValidationError) -> str:
     """Describe a validation error in one line that names each bad setting as its option."""
     lines = []
