@@ -26,8 +26,9 @@ from flavor.metrics.families import families
 from flavor.metrics.scene import Scene
 from flavor.metrics.scrape import Scraper
 from flavor.metrics.tally import Tally
+from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.records.objects import ObjectRef
-from flavor.records.states import RunState
+from flavor.records.states import EvaluationState, RunState
 from flavor.records.verdict import Verdict
 from flavor.store import waiting
 from flavor.view.board import Board
@@ -197,6 +198,51 @@ def store_away(run: Watched) -> None:
     run.until("it is waited for", lambda: "Read-only" in run.board.document("r")["waits_for"])
 
 
+def judges(run: Watched) -> None:
+    """The sites a and b judge the model of round 2."""
+    for client in "ab":
+        run.runs.redis.hset(run.runs.keys.client(client).hash, "evaluates", "1")
+        run.says(client, "ready")
+    run.accept_all_again()
+    run.commit(2, run.manifest(2))
+    run.until("it is judged", lambda: len(run.board.document("r")["evaluating"]) == 1)
+
+
+def evaluators_hang(run: Watched) -> None:
+    """The timeout of four minutes is all that comes."""
+    judges(run)
+    run.until("it is waited for", lambda: "0 of 2 results" in run.board.document("r")["waits_for"])
+
+
+def evaluators_fail(run: Watched) -> None:
+    judges(run)
+    for client in "ab":
+        key = run.runs.keys.client(client).result(2, AUTOMATIC)
+        run.runs.redis.hset(key, mapping={"refused": "its evaluator ended", "try": "t"})
+        run.runs.redis.publish(key, "1")
+    fails(run, AUTOMATIC)
+
+
+def central_evaluator_fails(run: Watched) -> None:
+    run.jobs.judges = lambda: 1  # type: ignore[method-assign]
+    run.accept_all_again()
+    run.commit(2, run.manifest(2))
+    fails(run, CENTRAL)
+
+
+def fails(run: Watched, number: int) -> None:
+    """The aggregator says that there is no result, and the run goes on."""
+
+    def is_merging() -> bool:
+        view = run.runs.read_evaluation(2, number)
+        return view is not None and view.state is EvaluationState.MERGING
+
+    run.until("it is to be merged", is_merging)
+    run.runs.fail_merge(2, number, attempt=1, reason="there is no result", is_hopeless=True)
+    run.until("it is given up", lambda: any(each["event"] == "evaluation.failed" for each in run.board.events("r")))
+    run.until("round 3 is seen", lambda: run.board.document("r")["round"] == 3)
+
+
 def accepted_of(run: Watched, client: str) -> Verdict:
     verdict = run.runs.verdicts(1, [client])[client]
     assert verdict.accepted
@@ -239,6 +285,9 @@ FAULTS = (
     Fault(no_aggregator, "FlavorNoAggregator", (17, 19, 40)),
     Fault(aggregator_rests, "FlavorNoAggregator", (41,)),
     Fault(store_away, "FlavorRoundSlow", (45,)),
+    Fault(evaluators_hang, "FlavorEvaluationSlow", (), (("evaluate", "every"), ("evaluation_timeout_s", 240.0))),
+    Fault(evaluators_fail, "FlavorEvaluationsFail", (), (("evaluate", "every"),), goes_on=True),
+    Fault(central_evaluator_fails, "FlavorEvaluationsFail", (), (("evaluate", "every"),), goes_on=True),
     Fault(coordinator_gone, "FlavorCoordinatorGone", (36,)),
     Fault(run_failed, "FlavorRunFailed", (22,)),
     Fault(redis_emptied, "FlavorRunFailed", (24,)),
@@ -319,17 +368,23 @@ def opened(scene: Scene, time_ms: int) -> Scene:
     return replace(scene, runs=[replace(run, document={**run.document, **times}) for run in scene.runs])
 
 
-def at_pace(scene: Scene) -> Scene:
-    """The scene of a run whose rounds have taken `USUAL_S` seconds before: the first one has taken none here."""
+def seen(scraper: Scraper) -> Scene:
+    """What is measured now, of a run whose rounds have taken `USUAL_S` seconds before: the first took none here."""
+    scene = scraper.scene()
     tally = Tally()
     for event, time_ms in (("round.opened", 0), ("round.closed", USUAL_S * 1000)):
         tally.hear([{"id": f"{time_ms}-0", "time_ms": time_ms, "event": event, "round": 1}])
-    return replace(scene, runs=[replace(run, tally=tally) for run in scene.runs])
+    return replace(scene, runs=[replace(run, tally=judged_as(run.tally, tally)) for run in scene.runs])
+
+
+def judged_as(known: Tally, tally: Tally) -> Tally:
+    """The tally with the evaluations that are known so far."""
+    return replace(tally, evaluations=known.evaluations.copy(), failed_in_a_row=known.failed_in_a_row.copy())
 
 
 def case(before: Scene, after: Scene, *alerts: str, goes_on: bool = False) -> Case:
     """Nothing fires before the fault, and these alerts alone from then on."""
-    series = scraped([(at_pace(before), WELL_STEPS), (at_pace(after), ILL_STEPS)], goes_on=goes_on)
+    series = scraped([(before, WELL_STEPS), (after, ILL_STEPS)], goes_on=goes_on)
     end_s = (WELL_STEPS + ILL_STEPS - 1) * STEP_S
     return Case(series, {(WELL_STEPS - 1) * STEP_S: [], end_s: alerts}, ever={end_s: alerts})
 
@@ -339,27 +394,27 @@ def test_one_fault_makes_one_alert_fire(url: str, tmp_path: Path) -> None:
     cases: dict[str, Case] = {}
     for number, fault in enumerate(FAULTS):
         with watched(url, tmp_path / str(number), **dict(fault.settings)) as (run, scraper):
-            before = scraper.scene()
+            before = seen(scraper)
             fault.harm(run)
-            cases[fault.harm.__name__] = case(before, scraper.scene(), fault.alert, goes_on=fault.goes_on)
+            cases[fault.harm.__name__] = case(before, seen(scraper), fault.alert, goes_on=fault.goes_on)
             run.runs.redis.config_set("maxmemory", 0)
     with watched(url, tmp_path / "two") as (run, scraper):
-        before = scraper.scene()
+        before = seen(scraper)
         site_slow_and_another_gone(run)
-        cases["two faults"] = case(before, scraper.scene(), "FlavorSiteSilent c", "FlavorRoundSlow")
+        cases["two faults"] = case(before, seen(scraper), "FlavorSiteSilent c", "FlavorRoundSlow")
     folder = tmp_path / "server"
     folder.mkdir()
     with embedded_server(folder=folder) as own, watched(own, tmp_path / "own") as (run, scraper):
-        before = scraper.scene()
+        before = seen(scraper)
         (folder / "dump.rdb" / "in the way").mkdir(parents=True)
         run.runs.redis.bgsave()
         run.until("it fails", lambda: run.runs.redis.info("persistence")["rdb_last_bgsave_status"] == "err")
-        cases["cannot write"] = case(before, scraper.scene(), "FlavorRedisNearlyFull", goes_on=True)
+        cases["cannot write"] = case(before, seen(scraper), "FlavorRedisNearlyFull", goes_on=True)
         run.coordinator.stop()
         run.thread.join(60)
         with contextlib.suppress(Exception):
             connect(own, patience_s=0.1).shutdown(nosave=True)
         run.until("it is missed", lambda: bool(run.board.problem()))
-        cases["away"] = case(before, scraper.scene(), "FlavorUnobserved")
+        cases["away"] = case(before, seen(scraper), "FlavorUnobserved")
     assert {*OF_THE_SERVER} <= {*cases}
     check(cases, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,33 @@ LACKS_SITES = {f"flavor_run_missing_clients{{{RUN}}}": 1}
 HELD = {f"flavor_run_held{{{RUN}}}": 1}
 BETWEEN: dict[str, float | None] = {name: None for name in HEALTHY if re.match(r"flavor_round_(?!median)", name)}
 NO_MEDIAN: dict[str, float | None] = {f"flavor_round_median_seconds{{{RUN}}}": None}
+JUDGED = {
+    f'flavor_evaluation_round{{{RUN},kind="sites"}}': 3,
+    f'flavor_evaluation_last_seconds{{{RUN},kind="sites"}}': 100,
+    f'flavor_evaluations_open{{{RUN},kind="sites"}}': 0,
+    f'flavor_evaluations_failed_in_a_row{{{RUN},kind="sites"}}': 0,
+}
+"""A run whose models are judged, whose evaluations take as long as its rounds."""
+JUDGING = {
+    **JUDGED,
+    f'flavor_evaluations_open{{{RUN},kind="sites"}}': 1,
+    f'flavor_evaluation_opened_timestamp_seconds{{{RUN},kind="sites"}}': 0,
+    f'flavor_evaluation_deadline_timestamp_seconds{{{RUN},kind="sites"}}': 3600,
+}
+FIRST_ONE: dict[str, float | None] = {
+    name: None for name in JUDGED if re.match(r"flavor_evaluation_(round|last)", name)
+}
+
+
+def failed(times: int, kind: str = "sites") -> dict[str, float]:
+    return {f'flavor_evaluations_failed_in_a_row{{{RUN},kind="{kind}"}}': times}
+
+
+def kind(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The series of another kind of evaluations."""
+    return {each.replace('kind="sites"', f'kind="{name}"'): value for each, value in changes.items()}
+
+
 ENDED: dict[str, float | None] = {
     **{name: None for name in HEALTHY if re.match(r"flavor_(client|round|run_(coord|aggr|held|wait))", name)},
     f'flavor_run_state{{{RUN},flavor_run_state="running"}}': 0,
@@ -108,6 +136,7 @@ def both(one: Case, other: dict[str, Any], at: dict[int, list[str]]) -> Case:
     return Case({**other, **one.series}, at)
 
 
+SLOW_ONE = ["FlavorEvaluationSlow"]
 CASES = {
     "all is well": case(at={0: [], 300: [], 600: []}),
     "Redis is away": case(BLIND, since=4, at={60: [], 75: [], 90: ["FlavorUnobserved"], 600: ["FlavorUnobserved"]}),
@@ -181,7 +210,55 @@ CASES = {
     "waits for its sites to join": case(
         BETWEEN, NO_MEDIAN, HELD, {f"flavor_run_round{{{RUN}}}": 0}, at={300: [], 600: []}
     ),
+    "an evaluation failed": case(JUDGED, failed(1), at={0: [], 600: []}),
+    "the first evaluation failed": case(JUDGED, FIRST_ONE, failed(1), at={0: ["FlavorEvaluationsFail"]}),
+    "two in a row failed": case(JUDGED, failed(2), since=4, at={45: [], 60: ["FlavorEvaluationsFail"]}),
+    "those on the operator's data fail": case(
+        JUDGED, kind("central", JUDGED), failed(2, "central"), at={600: ["FlavorEvaluationsFail"]}
+    ),
+    "those that were asked for fail": case(failed(9, "asked"), at={600: []}),
+    "evaluations failed before the end": case(JUDGED, failed(2), ENDED, at={600: []}),
+    "an evaluation takes three times as long": case(
+        JUDGING, BETWEEN, at={300: [], 360: [], 375: ["FlavorEvaluationSlow"], 600: ["FlavorEvaluationSlow"]}
+    ),
+    "a first evaluation takes its time": case(JUDGING, FIRST_ONE, BETWEEN, at={300: [], 600: []}),
+    "a first evaluation is near its timeout": case(
+        JUDGING,
+        FIRST_ONE,
+        BETWEEN,
+        {f'flavor_evaluation_deadline_timestamp_seconds{{{RUN},kind="sites"}}': 400},
+        at={420: [], 435: ["FlavorEvaluationSlow"]},
+    ),
+    "quick evaluations": case(
+        JUDGING, BETWEEN, {f'flavor_evaluation_last_seconds{{{RUN},kind="sites"}}': 1}, at={75: [], 105: SLOW_ONE}
+    ),
+    "one on the operator's data is slow, and the rounds go on": case(
+        kind("central", JUDGING), at={300: [], 600: ["FlavorEvaluationSlow"]}
+    ),
+    "one that was asked for is slow": case(kind("asked", JUDGING), at={600: []}),
+    "a round is slow while one on the operator's data is, too": case(
+        kind("central", JUDGING), SLOW, at={600: ["FlavorEvaluationSlow", "FlavorRoundSlow"]}
+    ),
+    "no aggregator merges an evaluation": case(JUDGING, BETWEEN, HELD, at={600: ["FlavorRoundSlow"]}),
+    "the next round lacks sites while one on the operator's data goes on": case(
+        kind("central", JUDGING), BETWEEN, HELD, at={300: [], 600: ["FlavorEvaluationSlow", "FlavorRoundSlow"]}
+    ),
     # one fault, one alert
+    "evaluators hang until they fail": case(JUDGING, BETWEEN, failed(2), at={600: ["FlavorEvaluationsFail"]}),
+    "evaluations fail because their sites are gone": case(
+        JUDGED, failed(2), SILENT, BETWEEN, HELD, LACKS_SITES, at={600: ["FlavorSiteSilent a"]}
+    ),
+    **{
+        f"an evaluation is slow, and {alert}": case(kind("central", JUDGING), cause, at={600: [alert]})
+        for cause, alert in (
+            (REDIS_FULL, "FlavorRedisNearlyFull"),
+            (UNCOORDINATED, "FlavorCoordinatorGone"),
+            (UNAGGREGATED, "FlavorNoAggregator"),
+        )
+    },
+    "evaluations fail, and another site is gone": case(
+        JUDGED, failed(2), SILENT, at={600: ["FlavorEvaluationsFail", "FlavorSiteSilent a"]}
+    ),
     "of all faults the server's": case(
         REDIS_FULL, UNCOORDINATED, UNAGGREGATED, LOST, SILENT, SLOW, at={600: ["FlavorRedisNearlyFull"]}
     ),
@@ -212,7 +289,7 @@ for cause, alert in (
     (UNAGGREGATED, "FlavorNoAggregator"),
     (LOST, "FlavorNoQuorum"),
 ):
-    for number, effect in enumerate((REFUSED, SILENT, SLOW)):
+    for number, effect in enumerate((REFUSED, SILENT, SLOW, {**JUDGED, **failed(2)})):
         CASES[f"{alert} and {number}"] = case(cause, effect, at={600: [alert]})
 OTHER_SITE = {name: values for name, values in renamed(CASES["silent"], client="b").items() if "client=" in name}
 OTHER_RUN = {name: values for name, values in renamed(CASES["silent"], run="other").items() if "run=" in name}
