@@ -18,7 +18,7 @@ import inmemory  # before others keep the environment
 import owncache  # noqa: F401 - as that one
 import pytest
 from buckets import S3
-from order import longest_first
+from order import ordered
 from summary import Summary
 from warm import SESSION, STARTER, Starter, have_nursery, nursery_of_session, starter_with
 from warmscripts import ScriptServers, possible
@@ -70,9 +70,9 @@ def pytest_configure_node(node: Any) -> None:
         node.workerinput["nursery"] = nursery_of_session()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest tests."""
-    longest_first(items)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests into the order for this session's processes."""
+    items[:] = ordered(items, getattr(config, "workerinput", {}).get("workercount", 1))
 
 
 def pytest_collection_finish() -> None:
