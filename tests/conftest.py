@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -266,15 +267,13 @@ class Bench:
 
     def survivors(self) -> dict[int, str]:
         """Every live process that this bench or a descendant of its processes started."""
-        found = {}
-        for folder in Path("/proc").iterdir():
-            if not folder.name.isdigit() or int(folder.name) == os.getpid():
+        found, mark = {}, f"{TAG}={self.tag}".encode()
+        for name in os.listdir("/proc"):  # plain calls: each test looks at each process of the machine
+            if not name.isdigit() or int(name) == os.getpid():
                 continue
-            try:
-                if f"{TAG}={self.tag}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue  # it ended meanwhile, or is another user's
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
+                if mark in _read(f"/proc/{name}/environ"):
+                    found[int(name)] = _read(f"/proc/{name}/cmdline").replace(b"\0", b" ").decode()
         return {pid: command for pid, command in found.items() if command}
 
     # -- waiting
@@ -320,6 +319,11 @@ class Bench:
             except ProcessLookupError:
                 continue
         self.redis.close()
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 @pytest.fixture(scope="session")

@@ -274,6 +274,8 @@ def test_a_site_that_publishes_without_end_holds_no_round_open(on_port):
     with seated(bench, token):
         edges = on_port.edges()
         others_handed_in(on_port)
+        near_ms = bench.runs.read_round(1).deadline_ms - 3000
+        bench.eventually("the deadline is near", lambda: bench.runs.now_ms() > near_ms)
         with flooding(token, bench.runs.keys.client("c3").state, "x", 10_000):
             bench.logged("round.closed", round=1)
     on_port.rounds = 1
@@ -288,7 +290,7 @@ def test_a_flood_that_cuts_the_coordinator_off_gives_no_round_more_time(on_port)
     bench = on_port.bench
     bench.redis.config_set("client-output-buffer-limit", "pubsub 1mb 1mb 1")
     token = enrolled(on_port, "c3")
-    coordinator = bench.serve(*KEEP, "--round-timeout-s", 5, rounds=1, clients=3)
+    coordinator = bench.serve(*KEEP, "--round-timeout-s", 3, rounds=1, clients=3)
     aggregator = bench.aggregator()
     with seated(bench, token):
         edges = on_port.edges("--hold", "--at", 1)

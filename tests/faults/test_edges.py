@@ -15,6 +15,7 @@ from flavor.records.names import Event
 from flavor.records.pulse import Doing
 from tests.faults.federation import MISSED, Faulty
 from tests.faults.servers import Server, tmpfs
+from tests.polled import eventually
 
 WAIT = ("--on-quorum-lost", "wait")
 BEATS = ("--heartbeat-timeout-s", 3)
@@ -255,7 +256,8 @@ def test_edges_that_are_cut_off_find_out_and_come_back_into_the_round(network, t
         def dead() -> bool:
             return not any(site.established() for site in sites.values())
 
-        bench.eventually("the dead connections are found", dead, UNUSED_S + SILENCE_S + SLACK_S)
+        found_s = UNUSED_S + SILENCE_S + SLACK_S
+        eventually("the dead connections are found", dead, found_s, pause_s=0.2)  # a look starts six processes
         for client, site in sites.items():
             assert "its heartbeat stopped" in bench.logged("client.lost", client=client)["reason"]
             assert edges[client].running
