@@ -5,6 +5,7 @@
     FOLDER/objects/AB/DIGEST     the bytes, read-only
     FOLDER/known/KEY             JSON about one object: its mark in the store, its digest, the file as it was verified
     FOLDER/staging               files on their way in or out
+    FOLDER/total                 JSON: the bytes in objects, and when to look again (`flavor.store.cache_total`)
 
 The file `known/KEY` is also the lock under which its object is downloaded, so that processes that want the same
 model at once fetch it once. Files are put in place by a rename, so a process that has mapped a file keeps its bytes.
@@ -26,11 +27,14 @@ from typing import IO
 
 from flavor.disk import FULL, disk_of, file_of
 from flavor.errors import InvalidSetting, LocalFault
-from flavor.locks import locked, take, waited_for
+from flavor.locks import take, waited_for
 from flavor.ownfolder import make_own_folder
+from flavor.store.cache_total import LOOK_S, CacheTotal, Total
 
 _IN_USE_S = 60.0
 """A file that was asked for this recently may not be open yet, and is not removed."""
+_ROOM = 0.05
+"""The share of the cache that is made free at once, so that a full cache is not read for each object that comes in."""
 _ABANDONED_S = 86_400.0
 """A staged file that is older was left by a process that died."""
 
@@ -78,6 +82,7 @@ class Entry:
         """Move the file at `source`, whose bytes have this digest, into the cache."""
         path = self._cache.path_of(digest)
         path.parent.mkdir(exist_ok=True)
+        self._cache.total.add(source.stat().st_size)
         source.chmod(0o444)
         os.replace(source, path)
         self.mark, self.digest, self._verified = mark, digest, _seal(path.stat())
@@ -99,6 +104,7 @@ class FileCache:
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
         self.folder, self.size_bytes = folder.absolute(), size_bytes
+        self.total = CacheTotal(self.folder / "total")
         make_own_folder(self.folder, mode=0o700, option="--store-cache")
         try:
             self._check()
@@ -158,20 +164,34 @@ class FileCache:
             raise LocalFault(f"{file}: {error.strerror}: {advice}") from error
 
     def trim(self) -> None:
-        """Remove least recently used files until the rest fits; do nothing while another process trims the cache."""
-        with contextlib.suppress(OSError), locked(self.folder / "trimming") as is_mine:
-            if not is_mine:
-                return
-            self._check()
-            now = time.time()
-            files = [(path, path.stat()) for path in (self.folder / "objects").glob("*/*")]
-            excess = sum(found.st_size for _, found in files) - self.size_bytes
-            for path, found in sorted(files, key=lambda each: each[1].st_atime):
-                if excess <= 0 or now - found.st_atime < _IN_USE_S:
-                    break
-                path.unlink(missing_ok=True)
-                excess -= found.st_size
+        """Remove least recently used files if the cache may have more than it takes, or was not looked at for an hour.
+
+        The folder is read only then.
+        """
+        now = time.time()
+        with contextlib.suppress(OSError):
+            with self.total.taken() as taken:
+                if taken.total is not None and not taken.total.is_due(self.size_bytes, now):
+                    return
+                self._check()
+                taken.write(self._evict(now))
             self._forget(now)
+
+    def _evict(self, now: float) -> Total:
+        """Remove least recently used files until the rest fits, with some room; return what is left."""
+        files = [(path, path.stat()) for path in (self.folder / "objects").glob("*/*")]
+        size_bytes = sum(found.st_size for _, found in files)
+        room_bytes = self.size_bytes * _ROOM if size_bytes > self.size_bytes else 0
+        for path, found in sorted(files, key=lambda each: each[1].st_atime):
+            if size_bytes <= self.size_bytes - room_bytes:
+                break
+            if now - found.st_atime < _IN_USE_S:
+                if size_bytes > self.size_bytes:
+                    return Total(size_bytes, min(now, found.st_atime) + _IN_USE_S, is_held=True)
+                break
+            path.unlink(missing_ok=True)
+            size_bytes -= found.st_size
+        return Total(size_bytes, now + LOOK_S)
 
     def _forget(self, now: float) -> None:
         """Remove entries whose object is gone, and staged files of processes that died."""
