@@ -16,6 +16,7 @@ from flavor.counted import counted
 from flavor.durations import shown_duration
 from flavor.notices import AFTER_S
 from flavor.printable import printable
+from flavor.records.evaluation import EvaluationKind
 from flavor.view.client_events import (
     ClientLost,
     ClientNotAdmitted,
@@ -24,6 +25,7 @@ from flavor.view.client_events import (
     UpdateAccepted,
     UpdateRefused,
 )
+from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed
 from flavor.view.event import Event
 from flavor.view.round_events import (
     AggregationBegun,
@@ -199,7 +201,9 @@ class Digest:
         """Make a digest in which a wait is news after `after_s` seconds."""
         self._run, self._after_s = run, after_s
         self._round = ""
-        self._lines: list[str] = []  # about waits
+        self._lines: list[str] = []  # about waits and evaluations
+        self._failing: set[EvaluationKind | None] = set()  # kinds of evaluations of which the last one has failed
+        self._is_warned = False  # whether a line says that one has failed
         self._since: float | None = None  # when the oldest of the lines came
         self._sites = _Sites()
         self._wait: tuple[str, float] | None = None
@@ -228,6 +232,12 @@ class Digest:
                     self._has_moved(now)
                 else:
                     self._wait = (event.reason, now if self._wait is None else self._wait[1])
+            case EvaluationFailed() if event.kind is not EvaluationKind.ASKED and event.kind not in self._failing:
+                self._failing.add(event.kind)
+                self._is_warned = True
+                self._add(f"evaluation failed: {shown_whole(event.reason)}", now)
+            case EvaluationClosed():
+                self._failing.discard(event.kind)
             case _ if isinstance(event, _MOVES):
                 self._has_moved(now)
         if isinstance(event, RoundOpened | RoundReopened) and event.round:
@@ -262,7 +272,7 @@ class Digest:
     def take(self, now: float) -> Message | None:
         """Return all news as one message; None where there are none."""
         is_long = self.awaits and self._wait is not None and now >= self._wait[1] + self._after_s
-        tone = Tone.WARNING if self._sites or (is_long and self._end is None) else Tone.INFO
+        tone = Tone.WARNING if self._sites or self._is_warned or (is_long and self._end is None) else Tone.INFO
         if is_long and self._wait is not None and self._end is None:
             reason, since = self._wait
             self._told_wait = True
@@ -278,7 +288,7 @@ class Digest:
             lines.insert(0, f"{how}: {reason}")
         else:
             how = titles[0] + (", and more" if len(lines) > 1 else "")
-        self._lines, self._since, self._end = [], None, None
+        self._lines, self._since, self._end, self._is_warned = [], None, None, False
         self._budget.spend(now)
         return Message(f"flavor: run {self._run}{self._round}: {how}", "\n".join(lines), tone)
 

@@ -27,6 +27,7 @@ from flavor.view.event import Event
 from flavor.view.log import Logged, newest_entry, read_log
 from flavor.view.round_events import RunFailed, RunFinished
 from tests.driven import Driven
+from tests.integration.test_central import edges, finish, judges
 from tests.polled import eventually
 
 SECRETS = ("hush-hush", "s3cr3t")
@@ -218,6 +219,16 @@ def test_serve_tells_of_a_lost_site_a_wait_and_the_end(bench, receiver: Receiver
         assert "notices go by JSON, JSON" in serve.stderr
         nothing_secret(bench, serve.stderr, serve.stdout)
         assert not any(path.read_bytes().count(b"s3cr3t") for path in bench.folder.rglob("*.log"))
+
+
+def test_an_evaluation_that_fails_at_the_end_is_told_with_the_end(bench, receiver: Receiver) -> None:
+    coordinator = bench.serve("--notify", receiver.url, "--evaluate", "final", rounds=1)
+    judges(bench, "--fail", "exit")
+    finish(coordinator, *edges(bench))
+    message = receiver.messages[-1]
+    assert message["title"].endswith(": finished")
+    (failed,) = [line for line in message["message"].splitlines() if line.startswith("evaluation failed: ")]
+    assert failed.endswith("the model of round 1 on the operator's own data: its evaluator ended (exit code 3)")
 
 
 def test_a_run_on_this_machine_sends_notices_and_hides_them_from_its_scripts(

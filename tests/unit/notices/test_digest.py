@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 
 from flavor.notices.digest import AFTER_S, GROUPED_S, TOGETHER_S, Digest, Message, Tone, shown, shown_whole
+from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.view.client_events import ClientLost, ClientNotAdmitted, ClientQuarantined, UpdateAccepted, UpdateRefused
+from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationSkipped
 from flavor.view.round_events import (
     RoundClosed,
     RoundOpened,
     RoundWaiting,
+    RunBest,
     RunFailed,
     RunFinished,
     RunStopped,
@@ -166,6 +169,44 @@ def test_a_wait_is_news_after_a_while_and_so_is_its_end(kind: type) -> None:
     assert digest.due(T + 1e6) is None, "told once"
     digest.add(RoundOpened("", 2, 3), T + 1000)
     assert taken(digest, T + 1010).body == "going on after 16 min 40 s"
+
+
+@pytest.mark.parametrize("number", [AUTOMATIC, CENTRAL, None])
+def test_an_evaluation_that_fails_is_told_once_until_one_has_a_result(number: int | None) -> None:
+    digest = Digest("r")
+    digest.add(EvaluationFailed('the model of round 1: c1: "no `data` https://x"', 1, number), T)
+    digest.add(EvaluationFailed("the model of round 2: none again", 2, number), T + 1)
+    assert digest.due(T + 1) == T + TOGETHER_S
+    message = taken(digest, T + 2)
+    assert message.body == "evaluation failed: the model of round 1: c1: \"no 'data' hxxps://x\""
+    assert (message.title, message.tone) == ("flavor: run r: evaluation failed", Tone.WARNING)
+    digest.add(EvaluationFailed("the model of round 3: none again", 3, number), T + 3)
+    assert digest.due(T + 1e6) is None
+    digest.add(EvaluationClosed("2 results", 4, number, is_routine=True), T + 4)
+    digest.add(EvaluationFailed("the model of round 5: none", 5, number), T + 5)
+    digest.add(RunFinished("all is over", run="r"), T + 6)
+    assert taken(digest, T + 6).body.splitlines() == [
+        "finished: all is over",
+        "evaluation failed: the model of round 5: none",
+    ]
+
+
+def test_what_came_of_a_kind_of_evaluation_says_nothing_of_another() -> None:
+    digest = Digest("r")
+    digest.add(EvaluationFailed("by sites", 1, AUTOMATIC), T)
+    digest.add(EvaluationClosed("a result", 1, CENTRAL), T)
+    digest.add(EvaluationFailed("by sites", 2, AUTOMATIC), T)
+    digest.add(EvaluationFailed("on data", 2, CENTRAL), T)
+    assert taken(digest, T + 2).body.splitlines() == ["evaluation failed: by sites", "evaluation failed: on data"]
+
+
+def test_no_message_tells_of_evaluations_that_are_asked_for_or_skipped_nor_of_a_new_best_model() -> None:
+    digest = Digest("r")
+    digest.add(EvaluationFailed("somebody asked", 1, 3), T)
+    digest.add(EvaluationSkipped("the run ended", 1, CENTRAL), T)
+    digest.add(EvaluationClosed("2 results: accuracy 0.9", 1, AUTOMATIC), T)
+    digest.add(RunBest("the best so far by accuracy", 1), T)
+    assert digest.due(T + 1e6) is None
 
 
 def test_a_short_wait_or_a_usual_one_is_no_news() -> None:

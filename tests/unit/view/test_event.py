@@ -6,6 +6,7 @@ from dataclasses import fields
 
 import pytest
 
+from flavor.records.evaluation import CENTRAL
 from flavor.view.event import Unknown
 from flavor.view.events import KINDS, event_of
 from flavor.view.round_events import RunCreated
@@ -13,8 +14,9 @@ from flavor.view.round_events import RunCreated
 
 @pytest.mark.parametrize("name", KINDS)
 def test_an_event_has_the_round_the_client_and_the_reason_of_its_entry(name: str) -> None:
-    event = event_of({"event": name, "reason": "so it is", "round": "3", "client": "a"}, run="r")
-    expected = {"reason": "so it is", "round": 3, "client": "a", "run": "r"}
+    entry = {"event": name, "reason": "so it is", "round": "3", "client": "a", "evaluation": str(CENTRAL)}
+    event = event_of(entry, run="r")
+    expected = {"reason": "so it is", "round": 3, "client": "a", "run": "r", "number": CENTRAL}
     names = {each.name for each in fields(event)}
     assert type(event) is KINDS[name]
     assert {each: getattr(event, each) for each in expected if each in names} == {
