@@ -31,6 +31,7 @@ RUN_ID, SITE, MANIFEST, HEAD = "flavor.run_id", "flavor.site", "flavor.manifests
 """Tags: which run of flavor, which site of it, the digests of the rounds' manifests, that of the newest."""
 _ROUND = f"{OWN}round"
 _JUDGED_ROUND = f"{JUDGED}{OWN}round"
+_CENTRAL = f"{JUDGED}{OWN}central/"
 _Judged: TypeAlias = "tuple[Evaluated, dict[str, float]]"
 _AT_ONCE, _PARAMS_AT_ONCE = 900, 100
 """MLflow takes 1000 metrics, 100 parameters and 100 tags in one request."""
@@ -49,7 +50,9 @@ class _Place:
     newest: int
     """The newest round that it has; 0 for none."""
     judged: int = 0
-    """The newest round of whose model it has the evaluation; 0 for none."""
+    """The newest round of whose model it has the evaluation by sites; 0 for none."""
+    centrally: set[int] = field(default_factory=set)
+    """The rounds of whose models it has the evaluation on the operator's own data, which come in any order."""
     tags: dict[str, str] = field(default_factory=dict)
     waiting: list[Metric] = field(default_factory=list)
     """Metrics that are not sent yet: those of whole rounds."""
@@ -93,6 +96,9 @@ class MlflowTracker:
                 )
             if parents:
                 self._run, known = parents[0][0], dict(parents[0][1].data.params)
+                if (name := f"{_CENTRAL}round") in parents[0][1].data.metrics:
+                    history = self._client.get_metric_history(self._run.id, name)
+                    self._run.centrally = {int(each.step) for each in history}
             else:
                 self._check_unused(view)
                 self._run, known = self._made(view.run, {}), {}
@@ -264,20 +270,28 @@ class MlflowTracker:
             named = [{judged_name(name): value for name, value in values_of(each).items()} for each in judged]
             merged = [(each, {**one, **other}) for each, one, other in zip(judged, named, numbers, strict=True)]
             self._send_judged(self._run, merged)
-        return sum(each.round > before for each in judged)
+            new = [each for each in by_round(every, is_central=True) if each.round not in self._run.centrally]
+            for each in new:
+                values = {judged_name(name): value for name, value in values_of(each).items()}
+                marks = {f"{_CENTRAL}examples": each.examples, f"{_CENTRAL}round": each.round}
+                self._log(self._run, each, {**values, **marks})
+                self._run.centrally.add(each.round)
+        return sum(each.round > before for each in judged) + len(new)
 
     def _send_judged(self, place: _Place, judged: Iterable[_Judged]) -> None:
-        """Write the evaluations that a place lacks; the number of the round is in the last request with its values."""
+        """Write the evaluations that a place lacks."""
+        for each, values in judged:
+            if each.round > place.judged:
+                self._log(place, each, {**values, _JUDGED_ROUND: each.round})
+                place.judged = each.round
+
+    def _log(self, place: _Place, each: Evaluated, values: Mapping[str, float]) -> None:
+        """Write an evaluation; the last of its values is in the last request, and says that all of it is there."""
         from mlflow.entities import Metric
 
-        for each, values in judged:
-            if each.round <= place.judged:
-                continue
-            whole = {**values, _JUDGED_ROUND: each.round}
-            made = [Metric(name, float(value), each.closed_ms, each.round) for name, value in whole.items()]
-            for first in range(0, len(made), _AT_ONCE):
-                self._client.log_batch(place.id, metrics=made[first : first + _AT_ONCE])
-            place.judged = each.round
+        made = [Metric(name, float(value), each.closed_ms, each.round) for name, value in values.items()]
+        for first in range(0, len(made), _AT_ONCE):
+            self._client.log_batch(place.id, metrics=made[first : first + _AT_ONCE])
 
     # -- the end
 
@@ -345,4 +359,4 @@ class MlflowTracker:
 
 def _place_of(run: Run) -> _Place:
     newest, judged = (int(run.data.metrics.get(name, 0)) for name in (_ROUND, _JUDGED_ROUND))
-    return _Place(str(run.info.run_id), newest, judged, dict(run.data.tags))
+    return _Place(str(run.info.run_id), newest, judged, tags=dict(run.data.tags))

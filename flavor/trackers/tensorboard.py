@@ -13,13 +13,14 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flavor.atomic import write_json
 from flavor.errors import InvalidSetting, LocalFault
 from flavor.printable import printable
+from flavor.records.counts import CENTRAL_PREFIX
 from flavor.records.merging import WEIGHTED
 from flavor.records.run import RunView
 from flavor.results.evaluated import Evaluated
@@ -31,7 +32,7 @@ MARK = ".flavor-export.json"
 OWN = "flavor/"
 """The tags of what flavor itself says of a round begin so, as no metric's tag does."""
 _MERGED, _WEIGHTED, _SITES = "merged", "merged-weighted", "sites"
-_JUDGED = "evaluation"
+_JUDGED, _CENTRAL = "evaluation", "evaluation-central"
 _OPTION = "--to tensorboard"
 _HEAD, _TAIL = struct.Struct("<Q4x"), struct.Struct("<I")
 """What surrounds the data of a record: its length with a checksum, which is skipped, and the data's checksum."""
@@ -115,13 +116,19 @@ class TensorBoardTracker:
                 for site, of in each.sites.items():
                     numbers: dict[str, float] = {f"{OWN}examples": of.examples}
                     self._add(f"{_JUDGED}-{_SITES}/{site}", each.round, when, {**_judged(of.metrics), **numbers})
-                means = {name: value for name, value in each.metrics.items() if name.endswith(WEIGHTED)}
-                if means:
-                    weighted = {name.removesuffix(WEIGHTED): value for name, value in means.items()}
+                plain, weighted = _told_apart(values_of(each))
+                if weighted:
                     self._add(f"{_JUDGED}-weighted", each.round, when, _judged(weighted))
-                others = {name: value for name, value in values_of(each).items() if name not in means}
                 numbers = {f"{OWN}sites": len(each.sites), f"{OWN}examples": each.examples}
-                self._add(_JUDGED, each.round, when, {**_judged(others), **numbers})
+                self._add(_JUDGED, each.round, when, {**_judged(plain), **numbers})
+            there = self._steps(_CENTRAL)
+            for each in by_round(every, is_central=True):
+                if each.round in there:
+                    continue
+                new += 1
+                metrics = {name.removeprefix(CENTRAL_PREFIX): value for name, value in values_of(each).items()}
+                values = {**_judged(metrics), f"{OWN}examples": each.examples}
+                self._append(_CENTRAL, _scalars(each.round, each.closed_ms / 1000, values))
         except OSError as error:
             raise LocalFault(f"{_OPTION} {self._folder}: {error.filename}: {error.strerror}") from None
         return new
@@ -134,12 +141,9 @@ class TensorBoardTracker:
         for site in result.sites:
             numbers: dict[str, float] = {f"{OWN}examples": site.examples, f"{OWN}bytes": site.bytes}
             self._add(f"{_SITES}/{site.site}", each.round, when, {**_tags(for_charts(site.metrics)), **numbers})
-        weighted = {
-            name.removesuffix(WEIGHTED): value for name, value in result.metrics.items() if name.endswith(WEIGHTED)
-        }
+        plain, weighted = _told_apart(result.metrics_and_sites)
         if weighted:
             self._add(_WEIGHTED, each.round, when, _tags(weighted))
-        plain = {name: value for name, value in result.metrics_and_sites.items() if not name.endswith(WEIGHTED)}
         numbers = {
             f"{OWN}seconds": result.seconds,
             f"{OWN}sites": len(result.clients),
@@ -152,11 +156,7 @@ class TensorBoardTracker:
         """Write the values of a round as one event, unless they are there."""
         if self._last(place) >= round_:
             return
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        made = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._append(place, Event(wall_time=when, step=round_, summary=Summary(value=made)))
+        self._append(place, _scalars(round_, when, values))
         self._newest[place] = round_
 
     def _write_settings(self, view: RunView) -> None:
@@ -191,13 +191,29 @@ class TensorBoardTracker:
     def _last(self, place: str) -> int:
         """Return the newest round of a place."""
         if place not in self._newest:
-            files = (self._place / place).glob("events.out.tfevents.*")
-            self._newest[place] = max(map(_last_step, files), default=0)
+            steps = (next(_steps_back(path), 0) for path in self._files(place))  # of one file they only grow
+            self._newest[place] = max(steps, default=0)
         return self._newest[place]
 
+    def _steps(self, place: str) -> set[int]:
+        """Return all rounds of a place to which they come in any order."""
+        return {step for path in self._files(place) for step in _steps_back(path)}
 
-def _last_step(path: Path) -> int:
-    """Return the step of the last whole event of a file that this module has written: its steps only grow.
+    def _files(self, place: str) -> Iterable[Path]:
+        return (self._place / place).glob("events.out.tfevents.*")
+
+
+def _scalars(round_: int, when: float, values: Mapping[str, float]) -> Any:
+    """Return an event with these values by tag."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    made = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+    return Event(wall_time=when, step=round_, summary=Summary(value=made))
+
+
+def _steps_back(path: Path) -> Iterator[int]:
+    """Yield the steps of the whole events of a file that this module has written, the last one first.
 
     The records are skipped by their lengths, because a run has many files with many events.
     """
@@ -219,8 +235,13 @@ def _last_step(path: Path) -> int:
             data, tail = file.read(length), file.read(_TAIL.size)
             with contextlib.suppress(DecodeError):
                 if _TAIL.unpack(tail)[0] == masked_crc32c(data):
-                    return int(Event.FromString(data).step)
-    return 0
+                    yield int(Event.FromString(data).step)
+
+
+def _told_apart(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the values that are no means weighted by examples, and those that are, by the names of the plain ones."""
+    plain = {name: value for name, value in values.items() if not name.endswith(WEIGHTED)}
+    return plain, {name.removesuffix(WEIGHTED): value for name, value in values.items() if name not in plain}
 
 
 def _judged(metrics: Mapping[str, float]) -> dict[str, float]:

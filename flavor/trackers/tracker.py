@@ -77,9 +77,13 @@ class Tracker(Protocol):
         """Note how the run has ended. `model` writes the final global model into a folder, and returns its path."""
 
 
-def by_round(every: Sequence[Evaluated]) -> list[Evaluated]:
-    """Return the evaluations that the run has made by itself, by round: those whose metrics make a curve."""
-    return [each for _, each in sorted({each.round: each for each in every if is_automatic(each)}.items())]
+def by_round(every: Sequence[Evaluated], *, is_central: bool = False) -> list[Evaluated]:
+    """Return the evaluations that the run has made by itself, by round: those whose metrics make a curve.
+
+    They are those by sites, or those on the operator's own data, which may come after those of later rounds.
+    """
+    chosen = (each for each in every if (each.is_central if is_central else is_automatic(each)))
+    return [each for _, each in sorted({each.round: each for each in chosen}.items())]
 
 
 def settings_of(view: RunView) -> dict[str, str]:

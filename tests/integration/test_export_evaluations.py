@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from mlflowserver import mlflow_server
 
 from flavor.credits import contributions
 from flavor.errors import InvalidSetting
+from flavor.records.evaluation import CENTRAL
 from flavor.records.info import MOST_EXAMPLES
 from flavor.records.summary import RoundSummary
 from flavor.results.evaluation_files import EvaluationFiles
@@ -64,6 +65,19 @@ def exported(run: Driven, tracker: Tracker) -> str:
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def judged_centrally(run: Driven, tracker: Callable[[], Tracker]) -> None:
+    """The models of rounds 3 to 5 are judged on the operator's data, that of round 3 last, each exported by itself."""
+    for _ in range(3):
+        round_of(run)
+        run.open_evaluation([], number=CENTRAL)
+        run.judge({"c1": C1})
+    assert "3 rounds and 3 evaluations" in exported(run, tracker())
+    for round_ in (4, 5, 3):
+        run.judge_centrally(50, {"central/accuracy": round_ / 10, "central/pooled/auc": 0.9}, round_)
+        assert exported(run, tracker()).startswith("1 evaluation of run")
+    assert "nothing is new" in exported(run, tracker())
 
 
 def test_tables(run: Driven, tmp_path: Path) -> None:
@@ -136,6 +150,28 @@ def test_the_examples_of_a_thousand_sites_are_read_wherever_they_are_written(run
     assert sum(each.samples for each in contributions(run.runs)) == total + 2 * 2 * 10
 
 
+def test_tables_have_evaluations_on_the_operators_data(run: Driven, tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    exported(run, CsvTracker(path, print))
+    judged_centrally(run, lambda: CsvTracker(path, print))
+    found = rows(tmp_path / "m-evaluations.csv")
+    shown = [(each["round"], each["evaluation"], each["sites"], each["expected"], each["examples"]) for each in found]
+    assert shown[5:] == [(str(round_), "central", "0", "0", "50") for round_ in (4, 5, 3)]
+    assert [each["central/accuracy"] for each in found] == [*[""] * 5, "0.4", "0.5", "0.3"]
+    assert [each["accuracy"] for each in found[5:]] == [""] * 3
+    assert len(rows(tmp_path / "m-evaluations-sites.csv")) == 2 * 2 + 3
+
+
+def test_json_has_evaluations_on_the_operators_data(run: Driven, tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    exported(run, JsonTracker(path, print))
+    judged_centrally(run, lambda: JsonTracker(path, print))
+    found = json.loads(path.read_text())["evaluations"]
+    assert [(each["round"], each["evaluation"]) for each in found[5:]] == [(round_, CENTRAL) for round_ in (4, 5, 3)]
+    metrics = {"central/accuracy": 0.4, "central/pooled/auc": 0.9}
+    assert (found[5]["central"], found[5]["sites"]) == ({"examples": 50, "metrics": metrics}, {})
+
+
 def test_json(run: Driven, tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     assert "2 rounds and 2 evaluations" in exported(run, JsonTracker(path, print))
@@ -147,15 +183,21 @@ def test_json(run: Driven, tmp_path: Path) -> None:
     assert [each["metrics"]["accuracy"] for each in found["rounds"]] == pytest.approx([0.1, 0.1])
 
 
-def test_tensorboard(run: Driven, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
+def scalars_in(folder: Path) -> Callable[[str, str], list[tuple[int, float]]]:
+    """Read, as TensorBoard does, the steps and values of a tag at a place."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     def scalars(place: str, tag: str) -> list[tuple[int, float]]:
-        found = EventAccumulator(str(tmp_path / "tb" / run.runs.run / place), size_guidance={"scalars": 0})
+        found = EventAccumulator(str(folder / place), size_guidance={"scalars": 0})
         found.Reload()
         return [(each.step, pytest.approx(each.value)) for each in found.Scalars(tag)]
 
+    return scalars
+
+
+def test_tensorboard(run: Driven, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    scalars = scalars_in(tmp_path / "tb" / run.runs.run)
     assert "2 rounds and 2 evaluations" in exported(run, TensorBoardTracker(tmp_path / "tb", print))
     round_of(run)  # of which the model is not judged yet
     assert exported(run, TensorBoardTracker(tmp_path / "tb", print)).startswith("1 round of run")
@@ -167,6 +209,34 @@ def test_tensorboard(run: Driven, tmp_path: Path) -> None:
     assert scalars("evaluation-sites/c2", "evaluation/accuracy") == [(1, 0.9), (2, 0.9)]
     assert scalars("merged", "accuracy") == [(1, 0.1), (2, 0.1), (3, 0.1)]
     assert scalars("merged", "evaluation/accuracy (metric)") == [(1, 0.2), (2, 0.2), (3, 0.2)]
+
+
+def test_tensorboard_has_evaluations_on_the_operators_data_at_their_rounds(run: Driven, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    exported(run, TensorBoardTracker(tmp_path / "tb", print))
+    judged_centrally(run, lambda: TensorBoardTracker(tmp_path / "tb", print))
+    scalars = scalars_in(tmp_path / "tb" / run.runs.run)
+    assert sorted(scalars("evaluation-central", "evaluation/accuracy")) == [(3, 0.3), (4, 0.4), (5, 0.5)]
+    assert sorted(scalars("evaluation-central", "evaluation/pooled/auc")) == [(3, 0.9), (4, 0.9), (5, 0.9)]
+    assert sorted(scalars("evaluation-central", "flavor/examples")) == [(3, 50), (4, 50), (5, 50)]
+    assert scalars("evaluation", "evaluation/accuracy") == [(1, 0.7), (2, 0.7), (3, 0.5), (4, 0.5), (5, 0.5)]
+
+
+def test_tensorboard_has_metrics_that_are_called_like_computed_columns_apart(run: Driven, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run.open(["c1", "c2"])
+    run.accept("c1", 10, {"accuracy": 0.5, "accuracy (sites)": 7.0})
+    run.accept("c2", 10, {"accuracy (sites)": 9.0})
+    run.close()
+    run.judge({"c1": (100, {"accuracy": 0.5, "accuracy (lowest)": 3.0}), "c2": C2})
+    exported(run, TensorBoardTracker(tmp_path / "tb", print))
+    scalars = scalars_in(tmp_path / "tb" / run.runs.run)
+    assert scalars("merged", "accuracy (sites)") == [(3, 1)]
+    for place in ("merged", "merged-weighted"):
+        assert scalars(place, "accuracy (sites) (metric)") == [(3, 8)]
+    assert scalars("evaluation", "evaluation/accuracy (lowest)")[-1] == (3, 0.5)
+    for place in ("evaluation", "evaluation-weighted"):
+        assert scalars(place, "evaluation/accuracy (lowest) (metric)") == [(3, 3.0)]
 
 
 def test_mlflow(run: Driven, tmp_path: Path) -> None:
@@ -196,3 +266,28 @@ def test_mlflow(run: Driven, tmp_path: Path) -> None:
         assert values("c2", "evaluation/accuracy") == [(1, 0.9), (2, 0.9)]
         assert values(parent, "accuracy") == [(1, 0.1), (2, 0.1), (3, 0.1)]
         assert values(parent, "evaluation/flavor/sites") == [(1, 2), (2, 2), (3, 1)]
+
+
+def test_mlflow_has_evaluations_on_the_operators_data_at_their_rounds(run: Driven, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    with mlflow_server(tmp_path / "server") as url:
+
+        def tracker() -> MlflowTracker:
+            return MlflowTracker(url, "judged", model=None, has_model=False, tell=print)
+
+        exported(run, tracker())
+        judged_centrally(run, tracker)
+        client = MlflowClient(url)
+        experiment = client.get_experiment_by_name("judged")
+        assert experiment is not None
+        (found,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{run.runs.run}'")
+
+        def values(metric: str) -> list[tuple[int, float]]:
+            history = client.get_metric_history(found.info.run_id, metric)
+            return sorted((each.step, each.value) for each in history)
+
+        assert values("evaluation/central/accuracy") == [(3, 0.3), (4, 0.4), (5, 0.5)]
+        assert values("evaluation/flavor/central/examples") == [(3, 50), (4, 50), (5, 50)]
+        assert values("evaluation/flavor/central/round") == [(3, 3), (4, 4), (5, 5)]
+        assert [step for step, _ in values("evaluation/accuracy")] == [1, 2, 3, 4, 5]
