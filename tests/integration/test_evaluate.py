@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import pickle
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flavor.records.states import EvaluationState
-from tests.integration.test_evaluation import accuracies, evaluator, finish, start, summaries
+from tests.integration.test_evaluation import STEP, accuracies, evaluator, finish, start, summaries
+from tests.integration.test_judging_site import judge
 
 
 @pytest.fixture
@@ -73,11 +75,60 @@ def test_a_model_of_any_round_is_judged_while_the_run_goes_on(bench):
     assert verified.wait() == 0, verified.stdout + verified.stderr
 
 
-def test_a_model_that_never_came_from_the_run_is_judged_by_named_sites(bench, idle, tmp_path):
-    model = tmp_path / "other.pkl"
+def other_model(path: Path) -> Path:
+    """Write a model that no round has made: each of its weights is 50."""
     state = {"w": np.full((6, 1), 50, np.float32), "b": np.zeros(4, np.float32)}
-    with model.open("wb") as file:
+    with path.open("wb") as file:
         pickle.dump({"state_dict": state}, file)
+    return path
+
+
+def values(found: dict) -> dict[str, float]:
+    """The accuracy that each site has measured."""
+    return {site: each["metrics"]["accuracy"] for site, each in found["sites"].items()}
+
+
+def test_after_the_end_the_sites_judge_that_stayed_and_those_that_come(bench, tmp_path):
+    """By the lowest accuracy the first round is the best, so that no two of these models are the same."""
+    coordinator = bench.serve("--select", "accuracy:min", rounds=3, clients=2)
+    bench.aggregator()
+    stays = judge(bench, "v3")
+    bench.logged("client.joined", client="v3")
+    edges = {client: bench.edge(client, bench.trainer()) for client in ("c1", "c2")}
+    finish(coordinator, edges)
+    stays.until("this site stays")
+    assert values(asked(bench)) == pytest.approx({"v3": 3 * STEP / 100 + 0.003})
+    comes = judge(bench, "v4")
+    comes.until("this site stays")
+    both = {"v3": 0.003, "v4": 0.004}
+    best = asked(bench, "--round", "best")
+    assert best["round"] == 1
+    assert best["model"] == bench.runs.read_round(1).model.digest
+    assert values(best) == pytest.approx({site: STEP / 100 + own for site, own in both.items()})
+    assert best["metrics"]["accuracy"]["weighted_mean"] == pytest.approx(STEP / 100 + (3 * 0.003 + 4 * 0.004) / 7)
+    found = asked(bench, "--model", other_model(tmp_path / "other.pkl"))
+    assert values(found) == pytest.approx({site: 0.5 + own for site, own in both.items()})
+    stays.send(signal.SIGTERM)
+    assert stays.wait() == 143
+    assert values(asked(bench, "--round", 2)) == pytest.approx({"v4": 2 * STEP / 100 + 0.004})
+    assert [(each.round, each.number) for each in summaries(bench)][3:] == [(3, 1), (1, 1), (0, 1), (2, 1)]
+    best_now = bench.runs.read_own().best
+    assert best_now is not None
+    assert best_now.round == 1, "what somebody asks for decides nothing"
+    verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
+    assert verified.wait() == 0, verified.stdout + verified.stderr
+
+
+def test_after_the_end_no_model_is_judged_without_a_site_that_stays(bench):
+    finish(*start(bench, "--evaluate", "off", rounds=1))
+    done = evaluate(bench)
+    assert done.wait() == 1
+    assert "has no site with an evaluator now" in done.stderr
+    assert bench.runs.evaluating() == []
+
+
+def test_a_model_that_never_came_from_the_run_is_judged_by_named_sites(bench, idle, tmp_path):
+    model = other_model(tmp_path / "other.pkl")
     found = asked(bench, "--model", model, "--clients", "c1")
     assert (found["round"], list(found["sites"])) == (0, ["c1"])
     assert found["metrics"]["accuracy"]["plain_mean"] == pytest.approx(0.5 + 0.001)
