@@ -19,7 +19,6 @@ from flavor.cli.round_option import chosen_round, round_option
 from flavor.errors import InvalidSetting, RunError, StoreError
 
 if TYPE_CHECKING:
-    from flavor.bus.lease import Lease
     from flavor.bus.runs import RunStore
     from flavor.cli.cross import Crossed
     from flavor.config import RunConfig
@@ -86,8 +85,8 @@ def evaluate(
     """
     from dataclasses import replace
 
+    from flavor.cli.judging_sites import judging_sites
     from flavor.config import RunConfig
-    from flavor.coordinator.asked_evaluation import asking
     from flavor.store.opening import opened_once_usable
 
     context = click.get_current_context()
@@ -106,11 +105,10 @@ def evaluate(
         config = RunConfig.of_run(found_run.run, view.config)
         url = store_url(store, found_run.store) or store_of_run(found_run.run, view.config)
         objects = opened_once_usable(url, settings=store_settings(), tell=tell)
-        lease = stack.enter_context(asking(runs, tell))
+        judge = stack.enter_context(judging_sites(runs, view, config, found_run.url, objects, tell)).judge
         names = tuple(name.strip() for name in (clients or "").split(",") if name.strip())
         asked = _asked(runs, view, config, objects, round_, model_path)
         asked = replace(asked, clients=names, timeout_s=timeout_s or config.evaluation_timeout_s)
-        judge = _judge(runs, view, config, found_run.url, lease, objects, tell, stack)
         if is_cross:
             _show_cross(_crossed(runs, view, config, objects, asked, judge, tell), metric, as_json)
         else:
@@ -150,59 +148,6 @@ def _asked(
         raise RunError(f"the model of round {number} of run {runs.run!r} is no longer in the store (--keep-globals)")
     format_ = view.global_model.format if view.global_model is not None else ""
     return Asked(number, GlobalModel(found.model, found.info, format=format_))
-
-
-def _judge(
-    runs: RunStore,
-    view: RunView,
-    config: RunConfig,
-    url: str,
-    lease: Lease,
-    objects: ObjectStore,
-    tell: Callable[[str], None],
-    stack: contextlib.ExitStack,
-) -> Callable[[Asked], Evaluated]:
-    """Return what carries out an evaluation; of a run that has ended, it admits the sites that come for it."""
-    from flavor.bus.jobs import RqJobQueue
-    from flavor.bus.no_coordinator import no_coordinator
-    from flavor.coordinator.asked_evaluation import AskedEvaluation
-    from flavor.coordinator.client_log import ClientLog
-    from flavor.coordinator.members import Members
-    from flavor.results.evaluated import evaluated_of
-    from flavor.results.read_evaluated import infos_in, summaries
-    from flavor.view.observer import Lines, Silent
-
-    members, admitting = None, None
-    if view.state.ended:
-        holder = stack.enter_context(no_coordinator(runs, tell))
-        admitting, observer = holder.token, Silent()
-        members = Members(
-            runs,
-            observer,
-            ClientLog(runs, observer),
-            quarantine_after=config.quarantine_after,
-            lease_s=config.heartbeat_timeout_s,
-            only=None,
-        )
-    jobs = RqJobQueue(url, config.queue, timeout_s=config.aggregation_timeout_s, run=runs.run)
-    driver = AskedEvaluation(
-        runs,
-        config,
-        url=url,
-        lease=lease,
-        jobs=jobs,
-        observer=Lines(tell),
-        members=members,
-        admitting=admitting,
-    )
-
-    def judge(asked: Asked) -> Evaluated:
-        done = driver.carry_out(asked)
-        merged, infos = infos_in(objects, done)
-        of_it = (each for each in summaries(runs) if (each.round, each.number) == (done.round, done.number))
-        return evaluated_of(runs.run, done, next(of_it, None), merged=merged, infos=infos)
-
-    return judge
 
 
 def _crossed(

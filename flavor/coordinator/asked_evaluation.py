@@ -1,4 +1,4 @@
-"""An evaluation that somebody asks for: of a model of the run, or of one that never came from it.
+"""Evaluations that somebody asks for: of models of the run, or of some that never came from it.
 
 The one who asks drives it, beside the coordinator of a run that goes on, or without one once the run has ended. It has
 a lease of its own, so that the run's coordinator neither opens nor ends it, and only one is asked for at a time.
@@ -7,8 +7,8 @@ a lease of its own, so that the run's coordinator neither opens nor ends it, and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from flavor.bus.connection import connect, translated
 from flavor.bus.jobs import JobQueue
@@ -17,7 +17,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.subscription import Subscription
 from flavor.config import RunConfig
 from flavor.coordinator.members import Members
-from flavor.errors import InvalidSetting, RunError
+from flavor.errors import IllegalMove, InvalidSetting, RunError
 from flavor.policy.advice import some
 from flavor.policy.decision import Action
 from flavor.policy.evaluating import evaluation_step, without_evaluator
@@ -43,10 +43,19 @@ class Asked:
     """The round that has made the model; 0 for one that no round of the run has made."""
     model: GlobalModel
     owner: str = ""
-    """The site whose update the model is; '' for any other model. Sites are not told."""
+    """The site whose update the model is, or lacks; '' for any other model. Sites are not told."""
     clients: Collection[str] = ()
     """The sites that are to judge it; empty for all that can."""
     timeout_s: float = 3600.0
+    crossing: bool = False
+    """Whether only those sites judge it that allow each other their updates (`flavor-fl --allow-cross`)."""
+    name: str = ""
+    """What reasons call the model, which the operator reads; '' for the name by its round."""
+
+    @property
+    def what(self) -> str:
+        """What reasons call the model."""
+        return self.name or (f"the model of round {self.round}" if self.round else "a model that no round has made")
 
 
 @contextlib.contextmanager
@@ -60,7 +69,7 @@ def asking(runs: RunStore, tell: Callable[[str], None]) -> Iterator[Lease]:
 
 
 class AskedEvaluation:
-    """Drives one evaluation to its end. `members` admits sites to a run that has ended; None for one that goes on."""
+    """Drives evaluations to their end. `members` admits sites to a run that has ended; None for one that goes on."""
 
     def __init__(
         self,
@@ -78,14 +87,28 @@ class AskedEvaluation:
         self._runs, self._config, self._url, self._lease = runs, config, url, lease
         self._jobs, self._observer, self._members, self._admitting = jobs, observer, members, admitting
         self._told = ""
+        self._coming_s = 0.0 if members is None else _COMING_S
 
     def carry_out(self, asked: Asked) -> EvaluationView:
-        """Have the model judged, and return the evaluation once it has a result.
+        """Have one model judged, and return the evaluation once it has a result.
 
-        Raises `RunError` where no site can judge it, or it is given up. An interruption gives it up, and the sites are
-        told.
+        Raises as `carry_out_all`, and `RunError` where the evaluation is given up.
         """
-        self._give_up_abandoned()
+        (view,) = self.carry_out_all([asked])
+        if view.state is not EvaluationState.CLOSED:
+            raise RunError(f"the evaluation of {asked.what} has no result: {view.reason}")
+        return view
+
+    def carry_out_all(
+        self, asked: Sequence[Asked], *, ended: Callable[[int, EvaluationView], None] = lambda number, view: None
+    ) -> list[EvaluationView]:
+        """Have models judged by the same sites, in this order, and return the evaluations once all are over.
+
+        The first of `asked` says which sites judge. Each model has its `timeout_s` after those before it. `ended` is
+        called with the place in `asked` of each evaluation that is over. Raises `RunError` where no site can judge. An
+        interruption, or an error of `ended`, gives up what is not over, and the sites are told.
+        """
+        self._give_up_asked("the process that asked for it has ended")
         keys = self._runs.keys
         subscription = Subscription(
             connect(self._url, client_name=f"flavor-evaluate:{self._runs.run}"),
@@ -94,53 +117,61 @@ class AskedEvaluation:
             patterns=[*keys.client_patterns, keys.rounds_pattern],
         )
         subscription.open()
-        view: EvaluationView | None = None
+        views: list[EvaluationView] = []
         try:
             self._runs.redis.publish(keys.state, "serving")  # every edge answers by announcing itself
-            view = self._opened(asked, subscription)
-            return self._followed(view, subscription)
+            judges, skipped = self._judges(asked[0], subscription)
+            waits_s = 0.0
+            for each in asked:
+                waits_s += each.timeout_s
+                views.append(self._opened(each, judges, skipped, timeout_s=waits_s))
+            self._follow(asked, views, subscription, ended)
+            return views
         except BaseException:
-            if view is not None:
-                with contextlib.suppress(Exception):  # the next one gives it up
-                    why = "who asked for it has stopped"
-                    self._runs.give_up_evaluation(self._lease.token, view, why, by=keys.evaluator, is_skipped=True)
+            with contextlib.suppress(Exception):  # the next one gives it up
+                self._give_up_asked("who asked for it has stopped")
             raise
         finally:
             subscription.close()
 
-    def _give_up_abandoned(self) -> None:
-        """End what a process that died has asked for: only the holder of the lease is here."""
+    def _give_up_asked(self, why: str) -> None:
+        """End what was asked for and is not over: only the holder of the lease is here."""
         for round_, number in self._runs.evaluating():
             view = self._runs.read_evaluation(round_, number) if number not in (AUTOMATIC, CENTRAL) else None
             if view is not None and not view.is_over:
-                why = "the process that asked for it has ended"
                 by = self._runs.keys.evaluator
-                self._runs.give_up_evaluation(self._lease.token, view, why, by=by, is_skipped=True)
+                with contextlib.suppress(IllegalMove):  # an aggregator has just closed it
+                    self._runs.give_up_evaluation(self._lease.token, view, why, by=by, is_skipped=True)
 
-    def _opened(self, asked: Asked, subscription: Subscription) -> EvaluationView:
-        """Open it for the sites that can judge; those of a run that has ended may be a moment late."""
-        left_s = 0.0 if self._members is None else _COMING_S
+    def _judges(self, asked: Asked, subscription: Subscription) -> tuple[list[str], list[str]]:
+        """Return the sites that judge, and those without an evaluator; the first sites may be a moment late."""
         while True:
             clients = self._clients()
-            judges = sorted(name for name, client in clients.items() if client.may_evaluate)
+            judges = sorted(
+                name
+                for name, client in clients.items()
+                if client.may_evaluate and (client.allows_cross or not asked.crossing)
+            )
             missing = sorted(set(asked.clients) - set(judges))
-            if judges and not missing and (asked.clients or left_s <= 0):
-                break
-            if left_s <= 0:
+            if judges and not missing and (asked.clients or self._coming_s <= 0):
+                expected = [name for name in judges if not asked.clients or name in asked.clients]
+                return expected, without_evaluator(clients)
+            if self._coming_s <= 0:
                 raise self._no_judges(asked, clients, missing)
             subscription.wait(_LOOK_S)
-            left_s -= _LOOK_S
-        expected = [name for name in judges if not asked.clients or name in asked.clients]
+            self._coming_s -= _LOOK_S
+
+    def _opened(self, asked: Asked, judges: list[str], skipped: list[str], *, timeout_s: float) -> EvaluationView:
         number = self._next_number(asked.round)
-        verb = "judges" if len(expected) == 1 else "judge"
-        reason = f"{some(expected)} {verb} {_what(asked.round)}, because somebody asked for it"
+        verb = "judges" if len(judges) == 1 else "judge"
+        reason = f"{some(judges)} {verb} {asked.what}, because somebody asked for it"
         self._runs.open_evaluation(
             self._lease.token,
             asked.round,
             number,
-            expected=expected,
-            skipped=without_evaluator(clients),
-            timeout_s=asked.timeout_s,
+            expected=judges,
+            skipped=skipped,
+            timeout_s=timeout_s,
             reason=reason,
             model=asked.model,
             owner=asked.owner,
@@ -161,6 +192,11 @@ class AskedEvaluation:
             )
         there = without_evaluator(clients)
         lack = f"; without one: {some(there)}" if there else ""
+        if asked.crossing:
+            return RunError(
+                f"run {self._runs.run!r} has no site now that has an evaluator and judges what others have trained"
+                f"{lack}: start `flavor-fl -e` or `flavor-fv` with --allow-cross at a site"
+            )
         return RunError(
             f"run {self._runs.run!r} has no site with an evaluator now{lack}: start `flavor-fl -e` or `flavor-fv` at a "
             "site"
@@ -185,52 +221,68 @@ class AskedEvaluation:
                 found[name] = client_of(status, state, is_there=is_genuine(left_ms, lease_s), is_quarantined=shut)
         return found
 
-    def _followed(self, view: EvaluationView, subscription: Subscription) -> EvaluationView:
-        """Wait for the results, and have them merged."""
-        while True:
-            handed_in = self._runs.results(view.round, view.number, view.expected)
-            now_ms = self._runs.now_ms()
-            is_overdue = (
-                view.state is EvaluationState.MERGING
-                and now_ms - view.merging_ms > self._config.aggregation_lease_s * 1000
-            )
-            workers = self._jobs.workers() if is_overdue else None
-            decision = evaluation_step(
-                view,
-                dict.fromkeys(handed_in, True),
-                self._clients(),
-                self._config,
-                closed=view.round,
-                now_ms=now_ms,
-                workers=workers,
-                absence=self._jobs.absence() if workers == 0 else "",
-                what=f"evaluation of {_what(view.round)}",
-            )
-            if decision is None:
-                if view.state is EvaluationState.CLOSED:
-                    return view
-                raise RunError(f"the evaluation of {_what(view.round)} has no result: {view.reason}")
-            if decision.waits:
-                self._tell(decision.reason)
+    def _follow(
+        self,
+        asked: Sequence[Asked],
+        views: list[EvaluationView],
+        subscription: Subscription,
+        ended: Callable[[int, EvaluationView], None],
+    ) -> None:
+        """Wait for the results and have them merged, until all evaluations are over; `views` is brought up to date."""
+        open_ = list(range(len(views)))
+        while open_:
+            clients, waits = self._clients(), list[str]()
+            for place in open_.copy():
+                while not views[place].is_over and not (reason := self._step(asked[place], views[place], clients)):
+                    views[place] = self._read(views[place])
+                if views[place].is_over:
+                    open_.remove(place)
+                    ended(place, views[place])
+                else:
+                    waits.append(reason)
+            if waits:
+                self._tell(waits[0])
                 subscription.wait(_LOOK_S)
-            elif decision.action is Action.MERGE:
-                view = self._merging(view)
-            else:
-                self._runs.give_up_evaluation(self._lease.token, view, decision.reason, by=self._runs.keys.evaluator)
-            view = self._runs.read_evaluation(view.round, view.number) or view
+                views[:] = [view if view.is_over else self._read(view) for view in views]
 
-    def _merging(self, view: EvaluationView) -> EvaluationView:
+    def _read(self, view: EvaluationView) -> EvaluationView:
+        return self._runs.read_evaluation(view.round, view.number) or view
+
+    def _step(self, asked: Asked, view: EvaluationView, clients: Mapping[str, Client]) -> str:
+        """Take the next step of an evaluation; return for what it waits, and '' where it has moved."""
+        handed_in = self._runs.results(view.round, view.number, view.expected)
+        now_ms = self._runs.now_ms()
+        is_overdue = (
+            view.state is EvaluationState.MERGING and now_ms - view.merging_ms > self._config.aggregation_lease_s * 1000
+        )
+        workers = self._jobs.workers() if is_overdue else None
+        decision = evaluation_step(
+            view,
+            dict.fromkeys(handed_in, True),
+            clients,
+            self._config,
+            closed=view.round,
+            now_ms=now_ms,
+            workers=workers,
+            absence=self._jobs.absence() if workers == 0 else "",
+            what=f"evaluation of {asked.what}",
+        )
+        assert decision is not None, "it is not over"
+        if decision.waits:
+            return decision.reason
+        if decision.action is Action.MERGE:
+            self._merge(view)
+        else:
+            self._runs.give_up_evaluation(self._lease.token, view, decision.reason, by=self._runs.keys.evaluator)
+        return ""
+
+    def _merge(self, view: EvaluationView) -> None:
         attempt = view.attempt + 1
         by = self._runs.keys.evaluator
-        merging_ms = self._runs.begin_merge(self._lease.token, view.round, view.number, attempt=attempt, by=by)
+        self._runs.begin_merge(self._lease.token, view.round, view.number, attempt=attempt, by=by)
         self._jobs.merge(self._runs.run, view.round, view.number, attempt=attempt)
-        return replace(view, state=EvaluationState.MERGING, attempt=attempt, merging_ms=merging_ms, error="")
 
     def _tell(self, line: str) -> None:
         if line != self._told:
             self._told = line
             self._observer.hear(Notice(line))
-
-
-def _what(round_: int) -> str:
-    return f"the model of round {round_}" if round_ else "a model that no round has made"

@@ -1,0 +1,96 @@
+"""The sites of a run that judge models because a command asks for it, also once the run has ended."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flavor.bus.runs import RunStore
+    from flavor.config import RunConfig
+    from flavor.coordinator.asked_evaluation import Asked, AskedEvaluation
+    from flavor.records.evaluation import EvaluationView
+    from flavor.records.run import RunView
+    from flavor.results.evaluated import Evaluated
+    from flavor.store.protocol import ObjectStore
+
+
+@dataclass(frozen=True)
+class JudgingSites:
+    """What has them judge models, and reads what they have measured."""
+
+    runs: RunStore
+    objects: ObjectStore
+    driver: AskedEvaluation
+
+    def judge(self, asked: Asked) -> Evaluated:
+        """Have them judge one model. Raises as `AskedEvaluation.carry_out`."""
+        return self._evaluated(self.driver.carry_out(asked))
+
+    def judge_all(self, asked: Sequence[Asked], ended: Callable[[int, Evaluated | str], None]) -> list[Evaluated | str]:
+        """Have them judge models in one go; the reason stands in place of an evaluation that has no result.
+
+        `ended` is called with the place in `asked` of each evaluation that is over. Raises as
+        `AskedEvaluation.carry_out_all`.
+        """
+        found: dict[int, Evaluated | str] = {}
+
+        def hear(place: int, view: EvaluationView) -> None:
+            found[place] = self._evaluated(view) if view.closed_ms is not None else view.reason
+            ended(place, found[place])
+
+        self.driver.carry_out_all(asked, ended=hear)
+        return [found[place] for place in range(len(asked))]
+
+    def _evaluated(self, done: EvaluationView) -> Evaluated:
+        from flavor.results.evaluated import evaluated_of
+        from flavor.results.read_evaluated import infos_in, summaries
+
+        merged, infos = infos_in(self.objects, done)
+        of_it = (each for each in summaries(self.runs) if (each.round, each.number) == (done.round, done.number))
+        return evaluated_of(self.runs.run, done, next(of_it, None), merged=merged, infos=infos)
+
+
+@contextlib.contextmanager
+def judging_sites(
+    runs: RunStore, view: RunView, config: RunConfig, url: str, objects: ObjectStore, tell: Callable[[str], None]
+) -> Iterator[JudgingSites]:
+    """Hold the right to ask the sites of a run; of one that has ended, admit the sites that come for it.
+
+    Raises `LeaseHeld` while another process has the right.
+    """
+    from flavor.bus.jobs import RqJobQueue
+    from flavor.bus.no_coordinator import no_coordinator
+    from flavor.coordinator.asked_evaluation import AskedEvaluation, asking
+    from flavor.coordinator.client_log import ClientLog
+    from flavor.coordinator.members import Members
+    from flavor.view.observer import Lines, Silent
+
+    with contextlib.ExitStack() as stack:
+        lease = stack.enter_context(asking(runs, tell))
+        members, admitting = None, None
+        if view.state.ended:
+            holder = stack.enter_context(no_coordinator(runs, tell))
+            admitting, observer = holder.token, Silent()
+            members = Members(
+                runs,
+                observer,
+                ClientLog(runs, observer),
+                quarantine_after=config.quarantine_after,
+                lease_s=config.heartbeat_timeout_s,
+                only=None,
+            )
+        jobs = RqJobQueue(url, config.queue, timeout_s=config.aggregation_timeout_s, run=runs.run)
+        driver = AskedEvaluation(
+            runs,
+            config,
+            url=url,
+            lease=lease,
+            jobs=jobs,
+            observer=Lines(tell),
+            members=members,
+            admitting=admitting,
+        )
+        yield JudgingSites(runs, objects, driver)
