@@ -250,7 +250,7 @@ class _Merge:
 def _summary(
     evaluation: EvaluationView, merged: Info, infos: Mapping[str, Info], examples: int, config: RunConfig
 ) -> EvaluationSummary:
-    return evaluation_summary(
+    found = evaluation_summary(
         evaluation.round,
         evaluation.number,
         opened_ms=evaluation.opened_ms,
@@ -260,3 +260,4 @@ def _summary(
         sites=[info["metrics"] for info in infos.values()],
         config=config,
     )
+    return replace(found, owner=evaluation.owner)

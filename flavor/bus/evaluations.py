@@ -45,8 +45,8 @@ class Evaluations(Clients):
     ) -> int:
         """Have `expected` judge the run's global model, which `round_` has made; return the server's time in ms.
 
-        Or another `model`, also of a run that has ended; `owner` is the site whose update it is. `by` is the key of the
-        lease of `token`, where that is not the coordinator's.
+        Or another `model`, also of a run that has ended; `owner` is the site whose update it is or lacks. `by` is the
+        key of the lease of `token`, where that is not the coordinator's.
         """
         keys = [by or self.keys.coordinator, self.keys.state, self.keys.evaluation(round_, number), self.keys.log]
         keys += [self.keys.evaluating, self.keys.evaluation_verdicts(round_, number)]

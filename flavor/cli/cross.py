@@ -72,16 +72,18 @@ def cross(
     """Have every site that allows it judge the round's global model and each other's updates.
 
     `whole` asks for the global model; `judge` carries out what is asked for. A site's model is written into the store
-    for that, where all sites can read it. Raises `RunError` where fewer than two sites allow it.
+    for that, where all sites can read it. Raises `RunError` where fewer than two sites allow it, and where the update
+    of a site that does not allow it could be computed from the others.
     """
     from flavor.policy.advice import some
+    from flavor.policy.exposure import NOT_ALLOWED, keeping, why_exposed
 
     statuses = runs.clients(runs.members())
     allowing = [name for name, (status, _) in statuses.items() if status.allows_cross]
     owners = [name for name in round_.contributors if name in allowing]
-    missing = {
-        name: "it does not allow it (flavor-fl --allow-cross)" for name in round_.contributors if name not in allowing
-    }
+    missing = dict.fromkeys(keeping(round_.contributors, allowing), NOT_ALLOWED)
+    if owners and (why := why_exposed(round_.contributors, allowing)):
+        raise RunError(f"--cross: round {round_.round}: {why}")
     judges = tuple(name for name in allowing if statuses[name][0].evaluates and statuses[name][1])
     if not owners or len(judges) < 2:
         raise RunError(

@@ -183,7 +183,7 @@ class EvaluationView:
     error: str = ""
     """What went wrong in the current attempt to merge; '' for nothing."""
     owner: str = ""
-    """The site whose update the model is; '' for a global model."""
+    """The site whose update the model is, or lacks; '' for any other model."""
     is_hopeless: bool = False
     """Whether another attempt would go wrong as well: no site has a result that counts."""
     info: ObjectRef | None = None
@@ -292,6 +292,8 @@ class EvaluationSummary:
     """The round of the best model by `--select` with which this one was compared; 0 where it was not."""
     beside: Beside | None = None
     """What the sites say that have judged both of these models; None where they are too few to compare."""
+    owner: str = ""
+    """The site whose update the model is, or lacks: such a model says nothing of how good the run is."""
 
     def to_json(self) -> str:
         """Write it without `closed_ms`, which the script that closes the evaluation puts before it."""
@@ -307,6 +309,7 @@ class EvaluationSummary:
                 "metrics": metrics,
                 "spread": {name: list(both) for name, both in self.spread.items() if name in metrics},
                 "few": {name: several for name, several in self.few.items() if name in metrics},
+                **({"owner": self.owner} if self.owner else {}),
             }
             if self.best_before:
                 fields |= {"best_before": self.best_before, "beside": self.beside}
@@ -337,6 +340,7 @@ class EvaluationSummary:
                 },
                 few={str(name): whole(several) for name, several in (fields.get("few") or {}).items()},
                 beside=_beside_of(fields.get("beside")),
+                owner=str(fields.get("owner", "")),
             )
 
 

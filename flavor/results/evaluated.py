@@ -26,7 +26,7 @@ from flavor.results.rounds import RoundResult, SiteResult, for_charts, scalars
 
 OWN_DATA = "on the operator's own data"
 _VERSION = 1
-_WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central")
+_WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central", "owner")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Evaluated:
     """Number of sites whose results were merged, where these are not known."""
     central: SiteMeasures | None = None
     """What an aggregator has measured of the model on the operator's own data; None where that is nothing."""
+    owner: str = ""
+    """The site whose update the model is, or lacks; '' for any other model. Signed records do not name it."""
 
     @property
     def is_central(self) -> bool:
@@ -98,6 +100,7 @@ class Evaluated:
             "version": _VERSION,
             **{name: value for name, value in self.__dict__.items() if name not in _WRITTEN_ELSEWHERE},
             **({"central": asdict(self.central)} if self.central is not None else {}),
+            **({"owner": self.owner} if self.owner else {}),
             "sites": {site: {"examples": of.examples, "metrics": dict(of.metrics)} for site, of in self.sites.items()},
         }
         return json.dumps(fields, allow_nan=False)
@@ -228,6 +231,7 @@ def evaluated_of(
         few=few,
         merged_of=1 if view.is_central else 0,
         central=SiteMeasures(summary.examples if summary else 0, metrics) if view.is_central else None,
+        owner=view.owner,
     )
 
 
@@ -248,6 +252,7 @@ def numbers_of(summary: EvaluationSummary) -> Evaluated:
         spread=summary.spread,
         merged_of=summary.sites,
         central=SiteMeasures(summary.examples, summary.metrics) if summary.number == CENTRAL else None,
+        owner=summary.owner,
     )
 
 
@@ -261,9 +266,10 @@ def with_central(found: Evaluated, own: Evaluated | None) -> Evaluated:
 def chosen_of(found: Sequence[Evaluated], round_: int | None = None) -> Evaluated | None:
     """Return the newest evaluation, or that of the model of `round_`, with that on the operator's own data beside it.
 
-    `found` is in the order in which they were closed. One by sites comes first; None where there is none.
+    `found` is in the order in which they were closed. One by sites comes first; None where there is none. The newest is
+    none of a model that is a single site's update, or lacks one.
     """
-    those = [each for each in found if round_ in (None, each.round)]
+    those = [each for each in found if round_ in (None, each.round) and not each.owner]
     by_sites = [each for each in those if not each.is_central]
     if not by_sites:
         return those[-1] if those else None

@@ -58,7 +58,7 @@ def from_redis(runs: RunStore, round_: int | None = None) -> Evaluated:
     every = summaries(runs)
     chosen = chosen_of([numbers_of(each) for each in every], round_)
     if chosen is None:
-        raise RunError(_lacking(runs.run, round_, sorted({each.round for each in every})))
+        raise RunError(_lacking(runs.run, round_, sorted({each.round for each in every if not each.owner})))
     summary = next(each for each in reversed(every) if (each.round, each.number) == (chosen.round, chosen.number))
     view = runs.read_evaluation(summary.round, summary.number)
     if view is None:

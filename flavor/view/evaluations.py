@@ -24,7 +24,9 @@ MOST_METRICS = 20
 """Metrics that a description has."""
 _LONGEST_REASON = 300
 _LAST, _LAST_AT_FIRST = 8, 100
-"""Entries of the run's list that are looked through for the newest ones, and when nothing is known of the run."""
+"""Entries of the run's list that are looked through for the newest ones, and when nothing is known of the run.
+
+If none of these is of a model of the run, all are looked through."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,12 @@ def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
         found.append(OpenEvaluation(view, handed_in))
     last = [EvaluationSummary.from_json(text) for text in texts]
     known = before if texts else NONE
+    if known.summary is None and _newest(last) is None and len(texts) == _LAST_AT_FIRST:
+        last = [EvaluationSummary.from_json(text) for text in runs.evaluated()]
+        commands += 1
     own = next((each for each in reversed(last) if each.number == CENTRAL), known.central)
     automatic = next((each for each in reversed(last) if each.number == AUTOMATIC), known.automatic)
-    summary = next((each for each in reversed(last) if each.number != CENTRAL), known.summary)
+    summary = _newest(last) or known.summary
     if summary is None:
         newest = None
     elif summary != before.summary or newest is None:
@@ -94,6 +99,11 @@ def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
         commands += 2
         newest = None if view is None or view.closed_ms is None else evaluated_of(runs.run, view, summary)
     return Evaluations(newest, summary, automatic, tuple(found), own, tuple(own_open), commands)
+
+
+def _newest(summaries: Sequence[EvaluationSummary]) -> EvaluationSummary | None:
+    """Return the newest by sites; not one of a model that is a single site's update, or lacks one."""
+    return next((each for each in reversed(summaries) if each.number != CENTRAL and not each.owner), None)
 
 
 # -- as plain values

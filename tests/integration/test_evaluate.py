@@ -231,7 +231,7 @@ def test_a_site_with_trust_judges_no_model_that_no_aggregator_has_signed(bench, 
 def test_sites_that_allow_it_judge_each_others_models(bench):
     """After round 1 the models are 1, 2 and 3 in each weight; the accuracy is that by 100, plus i / 1000 at site i."""
     coordinator = bench.serve(
-        *("--heartbeat-timeout-s", 1, "--evaluate", "off", "--on-quorum-lost", "wait"), rounds=2, clients=4
+        *("--heartbeat-timeout-s", 1, "--evaluate", "off", "--on-quorum-lost", "wait"), rounds=2, clients=5
     )
     bench.aggregator()
     trainer = bench.trainer("--rounds", "c4:1")
@@ -241,13 +241,14 @@ def test_sites_that_allow_it_judge_each_others_models(bench):
         bench.edge("c2", trainer, *allow),
         bench.edge("c3", trainer, "-e", evaluator()),
         bench.edge("c4", trainer),
+        bench.edge("c5", trainer),
     ]
     bench.logged("client.left", client="c4")
     bench.logged("round.closed", round=1)
     found = asked(bench, "--cross")
     assert list(found["models"]) == ["global", "c1", "c2"]
-    assert sorted(found["missing"]) == ["c3", "c4"]
-    for owner, value in (("c1", 1), ("c2", 2), ("global", (1 + 4 + 9 + 16) / 10)):
+    assert sorted(found["missing"]) == ["c3", "c4", "c5"]
+    for owner, value in (("c1", 1), ("c2", 2), ("global", (1 + 4 + 9 + 16 + 25) / 15)):
         judged = found["models"][owner]["sites"]
         assert sorted(judged) == ["c1", "c2"], owner
         for i in (1, 2):
@@ -259,6 +260,8 @@ def test_sites_that_allow_it_judge_each_others_models(bench):
     assert shown.wait() == 0, shown.stderr
     assert shown.stdout.splitlines()[1].split() == ["JUDGE", "global", "c1", "c2"]
     assert "without the model of c3: it does not allow it (flavor-fl --allow-cross)" in shown.stdout
+    newest = json.loads(bench.done("flavor", "results", bench.run, "--json").stdout)
+    assert newest["round"] == 1, "no site's update is the newest model that was judged"
     verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
     assert verified.wait() == 0, verified.stdout + verified.stderr
     assert bench.done("flavor", "stop", bench.run).wait() == 0

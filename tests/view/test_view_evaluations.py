@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from flavor.bus.runs import RunStore
-from flavor.records.evaluation import CENTRAL
+from flavor.records.evaluation import CENTRAL, EvaluationSummary
 from flavor.records.pulse import Doing, Pulse
+from flavor.results.read_evaluated import from_redis
 from flavor.store.local import LocalStore
 from flavor.view.board import Board
 from flavor.view.client_snapshot import Phase
-from flavor.view.evaluations import automatic_of, described_evaluations, read_evaluations
+from flavor.view.evaluations import NONE, automatic_of, described_evaluations, read_evaluations
 from flavor.view.history import History
 from flavor.view.snapshot import take_snapshot
 from tests.driven import Driven
@@ -172,3 +173,16 @@ def test_a_run_of_which_nothing_was_judged_costs_two_commands(run: Driven, serve
 
     take_snapshot(Counting(run.runs.redis, run.runs.run, server))
     assert counted == ["evaluating", "evaluated"]
+
+
+def test_no_model_that_is_or_lacks_a_single_site_s_update_is_the_newest_that_was_judged(run: Driven) -> None:
+    trains(run)
+    run.judge({"c1": C1, "c2": C2})
+    for number in range(1, 111):
+        of_site = EvaluationSummary(0, number, opened_ms=1, sites=1, expected=1, metrics={"accuracy": 0.1}, owner="c1")
+        run.runs.redis.rpush(run.runs.keys.evaluated, of_site.closed_at(run.runs.now_ms()))
+    for known in (NONE, read_evaluations(run.runs)):
+        newest = read_evaluations(run.runs, known).newest
+        assert newest is not None
+        assert newest.round == 1
+    assert from_redis(run.runs).round == 1

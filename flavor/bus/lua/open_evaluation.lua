@@ -3,7 +3,7 @@
 --       7... of each expected site: its task, its result, its evaluations
 -- ARGV  1 token of that lease  2 N  3 K  4 timeout in ms  5 expected sites (JSON)  6 sites without an evaluator (JSON)
 --       7 reason  8 fields of a model (JSON) that somebody wants judged, also once the run has ended; '' for the run's own
---       9 site whose update the model is, which no site is told; '' for any other
+--       9 site whose update the model is, or lacks, which no site is told; '' for any other
 -- Invariants: an evaluation is opened once. The coordinator's own is of the run's current global model, which round N
 -- has made: it is read here and not taken from a caller that may have read it earlier. An evaluation begins without
 -- results: keys of one of this number, written to a server that had lost the run, are deleted.
