@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flavor.cli.by_sites import trial_by_sites
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import named_store, opened_run, store_of_run
 from flavor.cli.options import redis_option, store_option, store_settings
@@ -21,9 +22,10 @@ from flavor.cli.trust_options import trust_option
 from flavor.errors import FlavorError, InvalidSetting, MisuseError, RunError
 
 if TYPE_CHECKING:
+    from flavor.contributions.by_command import ByCommand
     from flavor.contributions.kept import Kept
-    from flavor.contributions.measure import Trial
     from flavor.contributions.result import Contributions
+    from flavor.contributions.trial import Trial
     from flavor.ledger.archive import Archive
     from flavor.policy.selection import Select
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 @click.command(
     cls=GroupedCommand,
     example="flavor contributions mammo --redis-url redis://localhost\n"
+    "flavor contributions mammo --by-sites --metric accuracy:max \\\n    --redis-url redis://localhost\n"
     'flavor contributions flavor-runs/mammo -e "python evaluate.py" \\\n    --input data/test --metric accuracy:max',
 )
 @click.argument("run", metavar="RUN|FOLDER")
@@ -49,9 +52,22 @@ if TYPE_CHECKING:
     help="Folder of the data with which the command of -e judges (INPUT_PATH).  [default: the current folder]",
 )
 @click.option(
+    "--by-sites",
+    "by_sites",
+    is_flag=True,
+    help="Have the sites of the run judge these models in place of a command. Only sites take part that allow others "
+    "to judge their updates (flavor-fl --allow-cross).",
+)
+@click.option(
     "--metric",
     metavar="NAME:max|min",
-    help="Metric of the command of -e, and which of its values are better.  [default: the run's --select]",
+    help="Metric by which the models are judged, and which of its values are better: NAME alone where its name says "
+    "that, as of accuracy or loss.  [default: the run's --select]",
+)
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds to wait for the sites of --by-sites, for each model.  [default: the run's --evaluation-timeout-s]",
 )
 @click.option(
     "--rounds",
@@ -68,7 +84,9 @@ def contributions(
     run: str,
     evaluate_command: str | None,
     input_path: Path | None,
+    by_sites: bool,
     metric: str | None,
+    timeout_s: float | None,
     most: int | None,
     as_json: bool,
     redis_url: str | None,
@@ -85,6 +103,10 @@ def contributions(
     on this machine. The contribution of a site is how much better the model is with the site than without it. All
     updates together have to give the recorded global model bit for bit, or no site is left out.
 
+    With --by-sites the sites of the run judge these models on their own data, also while the run goes on, or after its
+    end where `flavor-fv` runs. What a site's own data say of its own update is shown apart. Ctrl-C gives up the
+    evaluations that are open, and removes the models from the store.
+
     Every update is read by the digests of signed records. No site learns the result: Redis keeps the newest one for
     `flavor ui`, and a result folder gets it as contributions.json. RUN is the name of a run on Redis, or with --store
     of a run in the object store. FOLDER is the result folder of `flavor run`.
@@ -95,16 +117,21 @@ def contributions(
 
     raise_on_sigterm()
     command = parse_command(evaluate_command, "-e") if evaluate_command else None
-    if command is None and (metric or input_path):
-        option = "--metric" if metric else "--input"
-        raise MisuseError(f"{option} is for a command that judges models: pass -e CMD")
+    _check(is_judged=command is not None, by_sites=by_sites, metric=metric, input_path=input_path, timeout_s=timeout_s)
     input_path = input_path or Path.cwd()
     if not input_path.is_dir():
         raise InvalidSetting(f"--input {input_path}: there is no such folder")
     chosen = _chosen(metric)
     archive, run_id = _archive(run, redis_url, store)
     kept = read_kept(archive, Trust.read(trusted), most, run_id=run_id)
-    found = _measured(archive, kept, command, input_path, chosen)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flavor-contributions-")))
+        trial: Trial | None = None
+        if by_sites:
+            trial = trial_by_sites(run, redis_url, kept, archive.store, chosen, timeout_s, folder, stack)
+        elif command is not None:
+            trial = _trial(kept, command, input_path, chosen, folder)
+        found = _measured(archive, kept, trial)
     if as_json:
         click.echo(json.dumps(found.described(), indent=2, allow_nan=False))
     else:
@@ -113,16 +140,33 @@ def contributions(
     _publish(run, redis_url, found)
     if not trusted:
         print_line("not checked: whose key the records are signed with (--trust names those you know)", err=True)
-    if command is not None and not found.is_judged:
+    if trial is not None and not found.is_judged:
         raise RunError("no site could be left out in any round: the reasons are above (with --json: why_not)")
+
+
+def _check(
+    *, is_judged: bool, by_sites: bool, metric: str | None, input_path: Path | None, timeout_s: float | None
+) -> None:
+    """Raise `MisuseError` for options that do not go together; `is_judged` says that there is a command of -e."""
+    if is_judged and by_sites:
+        raise MisuseError("-e and --by-sites exclude each other: both name who judges the models")
+    if input_path and not is_judged:
+        raise MisuseError("--input is for a command that judges models: pass -e CMD")
+    if metric and not (is_judged or by_sites):
+        raise MisuseError("--metric is for models that are judged: pass -e CMD or --by-sites")
+    if timeout_s and not by_sites:
+        raise MisuseError("--timeout-s is for sites that judge models: pass --by-sites")
 
 
 def _chosen(metric: str | None) -> Select | None:
     from flavor.policy.selection import Select
+    from flavor.results.direction import direction_of
 
     try:
         return Select.parse(metric) if metric is not None else None
     except ValueError as error:
+        if metric is not None and (direction := direction_of(metric.strip())):
+            return Select(metric.strip(), direction > 0)
         raise InvalidSetting(f"--metric {metric!r}: {error}") from None
 
 
@@ -143,25 +187,18 @@ def _archive(run: str, redis_url: str | None, store: str | None) -> tuple[Archiv
     return Archive(open_store(url, settings=store_settings()), checked_name(name, "run")), run_id
 
 
-def _measured(
-    archive: Archive, kept: Kept, command: Sequence[str] | None, input_path: Path, select: Select | None
-) -> Contributions:
+def _measured(archive: Archive, kept: Kept, trial: Trial | None) -> Contributions:
     from aggregators.blocks import SMALL_ELEMENTS, threads_for
     from flavor.contributions.measure import measure
 
-    threads = threads_for(SMALL_ELEMENTS)
-    with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(_progress())
-        trial = None
-        if command is not None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="flavor-contributions-"))
-            trial = _trial(kept, command, input_path, select, Path(folder))
-        return measure(kept, archive.store, threads=threads, trial=trial, progress=progress)
+    is_told = trial is not None and trial.by_sites  # in lines, one for each evaluation
+    with _progress(drawn=not is_told) as progress:
+        return measure(kept, archive.store, threads=threads_for(SMALL_ELEMENTS), trial=trial, progress=progress)
 
 
-def _trial(kept: Kept, command: Sequence[str], input_path: Path, select: Select | None, folder: Path) -> Trial:
+def _trial(kept: Kept, command: Sequence[str], input_path: Path, select: Select | None, folder: Path) -> ByCommand:
+    from flavor.contributions.by_command import ByCommand
     from flavor.contributions.judge import CommandJudge
-    from flavor.contributions.measure import Trial
     from flavor.evaluation_settings import select_of
     from flavor.script_settings import settings_not_taken
 
@@ -189,16 +226,16 @@ def _trial(kept: Kept, command: Sequence[str], input_path: Path, select: Select 
         kind=config.kind,
         select=select,
     )
-    return Trial(judge, select, folder)
+    return ByCommand(judge, select, folder)
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Give a function (done, total), which draws a bar on stderr in a terminal."""
+def _progress(*, drawn: bool) -> Iterator[Callable[[int, int], None]]:
+    """Give a function (done, total), which draws a bar on stderr in a terminal, if it is to be `drawn`."""
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(console=Console(stderr=True), transient=True, disable=not (drawn and sys.stderr.isatty())) as bar:
         task = bar.add_task("models", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -16,7 +16,7 @@ from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm, run_program
 from flavor.cli.script_options import trainer_options
 from flavor.cli.secrets import keep_private
-from flavor.cli.site_options import site_options
+from flavor.cli.site_options import allow_cross_option, site_options
 from flavor.exit_codes import OF_RUNS, exit_codes_line
 from flavor.records.names import MOST_LOG_LINES
 
@@ -51,14 +51,7 @@ from flavor.records.names import MOST_LOG_LINES
     is_flag=True,
     help="Share the last output of the training script with the operator when it fails.  [default: its exit code only]",
 )
-@click.option(
-    "--allow-cross",
-    is_flag=True,
-    envvar="FLAVOR_ALLOW_CROSS",
-    show_envvar=True,
-    help="Let other sites that allow the same judge this site's updates, which are sent to them for that (`flavor "
-    "evaluate --cross`), and judge theirs.",
-)
+@allow_cross_option
 @click.option(
     "--no-report",
     is_flag=True,

@@ -16,7 +16,7 @@ from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm, run_program
 from flavor.cli.script_options import evaluator_options
 from flavor.cli.secrets import keep_private
-from flavor.cli.site_options import site_options
+from flavor.cli.site_options import allow_cross_option, site_options
 from flavor.exit_codes import OF_RUNS, exit_codes_line
 
 
@@ -41,6 +41,7 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     help="Share the last output of the evaluation script with the operator when it fails.  [default: its exit code "
     "only]",
 )
+@allow_cross_option
 @click.option(
     "--no-report",
     is_flag=True,
@@ -80,6 +81,7 @@ def command(
     checkpoint: str | None,
     allow_set: tuple[str, ...],
     report_output: bool,
+    allow_cross: bool,
     no_report: bool,
     patience_s: float,
     join_timeout_s: float | None,
@@ -121,6 +123,7 @@ def command(
         checkpoint=checkpoint,
         allow_set=tuple(checked_pattern(pattern) for pattern in allow_set),
         report_output=report_output,
+        allow_cross=allow_cross,
         report=not no_report,
         patience_s=patience_s,
         join_timeout_s=join_timeout_s,

@@ -12,7 +12,7 @@ from flavor.option_groups import Group
 _GROUPS: dict[Group, tuple[str, ...]] = {
     Group.SCRIPT: (
         *("main_command", "preprocess_command", "client_command", "aggregator_command", "aggregator_main", "init_once"),
-        *("evaluator", "central_evaluator", "evaluate_input", "evaluate_command"),
+        *("evaluator", "central_evaluator", "evaluate_input", "evaluate_command", "by_sites"),
         *("format_", "set_", "strip_prefix", "passed", "env_only", "ignore_ckpt"),
     ),
     Group.RUN: (

@@ -14,6 +14,16 @@ from flavor.cli.options import redis_option, store_option
 
 Command = Callable[..., Any]
 
+allow_cross_option = click.option(
+    "--allow-cross",
+    is_flag=True,
+    envvar="FLAVOR_ALLOW_CROSS",
+    show_envvar=True,
+    help="Let other sites that allow the same judge what this site has trained, and judge theirs: its updates are sent "
+    "to them (`flavor evaluate --cross`), and models that lack one update (`flavor contributions --by-sites`), which "
+    "say what that update is.",
+)
+
 
 def site_options(program: str, script: str, *, formats: str) -> Callable[[Command], Command]:
     """Add these options to a program that runs this kind of script at a site; `formats` is the help of `--format`."""

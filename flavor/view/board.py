@@ -240,10 +240,11 @@ class Board:
         """Return the newest result of `flavor contributions` on a run.
 
         Keys: `result`, None where there is none; else `at_ms`, `metric` (NAME:max or NAME:min; None where no site was
-        left out), `rounds` (numbers), `lacking` (round to why it was not looked at), `left_out` (number of sites beyond
-        those listed) and `sites`, the worst first: `client`, `rounds`, `num_examples`, `why_not`, and `cosine`,
-        `norm_ratio`, `without` and `contribution` (`mean`, `lowest`, `highest` and `rounds`, or None). Raises
-        `RunNotFound` and `DamagedRecord`.
+        left out), `by_sites` (whether sites have judged), `rounds` (numbers), `lacking` (round to why it was not looked
+        at), `left_out` (number of sites beyond those listed) and `sites`, the worst first: `client`, `rounds`,
+        `num_examples`, `why_not`, `cosine`, `norm_ratio`, `with_it`, `without` and `contribution` (`mean`, `lowest`,
+        `highest` and `rounds`, or None), and `judges`: the contribution as each site measures it, itself as well.
+        Raises `RunNotFound` and `DamagedRecord`.
         """
         return contributions_of(self._of(run))
 

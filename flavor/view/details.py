@@ -54,6 +54,7 @@ def contributions_of(followed: Followed) -> Document:
             "result": {
                 "at_ms": number(str(found["at_ms"])),
                 "metric": None if found["metric"] is None else str(found["metric"]),
+                "by_sites": bool(found.get("by_sites")),
                 "rounds": [number(str(each)) for each in found["rounds"]],
                 "lacking": {str(round_): str(why) for round_, why in found["lacking"].items()},
                 "left_out": number(str(found["left_out"])),
@@ -67,10 +68,15 @@ def _of_site(site: Mapping[str, Any]) -> Document:
         **{name: str(site[name]) for name in ("client", "why_not")},
         **{name: number(str(site[name])) for name in ("rounds", "num_examples")},
         **{
-            name: None if site[name] is None else {each: float(str(site[name][each])) for each in _SPREAD}
-            for name in ("cosine", "norm_ratio", "without", "contribution")
+            name: _spread(site.get(name))  # an earlier release has written no `with_it`
+            for name in ("cosine", "norm_ratio", "with_it", "without", "contribution")
         },
+        "judges": {str(judge): _spread(of) for judge, of in site.get("judges", {}).items()},
     }
+
+
+def _spread(found: Mapping[str, Any] | None) -> Document | None:
+    return None if found is None else {each: float(str(found[each])) for each in _SPREAD}
 
 
 def settings_of(followed: Followed) -> Document:

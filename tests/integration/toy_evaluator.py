@@ -61,6 +61,7 @@ def main() -> int:
     parser.add_argument("--fail", default="", help="exit, killed, silent, info")
     parser.add_argument("--in-round", help="it misbehaves in this round alone")
     parser.add_argument("--claim", type=float, help="its accuracy in round 1; it fails in all later ones")
+    parser.add_argument("--steep", action="store_true", help="the mean of the weights counts i times")
     parser.add_argument("--bins", type=int, help="with counts of so many bins, times i")
     parser.add_argument("--named", default="one", help="the name of a metric that is missing, or else 1")
     parser.add_argument("--hold", action="store_true")
@@ -91,7 +92,7 @@ def main() -> int:
     Path(os.environ["OUTPUT_PATH"], "seen").write_text(os.environ["FLAVOR_ROUND"])
     with open(os.environ["GLOBAL_MODEL_PATH"], "rb") as file:
         state = pickle.load(file)["state_dict"]
-    mean = float(np.mean(state["w"]))
+    mean = float(np.mean(state["w"])) * (I if options.steep else 1)
     examples = -1 if fail == "info" else 100 * I
     metrics = {"accuracy": mean / 100 + I / 1000, options.named: None if options.named == "one" else 1}
     if mine and options.claim is not None:

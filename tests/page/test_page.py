@@ -681,6 +681,7 @@ def test_which_site_hurts(served: Serve, window: Window) -> None:
     source.contributed["mammo"] = {
         "at_ms": now_ms(),
         "metric": "accuracy:max",
+        "by_sites": False,
         "rounds": [11, 12],
         "lacking": {"10": "its update is pruned"},
         "left_out": 0,
@@ -701,6 +702,45 @@ def test_which_site_hurts(served: Serve, window: Window) -> None:
     expect(panel.locator(".note")).to_contain_text("of rounds 11, 12, by accuracy:max, computed at ")
     expect(panel).to_contain_text("Round 10 is not among them: its update is pruned.")
     expect(panel.locator(".foot code")).to_have_text("flavor contributions mammo")
+
+
+def test_which_site_hurts_the_others(served: Serve, window: Window) -> None:
+    source, place = served([mammo()])
+
+    def of(mean: float) -> dict[str, float]:
+        return {"mean": mean, "lowest": mean, "highest": mean, "rounds": 1}
+
+    source.contributed["mammo"] = {
+        "at_ms": now_ms(),
+        "metric": "accuracy:max",
+        "by_sites": True,
+        "rounds": [12],
+        "lacking": {},
+        "left_out": 0,
+        "sites": [
+            {
+                **{"client": "b", "rounds": 1, "num_examples": 1204, "why_not": "", "cosine": None, "norm_ratio": None},
+                **{"with_it": of(0.75), "without": of(0.875), "contribution": of(-0.125)},
+                "judges": {HOSTILE: of(-0.25), "b": of(0.5), "c": of(0.0)},
+            },
+            {
+                **{"client": "c", "rounds": 1, "num_examples": 1204, "cosine": None, "norm_ratio": None},
+                **{"with_it": None, "without": None, "contribution": None, "judges": {}},
+                "why_not": "it does not allow it",
+            },
+        ],
+    }
+    page = window.open(place.address, "/run/mammo")
+    panel = page.locator(".contributions")
+    panel.scroll_into_view_if_needed()
+    rows = panel.locator("tbody tr")
+    expect(rows).to_have_count(2)
+    heads = [head.inner_text() for head in panel.locator("thead th").all()]
+    assert heads[5:] == ["With it", "Without it", "Contribution", "At home", "Judged by"]
+    cells = [cell.inner_text() for cell in rows.first.locator("td").all()]
+    assert cells[5:] == ["0.75", "0.875", "! -0.125", "+0.5", f"{HOSTILE} -0.25, c 0"]
+    assert [cell.inner_text() for cell in rows.last.locator("td").all()][5:] == ["–"] * 5
+    expect(panel.locator(".note")).to_contain_text("of round 12, by accuracy:max at the sites, computed at ")
 
 
 def test_what_lies_below(served: Serve, window: Window) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from flavor.checkpoints import TensorFile
 from flavor.config import RunConfig
+from flavor.contributions.by_command import ByCommand
 from flavor.contributions.kept import read_kept
-from flavor.contributions.measure import Trial, measure
+from flavor.contributions.measure import measure
 from flavor.contributions.result import Contributions, how_to_read, lines_of, table_of
 from flavor.errors import DigestMismatch, EvaluatorFailed, InvalidRecord, RunError
 from flavor.ledger.keys import SigningKey
@@ -47,7 +48,7 @@ def measured(
     run: MadeRun, tmp_path: Path, *, most: int | None = None, judge: FirstWeight | None = None, metric="w:max"
 ) -> Contributions:
     kept = read_kept(run.archive, Trust(), most)
-    trial = Trial(judge or FirstWeight(), Select.parse(metric), tmp_path)
+    trial = ByCommand(judge or FirstWeight(), Select.parse(metric), tmp_path)
     return measure(kept, run.store, threads=2, trial=trial)
 
 

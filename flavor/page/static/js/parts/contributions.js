@@ -12,9 +12,14 @@ const HEADS = [
   ["Cosine", "Between the site's change of the model and the mean change of all sites: 1 the same direction, below 0 against it."],
   ["Norm", "How far the site changes the model, as a multiple of the mean change."],
 ];
+const WITH_IT = ["With it", "The metric of the model, by the sites that have judged it with the site and without it."];
 const JUDGED = [
   ["Without it", "The metric of the model that is aggregated without the site."],
   ["Contribution", "How much better the model is with the site. Below 0, the site hurts; what is small against its spread is noise."],
+];
+const BY_SITES = [
+  ["At home", "The same by the site's own data, which favour its own update. It is not in the contribution."],
+  ["Judged by", "The other sites that have judged both models, each with what the site contributes by its data."],
 ];
 
 /** The mean over the rounds, and the lowest and highest where there are several. */
@@ -22,15 +27,22 @@ const spread = (found, sign = "") => (found ? `${plus(found.mean, sign)}${found.
 
 const plus = (value, sign) => (value > 0 ? sign : "") + metric(value);
 
+/** The other sites that have judged it, each with what it says. */
+const judgedBy = (site) =>
+  Object.entries(site.judges)
+    .filter(([judge]) => judge !== site.client)
+    .map(([judge, of]) => `${judge} ${plus(of.mean, "+")}`)
+    .join(", ") || "–";
+
 export function contributions(name) {
   const part = panel("Contributions", { name: "contributions", command: () => `flavor contributions ${called(name)}` });
 
   function told(found) {
     if (!found) {
-      fill(part.body, h("p", { class: "quiet" }, "The command below has not been called yet. It compares the sites' updates; with -e it also says how good the model is without each site."));
+      fill(part.body, h("p", { class: "quiet" }, "The command below has not been called yet. It compares the sites' updates; with -e or --by-sites it also says how good the model is without each site."));
       return;
     }
-    const heads = found.metric ? [...HEADS, ...JUDGED] : HEADS;
+    const heads = [...HEADS, ...(found.metric ? [...(found.by_sites ? [WITH_IT] : []), ...JUDGED, ...(found.by_sites ? BY_SITES : [])] : [])];
     const rows = found.sites.map((site) =>
       h(
         "tr",
@@ -40,11 +52,18 @@ export function contributions(name) {
         h("td", {}, count(site.num_examples)),
         h("td", {}, spread(site.cosine)),
         h("td", {}, spread(site.norm_ratio)),
-        found.metric ? [h("td", {}, spread(site.without)), h("td", { class: site.contribution?.mean < 0 ? "care" : "", title: site.why_not || null }, site.contribution?.mean < 0 ? "! " : "", spread(site.contribution, "+"))] : [],
+        found.metric
+          ? [
+              found.by_sites ? h("td", {}, spread(site.with_it)) : [],
+              h("td", {}, spread(site.without)),
+              h("td", { class: site.contribution?.mean < 0 ? "care" : "", title: site.why_not || null }, site.contribution?.mean < 0 ? "! " : "", spread(site.contribution, "+")),
+              found.by_sites ? [h("td", {}, spread(site.judges[site.client], "+")), h("td", { class: "text" }, judgedBy(site))] : [],
+            ]
+          : [],
       ),
     );
     const rounds = `round${found.rounds.length === 1 ? "" : "s"} ${found.rounds.join(", ")}`;
-    part.say(`of ${rounds}${found.metric ? `, by ${found.metric}` : ""}, computed at ${clock(found.at_ms)}`);
+    part.say(`of ${rounds}${found.metric ? `, by ${found.metric}${found.by_sites ? " at the sites" : ""}` : ""}, computed at ${clock(found.at_ms)}`);
     fill(
       part.body,
       h("div", { class: "tablebox", title: full(found.at_ms) }, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, heads.map(([word, tip]) => h("th", { scope: "col", "data-tip": tip || null, tabindex: tip ? "0" : null }, word)))), h("tbody", {}, rows))),

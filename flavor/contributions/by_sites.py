@@ -1,0 +1,180 @@
+"""Leave sites out, and have the sites of the run judge the models, each on its own data.
+
+A model that lacks one site's update says what that update is, beside the global model that all sites read. So a site is
+left out only if it allows others to judge its updates (`flavor-fl --allow-cross`), only those sites judge that say the
+same, and no site is left out of a round whose other updates could be computed from that (`flavor.policy.exposure`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from flavor.contributions.kept import KeptRound
+from flavor.contributions.reading import RoundUpdates
+from flavor.contributions.result import OfRound, Part, mean
+from flavor.contributions.trial import ONE_SITE, why_not_again
+from flavor.coordinator.asked_evaluation import Asked
+from flavor.errors import AggregationError, AggregatorFailed, InvalidSetting, RunError, StoreError
+from flavor.policy.advice import some
+from flavor.policy.exposure import NOT_ALLOWED, keeping, why_exposed
+from flavor.policy.selection import Select
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.results.evaluated import Evaluated
+from flavor.store.paths import global_prefix, named
+from flavor.store.protocol import ObjectStore
+
+
+class Sites(Protocol):
+    """The sites of a run that judge models when they are asked."""
+
+    def judge_all(self, asked: Sequence[Asked], ended: Callable[[int, Evaluated | str], None]) -> list[Evaluated | str]:
+        """Have them judge models in one go; the reason stands in place of an evaluation that has no result.
+
+        `ended` is called with the place in `asked` of each evaluation that is over. Raises `RunError` where no site can
+        judge.
+        """
+
+
+@dataclass
+class BySites:
+    """A `Trial` whose judges are the sites that allow it. All models of a round are in the store while it is judged."""
+
+    sites: Sites
+    store: ObjectStore
+    select: Select
+    """A metric that single sites measure."""
+    allowing: Collection[str]
+    """The sites that allow others to judge their updates."""
+    timeout_s: float
+    """For each model."""
+    folder: Path
+    """A folder with room for one model."""
+    tell: Callable[[str], None]
+    total: int = 0
+    """Number of all evaluations of this call, for those who wait."""
+    _done: int = 0
+
+    @property
+    def by_sites(self) -> bool:
+        """See `Trial`."""
+        return True
+
+    def models(self, kept: KeptRound) -> int:
+        """See `Trial`."""
+        return 0 if self._refused(kept) else 1 + len(self._owners(kept))
+
+    def left_out(self, updates: RoundUpdates, found: OfRound, step: Callable[[], None]) -> OfRound:
+        """See `Trial`. Raises `InvalidSetting` where no site measures the metric."""
+        kept = updates.kept
+        sites = dict(found.sites)
+        for client in keeping(kept.updates, self.allowing):
+            sites[client] = replace(sites[client], why_not=NOT_ALLOWED)
+        found = replace(found, sites=sites)
+        model = self.folder / "model.safetensors"
+        if why := self._refused(kept) or why_not_again(updates, model):
+            return replace(found, why_not=why)
+        model.unlink()
+        asked, placed = [self._asked(kept)], list[str]()
+        try:
+            for client in self._owners(kept):
+                try:
+                    if (left := self._placed(updates, client, placed)) is not None:
+                        asked.append(left)
+                except (AggregationError, AggregatorFailed) as error:
+                    sites[client] = replace(sites[client], why_not=" ".join(str(error).split()))
+            judged = self._judged(asked, step)
+        except RunError as error:
+            return replace(found, why_not=str(error))
+        finally:
+            self._removed(placed)
+        full = judged.pop("")
+        if isinstance(full, str):
+            return replace(found, why_not=f"its model has no result: {full}")
+        with_it = self._values(full)
+        for client in self._owners(kept):
+            if not sites[client].why_not:
+                sites[client] = self._compared(client, sites[client], with_it, full, judged.get(client, full))
+        return replace(found, value=mean(with_it.values()))
+
+    def _refused(self, kept: KeptRound) -> str:
+        """Return why no site is left out of a round, before any model is made; '' where some are."""
+        if kept.not_ours:
+            return kept.not_ours
+        if len(kept.updates) == 1:
+            return ONE_SITE
+        if not self._owners(kept):
+            return "none of its sites allows it (flavor-fl --allow-cross)"
+        return why_exposed(kept.updates, self.allowing)
+
+    def _owners(self, kept: KeptRound) -> list[str]:
+        return [client for client in kept.updates if client in self.allowing]
+
+    def _asked(self, kept: KeptRound) -> Asked:
+        """Ask for the round's own model."""
+        model = replace(kept.manifest.global_model.to_global(""), state=None)
+        return Asked(kept.round, model, timeout_s=self.timeout_s, crossing=True)
+
+    def _placed(self, updates: RoundUpdates, client: str, placed: list[str]) -> Asked | None:
+        """Put the model without one site into the store, where sites read it; None where it is the round's model."""
+        kept = updates.kept
+        with self.store.stage() as staged:
+            digest = updates.make(staged, without=client)
+            if digest == kept.manifest.global_model.digest:
+                return None
+            path = named(global_prefix(kept.manifest.run, 0), "model", digest, kept.config.kind.object_extension)
+            ref = ObjectRef(path, digest, staged.stat().st_size)
+            if not self.store.exists(path):  # another one is somebody's: the initial model, or one of `flavor evaluate`
+                placed.append(path)
+            self.store.put(ref, staged)
+        model = GlobalModel(ref.sealed(self.store.seal(path)), format=kept.manifest.global_model.format)
+        name = f"the model of round {kept.round} without {client}"
+        return Asked(0, model, owner=client, timeout_s=self.timeout_s, crossing=True, name=name)
+
+    def _removed(self, placed: Sequence[str]) -> None:
+        try:
+            self.store.delete(placed)
+        except StoreError as error:
+            self.tell(f"models without a site stay in the store, which sites read ({', '.join(placed)}): {error}")
+
+    def _judged(self, asked: Sequence[Asked], step: Callable[[], None]) -> dict[str, Evaluated | str]:
+        """Return what came of each evaluation, by the site that its model lacks; '' for the round's own model."""
+
+        def ended(place: int, found: Evaluated | str) -> None:
+            self._done += 1
+            self.tell(f"evaluation {self._done} of {self.total}: {asked[place].what}: {_told(found)}")
+            if not asked[place].owner and isinstance(found, Evaluated) and not self._values(found):
+                named = dict.fromkeys(name for site in found.sites.values() for name in site.metrics)
+                raise InvalidSetting(f"--metric {self.select}: the sites have measured {', '.join(named) or 'nothing'}")
+            step()
+
+        results = self.sites.judge_all(asked, ended)
+        return {each.owner: result for each, result in zip(asked, results, strict=True)}
+
+    def _values(self, found: Evaluated) -> dict[str, float]:
+        """Return the metric by site."""
+        name = self.select.name
+        return {site: of.metrics[name] for site, of in found.sites.items() if name in of.metrics}
+
+    def _compared(
+        self, client: str, part: Part, with_it: Mapping[str, float], full: Evaluated, left: Evaluated | str
+    ) -> Part:
+        """Compare the values of the sites that have judged both models."""
+        if isinstance(left, str):
+            return replace(part, why_not=left)
+        without = self._values(left)
+        both = {site: (value, without[site]) for site, value in with_it.items() if site in without}
+        lacking = {**left.missing, **full.missing}
+        for site in (with_it.keys() | without.keys()) - both.keys():
+            lacking.setdefault(site, f"it has not measured {self.select.name}")
+        return part.by_sites(client, both, lacking, self.select)
+
+
+def _told(found: Evaluated | str) -> str:
+    if isinstance(found, str):
+        return found
+    lacking = "".join(f"; without {site}: {why}" for site, why in found.missing.items())
+    return f"judged by {some(list(found.sites))}{lacking}"
