@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from flavor.counted import counted
-from flavor.results.direction import direction_of
 
 
 class MergedValue(NamedTuple):
@@ -53,18 +52,17 @@ class Best:
         return not_compared(self.usual, self.fewer, self.newest_fewer, self.round if self.compared == 1 else 0)
 
 
-def best_of(name: str, values: Mapping[int, MergedValue]) -> Best | None:
-    """The round with the best value of a metric, the earliest of equals; None when the name does not say what is good.
+def best_of(values: Mapping[int, MergedValue], better: int) -> Best | None:
+    """The round with the best value of a metric, the earliest of equals; None where it is not known what is good.
 
-    Compared are the rounds in which the most sites report the metric. A mean without the worst site is better, and says
-    nothing of the model. `flavor.results.direction` knows a metric by the words of its name.
+    `better` is 1 where larger values are better, -1 for smaller, 0 where that is not known. Compared are the rounds in
+    which the most sites report the metric. A mean without the worst site is better, and says nothing of the model.
     """
-    sign = direction_of(name)
-    if not values or not sign:
+    if not values or not better:
         return None
     usual = max(each.sites for each in values.values())
     compared = sorted(number for number, each in values.items() if each.sites == usual)
-    number = max(compared, key=lambda each: sign * values[each].value)
+    number = max(compared, key=lambda each: better * values[each].value)
     fewer = len(values) - len(compared)
     return Best(number, *values[number], usual, fewer, max(values.keys() - set(compared), default=0), len(compared))
 

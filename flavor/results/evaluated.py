@@ -319,20 +319,23 @@ def base_of(name: str) -> str:
     return name.removeprefix(POOLED).removesuffix(WEIGHTED)
 
 
-def better_of(base: str, select: Select | None) -> int:
-    """Return 1 where larger values of a metric are better, -1 for smaller, 0 where that is not known."""
-    if select is not None and base_of(select.base) == base:
+def better_of(name: str, select: Select | None) -> int:
+    """Return 1 where larger values of a merged metric are better, -1 for smaller, 0 where that is not known.
+
+    The rule of `--select` knows for its metric, however that is merged, and the name for all others.
+    """
+    if select is not None and base_of(select.base) == base_of(name):
         return 1 if select.is_larger else -1
-    return direction_of(base) or direction_of(POOLED + base)
+    return direction_of(name)
 
 
 def _metric(base: str, found: Evaluated, select: Select | None) -> MetricOfSites:
     values = {site: of.metrics[base] for site, of in found.sites.items() if _is_tracked(base, of.metrics)}
-    better = better_of(base, select)
+    pooled = POOLED + base
+    named = base if values or base in found.metrics else pooled
+    better = better_of(named, select)
     low, high = (min(values.values()), max(values.values())) if values else found.spread.get(base, (None, None))
     wanted = {1: low, -1: high}.get(better) if low != high else None
-    pooled = POOLED + base
-    named = base if base in found.metrics else pooled
     return MetricOfSites(
         name=base,
         sites=sites_with(named, found.few, len(found.sites) or found.merged_of),

@@ -48,7 +48,7 @@ def lines_of(found: Evaluated) -> list[str]:
 def table_of(
     found: Evaluated, *, select: Select | None = None, names: Sequence[str] = ()
 ) -> tuple[list[str], list[list[str]], str]:
-    """Return the heads of a table, its rows, and a line about metrics that it lacks; '' for none.
+    """Return the heads of a table, its rows, and a line about what it lacks; '' for nothing.
 
     A row for each site, and then one for each way to merge: over the examples of all sites (pooled), the two means, the
     lowest and the highest value, and the site that is worst. `names` are the metrics of the table; without them the
@@ -72,7 +72,17 @@ def table_of(
         if any(cell != _NONE for cell in cells):
             rows.append([f"[{head}]", str(found.examples) if head == "pooled" else "", *cells])
     rows.append(["[worst site]", "", *(each.worst or _NONE for each in columns)])
-    return heads, rows, further
+    return heads, rows, "; ".join(filter(None, (further, _without_worst(columns))))
+
+
+def _without_worst(columns: Sequence[MetricOfSites]) -> str:
+    """Say of which metrics no site is known to be the worst though they differ; '' for none."""
+    unknown = [shown_name(each.name) for each in columns if each.better is None and each.lowest != each.highest]
+    if not unknown:
+        return ""
+    which = "its name" if len(unknown) == 1 else "their names"
+    why = f"{which} {'does' if len(unknown) == 1 else 'do'} not say which values are better"
+    return f"no worst site of {some(unknown, MOST_COLUMNS)}: {why}, and --select NAME:max or NAME:min would"
 
 
 def _number(value: float | None) -> str:

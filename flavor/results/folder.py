@@ -114,7 +114,7 @@ class ResultFolder:
         self._evaluations.update(runs, store, view, is_last=self._is_last)
         new, self._given = self.rounds[self._given :], len(self.rounds)
         if new:
-            self._plotting.draw_when_due(view.run, self.rounds, self._judged())
+            self._plotting.draw_when_due(view.run, self.rounds, self._judged(), select_of(RunConfig.known(view.config)))
         self._reading.tell_lacking()
         return new
 
@@ -138,7 +138,7 @@ class ResultFolder:
         for name in ("global", "info"):
             (self.out / name).mkdir(exist_ok=True)
         if self.rounds:
-            self._plotting.draw(view.run, self.rounds, self._judged())
+            self._plotting.draw(view.run, self.rounds, self._judged(), select_of(RunConfig.known(view.config)))
         model = self._final(view, store) if self.rounds else None
         self._write_best(runs, view, store)
         results = self.known(runs, str(model) if model else None)

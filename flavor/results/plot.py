@@ -12,11 +12,14 @@ from typing import Any
 
 from flavor.atomic import write_whole
 from flavor.counted import counted
+from flavor.policy.selection import Select
 from flavor.printable import printable, shown_name
 from flavor.records.counts import POOLED, beside_last, is_count
 from flavor.records.info import CONFUSION
 from flavor.records.merging import WEIGHTED
 from flavor.results.best import MergedValue, best_of
+from flavor.results.direction import direction_of
+from flavor.results.evaluated import better_of
 from flavor.results.rounds import RoundResult
 
 _MOST_PANELS = 24
@@ -44,10 +47,17 @@ _JUDGED = " (judged)"
 """The end of the title of a metric of evaluations."""
 
 
-def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path, judged: Sequence[RoundResult] = ()) -> bool:
+def plot_metrics(
+    run: str,
+    rounds: Sequence[RoundResult],
+    path: Path,
+    judged: Sequence[RoundResult] = (),
+    select: Select | None = None,
+) -> bool:
     """Draw the metrics over the rounds; return False when matplotlib is not installed.
 
-    `judged` are the evaluations of global models, in the form of rounds.
+    `judged` are the evaluations of global models, in the form of rounds. `select`, the rule of the run, says which
+    values of its metric are better there.
 
     A letter that the font lacks is drawn as a box, without matplotlib's warning.
     """
@@ -55,14 +65,16 @@ def plot_metrics(run: str, rounds: Sequence[RoundResult], path: Path, judged: Se
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError:
         return False
-    figure = draw(run, rounds, judged)
+    figure = draw(run, rounds, judged, select)
     warnings.filterwarnings("ignore", message="Glyph .* missing from")  # for good: a thread may not take it back
     FigureCanvasAgg(figure).print_png(content := io.BytesIO())  # type: ignore[no-untyped-call]
     write_whole(path, content.getvalue())
     return True
 
 
-def draw(run: str, rounds: Sequence[RoundResult], judged: Sequence[RoundResult] = ()) -> Any:
+def draw(
+    run: str, rounds: Sequence[RoundResult], judged: Sequence[RoundResult] = (), select: Select | None = None
+) -> Any:
     """Return matplotlib's figure of the metrics over the rounds.
 
     Metrics of evaluations have panels of their own, whose titles say so: they are of the global models of the rounds,
@@ -82,7 +94,8 @@ def draw(run: str, rounds: Sequence[RoundResult], judged: Sequence[RoundResult] 
     for index, (name, of) in enumerate(shown):
         axes = figure.add_subplot(high, wide, index + 1)
         is_judged = index < len(of_models)
-        _panel(axes, name, of, drawn, of_metrics=bool(of_models or trained), suffix=_JUDGED if is_judged else "")
+        suffix, better = (_JUDGED, better_of(name, select)) if is_judged else ("", direction_of(name))
+        _panel(axes, name, of, drawn, better, of_metrics=bool(of_models or trained), suffix=suffix)
     if drawn:
         figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=min(4, len(drawn)), fontsize=8)
     return figure
@@ -102,7 +115,14 @@ def panels(rounds: Sequence[RoundResult]) -> list[str]:
 
 
 def _panel(
-    axes: Any, name: str, rounds: Sequence[RoundResult], drawn: dict[str, Any], *, of_metrics: bool, suffix: str = ""
+    axes: Any,
+    name: str,
+    rounds: Sequence[RoundResult],
+    drawn: dict[str, Any],
+    better: int,
+    *,
+    of_metrics: bool,
+    suffix: str = "",
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -141,7 +161,7 @@ def _panel(
     if few := {number: each.value for number, each in merged_values.items() if each.words}:
         (line,) = axes.plot(few.keys(), few.values(), "o", markersize=5, markerfacecolor="w", color="0.1", zorder=5)
         drawn.setdefault("not of all sites", line)
-    best = _mark_best(axes, name, merged_values, drawn)
+    best = _mark_best(axes, merged_values, better, drawn)
     axes.set_title(best, loc="right", fontsize=8, color="0.3")
     most = (_MOST_TITLE_BESIDE if best else _MOST_TITLE) - len(suffix)
     title = shown_name(name if len(name) <= most else f"{name[: most - 3]}...") + suffix
@@ -153,9 +173,9 @@ def _panel(
     axes.grid(alpha=0.3)
 
 
-def _mark_best(axes: Any, name: str, merged: dict[int, MergedValue], drawn: dict[str, Any]) -> str:
-    """Mark the best round of the merged metric, and describe it; '' where the name does not say what is good."""
-    best = best_of(name, merged)
+def _mark_best(axes: Any, merged: dict[int, MergedValue], better: int, drawn: dict[str, Any]) -> str:
+    """Mark the best round of the merged metric, and describe it; '' where it is not known what is good."""
+    best = best_of(merged, better)
     if best is None:
         return ""
     (star,) = axes.plot([best.round], [best.value], "*", color=_BEST, markeredgecolor="0.1", markersize=12, zorder=5)

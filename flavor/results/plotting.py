@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from flavor.policy.selection import Select
 from flavor.results.plot import plot_metrics
 from flavor.results.rounds import RoundResult
 
@@ -34,26 +35,39 @@ class Plotting:
         """Whether a reason was told why there is no plot, or an old one."""
         return bool(self._told)
 
-    def draw_when_due(self, run: str, rounds: Sequence[RoundResult], judged: Sequence[RoundResult] = ()) -> None:
-        """Begin to draw these rounds, if the last drawing has ended and was long enough ago.
-
-        `judged` are the evaluations of global models, in the form of rounds.
-        """
+    def draw_when_due(
+        self,
+        run: str,
+        rounds: Sequence[RoundResult],
+        judged: Sequence[RoundResult] = (),
+        select: Select | None = None,
+    ) -> None:
+        """Begin to draw these rounds, if the last drawing has ended and was long enough ago; see `plot_metrics`."""
         if (self._thread is not None and self._thread.is_alive()) or time.monotonic() < self._due_at:
             return
-        self._thread = threading.Thread(target=self._draw, args=(run, [*rounds], [*judged]), name="plot", daemon=True)
+        self._thread = threading.Thread(
+            target=self._draw, args=(run, [*rounds], [*judged], select), name="plot", daemon=True
+        )
         self._thread.start()
 
-    def draw(self, run: str, rounds: Sequence[RoundResult], judged: Sequence[RoundResult] = ()) -> None:
+    def draw(
+        self,
+        run: str,
+        rounds: Sequence[RoundResult],
+        judged: Sequence[RoundResult] = (),
+        select: Select | None = None,
+    ) -> None:
         """Draw these rounds, after the drawing that is under way."""
         if self._thread is not None:
             self._thread.join()
-        self._draw(run, rounds, judged)
+        self._draw(run, rounds, judged, select)
 
-    def _draw(self, run: str, rounds: Sequence[RoundResult], judged: Sequence[RoundResult]) -> None:
+    def _draw(
+        self, run: str, rounds: Sequence[RoundResult], judged: Sequence[RoundResult], select: Select | None
+    ) -> None:
         began = time.monotonic()
         try:
-            plot_metrics(run, rounds, self._path, judged)
+            plot_metrics(run, rounds, self._path, judged, select)
         except Exception as error:  # of a library that draws what sites named: the tables stand
             line = f"{self._path} cannot be drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             if line not in self._told:

@@ -16,6 +16,7 @@ from flavor.records.merging import WEIGHTED, by_sites, sites_of, sites_with
 from flavor.records.round import RoundView
 from flavor.results.best import Best, MergedValue, best_of
 from flavor.results.computed_columns import OF_ROUNDS, OF_SITES, marked
+from flavor.results.direction import direction_of
 from flavor.store.protocol import ObjectStore
 
 _MOST_MERGED_BYTES = 2**28
@@ -170,6 +171,6 @@ def best_round(rounds: Sequence[RoundResult]) -> tuple[str, Best] | None:
     shown = {result.round: (result, for_people(result.metrics)) for result in rounds}
     for name, _ in Counter(name for _, metrics in shown.values() for name in metrics).most_common():
         values = {number: of.of_sites(name, known[name]) for number, (of, known) in shown.items() if name in known}
-        if (best := best_of(name, values)) is not None:
+        if (best := best_of(values, direction_of(name))) is not None:
             return name, best
     return None

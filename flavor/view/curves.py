@@ -10,6 +10,7 @@ from flavor.records.counts import beside_last, is_beside
 from flavor.records.info import CONFUSION
 from flavor.records.merging import WEIGHTED
 from flavor.results.best import Best, best_of
+from flavor.results.direction import direction_of
 from flavor.view.site_values import Values
 from flavor.view.strip import RoundRow
 
@@ -115,7 +116,7 @@ def merged_curves(metric: str, rows: Sequence[RoundRow]) -> Curves:
         highest=tuple(high for _, high in spread),
         reporting=tuple(each and each.sites for each in merged),
         contributors=tuple(row.contributors for row in rows),
-        best=best_of(metric, known),
+        best=best_of(known, direction_of(metric)),
     )
 
 

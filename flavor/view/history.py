@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
 from flavor.errors import RunError
+from flavor.evaluation_settings import select_of
 from flavor.records.counts import POOLED
 from flavor.records.round import RoundView
+from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.store.protocol import ObjectStore
 from flavor.view.curves import Curves, merged_curves, metric_names, with_sites
@@ -121,23 +124,24 @@ class History:
         They are no curves of what training scripts report: see `flavor.view.judged`.
         """
         with self._lock:
-            return self._look_at_judged().curves(metric)
+            judged, view = self._look_at_judged()
+            return judged.curves(metric, select_of(RunConfig.known(view.config)))
 
     def judged_names(self) -> list[str]:
         """Return the names of all metrics of the evaluations."""
         with self._lock:
-            return self._look_at_judged().names()
+            return self._look_at_judged()[0].names()
 
     def evaluation(self, round_: int | None = None) -> dict[str, Any]:
         """Return one evaluation in full; see `described_evaluation`. Raises `RunError` where there is none."""
         return described_evaluation(self._runs, round_)
 
-    def _look_at_judged(self) -> Judged:
-        self._strip.look()
+    def _look_at_judged(self) -> tuple[Judged, RunView]:
+        view = self._strip.look()
         if self._judged_of != self._strip.generation:
             self._judged.forget()
             self._judged_of = self._strip.generation
-        return self._judged
+        return self._judged, view
 
     def _newest(self) -> int:
         return self._runs.read().round

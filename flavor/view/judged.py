@@ -12,10 +12,12 @@ from typing import Any
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.evaluation_settings import select_of
+from flavor.policy.selection import Select
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary
 from flavor.records.merging import sites_with
 from flavor.records.states import RoundState
 from flavor.results.best import MergedValue, best_of
+from flavor.results.evaluated import better_of
 from flavor.results.evaluated_table import described
 from flavor.results.read_evaluated import from_redis, summaries_after
 from flavor.view.curves import Curves, merged_curves, metric_names
@@ -57,15 +59,18 @@ class Judged:
         """Return the names of the metrics, as `metric_names` orders them."""
         return metric_names(self.rows())
 
-    def curves(self, metric: str) -> Curves:
-        """Return the curves of the merged metric, without those of single sites. The best is by the plain mean."""
+    def curves(self, metric: str, select: Select | None) -> Curves:
+        """Return the curves of the merged metric, without those of single sites. The best is by the plain mean.
+
+        `select`, the rule of the run, says which values of its metric are better.
+        """
         rows = self.rows()
         known = {
             row.round: MergedValue(row.metrics[metric], sites_with(metric, row.few, row.contributors), row.contributors)
             for row in rows
             if metric in row.metrics
         }
-        return replace(merged_curves(metric, rows), best=best_of(metric, known))
+        return replace(merged_curves(metric, rows), best=best_of(known, better_of(metric, select)))
 
 
 def row_of_evaluation(summary: EvaluationSummary) -> RoundRow:

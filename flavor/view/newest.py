@@ -17,6 +17,7 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.results.best import MergedValue, best_of
+from flavor.results.direction import direction_of
 from flavor.results.rounds import for_people_of_site, scalars, site_info
 from flavor.store.brief import BriefStore
 from flavor.store.open import is_installed
@@ -250,7 +251,7 @@ def _merged(
 
 def best_in(rows: Sequence[RoundRow], metric: str, values: Mapping[int, MergedValue]) -> dict[str, Any] | None:
     """Return the best of a metric's `values`, by round, as `Newest.best` has it; `rows` are the closed rounds."""
-    best = best_of(metric, values)
+    best = best_of(values, direction_of(metric))
     searched = sum(row.source is not Source.NONE for row in rows)
     return {"metric": metric, **asdict(best), "rounds": searched} if best else None
 

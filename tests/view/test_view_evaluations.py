@@ -139,6 +139,19 @@ def test_curves_of_evaluations_are_apart_from_those_of_training(run: Driven) -> 
     assert history.evaluation(1)["sites"]["c2"] == {"examples": 300, "metrics": {"accuracy": 0.9, "loss": 1.0}}
 
 
+def test_the_rule_of_the_run_says_which_judged_values_of_its_metric_are_better(url: str) -> None:
+    """Also by a name that says nothing."""
+    for select, best in (("x:max", 2), ("worst/x:min", 1), (None, None)):
+        driven = Driven(url, **({"select": select} if select else {}))
+        for value in (0.1, 0.7):
+            driven.open(["c1"])
+            driven.accept("c1")
+            driven.close()
+            driven.judge({"c1": (10, {"x": value})})
+        found = History(driven.runs, None).judged_curves("x").best
+        assert (found and found.round) == best
+
+
 def test_a_site_judges_while_its_evaluator_runs_and_its_result_is_awaited(run: Driven) -> None:
     trains(run)
     evaluates = Pulse(Doing.EVALUATING, 1, 5)

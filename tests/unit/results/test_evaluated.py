@@ -55,6 +55,24 @@ def test_a_name_that_does_not_say_what_is_good_has_no_worst_site_unless_the_run_
     assert (of_run.better, of_run.worst) == ("smaller", "b")
 
 
+@pytest.mark.parametrize(
+    "name", ["contrastive/neg_loss", "1-val/auc", "std/accuracy", "train_loss-val/loss", "rpn/neg_loss", "target - auc"]
+)
+def test_no_site_is_the_worst_of_a_metric_by_the_last_part_of_its_name(name: str) -> None:
+    """Also where all sites together have a metric of the name: that one is flavor's, and the sites' is not."""
+    sites = {site: SiteMeasures(1, {name: value}) for site, value in zip("abc", (0.1, 0.3, 0.5), strict=True)}
+    for merged in ({name: 0.3}, {name: 0.3, f"pooled/{name}": 0.3}, {f"pooled/{name}": 0.3}):
+        found = replace(FOUND, sites=sites, metrics=merged)
+        (metric,) = metrics_of(found)
+        assert (metric.better, metric.worst) == (None, None)
+        assert table_of(found)[2] == (
+            f"no worst site of {name}: its name does not say which values are better, "
+            "and --select NAME:max or NAME:min would"
+        )
+    (judged,) = metrics_of(replace(FOUND, sites={}, metrics={"pooled/1-val/auc": 0.3}))
+    assert judged.better == "larger", "an area under a curve that flavor has computed, of a label of the name 1-val"
+
+
 def test_a_metric_of_all_sites_alone_has_its_bound_and_no_sites():
     (auc,) = [each for each in metrics_of(FOUND) if each.name == "auc"]
     assert (auc.pooled, auc.pooled_bound, auc.plain_mean, auc.worst, auc.value) == (0.93, 0.002, None, None, 0.93)
@@ -90,7 +108,7 @@ def test_the_table_has_a_line_for_each_site_also_for_one_that_is_missing():
     assert cells["[pooled]"] == ["400", "0.8", "-", "0.93 ± 0.002"]
     assert cells["[lowest]"] == ["", "0.5", "7", "-"]
     assert cells["[worst site]"] == ["", "a", "-", "-"]
-    assert not further
+    assert not further, "one site alone reports the metric of which nothing is known"
     assert "without d: it handed in no result in time" in lines_of(FOUND)
     assert "judged by 3 of 4 sites, 400 examples" in lines_of(FOUND)[0]
 
@@ -138,3 +156,12 @@ def test_many_metrics_of_scripts_leave_room_for_those_of_evaluations():
     titles = [axes.get_title("left") for axes in draw("r", trained, [as_round(FOUND)]).axes]
     assert len(titles) == 24
     assert {"accuracy (judged)", "loss (judged)", "m0"} <= set(titles)
+
+
+@pytest.mark.parametrize(("which", "best"), [("max", "best: 3 in round 2"), ("min", "best: 1 in round 1")])
+def test_the_rule_of_the_run_says_which_values_of_its_metric_are_better_in_the_plot(which: str, best: str) -> None:
+    pytest.importorskip("matplotlib")
+    judged = [RoundResult(number, 1.0, ["a"], 1, 1, {"x": value}) for number, value in ((1, 1.0), (2, 3.0))]
+    for select, title in ((Select.parse(f"worst/x:{which}"), best), (None, "")):
+        (axes,) = [each for each in draw("r", [], judged, select).axes if each.get_title("left") == "x (judged)"]
+        assert axes.get_title("right") == title

@@ -18,7 +18,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """What each drawing waits for. One is due at once."""
     gate = threading.Event()
 
-    def drawn(run: str, rounds: Sequence[RoundResult], path: Path, judged: Sequence[RoundResult]) -> bool:
+    def drawn(run: str, rounds: Sequence[RoundResult], path: Path, *judged: object) -> bool:
         assert gate.wait(30)
         with path.open("a") as file:
             file.write(f"{run} {len(rounds)}\n")

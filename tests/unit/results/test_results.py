@@ -163,7 +163,7 @@ def test_a_round_of_which_a_site_reports_no_value_is_not_the_best_round(tmp_path
 
 def test_rounds_are_compared_that_the_most_sites_report() -> None:
     def best(*sites: int) -> tuple[int, str]:
-        found = best_of("loss", {n: MergedValue(1 / n, each, 4) for n, each in enumerate(sites, 1)})
+        found = best_of({n: MergedValue(1 / n, each, 4) for n, each in enumerate(sites, 1)}, -1)
         assert found is not None
         return found.round, found.without
 
@@ -214,81 +214,11 @@ def test_tables_grow_and_are_written_anew_when_a_metric_comes_in(tmp_path: Path)
     assert [row[5:] for row in rows(tmp_path / "metrics.csv")] == [["f1", "auc"], ["0.5", ""], ["0.6", ""], ["", "0.7"]]
 
 
-HIGHEST, LOWEST = (2, 0.9), (1, 0.2)
-
-
-@pytest.mark.parametrize(
-    ("best", "names"),
-    [
-        (
-            HIGHEST,
-            ["val_auc", "r2_score", "silhouette score", "neg_mean_squared_error", "neg_log_loss", "-loss", "- mse"],
-        ),
-        (HIGHEST, ["val/-loss", "negative-log-loss", "neg_brier_score", "neg-mse"]),
-        (HIGHEST, ["-train/loss", "neg/loss", "val -loss", "val_-loss", "\N{MINUS SIGN}val/loss"]),
-        (HIGHEST, ["accuracy/test", "Accuracy/val_accuracy", "val - dice", "top-1-accuracy"]),
-        (LOWEST, ["Loss/train", "loss/val", "Loss/train_loss", "val-loss", "val - loss", "-val/auc", "-neg_mse"]),
-        (LOWEST, ["train/loss", "brier_score_loss", "brier_score", "mean_squared_error", "-accuracy"]),
-        (None, ["accuracy loss", "epochs", "1-accuracy", "1 - auc", "accuracy_std", "loss_scale", "fid_score"]),
-        (None, ["recall_neg", "f1_negative", "negative_recall", "precision/neg", "neg_accuracy", "loss_neg"]),
-        (None, ["1-val/auc", "1 - test/accuracy", "val_1-auc", "mean(1-auc)", "100 - accuracy", "1/loss", "loss/neg"]),
-        (None, ["std/accuracy", "gap/accuracy", "variance/loss", "Loss/dice", "val/-loss/-x", "class_-1/accuracy"]),
-        (None, ["train_loss - val_loss", "val/auc-train/auc", "loss -val", "-1*loss", "neg/val/accuracy"]),
-        (None, ["val/1-accuracy", "accuracy_minus_baseline", "false_negative_error"]),
-        (
-            None,
-            ["(1-accuracy)", "1.0-accuracy", "1.-auc", "100-accuracy", "2-accuracy", "0.5-auc", "1e0-auc", "{1-auc}"],
-        ),
-        (None, ["val, 1-auc", "model_1-auc", "0 - loss", "{-loss}", "val,-loss", "val=-loss", "loss*-1", "auc^-1"]),
-        (None, ["val 1/auc", "(1/loss)", "1.0/loss", "!accuracy"]),
-        (
-            HIGHEST,
-            ["val_-loss", "val: -loss", "top-5-accuracy", "top_5-accuracy", "top1-accuracy", "fold-2-auc", "f1-score"],
-        ),
-        (LOWEST, ["fold/1/loss", "fold_2/loss", "client-3/loss", "log-loss"]),
-        (None, ["contrastive/neg_loss", "rpn/neg_loss", "val_neg_loss", "test/neg_mse", "net/neg_log_loss"]),
-        (None, ["baseline - loss", "target - auc", "ideal - f1", "max-accuracy", "chance-accuracy", "best -loss"]),
-        (None, ["baseline - val/loss", "target-val_auc", "(target)-auc", "auc-accuracy", "rmse - mae", "log - loss"]),
-        (
-            None,
-            [f"1{dash}auc" for dash in "\N{EM DASH}\N{FIGURE DASH}\N{SMALL HYPHEN-MINUS}\N{FULLWIDTH HYPHEN-MINUS}"],
-        ),
-        (HIGHEST, ["\N{EM DASH}loss", "\N{FIGURE DASH}loss", "\N{SMALL HYPHEN-MINUS}loss"]),
-        (HIGHEST, ["5-shot/accuracy", "2-class accuracy", "3-way accuracy", "mAP@50-95", "recall@k=10", "acc@1"]),
-        (
-            HIGHEST,
-            ["dice (class -1)", "macro-f1", "roc-auc", "top-k-accuracy", "site-a/auc", "cross-validated accuracy"],
-        ),
-        (LOWEST, ["cross-entropy-loss", "mse-loss", "brier-score", "train-loss", "total-loss"]),
-        (
-            None,
-            [
-                "2-class",
-                "2-val auc",
-                "100-recall@10",
-                "recall@10 - recall@5",
-                "2-classy auc",
-                "1-class auc",
-                "val@1-auc",
-            ],
-        ),
-        (None, ["davies_bouldin_score", "jaccard_distance", "explained_variance_score"]),
-    ],
-)
-def test_the_best_round_is_known_by_a_metrics_name(names: list[str], best: tuple[int, float] | None) -> None:
-    for name in names:
-        found = best_of(name, {1: MergedValue(0.2), 2: MergedValue(0.9), 3: MergedValue(0.9)})
-        assert (found and (found.round, found.value)) == best, name
-        assert best_of(name, {}) is None
-
-
-def test_every_scorer_of_scikit_learn_is_better_higher_or_not_known() -> None:
-    """As scikit-learn defines a scorer."""
-    names = pytest.importorskip("sklearn.metrics").get_scorer_names()
-    found = {name: best_of(name, {1: MergedValue(0.2), 2: MergedValue(0.9)}) for name in names}
-    known = {name: best and (best.round, best.value) for name, best in found.items()}
-    assert {best for best in known.values() if best} == {HIGHEST}
-    assert len([best for best in known.values() if best]) > len(names) // 2
+def test_where_it_is_not_known_what_is_good_no_round_is_the_best() -> None:
+    values = {1: MergedValue(0.2), 2: MergedValue(0.9), 3: MergedValue(0.9)}
+    found = [best_of(values, better) for better in (1, -1, 0)]
+    assert [best and (best.round, best.value) for best in found] == [(2, 0.9), (1, 0.2), None]
+    assert best_of({}, 1) is None
 
 
 def test_the_confusion_matrix_and_plain_means_are_not_for_people() -> None:
