@@ -45,6 +45,8 @@ class CurrentRun:
         """The newest round; None before the first round."""
         self.has_evaluation_news = False
         """Whether something was written about an evaluation since it was read."""
+        self.has_result_news = False
+        """Whether a site has handed in a result of an evaluation since the results were read."""
         self.has_central_news = False
         """Whether something was written about an evaluation on the operator's own data since these were read."""
         self.is_evaluation_unknown = False
@@ -105,7 +107,8 @@ class CurrentRun:
     def read_all(self) -> None:
         """Read everything again: the server may be another one, or may have lost writes."""
         view = self._runs.read()
-        self.has_evaluation_news = self.is_evaluation_unknown = self.has_central_news = True
+        self.has_evaluation_news = self.has_result_news = self.has_central_news = True
+        self.is_evaluation_unknown = True
         if self._incarnation not in (None, view.incarnation):
             line = f"run {view.run!r} was rebuilt from the store after round {view.round}"
             self._observer.hear(Notice(line))
@@ -154,9 +157,10 @@ class CurrentRun:
         number = self.round.number if self.round else 0
         for channel in channels:
             if ":evaluation:" in channel:
-                is_central = channel.endswith(f":evaluation:{CENTRAL}")
+                is_central, is_result = channel.endswith(f":evaluation:{CENTRAL}"), channel.endswith(":update")
                 self.has_central_news |= is_central
-                self.has_evaluation_news |= not is_central
+                self.has_result_news |= is_result
+                self.has_evaluation_news |= not (is_central or is_result)
                 continue
             parsed = self._runs.keys.parse_client_channel(channel)
             if parsed is not None:

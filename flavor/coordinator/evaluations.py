@@ -1,6 +1,7 @@
 """The evaluation between two rounds: opened for the sites that have an evaluator, merged by an aggregator, given up.
 
-Nothing that goes wrong in an evaluation ends the run or a round.
+Its results may be merged beside the next round. It is over before the model of that round is judged, so that the models
+of a run are judged in the order of their rounds. Nothing that goes wrong in an evaluation ends the run or a round.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from flavor.config import RunConfig
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
 from flavor.coordinator.members import Members
-from flavor.evaluation_settings import rules_of
+from flavor.evaluation_settings import OFF, mode_of, rules_of
 from flavor.failpoints import reach
 from flavor.policy.decision import Action, Decision
-from flavor.policy.evaluating import evaluation_step, is_due, without_evaluator
+from flavor.policy.evaluating import evaluation_step, is_due, is_merged_beside, without_evaluator
 from flavor.policy.selection import stops
 from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, EvaluationView
 from flavor.records.states import EvaluationState
@@ -25,7 +26,7 @@ from flavor.view.observer import Observer
 
 
 class Evaluations:
-    """The evaluation of the newest closed round's model, as it was read."""
+    """The evaluation of the newest closed round's model, or the one before as long as that is not over, as read."""
 
     def __init__(
         self,
@@ -45,27 +46,31 @@ class Evaluations:
         self._handed_in: dict[str, bool] = {}
         self._goal: str | None = None  # why the goal is reached, '' if it is not; None before that was worked out
 
+    def look(self) -> None:
+        """Go on with an evaluation whose results are merged beside the round that is open."""
+        round_ = self._current.round
+        if round_ is None or round_.is_closed:  # then `next` does it
+            return
+        self._look_back(round_.number)
+        decision = self._step() if self._is_merging else None
+        if decision is not None and not decision.waits:
+            self.act(decision)
+
     def next(self, closed: int, then: Decision) -> Decision | None:
         """Return what to do about the evaluation before `then` is done, which follows the round; None for nothing."""
-        if then.action is Action.FAIL or not is_due(self._config, closed, ends=then.action is Action.FINISH):
+        if then.action is Action.FAIL:
             return None
-        if self._round != closed or self._current.has_evaluation_news:
+        self._look_back(closed)
+        if self._round < closed and self._is_merging and (earlier := self._step()) is not None:
+            return earlier
+        if not is_due(self._config, closed, ends=then.action is Action.FINISH):
+            return None
+        if self._round != closed:
             self._read(closed)
-        now_ms = self._current.now_ms()
-        workers, absence = None, ""
-        if self._is_overdue(now_ms):
-            workers = self._jobs.workers()
-            absence = self._jobs.absence() if not workers else ""
-        return evaluation_step(
-            self._view,
-            self._handed_in,
-            self._members.clients,
-            self._config,
-            closed=closed,
-            now_ms=now_ms,
-            workers=workers,
-            absence=absence,
-        )
+        decision = self._step()
+        if decision is not None and decision.action is Action.WAIT and is_merged_beside(self._view, self._config, then):
+            return None
+        return decision
 
     def goal(self, closed: int) -> str:
         """Return why the run has reached its goal with the model of this round; '' where it has not."""
@@ -97,14 +102,48 @@ class Evaluations:
                 why = "the run ended before its result"
                 self._runs.give_up_evaluation(self._lease.token, view, why, is_skipped=True)
 
+    @property
+    def _is_merging(self) -> bool:
+        return self._view is not None and self._view.state is EvaluationState.MERGING
+
+    def _look_back(self, round_: int) -> None:
+        """Find an evaluation of an earlier round that is not over, where a coordinator before may have left one."""
+        if not self._current.is_evaluation_unknown or mode_of(self._config) == OFF:
+            return
+        earlier = [each for each, number in self._runs.evaluating() if number == AUTOMATIC and each < round_]
+        if found := earlier[0] if earlier else self._round:
+            self._read(found)
+        self._current.is_evaluation_unknown = False
+
+    def _step(self) -> Decision | None:
+        """Return what to do about the evaluation; None once it is over."""
+        is_open = self._view is not None and self._view.state is EvaluationState.OPEN  # moved by this coordinator alone
+        if self._current.has_result_news if is_open else self._current.has_evaluation_news:
+            self._read(self._round)
+        now_ms = self._current.now_ms()
+        workers, absence = None, ""
+        if self._is_overdue(now_ms):
+            workers = self._jobs.workers()
+            absence = self._jobs.absence() if not workers else ""
+        return evaluation_step(
+            self._view,
+            self._handed_in,
+            self._members.clients,
+            self._config,
+            closed=self._round,
+            now_ms=now_ms,
+            workers=workers,
+            absence=absence,
+        )
+
     def _is_overdue(self, now_ms: int) -> bool:
-        view = self._view
-        is_merging = view is not None and view.state is EvaluationState.MERGING
-        return is_merging and view is not None and now_ms - view.merging_ms > self._config.aggregation_lease_s * 1000
+        view, waits_ms = self._view, self._config.aggregation_lease_s * 1000
+        return view is not None and self._is_merging and now_ms - view.merging_ms > waits_ms
 
     def _read(self, closed: int) -> None:
         before = self._view if self._round == closed else None
-        self._current.has_evaluation_news, self._goal = False, None
+        self._current.has_evaluation_news = self._current.has_result_news = False
+        self._goal = None
         is_moved_here = before is not None and before.state is EvaluationState.OPEN  # by this coordinator alone
         if not is_moved_here or self._current.is_evaluation_unknown:
             self._round, self._view = closed, self._runs.read_evaluation(closed, AUTOMATIC)
@@ -130,13 +169,14 @@ class Evaluations:
         )
         reach("coordinator.evaluation_opened")
         self._current.set_clock(opened_ms)
-        self._read(self._round)
+        self._view, self._handed_in = self._runs.read_evaluation(self._round, AUTOMATIC), {}
         self._observer.hear(EvaluationOpened(decision.reason, self._round, AUTOMATIC))
 
     def _merge(self) -> None:
         view = self._view
         assert view is not None
         attempt = view.attempt + 1
+        self._current.has_evaluation_news = False  # of what this coordinator has done itself
         merging_ms = self._runs.begin_merge(self._lease.token, self._round, AUTOMATIC, attempt=attempt)
         reach("coordinator.merging")
         self._jobs.merge(self._runs.run, self._round, AUTOMATIC, attempt=attempt)

@@ -244,6 +244,7 @@ class Coordinator:
 def _step(context: RunContext, stages: Stages) -> None:
     """Do everything that can be done now: step each round until none moves, or the run has ended."""
     current, has_moved = context.current, True
+    context.evaluations.look()
     context.central.look()
     while has_moved and not current.view.state.ended:
         steps = [stages[round_.view.state if round_ else None].step(round_) for round_ in current.rounds]

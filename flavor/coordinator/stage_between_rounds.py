@@ -24,9 +24,12 @@ class BetweenRounds:
             self._settle(round_)
         known = context.known(round_.view if round_ else None, {})
         decision = next_step(known)
+        evaluation = context.evaluations.next(known.closed, decision)
+        if evaluation is not None and evaluation.action is Action.EVALUATE:  # first, as sites work on it
+            context.evaluations.act(evaluation)
+            return True
         if decision.action is not Action.FAIL:
             context.central.begin(known.closed, ends=decision.action is Action.FINISH)
-        evaluation = context.evaluations.next(known.closed, decision)
         if evaluation is None and decision.action is not Action.FAIL:
             if goal := context.evaluations.goal(known.closed) or context.central.goal(known.closed):
                 decision = Decision(Action.FINISH, goal, is_met=True)

@@ -1,7 +1,8 @@
 """Decides when a global model is judged by the sites, and when an evaluation has its result. Pure functions.
 
 An evaluation stands between two rounds: sites judge the model of round r before they train round r + 1, and the last
-model before the run ends, so that the last one can be the best. It never ends a run.
+model before the run ends, so that the last one can be the best. It never ends a run. Their results are merged beside
+round r + 1, unless a rule needs the merged result to say whether that round is opened.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from enum import StrEnum
 
 from flavor.config import RunConfig
 from flavor.counted import counted
-from flavor.evaluation_settings import EVERY, FINAL, OFF, mode_of
+from flavor.evaluation_settings import EVERY, FINAL, OFF, mode_of, rules_of
 from flavor.policy.advice import some
 from flavor.policy.decision import Action, Decision
 from flavor.policy.standing import Client
@@ -78,6 +79,14 @@ def evaluation_step(
         why = f"its deadline passed without a result of {some(awaited)}" if awaited else "its sites are gone"
         return Decision(Action.GIVE_UP, f"{where}: {why}")
     return Decision(Action.MERGE, where)
+
+
+def is_merged_beside(known: EvaluationView | None, config: RunConfig, then: Decision) -> bool:
+    """Return whether `then`, which follows the round, is done while the results of its model are merged."""
+    if known is None or known.state is not EvaluationState.MERGING or then.action is not Action.OPEN:
+        return False
+    rules = rules_of(config, central=False)
+    return not (rules.when or rules.after)
 
 
 def without_evaluator(clients: Mapping[str, Client]) -> list[str]:

@@ -1,14 +1,17 @@
-"""Row 55: a process dies at each step of an evaluation. The run goes on, and each round is judged once."""
+"""Row 55: a process dies at each step of an evaluation. The run goes on, and each round is judged once, in order."""
 
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from pathlib import Path
 
 from flavor.failpoints import EVALUATION
-from flavor.records.evaluation import EvaluationSummary
+from flavor.records.evaluation import AUTOMATIC, EvaluationSummary
+from flavor.records.states import EvaluationState, RoundState
 from tests.faults.federation import MISSED, TAKEN_OVER
+from tests.polled import eventually
 
 EVALUATOR = shlex.join([sys.executable, str(Path(__file__).parents[1] / "integration" / "toy_evaluator.py")])
 JUDGED = ("--evaluate", "every")
@@ -22,11 +25,11 @@ def died(process, name: str) -> None:
     assert process.wait() == -9, f"{name}: {process.stderr}"
 
 
-def edge(faulty, client: str, *flags: str, env=None):
+def edge(faulty, client: str, *flags: str, trainer: tuple[str, ...] = (), env=None):
     """A site whose trainer waits for rounds until the run is over, and whose evaluator has these flags."""
     named = {"TEST_BUS": faulty.bench.url, **(env or {})}
     command = " ".join([EVALUATOR, *flags])
-    return faulty.bench.edge(client, faulty.bench.trainer("--rounds", "endless"), "-e", command, env=named)
+    return faulty.bench.edge(client, faulty.bench.trainer("--rounds", "endless", *trainer), "-e", command, env=named)
 
 
 def edges(faulty):
@@ -40,6 +43,8 @@ def assert_judged_once(faulty) -> None:
     assert [each.round for each in found] == list(range(1, bench.runs.read().rounds + 1))
     assert {each.sites for each in found} == {len(faulty.clients)}
     assert bench.runs.evaluating() == []
+    events = [entry["event"] for entry in bench.log() if entry["event"] in ("evaluation.opened", "evaluation.closed")]
+    assert events == ["evaluation.opened", "evaluation.closed"] * len(found)
 
 
 def test_a_coordinator_that_dies_in_an_evaluation_is_followed_by_another(faulty):
@@ -75,4 +80,27 @@ def test_an_edge_that_dies_in_an_evaluation_judges_the_model_when_it_is_back(fau
     faulty.bench.held(other)
     faulty.bench.release(*[other] * faulty.rounds)
     faulty.finish(coordinator, sites)
+    assert_judged_once(faulty)
+
+
+def test_results_are_merged_beside_the_next_round_when_the_worker_and_the_coordinator_have_died(faulty):
+    """Row 55: another worker merges them as soon as another coordinator finds them, while the round is still open."""
+    bench, held = faulty.bench, ("--hold", "--at", "2")
+    options = (*MISSED, *TAKEN_OVER, *JUDGED)
+    first = faulty.serve(*options)
+    sites = {client: edge(faulty, client, trainer=held) for client in faulty.clients}
+    died(bench.aggregator(env=armed("worker.evaluated")), "worker.evaluated")
+    for client in faulty.clients:
+        bench.held(client)
+    assert bench.runs.read_round(2).state is RoundState.OPEN
+    assert bench.runs.read_evaluation(1, AUTOMATIC).state is EvaluationState.MERGING
+    first.send(signal.SIGKILL)
+    first.wait()
+    bench.aggregator()
+    last = faulty.serve(*options)
+    eventually("the evaluation is over", lambda: bench.runs.read_evaluation(1, AUTOMATIC).is_over)
+    assert bench.runs.read_round(2).state is RoundState.OPEN
+    assert bench.runs.read_evaluation(1, AUTOMATIC).state is EvaluationState.CLOSED
+    bench.release(*faulty.clients)
+    faulty.finish(last, sites)
     assert_judged_once(faulty)
