@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import Any
 
 
@@ -16,3 +17,9 @@ class Lazy:
         if name.startswith("_"):  # pytest looks for its own marks
             raise AttributeError(name)
         return getattr(importlib.import_module(self._library), name)
+
+
+def library_of(module: ModuleType) -> str:
+    """The library that a module imports so; the first of several, '' if there is none."""
+    named = [each._library for each in vars(module).values() if isinstance(each, Lazy)]
+    return named[0].partition(".")[0] if named else ""

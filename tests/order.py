@@ -7,6 +7,8 @@ share takes tests from the end of the longest one that is left. So:
   away. If all shares did, the cores would be idle at first. If one did, the others would wait for it in the end.
 - The other shares begin with the files whose single tests compute for long.
 - Each share ends with tests that take milliseconds, so that nothing long is left over.
+- Of those, the ones that need a library which takes a second to import (`tests/lazy.py`) are in as few shares as
+  possible, because each process would import it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.lazy import library_of
 
 HERE = Path(__file__).parent
 WAITING = (
@@ -74,6 +78,8 @@ def ordered(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
         for number, name in enumerate(names):
             some[number % len(some)] += files.pop(HERE / name, [])
     quick = [item for file in [*files] if QUICK in file.parents for item in files.pop(file)]
+    libraries = {item.path: library_of(item.module) for item in quick}  # type: ignore[attr-defined]
+    quick.sort(key=lambda item: (not libraries[item.path], libraries[item.path]))
     slow = [item for file in files.values() for item in file]
     for share, its_slow, size in zip(shares, _parts(slow, processes), _parts(items, processes), strict=True):
         share.extend(its_slow)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from lazy import Lazy
 from pages import prepared
 from test_examples import EXAMPLES, read_tensor
 from warm import starter_with
 
 from tests.conftest import UNPLOTTED
+from tests.lazy import Lazy
 
 torch = Lazy("torch")
 AGGREGATED = ("-am", "python aggregate.py")

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Mapping
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from order import COMPUTING, HERE, WAITING, ordered
+
+from tests.lazy import Lazy
 
 OTHERS = [f"integration/test_{number}.py" for number in range(4)]
 FILES = [*WAITING, *COMPUTING, *OTHERS, *(f"unit/some/test_{number}.py" for number in range(160))]
 
 
-def session(files: list[str]) -> list[SimpleNamespace]:
-    """Two tests of each file."""
-    return [SimpleNamespace(path=HERE / name, number=number) for name in files for number in range(2)]
+NO_NAMES: Mapping[str, object] = {}
 
 
-def in_order(files: list[str], processes: int) -> list[str]:
+def session(files: list[str], names: Mapping[str, Mapping[str, object]]) -> list[SimpleNamespace]:
+    """Two tests of each file. Some files have `names`."""
+    modules = {file: ModuleType(file) for file in files}
+    for file, module in modules.items():
+        vars(module).update(names.get(file, NO_NAMES))
+    return [
+        SimpleNamespace(path=HERE / file, number=number, module=modules[file]) for file in files for number in range(2)
+    ]
+
+
+def in_order(files: list[str], processes: int, names: Mapping[str, Mapping[str, object]] | None = None) -> list[str]:
     """The files of the tests, each of which is there once, and those of a file in their order."""
-    items = session(files)
+    items = session(files, names or {})
     result = ordered(items, processes)  # type: ignore[arg-type,type-var]
     assert sorted(map(id, result)) == sorted(map(id, items))
     seen: dict[object, int] = {}
@@ -39,6 +50,17 @@ def test_each_share_of_five_begins_with_what_takes_long_and_ends_with_what_is_qu
         is_quick = [name.startswith("unit/") for name in share]
         assert is_quick == sorted(is_quick)
         assert is_quick[-1]
+
+
+def test_quick_tests_that_need_a_slow_library_are_together() -> None:
+    quick = [name for name in FILES if name.startswith("unit/")]
+    names = {file: {"torch": Lazy("torch")} for file in quick[::40]}
+    names |= {file: {"pytest": pytest, "reference": Lazy("sklearn.metrics")} for file in quick[1::80]}
+    names[quick[40]] = {"functional": Lazy("torch.optim.sgd"), "given": Lazy("tests.tensors")}
+    found = in_order(FILES, 5, names)
+    of_slow = [found.index(file) for file in (*quick[1::80], *quick[::40])]
+    assert of_slow == [*range(of_slow[0], of_slow[0] + 12, 2)]
+    assert of_slow[-1] < len(found) // 5
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 40])

@@ -13,11 +13,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-import torch
 
 from aggregators import ServerState, aggregate
 from flavor.checkpoints import Format, detect
 from flavor.errors import AggregationError, CheckpointError, InvalidSetting, StoreError
+from tests.lazy import Lazy
+
+torch = Lazy("torch")
 
 SHAPES = {"w": (3, 4), "b": (4,), "scale": ()}
 

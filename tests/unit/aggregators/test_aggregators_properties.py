@@ -11,10 +11,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch.optim.sgd import sgd  # what `torch.optim.SGD` calls, whose first use imports a compiler for seconds
 
 from aggregators import ServerState, run
 from aggregators.clip import NormClip
@@ -23,6 +21,11 @@ from aggregators.krum import Bulyan, Krum, MultiKrum
 from aggregators.mean import Mean
 from aggregators.order_statistics import Median, TrimmedMean
 from aggregators.server import Adagrad, Adam, Momentum, Nesterov, Replace, Yogi
+from tests.lazy import Lazy
+
+torch = Lazy("torch")
+functional = Lazy("torch.optim.sgd")
+"""What `torch.optim.SGD` calls, whose first use imports a compiler for seconds."""
 
 Model = dict[str, Any]
 FLOATS = [np.dtype(t) for t in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)]
@@ -321,7 +324,7 @@ def test_nesterov_is_torchs_over_sixty_rounds(
         for name, parameter in parameters.items():  # the mean of the clients' pseudogradients is the gradient
             local = np.tensordot(np.array(weights) / 6, np.stack([c[name].astype(np.float64) for c in clients]), 1)
             gradients.append((parameter.double() - torch.from_numpy(local)).to(parameter.dtype))
-        sgd(list(parameters.values()), gradients, buffers, lr=lr, momentum=momentum, nesterov=True, **PLAIN)
+        functional.sgd(list(parameters.values()), gradients, buffers, lr=lr, momentum=momentum, nesterov=True, **PLAIN)
         result = run(clients, weights, server_step=Nesterov(lr, momentum), global_model=theta, state=state)
         theta, state = result.model, result.state
         assert state is not None

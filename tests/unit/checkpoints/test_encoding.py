@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -26,6 +25,9 @@ from flavor.checkpoints import Checkpoint, Encoding, Format, TensorFile, TensorF
 from flavor.checkpoints.checkpoint import read
 from flavor.checkpoints.encoding import BLOCK, PLAIN_BELOW, quantise
 from flavor.errors import CheckpointError, FlavorError
+from tests.lazy import Lazy
+
+torch = Lazy("torch")
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 BASE = "ab" * 32

@@ -15,7 +15,6 @@ import joblib
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 
 from flavor.checkpoints import (
     Encoding,
@@ -33,13 +32,11 @@ from flavor.checkpoints import (
     write_beside,
 )
 from flavor.errors import CheckpointError
+from tests.lazy import Lazy
+
+torch, given = Lazy("torch"), Lazy("tests.tensors")
 
 HOWS = ["zip", "legacy", "pickle"]
-T = torch.tensor([1.0, -2.0, 0.5])
-
-
-class Tagged(torch.Tensor):
-    """A subclass as many libraries have one."""
 
 
 def save(path: Path, how: str, value: Any) -> Path:
@@ -50,31 +47,31 @@ def save(path: Path, how: str, value: Any) -> Path:
     return path
 
 
-def tagged(**attributes: object) -> torch.Tensor:
-    tensor = T.clone().as_subclass(Tagged)
-    tensor.__dict__.update(attributes)
-    return tensor
-
-
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize(
-    "tensor", [torch.nn.Buffer(T), torch.nn.Parameter(T), tagged()], ids=["buffer", "parameter", "subclass"]
+    "make",
+    [
+        lambda: torch.nn.Buffer(given.T),
+        lambda: torch.nn.Parameter(given.T),
+        lambda: given.tagged(),  # noqa: PLW0108 - which imports torch
+    ],
+    ids=["buffer", "parameter", "subclass"],
 )
-def test_a_tensor_by_another_name_is_its_tensor(tmp_path: Path, how: str, tensor: torch.Tensor) -> None:
-    found = read(save(tmp_path / "x", how, {"state_dict": {"w": tensor}})).tensors["w"]
-    np.testing.assert_array_equal(found, T.numpy())
+def test_a_tensor_by_another_name_is_its_tensor(tmp_path: Path, how: str, make: Callable[[], torch.Tensor]) -> None:
+    found = read(save(tmp_path / "x", how, {"state_dict": {"w": make()}})).tensors["w"]
+    np.testing.assert_array_equal(found, given.T.numpy())
 
 
 @pytest.mark.parametrize("how", HOWS)
 def test_a_subclass_with_a_state_is_named(tmp_path: Path, how: str) -> None:
-    path = save(tmp_path / "x", how, {"state_dict": {"w": tagged(scale=3)}})
+    path = save(tmp_path / "x", how, {"state_dict": {"w": given.tagged(scale=3)}})
     with pytest.raises(CheckpointError, match=r"'w' is a .*Tagged \(a tensor subclass with a state of its own\)"):
         read(path)
 
 
 @pytest.mark.parametrize("how", HOWS)
 def test_a_numpy_integer_is_a_key(tmp_path: Path, how: str) -> None:
-    path = save(tmp_path / "x", how, {"state_dict": {np.int64(3): {"w": T}, np.uint8(1): {"w": T}}})
+    path = save(tmp_path / "x", how, {"state_dict": {np.int64(3): {"w": given.T}, np.uint8(1): {"w": given.T}}})
     checkpoint = read(path)
     assert list(checkpoint.tensors) == ["3/w", "1/w"]
     wire, back = tmp_path / "wire", tmp_path / "back"
@@ -87,14 +84,14 @@ def test_a_numpy_integer_is_a_key(tmp_path: Path, how: str) -> None:
 @pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2"])
 def test_eight_bit_floats_come_back_as_they_were(tmp_path: Path, how: str, kind: str) -> None:
     dtype = getattr(torch, kind)
-    path = save(tmp_path / "x", how, {"state_dict": {"w": T.to(dtype), "v": T}})
+    path = save(tmp_path / "x", how, {"state_dict": {"w": given.T.to(dtype), "v": given.T}})
     wire, back = tmp_path / "wire", tmp_path / "back"
     info = to_safetensors(path, wire)
     assert digest_and_check(wire).nonfinite is None
     from_safetensors(wire, back, info.format, info.structure)
     loaded = pickle.loads(back.read_bytes()) if how == "pickle" else torch.load(back, weights_only=True)
     assert loaded["state_dict"]["w"].dtype is dtype
-    assert torch.equal(loaded["state_dict"]["w"].float(), T)
+    assert torch.equal(loaded["state_dict"]["w"].float(), given.T)
     with pytest.raises(CheckpointError, match=f"'w' is {kind}, which npz cannot hold"):
         from_safetensors(wire, tmp_path / "npz", Format.NPZ)
 
@@ -111,7 +108,7 @@ def test_one_bad_eight_bit_float_is_found(dtype: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["bf16", "int8"])
 def test_eight_bit_floats_travel_in_a_compressed_run(tmp_path: Path, kind: Any) -> None:
-    path = save(tmp_path / "x", "zip", {"state_dict": {"w": T.to(torch.float8_e5m2), "v": T}})
+    path = save(tmp_path / "x", "zip", {"state_dict": {"w": given.T.to(torch.float8_e5m2), "v": given.T}})
     base = tmp_path / "base"
     info = to_safetensors(path, base)
     encode(path, tmp_path / "wire", TensorFile.open(base), Encoding(kind, info.sha256), Format.TORCH)
@@ -122,13 +119,13 @@ def test_eight_bit_floats_travel_in_a_compressed_run(tmp_path: Path, kind: Any) 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: T.to(torch.complex64), "a tensor of complex64, which cannot be averaged; .*view_as_real"),
-        (lambda: T.to(torch.complex128), "a tensor of complex128"),
+        (lambda: given.T.to(torch.complex64), "a tensor of complex64, which cannot be averaged; .*view_as_real"),
+        (lambda: given.T.to(torch.complex128), "a tensor of complex128"),
         (
-            lambda: torch.quantize_per_tensor(T, 0.1, 0, torch.qint8),
+            lambda: torch.quantize_per_tensor(given.T, 0.1, 0, torch.qint8),
             r"_rebuild_qtensor, which is not read; save its dequantize",
         ),
-        (T.to_sparse, r"save its to_dense\(\)"),
+        (lambda: given.T.to_sparse(), r"save its to_dense\(\)"),  # noqa: PLW0108 - which imports torch
     ],
     ids=["complex64", "complex128", "quantized", "sparse"],
 )
@@ -140,7 +137,7 @@ def test_a_tensor_that_cannot_be_averaged_is_named_and_matters_in_state_dict_alo
     path = save(tmp_path / "x", how, {"state_dict": {"w": tensor}})
     with pytest.raises(CheckpointError, match=f"state_dict 'w'.*{message}"):
         read(path)
-    beside = read(save(path, how, {"state_dict": {"w": T}, "odd": tensor, "epoch": 3}))
+    beside = read(save(path, how, {"state_dict": {"w": given.T}, "odd": tensor, "epoch": 3}))
     assert (list(beside.tensors), beside.beside, beside.left_out) == (["w"], {"epoch": 3}, ("odd",))
 
 
@@ -206,7 +203,7 @@ def test_an_empty_state_dict_leaves_no_site(tmp_path: Path, how: str) -> None:
     from safetensors.numpy import save_file
 
     path, base = tmp_path / "x", tmp_path / "base"
-    to_safetensors(save(base, "zip", {"state_dict": {"w": T}}), tmp_path / "whole")
+    to_safetensors(save(base, "zip", {"state_dict": {"w": given.T}}), tmp_path / "whole")
     if how == "safetensors":
         save_file({}, path)
         with pytest.raises(CheckpointError, match="its state_dict is empty; save model"):
@@ -231,7 +228,7 @@ def lightning() -> dict[str, Any]:
         "pytorch-lightning_version": "2.5.0",
         "state_dict": model.state_dict(),
         "loops": {"fit_loop": {"epoch_progress": {"total": {"ready": 3}}, "state_dict": {}}},
-        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": T[0], "best_model_path": ""}},
+        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": given.T[0], "best_model_path": ""}},
         "optimizer_states": [optimizer.state_dict()],
         "lr_schedulers": [],
         "hparams_name": "kwargs",
@@ -266,7 +263,7 @@ def test_a_site_gets_back_what_stood_beside_its_state_dict(tmp_path: Path, how: 
     assert torch.equal(loaded["state_dict"]["weight"], torch.full((2, 3), 9.0))
     for key in set(own) - {"state_dict", "optimizer_states", "callbacks"}:
         assert loaded[key] == own[key], key
-    assert loaded["callbacks"]["ModelCheckpoint{'monitor': None}"]["best_model_score"] == T[0]
+    assert loaded["callbacks"]["ModelCheckpoint{'monitor': None}"]["best_model_score"] == given.T[0]
     fresh = torch.optim.Adam(torch.nn.Linear(3, 2).parameters(), lr=1.0)
     fresh.load_state_dict(loaded["optimizer_states"][0])
     assert fresh.param_groups[0]["lr"] == 0.01
@@ -277,7 +274,7 @@ def test_what_cannot_be_kept_is_left_out_whole_and_named(tmp_path: Path) -> None
     loop: list[object] = [1]
     loop.append(loop)
     value = {
-        "state_dict": {"w": T},
+        "state_dict": {"w": given.T},
         "model": torch.nn.Linear(1, 1),
         "nested": {"deep": [{"model": torch.nn.Linear(1, 1)}]},
         "endless": loop,
@@ -289,7 +286,7 @@ def test_what_cannot_be_kept_is_left_out_whole_and_named(tmp_path: Path) -> None
 
 
 def test_a_site_that_saved_nothing_beside_gets_nothing_beside(tmp_path: Path) -> None:
-    info = to_safetensors(save(tmp_path / "x", "zip", {"state_dict": {"w": T}}), tmp_path / "wire")
+    info = to_safetensors(save(tmp_path / "x", "zip", {"state_dict": {"w": given.T}}), tmp_path / "wire")
     assert (info.beside, info.left_out) == ({}, ())
     kept = read_beside(tmp_path / "absent")
     from_safetensors(tmp_path / "wire", tmp_path / "back", Format.TORCH, beside=kept)

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import save_file
 
 from flavor.checkpoints import (
@@ -29,6 +28,9 @@ from flavor.checkpoints import (
     write,
 )
 from flavor.errors import CheckpointError
+from tests.lazy import Lazy
+
+torch = Lazy("torch")
 
 MARK = "MEIER_Anna_1951"
 W = np.arange(6, dtype=np.float32)

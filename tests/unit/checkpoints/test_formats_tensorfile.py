@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-import safetensors.torch
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +32,9 @@ from flavor.checkpoints import (
 from flavor.checkpoints.finite import BLOCK_ELEMENTS
 from flavor.checkpoints.mapped import HUGE_PAGE_BYTES
 from flavor.errors import CheckpointError, StoreError
+from tests.lazy import Lazy
+
+torch, of_torch = Lazy("torch"), Lazy("safetensors.torch")
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 F4 = np.dtype(np.float32)
@@ -73,7 +74,7 @@ def test_we_read_what_the_library_writes(tmp_path: Path) -> None:
         assert (file.dtype(name), file.shape(name)) == (array.dtype, array.shape)
         np.testing.assert_array_equal(file.tensor(name), array, strict=True)
     every = {"w": torch.arange(65536, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16)}
-    safetensors.torch.save_file(every, tmp_path / "x")
+    of_torch.save_file(every, tmp_path / "x")
     assert TensorFile.open(tmp_path / "x").dtype("w") == BF16
     assert TensorFile.open(tmp_path / "x").tensor("w").view(np.uint16).tolist() == list(range(65536))
     safetensors.numpy.save_file({}, tmp_path / "x")

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from flavor.cook.metrics import binary_counts, multiclass_counts, regression_sums
 from flavor.errors import InvalidInfo
 from flavor.records.counts import MOST_NUMBERS
 from flavor.records.info import MAX_BYTES, checked_info, info_bytes
+from tests.lazy import Lazy
+
+torch = Lazy("torch")
 
 Y, SCORE = [0, 1, 1, 0], [0.125, 0.5, 1.0, 0.75]
 INFO = {"metadata": {"epoch": 1, "datasetSize": 4, "importance": 1.0}}
@@ -65,7 +67,7 @@ def test_what_the_functions_return_is_taken_by_an_info() -> None:
         np.array,
         lambda values: np.array(values, dtype=np.float16),
         lambda values: np.array(values)[:, None],
-        torch.tensor,
+        lambda values: torch.tensor(values),  # noqa: PLW0108 - which imports torch
         lambda values: torch.tensor([float(value) for value in values], requires_grad=True),
         lambda values: torch.tensor(values).bfloat16() if isinstance(values[0], float) else torch.tensor(values).bool(),
         lambda values: np.ma.array([*values, np.nan], mask=[False] * 4 + [True]),

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file, save_file
 
 from flavor.atomic import replacing
@@ -33,8 +32,11 @@ from flavor.store import digests
 from flavor.store.open import open_store
 from flavor.store.protocol import ObjectStore
 from flavor.view.observer import Lines
+from tests.lazy import Lazy
 from tests.recorded import changed
 from tests.recorded import global_model as model_at
+
+torch = Lazy("torch")
 
 BASIC = [f"basic/confusion_{kind}" for kind in ("tp", "fp", "fn", "tn")]
 

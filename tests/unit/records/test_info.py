@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +23,9 @@ from flavor.records.info import (
     read_info,
 )
 from flavor.records.merging import merge_infos, not_merged, summed
+from tests.lazy import Lazy
+
+torch = Lazy("torch")
 
 
 def info(**metrics: float) -> dict[str, Any]:
@@ -46,10 +48,12 @@ def test_numpy_scalars_become_plain_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "missing", [None, float("nan"), float("inf"), np.float32("nan"), np.array(np.nan), torch.tensor(float("nan"))]
+    "missing",
+    [None, float("nan"), float("inf"), np.float32("nan"), np.array(np.nan), lambda: torch.tensor(float("nan"))],
 )
 def test_a_metric_that_is_no_number_is_missing_at_that_site(missing: Any) -> None:
     """The AUC of a site with one class; handed in by SaveInfoJson, or as Python's own json.dump writes it."""
+    missing = missing() if callable(missing) else missing
     odd = checked_info(info(auc=missing, acc=0.5))
     assert odd["metrics"]["auc"] is None
     assert parse_info(json.dumps(odd).encode(), where="info.json") == odd

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from flavor.records.reported import LONGEST_MESSAGE, MOST_BYTES, MOST_METRICS, Reported, checked_report
+from tests.lazy import Lazy
+
+torch = Lazy("torch")
 
 
 def test_numbers_of_numpy_and_torch_become_plain_ones() -> None:
