@@ -13,19 +13,24 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.evaluation_settings import select_of
 from flavor.ledger.canonical import sha256
+from flavor.ledger.evaluation import EvaluationManifest, Judge
+from flavor.ledger.keys import SigningKey
 from flavor.policy.selection import choose
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, Judged, Result
+from flavor.programs.result_file import Written
+from flavor.records.evaluated_info import with_report
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, MOST_METRICS, EvaluationSummary, Judged, Result
 from flavor.records.info import CONFUSION, Info, info_bytes
 from flavor.records.measured import Measured
 from flavor.records.merging import merge_infos
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
+from flavor.records.summary import kept_metrics
 from flavor.records.update import Update
 from flavor.records.verdict import Verdict
 from flavor.results.evaluation_summary import evaluation_summary
 from flavor.results.summaries import known_metrics, summary_of
 from flavor.store.local import LocalStore
-from flavor.store.paths import evaluation_prefix, global_prefix, named, update_prefix
+from flavor.store.paths import evaluation_prefix, global_prefix, named, taken_image, taken_report, update_prefix
 
 TOKEN = "coordinator"
 NOTHING: Mapping[str, str] = {}
@@ -35,6 +40,10 @@ def info(examples: int, metrics: Mapping[str, float | None]) -> Info:
     """A client's information with these metrics."""
     metadata = {"epoch": 1, "datasetSize": examples, "importance": 1.0}
     return {"metadata": metadata, "metrics": {**dict.fromkeys(CONFUSION, -1), **metrics}}
+
+
+def _without_confusion(of: Info) -> dict[str, float | None]:
+    return {name: value for name, value in of["metrics"].items() if name not in CONFUSION}
 
 
 class Driven:
@@ -49,6 +58,8 @@ class Driven:
         self.runs.redis.set(self.runs.keys.coordinator, TOKEN)
         self.infos: dict[str, Info] = {}
         self.round = 0
+        self.key = SigningKey.generate()
+        """With which the worker signs records of evaluations."""
 
     def open(self, clients: Sequence[str], *, timeout_s: float = 600.0) -> None:
         """Open the next round for these clients."""
@@ -57,7 +68,10 @@ class Driven:
         self.runs.open_round(TOKEN, self.round, expected=clients, timeout_s=timeout_s, reason="all are there")
 
     def _put(self, prefix: str, stem: str, data: bytes, extension: str) -> ObjectRef:
-        ref = ObjectRef(named(prefix, stem, sha256(data), extension), sha256(data), len(data))
+        return self._place(named(prefix, stem, sha256(data), extension), data)
+
+    def _place(self, path: str, data: bytes) -> ObjectRef:
+        ref = ObjectRef(path, sha256(data), len(data))
         if self.store is not None:
             with self.store.stage() as staged:
                 staged.write_bytes(data)
@@ -116,13 +130,24 @@ class Driven:
         missing: Mapping[str, str] = NOTHING,
         *,
         number: int = AUTOMATIC,
+        skipped: Sequence[str] = (),
+        reports: Mapping[str, Written] | None = None,
     ) -> None:
-        """Sites judge the model of the newest round: their examples and metrics, or why they have no result."""
-        self.open_evaluation([*sites, *missing], number=number)
+        """Sites judge the model of the newest round: their examples and metrics, or why they have no result.
+
+        `reports` are what some of them have written beside, as an aggregator has taken it.
+        """
+        self.open_evaluation([*sites, *missing], skipped=skipped, number=number)
         self.runs.begin_merge(TOKEN, self.round, number, attempt=1)
         infos = {site: info(examples, metrics) for site, (examples, metrics) in sites.items()}
+        for site, written in (reports or {}).items():
+            infos[site] = with_report(infos[site], written.report, self.round, digest=written.digest)
+            place = (self.runs.run, self.round, number, site)
+            self._place(taken_report(*place, written.digest), written.data)
+            for image in written.report.images:
+                self._place(taken_image(*place, image.digest, image.extension), written.images[image.digest])
         merged = merge_infos(list(infos), list(infos.values()))
-        prefix, view = evaluation_prefix(self.runs.run, self.round, number), self.runs.read()
+        prefix = evaluation_prefix(self.runs.run, self.round, number)
         examples = sum(of for of, _ in sites.values())
         summary = evaluation_summary(
             self.round,
@@ -134,61 +159,83 @@ class Driven:
             sites=[each["metrics"] for each in infos.values()],
             config=self.config,
         )
-        choice = choose(view.best, summary, select=select_of(self.config), when=())
-        assert view.global_model is not None
-        model = view.global_model.model.digest
-        verdicts = {
-            site: Judged(
-                True,
-                "",
-                Result(self._put(prefix, f"result-{site}", info_bytes(of), ".json"), sites[site][0], model),
-                dict(sites[site][1]),
-            )
+        global_model = self.runs.read().global_model
+        assert global_model is not None
+        model = global_model.model.digest
+        results = {
+            site: Result(self._put(prefix, f"result-{site}", info_bytes(of), ".json"), sites[site][0], model)
             for site, of in infos.items()
         }
+        verdicts = {
+            site: Judged(True, "", result, kept_metrics(_without_confusion(infos[site]), MOST_METRICS))
+            for site, result in results.items()
+        }
+        refused = {site: Judged(False, why) for site, why in missing.items()}
+        judges = tuple(Judge.of(site, result) for site, result in results.items())
+        self._commit_evaluation(summary, merged, {**verdicts, **refused}, judges=judges, missing=dict(missing))
+
+    def judge_centrally(self, examples: int, metrics: Mapping[str, float], round_: int) -> None:
+        """A worker has measured these metrics, `central/…`, of the model of a round, whose evaluation is open."""
+        view = self.runs.read_evaluation(round_, CENTRAL)
+        assert view is not None
+        merged: Info = {"metadata": {"clients": [], "datasetSize": [examples]}, "metrics": dict(metrics)}
+        summary = EvaluationSummary(round_, CENTRAL, view.opened_ms, 0, 1, 1, examples, dict(metrics))
+        self._commit_evaluation(summary, merged, {}, central=examples)
+
+    def _commit_evaluation(
+        self, summary: EvaluationSummary, merged: Info, verdicts: Mapping[str, Judged], **recorded: Any
+    ) -> None:
+        view, prefix = self.runs.read(), evaluation_prefix(self.runs.run, summary.round, summary.number)
+        evaluation = self.runs.read_evaluation(summary.round, summary.number)
+        info_ref = self._put(prefix, "merged", json.dumps(merged).encode(), ".json")
+        assert evaluation is not None
+        manifest = EvaluationManifest(
+            **{
+                "run": view.run,
+                "run_id": view.run_id,
+                "round": summary.round,
+                "evaluation": summary.number,
+                "model_path": evaluation.model.model.path,
+                "model_digest": evaluation.model.model.digest,
+                "opened_ms": summary.opened_ms,
+                "closed_ms": self.runs.now_ms(),
+                "expected": tuple(verdicts),
+                "judges": (),
+                "missing": {},
+                "merged_path": info_ref.path,
+                "merged_digest": info_ref.digest,
+                **recorded,
+            }
+        ).signed(self.key)
+        choice = choose(view.best, summary, select=select_of(self.config), when=())
         self.runs.commit_evaluation(
-            self.round,
-            number,
+            summary.round,
+            summary.number,
             attempt=1,
-            verdicts={**verdicts, **{site: Judged(False, why) for site, why in missing.items()}},
-            info=self._put(prefix, "merged", json.dumps(merged).encode(), ".json"),
-            manifest=self._put(prefix, "manifest", b"{}", ".json"),
+            verdicts=verdicts,
+            info=info_ref,
+            manifest=self._put(prefix, "manifest", manifest.to_bytes(), ".json"),
             summary=summary,
-            reason=f"{len(sites)} results",
+            reason=f"{summary.sites} results",
             before=view.best,
             best=choice.best,
             best_reason=choice.reason,
         )
 
-    def open_evaluation(self, sites: Sequence[str], *, number: int = AUTOMATIC, timeout_s: float = 600.0) -> None:
+    def open_evaluation(
+        self,
+        sites: Sequence[str],
+        *,
+        skipped: Sequence[str] = (),
+        number: int = AUTOMATIC,
+        timeout_s: float = 600.0,
+    ) -> None:
         """Have sites judge the model of the newest round; of number `CENTRAL`, a worker on the operator's own data."""
         self.runs.open_evaluation(
-            TOKEN, self.round, number, expected=sites, skipped=(), timeout_s=timeout_s, reason="judged"
+            TOKEN, self.round, number, expected=sites, skipped=skipped, timeout_s=timeout_s, reason="judged"
         )
         if number == CENTRAL:
             self.runs.begin_merge(TOKEN, self.round, CENTRAL, attempt=1)
-
-    def judge_centrally(self, examples: int, metrics: Mapping[str, float], round_: int) -> None:
-        """A worker has measured these metrics, `central/…`, of the model of a round, whose evaluation is open."""
-        merged = {"metadata": {"clients": [], "datasetSize": [examples]}, "metrics": dict(metrics)}
-        view, prefix = self.runs.read_evaluation(round_, CENTRAL), evaluation_prefix(self.runs.run, round_, CENTRAL)
-        assert view is not None
-        summary = EvaluationSummary(round_, CENTRAL, view.opened_ms, 0, 1, 1, examples, dict(metrics))
-        before = self.runs.read().best
-        choice = choose(before, summary, select=select_of(self.config), when=())
-        self.runs.commit_evaluation(
-            round_,
-            CENTRAL,
-            attempt=1,
-            verdicts={},
-            info=self._put(prefix, "merged", json.dumps(merged).encode(), ".json"),
-            manifest=self._put(prefix, "manifest", b"{}", ".json"),
-            summary=summary,
-            reason="on the operator's own data",
-            before=before,
-            best=choice.best,
-            best_reason=choice.reason,
-        )
 
     def close(self, *, is_kept: bool = True) -> None:
         """Aggregate and commit."""

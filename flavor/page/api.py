@@ -5,9 +5,7 @@ Every answer is read in a thread, of which there are few, so that a store that h
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from functools import partial
@@ -22,11 +20,12 @@ from flavor.bus.connection import is_away
 from flavor.errors import BusUnavailable, DamagedRecord, FlavorError, InvalidSetting, RunNotFound, StoreError
 from flavor.page.answer import answered, refused
 from flavor.page.source import Source
+from flavor.page.store_looks import Kind, StoreLooks, TooManyWaiting
 from flavor.view.strip import RoundRow
 
 _MOST_THREADS = 8
 _MOST_WAITING = 64
-"""How many questions wait for a thread, and how many for a look into a store."""
+"""How many questions wait for a thread."""
 _MOST_EVENTS = 500
 _MOST_SITES = 50
 _MOST_KINDS = 100
@@ -44,10 +43,8 @@ class Api:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._waiting = 0
-        self._awaiting = Counter[bool]()
         self._threads: anyio.CapacityLimiter | None = None
-        self._readers: dict[bool, anyio.CapacityLimiter] = {}
-        self._reading: dict[tuple[str, bool], asyncio.Future[Any]] = {}
+        self._looks = StoreLooks()
 
     def routes(self) -> list[Route]:
         """Return the addresses. Each answers GET and HEAD."""
@@ -58,6 +55,7 @@ class Api:
             "/api/runs/{run}/rounds/{round}": self._round,
             "/api/runs/{run}/curves": self._curves,
             "/api/runs/{run}/judged": self._judged,
+            "/api/runs/{run}/evaluations": self._evaluations,
             "/api/runs/{run}/evaluation": self._evaluation,
             "/api/runs/{run}/events": self._events,
             "/api/runs/{run}/clients/{client}": self._client,
@@ -66,43 +64,55 @@ class Api:
             "/api/queue": lambda request: self._source.queue(),
         }
         answers = {path: self._answering(look) for path, look in looks.items()}
-        answers["/api/runs/{run}/provenance"] = self._provenance
+        answers |= {
+            "/api/runs/{run}/provenance": self._provenance,
+            "/api/runs/{run}/reports": self._reports,
+            "/api/runs/{run}/reports/image": self._image,
+        }
         return [Route(path, answer, methods=["GET"]) for path, answer in answers.items()]
 
     async def _provenance(self, request: Request) -> Response:
-        """The records of a run's rounds; with `verify=1`, every object that they name is read and checked.
+        """The records of a run's rounds; with `verify=1`, every object that they name is read and checked."""
+        verify, run = request.query_params.get("verify") == "1", _run(request)
+        look = partial(self._source.provenance, run, verify=verify)
+        return await self._from_store(request, Kind.OBJECTS if verify else Kind.RECORDS, (run,), look)
 
-        That reads much of a store: one thread reads records, another one checks objects, and those who ask for the same
-        of a run at the same time are given the same answer.
-        """
-        verify = request.query_params.get("verify") == "1"
-        if self._awaiting[verify] >= _MOST_WAITING:
-            error = "too many wait for the store"
-            return refused(503, error, "wait until it is read", headers={"retry-after": "30"})
-        self._awaiting[verify] += 1
+    async def _reports(self, request: Request) -> Response:
+        """What the store has of one evaluation; with `site=`, what this site reports beside its metrics."""
+        run, place, site = _run(request), _evaluation(request), request.query_params.get("site", "")
+
+        def look() -> dict[str, Any]:
+            history = self._source.history(run)
+            return history.report_of_site(*place, site) if site else history.reports(*place)
+
+        return await self._from_store(request, Kind.REPORTS, (run, *place, site), look)
+
+    async def _image(self, request: Request) -> Response:
+        """An image that a site reports."""
+        run, place = _run(request), _evaluation(request)
+        site, digest = (request.query_params.get(name, "") for name in ("site", "digest"))
+
+        def look() -> tuple[bytes, str]:
+            return self._source.history(run).report_image(*place, site, digest)
+
+        return await self._from_store(request, Kind.REPORTS, (run, *place, site, digest), look, _image)
+
+    async def _from_store(
+        self,
+        request: Request,
+        kind: Kind,
+        key: tuple[object, ...],
+        look: Callable[[], Any],
+        made: Callable[[Request, Any], Response] = answered,
+    ) -> Response:
+        """Answer with what a look into a store finds: those who ask for the same get the same answer."""
         try:
-            found = await asyncio.shield(self._records(_run(request), verify))
-            return await self._in_thread(lambda: answered(request, found))
+            found = await self._looks.ask(kind, key, look)
+            return await self._in_thread(lambda: made(request, found))
+        except TooManyWaiting:
+            return refused(503, "too many wait for the store", "wait until it is read", headers={"retry-after": "30"})
         except FlavorError as error:
             return failed(error)
-        finally:
-            self._awaiting[verify] -= 1
-
-    def _records(self, run: str, verify: bool) -> asyncio.Future[Any]:
-        """The look at a run's records that goes on, or a new one."""
-        key = run, verify
-        if key not in self._reading:
-            limiter = self._readers.setdefault(verify, anyio.CapacityLimiter(1))
-            look = partial(self._source.provenance, run, verify=verify)
-            done = asyncio.ensure_future(anyio.to_thread.run_sync(look, limiter=limiter, abandon_on_cancel=True))
-            self._reading[key] = done
-
-            def ended(done: asyncio.Future[Any]) -> None:
-                del self._reading[key]
-                done.cancelled() or done.exception()  # told to those who wait, if anybody still does
-
-            done.add_done_callback(ended)
-        return self._reading[key]
 
     def _answering(self, look: Look) -> Answer:
         async def answer(request: Request) -> Response:
@@ -152,9 +162,15 @@ class Api:
         found = asdict(history.judged_curves(request.query_params.get("metric") or (names[0] if names else "")))
         return {**(_after(found, after) if after else found), "metrics": names}
 
+    def _evaluations(self, request: Request) -> dict[str, Any]:
+        """The newest evaluations as a table, by a `metric` or the first one; or those before the entry `before`."""
+        before = _number(request, "before") if "before" in request.query_params else None
+        return self._source.history(_run(request)).evaluations(request.query_params.get("metric", ""), before)
+
     def _evaluation(self, request: Request) -> dict[str, Any]:
-        """One evaluation with what each site has measured: of the model of `round`, or the newest one."""
-        return self._source.history(_run(request)).evaluation(_number(request, "round") or None)
+        """One evaluation with what each site has measured: the newest one, of a `round`, of a number (`evaluation`)."""
+        number = _number(request, "evaluation") if "evaluation" in request.query_params else None
+        return self._source.history(_run(request)).evaluation(_number(request, "round") or None, number)
 
     def _events(self, request: Request) -> list[Any]:
         """The newest entries of the log, or those `before` one, oldest first; of a `client`, of a `kind` (again)."""
@@ -183,11 +199,21 @@ def _run(request: Request) -> str:
     return str(request.path_params["run"])
 
 
+def _evaluation(request: Request) -> tuple[int, int]:
+    """Return the round and the number of the evaluation that is asked for."""
+    return _number(request, "round"), _number(request, "evaluation")
+
+
 def _number(request: Request, name: str) -> int:
     text = request.query_params.get(name, "0")
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise InvalidSetting(f"{name}={text[:40]!r}: a number is expected")
     return int(text)
+
+
+def _image(request: Request, found: tuple[bytes, str]) -> Response:
+    data, kind = found
+    return Response(data, 200, {"cache-control": "no-store"}, media_type=kind)
 
 
 def _row(row: RoundRow) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flavor.bus.runs import RunStore
 from flavor.counted import counted
@@ -55,11 +55,38 @@ def summaries(runs: RunStore) -> list[EvaluationSummary]:
 
 def from_redis(runs: RunStore, round_: int | None = None) -> Evaluated:
     """Return the newest evaluation, or that of the model of `round_`. Raises `RunError` where there is none."""
-    every = summaries(runs)
+    return whole_of(runs, chosen_among(runs.run, summaries(runs), round_))
+
+
+class Chosen(NamedTuple):
+    """One evaluation of several."""
+
+    summary: EvaluationSummary
+    central: SiteMeasures | None
+    """What is known of its model on the operator's own data."""
+
+
+def chosen_among(run: str, every: Sequence[EvaluationSummary], round_: int | None = None) -> Chosen:
+    """Return the newest of these evaluations, or that of `round_`, as `chosen_of`. Raises `RunError` for none."""
     chosen = chosen_of([numbers_of(each) for each in every], round_)
     if chosen is None:
-        raise RunError(_lacking(runs.run, round_, sorted({each.round for each in every if not each.owner})))
-    summary = next(each for each in reversed(every) if (each.round, each.number) == (chosen.round, chosen.number))
+        raise RunError(_lacking(run, round_, sorted({each.round for each in every if not each.owner})))
+    found = next(each for each in reversed(every) if (each.round, each.number) == (chosen.round, chosen.number))
+    return Chosen(found, chosen.central)
+
+
+def numbered_among(run: str, every: Sequence[EvaluationSummary], round_: int, number: int) -> Chosen:
+    """Return the evaluation of this round and number, whatever its model. Raises `RunError` where there is none."""
+    of_round = {each.number: each for each in every if each.round == round_}
+    if number not in of_round:
+        raise RunError(_lacking(run, round_, sorted({each.round for each in every if not each.owner})))
+    found, own = of_round[number], of_round.get(CENTRAL)
+    return Chosen(found, numbers_of(own).central if own is not None and not found.owner else None)
+
+
+def whole_of(runs: RunStore, chosen: Chosen) -> Evaluated:
+    """Return a chosen evaluation with what each site has measured. Raises `RunError` where Redis has it no more."""
+    summary = chosen.summary
     view = runs.read_evaluation(summary.round, summary.number)
     if view is None:
         raise RunError(f"Redis no longer has the evaluation of the model of round {summary.round} of run {runs.run!r}")

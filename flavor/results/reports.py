@@ -49,15 +49,26 @@ def reports_in(store: ObjectStore, infos: Mapping[str, Info], *, run: str, round
     found, missing = {}, {}
     for site, info in sorted(infos.items()):
         try:
-            digest = report_digest(info)
-            if digest is None:
-                continue
-            place = (run, round_, number, site, digest)
-            data = _read(store, (taken_report(*place), handed_report(*place)), digest, MAX_BYTES)
-            found[site] = parse_report(data, where=f"result.json of {site}", is_sealed=True)
+            report = report_in(store, info, run=run, round_=round_, number=number, site=site)
         except (ObjectMissing, DigestMismatch, InvalidInfo) as error:
             missing[site] = str(error)
+        else:
+            if report is not None:
+                found[site] = report
     return Reports(found, missing)
+
+
+def report_in(store: ObjectStore, info: Info, *, run: str, round_: int, number: int, site: str) -> Report | None:
+    """Return the report that a site's information names; None where it names none.
+
+    Raises `StoreError`, and `InvalidInfo` for a report that is wrong.
+    """
+    digest = report_digest(info)
+    if digest is None:
+        return None
+    place = (run, round_, number, site, digest)
+    data = _read(store, (taken_report(*place), handed_report(*place)), digest, MAX_BYTES)
+    return parse_report(data, where=f"result.json of {site}", is_sealed=True)
 
 
 def image_in(store: ObjectStore, image: Image, *, run: str, round_: int, number: int, site: str) -> bytes:

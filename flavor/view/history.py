@@ -16,12 +16,14 @@ from flavor.config import RunConfig
 from flavor.errors import RunError
 from flavor.evaluation_settings import select_of
 from flavor.records.counts import POOLED
+from flavor.records.evaluation import EvaluationSummary
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.store.protocol import ObjectStore
 from flavor.view.curves import Curves, merged_curves, metric_names, with_sites
-from flavor.view.judged import Judged, described_evaluation
+from flavor.view.judged import Judged
+from flavor.view.reports import EvaluationReports
 from flavor.view.site_values import SiteValues
 from flavor.view.strip import RoundRow, Source, Strip
 from flavor.view.timeline import ClientRound, Outcome, PhaseSpan, RoundTimeline, read_client, read_timeline
@@ -51,6 +53,7 @@ class History:
         self._lock = threading.Lock()
         self._strip = Strip(runs, store)
         self._judged, self._judged_of = Judged(runs), 0
+        self._reports = EvaluationReports(runs, store)  # has a lock of its own: the store may be slow
         self._values_lock = threading.Lock()  # the store may be slow, and only curves wait for it
         self._values, self._values_of = SiteValues(runs, store, folder=folder), 0
 
@@ -132,9 +135,37 @@ class History:
         with self._lock:
             return self._look_at_judged()[0].names()
 
-    def evaluation(self, round_: int | None = None) -> dict[str, Any]:
-        """Return one evaluation in full; see `described_evaluation`. Raises `RunError` where there is none."""
-        return described_evaluation(self._runs, round_)
+    def evaluation(self, round_: int | None = None, number: int | None = None) -> dict[str, Any]:
+        """Return one evaluation in full; see `Judged.evaluation`. Raises `RunError` where there is none."""
+        with self._lock:
+            judged, view = self._look_at_judged()
+            return judged.evaluation(round_, number, select_of(RunConfig.known(view.config)))
+
+    def evaluations(self, metric: str = "", before: int | None = None) -> dict[str, Any]:
+        """Return the newest evaluations as rows of a table, or those before an entry; see `JudgedTable.page`.
+
+        `best` is the best model by the run's `--select`, or else the best of the rounds by the values of the metric:
+        `round`, `metric` and `selected`; None where that is not known.
+        """
+        with self._lock:
+            judged, view = self._look_at_judged()
+            return judged.table(metric, before, select_of(RunConfig.known(view.config)), view.best)
+
+    def reports(self, round_: int, number: int) -> dict[str, Any]:
+        """Return what the store has of one evaluation; see `EvaluationReports.read`. Reads for two seconds at most."""
+        return self._reports.read(self._summary(round_, number))
+
+    def report_of_site(self, round_: int, number: int, site: str) -> dict[str, Any]:
+        """Return what a site reports in one evaluation; see `EvaluationReports.of_site`."""
+        return self._reports.of_site(self._summary(round_, number), site)
+
+    def report_image(self, round_: int, number: int, site: str, digest: str) -> tuple[bytes, str]:
+        """Return an image that a site reports, and its media type; see `EvaluationReports.image`."""
+        return self._reports.image(self._summary(round_, number), site, digest)
+
+    def _summary(self, round_: int, number: int) -> EvaluationSummary:
+        with self._lock:
+            return self._judged.summary(round_, number)
 
     def _look_at_judged(self) -> tuple[Judged, RunView]:
         view = self._strip.look()

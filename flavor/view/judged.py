@@ -6,25 +6,27 @@ somebody asks for may be of a few sites alone.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
 from flavor.bus.runs import RunStore
-from flavor.config import RunConfig
-from flavor.evaluation_settings import select_of
 from flavor.policy.selection import Select
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, Best, EvaluationSummary
 from flavor.records.merging import sites_with
 from flavor.records.states import RoundState
 from flavor.results.best import MergedValue, best_of
 from flavor.results.evaluated import better_of
 from flavor.results.evaluated_table import described
-from flavor.results.read_evaluated import from_redis, summaries_after
+from flavor.results.read_evaluated import chosen_among, numbered_among, summaries_after, whole_of
 from flavor.view.curves import Curves, merged_curves, metric_names
+from flavor.view.judged_table import JudgedTable
 from flavor.view.strip import RoundRow, Source
 
 MOST_SITES = 200
 """Sites of one evaluation that are described."""
+_MOST_KEPT = 8
+"""Described evaluations that are remembered."""
 
 
 class Judged:
@@ -32,22 +34,26 @@ class Judged:
 
     def __init__(self, runs: RunStore) -> None:
         self._runs = runs
-        self._taken = 0  # entries of Redis' list that were read
-        self._rows: dict[int, RoundRow] = {}
-        self._own: dict[int, RoundRow] = {}  # on the operator's own data
+        self.forget()
 
     def forget(self) -> None:
         """Read everything again: the run is another one."""
-        self._taken, self._rows, self._own = 0, {}, {}
+        self._entries = list[EvaluationSummary | None]()  # of Redis' list, None for those that are damaged
+        self._rows, self._own = dict[int, RoundRow](), dict[int, RoundRow]()  # by sites, on the operator's own data
+        self._described = OrderedDict[tuple[int, ...], dict[str, Any]]()
+        self._table = JudgedTable(self._runs)
 
-    def rows(self) -> list[RoundRow]:
-        """Return each evaluation in the form of a round, by round."""
-        for summary in summaries_after(self._runs, self._taken):
-            self._taken += 1
+    def _look(self) -> None:
+        for summary in summaries_after(self._runs, len(self._entries)):
+            self._entries.append(summary)
             if summary is not None and summary.number == AUTOMATIC:
                 self._rows[summary.round] = row_of_evaluation(summary)
             elif summary is not None and summary.number == CENTRAL:
                 self._own[summary.round] = row_of_evaluation(summary)
+
+    def rows(self) -> list[RoundRow]:
+        """Return each evaluation in the form of a round, by round."""
+        self._look()
         both = {
             round_: replace(row, metrics={**row.metrics, **self._own[round_].metrics}) if round_ in self._own else row
             for round_, row in self._rows.items()
@@ -72,6 +78,54 @@ class Judged:
         }
         return replace(merged_curves(metric, rows), best=best_of(known, better_of(metric, select)))
 
+    def summary(self, round_: int, number: int) -> EvaluationSummary:
+        """Return the numbers of one evaluation. Redis is read only for a new one. Raises `RunError` for none."""
+        for known in reversed(self._entries):
+            if known is not None and (known.round, known.number) == (round_, number):
+                return known
+        self._look()
+        return numbered_among(self._runs.run, self._known, round_, number).summary
+
+    def evaluation(self, round_: int | None, number: int | None, select: Select | None) -> dict[str, Any]:
+        """Return the newest evaluation, or that of the model of `round_`, as `flavor results --json` has it.
+
+        `number` chooses among several of one round. At most `MOST_SITES` sites are described, and `left_out` counts the
+        others. Raises `RunError` where there is none.
+        """
+        self._look()
+        if number is None:
+            chosen = chosen_among(self._runs.run, self._known, round_)
+        else:
+            chosen = numbered_among(self._runs.run, self._known, round_ or 0, number)
+        summary, central = chosen
+        key = summary.round, summary.number, summary.closed_ms, central is not None
+        if key not in self._described:
+            found = described(whole_of(self._runs, chosen), select=select)
+            sites, missing = list(found["sites"].items()), list(found["missing"].items())
+            left_out = max(0, len(sites) - MOST_SITES) + max(0, len(missing) - MOST_SITES)
+            cut = {"sites": dict(sites[:MOST_SITES]), "missing": dict(missing[:MOST_SITES]), "left_out": left_out}
+            self._described[key] = {**found, **cut}
+        self._described.move_to_end(key)
+        while len(self._described) > _MOST_KEPT:
+            self._described.popitem(last=False)
+        return self._described[key]
+
+    def table(self, metric: str, before: int | None, select: Select | None, best: Best | None) -> dict[str, Any]:
+        """Return the newest evaluations, or those before an entry; see `JudgedTable.page`. `best` is by `select`."""
+        self._look()
+        found = self._table.page(self._entries, metric, before, select)
+        return {**found, "best": self._best(found["metric"], select, best)}
+
+    def _best(self, metric: str, select: Select | None, best: Best | None) -> dict[str, Any] | None:
+        if select is None:
+            by_values = self.curves(metric, None).best
+            return None if by_values is None else {"round": by_values.round, "metric": metric, "selected": False}
+        return None if best is None else {"round": best.round, "metric": select.name, "selected": True}
+
+    @property
+    def _known(self) -> list[EvaluationSummary]:
+        return [each for each in self._entries if each is not None]
+
 
 def row_of_evaluation(summary: EvaluationSummary) -> RoundRow:
     """Return an evaluation in the form of a round: its contributors are the sites whose results count."""
@@ -88,19 +142,3 @@ def row_of_evaluation(summary: EvaluationSummary) -> RoundRow:
         spread=summary.spread,
         few=summary.few,
     )
-
-
-def described_evaluation(runs: RunStore, round_: int | None = None) -> dict[str, Any]:
-    """Return the newest evaluation, or that of the model of `round_`, as `flavor results --json` has it.
-
-    At most `MOST_SITES` sites are described, and `left_out` counts the others. Raises `RunError` where there is none.
-    """
-    view = runs.read()
-    found = described(from_redis(runs, round_), select=select_of(RunConfig.known(view.config)))
-    sites, missing = list(found["sites"].items()), list(found["missing"].items())
-    return {
-        **found,
-        "sites": dict(sites[:MOST_SITES]),
-        "missing": dict(missing[:MOST_SITES]),
-        "left_out": max(0, len(sites) - MOST_SITES) + max(0, len(missing) - MOST_SITES),
-    }

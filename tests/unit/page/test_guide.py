@@ -9,6 +9,7 @@ from flavor.page.api import Api
 from flavor.page.server import PORT
 from flavor.page.stream import KEEPALIVE_S, MOST_STREAMS
 from flavor.page.token import COOKIE_S
+from flavor.view.drawn import MOST_CELLS, MOST_LINES, MOST_POINTS, MOST_ROWS
 from tests.standin import Standin
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "see-a-run.md").read_text(encoding="utf-8")
@@ -26,5 +27,7 @@ def test_numbers_and_lines_are_those_of_the_code() -> None:
     assert f"http://127.0.0.1:{PORT}/" in GUIDE
     assert f"{COOKIE_S // 86400} days" in GUIDE
     assert f"every {KEEPALIVE_S:.0f} seconds" in GUIDE
+    assert f"{MOST_ROWS:,} rows of a table, {MOST_CELLS} × {MOST_CELLS} cells" in GUIDE
+    assert f"{MOST_LINES} lines of {MOST_POINTS:,} points" in GUIDE
     assert f"At most {MOST_STREAMS} pages" in GUIDE
     assert f"| {MOST_STREAMS} pages are live already |" in GUIDE

@@ -1,0 +1,105 @@
+"""The evaluations of a run as a table: a row for each, with the model, who has judged it, and one metric merged."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from flavor.bus.runs import RunStore
+from flavor.policy.selection import Select
+from flavor.records.counts import CENTRAL_PREFIX, POOLED
+from flavor.records.evaluation import CENTRAL, EvaluationSummary
+from flavor.results.evaluated import base_of, evaluated_of, headline_of, metrics_of, numbers_of
+
+ROWS = 10
+"""Evaluations in one page of the table."""
+_MOST_KEPT = 200
+"""Rows whose sites are remembered."""
+_MOST_NAMED = 20
+"""Sites of each kind that a row names."""
+_LONGEST_REASON = 300
+
+
+class JudgedTable:
+    """Reads of each evaluation once what its summary does not have. Not thread-safe."""
+
+    def __init__(self, runs: RunStore) -> None:
+        self._runs = runs
+        self._kept = OrderedDict[int, dict[str, Any]]()
+
+    def page(
+        self, entries: Sequence[EvaluationSummary | None], metric: str, before: int | None, select: Select | None
+    ) -> dict[str, Any]:
+        """Return the newest `ROWS` of these entries of Redis' list, or those before an entry, newest first.
+
+        `metric` names one as curves do; '' takes the one by which the newest evaluation is shown. Keys: `metric` (as
+        sites use it), `rows`, `earlier` (how many older ones there are). Those of a row: `at` (its entry), `round`,
+        `evaluation`, `opened_ms`, `closed_ms`, `sites`, `expected`, `examples`, `model` (SHA-256), `owner`, `skipped`
+        and `missing` (site to reason), of which the first are named, `all_skipped` (the number), `merged` (see
+        `MetricOfSites`; None without the metric), and `own`, on the operator's own data: name to value.
+        """
+        base = _base(metric) or self._headline(entries, select)
+        last = len(entries) if before is None else min(before, len(entries))
+        first = max(0, last - ROWS)
+        rows = [self._row(at, found, base, select) for at in range(first, last) if (found := entries[at]) is not None]
+        return {"metric": base, "rows": rows[::-1], "earlier": first}
+
+    @staticmethod
+    def _headline(entries: Sequence[EvaluationSummary | None], select: Select | None) -> str:
+        every = [each for each in entries if each is not None]
+        by_sites = [each for each in every if each.number != CENTRAL and not each.owner]
+        newest = next(reversed(by_sites or every), None)
+        return _base(headline_of(metrics_of(numbers_of(newest), select), select) or "") if newest is not None else ""
+
+    def _row(self, at: int, summary: EvaluationSummary, base: str, select: Select | None) -> dict[str, Any]:
+        known = self._beside(at, summary, select)
+        row = {
+            "at": at,
+            **{name: getattr(summary, name) for name in ("round", "opened_ms", "closed_ms", "sites", "expected")},
+            "evaluation": summary.number,
+            "examples": summary.examples,
+            **{name: value for name, value in known.items() if name != "worst"},
+            "merged": None,
+            "own": {},
+        }
+        if summary.number == CENTRAL:
+            names = (f"{CENTRAL_PREFIX}{base}", f"{CENTRAL_PREFIX}{POOLED}{base}")
+            return {**row, "own": {name: summary.metrics[name] for name in names if name in summary.metrics}}
+        found = next((each for each in metrics_of(numbers_of(summary), select) if each.name == base), None)
+        return {**row, "merged": None if found is None else {**asdict(found), "worst": known["worst"].get(base)}}
+
+    def _beside(self, at: int, summary: EvaluationSummary, select: Select | None) -> Mapping[str, Any]:
+        """Return what the evaluation's hash has beside its numbers; of one that is gone, nothing."""
+        if at not in self._kept:
+            view = self._runs.read_evaluation(summary.round, summary.number)
+            found: dict[str, Any] = {
+                "model": "",
+                "owner": "",
+                "skipped": [],
+                "missing": {},
+                "all_skipped": 0,
+                "worst": {},
+            }
+            if view is not None and view.closed_ms == summary.closed_ms:
+                whole = evaluated_of(self._runs.run, view, summary)
+                missing = list(whole.missing.items())[:_MOST_NAMED]
+                found = {
+                    "model": whole.model,
+                    "owner": view.owner,
+                    "skipped": list(whole.skipped[:_MOST_NAMED]),
+                    "all_skipped": len(whole.skipped),
+                    "missing": {site: reason[:_LONGEST_REASON] for site, reason in missing},
+                    "worst": {each.name: each.worst for each in metrics_of(whole, select) if each.worst is not None},
+                }
+            self._kept[at] = found
+        self._kept.move_to_end(at)
+        while len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[at]
+
+
+def _base(metric: str) -> str:
+    """Return the name that sites use of a metric as curves name it: `auc` of `central/pooled/auc`."""
+    return base_of(metric.removeprefix(CENTRAL_PREFIX))

@@ -1,0 +1,104 @@
+"""The table of a run's evaluations: who has judged which model, one metric merged, and which model is the best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flavor.errors import RunError
+from flavor.records.evaluation import AUTOMATIC, CENTRAL
+from flavor.store.local import LocalStore
+from flavor.view.history import History
+from flavor.view.judged_table import ROWS
+from tests.driven import Driven
+
+
+def begun(server: str, tmp_path: Path, **settings: Any) -> Driven:
+    return Driven(server, LocalStore(tmp_path / "store", create=True), **settings)
+
+
+def trains(run: Driven) -> None:
+    run.open(["c1"])
+    run.accept("c1", 10, {"accuracy": 0.1})
+    run.close()
+
+
+def test_a_row_says_who_has_judged_which_model_and_who_has_not(server: str, tmp_path: Path) -> None:
+    run = begun(server, tmp_path)
+    trains(run)
+    sites = {"c1": (100, {"loss": 2.0, "accuracy": 0.5}), "c2": (300, {"loss": 1.0, "accuracy": 0.9})}
+    run.judge(sites, {"c3": "x" * 1000}, skipped=[f"c{n}" for n in range(10, 40)])
+    table = History(run.runs, None).evaluations("pooled/accuracy")
+    (row,) = table["rows"]
+    view = run.runs.read_evaluation(1, AUTOMATIC)
+    assert view is not None
+    assert (row["round"], row["evaluation"], row["sites"], row["expected"], row["examples"]) == (
+        1,
+        AUTOMATIC,
+        2,
+        3,
+        400,
+    )
+    assert (row["model"], row["closed_ms"]) == (view.model.model.digest, view.closed_ms)
+    assert row["missing"] == {"c3": "x" * 300}
+    assert (len(row["skipped"]), row["all_skipped"]) == (20, 30)
+    assert (table["metric"], table["earlier"]) == ("accuracy", 0)
+    assert row["merged"]["plain_mean"] == pytest.approx(0.7)
+    assert (row["merged"]["lowest"], row["merged"]["worst"], row["merged"]["better"]) == (0.5, "c1", "larger")
+    assert History(run.runs, None).evaluations("nothing")["rows"][0]["merged"] is None
+
+
+def test_the_best_is_that_of_select_or_else_by_the_values(server: str, tmp_path: Path) -> None:
+    by_loss, by_none = begun(server, tmp_path, select="loss:min"), begun(server, tmp_path)
+    for run in (by_loss, by_none):
+        for accuracy, loss in ((0.9, 3.0), (0.7, 1.0), (0.8, 2.0)):
+            trains(run)
+            run.judge({"c1": (10, {"accuracy": accuracy, "loss": loss})})
+    found = History(by_loss.runs, None).evaluations()
+    assert (found["metric"], found["best"]) == ("loss", {"round": 2, "metric": "loss", "selected": True})
+    assert [row["round"] for row in found["rows"]] == [3, 2, 1]
+    history = History(by_none.runs, None)
+    assert history.evaluations()["best"] == {"round": 1, "metric": "accuracy", "selected": False}
+    assert history.evaluations("loss")["best"] == {"round": 2, "metric": "loss", "selected": False}
+
+
+def test_the_operators_own_data_has_rows_of_its_own(server: str, tmp_path: Path) -> None:
+    run = begun(server, tmp_path)
+    trains(run)
+    run.open_evaluation([], number=CENTRAL)
+    own = {"central/accuracy": 0.6, "central/pooled/accuracy": 0.61, "central/loss": 3.0}
+    run.judge_centrally(50, own, 1)
+    history = History(run.runs, None)
+    assert history.evaluations()["metric"] == "accuracy", "also where no site judges"
+    run.judge({"c1": (10, {"accuracy": 0.9})})
+    judged, own = history.evaluations("central/accuracy")["rows"]
+    assert (judged["evaluation"], judged["own"]) == (AUTOMATIC, {})
+    assert (own["evaluation"], own["merged"], own["model"]) == (CENTRAL, None, judged["model"])
+    assert own["own"] == {"central/accuracy": 0.6, "central/pooled/accuracy": 0.61}
+    assert history.evaluation()["central"]["examples"] == 50
+    assert history.evaluation(1, CENTRAL)["evaluation"] == CENTRAL
+    assert history.evaluation(1, AUTOMATIC)["evaluation"] == AUTOMATIC
+    with pytest.raises(RunError, match="has not been judged"):
+        history.evaluation(1, 7)
+
+
+def test_older_rows_come_by_the_page_and_each_evaluation_is_read_once(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(server, tmp_path)
+    for _ in range(ROWS + 3):
+        trains(run)
+        run.judge({"c1": (10, {"accuracy": 0.9})})
+    read, of = [], run.runs.read_evaluation
+    monkeypatch.setattr(run.runs, "read_evaluation", lambda *name: read.append(name) or of(*name))
+    history = History(run.runs, None)
+    for _ in range(3):
+        newest = history.evaluations()
+        assert [row["round"] for row in newest["rows"]] == list(range(ROWS + 3, 3, -1))
+        assert newest["earlier"] == newest["rows"][-1]["at"] == 3
+        oldest = history.evaluations(before=3)
+        assert ([row["round"] for row in oldest["rows"]], oldest["earlier"]) == ([3, 2, 1], 0)
+        assert history.evaluation(5)["round"] == 5
+    assert sorted(read) == sorted([(n, AUTOMATIC) for n in range(1, ROWS + 4)] + [(5, AUTOMATIC)])
