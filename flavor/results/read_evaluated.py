@@ -76,7 +76,7 @@ def chosen_among(run: str, every: Sequence[EvaluationSummary], round_: int | Non
 
 
 def numbered_among(run: str, every: Sequence[EvaluationSummary], round_: int, number: int) -> Chosen:
-    """Return the evaluation of this round and number, whatever its model. Raises `RunError` where there is none."""
+    """Return the evaluation of this round and number, of any model. Raises `RunError` where there is none."""
     of_round = {each.number: each for each in every if each.round == round_}
     if number not in of_round:
         raise RunError(_lacking(run, round_, sorted({each.round for each in every if not each.owner})))

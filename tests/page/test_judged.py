@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from flavor.page.server import bound
 from flavor.page.shown import shown_board
+from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.store.local import LocalStore
 from flavor.view.board import Board
 from tests.driven import Driven
@@ -37,15 +39,16 @@ def test_evaluations_have_a_curve_and_a_table_of_their_own(server: str, tmp_path
             f"round 1, worst/accuracy 0.5 (flavor get {run.runs.run} --round best)."
         )
         judged = page.locator(".panel.judged")
+        of_sites = judged.locator(".of-sites")
         expect(judged.locator(".note")).to_have_text("accuracy 0.7 of the model of round 1")
-        expect(judged.locator("h3")).to_have_text("The model of round 1, judged by 2 of 3 sites, 400 examples")
-        rows = judged.locator("tbody tr")
+        expect(of_sites.locator("h3")).to_have_text("The model of round 1, judged by 2 of 3 sites, 400 examples")
+        rows = of_sites.locator("tbody tr")
         expect(rows.nth(0)).to_have_text("c11000.5 (worst)1")
         expect(rows.nth(1)).to_have_text("c23000.9–")
         expect(rows.nth(2)).to_have_text("c3no result: it is <b>gone")
-        expect(judged.locator("thead")).to_contain_text(HOSTILE)
-        expect(judged.locator("tr.merged").nth(0)).to_contain_text("plain mean0.7")
-        expect(judged.locator("tr.merged").nth(1)).to_contain_text("weighted mean0.8")
+        expect(of_sites.locator("thead")).to_contain_text(HOSTILE)
+        expect(of_sites.locator("tr.merged").nth(0)).to_contain_text("plain mean0.7")
+        expect(of_sites.locator("tr.merged").nth(1)).to_contain_text("weighted mean0.8")
         expect(judged.locator("canvas")).to_be_visible()
         expect(page.locator(".model .note")).to_have_text("accuracy 0.1 in round 1")
         run.open(["c1", "c2"])
@@ -54,7 +57,87 @@ def test_evaluations_have_a_curve_and_a_table_of_their_own(server: str, tmp_path
         run.close()
         run.judge({"c1": (100, {"accuracy": 0.6}), "c2": (300, {"accuracy": 1.0})})
         expect(judged.locator(".note")).to_have_text("accuracy 0.8 of the model of round 2")
-        expect(judged.locator("h3")).to_have_text("The model of round 2, judged by 2 sites, 400 examples")
+        expect(of_sites.locator("h3")).to_have_text("The model of round 2, judged by 2 sites, 400 examples")
         expect(judged.locator(".pointed")).to_have_text(
             "model of round 2 · plain 0.8 · weighted 0.9 · lowest 0.6 · highest 1"
         )
+
+
+def test_the_operators_own_data_is_told_with_who_has_judged_there(server: str, tmp_path: Path, window: Window) -> None:
+    run = Driven(server, LocalStore(tmp_path / "store", create=True), rounds=9)
+    place = bound("127.0.0.1", 0, token=None)
+    with Board(server, runs=[run.runs.run]) as board, shown_board(server, board, place):
+        trains(run)
+        page: Any = window.open(place.address, f"/run/{run.runs.run}", wide=1400, high=1800)
+        run.open_evaluation([], number=CENTRAL)
+        own, line = page.locator(".judged .own"), page.locator(".judged-line")
+        expect(own).to_have_text("The model of round 1 is being judged on the operator's own data now.")
+        expect(line).to_have_text("Judging the model of round 1 on the operator's own data.")
+        run.judge_centrally(5000, {"central/accuracy": 0.75, f"central/{HOSTILE}": 1.0}, 1)
+        key = run.key.public.fingerprint
+        judged = rf"^On the operator's own data: accuracy 0\.75, {re.escape(HOSTILE)} 1, the model of round 1"
+        expect(own).to_have_text(
+            re.compile(rf"{judged} \(5,000 examples, at \d\d:\d\d:\d\d, by the aggregator with key {key}\)\.$")
+        )
+        expect(line).to_have_text("On the operator's own data: accuracy 0.75, the model of round 1.")
+        expect(page.locator(".panel.reports")).to_be_hidden()
+        expect(page.locator(".judged .note")).to_have_text("central/accuracy 0.75 of the model of round 1")
+        of_sites = page.locator(".judged .of-sites")
+        expect(of_sites.locator("h3")).to_have_text(
+            "The model of round 1, judged on the operator's own data, 5,000 examples"
+        )
+        expect(of_sites.locator("tbody tr")).to_have_text(["the operator's own data5,0000.751"])
+        run.judge({"c1": (10, {"accuracy": 0.5})})
+        expect(of_sites.locator("tr.own-row")).to_have_text("the operator's own data5,0000.75")
+        rows = page.locator(".evaluations tbody tr")
+        expect(rows.nth(0)).to_contain_text("round 1 ✓ best–0.50.51 site")
+        expect(rows.nth(1)).to_contain_text("round 1, own datacentral/accuracy 0.75the operator's own data")
+        trains(run)
+        run.open_evaluation([], number=CENTRAL)
+        expect(own).to_contain_text(f"key {key}). The model of round 2 is being judged there now.")
+
+
+def test_all_evaluations_say_who_has_judged_which_model(server: str, tmp_path: Path, window: Window) -> None:
+    run = Driven(server, LocalStore(tmp_path / "store", create=True), rounds=99, select="accuracy:max")
+    place = bound("127.0.0.1", 0, token=None)
+    for number in range(13):
+        trains(run)
+        loss = {"loss": number / 10} if number < 12 else {}
+        run.judge(
+            {"c1": (10, {"accuracy": 0.9 - abs(number - 5) / 100, **loss}), "c2": (10, {"accuracy": 0.5, **loss})},
+            {"c3": f"it is {HOSTILE}"} if number == 12 else {},
+            skipped=["c8", "c9"] if number == 12 else [],
+        )
+    with Board(server, runs=[run.runs.run]) as board, shown_board(server, board, place):
+        page: Any = window.open(place.address, f"/run/{run.runs.run}", wide=1400, high=1800)
+        table = page.locator(".evaluations")
+        rows = table.locator("tbody tr")
+        expect(rows).to_have_count(10)
+        expect(table.locator("thead")).to_contain_text("accuracy")
+        digest = run.runs.read_evaluation(13, AUTOMATIC).model.model.digest[:10]  # type: ignore[union-attr]
+        expect(rows.first).to_contain_text("round 13–0.6650.5 c22 of 3 sites (1 refused or missing, 2 without")
+        expect(rows.first.locator("td.mono")).to_have_text(f"{digest}…")
+        rows.first.locator("summary").press("Enter")
+        expect(rows.first.locator("li")).to_have_text([f"c3: it is {HOSTILE}", "Without an evaluator: c8, c9."])
+        best = table.locator(".best-mark")
+        expect(best).to_have_text(" ✓ best")
+        expect(rows.filter(has=page.locator(".best-mark"))).to_contain_text("round 6")
+        expect(best).to_have_attribute("data-tip", "The best model by --select, by accuracy.")
+        older = table.get_by_role("button", name="Older evaluations")
+        older.press("Enter")
+        expect(rows).to_have_count(13)
+        expect(older).to_be_hidden()
+        page.locator(".judged").get_by_role("combobox", name="Metric").select_option("loss")
+        expect(rows).to_have_count(10)
+        expect(rows.nth(1)).to_contain_text("round 12–1.11.1")
+        expect(rows.first).to_contain_text("round 13–––2 of 3 sites")
+        rows.nth(9).get_by_role("button", name="round 4", exact=True).press("Enter")
+        of_sites = page.locator(".judged .of-sites")
+        expect(of_sites.locator("h3")).to_have_text("The model of round 4, judged by 2 sites, 20 examples")
+        expect(of_sites.locator("tbody tr").first).to_have_text("c1100.880.3")
+
+
+def trains(run: Driven) -> None:
+    run.open(["c1"])
+    run.accept("c1", 10, {})
+    run.close()

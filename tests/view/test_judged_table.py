@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from flavor.errors import RunError
-from flavor.records.evaluation import AUTOMATIC, CENTRAL
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary
+from flavor.results.evaluated import SiteMeasures
+from flavor.results.read_evaluated import Chosen, chosen_among, numbered_among
 from flavor.store.local import LocalStore
 from flavor.view.history import History
-from flavor.view.judged_table import ROWS
+from flavor.view.judged_table import ROWS, JudgedTable
 from tests.driven import Driven
 
 
@@ -68,8 +70,8 @@ def test_the_operators_own_data_has_rows_of_its_own(server: str, tmp_path: Path)
     run = begun(server, tmp_path)
     trains(run)
     run.open_evaluation([], number=CENTRAL)
-    own = {"central/accuracy": 0.6, "central/pooled/accuracy": 0.61, "central/loss": 3.0}
-    run.judge_centrally(50, own, 1)
+    measured = {"central/accuracy": 0.6, "central/pooled/accuracy": 0.61, "central/loss": 3.0}
+    run.judge_centrally(50, measured, 1)
     history = History(run.runs, None)
     assert history.evaluations()["metric"] == "accuracy", "also where no site judges"
     run.judge({"c1": (10, {"accuracy": 0.9})})
@@ -102,3 +104,18 @@ def test_older_rows_come_by_the_page_and_each_evaluation_is_read_once(
         assert ([row["round"] for row in oldest["rows"]], oldest["earlier"]) == ([3, 2, 1], 0)
         assert history.evaluation(5)["round"] == 5
     assert sorted(read) == sorted([(n, AUTOMATIC) for n in range(1, ROWS + 4)] + [(5, AUTOMATIC)])
+
+
+def test_a_model_that_is_one_sites_update_is_in_the_table_and_is_never_the_newest(server: str, tmp_path: Path) -> None:
+    run = begun(server, tmp_path)
+    of_all = EvaluationSummary(3, AUTOMATIC, 1, 2, 2, 2, 20, {"accuracy": 0.9})
+    own = EvaluationSummary(3, CENTRAL, 1, 3, 1, 1, 50, {"central/accuracy": 0.8})
+    of_one = EvaluationSummary(3, 1, 4, 5, 2, 2, 20, {"loss": 0.1}, owner="c1")
+    every = [of_all, own, of_one]
+    assert chosen_among("r", every) == Chosen(of_all, SiteMeasures(50, {"central/accuracy": 0.8}))
+    assert numbered_among("r", every, 3, 1) == Chosen(of_one, None)
+    with pytest.raises(RunError, match="no model of run 'r' has been judged"):
+        chosen_among("r", [of_one])
+    page = JudgedTable(run.runs).page(every, "", None, None)
+    assert (page["metric"], [row["evaluation"] for row in page["rows"]]) == ("accuracy", [1, CENTRAL, AUTOMATIC])
+    assert {row["model"] for row in page["rows"]} == {""}, "Redis has their numbers alone"

@@ -1,6 +1,6 @@
 // Texts whose contrast with their ground is below what WCAG 2 asks for (level AA).
 () => {
-  const numbers = (colour) => colour.match(/[0-9.]+/g).map(Number);
+  const numbers = (colour) => colour.match(/[0-9.]+/g).map((each, at) => Number(each) * (colour.startsWith("color(srgb") && at < 3 ? 255 : 1));
   const linear = (each) => (each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4);
   const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
   const ground = (node) => {

@@ -16,7 +16,7 @@ export function svg(tag, props, ...children) {
 }
 
 /** Attributes that are read by people. `data-tip` is text once `tips.js` shows it. */
-const READ = new Set(["title", "aria-label", "aria-valuetext"]);
+const READ = new Set(["title", "alt", "aria-label", "aria-valuetext"]);
 
 const value = (name, words) => (READ.has(name) ? visible(String(words)) : String(words));
 

@@ -50,7 +50,7 @@ export function open(shell, name) {
     rounds.update(doc);
     table.update(doc);
     model.update(doc);
-    if (doc.evaluation && !results.node.isConnected) log.node.after(results.node);
+    if ((doc.evaluation || doc.central || doc.evaluating_central?.length) && !results.nodes[0].isConnected) log.node.after(...results.nodes);
     results.update(doc);
     shell.title(`${doc.round ? `${doc.round}/${doc.rounds} ` : ""}${name}`);
     const newest = doc.round - (doc.round_state === "closed" ? 0 : 1);

@@ -225,8 +225,8 @@ export function curves(name, { heard, judged = false } = {}) {
     names: take,
     update(doc) {
       if (doc.metric && !judged) take([doc.metric]);
-      take(judged ? judgedNames(doc.evaluation) : Object.keys(doc.last_round?.metrics ?? {}));
-      const closed = (judged ? doc.evaluation?.closed_ms : doc.last_round?.round) ?? 0;
+      take(judged ? judgedNames(doc) : Object.keys(doc.last_round?.metrics ?? {}));
+      const closed = judged ? Math.max(doc.evaluation?.closed_ms ?? 0, doc.central?.closed_ms ?? 0) : (doc.last_round?.round ?? 0);
       if (closed !== this.closed) {
         this.closed = closed;
         later();
@@ -249,10 +249,10 @@ export function curves(name, { heard, judged = false } = {}) {
   };
 }
 
-/** The merged metrics of an evaluation by their names in the curves, the one first that it is shown by. */
-function judgedNames(evaluation) {
+/** The merged metrics of evaluations by their names in the curves, the one first that the newest one by sites is shown by. */
+function judgedNames({ evaluation, central }) {
   const all = Object.entries(evaluation?.metrics ?? {}).sort(([one], [other]) => Number(other === evaluation.metric) - Number(one === evaluation.metric));
-  return all.flatMap(([base, of]) => [...(Number.isFinite(of.plain_mean) ? [base] : []), ...(Number.isFinite(of.pooled) ? [`pooled/${base}`] : [])]);
+  return [...all.flatMap(([base, of]) => [...(Number.isFinite(of.plain_mean) ? [base] : []), ...(Number.isFinite(of.pooled) ? [`pooled/${base}`] : [])]), ...Object.keys(central?.metrics ?? {})];
 }
 
 /** Curves with those of the rounds since. A site may come or go: where it has no value, it has null. */

@@ -1,12 +1,15 @@
-// The evaluations of a run: a curve of a metric of its global models, and what each site has measured of the newest one.
-// These are no metrics of training scripts, which the panel "Model" has.
+// The evaluations of a run: a curve of a metric of its global models, all evaluations, what each site has measured of the
+// newest one or of a chosen one, and the operator's own data. These are no metrics of training scripts, which the panel
+// "Model" has.
 
 import { fill, h, show, text } from "../dom.js";
-import { count, counted, metric } from "../format.js";
+import { clock, count, counted, full, metric, some } from "../format.js";
 import { get, of } from "../api.js";
 import { failed } from "../panel.js";
 import { named } from "../said.js";
 import { curves } from "./curves.js";
+import { CENTRAL, OWN_DATA, evaluations } from "./evaluations.js";
+import { reports } from "./reports.js";
 
 const MOST = 6; // metrics in the table
 const AGAIN_MS = 2000;
@@ -19,73 +22,147 @@ const MERGED = [
 ];
 
 export function judged(name) {
-  const curve = curves(name, { judged: true });
+  const curve = curves(name, { judged: true, heard: () => all.metric(curve.metric()) });
   const heading = h("h3", {});
+  const newest = h("button", { type: "button", hidden: true, on: { click: () => pick(null) } }, "Show the newest");
   const notes = h("p", { class: "quiet" });
-  const box = h("div", { class: "tablebox" });
-  curve.body.append(heading, notes, box);
-  let wanted = null; // the evaluation that the document tells of
+  const box = h("div", { class: "tablebox", tabindex: "0", role: "group", "aria-label": "What each site has measured" });
+  const own = h("p", { class: "own" });
+  const drawings = reports(name, { choose: pick });
+  const all = evaluations(name, {
+    choose: pick,
+    report(row) {
+      pick(row);
+      drawings.show();
+    },
+    heard: (rows) => drawings.choices(rows),
+  });
+  curve.body.append(own, h("div", { class: "both" }, h("div", { class: "of-sites" }, h("div", { class: "under" }, heading, newest), notes, box), all.node));
+  let doc = null;
+  let chosen = null; // by the reader; null for the newest one
   let shown = "";
   let isAsking = false;
   let isClosed = false;
+  let signed = { key: "", words: "" }; // who has judged the newest model on the operator's own data
   show(curve.node, false);
+  show(drawings.node, false);
 
+  /** The evaluation to show. */
+  const wanted = () => chosen ?? doc?.evaluation ?? (doc?.central ? { ...doc.central, evaluation: CENTRAL } : null);
   const keyOf = (each) => `${each.round} ${each.evaluation} ${each.closed_ms}`;
 
-  /** Reads the newest evaluation, at most once in two seconds. */
+  function pick(each) {
+    chosen = each;
+    show(newest, chosen);
+    follow();
+  }
+
+  function follow() {
+    const each = wanted();
+    if (!each) return;
+    all.mark(each);
+    drawings.of(each);
+    ask();
+  }
+
+  /** Reads an evaluation: the newest one at most once in two seconds, a chosen one at once. */
   async function ask() {
-    if (isAsking || isClosed || !wanted || keyOf(wanted) === shown) return;
+    const each = wanted();
+    const key = keyOf(each) + (doc.central?.round === each.round ? doc.central.closed_ms : "");
+    if (isClosed || key === shown || (isAsking && !chosen)) return;
     isAsking = true;
     try {
-      const found = await get(of(name, "evaluation"));
-      draw(found);
-      shown = keyOf(found);
+      const found = await get(of(name, "evaluation"), { round: String(each.round), evaluation: String(each.evaluation) });
+      if (keyOf(wanted()) === keyOf(each)) {
+        draw(found);
+        shown = key;
+      }
     } catch (error) {
       if (!shown) failed(box, error);
     }
     setTimeout(() => {
       isAsking = false;
-      ask();
+      if (!isClosed) ask();
     }, AGAIN_MS);
   }
 
   function draw(found) {
-    const all = Object.keys(found.metrics);
-    const names = [...all].sort((one, other) => Number(other === found.metric) - Number(one === found.metric)).slice(0, MOST);
+    const isOwn = found.evaluation === CENTRAL;
+    const every = Object.keys(found.metrics);
+    const names = [...every].sort((one, other) => Number(other === found.metric) - Number(one === found.metric)).slice(0, MOST);
     const cells = (make) => names.map((each) => make(found.metrics[each], each));
-    const head = h("tr", {}, h("th", {}, "site"), h("th", {}, "examples"), names.map((each) => h("th", {}, named(each))));
+    const head = h("tr", {}, h("th", { scope: "col" }, "site"), h("th", { scope: "col" }, "examples"), names.map((each) => h("th", { scope: "col" }, named(each))));
     const sites = Object.entries(found.sites).map(([site, own]) =>
       h("tr", {}, h("td", { class: "text" }, site), h("td", {}, count(own.examples)), cells((of, each) => h("td", {}, metric(own.metrics[each]), of.worst === site ? " (worst)" : ""))),
     );
     const missing = Object.entries(found.missing).map(([site, why]) =>
       h("tr", {}, h("td", { class: "text" }, site), h("td", { class: "text quiet", colspan: names.length + 1 }, `no result: ${why}`)),
     );
-    const merged = MERGED.filter(([, key]) => names.some((each) => Number.isFinite(found.metrics[each][key]))).map(([word, key, tip]) =>
+    const merged = MERGED.filter(([, key]) => !isOwn && names.some((each) => Number.isFinite(found.metrics[each][key]))).map(([word, key, tip]) =>
       h("tr", { class: "merged" }, h("th", { scope: "row", "data-tip": tip }, word), h("td", {}, key === "pooled" ? count(found.examples) : ""), cells((of) => h("td", {}, metric(of[key]), key === "pooled" && Number.isFinite(of.pooled_bound) ? ` ± ${metric(of.pooled_bound)}` : ""))),
     );
-    fill(box, h("table", { class: "plain" }, h("thead", {}, head), h("tbody", {}, sites, missing, merged)));
-    const by = found.expected.length > Object.keys(found.sites).length + found.left_out ? `${count(Object.keys(found.sites).length)} of ${counted(found.expected.length, "site")}` : counted(found.expected.length, "site");
-    text(heading, `${found.round ? `The model of round ${count(found.round)}` : "A model of no round"}, judged by ${by}, ${counted(found.examples, "example")}`);
+    const central = found.central && h("tr", { class: "merged own-row" }, h("th", { scope: "row" }, OWN_DATA), h("td", {}, count(found.central.examples)), names.map((each) => h("td", {}, metric(ownValue(found.central.metrics, each)))));
+    fill(box, h("table", { class: "plain" }, h("thead", {}, head), h("tbody", {}, sites, missing, merged, central)));
+    const had = Object.keys(found.sites).length;
+    const by = isOwn ? `on ${OWN_DATA}` : `by ${found.expected.length > had + found.left_out ? `${count(had)} of ` : ""}${counted(found.expected.length, "site")}`;
+    text(heading, `${found.round ? `The model of round ${count(found.round)}` : "A model of no round"}, judged ${by}, ${counted(found.examples, "example")}`);
     const more = [];
     if (found.skipped.length) more.push(`Without an evaluator: ${found.skipped.slice(0, 20).join(", ")}.`);
-    if (all.length > MOST) more.push(`${counted(all.length - MOST, "further metric")} below, in a terminal.`);
+    if (every.length > MOST) more.push(`${counted(every.length - MOST, "further metric")} below, in a terminal.`);
     if (found.left_out) more.push(`${counted(found.left_out, "more site")} not shown.`);
     text(notes, more.join(" "));
     show(notes, more.length);
   }
 
+  /** Asks once, for each new result on the operator's own data, which aggregator has signed it. */
+  async function askWho() {
+    const { central } = doc;
+    const key = central ? `${central.round} ${central.closed_ms}` : "";
+    if (!key || key === signed.key) return;
+    signed = { key, words: "" };
+    try {
+      const found = await get(of(name, "reports"), { round: String(central.round), evaluation: String(CENTRAL) });
+      const why = found.unsigned || found.silent;
+      if (key === signed.key) signed.words = found.signed_by ? `by the aggregator with key ${found.signed_by}` : why && `its signed record cannot be read: ${why}`;
+    } catch (error) {
+      if (key === signed.key) signed.words = `its signed record cannot be read: ${error.message}`;
+    }
+    if (!isClosed) text(own, central_());
+  }
+
+  /** `On the operator's own data: accuracy 0.91 of the model of round 7, …. The model of round 8 is being judged there.` */
+  function central_() {
+    const now = doc.evaluating_central ?? [];
+    const is = now.length && `The model${now.length === 1 ? "" : "s"} of round${now.length === 1 ? "" : "s"} ${some(now.map(count))} ${now.length === 1 ? "is" : "are"} being judged ${doc.central ? "there" : `on ${OWN_DATA}`} now.`;
+    const { central } = doc;
+    if (!central) return is || "";
+    const values = Object.entries(central.metrics).slice(0, MOST).map(([word, value]) => `${named(word.replace(/^central\//, ""))} ${metric(value)}`);
+    const facts = [counted(central.examples, "example"), `at ${clock(central.closed_ms)}`, signed.words].filter(Boolean);
+    return [`On ${OWN_DATA}: ${values.join(", ") || "no metrics"}, the model of round ${count(central.round)} (${facts.join(", ")}).`, is].filter(Boolean).join(" ");
+  }
+
   return {
-    node: curve.node,
-    update(doc) {
-      wanted = doc.evaluation ?? null;
-      show(curve.node, wanted);
-      if (!wanted) return;
+    nodes: [curve.node, drawings.node],
+    update(next) {
+      doc = next;
+      const has = Boolean(doc.evaluation || doc.central);
+      show(curve.node, has || doc.evaluating_central?.length);
+      show(drawings.node, doc.evaluation);
+      text(own, central_());
+      show(own, own.textContent);
+      own.title = doc.central ? full(doc.central.closed_ms) : "";
+      if (!has) return;
       curve.update(doc);
-      ask();
+      all.update(doc);
+      follow();
+      askWho();
     },
     close() {
       isClosed = true;
-      curve.close();
+      for (const part of [curve, all, drawings]) part.close();
     },
   };
 }
+
+/** The value of a metric on the operator's own data; that of its examples' counts where it is computed of them. */
+const ownValue = (metrics, name) => [name, `central/${name}`, `central/pooled/${name}`].map((each) => metrics[each]).find(Number.isFinite);

@@ -156,15 +156,20 @@ function evaluations(doc) {
     const told = each.merging ? "an aggregator merges the results" : [is(each.in, "has handed in", "have handed in"), is(each.awaited, "is awaited", "are awaited")].filter(Boolean).join(", ");
     return `Judging ${model(each)}: ${told}.`;
   });
+  const now = doc.evaluating_central ?? [];
+  if (now.length) parts.push(`Judging ${now.length === 1 ? model({ round: now[0] }) : `the models of rounds ${some(now.map(count))}`} on the operator's own data.`);
   const found = doc.evaluation;
   if (found) {
     const of = found.metrics[found.metric];
     const isMean = Number.isFinite(of?.plain_mean);
-    const value = of ? `${named(isMean ? found.metric : `pooled/${found.metric}`)} ${metric(isMean ? of.plain_mean : of.pooled)}${ofSites(of.sites, found.sites)}` : "no metrics";
+    const judged = of ? `${named(isMean ? found.metric : `pooled/${found.metric}`)} ${metric(isMean ? of.plain_mean : of.pooled)}${ofSites(of.sites, found.sites)}` : "no metrics";
     const by = found.sites < found.expected ? `${count(found.sites)} of ${counted(found.expected, "site")}` : counted(found.sites, "site");
     const without = Object.keys(found.missing ?? {});
-    parts.push(`Judged: ${value} by ${by}, ${model(found)}${without.length ? `; without ${some(without)}` : ""}.`);
+    parts.push(`Judged: ${judged} by ${by}, ${model(found)}${without.length ? `; without ${some(without)}` : ""}.`);
   }
+  const own = doc.central;
+  const value = Object.entries(own?.metrics ?? {})[0];
+  if (own) parts.push(`On the operator's own data: ${value ? `${named(value[0].replace(/^central\//, ""))} ${metric(value[1])}` : "no metrics"}, ${model(own)}.`);
   const best = doc.selected;
   if (best) parts.push(`Best model by --select: that of round ${count(best.round)}, ${named(best.metric)} ${metric(best.value)} (flavor get ${called(doc.run)} --round best).`);
   return parts.join(" ");
