@@ -66,7 +66,8 @@ def idle(bench):
     bench.logged("client.left", client="c4")
     bench.logged("round.closed", round=2)
     yield
-    assert bench.done("flavor", "stop", bench.run).wait() == 0
+    if not bench.runs.read().state.ended:
+        assert bench.done("flavor", "stop", bench.run).wait() == 0
     assert coordinator.wait() == 8
     for edge in edges:
         edge.wait()
@@ -120,13 +121,13 @@ def test_sites_judge_while_the_run_goes_on_and_their_own_word_stands_apart(bench
 
 
 def test_sites_judge_after_the_end_and_one_that_leaves_is_named(bench):
-    """v6 judges the first model, and is killed while it judges another one."""
+    """v6 judges the first model, and is killed while it judges another one. c1 has trained, and judges now."""
     coordinator = bench.serve("--heartbeat-timeout-s", 1, "--evaluate", "off", rounds=2, clients=4)
     bench.aggregator()
     edges = {f"c{i}": bench.edge(f"c{i}", bench.trainer(), "--allow-cross") for i in FOUR}
     finish(coordinator, edges)
     leaves = judge(bench, "v6", "--allow-cross", flags=["--steep", "--hold", "--only", "v6", "--in-round", 0])
-    stays = [judge(bench, client, "--allow-cross", flags=["--steep"]) for client in ("v5", "v7")]
+    stays = [judge(bench, client, "--allow-cross", flags=["--steep"]) for client in ("c1", "v5", "v7")]
     aside = judge(bench, "v8", flags=["--steep"])
     for site in (leaves, *stays, aside):
         site.until("this site stays")
@@ -137,11 +138,12 @@ def test_sites_judge_after_the_end_and_one_that_leaves_is_named(bench):
     (only,) = json.loads(asking.stdout)["rounds"]
     for i in FOUR:
         part = only["sites"][f"c{i}"]
-        if part["lacking"]:
-            assert list(part["judges"]) == ["v5", "v7"]
-            assert part["contribution"] == pytest.approx(gain(i, (5, 7)), abs=1e-7)
+        if part["lacking"]:  # else the model is that of the round
+            assert list(part["judges"]) == ["c1", "v5", "v7"]
+            assert part["contribution"] == pytest.approx(gain(i, (5, 7) if i == 1 else (1, 5, 7)), abs=1e-7)
             assert list(part["lacking"]) == ["v6"]
     assert only["sites"]["c1"]["lacking"]
+    assert only["sites"]["c1"]["judges"]["c1"]["contribution"] == pytest.approx(gain(1, (1,)), abs=1e-7)
     assert "v8" not in asking.stderr, "a site that does not allow it gets no such model"
     assert models_in_store(bench) == []
     named = {name for i in FOUR for name in bench.redis.hgetall(bench.runs.keys.client(f"c{i}").evaluations)}
@@ -169,6 +171,23 @@ def test_an_interruption_gives_up_what_is_open_and_leaves_no_model_in_the_store(
         "each model has its time after the others"
     )
     assert len(waits_ms) >= 3
+
+
+def test_a_run_that_ends_before_all_is_judged_leaves_what_was_judged_until_then(bench, request):
+    """c2 holds the first model without a site, while c1 and c3 judge all of the first round."""
+    bench.flags = ("--hold", "--only", "c2", "--in-round", 0)
+    request.getfixturevalue("idle")
+    asking = by_sites(bench, *METRIC, "--json")
+    bench.held("c2")
+    last = max(number for round_, number in bench.runs.evaluating() if round_ == 0)
+    bench.eventually("c1 and c3 have judged", lambda: len(bench.runs.results(0, last, ["c1", "c3"])) == 2)
+    assert bench.done("flavor", "stop", bench.run).wait() == 0
+    assert asking.wait() == 0, asking.stderr
+    first, second = json.loads(asking.stdout)["rounds"]
+    assert list(first["sites"]["c1"]["lacking"]) == ["c2"]
+    assert first["sites"]["c1"]["contribution"] == pytest.approx(gain(1, (3,)), abs=1e-7)
+    assert "has no site now that has an evaluator" in second["why_not"]
+    assert models_in_store(bench) == []
 
 
 def test_no_model_is_made_from_which_the_update_of_a_site_that_keeps_it_follows(bench):
