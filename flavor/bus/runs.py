@@ -156,10 +156,13 @@ class RunStore(Rounds, Verdicts, Evaluations):
 
     # -- its end
 
-    def remove_keys(self, pattern: str = "") -> None:
-        """Remove every key of the run that begins with `pattern`, also names that are no text, as clients can make."""
+    def remove_keys(self, pattern: str = "") -> int:
+        """Remove every key of the run that begins with `pattern`, also names that are no text, as clients can make.
+
+        Returns how many there were.
+        """
         with translated(self.where):
-            remove_keys(self.redis, f"{self.keys.prefix}{pattern}")
+            return remove_keys(self.redis, f"{self.keys.prefix}{pattern}")
 
 
 ENDING_WITHIN = 100

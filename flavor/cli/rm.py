@@ -11,7 +11,7 @@ from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, redis_option, store_option, store_settings
 from flavor.cli.output import print_line
 from flavor.cli.program import one_line_errors
-from flavor.errors import BusUnavailable, DamagedRecord, MisuseError, OtherStore
+from flavor.errors import BusUnavailable, DamagedRecord, MisuseError, OtherStore, RunNotFound
 from flavor.records.run import RunView
 from flavor.store.paths import run_prefix, run_record_path
 from flavor.store.protocol import ObjectStore
@@ -44,9 +44,6 @@ def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> Non
         view, is_damaged = runs.find(), False
     except DamagedRecord:  # no command could end such a run
         view, is_damaged = None, True
-    if view is None and not is_damaged and not (kept and (kept.list(run_prefix(run)) or kept.folders(run_prefix(run)))):
-        note_removed(redis, run, url)  # for those who watched it: Redis may have lost it
-        runs.read()  # says that there is none
     if view is not None and not view.state.ended:
         raise MisuseError(f"run {run!r} is {view.state}: `flavor stop {run}` it first")
     if view is not None and kept is not None:
@@ -55,15 +52,22 @@ def rm(run: str, objects: bool, redis_url: str | None, store: str | None) -> Non
     with contextlib.suppress(BusUnavailable), connect(url, patience_s=0.0) as hasty:
         note_removed(hasty, run, url)  # before it vanishes under those who watch it, unless there is no room
         is_noted = True
-    runs.remove_keys()
+    removed = runs.remove_keys()
     with translated(shown(url)):
-        redis.zrem(RUNS, run)
+        removed += redis.zrem(RUNS, run)
     if not is_noted:
         with contextlib.suppress(BusUnavailable):  # then it is taken for lost
             note_removed(redis, run, url)
+    is_lost = view is None and not is_damaged
+    if is_lost and not removed and not (kept and (kept.list(run_prefix(run)) or kept.folders(run_prefix(run)))):
+        raise RunNotFound(
+            f"there is no run {run!r} on Redis at {shown(url)}, and nothing is left of one: what shows it as lost "
+            "forgets it now; `flavor status` lists the runs"
+        )
     if kept is not None:
         kept.remove(run_prefix(run))
-    click.echo(f"run {run} is forgotten{'' if objects else '; its objects stay in the store'}", err=True)
+    what = f"Redis had lost run {run}; what was left of it" if is_lost and removed else f"run {run}"
+    click.echo(f"{what} is forgotten{'' if objects else '; its objects stay in the store'}", err=True)
     with contextlib.suppress(BusUnavailable):  # a user who may remove runs need not be allowed to list users
         if left := enrolled(redis, run, where=shown(url)):
             print_line(f"still enrolled for a run of this name: {', '.join(left)} (`flavor revoke`)", err=True)

@@ -258,6 +258,11 @@ class Digest:
         if self._wait is not None:
             self._wait = (self._wait[0], now)
 
+    def has_lasted(self, seconds: float, now: float) -> None:
+        """Take note that the present wait has lasted for so long: it may have begun before its first event came."""
+        if self._wait is not None:
+            self._wait = (self._wait[0], min(self._wait[1], now - seconds))
+
     def due(self, now: float) -> float | None:
         """Return when the next message is due; None while there is no news."""
         if self._end is not None:

@@ -29,7 +29,7 @@ def following(
     """
     own = RunStore(connect(url, patience_s=_PATIENCE_S, client_name=f"flavor-notices:{runs.run}"), runs.run, url)
     newest = newest_entry(runs)
-    notices = Notices(runs.run, places, after_s=after_s, waits=lambda: _held(own))
+    notices = Notices(runs.run, places, after_s=after_s, waits=lambda: _held_s(own))
     over = threading.Event()
     thread = threading.Thread(target=_follow, args=(own, notices, newest, over, tell), name="notices-log", daemon=True)
     thread.start()
@@ -61,7 +61,11 @@ def _follow(runs: RunStore, notices: Notices, newest: str, over: threading.Event
             return
 
 
-def _held(runs: RunStore) -> str:
-    """Return what the run waits for, if it cannot go on by itself: the log has other waits, too."""
-    wait = take_snapshot(runs).waits_for
-    return wait.reason if wait is not None and wait.is_held else ""
+def _held_s(runs: RunStore) -> float | None:
+    """Return for how many seconds the run has waited, if it cannot go on by itself: the log has other waits, too.
+
+    0 where the log does not say it.
+    """
+    snapshot = take_snapshot(runs)
+    wait = snapshot.waits_for
+    return (wait.lasts_s(snapshot.now_ms) or 0.0) if wait is not None and wait.is_held else None

@@ -29,12 +29,12 @@ class Notices:
         places: Sequence[Destination],
         *,
         after_s: float = AFTER_S,
-        waits: Callable[[], str] | None = None,
+        waits: Callable[[], float | None] | None = None,
     ) -> None:
         """Send to these places. A wait is news after `after_s` seconds.
 
-        `waits` says what the run waits for that may not come by itself, '' for nothing; it is asked before a message
-        about a wait, if the events do not tell.
+        `waits` says for how many seconds the run has waited for what may not come by itself, None if it does not; it
+        is asked before a message about a wait, if the events do not tell.
         """
         self._places, self._waits = places, waits
         self._digest = Digest(run, after_s=after_s)
@@ -89,18 +89,20 @@ class Notices:
                 return
 
     def _look(self) -> None:
-        """Ask what the run waits for, where that may be no news."""
+        """Ask for how long the run has waited, where that may be no news."""
         assert self._waits is not None
         with self._changed:
             is_asked = self._digest.awaits
         if not is_asked:
             return
-        reason = "?"
+        lasts_s: float | None = 0.0
         with contextlib.suppress(Exception):
-            reason = self._waits()
+            lasts_s = self._waits()
         with self._changed:
-            if not reason:
+            if lasts_s is None:
                 self._digest.goes_on(time.monotonic())
+            else:
+                self._digest.has_lasted(lasts_s, time.monotonic())
 
     def _send(self, message: Message) -> None:
         for place in self._places:

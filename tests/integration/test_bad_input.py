@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from warm import COLD
 
+from flavor.bus.keys import RUNS
 from flavor.config import RunConfig
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
@@ -416,6 +417,21 @@ def test_input_folder_that_is_not_there(bench):
         "input folder /nowhere/at/all does not exist",
     )
     refused(bench.edge("edge-1", f"{sys.executable} x", "--input", "/nowhere"), 2, "--input", "does not exist")
+
+
+def test_rm_removes_what_redis_has_left_of_a_run_that_it_has_lost(bench):
+    """Somebody has deleted its record, or an eviction has; then nothing of it is left, and then not even a trace."""
+    bench.runs.create(rounds=1, config={})
+    bench.redis.delete(bench.runs.keys.state)
+    assert bench.redis.exists(bench.runs.keys.log)
+    done = bench.done("flavor", "rm", bench.run)
+    assert (done.wait(), done.stderr) == (
+        0,
+        f"Redis had lost run {bench.run}; what was left of it is forgotten; its objects stay in the store\n",
+    )
+    assert not bench.redis.keys(f"{bench.runs.keys.prefix.replace('{', '[{]')}*")
+    assert bench.run not in bench.redis.zrange(RUNS, 0, -1)
+    refused(bench.done("flavor", "rm", bench.run), 1, "nothing is left of one: what shows it as lost forgets it now")
 
 
 def test_rm_removes_no_objects_from_a_store_that_is_not_the_runs(bench):

@@ -221,6 +221,16 @@ def test_a_short_wait_or_a_usual_one_is_no_news() -> None:
     assert digest.due(T + 500) == T + 500 + AFTER_S
 
 
+def test_a_wait_that_began_before_it_was_heard_of_is_told_with_its_whole_length() -> None:
+    digest = Digest("r")
+    digest.has_lasted(60, T)  # there is none
+    digest.add(RoundWaiting("the quorum is lost", 1), T)
+    digest.has_lasted(5, T + AFTER_S)  # the log has another reason since, or does not say it
+    assert digest.due(T + AFTER_S) == T + AFTER_S
+    digest.has_lasted(3600, T + AFTER_S)
+    assert taken(digest, T + AFTER_S).body == "waiting for 1 h: the quorum is lost"
+
+
 def test_what_sites_write_calls_nobody_and_links_to_nothing() -> None:
     digest = Digest("r")
     digest.add(UpdateRefused("<!channel> @everyone [win](https://evil.example) `x`\n\x1b[31m" + "y" * 5000, "a", 1), T)
