@@ -94,12 +94,13 @@ class Training:
             self.hand_in(round_)
             return
         self._standing.part = self._standing.part.finished(round_)
-        self._updates.refuse(
-            round_,
-            Notice(Failure.NOT_TAKEN_UP),
+        why = (
             f"the trainer set TrainFinished of round {round_} without having waited for its TrainStarted, so what it "
-            "saved is of another global model: call WaitEvent('TrainStarted') at the beginning of every round",
+            "saved is of another global model: call WaitEvent('TrainStarted') at the beginning of every round"
         )
+        if not self._events.is_set(Event.TRAIN_STARTED, round_):  # which this edge has set
+            why = f"Redis came back empty or older, and no longer knows whether the trainer waited for round {round_}"
+        self._updates.refuse(round_, Notice(Failure.NOT_TAKEN_UP), why)
 
     def hand_in(self, round_: int) -> None:
         """Hand in the trainer's files of this round, or the reason why they cannot be used."""

@@ -338,3 +338,14 @@ def test_a_script_that_never_gets_ready_is_spoken_of_again_and_again(
     alone.open_round(1)
     alone.eventually("round 1 is begun", lambda: alone.redis.get(alone.keys.started) == "1")
     assert not any("SetEvent" in line for line in alone.told[before:])
+
+
+def test_a_redis_that_comes_back_empty_is_not_blamed_on_the_script(bench: Bench) -> None:
+    bench.serve("--heartbeat-timeout-s", 60, rounds=3, clients=1)
+    bench.aggregator()
+    edge = bench.edge("c1", bench.trainer("--hold"), env={"TEST_BUS": bench.url})
+    bench.held("c1")
+    bench.redis.flushall()
+    bench.release("c1")
+    edge.until("Redis came back empty or older, and no longer knows whether the trainer waited for round 2")
+    assert "call WaitEvent" not in edge.stderr
