@@ -181,19 +181,21 @@ def read_state(store: ObjectStore, model: GlobalModel) -> GlobalState:
 
 def _state_of(opened: Reading, model: GlobalModel, state: ObjectRef) -> GlobalState:
     file = opened.open(state)
+    other = StoreError(f"{state.path}: this is no state of aumai_fedtrain: choose another run")
     try:
-        fields = json.loads(file.metadata[_STATE_KEY])
-        constants = json.loads(file.metadata.get(_CONSTANTS_KEY, "[]"))
-    except (KeyError, ValueError, RecursionError):
-        raise StoreError(f"{state.path}: this is no state of aumai_fedtrain: choose another run") from None
+        fields = dict(json.loads(file.metadata[_STATE_KEY]))
+        constants = frozenset(json.loads(file.metadata.get(_CONSTANTS_KEY, "[]")))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise other from None
     floats = floats_of(open_global(opened, model), constants)
     exact = {name: file.tensor(_WEIGHTS + name) if _WEIGHTS + name in file else floats[name] for name in floats}
-    if fields["outer_state"] is not None:
-        kept = [name for name in file.names if name.startswith(_OUTER)]
-        fields["outer_state"] = OuterState(
-            **fields["outer_state"], tensors={name.removeprefix(_OUTER): file.tensor(name) for name in kept}
-        )
-    return GlobalState(**fields, global_weights=dict(sorted(exact.items())))
+    tensors = {name.removeprefix(_OUTER): file.tensor(name) for name in file.names if name.startswith(_OUTER)}
+    try:
+        if fields["outer_state"] is not None:
+            fields["outer_state"] = OuterState(**fields["outer_state"], tensors=tensors)
+        return GlobalState(**fields, global_weights=dict(sorted(exact.items())))
+    except (KeyError, TypeError, ValueError):
+        raise other from None
 
 
 def _put_state(

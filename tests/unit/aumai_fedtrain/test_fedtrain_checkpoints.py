@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from aumai_fedtrain import checkpoints
 from aumai_fedtrain.checkpoints import put_initial, put_round, read_parameters, read_state, read_updates
 from aumai_fedtrain.models import GlobalState, OuterState, Reports
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
@@ -209,6 +210,28 @@ def test_a_run_of_another_coordinator_is_told_apart(store: ObjectStore) -> None:
     foreign = replace(base(store, tensors(1)), state=ObjectRef(path, digest))
     with pytest.raises(StoreError, match="no state of aumai_fedtrain"):
         read_state(store, foreign)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *("", "{", "[]", "7", "null", '"x"', "{}", '{"round_id": 1}', "[1]"),
+        '{"round_id": "x", "outer_state": null}',
+        '{"round_id": 1, "outer_state": 7}',
+        '{"round_id": 1, "outer_state": {}}',
+        '{"round_id": 1, "outer_state": {"tensors": {}}}',
+        '{"round_id": 1, "outer_state": null, "global_weights": {}}',
+    ],
+)
+def test_a_state_that_is_damaged_is_told(store: ObjectStore, fields: str) -> None:
+    """Of a run that another program has coordinated, or with a digest that somebody has made up for it."""
+    with store.stage() as staged:
+        with TensorFileWriter(staged, [], {checkpoints._STATE_KEY: fields}) as writer:
+            pass
+        ref = ObjectRef(f"runs/r/global/0002-state-{writer.sha256}.safetensors", writer.sha256)
+        store.put(ref, staged)
+    with pytest.raises(StoreError, match="no state of aumai_fedtrain"):
+        read_state(store, replace(base(store, tensors(1)), state=ref))
 
 
 BIAS = np.array([[0, -np.inf], [0, 0]], np.float32)
