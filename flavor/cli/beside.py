@@ -11,10 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from flavor.bus.variables import UI_TOKEN_VARIABLE
-from flavor.cli.program import Terminated
+from flavor.cli.program import Terminated, fail
 from flavor.cli.tokens import read_token, taken_out
+from flavor.errors import MisuseError
 from flavor.page.server import (
     PORT,
     Place,
@@ -36,6 +38,12 @@ _END_S = 5.0
 def ui_option(function: Any) -> Any:
     """Add `--ui` and `--token`. The command gets them as `with_page` and `ui_token`."""
 
+    def check(context: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+        """End with an error for a token on the command line that no page would ask for; a variable is for all runs."""
+        if not value and context.get_parameter_source("ui_token") is ParameterSource.COMMANDLINE:
+            fail(MisuseError("--token is for the page of --ui: pass --ui as well, or leave --token out"))
+        return value
+
     for option in (
         click.option(
             "--token",
@@ -44,12 +52,14 @@ def ui_option(function: Any) -> Any:
             show_envvar=True,
             metavar="TOKEN",
             callback=taken_out(UI_TOKEN_VARIABLE),
+            is_eager=True,  # --ui looks whether it is given
             help="Token that the page of --ui asks each browser for, or @FILE for a file that has it.",
         ),
         click.option(
             "--ui",
             "with_page",
             is_flag=True,
+            callback=check,
             help="Show the run in your browser while it goes on. In a terminal, its page then stays until Ctrl-C; "
             "elsewhere it ends with the run. `flavor ui FOLDER` shows it again.",
         ),

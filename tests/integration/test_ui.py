@@ -121,6 +121,14 @@ def test_what_keeps_it_from_starting_is_one_line(
     assert said.replace("TAKEN", str(taken.port)) in errors[0]
 
 
+@pytest.mark.parametrize("words", [["--token", TOKEN, "--json"], ["--json", "--token", TOKEN]], ids=["first", "last"])
+def test_a_token_that_no_page_would_ask_for_is_a_wrong_use(words: list[str]) -> None:
+    for command in (["demo"], ["run", "-m", "true"]):
+        done = CliRunner().invoke(cli, [*command, *words])
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "--token is for the page of --ui: pass --ui as well, or leave --token out" in done.stderr
+
+
 def test_a_user_that_may_not_look_is_told_who_may(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flavor.cli.ui.raise_on_sigterm", lambda: None)
     with connect(server) as admin:
