@@ -123,6 +123,8 @@ def aggregate(
 
         files = [file for _, file in [*opened, *([] if base is None else [base])] if file is not None]
         result = write_result(out, files[0] if files else None, opened[0][0], out_format, compute)
+    if result.warning:
+        warnings.warn(result.warning, UserWarning, stacklevel=2)
     if result.negative:
         warnings.warn(turned_negative(result.negative), UserWarning, stacklevel=2)
     return result.model if result.state is None else (result.model, result.state)

@@ -55,7 +55,8 @@ class Aggregation:
     - `statistics`: the float tensors that the server step left alone, with those of no dimensions;
     - `negative`: the tensors with negative values after the server step and none before it, neither in the old global
       model nor in any client's: a variance among them breaks the model. Tensors of three elements or fewer are not
-      checked.
+      checked;
+    - `warning`: what the rule says is wrong with its decisions, although the model counts; '' for nothing.
     """
 
     model: dict[str, Array]
@@ -66,6 +67,7 @@ class Aggregation:
     differing: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
+    warning: str = ""
 
 
 def run(
@@ -160,6 +162,7 @@ def run(
         differing,
         statistics=() if isinstance(server_step, Replace) else plain,
         negative=tuple(name for name in model if name in walk.negative and name not in walk.signed),
+        warning=plan.warning,
     )
 
 

@@ -74,7 +74,7 @@ class GeometricMedian:
         pairs: Array | None = None
         squared: Array | None = _distances_from_median(scan, w)
         beta = w
-        before = math.inf
+        before, warning = math.inf, ""
         for round_ in range(self.rounds):
             if round_ == FIRST_PASSES + 1 and scan.n <= min(MOST_PAIRED, 2 * (self.rounds - round_)):
                 pairs = pairwise(scan)
@@ -91,9 +91,16 @@ class GeometricMedian:
             objective = self._objective(w, distances)
             if self.tol and abs(before - objective) < self.tol * before < math.inf:
                 break
-            before = objective
+            changed, before = abs(before - objective) / before, objective
+        else:
+            if self.tol and self.rounds > 1:
+                warning = (
+                    f"geometric_median has not converged: its round {self.rounds} of {self.rounds} still changed the "
+                    f"objective by {changed:.1e} of itself, and tol is {self.tol:g}: raise rounds, or tol"
+                )
         clients, shares = _positive(beta)
-        return replace(plan_of(clients, shares, np.where(beta > 0, w, 0)), whole=integer_weighted_median)
+        plan = plan_of(clients, shares, np.where(beta > 0, w, 0))
+        return replace(plan, whole=integer_weighted_median, warning=warning)
 
     def _objective(self, w: Array, distances: Array) -> float:
         """Return the smoothed objective, which every round lowers; Σ wᵢ ‖z − θᵢ‖ may rise for a distance below ν."""

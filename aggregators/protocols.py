@@ -119,7 +119,8 @@ class Plan:
     - `live_rows`: how many rows `reduce` touches repeatedly, so that the engine keeps them in cache;
     - `streams`: whether `reduce` takes the rows one after another, by index, and looks back at the first alone: then
       the rows that the engine has to read or decode share one row of scratch (`aggregators.models.Streamed`);
-    - `whole`: how integer tensors are reduced, of the clients whose weight is not 0; by default by their weighted mean.
+    - `whole`: how integer tensors are reduced, of the clients whose weight is not 0; by default by their weighted mean;
+    - `warning`: what is wrong with the decisions, although the result counts; '' for nothing.
     """
 
     reduce: Callable[[Block, Array], None]
@@ -128,6 +129,7 @@ class Plan:
     live_rows: int
     whole: WholeRule = integer_mean
     streams: bool = False
+    warning: str = ""
 
 
 @runtime_checkable

@@ -75,6 +75,7 @@ class Engine:
             *notes.of_integers(work.round, first, held, made.differing),
             *notes.of_state(work, first, held, steps=made.steps),
             *(notes.of_statistics(work, first, held) if made.steps else ()),
+            *notes.of_rule(work.round, made.warning),
             *notes.of_signs(work.round, made.negative),
             *notes.of_constants(work.round, work.constants),
             *(notes.of_sizes(work) if made.weighs else ()),
@@ -101,6 +102,8 @@ class Made:
     """The global model before, where it was read."""
     differing: tuple[str, ...]
     negative: tuple[str, ...]
+    warning: str
+    """What the rule says is wrong with its decisions; '' for nothing."""
     steps: bool
     """Whether the run has a server step."""
     weighs: bool
@@ -139,6 +142,7 @@ def make(work: Work, target: Path, threads: int) -> Made:
             for spec in writer.specs:
                 writer.write(spec.name, result.model[spec.name])
         state, entered, differing, negative = result.state, result.clients, result.differing, result.negative
+        warning = result.warning
         del result, out  # the mapped file is closed with the writer
     chosen = round_.chosen(entered)
     return Made(
@@ -152,6 +156,7 @@ def make(work: Work, target: Path, threads: int) -> Made:
         old=old,
         differing=differing,
         negative=negative,
+        warning=warning,
         steps=steps,
         weighs=weighs(rule.reducer),
     )

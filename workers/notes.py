@@ -75,6 +75,12 @@ def of_state(work: Work, first: ClientModel, held: Mapping[str, Tensor], *, step
         )
 
 
+def of_rule(round_: int, warning: str) -> Iterator[str]:
+    """Pass on what the rule says is wrong with its decisions."""
+    if warning:
+        yield f"warning: round {round_}: {warning}"
+
+
 def of_signs(round_: int, negative: Sequence[str]) -> Iterator[str]:
     """Name the tensors that only the server step made negative."""
     if negative:

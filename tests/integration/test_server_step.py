@@ -137,6 +137,24 @@ def test_each_round_in_a_fresh_worker_is_bit_for_bit_one_go(
         redis.close()
 
 
+def test_a_rule_that_has_not_converged_is_told_in_the_log(url: str, tmp_path: Path) -> None:
+    redis = connect(url)
+    redis.flushall()
+    store = open_store(str(tmp_path / "store"), create=True)
+    runs = RunStore(redis, "r", url)
+    rule = "geometric_median:rounds=2,tol=1e-15"
+    begin_run(runs, store, RunConfig(rounds=ROUNDS, min_clients=2, aggregator=rule, store=store.url))
+    redis.set(runs.keys.coordinator, TOKEN)
+    set_context(WorkerContext(redis, url, store, name="worker"))
+    try:
+        a_round(runs, store, 1, start())
+        told = [note for note in runs.read_round(1).notes if "has not converged" in note]
+        assert [note.partition(": its")[0] for note in told] == ["warning: round 1: geometric_median has not converged"]
+    finally:
+        set_context(None)
+        redis.close()
+
+
 def test_a_changed_server_state_is_found(url: str, tmp_path: Path) -> None:
     redis = connect(url)
     redis.flushall()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregators import run
+from aggregators import aggregate, run
 from aggregators.blocks import Scratch
 from aggregators.clip import NormClip
 from aggregators.geometric import GeometricMedian
@@ -164,6 +165,18 @@ def test_geometric_median(seed, n, rounds, nu):
     weights = np.random.default_rng(seed).uniform(1, 5, n)
     got = reduce(GeometricMedian(rounds, nu, 0), rows, weights)
     np.testing.assert_allclose(got, plain_geometric(rows, weights, rounds, nu), rtol=1e-9, atol=1e-11)
+
+
+def test_a_geometric_median_that_has_not_converged_says_so():
+    models = [{"w": row} for row in random_rows(1, 9)]
+    assert run(models, reducer=GeometricMedian()).warning == ""
+    assert run(models, reducer=GeometricMedian(3, tol=0)).warning == "", "no convergence is asked for"
+    said = r"geometric_median has not converged: its round 2 of 2 still changed the objective by .*tol is 1e-15: raise"
+    for rule in (GeometricMedian(2, tol=1e-15), NormClip(1e9, then=GeometricMedian(2, tol=1e-15))):
+        base = {"w": np.zeros_like(models[0]["w"])}
+        assert re.match(said, run(models, reducer=rule, global_model=base).warning)
+    with pytest.warns(UserWarning, match=said):
+        aggregate(models, aggregator="geometric_median:rounds=2,tol=1e-15")
 
 
 def test_geometric_median_is_hardly_moved_by_a_huge_client():
