@@ -11,6 +11,7 @@ from typing import Any
 from aggregators.algorithms import Algorithm
 from aggregators.entry import Entry
 from aggregators.entry_points import entries, literal
+from aggregators.mean import Mean
 from aggregators.protocols import Prefix, ServerStep
 from aggregators.server import Replace
 from flavor.errors import AggregationError, InvalidSetting
@@ -47,6 +48,11 @@ def parse(text: str, server_step: str | None = None) -> Algorithm:
     if server_step is None:
         return algorithm
     return Algorithm(algorithm.reducer, parse_server_step(server_step))
+
+
+def averages(text: str) -> bool:
+    """Return whether a rule makes the weighted mean of all updates, in which no single update can be seen."""
+    return isinstance(parse(text).reducer, Mean)
 
 
 def parse_server_step(text: str) -> ServerStep:

@@ -22,6 +22,12 @@ def check_weight(kind: str, info: Info) -> None:
         )
 
 
+def counting(kind: str, infos: Mapping[str, Info]) -> list[str]:
+    """Return the clients whose update counts in a weighted mean: their weight is not 0. Raises as `weights_of`."""
+    weights = weights_of(kind, list(infos.values()))
+    return [client for place, client in enumerate(infos) if weights is None or weights[place]]
+
+
 def weights_of(kind: str, infos: Sequence[Info]) -> list[float] | None:
     """Return the weights of a round's updates, in their order; None weighs all alike.
 

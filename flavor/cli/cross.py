@@ -82,7 +82,7 @@ def cross(
     allowing = [name for name, (status, _) in statuses.items() if status.allows_cross]
     owners = [name for name in round_.contributors if name in allowing]
     missing = dict.fromkeys(keeping(round_.contributors, allowing), NOT_ALLOWED)
-    if owners and (why := why_exposed(round_.contributors, allowing)):
+    if owners and (why := why_exposed(_counting(objects, config, round_), allowing)):
         raise RunError(f"--cross: round {round_.round}: {why}")
     judges = tuple(name for name in allowing if statuses[name][0].evaluates and statuses[name][1])
     if not owners or len(judges) < 2:
@@ -95,6 +95,21 @@ def cross(
         tell(f"the model of {owner}")
         found[owner] = judge(replace(asked, clients=judges, timeout_s=whole.timeout_s))
     return Crossed(round_.round, found, missing)
+
+
+def _counting(objects: ObjectStore, config: RunConfig, round_: RoundView) -> list[str]:
+    """Return the sites whose updates count in the round's mean, by the information that they have handed in."""
+    from workers.infos import accepted_infos
+    from workers.weights import counting
+
+    updates = [round_.verdicts[name].inspected for name in round_.contributors]
+    try:
+        infos = accepted_infos(objects, updates)
+    except StoreError as error:
+        raise RunError(
+            f"--cross: what the sites of round {round_.round} have handed in cannot be read: {error}"
+        ) from None
+    return counting(config.weights, dict(zip(round_.contributors, infos, strict=True)))
 
 
 def _models(

@@ -2,7 +2,8 @@
 
 A model that lacks one site's update says what that update is, beside the global model that all sites read. So a site is
 left out only if it allows others to judge its updates (`flavor-fl --allow-cross`), only those sites judge that say the
-same, and no site is left out of a round whose other updates could be computed from that (`flavor.policy.exposure`).
+same, and no site is left out of a round whose other updates could be computed from that (`flavor.policy.exposure`). A
+rule that is no mean, as the median, can show another site's update once a site is left out: all sites must allow it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from aggregators.registry import averages
+from flavor.config import DEFAULT_AGGREGATOR
 from flavor.contributions.kept import KeptRound
 from flavor.contributions.reading import RoundUpdates
 from flavor.contributions.result import OfRound, Part, mean
@@ -65,7 +68,7 @@ class BySites:
 
     def models(self, kept: KeptRound) -> int:
         """See `Trial`."""
-        return 0 if self._refused(kept) else 1 + len(self._owners(kept))
+        return 0 if self._refused(kept, list(kept.updates)) else 1 + len(self._owners(kept))
 
     def left_out(self, updates: RoundUpdates, found: OfRound, step: Callable[[], None]) -> OfRound:
         """See `Trial`. Raises `InvalidSetting` where no site measures the metric."""
@@ -75,7 +78,7 @@ class BySites:
             sites[client] = replace(sites[client], why_not=NOT_ALLOWED)
         found = replace(found, sites=sites)
         model = self.folder / "model.safetensors"
-        if why := self._refused(kept) or why_not_again(updates, model):
+        if why := self._refused(kept, updates.counting()) or why_not_again(updates, model):
             return replace(found, why_not=why)
         model.unlink()
         asked, placed = [self._asked(kept)], list[str]()
@@ -100,15 +103,25 @@ class BySites:
                 sites[client] = self._compared(client, sites[client], with_it, full, judged.get(client, full))
         return replace(found, value=mean(with_it.values()))
 
-    def _refused(self, kept: KeptRound) -> str:
-        """Return why no site is left out of a round, before any model is made; '' where some are."""
+    def _refused(self, kept: KeptRound, counting: Sequence[str]) -> str:
+        """Return why no site is left out of a round, before any model is made; '' where some are.
+
+        `counting` are the sites whose updates count in a mean.
+        """
         if kept.not_ours:
             return kept.not_ours
         if len(kept.updates) == 1:
             return ONE_SITE
         if not self._owners(kept):
             return "none of its sites allows it (flavor-fl --allow-cross)"
-        return why_exposed(kept.updates, self.allowing)
+        rule, kept_back = kept.config.aggregator or DEFAULT_AGGREGATOR, keeping(kept.updates, self.allowing)
+        if kept_back and not averages(rule):
+            verb = "does" if len(kept_back) == 1 else "do"
+            return (
+                f"{some(kept_back)} {verb} not allow it (flavor-fl --allow-cross), and {rule} may show parts of a "
+                "single update in a model without another one"
+            )
+        return why_exposed(counting, self.allowing)
 
     def _owners(self, kept: KeptRound) -> list[str]:
         return [client for client in kept.updates if client in self.allowing]

@@ -21,7 +21,7 @@ from workers.infos import accepted_infos
 from workers.look_tensors import odd_tensors
 from workers.reading import ChangedWhileRead, Reading, reading
 from workers.updates import open_global, open_updates
-from workers.weights import weights_of
+from workers.weights import counting, weights_of
 
 _LOOKS = 3
 """Times that the updates of a round are read, where one of them changes during the reading."""
@@ -46,6 +46,10 @@ class RoundUpdates:
         updates = self.kept.updates
         self._infos = dict(zip(updates, accepted_infos(self.store, updates.values()), strict=True))
         self._constants = self._looked(self._found_constants)
+
+    def counting(self) -> list[str]:
+        """Return the clients whose update counts in a weighted mean; after `read`."""
+        return counting(self.kept.config.weights, self._infos)
 
     def agreement(self) -> Agreement | None:
         """Compare the sites' changes with their mean; None in a round without a model to change."""

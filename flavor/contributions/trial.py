@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from flavor.config import DEFAULT_AGGREGATOR
 from flavor.contributions.kept import KeptRound
 from flavor.contributions.reading import RoundUpdates
 from flavor.contributions.result import OfRound
@@ -47,7 +48,7 @@ def why_not_again(updates: RoundUpdates, target: Path) -> str:
         return f"all updates cannot be aggregated again: {error}"
     recorded = kept.manifest.global_model.digest
     if digest != recorded:
-        rule = kept.config.aggregator or "fedavg"
+        rule = kept.config.aggregator or DEFAULT_AGGREGATOR
         return (
             f"all updates, aggregated again by {rule}, give a model with the SHA-256 {digest[:12]}…, and the recorded "
             f"one has {recorded[:12]}…: either an aggregator of your own has made it, or this machine computes "

@@ -23,7 +23,8 @@ def keeping(contributors: Iterable[str], allowing: Collection[str]) -> list[str]
 def why_exposed(contributors: Iterable[str], allowing: Collection[str]) -> str:
     """Return why no update of a round may be given to other sites; '' where those of `allowing` may be.
 
-    A model that lacks one site's update counts as that update: beside the global model, it says the same.
+    `contributors` are those whose updates count in the mean: one with the weight 0 hides no other one. A model that
+    lacks one site's update counts as that update: beside the global model, it says the same.
     """
     kept = keeping(contributors, allowing)
     if not kept or len(kept) >= LEAST_KEPT:

@@ -157,6 +157,26 @@ def test_no_model_is_made_from_which_the_update_of_a_site_follows_that_keeps_it(
     assert all(part.cosine is not None for name, part in found.rounds[0].sites.items() if name != "a")
 
 
+def test_a_site_that_counts_for_nothing_in_the_mean_hides_no_other_one(run, tmp_path):
+    """The mean without a and b is that of c, d and e, and e has no examples."""
+    run.round({name: (weights(at, 0), 0 if name == "e" else 10) for at, name in enumerate("abcde")})
+    sites = FirstWeights(run, {"z": 1})
+    found = measured(run, tmp_path, sites, allowing="ab")
+    assert sites.asked == []
+    assert found.rounds[0].why_not.startswith("c, d do not allow it")
+
+
+@pytest.mark.parametrize("rule", ["median", "krum:f=1", "norm_clip:c=1/fedavg"])
+def test_a_rule_that_may_show_a_single_update_needs_the_word_of_all_sites(rule, tmp_path):
+    run = MadeRun(tmp_path / "store", ZERO, config={"aggregator": rule})
+    run.round({name: (weights(at, 0), 10) for at, name in enumerate("abcdef")})
+    sites = FirstWeights(run, {"z": 1})
+    found = measured(run, tmp_path, sites, allowing="ab")
+    assert sites.asked == []
+    assert f"c, d, e, f do not allow it (flavor-fl --allow-cross), and {rule} may show" in found.rounds[0].why_not
+    assert measured(run, tmp_path, sites, allowing="abcdef").is_judged
+
+
 def test_the_initial_model_stays_in_the_store_where_a_model_without_a_site_is_the_same(tmp_path):
     """The round's model without b is the one that a hands in, and that the run has begun from."""
     run = MadeRun(tmp_path / "store", ZERO)
