@@ -52,6 +52,8 @@ _MOVES = (
     *(EvaluationClosed, EvaluationFailed, EvaluationSkipped),
 )
 """Events that end every wait that the log has before them."""
+_BESIDE = (EvaluationKind.CENTRAL, EvaluationKind.ASKED)
+"""Evaluations that no round waits for."""
 _TELLING = (*_MOVES, RunWaiting, RoundWaiting, EvaluationOpened)
 
 
@@ -117,8 +119,8 @@ def logged_wait(log: Iterable[Entry], round_: int | None) -> Wait | None:
         if (kind := KINDS.get(fields.get("event", ""))) is None or not issubclass(kind, _TELLING):
             continue
         event = event_of(fields)
-        if isinstance(event, EvaluationEvent) and event.kind in (EvaluationKind.CENTRAL, EvaluationKind.ASKED):
-            continue  # beside what the run does
+        if isinstance(event, EvaluationEvent) and (round_ is not None or event.kind in _BESIDE):
+            continue  # beside what is waited for
         if isinstance(event, _MOVES):
             return None
         if isinstance(event, EvaluationOpened):
