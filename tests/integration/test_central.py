@@ -22,6 +22,7 @@ from flavor.records.evaluation import AUTOMATIC, CENTRAL, Best, EvaluationSummar
 from flavor.records.states import EvaluationState
 from flavor.store.local import LocalStore
 from flavor.store.paths import evaluations_folder
+from flavor.view.history import History
 
 EVALUATOR = Path(__file__).with_name("toy_evaluator.py")
 STEP = 5 / 3
@@ -104,6 +105,8 @@ def test_the_record_says_on_what_it_was_judged_and_is_signed(bench):
     assert manifest.is_signed()
     assert (manifest.central, manifest.judges, manifest.expected) == (100, (), ())
     assert manifest.model_digest == bench.runs.read().global_model.model.digest
+    shown = History(bench.runs, archive.store).reports(1, CENTRAL)
+    assert (shown["public_key"], shown["unsigned"], shown["is_complete"]) == (manifest.public_key, "", True)
     assert merged_problem(archive, manifest) == ""
     paths = archive.store.list(evaluations_folder(bench.run))
     (record,) = [record for _, record in read_records(archive, paths, Signed(bench.runs.read().run_id))]

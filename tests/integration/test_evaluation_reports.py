@@ -22,6 +22,7 @@ from flavor.results.folder import ResultFolder
 from flavor.results.reports import image_in, reports_in
 from flavor.store.local import LocalStore
 from flavor.store.paths import handed_report, result_prefix, taken_report
+from flavor.view.history import History
 from tests.infos import png
 from workers.reports import take_report
 
@@ -76,6 +77,11 @@ def test_what_sites_report_is_a_metric_and_is_read_by_site_and_merged(bench):
         (image,) = found.sites[name].images
         assert image_in(store, image, **place, site=name) == png(size, 2)
     json.dumps(found.to_plain(), allow_nan=False)
+    shown = History(bench.runs, store).reports(1, AUTOMATIC)
+    assert (shown["sites"], shown["unsigned"], shown["is_complete"]) == (["c1", "v2"], "", True)
+    assert shown["merged"]["heatmaps"][0]["values"] == [[3, 2], [4, 6]]
+    digest = found.sites["v2"].images[0].digest
+    assert History(bench.runs, store).report_image(1, AUTOMATIC, "v2", digest) == (png(2, 2), "image/png")
     words = ("flavor", "results", bench.run, "--round", "1", "--store", bench.store)
     assert json.loads(bench.done(*words, "--json").stdout)["reports"] == found.to_plain()
     assert "c1, v2 reported tables, plots or images" in bench.done(*words).stdout

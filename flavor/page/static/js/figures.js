@@ -8,6 +8,7 @@ import { named } from "./said.js";
 
 const ROWS = 100; // at first
 const MORE = 500; // with each click
+const NARROW = 7; // columns of a heatmap that takes no more room than other figures
 
 /** What the kinds of result.json are called. */
 export const KINDS = { tables: "table", bars: "bars", heatmaps: "heatmap", plots: "plot", images: "image" };
@@ -19,7 +20,8 @@ export const KINDS = { tables: "table", bars: "bars", heatmaps: "heatmap", plots
 export function draw(kind, entry, { of = "", image, isBeside = false } = {}) {
   const [body, note] = { tables: table, bars, heatmaps: heatmap, plots: plot, images: picture }[kind](entry, { of, image });
   const words = [isBeside ? "" : of || whose(entry), note].filter(Boolean).join(" · ");
-  return h("figure", { class: `figure ${kind}` }, h("figcaption", {}, h("h4", {}, isBeside ? of : titleOf(kind, entry)), words ? h("p", { class: "quiet" }, words) : null), body);
+  const isWide = kind === "heatmaps" && entry["x-labels"].length > NARROW;
+  return h("figure", { class: `figure ${kind}${isWide ? " wide" : ""}` }, h("figcaption", {}, h("h4", {}, isBeside ? of : titleOf(kind, entry)), words ? h("p", { class: "quiet" }, words) : null), body);
 }
 
 export const titleOf = (kind, entry) => (entry.title.trim() ? named(entry.title) : `${KINDS[kind]} without a title`);

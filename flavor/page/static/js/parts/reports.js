@@ -8,6 +8,7 @@ import { failed, lesson, panel } from "../panel.js";
 import { CENTRAL, nameOf } from "./evaluations.js";
 
 const SOON_MS = 200;
+const AGAIN_MS = 30_000; // a store that does not answer is asked again
 const BESIDE = 4; // sites whose entries are drawn side by side without a click
 const MOST_BESIDE = 12;
 const MERGED = "";
@@ -55,12 +56,13 @@ export function reports(name, { choose }) {
       if (now !== turn || isClosed) return;
       found = answer;
       told();
-      if (!found.is_complete && !found.silent) timer = setTimeout(read, SOON_MS);
-      else if (!found.silent) look();
+      if (!found.is_complete) timer = setTimeout(read, found.silent ? AGAIN_MS : SOON_MS);
+      else look();
     } catch (error) {
       if (now !== turn || isClosed) return;
       fill(apart);
       failed(figures, error);
+      timer = setTimeout(read, AGAIN_MS);
     }
   }
 
