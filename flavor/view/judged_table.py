@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +16,8 @@ from flavor.results.evaluated import base_of, evaluated_of, headline_of, metrics
 
 ROWS = 10
 """Evaluations in one page of the table."""
+_PATIENCE_S = 1.0
+"""How long one call reads evaluations, at least one of them."""
 _MOST_KEPT = 200
 """Rows whose sites are remembered."""
 _MOST_NAMED = 20
@@ -25,8 +28,8 @@ _LONGEST_REASON = 300
 class JudgedTable:
     """Reads of each evaluation once what its summary does not have. Not thread-safe."""
 
-    def __init__(self, runs: RunStore) -> None:
-        self._runs = runs
+    def __init__(self, runs: RunStore, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._runs, self._clock = runs, clock
         self._kept = OrderedDict[int, dict[str, Any]]()
 
     def page(
@@ -34,6 +37,7 @@ class JudgedTable:
     ) -> dict[str, Any]:
         """Return the newest `ROWS` of these entries of Redis' list, or those before an entry, newest first.
 
+        There are fewer rows where evaluations of very many sites take long to read: a later call finds them read.
         `metric` names one as curves do; '' takes the one by which the newest evaluation is shown. Keys: `metric` (as
         sites use it), `rows`, `earlier` (how many older ones there are). Those of a row: `at` (its entry), `round`,
         `evaluation`, `opened_ms`, `closed_ms`, `sites`, `expected`, `examples`, `model` (SHA-256), `owner`, `skipped`
@@ -42,9 +46,12 @@ class JudgedTable:
         """
         base = _base(metric) or self._headline(entries, select)
         last = len(entries) if before is None else min(before, len(entries))
-        first = max(0, last - ROWS)
-        rows = [self._row(at, found, base, select) for at in range(first, last) if (found := entries[at]) is not None]
-        return {"metric": base, "rows": rows[::-1], "earlier": first}
+        until, rows, at = self._clock() + _PATIENCE_S, list[dict[str, Any]](), last
+        while at > 0 and len(rows) < ROWS and (not rows or self._clock() < until):
+            at -= 1
+            if (found := entries[at]) is not None:
+                rows.append(self._row(at, found, base, select))
+        return {"metric": base, "rows": rows, "earlier": at}
 
     @staticmethod
     def _headline(entries: Sequence[EvaluationSummary | None], select: Select | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,13 @@ def test_a_model_that_is_one_sites_update_is_in_the_table_and_is_never_the_newes
     page = JudgedTable(run.runs).page(every, "", None, None)
     assert (page["metric"], [row["evaluation"] for row in page["rows"]]) == ("accuracy", [1, CENTRAL, AUTOMATIC])
     assert {row["model"] for row in page["rows"]} == {""}, "Redis has their numbers alone"
+
+
+def test_what_takes_long_to_read_comes_with_later_calls(server: str, tmp_path: Path) -> None:
+    ticks = count()
+    slow = JudgedTable(begun(server, tmp_path).runs, clock=lambda: 0.4 * next(ticks))
+    every = [EvaluationSummary(n, AUTOMATIC, 1, 2, 1, 1, 20, {"accuracy": 0.9}) for n in range(1, 6)]
+    found = slow.page(every, "", None, None)
+    assert ([row["round"] for row in found["rows"]], found["earlier"]) == ([5, 4, 3], 2)
+    found = slow.page(every, "", found["earlier"], None)
+    assert ([row["round"] for row in found["rows"]], found["earlier"]) == ([2, 1], 0)
