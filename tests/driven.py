@@ -119,7 +119,7 @@ class Driven:
         model = GlobalModel(self._put(prefix, "model", b"weights", ".safetensors"), about, None, "torch")
         view = self.runs.read_round(self.round)
         assert view is not None
-        sites = [each["metrics"] for each in self.infos.values()]
+        sites = {client: each["metrics"] for client, each in self.infos.items()}
         known = known_metrics(self.runs.summaries(-1))
         summary = summary_of(view, attempt=1, info=merged, sites=sites, known=known) if is_kept else None
         self.runs.commit_round(self.round, attempt=1, token="worker", model=model, reason="closed", summary=summary)
@@ -156,7 +156,7 @@ class Driven:
             expected=len(sites) + len(missing),
             examples=examples,
             merged=merged,
-            sites=[each["metrics"] for each in infos.values()],
+            sites={site: each["metrics"] for site, each in infos.items()},
             config=self.config,
         )
         global_model = self.runs.read().global_model

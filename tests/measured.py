@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from flavor.errors import RunNotFound
+from flavor.results.best import Best
 
 NOW_MS = 1_700_000_000_000
 
@@ -29,6 +31,12 @@ def client(**fields: Any) -> dict[str, Any]:
         "phases": [],
         **fields,
     }
+
+
+def best_value(metric: str, value: float, *, fewer: int = 0) -> dict[str, Any]:
+    """The best value of a metric, of round 1; `fewer` other rounds are not compared."""
+    found = Best(1, value, 2, 2, 2, fewer, 2 if fewer else 0, 1)
+    return {"metric": metric, **asdict(found), "rounds": 1 + fewer}
 
 
 def document(**fields: Any) -> dict[str, Any]:
@@ -58,7 +66,7 @@ def document(**fields: Any) -> dict[str, Any]:
         "no_aggregator": "",
         "last_round": {"round": 1, "metrics": {"val_auc": 0.94, "loss": 0.3}},
         "metric": "val_auc",
-        "best": {"metric": "val_auc", "round": 1, "value": 0.94, "rounds": 1},
+        "best": best_value("val_auc", 0.94),
         "clients": {"a": client(), "b": client()},
         **fields,
     }

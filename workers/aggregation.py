@@ -275,7 +275,7 @@ def _aggregated(
     told = (*of_reading(work), *of_repetition(work, read_closed), *of_counts(work.info))
     counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"
     reason = f"{counts}, a global model of {combined.size_bytes} bytes{in_model(combined.chosen)}"
-    sites = [info["metrics"] for info in infos.values()]
+    sites = {client: info["metrics"] for client, info in infos.items()}
     known = known_metrics(newest)
     summary = summary_of(round_view, attempt=attempt.number, info=combined.info, sites=sites, known=known)
     return _Made(model, manifest, reason, combined.chosen, (*told, *combined.notes), summary)

@@ -257,7 +257,7 @@ def _summary(
         expected=len(evaluation.expected),
         examples=examples,
         merged=merged,
-        sites=[info["metrics"] for info in infos.values()],
+        sites={site: info["metrics"] for site, info in infos.items()},
         config=config,
     )
     return replace(found, owner=evaluation.owner)

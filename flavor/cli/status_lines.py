@@ -17,7 +17,7 @@ from flavor.printable import printable, quoted, shown_name
 from flavor.records.counts import POOLED
 from flavor.records.reported import Reported
 from flavor.records.states import RunState
-from flavor.results.best import MergedValue, not_compared
+from flavor.results.best import Best, MergedValue
 from flavor.sizes import shown_bytes
 
 _ENDED = tuple(state.value for state in RunState if state.ended)
@@ -187,11 +187,9 @@ def _last_round(found: Found) -> str:
     ]
     if parts and (best := found["best"]) and best["metric"] == names[0]:
         of = "" if best["rounds"] == last["round"] else f" of the {best['rounds']} rounds that can be read"
-        value = MergedValue(best["value"], best["sites"], best["contributors"])
-        number = " ".join((f"{value.value:.4g}", value.words)).rstrip()
-        only = best["round"] if best["compared"] == 1 else 0
-        lacks = not_compared(best["usual"], best["fewer"], best["newest_fewer"], only)
-        lacks = f"; {lacks}" if lacks else ""
+        top = Best.in_document(best)
+        number = " ".join((f"{top.value:.4g}", top.of)).rstrip()
+        lacks = f"; {top.without}" if top.without else ""
         began = _began(best["round"], found.get("folder") or found["run"])
         parts[0] += f" (best{of}: {number}, reported in round {best['round']}, {began}{lacks})"
     more = f", and {len(names) - _MOST_METRICS} more" if len(names) > _MOST_METRICS else ""

@@ -277,7 +277,8 @@ class RoundServer:
         info: Mapping[str, Any] | None = None
         with contextlib.suppress(FlavorError, OSError):
             info = merged_info(replace(view, info=model.info), self._store)
-        sites = [each.metrics for each in self.runs.measured(view.round, view.contributors).values()]
+        measured = self.runs.measured(view.round, view.contributors)
+        sites = {client: each.metrics for client, each in measured.items()}
         known = known_metrics(self.runs.summaries(-1))
         return summary_of(view, attempt=attempt, info=info, sites=sites, known=known)
 

@@ -126,7 +126,7 @@ def _rebuilt(
         expected=len(manifest.expected),
         examples=sum(judge.num_examples for judge in manifest.judges),
         merged=merged,
-        sites=metrics.values(),
+        sites=metrics,
         config=config,
     )
     if manifest.central is not None:

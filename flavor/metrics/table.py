@@ -135,7 +135,8 @@ FAMILIES: Mapping[str, Family] = {
                 "flavor_round_accepted_updates": "Accepted updates of the newest round.",
                 "flavor_round_quorum_margin": "How many of the clients of the open round can still be lost: those that "
                 "have handed in or still can, less those that are needed.",
-                "flavor_metric_best_round": "Round with the best value of the run's first metric.",
+                "flavor_metric_best_round": "Round with the best value of the run's first metric."
+                " Missing while no other round is of its sites.",
                 "flavor_evaluation_sites": "Sites whose results count in the newest evaluation by sites.",
                 "flavor_evaluation_expected_sites": "Sites that were to judge the model of the newest evaluation by "
                 "sites.",
@@ -165,7 +166,8 @@ FAMILIES: Mapping[str, Family] = {
             ("run", "metric"),
             {
                 "flavor_metric_last": "Merged metrics of the newest closed round: at most 20, and 40 in a run.",
-                "flavor_metric_best": "Best value so far of the run's first metric.",
+                "flavor_metric_best": "Best value so far of the run's first metric."
+                " Missing while no other round is of its sites.",
                 "flavor_evaluation_last": (
                     "Metrics of the newest evaluation of each kind, by the names of --select: plain means, pooled/NAME "
                     "of the examples of all sites, and central/NAME of the operator's own data. They are of a global "

@@ -15,9 +15,11 @@ from flavor.printable import quoted
 from flavor.records.damage import damage_in, field_of, number, optional_of, table, texts
 from flavor.records.model import GlobalModel
 from flavor.records.names import count
+from flavor.records.numbers import finite, whole
 from flavor.records.objects import ObjectRef
+from flavor.records.reporters import kept_reporters, read_reporters
 from flavor.records.states import EvaluationState
-from flavor.records.summary import finite, kept_metrics, whole
+from flavor.records.summary import kept_metrics
 from flavor.records.update import LONGEST_TRY, UNSAID, Refused
 
 AUTOMATIC = 0
@@ -288,6 +290,8 @@ class EvaluationSummary:
     """Lowest and highest value over the sites, by metric."""
     few: Mapping[str, int] = field(default_factory=dict)
     """Number of sites that report a metric, for those that not all report."""
+    reporters: Mapping[str, str] = field(default_factory=dict)
+    """Who reports a metric, as digests; see `flavor.records.reporters`. Empty where that is not known."""
     best_before: int = 0
     """The round of the best model by `--select` with which this one was compared; 0 where it was not."""
     beside: Beside | None = None
@@ -309,6 +313,7 @@ class EvaluationSummary:
                 "metrics": metrics,
                 "spread": {name: list(both) for name, both in self.spread.items() if name in metrics},
                 "few": {name: several for name, several in self.few.items() if name in metrics},
+                "reporters": kept_reporters(self.reporters, self.few.keys() & metrics.keys()),
                 **({"owner": self.owner} if self.owner else {}),
             }
             if self.best_before:
@@ -339,6 +344,7 @@ class EvaluationSummary:
                     if (low := finite(lowest)) is not None and (high := finite(highest)) is not None
                 },
                 few={str(name): whole(several) for name, several in (fields.get("few") or {}).items()},
+                reporters=read_reporters(fields.get("reporters")),
                 beside=_beside_of(fields.get("beside")),
                 owner=str(fields.get("owner", "")),
             )

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from flavor.records.counts import beside_last
 from flavor.records.moved import Moved
+from flavor.records.numbers import finite
 from flavor.records.pulse import Doing
-from flavor.records.summary import finite, kept_metrics
+from flavor.records.summary import kept_metrics
 
 MOST_METRICS = 20
 """Metrics of one client in one round: the first ones."""

@@ -12,6 +12,8 @@ from typing import Any
 
 from flavor.records.damage import damage_in, table
 from flavor.records.merging import WEIGHTED
+from flavor.records.numbers import finite, whole
+from flavor.records.reporters import kept_reporters, read_reporters
 
 MOST_METRICS = 40
 """Merged metrics of one round: the first ones, as `by_sites` orders them. Each metric of the sites has two means."""
@@ -19,7 +21,6 @@ LONGEST_NAME = 80
 """Characters of the name of a metric; a metric of a longer name is left out."""
 MOST_BYTES = 4096
 """The whole record as JSON: sites choose the names of metrics."""
-_LARGEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class RoundSummary:
     """Lowest and highest value over the contributors, by metric."""
     few: Mapping[str, int] = field(default_factory=dict)
     """Number of contributors that report a metric, for those that not all report, by the name that they use."""
+    reporters: Mapping[str, str] = field(default_factory=dict)
+    """Who reports a metric, as digests; see `flavor.records.reporters`. Empty where that is not known."""
     left_out: int = 0
     """Number of metrics that are not among `metrics`, because there are too many."""
 
@@ -85,6 +88,8 @@ class RoundSummary:
             kept = names_of(metrics)
             if of_few := {name: count for name, count in few.items() if name in kept or name in metrics}:
                 fields["few"] = of_few
+            if self.reporters:
+                fields["reporters"] = kept_reporters(self.reporters, of_few)
             if self.paused_ms:
                 fields["paused_ms"] = self.paused_ms
             if left_out := self.left_out + len(all_names - kept):
@@ -118,6 +123,7 @@ class RoundSummary:
                     if (low := finite(lowest)) is not None and (high := finite(highest)) is not None
                 },
                 few={str(name): whole(count) for name, count in few.items()},
+                reporters=read_reporters(fields.get("reporters")),
             )
 
 
@@ -159,17 +165,3 @@ def spread_of(names: Iterable[str], sites: Iterable[Mapping[str, Any]]) -> dict[
         if values:
             found[name] = (min(values), max(values))
     return found
-
-
-def finite(value: Any) -> float | None:
-    """Return a number of JSON that is finite and no truth value; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if abs(value) <= _LARGEST else None  # NaN is not, and an integer of any length can be compared
-
-
-def whole(value: Any) -> int:
-    """Return a whole number of JSON that is not negative; sums of examples may be long. Raises `ValueError`."""
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError(f"{str(value)[:40]!r} is no whole number")
-    return value

@@ -1,10 +1,11 @@
-"""The best round of a metric: among the rounds in which the most sites report it."""
+"""The best round of a metric: among the rounds in which the same sites report it, and these are the most."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 from flavor.counted import counted
 
@@ -16,6 +17,8 @@ class MergedValue(NamedTuple):
     sites: int = 1
     """How many of the round's contributors report it."""
     contributors: int = 1
+    reporters: str = ""
+    """Which of them report it, as `flavor.records.reporters` has it; '' where that is not known."""
 
     @property
     def words(self) -> str:
@@ -35,11 +38,13 @@ class Best:
     usual: int
     """How many sites report the metric in each round that is compared: the most of all rounds."""
     fewer: int
-    """How many rounds are not compared, because fewer sites report the metric in them."""
+    """How many rounds are not compared, because fewer sites report the metric in them, or other ones."""
     newest_fewer: int
     """The newest of those; 0 for none."""
     compared: int
     """How many rounds are compared. One alone is the best, though no other is worse."""
+    others: int = 0
+    """How many rounds are not compared because other sites report it, though not fewer."""
 
     @property
     def of(self) -> str:
@@ -49,31 +54,50 @@ class Best:
     @property
     def without(self) -> str:
         """Say which rounds are not compared: `not compared: round 5, …`; '' where all are."""
-        return not_compared(self.usual, self.fewer, self.newest_fewer, self.round if self.compared == 1 else 0)
+        if not self.fewer:
+            return ""
+        several = f"{self.fewer} rounds, the newest of them round {self.newest_fewer}"
+        which = f"round {self.newest_fewer}" if self.fewer == 1 else several
+        who = f"fewer than {counted(self.usual, 'site')}"
+        if self.others:
+            who = "other sites" if self.others == self.fewer else f"{who} or other ones"
+        alone = f", so that only round {self.round} is compared" if self.is_alone else ""
+        return f"not compared: {which}, in which {who} report it{alone}"
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other round could be compared, though there are others: then it is the best of nothing."""
+        return self.compared == 1 and self.fewer > 0
+
+    @classmethod
+    def in_document(cls, found: Mapping[str, Any]) -> Best:
+        """Take it out of the document of a run, which says more of it."""
+        return cls(**{each.name: found[each.name] for each in fields(cls)})
 
 
 def best_of(values: Mapping[int, MergedValue], better: int) -> Best | None:
     """The round with the best value of a metric, the earliest of equals; None where it is not known what is good.
 
     `better` is 1 where larger values are better, -1 for smaller, 0 where that is not known. Compared are the rounds in
-    which the most sites report the metric. A mean without the worst site is better, and says nothing of the model.
+    which the most sites report the metric, and always the same: those who report it in most of these rounds, or in the
+    newest one. A mean without the worst site is better, and says nothing of the model.
     """
     if not values or not better:
         return None
     usual = max(each.sites for each in values.values())
-    compared = sorted(number for number, each in values.items() if each.sites == usual)
+    most = {number: each.reporters for number, each in sorted(values.items()) if each.sites == usual}
+    rounds = Counter(most.values())
+    chosen = max(reversed(most.values()), key=rounds.__getitem__)
+    compared = [number for number, reporters in most.items() if reporters == chosen]
     number = max(compared, key=lambda each: better * values[each].value)
-    fewer = len(values) - len(compared)
-    return Best(number, *values[number], usual, fewer, max(values.keys() - set(compared), default=0), len(compared))
-
-
-def not_compared(usual: int, fewer: int, newest: int, only: int = 0) -> str:
-    """Return `not compared: round 5, in which fewer than 3 sites report it`; '' for no round.
-
-    `only` is the round that is compared, where it is one alone: then the text says so.
-    """
-    if not fewer:
-        return ""
-    which = f"round {newest}" if fewer == 1 else f"{fewer} rounds, the newest of them round {newest}"
-    alone = f", so that only round {only} is compared" if only else ""
-    return f"not compared: {which}, in which fewer than {counted(usual, 'site')} report it{alone}"
+    return Best(
+        round=number,
+        value=values[number].value,
+        sites=usual,
+        contributors=values[number].contributors,
+        usual=usual,
+        fewer=len(values) - len(compared),
+        others=len(most) - len(compared),
+        newest_fewer=max(values.keys() - set(compared), default=0),
+        compared=len(compared),
+    )

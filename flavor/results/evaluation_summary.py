@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flavor.config import RunConfig
@@ -10,6 +10,7 @@ from flavor.evaluation_settings import goals_of, select_of
 from flavor.policy.selection import names_in
 from flavor.records.evaluation import EvaluationSummary
 from flavor.records.merging import WEIGHTED, by_sites, sites_of
+from flavor.records.reporters import reporters_of
 from flavor.records.summary import kept_metrics, names_of, spread_of
 
 
@@ -21,10 +22,10 @@ def evaluation_summary(
     expected: int,
     examples: int,
     merged: Mapping[str, Any],
-    sites: Iterable[Mapping[str, Any]],
+    sites: Mapping[str, Mapping[str, Any]],
     config: RunConfig,
 ) -> EvaluationSummary:
-    """Return the summary of one evaluation. `sites` are the metrics of each site whose result counts.
+    """Return the summary of one evaluation. `sites` are the metrics of each site whose result counts, by its name.
 
     The metrics of the run's rules (`--select`, `--stop-when`) come first, so that they are kept beside all that sites
     report.
@@ -33,16 +34,18 @@ def evaluation_summary(
     ordered = by_sites(merged["metrics"], few, number_of_sites)
     ruled = names_in([select_of(config), *goals_of(config)])
     first = {name: value for name, value in ordered.items() if name.removesuffix(WEIGHTED) in ruled}
-    metrics, of_sites = kept_metrics({**first, **ordered}), list(sites)
+    metrics = kept_metrics({**first, **ordered})
     kept = names_of(metrics)
+    kept_few = {name: several for name, several in few.items() if name in kept or name in metrics}
     return EvaluationSummary(
         round=round_,
         number=number,
         opened_ms=opened_ms,
-        sites=len(of_sites),
+        sites=len(sites),
         expected=expected,
         examples=examples,
         metrics=metrics,
-        spread=spread_of((name for name in metrics if not name.endswith(WEIGHTED)), of_sites),
-        few={name: several for name, several in few.items() if name in kept or name in metrics},
+        spread=spread_of((name for name in metrics if not name.endswith(WEIGHTED)), sites.values()),
+        few=kept_few,
+        reporters=reporters_of(sites, kept_few, sites),
     )

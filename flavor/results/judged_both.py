@@ -14,7 +14,7 @@ from flavor.policy.selection import Select, value_of
 from flavor.records.evaluation import AUTOMATIC, Beside, Best
 from flavor.records.info import Info
 from flavor.records.merging import merge_infos
-from flavor.records.summary import finite
+from flavor.records.numbers import finite
 from flavor.results.evaluation_summary import evaluation_summary
 
 
@@ -73,7 +73,7 @@ class JudgedBoth:
             expected=len(common),
             examples=0,
             merged=merge_infos(common, of),
-            sites=[info["metrics"] for info in of],
+            sites={site: infos[site]["metrics"] for site in common},
             config=self.config,
         )
         return value_of(self.select.name, summary, is_larger=self.select.is_larger)

@@ -174,9 +174,9 @@ def _panel(
 
 
 def _mark_best(axes: Any, merged: dict[int, MergedValue], better: int, drawn: dict[str, Any]) -> str:
-    """Mark the best round of the merged metric, and describe it; '' where it is not known what is good."""
+    """Mark the best round of the merged metric, and describe it; '' where none is known, or no other is compared."""
     best = best_of(merged, better)
-    if best is None:
+    if best is None or best.is_alone:
         return ""
     (star,) = axes.plot([best.round], [best.value], "*", color=_BEST, markeredgecolor="0.1", markersize=12, zorder=5)
     drawn["best round, by the mean"] = drawn.pop("best round, by the mean", star)  # the last of the legend

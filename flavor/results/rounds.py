@@ -13,6 +13,7 @@ from flavor.errors import InvalidInfo, ObjectMissing
 from flavor.records.counts import beside_last
 from flavor.records.info import CONFUSION, MAX_BYTES, UNCOUNTED, Info, parse_info
 from flavor.records.merging import WEIGHTED, by_sites, sites_of, sites_with
+from flavor.records.reporters import reporters_of, reporters_with
 from flavor.records.round import RoundView
 from flavor.results.best import Best, MergedValue, best_of
 from flavor.results.computed_columns import OF_ROUNDS, OF_SITES, marked
@@ -59,7 +60,9 @@ class RoundResult:
 
     def of_sites(self, name: str, value: float) -> MergedValue:
         """Return a value of a metric with how many sites report it."""
-        return MergedValue(value, sites_with(name, self.few, len(self.clients)), len(self.clients))
+        sites = sites_with(name, self.few, len(self.clients))
+        reporters = reporters_of(self.clients, self.few, {each.site: each.metrics for each in self.sites})
+        return MergedValue(value, sites, len(self.clients), reporters_with(name, reporters))
 
 
 def site_info(view: RoundView, store: ObjectStore, client: str) -> Info:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flavor.errors import DamagedRecord
 from flavor.records.merging import WEIGHTED, by_sites, sites_of
+from flavor.records.numbers import finite
+from flavor.records.reporters import reporters_of
 from flavor.records.round import RoundView
-from flavor.records.summary import RoundSummary, finite, kept_metrics, names_of, spread_of
+from flavor.records.summary import RoundSummary, kept_metrics, names_of, spread_of
+
+_NO_SITES: Mapping[str, Mapping[str, Any]] = {}
 
 
 def summary_of(
@@ -17,20 +21,22 @@ def summary_of(
     *,
     attempt: int,
     info: Mapping[str, Any] | None,
-    sites: Iterable[Mapping[str, Any]] = (),
+    sites: Mapping[str, Mapping[str, Any]] = _NO_SITES,
     known: Sequence[str] = (),
 ) -> RoundSummary:
     """Return the summary of a round that is being closed, or is closed.
 
-    `info` is the merged information, None where it cannot be read, and `sites` the metrics of each contributor; what is
-    no finite number is left out. Where there are too many metrics, those stay that most sites report, and those of the
-    round before, whose names are `known`: one site may report any number of them, under new names in each round.
+    `info` is the merged information, None where it cannot be read, and `sites` has the metrics of each contributor by
+    its name. What is no finite number is left out. Where there are too many metrics, those stay that most sites report,
+    and those of the round before, whose names are `known`: one site may report any number of them, under new names in
+    each round.
     """
     updates = [view.inspected(client) for client in view.contributors if client in view.verdicts]
     few, number = sites_of(info) if info is not None else ({}, 1)
     metrics = by_sites(info["metrics"], few, number, known) if info is not None else {}
     merged = kept_metrics(metrics)
     kept = names_of(merged)
+    kept_few = {name: count for name, count in few.items() if name in kept or name in merged}
     every = names_of(name for name, value in metrics.items() if finite(value) is not None)
     return RoundSummary(
         round=view.round,
@@ -46,8 +52,9 @@ def summary_of(
         attempts=view.earlier_attempts + attempt,
         openings=view.all_openings,
         metrics=merged,
-        spread=spread_of((name for name in merged if not name.endswith(WEIGHTED)), sites),
-        few={name: count for name, count in few.items() if name in kept or name in merged},
+        spread=spread_of((name for name in merged if not name.endswith(WEIGHTED)), sites.values()),
+        few=kept_few,
+        reporters=reporters_of(view.contributors, kept_few, sites),
         left_out=len(every - kept),
     )
 

@@ -14,6 +14,7 @@ from flavor.bus.runs import RunStore
 from flavor.policy.selection import Select
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, Best, EvaluationSummary
 from flavor.records.merging import sites_with
+from flavor.records.reporters import reporters_with
 from flavor.records.states import RoundState
 from flavor.results.best import MergedValue, best_of
 from flavor.results.evaluated import better_of
@@ -72,7 +73,12 @@ class Judged:
         """
         rows = self.rows()
         known = {
-            row.round: MergedValue(row.metrics[metric], sites_with(metric, row.few, row.contributors), row.contributors)
+            row.round: MergedValue(
+                row.metrics[metric],
+                sites_with(metric, row.few, row.contributors),
+                row.contributors,
+                reporters_with(metric, row.reporters),
+            )
             for row in rows
             if metric in row.metrics
         }
@@ -141,4 +147,5 @@ def row_of_evaluation(summary: EvaluationSummary) -> RoundRow:
         metrics=summary.metrics,
         spread=summary.spread,
         few=summary.few,
+        reporters=summary.reporters,
     )

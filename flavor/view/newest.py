@@ -55,7 +55,8 @@ class Newest:
     read, of which there are `rounds`.
 
     `sites` of its `contributors` report it. `fewer` rounds, the newest of them `newest_fewer`, are not compared,
-    because fewer sites than `usual` report the metric in them, and `compared` rounds are: see `flavor.results.best`."""
+    because fewer sites than `usual` report the metric in them, or others (in `others` of them), and `compared` rounds
+    are: see `flavor.results.best`."""
     sites: Mapping[str, dict[str, float]] = field(default_factory=dict)
     """The metrics that each site has reported last."""
     samples: Mapping[str, int] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from pathlib import Path
 from flavor.bus.runs import RunStore
 from flavor.errors import FlavorError, StoreUnavailable
 from flavor.ledger.rounds import closed_round
-from flavor.records.summary import finite
+from flavor.records.numbers import finite
 from flavor.results.kept import kept_info
 from flavor.results.rounds import site_info
 from flavor.store.protocol import ObjectStore

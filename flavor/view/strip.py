@@ -13,6 +13,7 @@ from flavor.bus.runs import RunStore
 from flavor.errors import DamagedRecord, FlavorError
 from flavor.ledger.rounds import closed_round
 from flavor.records.merging import WEIGHTED, by_sites, is_of_most, sites_of, sites_with
+from flavor.records.reporters import reporters_of, reporters_with
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
@@ -73,6 +74,8 @@ class RoundRow:
     """Lowest and highest value over the contributors, by metric; empty where that is not known."""
     few: Mapping[str, int] = field(default_factory=dict)
     """Number of contributors that report a metric, for those that not all report."""
+    reporters: Mapping[str, str] = field(default_factory=dict)
+    """Which contributors report a metric, as digests; see `flavor.records.reporters`."""
     left_out: int = 0
     """Number of metrics that are not among `metrics`, because there are too many."""
 
@@ -84,7 +87,11 @@ class RoundRow:
     def merged(self, name: str) -> MergedValue | None:
         """Return a metric by its name in `shown_metrics`, with how many contributors report it; None for no value."""
         value = self.shown_metrics.get(name)
-        return None if value is None else MergedValue(value, self.sites_with(name), max(1, self.contributors))
+        if value is None:
+            return None
+        return MergedValue(
+            value, self.sites_with(name), max(1, self.contributors), reporters_with(name, self.reporters)
+        )
 
     def is_of_most(self, name: str) -> bool:
         """Return whether most of the contributors report a metric, by its name in `shown_metrics`; see `info`."""
@@ -126,6 +133,7 @@ def row_of_summary(summary: RoundSummary) -> RoundRow:
         metrics=summary.metrics,
         spread=summary.spread,
         few=summary.few,
+        reporters=summary.reporters,
         left_out=summary.left_out,
     )
 
@@ -155,6 +163,7 @@ def row_of_round(view: RoundView, info: Mapping[str, Any] | None = None) -> Roun
         openings=view.all_openings,
         metrics=metrics,
         few={name: count for name, count in few.items() if name in metrics or name + WEIGHTED in metrics},
+        reporters=reporters_of(names),
         left_out=len(names_of(found) - names_of(metrics)),
     )
 

@@ -38,7 +38,7 @@ def followed(driven: Driven) -> Followed:
     return made
 
 
-ALONE = {"sites": 1, "contributors": 1, "usual": 1, "fewer": 0, "newest_fewer": 0, "compared": 130}
+ALONE = {"sites": 1, "contributors": 1, "usual": 1, "fewer": 0, "newest_fewer": 0, "compared": 130, "others": 0}
 
 
 def test_a_round_without_a_site_s_value_is_not_compared_and_says_so(url: str) -> None:
@@ -64,6 +64,27 @@ def test_a_round_without_a_site_s_value_is_not_compared_and_says_so(url: str) ->
     assert curves.best.round == 4
     watched = _ChosenMetric(cast(Board, SimpleNamespace(history=lambda run: History(driven.runs, None))), "r", "auc")
     assert watched.of({**found, "metric": "loss", "best": None})["best"] == found["best"]
+
+
+def test_rounds_of_other_sites_are_not_compared_wherever_they_are_read(url: str, tmp_path: Path) -> None:
+    """Also a pruned round, and evaluations. The sites of two rounds are equally many."""
+    driven = Driven(url, LocalStore(tmp_path / "store", create=True))
+    values = {"a": 0.9, "b": 0.5, "c": 0.3}
+    for number, sites in enumerate(("bc", "ab", "bc"), 1):
+        driven.open(list(sites))
+        for site in sites:
+            driven.accept(site, 10, {"auc": values[site] + number / 100})
+        driven.close()
+        driven.judge({site: (10, {"auc": values[site] + number / 100}) for site in sites})
+    driven.runs.redis.delete(driven.runs.keys.round(1), driven.runs.keys.round(2))
+    found = described(driven.runs, url)
+    assert (found["best"]["round"], found["best"]["others"], found["best"]["compared"]) == (3, 1, 2)
+    (line,) = (each.text for each in summary_of(found) if each.text.startswith("round 3"))
+    assert line.endswith("; not compared: round 2, in which other sites report it)")
+    assert followed(driven).read().document["best"] == found["best"]
+    judged = History(driven.runs, None).judged_curves("auc").best
+    assert judged is not None
+    assert (judged.round, judged.without) == (3, "not compared: round 2, in which other sites report it")
 
 
 def test_one_round_with_the_most_sites_is_best_and_is_said_to_be_the_only_one_compared(url: str) -> None:

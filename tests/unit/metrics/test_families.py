@@ -18,7 +18,7 @@ from flavor.metrics.table import FAMILIES, OTHERS
 from flavor.records.evaluation import CENTRAL
 from flavor.records.names import is_name
 from flavor.view.server import ServerState
-from tests.measured import NOW_MS, MadeUp, client, document, entry
+from tests.measured import NOW_MS, MadeUp, best_value, client, document, entry
 
 ROOT = Path(__file__).parents[3]
 SERVER = ServerState(used_bytes=1_000_000, max_bytes=4_000_000, is_kept=True)
@@ -356,11 +356,19 @@ def test_events_of_a_log_that_was_made_anew_by_a_clock_that_is_behind_are_counte
     assert samples(scraped)[total] == 6
 
 
+def test_a_round_that_no_other_is_compared_with_is_not_the_best() -> None:
+    """Nothing beside a number in Prometheus says that it is the best of one."""
+    said = samples(scraper(MadeUp(document(best=best_value("val_auc", 0.94, fewer=1)))))
+    assert not of(said, "flavor_metric_best")
+    assert not of(said, "flavor_metric_best_round")
+    assert of(said, "flavor_metric_last")
+
+
 def test_names_that_a_site_has_chosen_do_no_harm() -> None:
     hostile = {'a"} 1\nflavor_redis_up 0': 1.0, "x" * 5000: 2.0, "x" * 4999: 3.0, "\ud800": 4.0, "nan": math.nan}
     many_more = {f"metric-{number}": 1.0 for number in range(500)}
     last = {"round": 1, "metrics": {**hostile, **many_more}}
-    found = document(last_round=last, best={"metric": "\ud800", "round": 1, "value": 1.0, "rounds": 1})
+    found = document(last_round=last, best=best_value("\ud800", 1.0))
     said = samples(scraper(MadeUp(found)))
     assert said["flavor_redis_up"] == 1
     values = of(said, "flavor_metric_last")

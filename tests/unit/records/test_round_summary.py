@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from flavor.errors import DamagedRecord
+from flavor.records.reporters import digest_of, read_reporters, reporters_of, reporters_with
 from flavor.records.round import RoundView
 from flavor.records.summary import LONGEST_NAME, MOST_BYTES, MOST_METRICS, RoundSummary, kept_metrics, spread_of
 from flavor.records.verdict import Verdict
@@ -27,6 +28,8 @@ SUMMARY = RoundSummary(
     openings=2,
     metrics={"loss": 0.1 + 0.2, "loss (weighted)": 1 / 3},
     spread={"loss": (0.1, 0.5)},
+    few={"loss": 2},
+    reporters={"": "0a1b2c3d", "loss": "4e5f6a7b"},
 )
 
 
@@ -34,7 +37,7 @@ def test_it_is_read_as_it_was_written_to_the_last_digit() -> None:
     read = RoundSummary.from_json(SUMMARY.closed_at(2_500))
     assert read.closed_ms == 2_500
     assert RoundSummary.from_json(SUMMARY.closed_at(0)) == SUMMARY
-    assert len(SUMMARY.closed_at(2_500)) < 350
+    assert len(SUMMARY.closed_at(2_500)) < 420
 
 
 def test_a_later_release_may_add_fields_and_an_earlier_one_may_lack_some() -> None:
@@ -68,6 +71,19 @@ def test_the_spread_is_over_the_sites_that_report_a_metric() -> None:
     sites = [{"loss": 0.5, "auc": None}, {"loss": 0.25}, {"loss": float("nan"), "count": 3}]
     assert spread_of(["loss", "auc", "count"], sites) == {"loss": (0.25, 0.5), "count": (3, 3)}
     assert json.loads(RoundSummary(1, 2, metrics={"loss": 1.0}).to_json())["spread"] == {}
+
+
+def test_who_reports_a_metric_is_known_by_a_digest_in_any_order() -> None:
+    metrics = {"a": {"loss": 0.5, "auc": 1.0}, "b": {"loss": 0.5, "auc": None}, "c": {"auc": float("nan"), "loss": 1}}
+    found = reporters_of("abc", {"auc": 1, "pooled/auc": 2}, metrics)
+    assert found == {"": digest_of("cba"), "auc": digest_of("a")}
+    assert reporters_with("auc (weighted)", found) == digest_of("a") != digest_of("b")
+    assert reporters_with("loss", found) == reporters_with("pooled/auc", found) == digest_of("abc")
+    assert reporters_with("loss", {}) == "", "an earlier release has closed the round"
+    assert read_reporters({"": "x", "a": 3, "b": "too long by far"}) == {"": "x"}
+    assert read_reporters([]) == {}
+    kept = RoundSummary(1, 2, metrics={"loss": 1.0}, few={"auc": 1}, reporters=found).to_json()
+    assert RoundSummary.from_json(kept[:-1] + ',"closed_ms":3}').reporters == {"": digest_of("abc")}
 
 
 def test_refusals_that_nobody_knows_are_not_none_at_all() -> None:

@@ -182,6 +182,46 @@ def test_rounds_are_compared_that_the_most_sites_report() -> None:
     assert best(2, 4, 3) == (2, f"not compared: 2 rounds, the newest of them round 3{alone}")
 
 
+def test_rounds_of_other_sites_are_not_compared() -> None:
+    """Each site gets better in each round, and the mean of the two best sites was the best round."""
+
+    def best(*rounds: str) -> tuple[int, str]:
+        offsets = {"a": 0.5, "b": 0.4, "c": 0.2}
+        made = []
+        for number, sites in enumerate(rounds, 1):
+            metrics = {site: {"auc": offsets[site] + number / 50} for site in sites}
+            merged = {"auc": sum(each["auc"] for each in metrics.values()) / len(metrics)}
+            made.append(result(number, merged, metrics))
+        found = best_round(made)
+        assert found is not None
+        return found[1].round, found[1].without
+
+    two = "not compared: 2 rounds, the newest of them round 4, in which other sites report it"
+    assert best("bc", "ab", "bc", "ab", "bc") == (5, two), "the sites of most rounds"
+    assert best("ab", "ab", "bc", "cb") == (4, two.replace("round 4", "round 2")), "in any order; the newest of equals"
+    mixed = "not compared: 2 rounds, the newest of them round 4, in which fewer than 2 sites or other ones report it"
+    assert best("ab", "c", "ab", "bc") == (3, mixed)
+    alone = "not compared: 2 rounds, the newest of them round 2, in which other sites report it"
+    assert best("ab", "ac", "bc") == (3, f"{alone}, so that only round 3 is compared")
+
+
+def test_rounds_are_compared_by_the_sites_that_report_the_metric(tmp_path: Path) -> None:
+    """Not by those that are there: a and b lack it in one round each."""
+    pytest.importorskip("matplotlib")
+    everyone = {key: {"auc": 0.5} for key in "abc"}
+    rounds = [
+        replace(result(number, {"auc": value}, {**everyone, lacking: {}}), few={"auc": 2})
+        for number, (lacking, value) in enumerate((("a", 0.3), ("b", 0.9), ("a", 0.4)), 1)
+    ]
+    best = best_round(rounds)
+    assert best is not None
+    assert (best[1].round, best[1].others) == (3, 1)
+    (axes,) = draw("r", rounds).axes
+    assert axes.get_title(loc="right") == "best: 0.4 in round 3"
+    (axes,) = draw("r", rounds[1:]).axes
+    assert axes.get_title(loc="right") == "", "no two rounds are of the same sites"
+
+
 def test_a_run_s_best_round_is_by_the_first_metric_that_says_what_is_good() -> None:
     rounds = [result(1, {"x": 1.0, "loss": 0.5, "auc": 0.9}), result(2, {"x": 2.0, "loss": 0.4, "auc": 0.8})]
     assert named(best_round(rounds)) == ("loss", 2, 0.4)

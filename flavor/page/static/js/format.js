@@ -74,8 +74,10 @@ export const ofSites = (sites, all) => (sites < all ? ` of ${count(sites)} of ${
 export function notCompared(best) {
   if (!best?.fewer) return "";
   const which = best.fewer === 1 ? `round ${count(best.newest_fewer)}` : `${count(best.fewer)} rounds, the newest of them round ${count(best.newest_fewer)}`;
+  let who = `fewer than ${counted(best.usual, "site")}`;
+  if (best.others) who = best.others === best.fewer ? "other sites" : `${who} or other ones`;
   const alone = best.compared === 1 ? `, so that only round ${count(best.round)} is compared` : "";
-  return `not compared: ${which}, in which fewer than ${counted(best.usual, "site")} report it${alone}`;
+  return `not compared: ${which}, in which ${who} report it${alone}`;
 }
 
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
