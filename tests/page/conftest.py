@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 
@@ -78,6 +80,16 @@ class Window:
         self.page.goto(address.rstrip("/") + path, wait_until="domcontentloaded")
         return self.page
 
+    def leave(self) -> None:
+        """Show nothing of the page, but its server: the browser starts a process whenever it goes to another site."""
+        found = urlsplit(self.page.url)
+        try:
+            socket.create_connection((found.hostname, found.port or 0), 1).close()
+        except OSError:  # the server has ended, or there was none
+            self.page.goto("about:blank")
+        else:
+            self.page.goto(urljoin(self.page.url, "/healthz"))
+
 
 @pytest.fixture(scope="session")
 def only_window(browser: Any) -> Window:
@@ -90,18 +102,26 @@ def window(only_window: Window) -> Iterator[Window]:
     """The window, of which a test fails at its end if the browser has complained."""
     only_window.complaints.clear()
     yield only_window
-    only_window.page.goto("about:blank")
+    only_window.leave()
     assert only_window.complaints == []
 
 
+@pytest.fixture(scope="session")
+def port() -> int:
+    """That of the pages of all tests, for which the browser has one process, and keeps what it has compiled."""
+    place = bound("127.0.0.1", 0, token=None)
+    place.socket.close()
+    return place.port
+
+
 @pytest.fixture
-def served() -> Iterator[Callable[[Sequence[dict[str, Any]]], tuple[MadeUp, Place]]]:
+def served(port: int) -> Iterator[Callable[[Sequence[dict[str, Any]]], tuple[MadeUp, Place]]]:
     """Serve made-up runs: `served(documents)`."""
     with ExitStack() as stack:
 
         def serve(documents: Sequence[dict[str, Any]]) -> tuple[MadeUp, Place]:
             source = MadeUp(documents)
-            place = bound("127.0.0.1", 0, token=None)
+            place = bound("127.0.0.1", port, token=None, or_free=True)
             page = Served(source)
             source.streams = page.streams
             stack.enter_context(serving(page, place))
