@@ -55,13 +55,14 @@ class Clients(RunScripts):
             return sorted(self.redis.smembers(self.keys.members))
 
     def scan_clients(self, cursor: int) -> tuple[int, set[str]]:
-        """Look through about a thousand of the server's keys from `cursor` on for clients whose edge has a lease.
+        """Look through about a thousand of the server's keys from `cursor` on for clients that have said anything.
 
         Returns the next cursor and the clients. The cursor is 0 for the first call, and again after the last keys.
         """
         with translated(self.where):
-            cursor, keys = self.redis.scan(cursor, match=self.keys.leases_pattern, count=1000)
-        return int(cursor), {parsed[0] for key in keys if (parsed := self.keys.parse_client_channel(key))}
+            cursor, keys = self.redis.scan(cursor, match=self.keys.clients_pattern, count=1000, _type="hash")
+        parsed = (self.keys.parse_client_channel(key) for key in keys)
+        return int(cursor), {each[0] for each in parsed if each is not None and not each[1]}
 
     def clients(self, names: Iterable[str]) -> dict[str, tuple[ClientStatus, int]]:
         """For each client: what its edge says of itself, and how many milliseconds its lease has left.

@@ -311,9 +311,9 @@ class RunKeys:
         return f"{self.prefix}log"
 
     @property
-    def leases_pattern(self) -> str:
-        """The pattern of the keys that hold the leases of the run's edges."""
-        return f"{self.prefix}client:*:lease"
+    def clients_pattern(self) -> str:
+        """The pattern of the keys of the run's clients, among them the hash of each."""
+        return f"{self.prefix}client:*"
 
     def client(self, client: str) -> ClientKeys:
         """The keys of one client."""

@@ -143,6 +143,7 @@ class Coordinator:
     def _context(self, config: RunConfig, lease: CoordinatorLease, pruning: Pruning) -> RunContext:
         """Build what the stages of a round work with."""
         runs, client_log, observer = self._runs, self._client_log, self._observer
+        view = runs.read()
         members = Members(
             runs,
             observer,
@@ -150,7 +151,8 @@ class Coordinator:
             quarantine_after=config.quarantine_after,
             lease_s=config.heartbeat_timeout_s,
             only=self._only,
-            resumed_ms=runs.read().resumed_ms,
+            resumed_ms=view.resumed_ms,
+            since_ms=max(view.created_ms, view.resumed_ms),
         )
         jobs = self._given_jobs or RqJobQueue(
             self._url,

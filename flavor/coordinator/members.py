@@ -31,6 +31,7 @@ from flavor.view.client_events import (
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
+_ENDED = (ClientState.FAILED, ClientState.LEFT)
 _SCAN_S = 0.01
 """Seconds for which the keys of the server are searched for clients at a time."""
 
@@ -39,6 +40,7 @@ class Members:
     """The clients of one run, as they were read.
 
     `only` names the clients that may take part; None admits every one. `resumed_ms` is when the run was resumed last.
+    A client that has ended since `since_ms` is reported, also where its own events were not heard; None reports none.
     """
 
     def __init__(
@@ -51,10 +53,11 @@ class Members:
         lease_s: float,
         only: frozenset[str] | None,
         resumed_ms: int = 0,
+        since_ms: int | None = None,
     ) -> None:
         self._runs, self._observer, self._client_log = runs, observer, client_log
         self._quarantine_after, self._only = quarantine_after, only
-        self._lease_s, self._resumed_ms = lease_s, resumed_ms
+        self._lease_s, self._resumed_ms, self._since_ms = lease_s, resumed_ms, since_ms
         self._stopped: dict[str, float] = {}  # client -> when its edge was first seen stopped by a signal (monotonic)
         self._too_long: dict[str, float] = {}  # client -> when its lease was first seen with too much left (monotonic)
         self.clients: dict[str, Client] = {}
@@ -76,7 +79,8 @@ class Members:
         """Read every client that is known or found on the server; see `read`."""
         self.names = set(self._runs.members())
         self._refusals, self._keys = self._runs.refusals(), self._runs.public_keys()
-        self.read(self.names | set(self.clients) | self._found(), token=token, lenient=lenient)
+        known = self.names | set(self.clients)
+        self.read(known | self._come(self._found() - known), token=token, lenient=lenient)
 
     def read(self, names: Iterable[str], *, token: str | None, lenient: Callable[[], bool]) -> None:
         """Read these clients, and report how each has changed.
@@ -164,13 +168,25 @@ class Members:
         return True
 
     def _found(self) -> set[str]:
-        """Search a part of the server's keys for leases of clients, whose own events may have been lost."""
+        """Search a part of the server's keys for clients, whose own events may have been lost."""
         until, found = time.monotonic() + _SCAN_S, set[str]()
         while True:
             self._cursor, clients = self._runs.scan_clients(self._cursor)
             found |= clients
             if not self._cursor or time.monotonic() > until:
                 return found
+
+    def _come(self, names: set[str]) -> set[str]:
+        """Return those of these clients that are there, or have ended in this run, by their own account.
+
+        What an edge has left behind in an earlier run of the name says nothing.
+        """
+        return {
+            name
+            for name, (status, left_ms) in self._runs.clients(names).items()
+            if left_ms
+            or (status.known_state in _ENDED and self._since_ms is not None and status.told_ms >= self._since_ms)
+        }
 
     def _admit(self, token: str, name: str, status: ClientStatus, client: Client) -> None:
         """Make the client a member, and report that; for a client that had ended before it was seen, report why."""

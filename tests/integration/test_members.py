@@ -141,6 +141,31 @@ def test_what_a_site_says_of_its_machine_is_told_as_its_word_alone(runs: RunStor
     ]
 
 
+def test_a_site_that_ended_while_no_coordinator_listened_is_found_with_its_reason(runs: RunStore) -> None:
+    """Its lease is gone and its event was lost. What an edge has left behind in an earlier run of the name is none."""
+    now_ms, told = runs.now_ms(), list[str]()
+    lines = Lines(told.append)
+    for client, state, told_ms in (
+        ("a", "failed", now_ms),
+        ("b", "evaluator left", now_ms + 1),
+        ("earlier", "failed", now_ms - 1),
+        ("silent", "failed", 0),
+        ("revoked", "revoked", now_ms),
+        ("stopped", "stopped", now_ms),
+    ):
+        says(runs, client, state=state, reason="its own words", told_ms=str(told_ms))
+    runs.redis.hset(runs.keys.client("other").update(1), "path", "x")
+    for since_ms, found in ((None, []), (now_ms, ["a", "b"])):
+        log = ClientLog(runs, lines)
+        seen = Members(runs, lines, log, quarantine_after=3, lease_s=15.0, only=None, since_ms=since_ms)
+        for _ in range(2):
+            seen.read_all(token=TOKEN, lenient=lambda: False)
+        assert sorted(seen.clients) == found
+        assert runs.members() == found
+    assert [line.partition(", and takes no part: ")[2] for line in sorted(told)] == ['"its own words"'] * 2
+    assert seen.clients["a"].why_gone == '"its own words"'
+
+
 def test_a_flood_is_taken_in_a_moment_at_a_time(runs: RunStore) -> None:
     """Each channel once; who listens gets back to its work, and to the rest later."""
     listening = Subscription(runs.redis, "", channels=["flood"])
