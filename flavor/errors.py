@@ -163,9 +163,16 @@ class RunRebuilt(RunError):
 
 
 class RunRefused(RunError):
-    """A site does not take what the run asks of it; its own user can allow it. Exit code 2, as for a missing option."""
+    """A site does not take what the run asks of it; its own user can allow it. Exit code 2, as for a missing option.
+
+    `told` is what the run's operator is told of that; it names nothing of the site.
+    """
 
     exit_code = ExitCode.WRONG_USE
+
+    def __init__(self, message: str, *, told: str = "") -> None:
+        self.told = told
+        super().__init__(message)
 
 
 class OtherStore(RunRefused):

@@ -51,12 +51,14 @@ def check_consent(
         raise RunRefused(
             f"run {run!r} has checkpoints of the kind {config.checkpoint!r}, which a package of this machine would "
             f"read and this site has not named: start with --checkpoint {shlex.quote(config.checkpoint)} if that is "
-            "the run's"
+            "the run's",
+            told="its user has not named the run's kind of checkpoints (--checkpoint)",
         )
     if not (config.kind.is_safe or opaque):
         raise RunRefused(
             f"run {run!r} has {config.checkpoint} checkpoints, files that nothing checks and that may run code when "
-            "the trainer loads them: start with --opaque if you trust its coordinator that far"
+            "the trainer loads them: start with --opaque if you trust its coordinator that far",
+            told=f"its user has not allowed {config.checkpoint} checkpoints (--opaque)",
         )
     if odd := settings_not_taken(config.settings, allow_set):
         shown = ", ".join(f"{name}={config.settings[name][:60]}" for name in odd[:5])
@@ -65,19 +67,22 @@ def check_consent(
         raise RunRefused(
             f"run {run!r} sets {shown}{more} for its trainers, which this site does not take (it takes plain values "
             f"of {', '.join(ALLOWED[:3])}, …, see docs/protocol.md): ask its operator why, and start with {allow} if "
-            "you agree"
+            "you agree",
+            told=f"its user has not allowed a setting of --set ({allow}{more})",
         )
     folder = folder_of(config.store)
     if folder is not None and not store:
         shown = shlex.quote(folder[:500])
         raise RunRefused(
             f"run {run!r} keeps its objects in the folder {shown} on this machine, which this site has not named: "
-            f"start with --store {shown} if that is the run's, or with a token that names it (flavor enroll --store)"
+            f"start with --store {shown} if that is the run's, or with a token that names it (flavor enroll --store)",
+            told="its user has not named the run's store (--store)",
         )
     if not store and (scheme := package_scheme(config.store)):
         raise RunRefused(
             f"run {run!r} keeps its objects in a store {scheme + '://'!r}, which a package of this machine would open "
-            "and this site has not named: start with --store URL if that is the run's"
+            "and this site has not named: start with --store URL if that is the run's",
+            told="its user has not named the run's store (--store)",
         )
 
 

@@ -99,8 +99,8 @@ class Notice:
     failure: Failure
     exit_code: int | None = None
     where: str = ""
-    """When the trainer ended, in words of this project, e.g. "in round 2, before TrainFinished"; or what the
-    coordinator said to a client that it does not admit."""
+    """When the trainer ended, in words of this project, e.g. "in round 2, before TrainFinished"; what the coordinator
+    said to a client that it does not admit; or what the site does not take."""
 
     @property
     def reason(self) -> str:
@@ -113,7 +113,7 @@ class Notice:
             if self.exit_code is None:
                 return "its evaluator could not be started"
             return f"its evaluator ended ({described_exit(self.exit_code)})"
-        if self.failure is Failure.NOT_ADMITTED and self.where:
+        if self.failure in (Failure.NOT_ADMITTED, Failure.DECLINED) and self.where:
             return f"{_SENTENCES[self.failure]}: {self.where}"
         return _SENTENCES[self.failure]
 
@@ -165,4 +165,5 @@ def notice_of(error: BaseException) -> Notice:
         return error.notice
     if isinstance(error, NotAdmitted):  # the command that lets it in stands in the coordinator's words alone
         return Notice(Failure.NOT_ADMITTED, where=error.told)
-    return Notice(next((failure for kind, failure in _CLASSES if isinstance(error, kind)), Failure.SIGNAL))
+    failure = next((failure for kind, failure in _CLASSES if isinstance(error, kind)), Failure.SIGNAL)
+    return Notice(failure, where=error.told if isinstance(error, RunRefused) else "")

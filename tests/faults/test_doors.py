@@ -57,7 +57,8 @@ def test_a_folder_that_the_run_alone_names_is_not_used(faulty):
     assert f"start with --store {bench.store}" in line
     assert "I train" not in silent.stdout
     told = bench.redis.hgetall(bench.runs.keys.client("c2").hash)
-    assert (told["failure"], told["reason"]) == ("declined", "it does not take part as this run asks")
+    why = "it does not take part as this run asks: its user has not named the run's store (--store)"
+    assert (told["failure"], told["reason"]) == ("declined", why)
     assert not [value for value in told.values() if str(bench.store) in value], "a class leaves the site"
     edges["c2"] = bench.edge("c2", bench.trainer(), "--store", bench.store, env={"FLAVOR_STORE": None})
     faulty.finish(coordinator, edges)

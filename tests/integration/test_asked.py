@@ -37,10 +37,12 @@ def test_what_a_run_asks_is_declined_by_who_does_not_give_it_and_the_others_go_o
     assert "start with --allow-set KUBECONFIG if you agree" in line
     assert bench.runs.clients(["c2"])["c2"][0].failure == "declined"
     for client in edges:
-        assert bench.logged("client.lost", client=client)["reason"] == '"it does not take part as this run asks"'
+        lacks = "a setting of --set (--allow-set KUBECONFIG)" if client == "c2" else "opaque checkpoints (--opaque)"
+        told = f'"it does not take part as this run asks: its user has not allowed {lacks}"'
+        assert bench.logged("client.lost", client=client)["reason"] == told
         assert f"{client} joined" not in coordinator.stderr
         coordinator.until(f"{client} came without a key")
-    assert coordinator.stderr.count(', and takes no part: "it does not take part as this run asks"') == 3
+    assert coordinator.stderr.count(', and takes no part: "it does not take part as this run asks: ') == 3
     shown = 'import os; print(os.environ["KUBECONFIG"], os.environ["LEARNING_RATE"])'
     (bench.folder / "shown.py").write_text(shown)
     agreed = [
