@@ -118,6 +118,7 @@ def _run(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
     sheet.info("flavor_run", {"run_id": document["run_id"], "protocol": str(document["protocol"])}, run)
     sheet.states("flavor_run_state", RunState, document["state"], run)
     sheet.set("flavor_run_started_timestamp_seconds", _seconds(document.get("created_ms")), run)
+    sheet.set("flavor_run_recovered_timestamp_seconds", _seconds(document.get("recovered_ms")), run)
     sheet.set("flavor_run_round", document["round"], run)
     sheet.set("flavor_run_rounds", document["rounds"], run)
     sheet.set("flavor_run_heartbeat_timeout_seconds", document["heartbeat_timeout_s"], run)

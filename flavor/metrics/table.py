@@ -111,6 +111,7 @@ FAMILIES: Mapping[str, Family] = {
             _RUN,
             {
                 "flavor_run_started_timestamp_seconds": "When the run began.",
+                "flavor_run_recovered_timestamp_seconds": "When `flavor recover` has rebuilt the run last.",
                 "flavor_run_removed_timestamp_seconds": "When `flavor rm` has removed the run, for a day after that.",
                 "flavor_run_round": "Number of the run's newest round; 0 before the first.",
                 "flavor_run_rounds": "Number of rounds that the run is to have.",

@@ -98,7 +98,10 @@ def test_a_run() -> None:
         entry(9, "round.opened", after_s=-60, round=2),
         entry(10, "an.event.of.later", after_s=-50),
     ]
-    board = MadeUp(document(**{"in": 1}, clients={"a": a, "b": b}, round_last_s=7.0), events={"mammo": log})
+    board = MadeUp(
+        document(**{"in": 1}, clients={"a": a, "b": b}, round_last_s=7.0, recovered_ms=NOW_MS - 1_800_000),
+        events={"mammo": log},
+    )
     said = samples(scraper(board))
     assert said['flavor_run_info{protocol="2",run="mammo",run_id="00000000000000000000000000000000"}'] == 1
     assert {key: value for key, value in of(said, "flavor_run_state").items() if value} == {
@@ -107,6 +110,7 @@ def test_a_run() -> None:
     assert of(said, "flavor_round_state").keys() >= {'flavor_round_state{flavor_round_state="closed",run="mammo"}'}
     assert said['flavor_run_round{run="mammo"}'] == 2
     assert said['flavor_run_started_timestamp_seconds{run="mammo"}'] == NOW_MS / 1000 - 3600
+    assert said['flavor_run_recovered_timestamp_seconds{run="mammo"}'] == NOW_MS / 1000 - 1800
     assert said['flavor_run_waiting_since_timestamp_seconds{run="mammo"}'] == NOW_MS / 1000 - 30
     assert said['flavor_run_coordinator_up{run="mammo"}'] == 1
     assert said['flavor_run_aggregator_missing{run="mammo"}'] == 0
@@ -362,6 +366,10 @@ def test_a_round_that_no_other_is_compared_with_is_not_the_best() -> None:
     assert not of(said, "flavor_metric_best")
     assert not of(said, "flavor_metric_best_round")
     assert of(said, "flavor_metric_last")
+
+
+def test_a_run_that_was_not_rebuilt_has_no_time_of_that() -> None:
+    assert not of(samples(scraper(MadeUp(document(recovered_ms=None)))), "flavor_run_recovered")
 
 
 def test_names_that_a_site_has_chosen_do_no_harm() -> None:

@@ -318,6 +318,14 @@ CASES |= {
         {**case(_GONE, since=4, at={}).series, _REMOVED: [None] * 4 + [-61] * 16 + [300] * (STEPS - 20)},
         {60: ["FlavorRunFailed"], 285: ["FlavorRunFailed"], 300: [], 600: []},
     ),
+    "lost, and it was removed before it was rebuilt": Case(
+        {
+            **case(_GONE, since=4, at={}).series,
+            f"flavor_run_recovered_timestamp_seconds{{{RUN}}}": [-30] * 4 + [None] * (STEPS - 4),
+            _REMOVED: [None] * 4 + [-45] * (STEPS - 4),
+        },
+        {60: ["FlavorRunFailed"], 600: ["FlavorRunFailed"]},
+    ),
     "lost, and given up later": Case(
         {**case(_GONE, since=4, at={}).series, _REMOVED: [None] * 20 + [300] * (STEPS - 20)},
         {285: ["FlavorRunFailed"], 300: [], 600: []},
