@@ -20,6 +20,7 @@ from tests.page.made_up import (
     MINUTE_MS,
     SCRIPT,
     MadeUp,
+    Past,
     client,
     document,
     ended,
@@ -194,6 +195,21 @@ def test_changes_arrive_in_place(served: Serve, window: Window) -> None:
     expect(page.locator(".rounds .note")).to_have_text("12 rounds closed")
     expect(page.locator(".model .note")).to_have_text(re.compile(r"^val_auc 0\.\d+ in round 12$"))
     expect(page.locator(".strip")).to_have_attribute("aria-valuetext", re.compile("^Round 13 · open for"))
+
+
+def test_what_is_not_known_is_not_said_to_be_nothing(served: Serve, window: Window) -> None:
+    """Rounds that could not be read, while Redis is away, and bytes from before the run was rebuilt."""
+    source, place = served([mammo()])
+    whole = source.histories["mammo"]
+    source.histories["mammo"] = Past([], [])  # type: ignore[assignment]
+    page = window.open(place.address, "/run/mammo")
+    expect(page.locator(".rounds .note")).to_have_text("the closed rounds are not read yet")
+    expect(page.locator(".sites .note").first).to_contain_text("down in all, as the sites say")
+    source.histories["mammo"] = whole
+    source.patch("mammo", {"recovered_ms": now_ms() - 1000})
+    expect(page.locator(".sites .note").first).to_contain_text("down in all since the run was rebuilt")
+    page = window.open(place.address, "/run/mammo")
+    expect(page.locator(".rounds .note")).to_have_text("11 rounds closed")
 
 
 def test_what_is_wrong_is_told_above_the_fold_and_nothing_else(served: Serve, window: Window) -> None:

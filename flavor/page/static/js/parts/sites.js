@@ -25,7 +25,7 @@ const HEADS = [
   ["seen", "Seen", "How long ago its edge gave a sign of life.", (a, b) => (a.client.seen_ms ?? 0) - (b.client.seen_ms ?? 0)],
   ["time", "Round (usual)", "How long it has been in this round, or took, and the median over its rounds. The time for which the run had ended does not count.", (a, b) => (b.client.median_s ?? b.client.last_s ?? 0) - (a.client.median_s ?? a.client.last_s ?? 0)],
   ["examples", "Examples", "The examples that its last accepted update was trained with.", (a, b) => (b.client.samples ?? 0) - (a.client.samples ?? 0)],
-  ["moved", "Up / down", "What its edges have sent and received in this run, as they say.", (a, b) => (b.client.sent_bytes ?? 0) - (a.client.sent_bytes ?? 0)],
+  ["moved", "Up / down", "What its edges have sent and received in this run, as they say: since flavor recover has rebuilt the run, and since the site was enrolled anew after it was revoked.", (a, b) => (b.client.sent_bytes ?? 0) - (a.client.sent_bytes ?? 0)],
   ["metric", "Metric", "What it reported last, and its course. A value of an earlier round than others' names its round.", null],
 ];
 
@@ -233,7 +233,8 @@ export function sites(name, { curve }) {
     const isKnown = clients.every((client) => typeof client.alive === "boolean");
     const [up, down] = ["sent_bytes", "received_bytes"].map((way) => clients.reduce((sum, client) => sum + (client[way] ?? 0), 0));
     const all = isOver() || !isKnown ? counted(counts.get(""), "site") : `${count(alive)} of ${counted(counts.get(""), "site")} alive`;
-    part.say(up || down ? `${all} · ${bytes(up)} up, ${bytes(down)} down in all, as the sites say` : all);
+    const since = doc.recovered_ms ? " since the run was rebuilt" : "";
+    part.say(up || down ? `${all} · ${bytes(up)} up, ${bytes(down)} down in all${since}, as the sites say` : all);
     return urgent;
   }
 

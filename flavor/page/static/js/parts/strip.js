@@ -147,6 +147,13 @@ export function strip(name) {
     event.preventDefault();
   }
 
+  /** Says how many rounds are closed; not that none is where they could not be read yet, as while Redis is away. */
+  function tellClosed() {
+    const closed = rows.filter((row) => row.state === "closed").length;
+    const lacks = !closed && (doc?.round ?? 0) > (doc?.round_state === "closed" ? 0 : 1);
+    part.say(lacks ? "the closed rounds are not read yet" : `${counted(closed, "round")} closed`);
+  }
+
   function open(number) {
     const found = number === null ? null : rows.find((row) => row.round === number);
     if (number !== null && !found) return;
@@ -165,12 +172,13 @@ export function strip(name) {
         if (at >= 0 && rows[at].round === row.round) rows[at] = { ...rows[at], ...row };
         else rows.splice(at + 1, 0, row);
       }
-      part.say(counted(rows.filter((row) => row.state === "closed").length, "round") + " closed");
+      tellClosed();
       tell();
       draw();
     },
     update(next) {
       doc = next;
+      tellClosed();
       command();
       const number = doc.round;
       const state = doc.round_state;
