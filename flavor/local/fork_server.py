@@ -23,7 +23,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from flavor.parent_death import die_with_parent
@@ -66,6 +65,7 @@ def prepare(modules: Sequence[str], programs: Sequence[str]) -> None:
 def serve(channel: socket.socket) -> dict[str, Any]:
     """Answer requests until the other end is closed, then end this process. Returns in each child, with its request."""
     bind = die_with_parent()
+    _copy_environment()
     with contextlib.suppress(BrokenPipeError):
         channel.send(b"0 0")
     while True:
@@ -95,6 +95,13 @@ def serve(channel: socket.socket) -> dict[str, Any]:
         os.read(ready, 1)  # until the child is ready, as `Popen` waits for the exec
         os.close(ready)
         channel.send(f"{request['number']} {child}".encode())
+
+
+def _copy_environment() -> None:
+    """Copy the environment once, for all children: each writes over the memory where it stood at first."""
+    environment = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def _asked(channel: socket.socket) -> tuple[bytes, list[int]]:
@@ -146,23 +153,25 @@ def end(code: object = None) -> NoReturn:
 
 
 def become(request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
-    """Take on the session, folder, environment, output and command line that were asked for, as `exec` would."""
+    """Take on the session, folder, environment, output and command line that were asked for, as `exec` would.
+
+    A process that an `exec` has started copies its environment before (`_copy_environment`).
+    """
     os.setsid()
     os.umask(request["umask"])
     for number, descriptor in enumerate(descriptors, start=1):
         os.dup2(descriptor, number)
         os.close(descriptor)
     os.chdir(request["cwd"])
-    environment, command = {**os.environ, **request["changed"]}, request["command"]
+    command, was_buffered = request["command"], not os.environ.get(UNBUFFERED)
     for name in request["removed"]:
-        environment.pop(name, None)
-    if environment.get(UNBUFFERED) and not os.environ.get(UNBUFFERED):
+        os.environ.pop(name, None)
+    os.environ.update(request["changed"])
+    if was_buffered and os.environ.get(UNBUFFERED):
         for number, name in ((1, "stdout"), (2, "stderr")):
             setattr(sys, name, _unbuffered(number, getattr(sys, name)))
             setattr(sys, f"__{name}__", getattr(sys, name))
-    os.environ.clear()
-    os.environ.update(environment)  # copies, so that the memory where the first environment stood can be written over
-    show(command, environment)
+    show(command, os.environ)
     sys.orig_argv[:] = command
     sys.argv[:] = ["-m", *command[4:]]
     if "numpy.random" in sys.modules:
@@ -174,7 +183,8 @@ def show(command: Sequence[str], environment: Mapping[str, str] | None) -> None:
 
     A command line that does not fit is cut off; an environment that does not fit is not written.
     """
-    places = list(map(int, Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:49]))
+    with open("/proc/self/stat", "rb", buffering=0) as file:
+        places = list(map(int, file.read().rpartition(b")")[2].split()[45:49]))
     _write(places[0], places[1], _joined(command)[: places[1] - places[0]])
     if environment is not None:
         text = _joined([f"{name}={value}" for name, value in environment.items()])

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.skipif(not ForkServer.is_possible(), reason="all processes are started")
 
 PROBE = """
-import json, os, random, signal, sys, time, uuid
+import ctypes, json, os, random, signal, sys, time, uuid
 import numpy
 from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,10 +30,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 if __name__ != "__main__":
     Ed25519PrivateKey.generate()  # in the server
 
+getenv = ctypes.CDLL(None).getenv  # what libraries and commands that it starts see
+getenv.restype = ctypes.c_char_p
+
 def seen():
     return {
         "name": __name__, "argv": sys.argv, "orig_argv": sys.orig_argv, "path": sys.path, "flags": list(sys.flags),
         "cwd": os.getcwd(), "environ": dict(os.environ),
+        "getenv": [os.fsdecode(getenv(name)) for name in sorted(os.environb)],
+        "shown": sorted(Path("/proc/self/environ").read_bytes().rstrip(b"\\0").decode().split("\\0")),
         "umask": Path("/proc/self/status").read_text().split("Umask:")[1].split()[0],
         "signals": [str(signal.getsignal(number)) for number in sorted(signal.valid_signals())],
         "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
@@ -88,7 +93,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def server(environment: dict[str, str]) -> Iterator[ForkServer]:
-    with ForkServer(environment, programs=["probe"], modules=["probe"]) as made:
+    longer = {"FLAVOR_NOTE": "x" * 1000, **environment}  # the environment of each child takes its place
+    with ForkServer(longer, programs=["probe"], modules=["probe"]) as made:
         yield made
 
 
