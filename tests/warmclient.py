@@ -11,10 +11,23 @@ import marshal
 import os
 import sys
 
+SIGNALS = (
+    *(_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT),
+    *(_signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2),
+)
+
 
 def main():
     channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     command = sys.argv[2:]
+    pid, early = 0, []
+
+    def pass_on(number, _):
+        os.kill(pid, number) if pid else early.append(number)
+
+    for number in SIGNALS:
+        if _signal.getsignal(number) is not _signal.SIG_IGN:
+            _signal.signal(number, pass_on)
     os.umask(umask := os.umask(0))
     handles = b"".join(number.to_bytes(4, sys.byteorder) for number in range(3))
     try:
@@ -25,11 +38,13 @@ def main():
     except OSError:
         answer = b""
     if not answer:
+        for number in early:
+            _signal.signal(number, _signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         os.execv(command[0], command)
     pid = int(answer)
-    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2):
-        if _signal.getsignal(number) is not _signal.SIG_IGN:
-            _signal.signal(number, lambda number, _: os.kill(pid, number))
+    for number in early:  # the program may have run before its number came
+        os.kill(pid, number)
     code = int(channel.recv(64) or b"1")
     if code < 0:
         _signal.signal(-code, _signal.SIG_DFL) if -code not in (_signal.SIGKILL, _signal.SIGSTOP) else None

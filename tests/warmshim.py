@@ -50,55 +50,118 @@ def serve_shims(listener: socket.socket, programs: Sequence[str], other: socket.
     for number in (1, 2):
         os.dup2(nothing, number)
     os.close(nothing)
-    while True:
-        channel, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            return _keep(channel, programs)
-        channel.close()
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+    return _Clients(listener, programs).serve()
 
 
-def _keep(channel: socket.socket, programs: Sequence[str]) -> dict[str, Any]:
-    """Fork the program, tell the client its end, and end it when the client ends. Returns in the program's process."""
-    message, descriptors, _, _ = socket.recv_fds(channel, LARGEST_BYTES, 3)
-    if not message:
-        os._exit(0)
-    command, environment, folder, umask = marshal.loads(message)
-    changed = {name: value for name, value in environment.items() if os.environ.get(name) != value}
-    removed = [name for name in os.environ if name not in environment]
-    known = command[1:3] == ["-P", "-m"] and command[3] in programs
-    if not (known or is_script(command, folder)) or not _can_differ(environment, [*changed, *removed]):
-        starts.cold("a shim's", environment.get("PYTEST_CURRENT_TEST", ""))
-        os._exit(0)  # the client executes it
-    starts.forked()
-    request = {"command": command, "changed": changed, "removed": removed, "cwd": folder, "umask": umask}
-    ready, theirs = os.pipe()
-    child = os.fork()
-    if child == 0:
+class _Clients:
+    """The clients of the process that forks. It waits for none of them alone."""
+
+    def __init__(self, listener: socket.socket, programs: Sequence[str]) -> None:
+        self._listener, self._programs = listener, programs
+        self._poll = select.poll()
+        self._poll.register(listener, select.POLLIN)
+        self._asking: dict[int, socket.socket] = {}
+        """By the numbers of the sockets."""
+        self._starting: dict[int, tuple[socket.socket, int]] = {}
+        """Those whose programs are there in a moment, by the pipe that says so: the sockets, and the processes."""
+        self._running: dict[int, tuple[socket.socket, int]] = {}
+        """Those whose programs run, by the handles of the processes."""
+
+    def serve(self) -> dict[str, Any]:
+        """Fork the programs, tell each client the end of its own, and end that when the client ends.
+
+        Returns in the programs' processes.
+        """
+        while True:
+            for number, _ in self._poll.poll():
+                if number == self._listener.fileno():
+                    channel, _ = self._listener.accept()
+                    self._asking[channel.fileno()] = channel
+                    self._poll.register(channel, select.POLLIN)
+                elif number in self._asking:
+                    if (request := self._answer(self._asking.pop(number))) is not None:
+                        return request
+                elif number in self._starting:
+                    self._started(number)
+                elif number in self._running:
+                    self._ended(number)
+                else:
+                    self._end_program_of(number)
+
+    def _answer(self, channel: socket.socket) -> dict[str, Any] | None:
+        """Start what a client asks for; returns the request in the new process."""
+        self._poll.unregister(channel)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(channel, LARGEST_BYTES, 3)
+        except ConnectionResetError:
+            message = b""
+        if not message:
+            channel.close()
+            return None
+        command, environment, folder, umask = marshal.loads(message)
+        changed = {name: value for name, value in environment.items() if os.environ.get(name) != value}
+        removed = [name for name in os.environ if name not in environment]
+        known = command[1:3] == ["-P", "-m"] and command[3] in self._programs
+        if not (known or is_script(command, folder)) or not _can_differ(environment, [*changed, *removed]):
+            starts.cold("a shim's", environment.get("PYTEST_CURRENT_TEST", ""))
+            for descriptor in (channel.detach(), *descriptors):
+                os.close(descriptor)  # the client executes it
+            return None
+        starts.forked()
+        ready, theirs = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(ready)
+            self._close(channel)
+            os.dup2(descriptors[0], 0)
+            os.close(descriptors[0])
+            request = {"command": command, "changed": changed, "removed": removed, "cwd": folder, "umask": umask}
+            become(request, descriptors[1:])
+            os.close(theirs)
+            return request
+        for descriptor in (theirs, *descriptors):
+            os.close(descriptor)
+        self._starting[ready] = channel, child
+        self._poll.register(ready, select.POLLIN)
+        return None
+
+    def _close(self, *more: socket.socket) -> None:
+        """Close what is not the program's, in its process."""
+        others = [channel for channel, _ in (*self._starting.values(), *self._running.values())]
+        for channel in (self._listener, *more, *self._asking.values(), *others):
+            channel.close()
+        for number in (*self._starting, *self._running):
+            os.close(number)
+
+    def _started(self, ready: int) -> None:
+        channel, child = self._starting.pop(ready)
+        self._poll.unregister(ready)
         os.close(ready)
+        with contextlib.suppress(OSError):
+            channel.send(str(child).encode())
+        handle = os.pidfd_open(child)
+        self._running[handle] = channel, child
+        self._poll.register(handle, select.POLLIN)
+        self._poll.register(channel, 0)  # its end
+
+    def _ended(self, handle: int) -> None:
+        channel, child = self._running.pop(handle)
+        self._poll.unregister(handle)
+        os.close(handle)
+        with contextlib.suppress(KeyError):
+            self._poll.unregister(channel)
+        _, status = os.waitpid(child, 0)
+        with contextlib.suppress(OSError):
+            channel.send(str(os.waitstatus_to_exitcode(status)).encode())
         channel.close()
-        os.dup2(descriptors[0], 0)
-        os.close(descriptors[0])
-        become(request, descriptors[1:])
-        os.close(theirs)
-        return request
-    for descriptor in (theirs, *descriptors):
-        os.close(descriptor)
-    show([], {})
-    os.read(ready, 1)
-    channel.send(str(child).encode())
-    handle, poll = os.pidfd_open(child), select.poll()
-    poll.register(handle, select.POLLIN)
-    poll.register(channel, 0)  # its end
-    if handle not in (ended for ended, _ in poll.poll()):
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    with contextlib.suppress(OSError):
-        channel.send(str(os.waitstatus_to_exitcode(status)).encode())
-    os._exit(0)
+
+    def _end_program_of(self, number: int) -> None:
+        """Kill the program of a client that has ended."""
+        with contextlib.suppress(KeyError):  # its program has ended, too
+            self._poll.unregister(number)
+        for channel, child in self._running.values():
+            if channel.fileno() == number:
+                os.kill(child, signal.SIGKILL)
 
 
 def _can_differ(environment: Mapping[str, str], names: Sequence[str]) -> bool:

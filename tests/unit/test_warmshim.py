@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from pages import prepared
-from warm import SESSION
+from warm import SESSION, STARTER
 
 from flavor.local.forked import ForkServer
 
@@ -79,3 +81,22 @@ def test_it_is_killed_with_the_process_that_stands_for_it(serve: subprocess.Pope
         assert serve.stderr is not None
         serve.stderr.read()  # to its end: the program holds the pipe until then
     assert serve.returncode == -signal.SIGKILL
+
+
+def test_clients_do_not_wait_for_each_other(tmp_path: Path, serve: subprocess.Popen[str]) -> None:
+    """One that asks for nothing, one whose program runs, and five at a time."""
+    (tmp_path / "other").mkdir()
+    environment = prepared(tmp_path / "other")
+    silent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with serve, silent, contextlib.ExitStack() as stack:
+        stack.callback(serve.kill)
+        silent.connect(STARTER.shims)
+        command = "for _ in 1 2 3 4 5; do flavor --version & done; wait"
+        done = subprocess.run(
+            ["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=30, check=True
+        )
+        assert len({*done.stdout.splitlines()}) == 1
+        assert len(done.stdout.splitlines()) == 5
+        assert serve.poll() is None
+        serve.terminate()
+        assert serve.wait(30) == 143
