@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,16 @@ from flavor.records.merging import merge_infos, not_merged
 from flavor.results.direction import direction_of
 from tests.lazy import Lazy
 
-reference = Lazy("sklearn.metrics")
+learn, reference = Lazy("sklearn"), Lazy("sklearn.metrics")
 EXACT = 1e-12
 QUICK = settings(max_examples=150, deadline=None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unchecked() -> Iterator[None]:
+    """scikit-learn takes the arguments of each call as they are: to check them is a fifth of what this file costs."""
+    with learn.config_context(assume_finite=True, skip_parameter_validation=True):
+        yield
 
 
 def merged(*sites: Mapping[str, Any], **metadata: Any) -> dict[str, Any]:
