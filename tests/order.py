@@ -36,6 +36,8 @@ WAITING = (
     "faults/test_ledger.py",
     "faults/test_own_evaluator.py",
     "faults/test_store_away.py",
+    "integration/test_store_remote.py",
+    "integration/test_own_aggregator.py",
     "page/test_real.py",
     "integration/test_extend.py",
     "integration/test_status_watch.py",
@@ -47,6 +49,7 @@ WAITING = (
     "faults/test_objects.py",
     "faults/test_reopened.py",
     "view/test_no_writes.py",
+    "view/test_board_away.py",
     "integration/test_recover.py",
     "integration/test_quorum.py",
 )
