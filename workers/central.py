@@ -35,25 +35,23 @@ from flavor.policy.selection import choose, names_in
 from flavor.programs.own_evaluator import EvaluatorFiles
 from flavor.programs.process import ChildProcess, described_exit
 from flavor.records.counts import CENTRAL_PREFIX, is_count
-from flavor.records.evaluation import CENTRAL, EvaluationSummary, EvaluationView
+from flavor.records.evaluation import CENTRAL, Best, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, merge_infos
 from flavor.records.run import RunView
-from flavor.records.states import EvaluationState
 from flavor.records.summary import kept_metrics
 from flavor.results.evaluated import shown_by
 from flavor.store.digests import copy_of
 from flavor.store.paths import evaluation_prefix, named
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed
 from workers.central_judge import Judge
+from workers.closing import close_on_best, is_current
 from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
 
 _LONGEST_REASON = 500
 _LOOK_S = 0.2
 _STOP_S = 2.0
-_TRIES = 5
-"""Attempts to commit where the best model of the run has changed in between."""
 
 
 class _Over(Exception):
@@ -71,7 +69,7 @@ def judge_model(context: WorkerContext, run: str, round_: int, *, attempt: int) 
         return False
     runs = context.run(run)
     view, evaluation = runs.read_own(), runs.read_evaluation(round_, CENTRAL)
-    if evaluation is None or not _is_current(evaluation, attempt):
+    if evaluation is None or not is_current(evaluation, attempt):
         return False
     context.require_record(view)
     lease_s = RunConfig.of_run(run, view.config).aggregation_lease_s
@@ -105,14 +103,10 @@ def judge_model(context: WorkerContext, run: str, round_: int, *, attempt: int) 
     return True
 
 
-def _is_current(evaluation: EvaluationView | None, attempt: int) -> bool:
-    return evaluation is not None and (evaluation.state, evaluation.attempt) == (EvaluationState.MERGING, attempt)
-
-
 def _look(runs: RunStore, evaluation: EvaluationView, over: threading.Event) -> None:
     """Set `over` once this attempt is not the current one. Runs in the lease keeper's thread."""
     with suppress(FlavorError):
-        if not _is_current(runs.read_evaluation(evaluation.round, CENTRAL), evaluation.attempt):
+        if not is_current(runs.read_evaluation(evaluation.round, CENTRAL), evaluation.attempt):
             over.set()
 
 
@@ -142,8 +136,8 @@ class _Judging:
         info = archive.put(named(prefix, "merged", sha256(data), ".json"), data)
         summary = self._summary(merged, examples)
         rules = rules_of(self._config, central=True)
-        for tries_left in reversed(range(_TRIES)):
-            before = self._runs.read_own().best
+
+        def close(before: Best | None) -> str:
             choice = choose(before, summary, select=rules.select, when=rules.when)
             model = evaluation.model.model
             manifest = EvaluationManifest(
@@ -169,27 +163,22 @@ class _Judging:
             reason = f"on the operator's own data, {counted(examples, 'example')}"
             reason += f": {shown}" if shown else ""
             reason += "".join(f"; {line}" for line in choice.notes)
-            try:
-                self._runs.commit_evaluation(
-                    evaluation.round,
-                    CENTRAL,
-                    attempt=evaluation.attempt,
-                    verdicts={},
-                    info=info,
-                    manifest=recorded,
-                    summary=summary,
-                    reason=reason,
-                    before=before,
-                    best=choice.best,
-                    best_reason=choice.reason,
-                )
-            except IllegalMove:
-                found = self._runs.read_evaluation(evaluation.round, CENTRAL)
-                if not tries_left or not _is_current(found, evaluation.attempt):
-                    raise
-            else:
-                break
-        return reason
+            self._runs.commit_evaluation(
+                evaluation.round,
+                CENTRAL,
+                attempt=evaluation.attempt,
+                verdicts={},
+                info=info,
+                manifest=recorded,
+                summary=summary,
+                reason=reason,
+                before=before,
+                best=choice.best,
+                best_reason=choice.reason,
+            )
+            return reason
+
+        return close_on_best(self._runs, evaluation, self._runs.read_own().best, close)
 
     def _measured(self) -> Info:
         """Have the evaluator judge the model, and return what it has measured. Raises `EvaluatorFailed`."""

@@ -27,6 +27,7 @@ from flavor.policy.selection import Choice, choose, same_number
 from flavor.records.evaluation import (
     AUTOMATIC,
     MOST_METRICS,
+    Best,
     EvaluationSummary,
     EvaluationView,
     Judged,
@@ -37,7 +38,6 @@ from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.merging import merge_infos
 from flavor.records.objects import ObjectRef
 from flavor.records.run import RunView
-from flavor.records.states import EvaluationState
 from flavor.records.summary import kept_metrics
 from flavor.records.update import Refused, handed_size
 from flavor.results.evaluated import shown_by
@@ -46,6 +46,7 @@ from flavor.results.judged_both import JudgedBoth
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
 from flavor.view.evaluation_events import EvaluationClosed
 from workers.beside_best import BesideBest
+from workers.closing import close_on_best, is_current
 from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
 from workers.notes import of_counts
@@ -65,12 +66,12 @@ def merge_results(context: WorkerContext, run: str, round_: int, number: int, *,
     runs = context.run(run)
     view = runs.read_own()
     evaluation = runs.read_evaluation(round_, number)
-    if evaluation is None or (evaluation.state, evaluation.attempt) != (EvaluationState.MERGING, attempt):
+    if evaluation is None or not is_current(evaluation, attempt):
         return False
     context.require_record(view)
     try:
         reason = _Merge(context, runs, view, evaluation).commit()
-    except IllegalMove:  # another worker was faster, or another model is the best by now
+    except IllegalMove:  # another worker was faster
         return False
     except NoResult as error:
         with suppress(IllegalMove):
@@ -104,7 +105,7 @@ class _Merge:
 
     def commit(self) -> str:
         """Judge the results, store what they merge to, and close the evaluation; return the reason in the log."""
-        context, evaluation = self._context, self._evaluation
+        evaluation = self._evaluation
         verdicts = self._verdicts()
         counting = {client: each.result for client, each in verdicts.items() if each.accepted and each.result}
         missing = {client: each.reason for client, each in verdicts.items() if not each.accepted}
@@ -115,57 +116,69 @@ class _Merge:
         merged = merge_infos(list(infos), list(infos.values()))
         examples = sum(result.num_examples for result in counting.values())
         summary = _summary(evaluation, merged, infos, examples, self._config)
-        before = self._view.best
-        choice = Choice(before, "", ())
-        if evaluation.number == AUTOMATIC:  # what somebody asks for decides nothing
-            rules = rules_of(self._config, central=False)
-            compare = same_number
-            if rules.select is not None:
-                judged_both = JudgedBoth(self._config, rules.select, infos, asked=len(evaluation.expected))
-                compare = BesideBest(context.store, self._runs, judged_both)
-            choice = choose(before, summary, select=rules.select, when=rules.when, compare=compare)
-            if rules.select is not None and before is not None:
-                summary = replace(summary, best_before=before.round, beside=choice.beside)
-        archive = Archive(context.store, self._view.run)
+        archive = Archive(self._context.store, self._view.run)
         data = json.dumps(merged, allow_nan=False).encode()
         info = archive.put(named(self._prefix, "merged", sha256(data), ".json"), data)
-        model = evaluation.model.model
-        manifest = EvaluationManifest(
-            run=self._view.run,
-            run_id=self._view.run_id,
-            round=evaluation.round,
-            evaluation=evaluation.number,
-            model_path=model.path,
-            model_digest=model.digest,
-            opened_ms=evaluation.opened_ms,
-            closed_ms=self._runs.now_ms(),
-            expected=evaluation.expected,
-            judges=tuple(Judge.of(client, result) for client, result in counting.items()),
-            missing=missing,
-            best_round=choice.best.round if choice.best else 0,
-            merged_path=info.path,
-            merged_digest=info.digest,
-        )
-        recorded = put_manifest(archive, manifest.signed(context.key))
-        reach("worker.evaluated")
         reason = f"{counted(len(counting), 'result')}, {counted(examples, 'example')}"
         reason += f": {shown}" if (shown := shown_by(summary, select_of(self._config))) else ""
         reason += f"; without {told}" if told else ""
-        reason += "".join(f"; {line}" for line in (*choice.notes, *of_counts(merged)))
-        self._runs.commit_evaluation(
-            evaluation.round,
-            evaluation.number,
-            attempt=evaluation.attempt,
-            verdicts=verdicts,
-            info=info,
-            manifest=recorded,
-            summary=summary,
-            reason=reason,
-            before=before,
-            best=choice.best,
-            best_reason=choice.reason,
-        )
-        return reason
+
+        def close(before: Best | None) -> str:
+            choice = self._chosen(before, summary, infos)
+            model = evaluation.model.model
+            manifest = EvaluationManifest(
+                run=self._view.run,
+                run_id=self._view.run_id,
+                round=evaluation.round,
+                evaluation=evaluation.number,
+                model_path=model.path,
+                model_digest=model.digest,
+                opened_ms=evaluation.opened_ms,
+                closed_ms=self._runs.now_ms(),
+                expected=evaluation.expected,
+                judges=tuple(Judge.of(client, result) for client, result in counting.items()),
+                missing=missing,
+                best_round=choice.best.round if choice.best else 0,
+                merged_path=info.path,
+                merged_digest=info.digest,
+            )
+            recorded = put_manifest(archive, manifest.signed(self._context.key))
+            reach("worker.evaluated")
+            said = reason + "".join(f"; {line}" for line in (*choice.notes, *of_counts(merged)))
+            self._runs.commit_evaluation(
+                evaluation.round,
+                evaluation.number,
+                attempt=evaluation.attempt,
+                verdicts=verdicts,
+                info=info,
+                manifest=recorded,
+                summary=self._compared(summary, before, choice),
+                reason=said,
+                before=before,
+                best=choice.best,
+                best_reason=choice.reason,
+            )
+            return said
+
+        return close_on_best(self._runs, evaluation, self._view.best, close)
+
+    def _chosen(self, before: Best | None, summary: EvaluationSummary, infos: Mapping[str, Info]) -> Choice:
+        """Return which model is the best with this evaluation. What somebody asks for decides nothing."""
+        if self._evaluation.number != AUTOMATIC:
+            return Choice(before, "", ())
+        rules = rules_of(self._config, central=False)
+        compare = same_number
+        if rules.select is not None:
+            judged_both = JudgedBoth(self._config, rules.select, infos, asked=len(self._evaluation.expected))
+            compare = BesideBest(self._context.store, self._runs, judged_both)
+        return choose(before, summary, select=rules.select, when=rules.when, compare=compare)
+
+    def _compared(self, summary: EvaluationSummary, before: Best | None, choice: Choice) -> EvaluationSummary:
+        """Return the summary with how its model compares with the best one before, where a rule wants that."""
+        is_ruled = self._evaluation.number == AUTOMATIC and rules_of(self._config, central=False).select is not None
+        if before is None or not is_ruled:
+            return summary
+        return replace(summary, best_before=before.round, beside=choice.beside)
 
     def _verdicts(self) -> dict[str, Judged]:
         evaluation = self._evaluation
