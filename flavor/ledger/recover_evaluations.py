@@ -130,7 +130,7 @@ def _rebuilt(
         config=config,
     )
     if manifest.central is not None:
-        summary = replace(summary, sites=1, expected=1, examples=manifest.central)
+        summary = replace(summary, sites=1, expected=1, examples=manifest.central, reporters={})
     verdicts = {judge.client: _accepted(manifest, judge, metrics[judge.client]) for judge in manifest.judges}
     verdicts |= {client: Judged(False, reason) for client, reason in manifest.missing.items()}
     by = OWN_DATA if manifest.central is not None else counted(len(manifest.judges), "result")
