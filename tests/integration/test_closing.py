@@ -69,7 +69,8 @@ def test_it_is_closed_beside_the_model_that_has_become_the_best(driven):
 def test_it_says_so_where_the_best_changes_each_time(driven):
     def close(best: Best | None) -> str:
         now = (best.round if best else 0) + 1
-        driven.runs.redis.hset(driven.runs.keys.state, mapping={"best_round": now, "best_value": "0.5", "best_sites": 1})
+        fields = {"best_round": now, "best_value": "0.5", "best_sites": 1}
+        driven.runs.redis.hset(driven.runs.keys.state, mapping=fields)
         return commit(driven, best)
 
     with pytest.raises(FlavorError, match="another model became the best in each of 5 attempts"):
