@@ -26,6 +26,7 @@ def client(**fields: Any) -> dict[str, Any]:
         "refused_in_a_row": 0,
         "sent_bytes": 0,
         "received_bytes": 0,
+        "moved_since_ms": None,
         "median_s": None,
         "last_s": None,
         "phases": [],

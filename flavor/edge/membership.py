@@ -137,11 +137,16 @@ class Membership:
     # -- what this client wrote, and writes
 
     def moved(self) -> Moved:
-        """Return what earlier processes of this client have moved in the run, as far as they have told it."""
+        """Return what earlier processes of this client have moved in the run, as far as they have told it.
+
+        Where they have told nothing, as after `flavor revoke`, a new sum begins now.
+        """
         names = [*Moved().to_hash()]
-        with translated(self._where):  # the user of a site may read single fields of its hash
-            found = self._redis.hmget(self._keys.hash, names)
-        return Moved.from_hash({name: value for name, value in zip(names, found, strict=True) if value is not None})
+        with translated(self._where), self._redis.pipeline(transaction=False) as reads:
+            # the user of a site may read single fields of its hash
+            found, (seconds, microseconds) = reads.hmget(self._keys.hash, names).time().execute()
+        told = Moved.from_hash({name: value for name, value in zip(names, found, strict=True) if value is not None})
+        return Moved(since_ms=_milliseconds(seconds, microseconds)) if told == Moved() else told
 
     def has_update(self, round_: int) -> bool:
         """Whether an update of this round was handed in."""
@@ -237,10 +242,15 @@ class Membership:
                 raise self.replaced()
             goes = round_ is None or (state == RunState.RUNNING and current == str(round_))
             if goes:
-                commands(step, int(seconds) * 1000 + int(microseconds) // 1000)
+                commands(step, _milliseconds(seconds, microseconds))
             return goes
 
         watched = [key] if round_ is None else [key, self._run.state]
         with translated(self._where):
             reads = [("GET", key), ("HMGET", self._run.state, "state", "round"), ("TIME",)]
             return fenced(self._redis, watched, reads, write)
+
+
+def _milliseconds(seconds: Any, microseconds: Any) -> int:
+    """Return the time that the server answers with, in milliseconds since 1970."""
+    return int(seconds) * 1000 + int(microseconds) // 1000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from flavor.records.measured import MOST_PHASES, Measured, PhaseStart
 from flavor.records.moved import Moved
@@ -37,11 +38,11 @@ class Meter:
 
     def received(self, size_bytes: int) -> None:
         """Objects of so many bytes were taken from the store."""
-        self.moved = Moved(self.moved.sent_bytes, self.moved.received_bytes + size_bytes)
+        self.moved = replace(self.moved, received_bytes=self.moved.received_bytes + size_bytes)
 
     def sent(self, size_bytes: int) -> None:
         """Objects of so many bytes were put into the store."""
-        self.moved = Moved(self.moved.sent_bytes + size_bytes, self.moved.received_bytes)
+        self.moved = replace(self.moved, sent_bytes=self.moved.sent_bytes + size_bytes)
 
     def measured(self, round_: int, server_ms: int) -> Measured:
         """Return what was measured in this round, of which the server's time now is `server_ms`.

@@ -14,15 +14,19 @@ class Moved:
 
     sent_bytes: int = 0
     received_bytes: int = 0
+    since_ms: int = 0
+    """Since when it counts, in milliseconds since 1970 by the clock of the Redis server: another time for a sum that
+    began at zero again. 0 in what moved in one round, and where the edge does not say, as one of an earlier release."""
 
     def to_hash(self) -> dict[str, str]:
         """Return the fields of a client's hash."""
-        return {"sent": str(self.sent_bytes), "received": str(self.received_bytes)}
+        return {"sent": str(self.sent_bytes), "received": str(self.received_bytes), "moved_ms": str(self.since_ms)}
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Moved:
         """Read those fields, which may be missing, or anything."""
-        return cls(count(fields.get("sent")) or 0, count(fields.get("received")) or 0)
+        sent, received, since_ms = (count(fields.get(name)) or 0 for name in ("sent", "received", "moved_ms"))
+        return cls(sent, received, since_ms)
 
     def __sub__(self, before: Moved) -> Moved:
         """What has moved since then."""

@@ -15,7 +15,7 @@ from flavor.records.moved import Moved
 from flavor.records.names import count
 from flavor.records.reported import Reported
 
-FIELDS = ("doing", "doing_round", "doing_ms", "reported", "reported_ms", "load", "sent", "received")
+FIELDS = ("doing", "doing_round", "doing_ms", "reported", "reported_ms", "load", "sent", "received", "moved_ms")
 """The fields of a client's hash that hold its pulse."""
 _MOST = 2**63
 _LONGEST_LOAD = 1024

@@ -158,9 +158,9 @@ class Board:
         `seen_ms` (the last sign of life; in patches that of a client that is there may be some heartbeats old),
         `samples`, `metrics`, `metrics_round` (in which it has reported them), `transfer`, `doing`, `doing_ms` (since
         when), `progress` (words), `reported`, `reported_ms` (when it did), `load`, `failure`, `report`,
-        `update_bytes`, `reason`,
-        `refused_in_a_row`, `sent_bytes` and `received_bytes` (in this run), `median_s` and `last_s` (its time for a
-        round), `phases` (of the present round, once it has a verdict: a list of [word, start_ms]).
+        `update_bytes`, `reason`, `refused_in_a_row`, `sent_bytes` and `received_bytes` (since `moved_since_ms`),
+        `median_s` and `last_s` (its time for a round), `phases` (of the present round, once it has a verdict: a list of
+        [word, start_ms]).
 
         All times are milliseconds since 1970 by the clock of the Redis server. What is not known is None, and bytes
         are None while there are none: an edge of an earlier release does not count them. `now_ms`, of which time all

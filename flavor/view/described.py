@@ -140,6 +140,7 @@ def row_of_client(client: ClientSnapshot, name: str, found: Newest) -> dict[str,
         "update_bytes": client.update_bytes,
         "sent_bytes": client.moved.sent_bytes or None,  # an earlier release does not count them
         "received_bytes": client.moved.received_bytes or None,
+        "moved_since_ms": client.moved.since_ms or None,
         "reason": client.reason,
         "refused_in_a_row": client.refused_in_a_row,
     }

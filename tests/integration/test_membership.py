@@ -52,12 +52,15 @@ def seat(runs: RunStore, url: str) -> Membership:
 
 
 def test_what_was_moved_is_there_for_the_next_process_of_the_client(runs: RunStore, url: str) -> None:
-    mine = seat(runs, url)
-    assert mine.moved() == Moved()
-    mine.hand_in(1, update("p"), moved=Moved(67, 51))
+    mine, before_ms = seat(runs, url), runs.now_ms()
+    began_ms = mine.moved().since_ms
+    assert before_ms <= began_ms <= runs.now_ms()
+    mine.hand_in(1, update("p"), moved=Moved(67, 51, began_ms))
     mine.report(ClientStatus(ClientState.STOPPED))
     mine.leave(announce=False)
-    assert seat(runs, url).moved() == Moved(67, 51)
+    assert seat(runs, url).moved() == Moved(67, 51, began_ms)
+    runs.redis.hdel(runs.keys.client("a").hash, "moved_ms")
+    assert mine.moved() == Moved(67, 51), "an edge of an earlier release has begun the sum"
 
 
 def test_an_update_is_handed_in_only_for_the_round_that_the_run_is_in(runs: RunStore, url: str) -> None:
@@ -102,8 +105,8 @@ def test_who_was_replaced_writes_nothing(runs: RunStore, url: str) -> None:
 def test_what_has_moved_is_told_with_the_update(runs: RunStore, url: str) -> None:
     """A round may be shorter than the time between two pulses."""
     mine = seat(runs, url)
-    assert mine.hand_in(1, update("p"), moved=Moved(1200, 3400))
-    assert runs.redis.hgetall(runs.keys.client("a").hash) == {"sent": "1200", "received": "3400"}
+    assert mine.hand_in(1, update("p"), moved=Moved(1200, 3400, 5))
+    assert Pulse.from_hash(runs.redis.hgetall(runs.keys.client("a").hash)) == Pulse(moved=Moved(1200, 3400, 5))
 
 
 def test_the_refusal_of_an_earlier_try_says_nothing_of_what_lies_there_now(runs: RunStore, url: str) -> None:

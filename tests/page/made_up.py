@@ -183,6 +183,7 @@ def client(phase: str, **fields: Any) -> dict[str, Any]:
         "version": "flavor 0.1.0, Python 3.11.2, Linux x86_64",
         "sent_bytes": 451_000_000,
         "received_bytes": 492_000_000,
+        "moved_since_ms": now_ms() - 129 * MINUTE_MS,
         "median_s": 530.0,
         "last_s": 520.0,
         "refused_in_a_row": 0,

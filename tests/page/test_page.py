@@ -208,6 +208,10 @@ def test_what_is_not_known_is_not_said_to_be_nothing(served: Serve, window: Wind
     source.histories["mammo"] = whole
     source.patch("mammo", {"recovered_ms": now_ms() - 1000})
     expect(page.locator(".sites .note").first).to_contain_text("down in all since the run was rebuilt")
+    row = page.locator(".sites .item").first
+    expect(row.locator(".cell.moved")).to_have_attribute("title", re.compile(r"^since \d+ \w+ \d{4} \d\d:\d\d"))
+    row.locator(".toggle").click()
+    expect(row.locator(".details")).to_contain_text(re.compile(r"451 MB / 492 MB since (\d+ \w+ )?\d\d:\d\d:\d\d"))
     page = window.open(place.address, "/run/mammo")
     expect(page.locator(".rounds .note")).to_have_text("11 rounds closed")
 

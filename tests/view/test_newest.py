@@ -230,7 +230,7 @@ def test_a_site_that_is_refused_keeps_its_examples_and_has_no_time_for_the_round
 
 def test_what_stays_when_the_edges_have_left(url: str) -> None:
     driven = Driven(url, rounds=1)
-    says(driven, "a", "ready", moved=Moved(1200, 3400))
+    says(driven, "a", "ready", moved=Moved(1200, 3400, 5))
     driven.open(["a"])
     driven.accept("a")
     driven.close()
@@ -238,7 +238,7 @@ def test_what_stays_when_the_edges_have_left(url: str) -> None:
     says(driven, "a", "left")
     found = described(driven.runs, url)
     (client,) = found["clients"].values()
-    assert (client["sent_bytes"], client["received_bytes"]) == (1200, 3400)
+    assert (client["sent_bytes"], client["received_bytes"], client["moved_since_ms"]) == (1200, 3400, 5)
     view = driven.runs.read_round(1)
     assert view is not None
     assert view.closed_ms is not None

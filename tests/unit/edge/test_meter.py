@@ -57,8 +57,10 @@ def test_a_round_that_is_tried_again_and_again_has_its_last_phases() -> None:
 
 
 def test_an_edge_that_is_started_again_counts_on() -> None:
-    meter = Meter(Clock(), moved=Moved.from_hash(Moved(67, 51).to_hash()))
+    meter = Meter(Clock(), moved=Moved.from_hash(Moved(67, 51, 9).to_hash()))
     meter.begin(4, Doing.DOWNLOADING)
     meter.received(10)
-    assert (meter.moved, meter.measured(4, 10**6).moved) == (Moved(67, 61), Moved(0, 10))
+    assert (meter.moved, meter.measured(4, 10**6).moved) == (Moved(67, 61, 9), Moved(0, 10))
+    meter.sent(1)
+    assert meter.moved == Moved(68, 61, 9)
     assert Moved.from_hash({"sent": "many"}) == Moved()

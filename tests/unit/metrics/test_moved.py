@@ -69,3 +69,18 @@ def test_what_a_run_has_moved_at_its_end_can_still_be_scraped() -> None:
     assert of(samples(scraped), "flavor_client_transferred_bytes_total") == said
     board.later_ms += 1
     assert not of(samples(scraped), "flavor_client_transferred_bytes_total")
+
+
+def test_a_sum_that_began_anew_is_told_from_one_of_an_older_redis_by_its_time() -> None:
+    """Also where no scrape fell into the moment in which nothing was said of it."""
+    moved = Moved()
+
+    def sent(said: int, since_ms: int, **more: int) -> float:
+        return moved.look({"a": {"sent_bytes": said, "moved_since_ms": since_ms}}, ["a"], **more)["a", "sent"]
+
+    assert [sent(1000, 5), sent(80, 7), sent(900, 7)] == [1000, 1080, 1900]
+    assert [sent(980, 5), sent(70, 7), sent(950, 7)] == [1900, 1900, 1950], "Redis was as before, and went on"
+    assert [sent(950, 7, recovered_ms=8), sent(20, 8, recovered_ms=8)] == [1950, 1970]
+    for since_ms in range(10, 20):
+        sent(1, since_ms)
+    assert len(moved._most["a", "sent"]) == 4, "a site that says another time each moment takes no more memory"

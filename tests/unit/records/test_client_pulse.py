@@ -13,7 +13,9 @@ from flavor.records.pulse import FIELDS, Doing, Gpus, Load, Pulse
 from flavor.records.reported import Reported
 
 LOAD = Load(37.5, 3 << 30, 8 << 30, Gpus(2, 90.0, 1 << 30, 1 << 37))
-PULSE = Pulse(Doing.TRAINING, 3, 1_700_000_000_000, Reported(1, 2, "m", {"loss": 0.5}, 3), LOAD, Moved(4096, 8192), 7)
+PULSE = Pulse(
+    Doing.TRAINING, 3, 1_700_000_000_000, Reported(1, 2, "m", {"loss": 0.5}, 3), LOAD, Moved(4096, 8192, 8), 7
+)
 
 
 def test_it_is_written_whole_so_that_nothing_of_an_earlier_process_stays() -> None:
@@ -27,6 +29,7 @@ def test_it_is_written_whole_so_that_nothing_of_an_earlier_process_stays() -> No
         "load": "[37.5, 3221225472, 8589934592, 2, 90.0, 1073741824, 137438953472]",
         "sent": "4096",
         "received": "8192",
+        "moved_ms": "8",
     }
     assert Pulse.from_hash(fields) == PULSE
     assert tuple(Pulse().to_hash()) == tuple(fields) == FIELDS
@@ -41,7 +44,7 @@ def test_no_other_field_of_the_client_has_its_name() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"sent": "-1", "received": "many"},
+        {"sent": "-1", "received": "many", "moved_ms": "1e3"},
         {"doing": "dancing", "doing_round": "-1", "doing_ms": "1e9", "reported": "[" * 5000, "load": "[" * 900},
         {"doing": "TRAINING", "doing_round": "9" * 16, "reported": "{}", "load": "{}"},
         *({"load": text} for text in ("[1, 2]", "[1, 2, -3]", "[NaN, 1, 2]", '["1", 2, 3]', "[true, 1, 2]", "null")),

@@ -75,7 +75,7 @@ export function details(run, site) {
         ["Host", client.host],
         ["Versions", client.version],
         ["Round time", Number.isFinite(client.median_s) ? `${lap(client.median_s)} (median)${Number.isFinite(client.last_s) ? `, ${lap(client.last_s)} (last)` : ""}` : null],
-        ["Sent / received", Number.isFinite(client.sent_bytes) ? `${bytes(client.sent_bytes)} / ${bytes(client.received_bytes)}` : null],
+        ["Sent / received", Number.isFinite(client.sent_bytes) ? `${bytes(client.sent_bytes)} / ${bytes(client.received_bytes)}${client.moved_since_ms ? ` since ${clock(client.moved_since_ms)}` : ""}` : null],
         ["Last update", Number.isFinite(client.update_bytes) ? bytes(client.update_bytes) : null],
         ["Examples", Number.isFinite(client.samples) ? count(client.samples) : null],
         ["CPU", load ? `${Math.round(load.cpu_percent)} %` : null],

@@ -25,7 +25,7 @@ const HEADS = [
   ["seen", "Seen", "How long ago its edge gave a sign of life.", (a, b) => (a.client.seen_ms ?? 0) - (b.client.seen_ms ?? 0)],
   ["time", "Round (usual)", "How long it has been in this round, or took, and the median over its rounds. The time for which the run had ended does not count.", (a, b) => (b.client.median_s ?? b.client.last_s ?? 0) - (a.client.median_s ?? a.client.last_s ?? 0)],
   ["examples", "Examples", "The examples that its last accepted update was trained with.", (a, b) => (b.client.samples ?? 0) - (a.client.samples ?? 0)],
-  ["moved", "Up / down", "What its edges have sent and received in this run, as they say: since flavor recover has rebuilt the run, and since the site was enrolled anew after it was revoked.", (a, b) => (b.client.sent_bytes ?? 0) - (a.client.sent_bytes ?? 0)],
+  ["moved", "Up / down", "What its edges have sent and received in this run, as they say: since the site joined it, flavor recover rebuilt it, or the site joined again after it was revoked.", (a, b) => (b.client.sent_bytes ?? 0) - (a.client.sent_bytes ?? 0)],
   ["metric", "Metric", "What it reported last, and its course. A value of an earlier round than others' names its round.", null],
 ];
 
@@ -187,6 +187,7 @@ export function sites(name, { curve }) {
         text(cells.examples, count(client.samples));
         const [up, down] = [client.sent_bytes || client.update_bytes, client.received_bytes || null];
         text(cells.moved, Number.isFinite(down) ? `${bytes(up)} / ${bytes(down)}` : bytes(up));
+        attr(cells.moved, "title", client.sent_bytes && client.moved_since_ms ? `since ${full(client.moved_since_ms)}` : null);
         const shown = client.metrics?.[metricName];
         text(value, metric(shown));
         const isOlder = Number.isFinite(shown) && client.metrics_round < newest;
