@@ -1,9 +1,9 @@
 """What a run waits for and since when: the same sentence in the log, in `flavor status` and in the live view.
 
 The coordinator writes each sentence into the run's log, as `run.waiting` or `round.waiting`. `wait_of` returns the
-newest sentence in the log, as long as a coordinator serves the run and the run has not moved since. In the first
-seconds of a usual wait, and without a coordinator, the log has no sentence: then `wait_of` asks the policy, as the
-coordinator would, and says what the next coordinator does.
+newest sentence in the log, as long as a coordinator serves the run and the run has not moved since. Otherwise it asks
+the policy, as the coordinator would: in the first seconds of a usual wait, and of each change of it, which the log has
+only once it has lasted; and without a coordinator, where it says what the next one does.
 """
 
 from __future__ import annotations
@@ -110,6 +110,8 @@ def wait_of(
         return worked_out
     if not is_served:
         return replace(worked_out, since_ms=logged.since_ms)
+    if decision.is_usual and not logged.is_held and logged.reason != reason:  # the log will say so, if it lasts
+        return worked_out
     return replace(logged, is_held=worked_out.is_held or logged.is_held, missing=worked_out.missing)
 
 

@@ -19,6 +19,7 @@ from flavor.records.states import RunState
 from flavor.records.verdict import Verdict
 from flavor.store import waiting
 from flavor.view.snapshot import take_snapshot
+from flavor.view.waiting import Wait
 from tests.served import Faulty, Served, close_without_manifest
 
 NOBODY = "0 of at least 2 clients are ready; waiting for the sites to join"
@@ -103,6 +104,22 @@ def test_an_open_round(url: str, tmp_path: Path) -> None:
         served.runs.note_store_away(1)
         waits_for(served, "the aggregators cannot use the store for now: their logs say why; trying again")
         assert cannot_go_on(served)
+
+
+def test_a_usual_wait_is_as_new_as_the_updates_beside_it(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator writes a change of it into the log once it has lasted."""
+    served = Served(url, tmp_path, round_timeout_s=600.0)
+    with served.opened():
+        waits_for(served, before := "0 of 2 updates accepted, waiting for a, b")
+        monkeypatch.setattr(wait_log, "SETTLED_S", 600.0)
+        served.hands_in("a")
+        served.accept("a")
+        snapshot = take_snapshot(served.runs)
+        assert snapshot.accepted == 1
+        assert snapshot.waits_for == Wait("1 of 2 updates accepted, waiting for b", 1), "since when is not known yet"
+        assert newest(served)[1]["reason"] == before
 
 
 def test_a_round_whose_deadline_has_passed(url: str, tmp_path: Path) -> None:
