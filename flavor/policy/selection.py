@@ -54,9 +54,14 @@ class Select:
         return self.name.removeprefix(WORST)
 
     @property
+    def merged(self) -> str:
+        """The merged metric on which it depends, without `(weighted)`, as `flavor.records.reporters` has it."""
+        return self.base.removesuffix(WEIGHTED)
+
+    @property
     def site_metric(self) -> str | None:
         """The metric that sites report for it by that name; None for one that is computed of their counts."""
-        return None if self.name.startswith(POOLED) else self.base.removesuffix(WEIGHTED)
+        return None if self.name.startswith(POOLED) else self.merged
 
     def __str__(self) -> str:
         """Return the option's text."""
@@ -236,7 +241,8 @@ def choose(
     if before is not None and beside is None:
         of, had = f"{select.name} of {counted(found[1], 'site')}", counted(before.sites, "site")
         notes.append(
-            f"{of} is not compared with that of round {before.round}, which {had} judged: too few sites judged both"
+            f"{of} is not compared with that of round {before.round}, of {had}: "
+            "too few sites have a value of it for both models"
         )
     elif before is not None:
         said = _of_both(select, before, beside, found[0])

@@ -6,12 +6,31 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flavor.records.counts import POOLED
+from flavor.records.info import CONFUSION
 from flavor.records.merging import WEIGHTED
 from flavor.records.numbers import finite
+from flavor.records.pooling import pooled
 
 _ALL = ""
 """The key of the digest of all sites of a round, which report each metric that is not named beside it."""
+UNKNOWN = "unknown"
+"""In place of a digest: fewer sites than all report the metric, and it is not known which."""
 _CHARACTERS = 8
+
+
+def reported(names: Iterable[str], metrics: Mapping[str, Any]) -> set[str]:
+    """Return in which merged metrics, by their names without `(weighted)`, a site has a part that reports these.
+
+    It has one in a pooled metric if its own counts give it, also where that is 0/0 of this site alone.
+    """
+    names = list(names)
+    of_counts = pooled([metrics], CONFUSION).metrics if any(name.startswith(POOLED) for name in names) else {}
+    return {
+        name
+        for name in names
+        if (name in of_counts if name.startswith(POOLED) else finite(metrics.get(name)) is not None)
+    }
 
 
 def digest_of(sites: Iterable[str]) -> str:
@@ -24,14 +43,15 @@ def reporters_of(
 ) -> dict[str, str]:
     """Return digests of who reports what in a round of these `sites`, for `reporters_with`.
 
-    `few` is as in `flavor.records.merging.sites_with`, and `metrics` has those of each site. Of a metric that no site
-    reports by its name, such as a pooled one, it is not known who lacks it: it counts as that of all.
+    `few` is as in `flavor.records.merging.sites_with`, and `metrics` has those of each site, with the lists of counts.
+    Where these do not say who the few sites are, the metric has `UNKNOWN`.
     """
     found = {_ALL: digest_of(sites)}
-    for name, number in (few or {}).items():
-        those = [site for site, of in (metrics or {}).items() if finite(of.get(name)) is not None]
-        if len(those) == number:
-            found[name] = digest_of(those)
+    few = few or {}
+    by_site = {site: reported(few, of) for site, of in (metrics or {}).items()} if few else {}
+    for name, number in few.items():
+        those = [site for site, names in by_site.items() if name in names]
+        found[name] = digest_of(those) if len(those) == number else UNKNOWN
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from flavor.counted import counted
+from flavor.records.reporters import UNKNOWN
 
 
 class MergedValue(NamedTuple):
@@ -75,6 +76,11 @@ class Best:
         return cls(**{each.name: found[each.name] for each in fields(cls)})
 
 
+def _who(round_: int, value: MergedValue) -> str:
+    """Return who reports the metric in a round: sites that are not known are not those of any other round."""
+    return f"those of round {round_}" if value.reporters == UNKNOWN else value.reporters
+
+
 def best_of(values: Mapping[int, MergedValue], better: int) -> Best | None:
     """The round with the best value of a metric, the earliest of equals; None where it is not known what is good.
 
@@ -85,7 +91,7 @@ def best_of(values: Mapping[int, MergedValue], better: int) -> Best | None:
     if not values or not better:
         return None
     usual = max(each.sites for each in values.values())
-    most = {number: each.reporters for number, each in sorted(values.items()) if each.sites == usual}
+    most = {number: _who(number, each) for number, each in sorted(values.items()) if each.sites == usual}
     rounds = Counter(most.values())
     chosen = max(reversed(most.values()), key=rounds.__getitem__)
     compared = [number for number, reporters in most.items() if reporters == chosen]

@@ -20,6 +20,7 @@ from flavor.records.counts import BOUND, CENTRAL_PREFIX, POOLED, is_beside, why_
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, sites_of, sites_with
+from flavor.records.reporters import reporters_of
 from flavor.records.run import RunView
 from flavor.results.direction import direction_of
 from flavor.results.rounds import RoundResult, SiteResult, for_charts, scalars
@@ -63,6 +64,8 @@ class Evaluated:
     """The merged metrics, by their names in the merged information."""
     few: Mapping[str, int] = field(default_factory=dict)
     """Number of sites that report a metric, for those that not all report, by the name that they use."""
+    reporters: Mapping[str, str] = field(default_factory=dict)
+    """Who reports a metric, as digests; see `flavor.records.reporters`. Empty where that is worked out of `sites`."""
     spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Lowest and highest value, by metric, where the values of `sites` are not known."""
     merged_of: int = 0
@@ -229,10 +232,19 @@ def evaluated_of(
         skipped=view.skipped,
         metrics=metrics,
         few=few,
+        reporters=_reporters(view, few, infos, summary),
         merged_of=1 if view.is_central else 0,
         central=SiteMeasures(summary.examples if summary else 0, metrics) if view.is_central else None,
         owner=view.owner,
     )
+
+
+def _reporters(
+    view: EvaluationView, few: Mapping[str, int], infos: Mapping[str, Info], summary: EvaluationSummary | None
+) -> Mapping[str, str]:
+    if infos:
+        return reporters_of(view.accepted, few, {site: info["metrics"] for site, info in infos.items()})
+    return summary.reporters if summary is not None else {}
 
 
 def numbers_of(summary: EvaluationSummary) -> Evaluated:
@@ -297,6 +309,7 @@ def as_round(found: Evaluated) -> RoundResult:
         metrics=dict(found.metrics),
         sites=[SiteResult(site, of.examples, 0, dict(of.metrics)) for site, of in found.sites.items()],
         few=dict(found.few),
+        reporters=found.reporters,
     )
 
 

@@ -14,7 +14,7 @@ from flavor.policy.selection import Select, value_of
 from flavor.records.evaluation import AUTOMATIC, Beside, Best
 from flavor.records.info import Info
 from flavor.records.merging import merge_infos
-from flavor.records.numbers import finite
+from flavor.records.reporters import reported
 from flavor.results.evaluation_summary import evaluation_summary
 
 
@@ -44,27 +44,24 @@ class JudgedBoth:
         """
         if set(judged) == self.infos.keys() and sites == before.sites == len(judged):
             return Beside(value, before.value, sites)
-        common = [site for site in self.infos if site in judged and self._reports(self.infos[site])]
+        common = [site for site in self._reporting(self.infos) if site in judged]
         if not self._are_most(common):
             return None
         infos = {site: info for site in common if (info := result_of(site)) is not None}
-        common = [site for site in infos if self._reports(infos[site])]
+        common = self._reporting(infos)
         if not self._are_most(common):
             return None
-        now, then = self._value(common, self.infos), self._value(common, infos)
-        if now is None or then is None or now[1] != then[1]:
-            return None
-        return Beside(now[0], then[0], now[1])
+        new, old = self._value(common, self.infos), self._value(common, infos)
+        return None if new is None or old is None else Beside(new, old, len(common))
 
     def _are_most(self, common: Sequence[str]) -> bool:
         return 2 * len(common) > self.asked
 
-    def _reports(self, info: Info) -> bool:
-        """Whether a site reports the metric; of one that is computed of counts, `_value` says how many sites do."""
-        name = self.select.site_metric
-        return name is None or finite(info["metrics"].get(name)) is not None
+    def _reporting(self, infos: Mapping[str, Info]) -> list[str]:
+        """Return the sites that have a part in the metric."""
+        return [site for site, info in infos.items() if reported([self.select.merged], info["metrics"])]
 
-    def _value(self, common: Sequence[str], infos: Mapping[str, Info]) -> tuple[float, int] | None:
+    def _value(self, common: Sequence[str], infos: Mapping[str, Info]) -> float | None:
         of = [infos[site] for site in common]
         summary = evaluation_summary(
             0,
@@ -76,4 +73,5 @@ class JudgedBoth:
             sites={site: infos[site]["metrics"] for site in common},
             config=self.config,
         )
-        return value_of(self.select.name, summary, is_larger=self.select.is_larger)
+        found = value_of(self.select.name, summary, is_larger=self.select.is_larger)
+        return found[0] if found is not None else None

@@ -46,6 +46,8 @@ class RoundResult:
     sites: list[SiteResult] = field(default_factory=list)
     few: dict[str, int] = field(default_factory=dict)
     """How many sites report a metric, for those that not all sites of the round report; of means by their name."""
+    reporters: Mapping[str, str] = field(default_factory=dict)
+    """Who reports a metric, as digests; see `flavor.records.reporters`. Empty where that is worked out of `sites`."""
 
     @property
     def metrics_and_sites(self) -> dict[str, float]:
@@ -61,7 +63,9 @@ class RoundResult:
     def of_sites(self, name: str, value: float) -> MergedValue:
         """Return a value of a metric with how many sites report it."""
         sites = sites_with(name, self.few, len(self.clients))
-        reporters = reporters_of(self.clients, self.few, {each.site: each.metrics for each in self.sites})
+        reporters = self.reporters or reporters_of(
+            self.clients, self.few, {each.site: each.metrics for each in self.sites}
+        )
         return MergedValue(value, sites, len(self.clients), reporters_with(name, reporters))
 
 
@@ -94,6 +98,7 @@ def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, I
         metrics=scalars(by_sites(info["metrics"], few, number)),
         sites=sites,
         few=few,
+        reporters=reporters_of(view.contributors, few, {client: of["metrics"] for client, of in infos.items()}),
     )
 
 

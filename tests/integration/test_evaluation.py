@@ -150,7 +150,7 @@ def test_a_value_of_too_few_sites_that_judged_both_is_not_compared(bench):
     assert best is not None
     assert (best.round, best.sites) == (1, 2)
     reason = bench.logged("evaluation.closed", round=2)["reason"]
-    assert "accuracy of 1 site is not compared with that of round 1, which 2 sites judged: too few sites" in reason
+    assert "accuracy of 1 site is not compared with that of round 1, of 2 sites: too few sites" in reason
 
 
 def test_counts_of_evaluators_are_pooled_and_what_does_not_go_together_is_told(bench):

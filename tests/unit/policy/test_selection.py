@@ -157,7 +157,10 @@ def test_what_an_evaluation_means():
     assert fewer == (
         better.best,
         "",
-        ("a of 2 sites is not compared with that of round 2, which 3 sites judged: too few sites judged both",),
+        (
+            "a of 2 sites is not compared with that of round 2, of 3 sites: "
+            "too few sites have a value of it for both models",
+        ),
         None,
     )
     more = choose(better.best, summary(5, 0.6, sites=4), select=select, when=())

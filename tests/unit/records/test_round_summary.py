@@ -7,8 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from flavor.cook.metrics import binary_counts
 from flavor.errors import DamagedRecord
-from flavor.records.reporters import digest_of, read_reporters, reporters_of, reporters_with
+from flavor.records.reporters import (
+    UNKNOWN,
+    digest_of,
+    read_reporters,
+    reported,
+    reporters_of,
+    reporters_with,
+)
 from flavor.records.round import RoundView
 from flavor.records.summary import LONGEST_NAME, MOST_BYTES, MOST_METRICS, RoundSummary, kept_metrics, spread_of
 from flavor.records.verdict import Verdict
@@ -76,14 +84,22 @@ def test_the_spread_is_over_the_sites_that_report_a_metric() -> None:
 def test_who_reports_a_metric_is_known_by_a_digest_in_any_order() -> None:
     metrics = {"a": {"loss": 0.5, "auc": 1.0}, "b": {"loss": 0.5, "auc": None}, "c": {"auc": float("nan"), "loss": 1}}
     found = reporters_of("abc", {"auc": 1, "pooled/auc": 2}, metrics)
-    assert found == {"": digest_of("cba"), "auc": digest_of("a")}
+    assert found == {"": digest_of("cba"), "auc": digest_of("a"), "pooled/auc": UNKNOWN}
     assert reporters_with("auc (weighted)", found) == digest_of("a") != digest_of("b")
-    assert reporters_with("loss", found) == reporters_with("pooled/auc", found) == digest_of("abc")
+    assert reporters_with("loss", found) == digest_of("abc")
     assert reporters_with("loss", {}) == "", "an earlier release has closed the round"
     assert read_reporters({"": "x", "a": 3, "b": "too long by far"}) == {"": "x"}
     assert read_reporters([]) == {}
     kept = RoundSummary(1, 2, metrics={"loss": 1.0}, few={"auc": 1}, reporters=found).to_json()
     assert RoundSummary.from_json(kept[:-1] + ',"closed_ms":3}').reporters == {"": digest_of("abc")}
+
+
+def test_who_reports_a_pooled_metric_is_known_by_the_counts_of_each_site() -> None:
+    counts = binary_counts([1, 1], [0.5, 0.75], bins=4)  # no example of class 0: the AUC of this site alone is 0/0
+    metrics = {"a": {**counts, "auc": None}, "b": {"pooled/auc": 1.0}, "c": {**counts, "count/binary/negatives": None}}
+    assert reporters_of("abc", {"pooled/auc": 1}, metrics)["pooled/auc"] == digest_of("a")
+    assert reporters_of("abc", {"pooled/recall": 2}, metrics)["pooled/recall"] == digest_of("ac")
+    assert reported(["pooled/auc", "auc", "pooled/recall"], metrics["a"]) == {"pooled/auc", "pooled/recall"}
 
 
 def test_refusals_that_nobody_knows_are_not_none_at_all() -> None:

@@ -222,6 +222,21 @@ def test_rounds_are_compared_by_the_sites_that_report_the_metric(tmp_path: Path)
     assert axes.get_title(loc="right") == "", "no two rounds are of the same sites"
 
 
+def test_rounds_of_sites_that_are_not_known_are_not_compared() -> None:
+    """A table of rounds has no lists of counts, by which a pooled metric is known to be of a site."""
+    rounds = [
+        replace(result(number, {"pooled/auc": value}, {key: {"x": 1.0} for key in "abc"}), few={"pooled/auc": 2})
+        for number, value in enumerate((0.5, 0.75, 0.625), 1)
+    ]
+    best = best_round(rounds)
+    assert best is not None
+    assert (best[1].round, best[1].compared) == (3, 1)
+    same = [replace(each, reporters={"": "abc", "pooled/auc": "ab"}) for each in rounds]
+    best = best_round(same)
+    assert best is not None
+    assert (best[1].round, best[1].compared) == (2, 3)
+
+
 def test_a_run_s_best_round_is_by_the_first_metric_that_says_what_is_good() -> None:
     rounds = [result(1, {"x": 1.0, "loss": 0.5, "auc": 0.9}), result(2, {"x": 2.0, "loss": 0.4, "auc": 0.8})]
     assert named(best_round(rounds)) == ("loss", 2, 0.4)
