@@ -7,6 +7,7 @@ folder of its own. What needs the internet, Docker or Windows (`console`) is not
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pickle
@@ -73,6 +74,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.py").write_text(labelled(name)[0])
     environment = prepared(tmp_path_factory.mktemp("home"), starter_with(*LIBRARIES))
     subprocess.run(["python", "prepare.py"], cwd=folder, env=environment, check=True, capture_output=True, timeout=100)
+    shutil.copytree(folder / "site1", folder / "held-out")
     return folder
 
 
@@ -91,7 +93,9 @@ def place(folder: Place) -> Iterator[Place]:
     with redis_server(folder.folder / "redis", users_file=True, password="secret") as server:
         folder.environment["FLAVOR_REDIS_URL"] = server.url.replace("://:", "://default:")
         folder.environment["FLAVOR_STORE"] = str(folder.folder / "store")
-        folder.run("flavor run -m 'python main.py' --input-glob 'site*/' --rounds 4 --run mammo")
+        judged = "-e 'python evaluate.py' --select accuracy:max"
+        judged += " --central-evaluate 'python evaluate.py' --evaluate-input held-out"
+        folder.run(f"flavor run -m 'python main.py' --input-glob 'site*/' --rounds 4 --run mammo {judged}")
         folder.run("for site in site1 site2 site3; do flavor enroll mammo $site; done")
         serve = [*("flavor", "serve", "--run", "trial"), *("--rounds", "5", "--min-clients", "3")]
         with subprocess.Popen(
@@ -104,17 +108,35 @@ def place(folder: Place) -> Iterator[Place]:
         yield folder
 
 
-def accuracies(printed: str) -> list[float]:
-    """The second column from the left of metrics in each row that `tail` has printed."""
-    return [float(row.split(",")[5]) for row in re.findall(r"^\d+,.*$", printed, flags=re.MULTILINE)]
+def accuracy_of(place: Place, model: str) -> float:
+    """What evaluate.py measures of a model on the operator's own data."""
+    script = f"""
+import pickle
+import numpy as np
+from main import val
+model = pickle.load(open({model!r}, "rb"))["state_dict"]
+data = np.load("held-out/data.npz")
+print(val(model, data["x_test"], data["y_test"])["accuracy"])
+"""
+    return float(place.run(script, program="python"))
 
 
 def better_together(here: Place, printed: str) -> None:
-    alone, together = accuracies(printed)
+    """What is printed is of both last models, on the same data."""
+    alone, together = (accuracy_of(here, f"flavor-runs/{run}/global_model.pkl") for run in ("alone", "mammo"))
     assert alone < together
+    assert re.search(rf"\[central\] .* {alone:.6g} .*central/accuracy {together:.6g},", printed, flags=re.DOTALL)
+
+
+def best_found(here: Place, printed: str) -> None:
+    with open(here.folder / "flavor-runs" / "mammo" / "evaluations.csv") as table:
+        best = max(float(row["accuracy"]) for row in csv.DictReader(table) if row["accuracy"])  # by the sites
+    assert accuracy_of(here, "best.pkl") == pytest.approx(best)
 
 
 def stopped(here: Place, printed: str) -> None:
+    assert "--stop-when 'accuracy>=0.8'" in printed
+    assert here.status("early")["round"] < 50
     assert here.status("trial")["state"] == "stopped"
 
 
@@ -135,6 +157,7 @@ def nothing_else_left(here: Place, printed: str) -> None:
 
 AFTER: dict[str, Callable[[Place, str], None]] = {
     "know whether it is better than what a site had alone?": better_together,
+    "find the best round?": best_found,
     "stop early?": stopped,
     "go on after a failure or a stop?": resumed,
     "get a message when something happens?": told,
