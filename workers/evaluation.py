@@ -123,6 +123,8 @@ class _Merge:
         reason += f": {shown}" if (shown := shown_by(summary, select_of(self._config))) else ""
         reason += f"; without {told}" if told else ""
 
+        replaced = self._runs.replaced()
+
         def close(before: Best | None) -> str:
             choice = self._chosen(before, summary, infos)
             model = evaluation.model.model
@@ -136,7 +138,7 @@ class _Merge:
                 opened_ms=evaluation.opened_ms,
                 closed_ms=self._runs.now_ms(),
                 expected=evaluation.expected,
-                judges=tuple(Judge.of(client, result) for client, result in counting.items()),
+                judges=tuple(Judge.of(client, each, replaced.get(client, ())) for client, each in counting.items()),
                 missing=missing,
                 best_round=choice.best.round if choice.best else 0,
                 merged_path=info.path,

@@ -141,17 +141,17 @@ def _from_store(run: str, round_: int | None, store: str | None, trusted: tuple[
     trust = Trust.read(trusted)
     name, url = named_store(run, store)
     archive = Archive(open_store(url, settings=store_settings()), checked_name(name, "run"))
-    found, record, reports = from_store(archive, None if round_ == BEST else round_, best=round_ == BEST, trust=trust)
+    stored = from_store(archive, None if round_ == BEST else round_, best=round_ == BEST, trust=trust)
     begun = archive.beginning()
     select = select_of(RunConfig.known(begun.config)) if begun is not None else None
-    best = record.manifest.best_round or None
     return _Shown(
-        found,
+        stored.found,
         select,
-        best,
-        record.manifest.public_key,
+        stored.best_round or None,
+        stored.record.manifest.public_key,
         bool(trust.workers),
-        reports=reports.to_plain() if reports.sites else None,
+        notes=tuple(stored.notes),
+        reports=stored.reports.to_plain() if stored.reports.sites else None,
     )
 
 

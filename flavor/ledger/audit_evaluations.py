@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, Problem
 from flavor.ledger.evaluation_reports import report_objects
+from flavor.ledger.evaluation_signers import compared
 from flavor.ledger.evaluations import (
     EvaluationRecord,
     Signed,
@@ -17,7 +18,6 @@ from flavor.ledger.evaluations import (
     newest_of,
     read_records,
 )
-from flavor.ledger.keys import fingerprint
 from flavor.ledger.trust import Trust
 from flavor.records.objects import ObjectRef
 from flavor.store.paths import clients_folder, evaluation_prefix, evaluations_folder, round_of
@@ -40,52 +40,51 @@ class EvaluationAudit:
 def audit_evaluations(archive: Archive, chain: Chain, trust: Trust) -> EvaluationAudit:
     """Check the records of evaluations against the rounds of the chain. Raises `StoreError` for a failing store."""
     found = EvaluationAudit()
-    signed = signed_by(chain, trust)
+    signed = Signed.of(chain, trust)
     read: list[EvaluationRecord] = []
     for path, record in read_records(archive, chain.listing.paths, signed):
         if isinstance(record, str):
             name = manifest_of(chain.run, path)
             found.problems.append(Problem(name[0] if name else 0, path, record))
-            continue
-        read.append(record)
-        manifest, round_ = record.manifest, record.manifest.round
-        found.problems += [Problem(round_, path, what) for what in record.problems]
-        if record.problems:
-            continue
-        number = f" of evaluation {manifest.evaluation}" if manifest.evaluation else " of the evaluation"
-        found.objects.append((round_, record.ref, f"the record{number}"))
-        merged = ObjectRef(manifest.merged_path, manifest.merged_digest)
-        found.objects.append((round_, merged, f"the merged information{number}"))
-        for judge in manifest.judges:
-            info = ObjectRef(judge.info_path, judge.info_digest)
-            found.objects.append((round_, info, f"the result{number} of {judge.client}"))
-            found.objects += [
-                (round_, ref, f"{what}{number}") for ref, what in report_objects(archive, manifest, judge)
-            ]
-        if what := merged_problem(archive, manifest):
-            found.problems.append(Problem(round_, merged.path, what))
-        found.notices += [Problem(round_, path, what) for what in _told(record, chain, signed)]
-    found.records = list(newest_of(read).values())
+        else:
+            read.append(record)
+    read = compared(read, signed)
+    for record in read:
+        _check(archive, record, chain, found)
+    believed = newest_of(record for record in read if record.is_believed)
+    others = newest_of(record for record in read if not record.is_believed and record.name not in believed)
+    found.records = sorted([*believed.values(), *others.values()], key=lambda record: record.manifest.closed_ms)
     kept = {record.ref.path for record in found.records}
     found.notices += [
         Problem(record.manifest.round, record.ref.path, "a newer record of this evaluation takes its place")
         for record in read
-        if record.ref.path not in kept
+        if not record.problems and record.ref.path not in kept
     ]
     return found
 
 
-def signed_by(chain: Chain, trust: Trust) -> Signed:
-    """Return what the rounds of a run say about who signs."""
-    return Signed.of(chain.manifests, chain.record.run_id if chain.record is not None else "", trust)
-
-
-def _told(record: EvaluationRecord, chain: Chain, signed: Signed) -> Iterator[str]:
-    manifest = record.manifest
-    if manifest.round > chain.closed:
-        yield "it is of a round that has no manifest yet"
-    if signed.workers and not signed.trust.workers and manifest.public_key not in signed.workers:
-        yield f"it is signed with key {fingerprint(manifest.public_key)}, which has signed no round"
+def _check(archive: Archive, record: EvaluationRecord, chain: Chain, found: EvaluationAudit) -> None:
+    """Add to `found` what is known of a record, and the objects that it names if nothing is wrong with it."""
+    manifest, path, round_ = record.manifest, record.ref.path, record.manifest.round
+    found.problems += [Problem(round_, path, what) for what in record.problems]
+    if record.problems:
+        return
+    number = f" of evaluation {manifest.evaluation}" if manifest.evaluation else " of the evaluation"
+    found.objects.append((round_, record.ref, f"the record{number}"))
+    merged = ObjectRef(manifest.merged_path, manifest.merged_digest)
+    found.objects.append((round_, merged, f"the merged information{number}"))
+    for judge in manifest.judges:
+        info = ObjectRef(judge.info_path, judge.info_digest)
+        found.objects.append((round_, info, f"the result{number} of {judge.client}"))
+        found.objects += [(round_, ref, f"{what}{number}") for ref, what in report_objects(archive, manifest, judge)]
+    if what := merged_problem(archive, manifest):
+        found.problems.append(Problem(round_, merged.path, what))
+    if round_ > chain.closed:
+        found.notices.append(Problem(round_, path, "it is of a round that has no manifest yet"))
+    if record.stranger and chain.manifests:
+        what = f"{record.stranger}: `flavor recover` and `flavor results` do not believe it"
+        found.notices.append(Problem(round_, path, what))
+    found.notices += [Problem(round_, path, what) for what in record.notices]
 
 
 def taken_paths(run: str, of_clients: frozenset[str], named: set[str]) -> Iterator[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from flavor.errors import InvalidRecord, ObjectMissing
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
-from flavor.ledger.manifest import Digest, DigestOrNone, RunId, SignedRecord, Strict
+from flavor.ledger.manifest import Digest, DigestOrNone, RunId, SignedRecord, Strict, without_absent
 from flavor.ledger.statement import EvaluationStatement
 from flavor.protocol import PROTOCOL
 from flavor.records.evaluation import CENTRAL, Result
@@ -29,9 +29,18 @@ class Judge(Strict):
     public_key: str = ""
     signature: str = ""
     """Signature by that key on the result's `EvaluationStatement`."""
+    replaced: tuple[str, ...] | None = Field(min_length=1, default=None)
+    """Keys of this site that an operator has replaced in this run (`flavor enroll --new-key`), oldest first.
+
+    None where there are none: the JSON then lacks the field, as that of earlier releases does.
+    """
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_absent(handler(self), "replaced")
 
     @classmethod
-    def of(cls, client: str, result: Result) -> Judge:
+    def of(cls, client: str, result: Result, replaced: tuple[str, ...] = ()) -> Judge:
         """Make the record of a site whose result counts."""
         return cls(
             client=client,
@@ -40,6 +49,7 @@ class Judge(Strict):
             info_digest=result.info.digest,
             public_key=result.public_key,
             signature=result.signature,
+            replaced=replaced or None,
         )
 
 

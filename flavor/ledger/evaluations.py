@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from flavor.errors import FlavorError, InvalidRecord, InvalidSetting, ObjectWithheld, OtherProtocol
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
+from flavor.ledger.chain import Chain
 from flavor.ledger.evaluation import EvaluationManifest, Judge
 from flavor.ledger.keys import fingerprint
-from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust, trust_hint
 from flavor.records.names import is_name
 from flavor.records.objects import ObjectRef
 from flavor.store.paths import evaluation_prefix, evaluations_folder, result_prefix
 
 _MANIFEST = re.compile(r"([0-9]{4,9})-([0-9]{1,9})-manifest-[0-9a-f]{16}\.json")
+
+_ALL = "if it is an aggregator's, name the keys of all aggregators"
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,21 @@ class EvaluationRecord:
     ref: ObjectRef
     manifest: EvaluationManifest
     problems: tuple[str, ...] = ()
-    """What is wrong with it; none for one that is believed."""
+    """What is wrong with it."""
+    stranger: str = ""
+    """That neither a round nor `--trust` names the key of its signature; '' for the key of a known aggregator."""
+    notices: tuple[str, ...] = ()
+    """What is to be told of it, and is not wrong."""
+
+    @property
+    def is_believed(self) -> bool:
+        """Whether a known aggregator has signed it, and nothing is wrong with it."""
+        return not self.problems and not self.stranger
+
+    @property
+    def why_not(self) -> str:
+        """Why it is not believed; '' for one that is."""
+        return self.problems[0] if self.problems else self.stranger
 
     @property
     def name(self) -> tuple[int, int]:
@@ -52,15 +69,21 @@ class Signed:
     trust: Trust = field(default_factory=Trust)
 
     @classmethod
-    def of(cls, manifests: Collection[Manifest], run_id: str, trust: Trust) -> Signed:
-        """Take it from the manifests of rounds."""
+    def of(cls, chain: Chain, trust: Trust) -> Self:
+        """Take it from the rounds of a run. The keys of aggregators are those of rounds before the first problem.
+
+        A manifest that was put in the place of another one shows in the round after it, which does not follow it.
+        """
+        manifests = chain.manifests
         clients: dict[str, set[str]] = {}
         for manifest in manifests:
             for each in manifest.contributors:
                 clients.setdefault(each.client, set()).update((each.public_key,) if each.signature else ())
         required = any(manifest.config.get("require_signatures") for manifest in manifests)
         models = {manifest.round: manifest.global_model.digest for manifest in manifests}
-        workers = {manifest.public_key for manifest in manifests}
+        until = min((problem.round - 1 for problem in chain.problems), default=chain.closed + 1)
+        workers = {manifest.public_key for manifest in manifests if manifest.round < until}
+        run_id = chain.record.run_id if chain.record is not None else ""
         return cls(run_id, models, clients, workers, bool(required), trust)
 
 
@@ -71,7 +94,7 @@ def manifest_of(run: str, path: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def newest_of(records: Collection[EvaluationRecord]) -> dict[tuple[int, int], EvaluationRecord]:
+def newest_of(records: Iterable[EvaluationRecord]) -> dict[tuple[int, int], EvaluationRecord]:
     """Return the record of each evaluation, in the order in which they were closed.
 
     An aggregator that is killed after it has put a record into the store leaves one that Redis does not name: the
@@ -102,7 +125,10 @@ def read_records(
             yield path, str(error).removeprefix("object ").removeprefix(f"{path}: ")
             continue
         ref = ObjectRef(path, sha256(data))
-        yield path, EvaluationRecord(ref, manifest, tuple(_wrong(archive.run, ref, name, manifest, signed)))
+        wrong, stranger = list(_wrong(archive.run, ref, name, manifest, signed)), _stranger(manifest, signed)
+        if stranger and signed.trust.workers:
+            wrong.append(stranger)
+        yield path, EvaluationRecord(ref, manifest, tuple(wrong), stranger)
 
 
 def _wrong(
@@ -117,7 +143,7 @@ def _wrong(
         return
     if not ref.path.endswith(f"-{ref.digest[:16]}.json"):
         yield f"it was changed: its SHA-256 is {ref.digest[:16]}…"
-    yield from _of_worker(manifest, signed)
+    yield from _of_worker(manifest)
     model = signed.models.get(manifest.round)
     if model is not None and model != manifest.model_digest:
         yield f"it is of the model {manifest.model_digest[:12]}…, and that of round {manifest.round} is {model[:12]}…"
@@ -137,18 +163,27 @@ def _wrong(
         yield from (f"{judge.client}: {what}" for what in _of_site(manifest, judge, signed))
 
 
-def _of_worker(manifest: EvaluationManifest, signed: Signed) -> Iterator[str]:
-    key, trusted = manifest.public_key, signed.trust.workers
+def _of_worker(manifest: EvaluationManifest) -> Iterator[str]:
     try:
         if not manifest.signature:
             yield "it is not signed"
         elif not manifest.is_signed():
-            yield f"the signature is not that of its key {fingerprint(key)}: it was changed"
-        elif trusted and key not in trusted and key not in signed.workers:  # else the rounds tell it
-            hint = trust_hint((None, key))
-            yield f"it is signed with key {fingerprint(key)}, which --trust does not name{f' ({hint})' if hint else ''}"
+            yield f"the signature is not that of its key {fingerprint(manifest.public_key)}: it was changed"
     except InvalidSetting as error:
         yield str(error)
+
+
+def _stranger(manifest: EvaluationManifest, signed: Signed) -> str:
+    """Return that the key of a record is of no known aggregator, with what to do if it is; '' for a known one.
+
+    A site that writes to the store may sign a record as well.
+    """
+    key, trusted = manifest.public_key, signed.trust.workers
+    if key in trusted or key in signed.workers:
+        return ""
+    by = "--trust does not name" if trusted else "has signed no round"
+    hint = trust_hint(*((None, each) for each in sorted({*trusted, *signed.workers})), (None, key), when=_ALL)
+    return f"it is signed with key {fingerprint(key)}, which {by}{f' ({hint})' if hint else ''}"
 
 
 def _of_site(manifest: EvaluationManifest, judge: Judge, signed: Signed) -> Iterator[str]:
@@ -165,10 +200,8 @@ def _of_site(manifest: EvaluationManifest, judge: Judge, signed: Signed) -> Iter
             yield f"the signature on its result is not that of its key {fingerprint(judge.public_key)}"
     except InvalidSetting as error:
         yield str(error)
-    keys = trusted or known
-    if keys and judge.public_key not in keys:
-        by = "--trust does not name for it" if trusted else "has signed none of its updates"
-        yield f"its result is signed with key {fingerprint(judge.public_key)}, which {by}"
+    if trusted and judge.public_key not in trusted:
+        yield f"its result is signed with key {fingerprint(judge.public_key)}, which --trust does not name for it"
 
 
 def merged_problem(archive: Archive, manifest: EvaluationManifest) -> str:

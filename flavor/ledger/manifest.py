@@ -199,7 +199,7 @@ class Contributor(Strict):
         )
 
 
-def _without(values: dict[str, Any], *absent: str) -> dict[str, Any]:
+def without_absent(values: dict[str, Any], *absent: str) -> dict[str, Any]:
     """Return these values without those of `absent` that are None."""
     return {name: value for name, value in values.items() if name not in absent or value is not None}
 
@@ -236,7 +236,7 @@ class RunRecord(Record):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(handler(self), "created_ms", "begun_from")
+        return without_absent(handler(self), "created_ms", "begun_from")
 
 
 class Manifest(SignedRecord):
@@ -277,7 +277,7 @@ class Manifest(SignedRecord):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(handler(self), "chosen", "pauses")
+        return without_absent(handler(self), "chosen", "pauses")
 
     def statement(self, of: Contributor) -> Statement:
         """Return the statement that a contributor has signed."""

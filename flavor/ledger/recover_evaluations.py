@@ -12,10 +12,10 @@ from flavor.counted import counted
 from flavor.errors import FlavorError
 from flavor.evaluation_settings import rules_of, select_of
 from flavor.ledger.archive import Archive
-from flavor.ledger.audit_evaluations import signed_by
 from flavor.ledger.chain import Chain
 from flavor.ledger.evaluation import EvaluationManifest, Judge
-from flavor.ledger.evaluations import EvaluationRecord, newest_of, read_records
+from flavor.ledger.evaluation_signers import compared
+from flavor.ledger.evaluations import EvaluationRecord, Signed, newest_of, read_records
 from flavor.ledger.trust import Trust
 from flavor.policy.selection import value_of
 from flavor.records.evaluation import AUTOMATIC, MOST_METRICS, Best, EvaluationSummary, Judged, Result
@@ -58,17 +58,21 @@ def rebuilt_evaluations(
 
     Raises nothing for those: a run is rebuilt without them.
     """
-    config, read = RunConfig.known(chain.config), list[EvaluationRecord]()
-    for path, record in read_records(archive, chain.listing.paths, signed_by(chain, trust)):
+    config, read, signed = RunConfig.known(chain.config), list[EvaluationRecord](), Signed.of(chain, trust)
+    for path, record in read_records(archive, chain.listing.paths, signed):
         if isinstance(record, str):
             tell(f"{path}: {record}; the run is rebuilt without it")
-        elif record.problems:
-            tell(f"{path}: {record.problems[0]}; the run is rebuilt without it")
-        elif record.manifest.round <= chain.closed:
+        elif record.problems or record.manifest.round <= chain.closed:
             read.append(record)
+    believed = list[EvaluationRecord]()
+    for record in compared(read, signed):
+        if record.is_believed:
+            believed.append(record)
+        else:
+            tell(f"{record.ref.path}: {record.why_not}; the run is rebuilt without it")
     models = {manifest.round: manifest.global_model.to_global("") for manifest in chain.manifests}
     found, best_round, of_best = list[RebuiltEvaluation](), 0, dict[str, Info]()
-    for record in newest_of(read).values():
+    for record in newest_of(believed).values():
         try:
             infos = _infos(archive, record)
             each = _rebuilt(archive, record, models.get(record.manifest.round), infos, config)

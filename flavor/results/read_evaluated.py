@@ -13,6 +13,8 @@ from flavor.bus.runs import RunStore
 from flavor.counted import counted
 from flavor.errors import DamagedRecord, FlavorError, InvalidInfo, InvalidRecord, ObjectMissing, RunError
 from flavor.ledger.archive import Archive
+from flavor.ledger.chain import read_rounds
+from flavor.ledger.evaluation_signers import compared
 from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, newest_of, read_records
 from flavor.ledger.trust import Trust
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
@@ -136,54 +138,64 @@ def read_merged(store: ObjectStore, ref: ObjectRef) -> dict[str, Any]:
 # -- from the store
 
 
+class Stored(NamedTuple):
+    """An evaluation as the store has it, checked against its signed record."""
+
+    found: Evaluated
+    record: EvaluationRecord
+    reports: Reports
+    best_round: int
+    """The run's best model, as the newest record names it; 0 where none is."""
+    notes: list[str]
+    """Records that are not believed, and why, and what is wrong with those of rounds."""
+
+
 def from_store(
     archive: Archive, round_: int | None = None, *, best: bool = False, trust: Trust | None = None, run_id: str = ""
-) -> tuple[Evaluated, EvaluationRecord, Reports]:
+) -> Stored:
     """Return the newest evaluation in the store, or that of the model of `round_`, checked against its signed record.
 
-    `best` takes that of the run's best model, as the newest record names it. Raises `RunError` where there is none, and
-    `InvalidRecord` where its record, or what that names, is not as it was signed.
+    `best` takes that of the run's best model. A record counts where an aggregator has signed it whose key the rounds or
+    `trust` name. Raises `RunError` where there is none, and `InvalidRecord` where its record, or what that names, is
+    not as it was signed.
     """
-    record = archive.beginning()
-    run_id = run_id or (record.run_id if record is not None else "")
+    chain = read_rounds(archive, trust, run_id=run_id)
+    signed = Signed.of(chain, trust or Trust())
     paths = archive.store.list(evaluations_folder(archive.run))
-    trusted = trust or Trust()
-    unchecked = [each for _, each in read_records(archive, paths, Signed(run_id, trust=trusted))]
-    known = newest_of([each for each in unchecked if isinstance(each, EvaluationRecord) and not each.problems])
+    read = [each for _, each in read_records(archive, paths, signed) if isinstance(each, EvaluationRecord)]
+    every = compared(read, signed)
+    known = newest_of(each for each in every if each.is_believed)
+    best_round = next((each.manifest.best_round for each in reversed(known.values()) if each.manifest.best_round), 0)
     if best:
-        round_ = next((each.manifest.best_round for each in reversed(known.values()) if each.manifest.best_round), None)
-        if round_ is None:
+        if not best_round:
             raise RunError(
                 f"no record of an evaluation of run {archive.run!r} names a best model: --select chooses one"
             )
+        round_ = best_round
     chosen = [each for each in known.values() if round_ in (None, each.manifest.round)]
     if not chosen:
-        for each in unchecked:
-            if isinstance(each, EvaluationRecord) and round_ in (None, each.manifest.round):
-                raise InvalidRecord(f"{each.ref.path}: {each.problems[0]}")
+        for each in every:
+            if round_ in (None, each.manifest.round):
+                raise InvalidRecord(f"{each.ref.path}: {each.why_not}")
         raise RunError(_lacking(archive.run, round_, sorted({round_ for round_, _ in known})))
     chosen = [each for each in chosen if each.manifest.central is None] or chosen
-    path = chosen[-1].ref.path
-    made = archive.manifest(chosen[-1].manifest.round) if chosen[-1].manifest.round else None
-    signed = replace(Signed.of([made] if made is not None else [], run_id, trusted), workers=())
-    checked = _checked(archive, path, signed)
-    found, infos = _of_record(archive, checked)
+    record = _checked(archive, chosen[-1])
+    found, infos = _of_record(archive, record)
     own = known.get((found.round, CENTRAL))
     if own is not None and not found.is_central:
-        found = replace(found, central=_of_record(archive, _checked(archive, own.ref.path, signed))[0].central)
+        found = replace(found, central=_of_record(archive, _checked(archive, own))[0].central)
     reports = reports_in(archive.store, infos, run=archive.run, round_=found.round, number=found.number)
-    return found, checked, reports
+    notes = [f"{each.ref.path}: {each.why_not}: it is left out" for each in every if not each.is_believed]
+    if chain.problems:
+        notes.append(f"{chain.problems[0]}: `flavor verify {archive.run}` shows everything")
+    return Stored(found, record, reports, best_round, notes)
 
 
-def _checked(archive: Archive, path: str, signed: Signed) -> EvaluationRecord:
-    """Return a record. Raises `InvalidRecord` where it, or what it names, is not as it was signed."""
-    (_, checked), *_ = read_records(archive, [path], signed)
-    if not isinstance(checked, EvaluationRecord):
-        raise InvalidRecord(f"{path}: {checked}")
-    for problem in (*checked.problems, merged_problem(archive, checked.manifest)):
-        if problem:
-            raise InvalidRecord(f"{path}: {problem}")
-    return checked
+def _checked(archive: Archive, record: EvaluationRecord) -> EvaluationRecord:
+    """Return a believed record. Raises `InvalidRecord` where its merged information contradicts it."""
+    if problem := merged_problem(archive, record.manifest):
+        raise InvalidRecord(f"{record.ref.path}: {problem}")
+    return record
 
 
 def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, dict[str, Info]]:

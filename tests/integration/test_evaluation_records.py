@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
-from flavor.ledger.evaluation import EvaluationManifest
+from flavor.bus.admission import replace_key
+from flavor.ledger.archive import Archive
+from flavor.ledger.canonical import sha256
+from flavor.ledger.evaluation import EvaluationManifest, Judge, put_manifest
 from flavor.ledger.keys import SigningKey
 from flavor.records.evaluation import EvaluationSummary
+from flavor.records.merging import merge_infos
+from flavor.store.local import LocalStore
+from flavor.store.paths import evaluation_prefix, named
 from tests.integration.test_evaluation import finish, start
+from tests.integration.test_judging_site import judge
+
+CONFUSION = dict.fromkeys((f"basic/confusion_{of}" for of in ("tp", "fp", "fn", "tn")), -1)
 
 
 def verified(bench, *args: object) -> tuple[dict, str]:
@@ -85,10 +96,129 @@ def test_what_was_changed_removed_or_made_up_is_named(judged):
     beside = record.with_name(f"0002-0-manifest-{other.digest[:16]}.json")
     overwrite(record, manifest.to_bytes().decode())
     beside.write_bytes(other.to_bytes())
-    found, _ = verified(judged)
-    assert any("which has signed no round" in each["what"] for each in found["notices"])
+    (problem,) = (each for each in verified(judged)[0]["problems"] if each["path"].endswith(beside.name))
+    assert "which has signed no round" in problem["what"]
+    assert "another record of this evaluation" in problem["what"]
     trusted, _ = verified(judged, "--trust", manifest.public_key)
     assert any("which --trust does not name" in each["what"] for each in trusted["problems"])
+    record.unlink()
+    found, _ = verified(judged)
+    assert not [each for each in found["problems"] if "-manifest-" in each["path"]]
+    (notice,) = (each["what"] for each in found["notices"] if each["path"].endswith(beside.name))
+    assert "which has signed no round" in notice
+    assert "do not believe it" in notice
+
+
+def made_up(bench, round_: int, best_round: int, *, days: int = 0) -> EvaluationManifest:
+    """Put a record into the store that c1 has made up of its own result, and signed with its own key."""
+    archive = Archive(LocalStore(bench.store), bench.run)
+    true = EvaluationManifest.parse(record_of(bench, round_).read_bytes(), "")
+    key = SigningKey.load_or_create(bench.folder / "c1" / "client.key", "c1")
+    prefix = evaluation_prefix(bench.run, round_, 0)
+    info = {"metadata": {"epoch": 1, "importance": 1.0, "datasetSize": 100}, "metrics": {**CONFUSION, "accuracy": 0.99}}
+    data = json.dumps(info).encode()
+    ref = archive.put(named(prefix, "result-c1", sha256(data), ".json"), data)
+    judge = Judge(client="c1", num_examples=100, info_path=ref.path, info_digest=ref.digest)
+    signature = key.sign(true.statement(judge).message())
+    judge = judge.model_copy(update={"public_key": str(key.public), "signature": signature})
+    data = json.dumps(merge_infos(["c1"], [info])).encode()
+    merged = archive.put(named(prefix, "merged", sha256(data), ".json"), data)
+    fields = {
+        "closed_ms": true.closed_ms + days * 86_400_000,
+        "expected": ("c1",),
+        "judges": (judge,),
+        "missing": {},
+        "best_round": best_round,
+        "merged_path": merged.path,
+        "merged_digest": merged.digest,
+    }
+    forged = true.model_copy(update=fields).signed(key)
+    put_manifest(archive, forged)
+    return forged
+
+
+def test_a_record_that_a_site_has_signed_is_not_believed(judged):
+    before = json.loads(judged.done("flavor", "results", judged.run, "--json").stdout)
+    best = judged.runs.read().best
+    true = EvaluationManifest.parse(record_of(judged, 2).read_bytes(), "")
+    forged = made_up(judged, 2, 3 - true.best_round, days=10)
+    (problem,) = verified(judged)[0]["problems"]
+    assert forged.digest[:16] in problem["path"]
+    assert "another record of this evaluation" in problem["what"]
+    (shown,) = (each for each in verified(judged)[0]["evaluations"] if each["round"] == 2)
+    assert shown["digest"] == true.digest
+
+    done = judged.done("flavor", "results", judged.run, "--json", "--store", judged.store)
+    found = json.loads(done.stdout)
+    assert found["best_round"] == true.best_round
+    assert found["signed_by"] == true.public_key
+    assert found["sites"] == before["sites"]
+    assert f"{forged.digest[:16]}.json: it is signed with key" in done.stderr
+
+    head = verified(judged)[0]["head"]
+    for options in (["--head", head], ["--untrusted"], ["--trust", true.public_key]):
+        judged.redis.flushall()
+        done = judged.done("flavor", "recover", "--run", judged.run, "--store", judged.store, *options)
+        assert done.wait() == 0, done.stderr
+        assert f"{forged.digest[:16]}.json: it is signed with key" in done.stderr
+        assert judged.runs.read().best == best
+        assert [EvaluationSummary.from_json(text).round for text in judged.runs.evaluated()] == [1, 2]
+
+
+def test_a_lone_record_that_a_site_has_signed_is_left_out(judged):
+    record = record_of(judged, 2)
+    forged = made_up(judged, 2, 1)
+    record.unlink()
+    refused = judged.done("flavor", "results", judged.run, "--round", 2, "--store", judged.store)
+    assert refused.wait() == 1
+    assert "which has signed no round" in refused.stderr
+    judged.redis.flushall()
+    done = judged.done("flavor", "recover", "--run", judged.run, "--store", judged.store, "--untrusted")
+    assert f"{forged.digest[:16]}.json: it is signed with key" in done.stderr
+    assert [EvaluationSummary.from_json(text).round for text in judged.runs.evaluated()] == [1]
+
+
+def test_a_site_that_only_judges_and_has_another_key_is_named(bench):
+    coordinator = bench.serve("--evaluate", "every", rounds=1, clients=1)
+    bench.aggregator()
+    site = judge(bench, "v3")
+    bench.logged("client.joined", client="v3")
+    bench.edge("c1", bench.trainer())
+    assert coordinator.wait() == 0, coordinator.stderr
+    key = EvaluationManifest.parse(record_of(bench, 1).read_bytes(), "").public_key
+
+    def judged_with_another_key(name: str) -> None:
+        nonlocal site
+        site.send(signal.SIGTERM)
+        site.wait()
+        shutil.rmtree(bench.folder / "v3")
+        if name == "enrolled":
+            replace_key(bench.runs, "v3", "")
+        else:
+            bench.redis.hdel(bench.runs.keys.public_keys, "v3")
+        site = judge(bench, "v3")
+        site.until("this site stays")
+        done = bench.done("flavor", "evaluate", bench.run, "--store", bench.store)
+        assert done.wait() == 0, done.stderr
+
+    judged_with_another_key("enrolled")
+    found, _ = verified(bench, "--trust", key)
+    assert found["problems"] == []
+    (notice,) = (each["what"] for each in found["notices"] if "v3: " in each["what"])
+    assert "with key" in notice
+    assert notice.endswith("an operator enrolled it anew")
+    (problem,) = verified(bench)[0]["problems"]
+    assert "which --trust AGGREGATOR believes" in problem["what"]
+
+    judged_with_another_key("changed in Redis")
+    (problem,) = verified(bench, "--trust", key)[0]["problems"]
+    assert "-2-manifest-" in problem["path"]
+    assert "v3: its result is signed with key" in problem["what"]
+    assert "--trust 'v3 ed25519:" in problem["what"]
+    shown = json.loads(
+        bench.done("flavor", "results", bench.run, "--json", "--store", bench.store, "--trust", key).stdout
+    )
+    assert shown["evaluation"] == 1
 
 
 def test_objects_that_no_record_names_are_named(judged):
