@@ -43,6 +43,7 @@ from flavor.records.summary import kept_metrics
 from flavor.results.evaluated import shown_by
 from flavor.store.digests import copy_of
 from flavor.store.paths import evaluation_prefix, named
+from flavor.store.trouble import StoreHealth
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed
 from workers.central_judge import Judge
 from workers.closing import close_on_best, is_current
@@ -130,10 +131,11 @@ class _Judging:
         """Judge the model, store the result with its signed record, and close the evaluation; return the reason."""
         merged, examples = _merged(self._measured())
         evaluation, store = self._evaluation, self._context.store
-        archive = Archive(store, self._view.run)
+        archive, health = Archive(store, self._view.run), StoreHealth(store, self._view.run, self._view.run_id)
         data = json.dumps(merged, allow_nan=False).encode()
         prefix = evaluation_prefix(self._view.run, evaluation.round, CENTRAL)
-        info = archive.put(named(prefix, "merged", sha256(data), ".json"), data)
+        with health.mounted(whose=True):
+            info = archive.put(named(prefix, "merged", sha256(data), ".json"), data)
         summary = self._summary(merged, examples)
         rules = rules_of(self._config, central=True)
 
@@ -157,7 +159,8 @@ class _Judging:
                 merged_path=info.path,
                 merged_digest=info.digest,
             )
-            recorded = put_manifest(archive, manifest.signed(self._context.key))
+            with health.mounted(whose=True):
+                recorded = put_manifest(archive, manifest.signed(self._context.key))
             reach("worker.judged_centrally")
             shown = shown_by(summary, select_of(self._config))
             reason = f"on the operator's own data, {counted(examples, 'example')}"

@@ -44,6 +44,7 @@ from flavor.results.evaluated import shown_by
 from flavor.results.evaluation_summary import evaluation_summary
 from flavor.results.judged_both import JudgedBoth
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
+from flavor.store.trouble import StoreHealth
 from flavor.view.evaluation_events import EvaluationClosed
 from workers.beside_best import BesideBest
 from workers.closing import close_on_best, is_current
@@ -117,8 +118,10 @@ class _Merge:
         examples = sum(result.num_examples for result in counting.values())
         summary = _summary(evaluation, merged, infos, examples, self._config)
         archive = Archive(self._context.store, self._view.run)
+        health = StoreHealth(self._context.store, self._view.run, self._view.run_id)
         data = json.dumps(merged, allow_nan=False).encode()
-        info = archive.put(named(self._prefix, "merged", sha256(data), ".json"), data)
+        with health.mounted(whose=True):
+            info = archive.put(named(self._prefix, "merged", sha256(data), ".json"), data)
         reason = f"{counted(len(counting), 'result')}, {counted(examples, 'example')}"
         reason += f": {shown}" if (shown := shown_by(summary, select_of(self._config))) else ""
         reason += f"; without {told}" if told else ""
@@ -144,7 +147,8 @@ class _Merge:
                 merged_path=info.path,
                 merged_digest=info.digest,
             )
-            recorded = put_manifest(archive, manifest.signed(self._context.key))
+            with health.mounted(whose=True):
+                recorded = put_manifest(archive, manifest.signed(self._context.key))
             reach("worker.evaluated")
             said = reason + "".join(f"; {line}" for line in (*choice.notes, *of_counts(merged)))
             self._runs.commit_evaluation(

@@ -123,7 +123,7 @@ def _models(
 ) -> Iterator[tuple[str, Asked]]:
     """Put the models of these owners into the store, one by one; a model that is gone is added to `missing`."""
     from flavor.coordinator.asked_evaluation import Asked
-    from flavor.coordinator.initial_model import store_initial
+    from flavor.coordinator.initial_model import store_for_sites
     from flavor.ledger.rounds import closed_round
     from flavor.records.model import GlobalModel
     from workers.one_update import write_update
@@ -139,5 +139,5 @@ def _models(
             except StoreError as error:
                 missing[owner] = f"its update cannot be read (--keep-rounds): {error}"
                 continue
-            model = store_initial(objects, runs.run, target, config.kind, what="--cross")
+            model = store_for_sites(objects, view, target, config.kind, what="--cross")
         yield owner, Asked(0, replace(model, format=format_ or model.format), owner=owner)

@@ -127,12 +127,12 @@ def _asked(
     from dataclasses import replace
 
     from flavor.coordinator.asked_evaluation import Asked
-    from flavor.coordinator.initial_model import store_initial
+    from flavor.coordinator.initial_model import store_for_sites
     from flavor.ledger.rounds import closed_round
     from flavor.records.model import GlobalModel
 
     if model_path is not None:
-        model = store_initial(objects, runs.run, model_path, config.kind, what="--model")
+        model = store_for_sites(objects, view, model_path, config.kind, what="--model")
         format_ = view.global_model.format if view.global_model is not None else ""
         return Asked(0, replace(model, format=format_ or model.format))
     closed, _ = runs.closed(view)

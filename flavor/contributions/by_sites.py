@@ -29,6 +29,7 @@ from flavor.records.objects import ObjectRef
 from flavor.results.evaluated import Evaluated
 from flavor.store.paths import global_prefix, named
 from flavor.store.protocol import ObjectStore
+from flavor.store.trouble import StoreHealth
 
 
 class Sites(Protocol):
@@ -93,7 +94,7 @@ class BySites:
         except RunError as error:
             return replace(found, why_not=str(error))
         finally:
-            self._removed(placed)
+            self._removed(kept, placed)
         full = judged.pop("")
         if isinstance(full, str):
             return replace(found, why_not=f"its model has no result: {full}")
@@ -142,14 +143,21 @@ class BySites:
             ref = ObjectRef(path, digest, staged.stat().st_size)
             if not self.store.exists(path):  # another one is somebody's: the initial model, or one of `flavor evaluate`
                 placed.append(path)
-            self.store.put(ref, staged)
+            with self._health(kept).mounted(whose=True):
+                self.store.put(ref, staged)
         model = GlobalModel(ref.sealed(self.store.seal(path)), format=kept.manifest.global_model.format)
         name = f"the model of round {kept.round} without {client}"
         return Asked(0, model, owner=client, timeout_s=self.timeout_s, crossing=True, name=name)
 
-    def _removed(self, placed: Sequence[str]) -> None:
+    def _health(self, kept: KeptRound) -> StoreHealth:
+        return StoreHealth(self.store, kept.manifest.run, kept.manifest.run_id)
+
+    def _removed(self, kept: KeptRound, placed: Sequence[str]) -> None:
+        if not placed:
+            return
         try:
-            self.store.delete(placed)
+            with self._health(kept).mounted(whose=True):  # what is not there cannot be removed
+                self.store.delete(placed)
         except StoreError as error:
             self.tell(f"models without a site stay in the store, which sites read ({', '.join(placed)}): {error}")
 

@@ -9,8 +9,10 @@ from flavor.errors import CheckpointError, InvalidSetting, RunExists
 from flavor.ledger.archive import Archive
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
+from flavor.records.run import RunView
 from flavor.store.paths import global_prefix, named
 from flavor.store.protocol import ObjectStore
+from flavor.store.trouble import StoreHealth
 
 
 def store_initial(
@@ -33,6 +35,15 @@ def store_initial(
         ref = ObjectRef(target, wire.digest, wire.size_bytes)
         store.put(ref, staged)
     return GlobalModel(ref.sealed(store.seal(ref.path)), format=wire.format)
+
+
+def store_for_sites(store: ObjectStore, run: RunView, path: Path, kind: CheckpointKind, *, what: str) -> GlobalModel:
+    """Put a checkpoint that sites are to judge into the store of a run, as `store_initial`.
+
+    Raises `LocalFault` where this is not the store of the run: sites would not find the model there.
+    """
+    with StoreHealth(store, run.run, run.run_id).mounted(whose=True):
+        return store_initial(store, run.run, path, kind, what=what)
 
 
 def check_beginning(archive: Archive, initial: GlobalModel, *, what: str = "--init-model") -> None:

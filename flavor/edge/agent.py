@@ -258,6 +258,7 @@ class Edge:
         """Make what judges models, for a site that has an evaluator; `files` are its, None for folders of its own."""
         if site.config.evaluator is None:
             return None
+        assert transfers.health is not None
         files = files or evaluation_folders(site.workspace)
         exchange = self._exchange(site, store, files, belongings)
         self._judge = Evaluating(
@@ -269,6 +270,7 @@ class Edge:
             transfers=transfers,
             exchange=exchange,
             models=GlobalModels(site, store, self._trust, exchange),
+            health=transfers.health,
         )
         return self._judge
 

@@ -30,6 +30,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.update import Refused
 from flavor.store.paths import handed_image, handed_report, result_prefix
 from flavor.store.protocol import ObjectStore
+from flavor.store.trouble import StoreHealth
 from flavor.view.site_events import EvaluationBegun, EvaluationMissed, ResultHandedIn, ResultWithheld
 
 _Name = tuple[int, int]  # the round and the number of an evaluation
@@ -49,10 +50,12 @@ class Evaluating:
         transfers: Transfers,
         exchange: Exchange,
         models: GlobalModels,
+        health: StoreHealth,
     ) -> None:
         """Judge models with this command. `files` are those of evaluations; `exchange` and `models` work on them."""
         self._site, self._inbox, self._files, self._command = site, inbox, files, command
         self._store, self._transfers, self._exchange, self._models = store, transfers, exchange, models
+        self._health = health
         self._pending: list[_Name] = []
         self._done: set[_Name] = set()
         self._task: EvaluationTask | None = None
@@ -102,7 +105,7 @@ class Evaluating:
             info, written = read_measured(self._files.output, self._files.local_info, task.round)
             size_bytes = MAX_BYTES + (written.size_bytes if written is not None else 0)
             result = self._transfers.carry(
-                lambda: self._collected(task, info, written),
+                lambda: self._result(task, info, written),
                 quick=self._exchange.is_quick(size_bytes),
                 writes=True,
                 over=self._is_over(task),
@@ -148,16 +151,11 @@ class Evaluating:
         self._task, self._evaluator, self._has_begun = task, evaluator, True
         self._site.observer.hear(EvaluationBegun("the evaluator judges the global model", task.round))
 
-    def _collected(self, task: EvaluationTask, info: Info, written: Written | None) -> Result:
+    def _result(self, task: EvaluationTask, info: Info, written: Written | None) -> Result:
         """Put what the evaluator has written into the store, and return the signed result. Raises `InvalidInfo`."""
-        site, data = self._site, info_bytes(info)
-        place = (site.config.run, task.round, task.number, site.config.client)
-        if written is not None:
-            for image in written.report.images:
-                self._put(handed_image(*place, image.digest, image.extension), written.images[image.digest])
-            self._put(handed_report(*place, written.digest), written.data)
-        digest = hashlib.sha256(data).hexdigest()
-        ref = self._put(f"{result_prefix(*place)}{digest[:16]}.json", data)
+        with self._health.mounted():
+            ref = self._collected(task, info, written)
+        site = self._site
         examples: int = info["metadata"]["datasetSize"]
         statement = EvaluationStatement(
             run=site.config.run,
@@ -167,9 +165,18 @@ class Evaluating:
             client=site.config.client,
             model=task.model.model.digest,
             num_examples=examples,
-            info_digest=digest,
+            info_digest=ref.digest,
         )
         return statement.signed(site.key, Result(ref, examples, task.model.model.digest, try_id=secrets.token_hex(8)))
+
+    def _collected(self, task: EvaluationTask, info: Info, written: Written | None) -> ObjectRef:
+        """Put the report, its images and the information into the store; return where the information lies."""
+        data, place = info_bytes(info), (self._site.config.run, task.round, task.number, self._site.config.client)
+        if written is not None:
+            for image in written.report.images:
+                self._put(handed_image(*place, image.digest, image.extension), written.images[image.digest])
+            self._put(handed_report(*place, written.digest), written.data)
+        return self._put(f"{result_prefix(*place)}{hashlib.sha256(data).hexdigest()[:16]}.json", data)
 
     def _put(self, path: str, data: bytes) -> ObjectRef:
         ref = ObjectRef(path, hashlib.sha256(data).hexdigest())

@@ -131,10 +131,8 @@ class Training:
         reach("edge.submitted")
 
     def _collected(self, round_: int) -> Update:
-        self._health.require()
-        done = self._exchange.collect(self._site.config.run, round_, self._site.config.client)
-        self._health.require()  # no other party finds what is put into a folder whose share is not mounted
-        return done
+        with self._health.mounted():
+            return self._exchange.collect(self._site.config.run, round_, self._site.config.client)
 
     def _signed(self, round_: int, update: Update) -> Update:
         site = self._site

@@ -7,6 +7,7 @@ writing a file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -128,6 +129,16 @@ class StoreHealth:
             require_mounted(self.store, self.run)
         elif why := self.why_not(writes=False):
             raise LocalFault(f"store {self.store.url}: {why}")
+
+    @contextlib.contextmanager
+    def mounted(self, *, whose: bool = False) -> Iterator[None]:
+        """Raise `LocalFault`, as `require` does, before or after work that puts objects into the store.
+
+        After such an error, the work is to be done again: its objects may lie in a folder that no other party sees.
+        """
+        self.require(whose=whose)
+        yield
+        self.require(whose=whose)
 
     def _unusable(self, why: str) -> StoreUnavailable:
         return StoreUnavailable(f"store {self.store.url}: {why}", passing=True)

@@ -272,6 +272,22 @@ def remounted(folder: Path, how: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 
 
+def moved_away(store: Path, *, leave: bool) -> Callable[[], None]:
+    """What an unmounted share looks like: an empty folder, or none. Returns what mounts it again."""
+    away = store.with_name("elsewhere")
+    store.rename(away)
+    if leave:
+        store.mkdir()
+
+    def back() -> None:
+        if leave:
+            assert not [*store.iterdir()], "somebody has written to where the share belongs"
+            store.rmdir()
+        away.rename(store)
+
+    return back
+
+
 def filled(folder: Path) -> Path:
     """A file that takes all the room that there is."""
     ballast = folder / "ballast"

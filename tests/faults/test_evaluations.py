@@ -11,6 +11,7 @@ from flavor.failpoints import EVALUATION
 from flavor.records.evaluation import AUTOMATIC, EvaluationSummary
 from flavor.records.states import EvaluationState, RoundState
 from tests.faults.federation import MISSED, TAKEN_OVER
+from tests.faults.servers import moved_away
 from tests.polled import eventually
 
 EVALUATOR = shlex.join([sys.executable, str(Path(__file__).parents[1] / "integration" / "toy_evaluator.py")])
@@ -104,3 +105,22 @@ def test_results_are_merged_beside_the_next_round_when_the_worker_and_the_coordi
     bench.release(*faulty.clients)
     faulty.finish(last, sites)
     assert_judged_once(faulty)
+
+
+def test_a_share_that_is_unmounted_while_sites_judge_a_model_costs_no_result(faulty):
+    """Row 45: nothing is written there, and the sites wait for it."""
+    bench = faulty.bench
+    coordinator = faulty.serve(*JUDGED)
+    bench.aggregator()
+    sites = {client: edge(faulty, client, "--hold", "--in-round", "1", "--report") for client in faulty.clients}
+    for client in faulty.clients:
+        bench.held(client)
+    back = moved_away(bench.store, leave=True)
+    bench.release(*faulty.clients)
+    for site in sites.values():
+        site.until("waiting for the store, for at most 180 s: store file://")
+    back()
+    faulty.finish(coordinator, sites)
+    assert_judged_once(faulty)
+    verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
+    assert verified.wait() == 0, verified.stdout

@@ -10,6 +10,7 @@ from flavor.bus.jobs import RqJobQueue
 from flavor.failpoints import CENTRAL as FAILPOINTS
 from flavor.records.evaluation import CENTRAL, EvaluationSummary
 from tests.faults.federation import MISSED, TAKEN_OVER
+from tests.faults.servers import moved_away
 
 EVALUATOR = shlex.join([sys.executable, str(Path(__file__).parents[1] / "integration" / "toy_evaluator.py")])
 JUDGED = ("--evaluate", "final")
@@ -101,3 +102,22 @@ def test_a_worker_without_the_runs_store_leaves_the_model_to_another(faulty):
     judges(faulty)
     faulty.finish(coordinator, edges)
     assert results(faulty) == [faulty.rounds]
+
+
+def test_a_share_that_is_unmounted_while_a_model_is_judged_costs_no_result(faulty):
+    """Row 45: nothing is written there; the worker gives its work back, and judges the model again."""
+    bench = faulty.bench
+    worker = judges(faulty, "--hold", "--in-round", str(faulty.rounds))
+    coordinator = faulty.serve(*JUDGED)
+    edges = sites(faulty)
+    bench.held("central")
+    back = moved_away(bench.store, leave=True)
+    bench.release("central")
+    worker.until("is the share mounted?")
+    back()
+    bench.held("central")
+    bench.release("central")
+    faulty.finish(coordinator, edges)
+    assert results(faulty) == [faulty.rounds]
+    view = bench.runs.read_evaluation(faulty.rounds, CENTRAL)
+    assert (bench.store / view.manifest.path).exists()

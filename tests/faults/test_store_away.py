@@ -6,32 +6,14 @@ import contextlib
 import os
 import re
 import signal
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.faults.federation import TAKEN_OVER
-from tests.faults.servers import remounted, tmpfs
+from tests.faults.servers import moved_away, remounted, tmpfs
 
 needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a tmpfs")
 TIMED = r"^\d{4}(-\d\d){2} \d\d:\d\d:\d\d "
-
-
-def moved_away(store: Path, *, leave: bool) -> Callable[[], None]:
-    """What an unmounted share looks like: an empty folder, or none. Returns what mounts it again."""
-    away = store.with_name("elsewhere")
-    store.rename(away)
-    if leave:
-        store.mkdir()
-
-    def back() -> None:
-        if leave:
-            assert not [*store.iterdir()], "somebody has written to where the share belongs"
-            store.rmdir()
-        away.rename(store)
-
-    return back
 
 
 @pytest.mark.parametrize("leave", [True, False], ids=["empty", "gone"])

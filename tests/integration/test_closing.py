@@ -1,15 +1,32 @@
-"""An evaluation is closed also where another model becomes the best while its results are merged."""
+"""An evaluation is closed also where another model becomes the best, or the share is away, while it is merged."""
 
 from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from flavor.errors import FlavorError, IllegalMove
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, Best, EvaluationSummary, EvaluationView
+from flavor.ledger.archive import Archive
+from flavor.ledger.canonical import sha256
+from flavor.ledger.evaluation import read_manifest
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, Best, EvaluationSummary, EvaluationView, Result
+from flavor.records.info import info_bytes
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
-from tests.driven import TOKEN, Driven
+from flavor.results.read_evaluated import read_merged
+from flavor.store.local import LocalStore
+from flavor.store.paths import result_prefix, run_record_path
+from tests.driven import TOKEN, Driven, info
 from workers.closing import close_on_best
+from workers.context import WorkerContext
+from workers.evaluation import merge_results
+from workers.fault import GivenBack
 
 NAME = "central/accuracy"
 REF = ObjectRef("p", "d")
@@ -83,3 +100,60 @@ def test_another_worker_that_was_faster_is_left_alone(driven):
     commit(driven, None)
     with pytest.raises(IllegalMove):
         close_on_best(driven.runs, evaluation, None, lambda best: commit(driven, best))
+
+
+class Unmounting(LocalStore):
+    """A folder whose share is unmounted before a number of objects has been put."""
+
+    puts_left = 0
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Path]:
+        self.puts_left -= 1
+        if self.puts_left == 0:
+            self.folder.rename(self.folder.with_name("elsewhere"))
+            self.folder.mkdir()
+        with super().stage() as staged:
+            yield staged
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.url.removeprefix("file://"))
+
+    def mount_again(self) -> None:
+        shutil.rmtree(self.folder)
+        self.folder.with_name("elsewhere").rename(self.folder)
+
+
+@pytest.mark.parametrize("puts", [1, 2], ids=["the merged information", "the record"])
+def test_nothing_is_lost_where_the_share_is_unmounted_while_results_are_merged(server, tmp_path, puts):
+    (tmp_path / "store").mkdir()
+    store = Unmounting(tmp_path / "store")
+    driven = Driven(server, store)
+    view = driven.runs.read()
+    record = store.folder / run_record_path(view.run)
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"run_id": view.run_id}))
+    driven.open(["a"])
+    driven.accept("a")
+    driven.close()
+    driven.open_evaluation(["a"])
+    driven.runs.begin_merge(TOKEN, 1, AUTOMATIC, attempt=1)
+    data = info_bytes(info(10, {"accuracy": 0.5}))
+    ref = driven._place(f"{result_prefix(view.run, 1, AUTOMATIC, 'a')}{sha256(data)[:16]}.json", data)
+    model = merging(driven).model.model.digest
+    key = driven.runs.keys.client("a").result(1, AUTOMATIC)
+    driven.runs.redis.hset(key, mapping=Result(replace(ref, size_bytes=None), 10, model).to_hash())
+
+    context, name = WorkerContext(driven.runs.redis, server, store), (view.run, 1, AUTOMATIC)
+    store.puts_left = puts
+    with pytest.raises(GivenBack, match=r"run.json is not there: is the share mounted\?"):
+        merge_results(context, *name, attempt=1)
+    assert merging(driven).state is EvaluationState.MERGING
+    store.mount_again()
+    assert merge_results(context, *name, attempt=1)
+    closed = merging(driven)
+    assert closed.state is EvaluationState.CLOSED
+    assert closed.info is not None
+    assert read_merged(store, closed.info)["metrics"]["accuracy"] == 0.5
+    assert read_manifest(Archive(store, view.run), closed.manifest).judges[0].client == "a"

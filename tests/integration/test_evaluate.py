@@ -129,6 +129,11 @@ def test_after_the_end_no_model_is_judged_without_a_site_that_stays(bench):
 
 def test_a_model_that_never_came_from_the_run_is_judged_by_named_sites(bench, idle, tmp_path):
     model = other_model(tmp_path / "other.pkl")
+    (empty := tmp_path / "not-mounted").mkdir()
+    nowhere = bench.start("flavor", "evaluate", bench.run, "--store", empty, "--model", model)
+    assert nowhere.wait() != 0
+    assert nowhere.stderr.splitlines()[-1].endswith("run.json is not there: is the share mounted?"), nowhere.stderr
+    assert not [*empty.iterdir()]
     found = asked(bench, "--model", model, "--clients", "c1")
     assert (found["round"], list(found["sites"])) == (0, ["c1"])
     assert found["metrics"]["accuracy"]["plain_mean"] == pytest.approx(0.5 + 0.001)

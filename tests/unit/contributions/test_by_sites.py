@@ -5,6 +5,7 @@ The metric of a site is the first weight of the model, times a number of the sit
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +15,17 @@ import pytest
 
 from flavor.checkpoints import TensorFile
 from flavor.contributions.by_sites import BySites
-from flavor.contributions.kept import read_kept
+from flavor.contributions.kept import Kept, read_kept
 from flavor.contributions.measure import measure
 from flavor.contributions.result import Contributions, how_to_read, lines_of, table_of
 from flavor.coordinator.asked_evaluation import Asked
-from flavor.errors import InvalidSetting, RunError
+from flavor.errors import FlavorError, InvalidSetting, LocalFault, RunError
 from flavor.ledger.trust import Trust
 from flavor.policy.exposure import NOT_ALLOWED
 from flavor.policy.selection import Select
 from flavor.results.evaluated import Evaluated, SiteMeasures
+from flavor.store.paths import run_record_path
+from tests.faults.servers import moved_away
 from tests.unit.contributions.madeup import MadeRun, weights
 
 ZERO = weights(0, 0)
@@ -66,6 +69,7 @@ def measured(
     *,
     allowing: Collection[str] = "abcde",
     said: list[str] | None = None,
+    kept: Kept | None = None,
 ) -> Contributions:
     trial = BySites(
         sites=sites,
@@ -77,7 +81,7 @@ def measured(
         tell=(said if said is not None else []).append,
         total=9,
     )
-    return measure(read_kept(run.archive, Trust(), None), run.store, threads=1, trial=trial)
+    return measure(kept or read_kept(run.archive, Trust(), None), run.store, threads=1, trial=trial)
 
 
 @pytest.fixture
@@ -204,3 +208,29 @@ def test_a_rule_that_needs_more_sites_says_so(tmp_path):
     run.round({c: (weights(1 + i / 10, 1), 10) for i, c in enumerate("abc")})
     found = measured(run, tmp_path, FirstWeights(run, {"z": 1}))
     assert all("got n = 2" in part.why_not for part in found.rounds[0].sites.values())
+
+
+def test_models_that_stay_in_the_store_because_the_share_was_unmounted_are_told(run, tmp_path):
+    run.round({"a": (weights(0, 0), 10), "b": (weights(2, 0), 10), "c": (weights(4, 0), 10)})
+    said = list[str]()
+
+    class Unmounting(FirstWeights):
+        def judge_all(self, asked: Sequence[Asked], ended: Callable[[int, Evaluated | str], None]) -> list:
+            moved_away(run.folder, leave=True)
+            raise RunError("no site can read it")
+
+    with contextlib.suppress(FlavorError):  # its other rounds cannot be read either
+        measured(run, tmp_path, Unmounting(run, {}), said=said)
+    assert said[-1].startswith("models without a site stay in the store, which sites read (")
+    assert said[-1].endswith("is the share mounted?")
+
+
+def test_a_model_without_a_site_is_not_put_where_the_share_is_not_mounted(run, tmp_path):
+    run.round({"a": (weights(0, 0), 10), "b": (weights(2, 0), 10), "c": (weights(4, 0), 10)})
+    kept = read_kept(run.archive, Trust(), None)
+    record = run.folder / run_record_path("r")
+    record.rename(tmp_path / "elsewhere")
+    before = objects(run)
+    with pytest.raises(LocalFault, match=r"run.json is not there: is the share mounted\?"):
+        measured(run, tmp_path, FirstWeights(run, {"a": 1}), kept=kept)
+    assert objects(run) == before
