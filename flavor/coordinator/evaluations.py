@@ -6,6 +6,7 @@ of a run are judged in the order of their rounds. Nothing that goes wrong in an 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from flavor.bus.jobs import JobQueue
@@ -17,7 +18,7 @@ from flavor.coordinator.members import Members
 from flavor.evaluation_settings import OFF, mode_of, rules_of
 from flavor.failpoints import reach
 from flavor.policy.decision import Action, Decision
-from flavor.policy.evaluating import evaluation_step, is_due, is_merged_beside, without_evaluator
+from flavor.policy.evaluating import evaluation_step, is_due, is_merged_beside, may_open, without_evaluator
 from flavor.policy.selection import stops
 from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, EvaluationView
 from flavor.records.states import EvaluationState
@@ -68,6 +69,8 @@ class Evaluations:
         if self._round != closed:
             self._read(closed)
         decision = self._step()
+        if decision is not None and decision.action is Action.EVALUATE and not may_open(then):
+            return None
         if decision is not None and decision.action is Action.WAIT and is_merged_beside(self._view, self._config, then):
             return None
         return decision
@@ -132,9 +135,22 @@ class Evaluations:
             self._config,
             closed=self._round,
             now_ms=now_ms,
+            judged=self._judged_before() if self._view is None else (),
             workers=workers,
             absence=absence,
         )
+
+    def _judged_before(self) -> Collection[str]:
+        """Return the sites with a result of the newest evaluation before; none where all members have come back."""
+        members = self._members
+        if all(name in members.clients and not members.clients[name].ended_with_run for name in members.names):
+            return ()
+        for text in reversed(self._runs.evaluated()):
+            before = EvaluationSummary.from_json(text)
+            if before.number == AUTOMATIC:
+                view = self._runs.read_evaluation(before.round, AUTOMATIC)
+                return view.accepted if view is not None else ()
+        return ()
 
     def _is_overdue(self, now_ms: int) -> bool:
         view, waits_ms = self._view, self._config.aggregation_lease_s * 1000

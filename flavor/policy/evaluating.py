@@ -3,11 +3,15 @@
 An evaluation stands between two rounds: sites judge the model of round r before they train round r + 1, and the last
 model before the run ends, so that the last one can be the best. It never ends a run. Their results are merged beside
 round r + 1, unless a rule needs the merged result to say whether that round is opened.
+
+After a run was rebuilt or resumed, its sites come back one after another. So that the first of them does not decide
+alone which model is the best, or whether the run has reached its goal, an evaluation is opened when the next round can
+be, and is also for the sites that have judged the model before and are still to come back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 from flavor.config import RunConfig
@@ -17,13 +21,18 @@ from flavor.policy.advice import some
 from flavor.policy.decision import Action, Decision
 from flavor.policy.standing import Client
 from flavor.records.evaluation import EvaluationView
-from flavor.records.states import EvaluationState
+from flavor.records.states import ClientState, EvaluationState
+
+COMING_S = 60.0
+"""How long an evaluation waits for a site that is to come back after the run was rebuilt or resumed."""
 
 
 class Answer(StrEnum):
     """Where a site that is to judge a model stands."""
 
     AWAITED = "awaited"
+    TO_COME = "to come"
+    """It has not come back since the run was rebuilt or resumed."""
     HANDED_IN = "handed in"
     GONE = "gone"
 
@@ -38,6 +47,14 @@ def is_due(config: RunConfig, closed: int, *, ends: bool) -> bool:
     return mode != FINAL and closed % int(mode) == 0
 
 
+def may_open(then: Decision) -> bool:
+    """Return whether an evaluation can be opened now; `then` follows the round.
+
+    While too few sites are ready for the next round, the run waits for more of them, which may have an evaluator.
+    """
+    return then.action in (Action.OPEN, Action.FINISH)
+
+
 def evaluation_step(
     known: EvaluationView | None,
     handed_in: Mapping[str, bool],
@@ -46,35 +63,35 @@ def evaluation_step(
     *,
     closed: int,
     now_ms: int,
+    judged: Collection[str] = (),
     workers: int | None = None,
     absence: str = "",
     what: str = "",
 ) -> Decision | None:
     """Return what to do about the evaluation of round `closed`; None when there is nothing (more) to do.
 
-    `handed_in` has the sites of which a result is there. `workers` is the number of aggregators, or None where they
-    were not counted; `absence` says why there is none. `what` names the evaluation, where it is not of a round's model.
+    `handed_in` has the sites of which a result is there, and `judged` those with a result of the evaluation before.
+    `workers` is the number of aggregators, or None where they were not counted; `absence` says why there is none.
+    `what` names the evaluation, where it is not of a round's model.
     """
     if known is None:
-        judges = tuple(sorted(name for name, client in clients.items() if client.may_evaluate))
-        if not judges:
-            return None
-        lacking = without_evaluator(clients)
-        without = f"; without an evaluator: {some(lacking)}" if lacking else ""
-        return Decision(Action.EVALUATE, f"its global model is judged by {some(list(judges))}{without}", judges)
+        return _opening(clients, judged)
     if known.is_over:
         return None
     where = what or f"evaluation of the model of round {closed}"
     if known.state is EvaluationState.MERGING:
         return _merging(known, config, where, now_ms=now_ms, workers=workers, absence=absence)
-    awaited = [name for name in known.expected if answer_of(name, handed_in, clients) is Answer.AWAITED]
-    have = [name for name in known.expected if handed_in.get(name)]
-    if awaited and now_ms < known.deadline_ms:
-        return Decision(
-            Action.WAIT,
-            f"{where}: {len(have)} of {counted(len(known.expected), 'result')} handed in, waiting for {some(awaited)}",
-            is_usual=True,
-        )
+    answers = {name: answer_of(name, handed_in, clients) for name in known.expected}
+    have = [name for name, answer in answers.items() if answer is Answer.HANDED_IN]
+    awaited = [name for name, answer in answers.items() if answer is Answer.AWAITED]
+    to_come = [name for name, answer in answers.items() if answer is Answer.TO_COME]
+    if now_ms >= known.opened_ms + COMING_S * 1000:
+        to_come = []
+    if (awaited or to_come) and now_ms < known.deadline_ms:
+        handed = f"{where}: {len(have)} of {counted(len(known.expected), 'result')} handed in"
+        waits = [some(awaited)] if awaited else []
+        waits += [_coming(to_come)] if to_come else []
+        return Decision(Action.WAIT, f"{handed}, waiting for {' and for '.join(waits)}", is_usual=not to_come)
     if not have:
         why = f"its deadline passed without a result of {some(awaited)}" if awaited else "its sites are gone"
         return Decision(Action.GIVE_UP, f"{where}: {why}")
@@ -99,7 +116,32 @@ def answer_of(name: str, handed_in: Mapping[str, bool], clients: Mapping[str, Cl
     if handed_in.get(name):
         return Answer.HANDED_IN
     client = clients.get(name)
-    return Answer.GONE if client is None or not client.alive or client.quarantined else Answer.AWAITED
+    if client is None:
+        return Answer.TO_COME
+    if client.quarantined or client.state is ClientState.REVOKED:
+        return Answer.GONE
+    if client.alive:
+        return Answer.AWAITED if client.evaluates else Answer.GONE
+    return Answer.TO_COME if client.ended_with_run else Answer.GONE
+
+
+def _opening(clients: Mapping[str, Client], judged: Collection[str]) -> Decision | None:
+    there = {name for name, client in clients.items() if client.may_evaluate}
+    to_come = {name for name in judged if answer_of(name, {}, clients) is Answer.TO_COME}
+    if not (there or to_come):
+        return None
+    reason = f"its global model is judged by {some(sorted(there | to_come))}"
+    reason += f"; waiting for {_coming(sorted(to_come))}" if to_come else ""
+    lacking = without_evaluator(clients)
+    reason += f"; without an evaluator: {some(lacking)}" if lacking else ""
+    return Decision(Action.EVALUATE, reason, tuple(sorted(there | to_come)))
+
+
+def _coming(names: list[str]) -> str:
+    have = "has" if len(names) == 1 else "have"
+    return (
+        f"{some(names)}, which {have} judged the model before and {have} not come back yet, for {COMING_S:g} s at most"
+    )
 
 
 def _merging(

@@ -8,7 +8,7 @@ import pytest
 
 from flavor.config import RunConfig
 from flavor.policy.decision import Action, Decision, next_round, reopened
-from flavor.policy.evaluating import evaluation_step, is_merged_beside
+from flavor.policy.evaluating import COMING_S, evaluation_step, is_merged_beside, may_open
 from flavor.policy.standing import TRAINS_NOT, Client, Standing, standings
 from flavor.records.evaluation import EvaluationView
 from flavor.records.model import GlobalModel
@@ -77,3 +77,58 @@ def test_results_are_merged_beside_the_next_round_unless_a_rule_may_end_the_run_
         assert not is_merged_beside(other, config, OPENS)
     for action in (Action.FINISH, Action.WAIT, Action.FAIL):
         assert not is_merged_beside(MERGING, config, Decision(action, "why"))
+
+
+TRAINER = Client(ClientState.READY, alive=True, evaluates=True)
+NOT_YET = Client(ClientState.STOPPED, alive=False, evaluates=True, ended_with_run=True)
+OPEN = EvaluationView(1, 0, EvaluationState.OPEN, MODEL, ("a", "b"), (), 1_000, 9_000_000)
+
+
+@pytest.mark.parametrize("action", Action)
+def test_a_model_is_judged_when_the_next_round_can_be_opened_or_none_follows(action):
+    assert may_open(Decision(action, "why")) is (action in (Action.OPEN, Action.FINISH))
+
+
+@pytest.mark.parametrize("clients", [{"a": TRAINER}, {"a": TRAINER, "b": NOT_YET}, {"b": NOT_YET}], ids=str)
+def test_it_is_opened_for_who_has_judged_before_and_is_to_come_back(clients):
+    found = evaluation_step(None, {}, clients, CONFIG, closed=1, now_ms=0, judged=["a", "b"])
+    assert found is not None
+    assert (found.action, found.names) == (Action.EVALUATE, ("a", "b"))
+    assert "b, which has judged the model before" in found.reason or "a, b, which have judged" in found.reason
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        replace(NOT_YET, ended_with_run=False),
+        replace(NOT_YET, state=ClientState.REVOKED),
+        replace(NOT_YET, quarantined=True),
+        replace(TRAINER, evaluates=False),
+    ],
+    ids=["gone", "revoked", "quarantined", "without its evaluator"],
+)
+def test_who_is_not_to_come_back_is_not_waited_for(gone):
+    clients = {"a": TRAINER, "b": gone}
+    found = evaluation_step(None, {}, clients, CONFIG, closed=1, now_ms=0, judged=["a", "b"])
+    assert found is not None
+    assert found.names == ("a",)
+    found = evaluation_step(OPEN, {"a": True}, clients, CONFIG, closed=1, now_ms=2_000)
+    assert found is not None
+    assert found.action is Action.MERGE
+
+
+def test_who_is_to_come_back_is_waited_for_by_name_and_for_a_time_that_is_said():
+    def step(now_ms, **clients):
+        found = evaluation_step(OPEN, {"a": True}, {"a": TRAINER, **clients}, CONFIG, closed=1, now_ms=now_ms)
+        assert found is not None
+        return found
+
+    last_ms = OPEN.opened_ms + int(COMING_S * 1000)
+    waits = step(last_ms - 1)
+    assert (waits.action, waits.is_held) == (Action.WAIT, True)
+    assert "1 of 2 results handed in, waiting for b, which has judged the model before" in waits.reason
+    assert "has not come back yet, for 60 s at most" in waits.reason
+    assert step(last_ms).action is Action.MERGE
+    back = step(last_ms, b=TRAINER)
+    assert (back.action, back.is_held) == (Action.WAIT, False)
+    assert back.reason.endswith("waiting for b")
