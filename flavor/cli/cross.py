@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flavor.bus.runs import RunStore
     from flavor.config import RunConfig
     from flavor.coordinator.asked_evaluation import Asked
+    from flavor.policy.exposure import Mixed
     from flavor.records.round import RoundView
     from flavor.records.run import RunView
     from flavor.results.evaluated import Evaluated
@@ -82,7 +83,7 @@ def cross(
     allowing = [name for name, (status, _) in statuses.items() if status.allows_cross]
     owners = [name for name in round_.contributors if name in allowing]
     missing = dict.fromkeys(keeping(round_.contributors, allowing), NOT_ALLOWED)
-    if owners and (why := why_exposed(_counting(objects, config, round_), allowing)):
+    if owners and (why := why_exposed(_mixed(objects, view, config, round_), allowing)):
         raise RunError(f"--cross: round {round_.round}: {why}")
     judges = tuple(name for name in allowing if statuses[name][0].evaluates and statuses[name][1])
     if not owners or len(judges) < 2:
@@ -97,8 +98,13 @@ def cross(
     return Crossed(round_.round, found, missing)
 
 
-def _counting(objects: ObjectStore, config: RunConfig, round_: RoundView) -> list[str]:
-    """Return the sites whose updates count in the round's mean, by the information that they have handed in."""
+def _mixed(objects: ObjectStore, view: RunView, config: RunConfig, round_: RoundView) -> Mixed:
+    """Return how the updates of a round became one model, by its record and what the sites have handed in."""
+    from flavor.config import DEFAULT_AGGREGATOR
+    from flavor.ledger.disclosures import Disclosures
+    from flavor.policy.exposure import Mixed
+    from flavor.rule_settings import COMMAND
+    from workers.combiner import RULES
     from workers.infos import accepted_infos
     from workers.weights import counting
 
@@ -109,7 +115,11 @@ def _counting(objects: ObjectStore, config: RunConfig, round_: RoundView) -> lis
         raise RunError(
             f"--cross: what the sites of round {round_.round} have handed in cannot be read: {error}"
         ) from None
-    return counting(config.weights, dict(zip(round_.contributors, infos, strict=True)))
+    # a run that names no rule is aggregated by a worker's own aggregator, or else by the default
+    rule = config.aggregator or {RULES: DEFAULT_AGGREGATOR, COMMAND: COMMAND}.get(round_.made_by, "")
+    counted = counting(config.weights, dict(zip(round_.contributors, infos, strict=True)))
+    before = Disclosures(objects, view.run, view.run_id).of_round(round_.round)
+    return Mixed(rule, round_.contributors, counted, before)
 
 
 def _models(
@@ -124,6 +134,7 @@ def _models(
     """Put the models of these owners into the store, one by one; a model that is gone is added to `missing`."""
     from flavor.coordinator.asked_evaluation import Asked
     from flavor.coordinator.initial_model import store_for_sites
+    from flavor.ledger.disclosures import Disclosures
     from flavor.ledger.rounds import closed_round
     from flavor.records.model import GlobalModel
     from workers.one_update import write_update
@@ -131,6 +142,7 @@ def _models(
     before = closed_round(runs, objects, round_.round - 1, newest=view.round) if round_.round > 1 else None
     base = GlobalModel(before.model) if before is not None and before.model is not None else None
     format_ = view.global_model.format if view.global_model is not None else ""
+    given = Disclosures(objects, view.run, view.run_id)
     for owner in owners:
         with tempfile.TemporaryDirectory(prefix="flavor-cross-") as folder:
             target = Path(folder) / "model.safetensors"
@@ -139,5 +151,6 @@ def _models(
             except StoreError as error:
                 missing[owner] = f"its update cannot be read (--keep-rounds): {error}"
                 continue
+            given.add(round_.round, owner)
             model = store_for_sites(objects, view, target, config.kind, what="--cross")
         yield owner, Asked(0, replace(model, format=format_ or model.format), owner=owner)

@@ -2,8 +2,8 @@
 
 A model that lacks one site's update says what that update is, beside the global model that all sites read. So a site is
 left out only if it allows others to judge its updates (`flavor-fl --allow-cross`), only those sites judge that say the
-same, and no site is left out of a round whose other updates could be computed from that (`flavor.policy.exposure`). A
-rule that is no mean, as the median, can show another site's update once a site is left out: all sites must allow it.
+same, and no site is left out of a round whose other updates could be computed from that (`flavor.policy.exposure`).
+Who was left out before counts as known (`flavor.ledger.disclosures`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from aggregators.registry import averages
 from flavor.config import DEFAULT_AGGREGATOR
 from flavor.contributions.kept import KeptRound
 from flavor.contributions.reading import RoundUpdates
@@ -21,8 +20,9 @@ from flavor.contributions.result import OfRound, Part, mean
 from flavor.contributions.trial import ONE_SITE, why_not_again
 from flavor.coordinator.asked_evaluation import Asked
 from flavor.errors import AggregationError, AggregatorFailed, InvalidSetting, RunError, StoreError
+from flavor.ledger.disclosures import Disclosures
 from flavor.policy.advice import some
-from flavor.policy.exposure import NOT_ALLOWED, keeping, why_exposed
+from flavor.policy.exposure import NOT_ALLOWED, Mixed, keeping, why_exposed
 from flavor.policy.selection import Select
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
@@ -115,14 +115,12 @@ class BySites:
             return ONE_SITE
         if not self._owners(kept):
             return "none of its sites allows it (flavor-fl --allow-cross)"
-        rule, kept_back = kept.config.aggregator or DEFAULT_AGGREGATOR, keeping(kept.updates, self.allowing)
-        if kept_back and not averages(rule):
-            verb = "does" if len(kept_back) == 1 else "do"
-            return (
-                f"{some(kept_back)} {verb} not allow it (flavor-fl --allow-cross), and {rule} may show parts of a "
-                "single update in a model without another one"
-            )
-        return why_exposed(counting, self.allowing)
+        rule = kept.config.aggregator or DEFAULT_AGGREGATOR  # `why_not_again` finds out whether it was another one
+        before = self._disclosures(kept).of_round(kept.round)
+        return why_exposed(Mixed(rule, list(kept.updates), counting, before), self.allowing)
+
+    def _disclosures(self, kept: KeptRound) -> Disclosures:
+        return Disclosures(self.store, kept.manifest.run, kept.manifest.run_id)
 
     def _owners(self, kept: KeptRound) -> list[str]:
         return [client for client in kept.updates if client in self.allowing]
@@ -139,6 +137,7 @@ class BySites:
             digest = updates.make(staged, without=client)
             if digest == kept.manifest.global_model.digest:
                 return None
+            self._disclosures(kept).add(kept.round, client)
             path = named(global_prefix(kept.manifest.run, 0), "model", digest, kept.config.kind.object_extension)
             ref = ObjectRef(path, digest, staged.stat().st_size)
             if not self.store.exists(path):  # another one is somebody's: the initial model, or one of `flavor evaluate`

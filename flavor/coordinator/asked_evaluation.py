@@ -43,7 +43,7 @@ class Asked:
     """The round that has made the model; 0 for one that no round of the run has made."""
     model: GlobalModel
     owner: str = ""
-    """The site whose update the model is, or lacks; '' for any other model. Sites are not told."""
+    """The site whose update the model is, or lacks; '' for any other model. No task names it."""
     clients: Collection[str] = ()
     """The sites that are to judge it; empty for all that can."""
     timeout_s: float = 3600.0

@@ -11,6 +11,7 @@
     runs/RUN/evaluations/N-K-WHAT-DIGEST.json  result-SITE, as a worker has taken it; merged, manifest; report-SITE and
                                                image-SITE, as a worker has taken them
     runs/RUN/accepted/N-SITE-WHAT-DIGEST.EXT  the same, once a worker has taken it out of its site's reach
+    runs/RUN/disclosed/N-SITE.json          other sites were given the site's update of round N, or a model without it
 
 Every folder is flat and has one kind of writer, so that one prefix is what a party may write or read: a site
 writes below `clients/SITE/` and reads below `global/`. The `N` in a name has four digits or more.
@@ -148,6 +149,16 @@ def evaluations_folder(run: str) -> str:
 def evaluation_prefix(run: str, round_: int, number: int) -> str:
     """Return the prefix of what came of one evaluation."""
     return f"{evaluations_folder(run)}{round_:04d}-{number}-"
+
+
+def disclosed_folder(run: str) -> str:
+    """Return the folder that says whose updates other sites were given."""
+    return f"{run_prefix(run)}disclosed/"
+
+
+def disclosed_prefix(run: str, round_: int) -> str:
+    """Return the prefix of what says whose updates of this round other sites were given."""
+    return f"{disclosed_folder(run)}{round_:04d}-"
 
 
 def accepted_folder(run: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -233,43 +235,84 @@ def test_a_site_with_trust_judges_no_model_that_no_aggregator_has_signed(bench, 
         edge.wait()
 
 
-def test_sites_that_allow_it_judge_each_others_models(bench):
+@pytest.fixture
+def crossing(bench):
+    """Begin a run of five sites that waits after round 1: c1 and c2 allow `--cross`. Give the edges by name."""
+
+    @contextlib.contextmanager
+    def begin(*serve):
+        options = ("--heartbeat-timeout-s", 1, "--evaluate", "off", "--on-quorum-lost", "wait", *serve)
+        coordinator = bench.serve(*options, rounds=2, clients=5)
+        bench.aggregator()
+        trainer = bench.trainer("--rounds", "c4:1")
+        allow = ("-e", evaluator(), "--allow-cross")
+        edges = {
+            "c1": bench.edge("c1", trainer, *allow),
+            "c2": bench.edge("c2", trainer, *allow),
+            "c3": bench.edge("c3", trainer, "-e", evaluator()),
+            "c4": bench.edge("c4", trainer),
+            "c5": bench.edge("c5", trainer),
+        }
+        bench.logged("client.left", client="c4")
+        bench.logged("round.closed", round=1)
+        yield edges
+        assert bench.done("flavor", "stop", bench.run).wait() == 0
+        assert coordinator.wait() == 8
+        for edge in edges.values():
+            edge.wait()
+
+    return begin
+
+
+def test_sites_that_allow_it_judge_each_others_models(bench, crossing):
     """After round 1 the models are 1, 2 and 3 in each weight; the accuracy is that by 100, plus i / 1000 at site i."""
-    coordinator = bench.serve(
-        *("--heartbeat-timeout-s", 1, "--evaluate", "off", "--on-quorum-lost", "wait"), rounds=2, clients=5
-    )
-    bench.aggregator()
-    trainer = bench.trainer("--rounds", "c4:1")
-    allow = ("-e", evaluator(), "--allow-cross")
-    edges = [
-        bench.edge("c1", trainer, *allow),
-        bench.edge("c2", trainer, *allow),
-        bench.edge("c3", trainer, "-e", evaluator()),
-        bench.edge("c4", trainer),
-        bench.edge("c5", trainer),
-    ]
-    bench.logged("client.left", client="c4")
-    bench.logged("round.closed", round=1)
-    found = asked(bench, "--cross")
-    assert list(found["models"]) == ["global", "c1", "c2"]
-    assert sorted(found["missing"]) == ["c3", "c4", "c5"]
-    for owner, value in (("c1", 1), ("c2", 2), ("global", (1 + 4 + 9 + 16 + 25) / 15)):
-        judged = found["models"][owner]["sites"]
-        assert sorted(judged) == ["c1", "c2"], owner
-        for i in (1, 2):
-            assert judged[f"c{i}"]["metrics"]["accuracy"] == pytest.approx(value / 100 + i / 1000)
-    assert bench.runs.read_evaluation(0, 1).owner == "c1"
-    named = bench.redis.hgetall(bench.runs.keys.client("c2").evaluation_task(0, 1))
-    assert "c1" not in "".join(named.values()), "no site is told whose model it judges"
-    shown = evaluate(bench, "--cross", "--metric", "accuracy")
-    assert shown.wait() == 0, shown.stderr
-    assert shown.stdout.splitlines()[1].split() == ["JUDGE", "global", "c1", "c2"]
-    assert "without the model of c3: it does not allow it (flavor-fl --allow-cross)" in shown.stdout
-    newest = json.loads(bench.done("flavor", "results", bench.run, "--json").stdout)
-    assert newest["round"] == 1, "no site's update is the newest model that was judged"
-    verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
-    assert verified.wait() == 0, verified.stdout + verified.stderr
-    assert bench.done("flavor", "stop", bench.run).wait() == 0
-    assert coordinator.wait() == 8
-    for edge in edges:
-        edge.wait()
+    with crossing():
+        found = asked(bench, "--cross")
+        assert list(found["models"]) == ["global", "c1", "c2"]
+        assert sorted(found["missing"]) == ["c3", "c4", "c5"]
+        for owner, value in (("c1", 1), ("c2", 2), ("global", (1 + 4 + 9 + 16 + 25) / 15)):
+            judged = found["models"][owner]["sites"]
+            assert sorted(judged) == ["c1", "c2"], owner
+            for i in (1, 2):
+                assert judged[f"c{i}"]["metrics"]["accuracy"] == pytest.approx(value / 100 + i / 1000)
+        assert bench.runs.read_evaluation(0, 1).owner == "c1"
+        named = bench.redis.hgetall(bench.runs.keys.client("c2").evaluation_task(0, 1))
+        assert "c1" not in "".join(named.values()), "no task names the owner of its model"
+        shown = evaluate(bench, "--cross", "--metric", "accuracy")
+        assert shown.wait() == 0, shown.stderr
+        assert shown.stdout.splitlines()[1].split() == ["JUDGE", "global", "c1", "c2"]
+        assert "without the model of c3: it does not allow it (flavor-fl --allow-cross)" in shown.stdout
+        newest = json.loads(bench.done("flavor", "results", bench.run, "--json").stdout)
+        assert newest["round"] == 1, "no site's update is the newest model that was judged"
+        verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
+        assert verified.wait() == 0, verified.stdout + verified.stderr
+
+
+def test_no_update_follows_from_two_calls_between_which_sites_have_changed_their_mind(bench, crossing):
+    """The first call gives the updates of c1 and c2 to others. With that of c3, those of c4 and c5 would follow."""
+
+    def allows(name: str, is_so: bool) -> bool:
+        status, left_ms = bench.runs.clients([name])[name]
+        return left_ms > 0 and status.allows_cross == is_so
+
+    with crossing() as edges:
+        assert list(asked(bench, "--cross")["models"]) == ["global", "c1", "c2"]
+        for name, words in (("c1", ()), ("c3", ("--allow-cross",))):
+            edges[name].send(signal.SIGTERM)
+            edges[name].wait()
+            edges[name] = bench.edge(name, bench.trainer(), "-e", evaluator(), *words)
+            bench.eventually(f"{name} has changed its mind", partial(allows, name, bool(words)))
+        refused = evaluate(bench, "--cross", "--round", 1)
+        assert refused.wait() == 1
+        assert "c4, c5 do not allow it (flavor-fl --allow-cross)" in refused.stderr
+        assert "that of c1 was given to other sites before" in refused.stderr
+        assert bench.runs.read_evaluation(0, 3) is None
+
+
+def test_a_rule_that_is_no_mean_needs_the_word_of_all_sites(bench, crossing):
+    with crossing("--aggregator", "median"):
+        refused = evaluate(bench, "--cross")
+        assert refused.wait() == 1
+        said = "c3, c4, c5 do not allow it (flavor-fl --allow-cross), and median may show parts of a single update"
+        assert f"--cross: round 1: {said}" in refused.stderr
+        assert bench.runs.read_evaluation(1, 1) is None

@@ -20,6 +20,7 @@ from flavor.contributions.measure import measure
 from flavor.contributions.result import Contributions, how_to_read, lines_of, table_of
 from flavor.coordinator.asked_evaluation import Asked
 from flavor.errors import FlavorError, InvalidSetting, LocalFault, RunError
+from flavor.ledger.disclosures import Disclosures
 from flavor.ledger.trust import Trust
 from flavor.policy.exposure import NOT_ALLOWED
 from flavor.policy.selection import Select
@@ -90,7 +91,8 @@ def run(tmp_path: Path) -> MadeRun:
 
 
 def objects(run: MadeRun) -> list[Path]:
-    return sorted(path for path in run.folder.rglob("*") if path.is_file())
+    """All but those that say whose updates were given away: these stay."""
+    return sorted(path for path in run.folder.rglob("*") if path.is_file() and path.parent.name != "disclosed")
 
 
 def test_what_a_site_says_of_its_own_update_stands_apart(run, tmp_path):
@@ -159,6 +161,28 @@ def test_no_model_is_made_from_which_the_update_of_a_site_follows_that_keeps_it(
     assert why in found.rounds[0].why_not
     assert not found.is_judged
     assert all(part.cosine is not None for name, part in found.rounds[0].sites.items() if name != "a")
+
+
+def test_no_update_follows_from_two_calls_between_which_a_site_has_taken_its_word_back(run, tmp_path):
+    """The first call says the updates of d and e. With that of c, the update of b would follow for a."""
+    run.round({name: (weights(at, 0), 10) for at, name in enumerate("abcde")})
+    assert measured(run, tmp_path, FirstWeights(run, {"z": 1}), allowing="de").is_judged
+    sites = FirstWeights(run, {"z": 1})
+    found = measured(run, tmp_path, sites, allowing="cd")
+    assert sites.asked == []
+    assert found.rounds[0].why_not.startswith("a, b do not allow it (flavor-fl --allow-cross)")
+    assert found.rounds[0].why_not.endswith("; that of e was given to other sites before")
+    assert measured(run, tmp_path, sites, allowing="de").is_judged, "nothing new follows"
+    run.round({name: (weights(at, 1), 10) for at, name in enumerate("abcde")})
+    later = measured(run, tmp_path, sites, allowing="cd")
+    assert [not each.why_not for each in later.rounds] == [False, True], "of another round nothing was said"
+
+
+def test_a_site_is_known_before_a_model_without_it_lies_in_the_store(run, tmp_path):
+    """Also where the call is given up, or no site can judge."""
+    run.round({name: (weights(at, 0), 10) for at, name in enumerate("abcde")})
+    measured(run, tmp_path, FirstWeights(run, {}), allowing="de")
+    assert Disclosures(run.store, run.name, run.run_id).of_round(1) == {"d", "e"}
 
 
 def test_a_site_that_counts_for_nothing_in_the_mean_hides_no_other_one(run, tmp_path):
