@@ -214,17 +214,19 @@ _GOODBYES = {
 def _lost(facts: Facts) -> dict[str, str]:
     """Return why each client was lost that did not come back before the run ended, as far as the log has it.
 
-    After the end all edges are gone: nothing else tells those that have ended with the run.
+    After the end all edges are gone: nothing else tells those that have ended with the run. The log does not have that
+    a client came back, but its edge has told its state then.
     """
     found: dict[str, str] = {}
     seen = set[str]()
-    for _, fields in itertools.islice(facts.log, LOOKED_BACK):
+    for identity, fields in itertools.islice(facts.log, LOOKED_BACK):
         event, name = fields.get("event", ""), fields.get("client", "")
         if event in (RunCreated.name, RunResumed.name):
             break
         if name and name not in seen and event in _WHEREABOUTS:
             seen.add(name)
-            if event == ClientLost.name:
+            is_back = name in facts.clients and facts.clients[name].status.told_ms > time_of(identity)
+            if event == ClientLost.name and not is_back:
                 found[name] = fields.get("reason", "") or "its edge was lost"
     return found
 

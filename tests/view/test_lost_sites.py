@@ -6,6 +6,7 @@ from flavor.cli.status_lines import columns_of
 from flavor.records.states import RunState
 from flavor.view.client_events import ClientJoined, ClientLost
 from flavor.view.described import described
+from flavor.view.facts import time_of
 from flavor.view.round_events import RunResumed
 from flavor.view.snapshot import Phase, take_snapshot
 from tests.driven import Driven
@@ -36,3 +37,15 @@ def test_the_site_that_made_a_run_fail_is_gone_with_its_reason(url: str) -> None
     assert followed(driven).read().document["clients"]["b"]["phase"] == "gone"
     runs.log(RunResumed.name, reason="resumed")
     assert take_snapshot(runs).clients["b"].phase is Phase.OVER, "it was lost before the run was resumed"
+
+
+def test_a_site_that_came_back_and_ended_with_the_run_was_not_lost(url: str) -> None:
+    """It was shown as gone, for the reason for which it had failed rounds before."""
+    driven = Driven(url)
+    says(driven, "a", "ready")
+    driven.open(["a"])
+    lost_ms = time_of(driven.runs.log(ClientLost.name, client="a", reason="its disk was full"))
+    driven.runs.redis.hset(driven.runs.keys.client("a").hash, "told_ms", lost_ms + 1)
+    driven.runs.end(RunState.FINISHED, "all rounds are closed")
+    found = take_snapshot(driven.runs).clients["a"]
+    assert (found.phase, found.reason) == (Phase.OVER, "")
