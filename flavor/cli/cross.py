@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from flavor.results.evaluated import Evaluated
     from flavor.store.protocol import ObjectStore
 
-GLOBAL = "global"
-"""The head of the column of the round's global model."""
+_GLOBAL = "global model"
+"""The head of the column of the round's global model: a site's name has no space."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,10 @@ class Crossed:
     """What each site has measured of each model."""
 
     round: int
+    whole: Evaluated
+    """Of the round's global model."""
     models: dict[str, Evaluated]
-    """By the owner of the model, `GLOBAL` first."""
+    """By the owner of the model."""
     missing: dict[str, str]
     """Sites of the round whose update no other site may judge, and why."""
 
@@ -38,26 +40,25 @@ class Crossed:
         """Return it as plain values."""
         return {
             "round": self.round,
+            "global": describe(self.whole),
             "models": {owner: describe(found) for owner, found in self.models.items()},
             "missing": self.missing,
         }
 
     def table(self, metric: str | None) -> tuple[str, list[str], list[list[str]]]:
         """Return the name of the metric, the heads and the rows: a row for each judge, a column for each model."""
-        named = [name for found in self.models.values() for site in found.sites.values() for name in site.metrics]
+        every = [self.whole, *self.models.values()]
+        named = [name for found in every for site in found.sites.values() for name in site.metrics]
         if metric is not None and metric not in named:
             there = ", ".join(dict.fromkeys(named)) or "none"
             raise RunError(f"--metric {metric}: the sites have measured {there}")
         chosen = metric or next(iter(named), "")
-        judges = sorted({site for found in self.models.values() for site in found.sites})
+        judges = sorted({site for found in every for site in found.sites})
         rows = []
         for judge in judges:
-            cells = [
-                found.sites[judge].metrics.get(chosen) if judge in found.sites else None
-                for found in self.models.values()
-            ]
+            cells = [found.sites[judge].metrics.get(chosen) if judge in found.sites else None for found in every]
             rows.append([judge, *("-" if cell is None else f"{cell:.6g}" for cell in cells)])
-        return chosen, ["JUDGE", *self.models], rows
+        return chosen, ["JUDGE", _GLOBAL, *self.models], rows
 
 
 def cross(
@@ -91,11 +92,11 @@ def cross(
             f"--cross needs two sites at least that allow it and have an evaluator now (flavor-fl --allow-cross -e …); "
             f"those that do: {some(list(judges)) if judges else 'none'}"
         )
-    found = {GLOBAL: judge(replace(whole, clients=judges))}
+    of_all, found = judge(replace(whole, clients=judges)), dict[str, Evaluated]()
     for owner, asked in _models(runs, view, config, objects, round_, owners, missing):
         tell(f"the model of {owner}")
         found[owner] = judge(replace(asked, clients=judges, timeout_s=whole.timeout_s))
-    return Crossed(round_.round, found, missing)
+    return Crossed(round_.round, of_all, found, missing)
 
 
 def _mixed(objects: ObjectStore, view: RunView, config: RunConfig, round_: RoundView) -> Mixed:

@@ -268,10 +268,11 @@ def test_sites_that_allow_it_judge_each_others_models(bench, crossing):
     """After round 1 the models are 1, 2 and 3 in each weight; the accuracy is that by 100, plus i / 1000 at site i."""
     with crossing():
         found = asked(bench, "--cross")
-        assert list(found["models"]) == ["global", "c1", "c2"]
+        assert list(found["models"]) == ["c1", "c2"]
         assert sorted(found["missing"]) == ["c3", "c4", "c5"]
-        for owner, value in (("c1", 1), ("c2", 2), ("global", (1 + 4 + 9 + 16 + 25) / 15)):
-            judged = found["models"][owner]["sites"]
+        models = {**found["models"], "": found["global"]}
+        for owner, value in (("c1", 1), ("c2", 2), ("", (1 + 4 + 9 + 16 + 25) / 15)):
+            judged = models[owner]["sites"]
             assert sorted(judged) == ["c1", "c2"], owner
             for i in (1, 2):
                 assert judged[f"c{i}"]["metrics"]["accuracy"] == pytest.approx(value / 100 + i / 1000)
@@ -280,7 +281,7 @@ def test_sites_that_allow_it_judge_each_others_models(bench, crossing):
         assert "c1" not in "".join(named.values()), "no task names the owner of its model"
         shown = evaluate(bench, "--cross", "--metric", "accuracy")
         assert shown.wait() == 0, shown.stderr
-        assert shown.stdout.splitlines()[1].split() == ["JUDGE", "global", "c1", "c2"]
+        assert shown.stdout.splitlines()[1].split() == ["JUDGE", "global", "model", "c1", "c2"]
         assert "without the model of c3: it does not allow it (flavor-fl --allow-cross)" in shown.stdout
         newest = json.loads(bench.done("flavor", "results", bench.run, "--json").stdout)
         assert newest["round"] == 1, "no site's update is the newest model that was judged"
@@ -296,7 +297,7 @@ def test_no_update_follows_from_two_calls_between_which_sites_have_changed_their
         return left_ms > 0 and status.allows_cross == is_so
 
     with crossing() as edges:
-        assert list(asked(bench, "--cross")["models"]) == ["global", "c1", "c2"]
+        assert list(asked(bench, "--cross")["models"]) == ["c1", "c2"]
         for name, words in (("c1", ()), ("c3", ("--allow-cross",))):
             edges[name].send(signal.SIGTERM)
             edges[name].wait()
