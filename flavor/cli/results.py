@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,7 @@ def results(
         click.echo(json.dumps(_described(shown), indent=2))
     else:
         _show(shown, names)
-    for note in shown.notes:
+    for note in (*shown.notes, *_lacking(shown)):
         print_line(note, err=True)
     if shown.signed_by and not shown.is_trusted:
         print_line("not checked: whose key the record is signed with (--trust names those you know)", err=True)
@@ -151,7 +152,7 @@ def _from_store(run: str, round_: int | None, store: str | None, trusted: tuple[
         stored.record.manifest.public_key,
         bool(trust.workers),
         notes=tuple(stored.notes),
-        reports=stored.reports.to_plain() if stored.reports.sites else None,
+        reports=stored.reports.to_plain() if stored.reports else None,
     )
 
 
@@ -178,8 +179,15 @@ def _show(shown: _Shown, names: tuple[str, ...]) -> None:
     print_table(heads, rows)
     if further:
         print_line(further)
-    if shown.reports is not None:
+    if shown.reports is not None and shown.reports["sites"]:
         print_line(f"{', '.join(shown.reports['sites'])} reported tables, plots or images: --json has them")
+
+
+def _lacking(shown: _Shown) -> Iterator[str]:
+    """Name the sites whose tables, plots and images cannot be read, and why."""
+    missing = (shown.reports or {}).get("missing", {})  # an older result folder does not say it
+    for site, why in missing.items():
+        yield f"without the tables, plots and images of {site}, and merged without them: {why}"
 
 
 def _described(shown: _Shown) -> dict[str, Any]:

@@ -106,7 +106,9 @@ class EvaluationFiles:
             write_json(merged_path, merged)
         else:
             self._tell(f"{merged_path}: the merged information is no longer in the store, or was changed there")
-        if reports.sites:
+        for site, why in reports.missing.items():
+            self._tell(f"{self._folder / name}: it lacks what {site} reported beside its metrics: {why}")
+        if reports:
             write_json(self._folder / f"{name}{REPORTS}", reports.to_plain())
         write_whole(of_sites, json.dumps(json.loads(found.to_json()), indent=1).encode())
         return found

@@ -30,14 +30,19 @@ class Reports:
     missing: Mapping[str, str] = field(default_factory=dict)
     """Sites whose report cannot be read, and why."""
 
+    def __bool__(self) -> bool:
+        """Whether any site has written a report, also one that cannot be read."""
+        return bool(self.sites or self.missing)
+
     @property
     def merged(self) -> dict[str, Any]:
         """The merged entries as plain values; see `merge_reports`."""
         return merge_reports(self.sites)
 
     def to_plain(self) -> dict[str, Any]:
-        """Return all as JSON's own values: `sites`, each as its result.json, and `merged`."""
-        return {"sites": {site: each.to_plain() for site, each in self.sites.items()}, "merged": self.merged}
+        """Return all as JSON's own values: `sites`, each as its result.json, `merged`, and `missing`, with reasons."""
+        sites = {site: each.to_plain() for site, each in self.sites.items()}
+        return {"sites": sites, "merged": self.merged, "missing": dict(self.missing)}
 
 
 def reports_in(store: ObjectStore, infos: Mapping[str, Info], *, run: str, round_: int, number: int) -> Reports:

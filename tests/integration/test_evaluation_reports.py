@@ -91,6 +91,21 @@ def test_what_sites_report_is_a_metric_and_is_read_by_site_and_merged(bench):
     assert from_folder["reports"] == found.to_plain()
     assert not [path for path in store.list(f"runs/{bench.run}/clients/v2/") if "report" in path or "image" in path]
 
+    (report,) = bench.store.glob(f"runs/{bench.run}/evaluations/0001-0-report-c1-*.json")
+    report.chmod(0o600)
+    report.write_bytes(report.read_bytes().replace(b"accuracy", b"accurate"))
+    changed = bench.done(*words)
+    assert changed.wait() == 0
+    assert "v2 reported tables, plots or images" in changed.stdout
+    (why,) = [line for line in changed.stderr.splitlines() if "tables, plots and images of c1" in line]
+    assert f"0001-0-report-c1-{report.stem[-16:]}.json" in why
+    told = json.loads(bench.done(*words, "--json").stdout)["reports"]
+    assert (list(told["sites"]), list(told["missing"])) == (["v2"], ["c1"])
+    said = list[str]()
+    other = ResultFolder(bench.folder / "other", said.append)
+    other.end(bench.runs, store)
+    assert [line for line in said if "it lacks what c1 reported beside its metrics" in line]
+
 
 @pytest.mark.parametrize(
     ("image", "said"),
