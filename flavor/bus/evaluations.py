@@ -128,6 +128,24 @@ class Evaluations(Clients):
         """Keep the newest result of `flavor contributions`, as JSON; False where Redis has no such run."""
         return bool(self.call("put_contributions", [self.keys.state, self.keys.contributions], [run_id, result]))
 
+    # -- of who asks for evaluations
+
+    def note_placed(self, path: str) -> None:
+        """Record that the holder of the lease `evaluator` is to remove this object, before it is put into the store."""
+        with translated(self.where):
+            self.redis.sadd(self.keys.placed, path)
+
+    def placed(self) -> list[str]:
+        """Return the objects that the holder of the lease is to remove, sorted."""
+        with translated(self.where):
+            return sorted(map(str, self.redis.smembers(self.keys.placed)))
+
+    def forget_placed(self, paths: Iterable[str]) -> None:
+        """Record that these objects were removed."""
+        if paths := list(paths):
+            with translated(self.where):
+                self.redis.srem(self.keys.placed, *paths)
+
     # -- reads
 
     def contributions(self, run_id: str) -> str:
@@ -149,6 +167,11 @@ class Evaluations(Clients):
         """Whether a worker has the evaluation of this round's model on the operator's own data in hand."""
         with translated(self.where):
             return bool(self.redis.exists(self.keys.judging(round_, CENTRAL)))
+
+    def is_asking(self) -> bool:
+        """Whether a process lives that asks for evaluations."""
+        with translated(self.where):
+            return bool(self.redis.exists(self.keys.evaluator))
 
     def results(self, round_: int, number: int, names: Iterable[str]) -> dict[str, Result | Refused]:
         """What each client has handed in for this evaluation, if anything."""

@@ -95,6 +95,8 @@ evaluating                            hash    `N K` of each evaluation that is n
                                               the server's time at which it was opened
 evaluator                             string  token of the lease of who asks for evaluations   `flavor evaluate`
                                               (expires)
+placed                                set     paths of models that who asks for evaluations    `flavor
+                                              removes from the store                          contributions`
 evaluated                             list    a JSON of each evaluation with a result, oldest worker's commit
                                               first: round, number, times, counts, metrics
 contributions                         hash    run_id, result: the newest one of `flavor        `flavor
@@ -362,6 +364,11 @@ class RunKeys:
     def evaluator(self) -> str:
         """String with an expiry: the lease of the process that asks for evaluations (`flavor evaluate`)."""
         return f"{self.prefix}evaluator"
+
+    @property
+    def placed(self) -> str:
+        """Set: paths of the models in the store that the process that asks for evaluations is to remove."""
+        return f"{self.prefix}placed"
 
     @property
     def evaluated(self) -> str:

@@ -44,6 +44,14 @@ class JudgingSites:
         self.driver.carry_out_all(asked, ended=hear)
         return [found[place] for place in range(len(asked))]
 
+    def note_placed(self, path: str) -> None:
+        """See `Sites`."""
+        self.runs.note_placed(path)
+
+    def forget_placed(self, paths: Sequence[str]) -> None:
+        """See `Sites`."""
+        self.runs.forget_placed(paths)
+
     def _evaluated(self, done: EvaluationView) -> Evaluated:
         from flavor.results.evaluated import evaluated_of
         from flavor.results.read_evaluated import infos_in, summaries
@@ -63,13 +71,14 @@ def judging_sites(
     """
     from flavor.bus.jobs import RqJobQueue
     from flavor.bus.no_coordinator import no_coordinator
-    from flavor.coordinator.asked_evaluation import AskedEvaluation, asking
+    from flavor.coordinator.asked_evaluation import AskedEvaluation
+    from flavor.coordinator.asking import asking
     from flavor.coordinator.client_log import ClientLog
     from flavor.coordinator.members import Members
     from flavor.view.observer import Lines, Silent
 
     with contextlib.ExitStack() as stack:
-        lease = stack.enter_context(asking(runs, tell))
+        lease = stack.enter_context(asking(runs, objects, tell))
         members, admitting = None, None
         if view.state.ended:
             holder = stack.enter_context(no_coordinator(runs, tell))

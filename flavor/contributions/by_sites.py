@@ -42,6 +42,12 @@ class Sites(Protocol):
         judge.
         """
 
+    def note_placed(self, path: str) -> None:
+        """Record that this object is to be removed, for the case that this process is killed."""
+
+    def forget_placed(self, paths: Sequence[str]) -> None:
+        """Record that these objects were removed."""
+
 
 @dataclass
 class BySites:
@@ -142,6 +148,7 @@ class BySites:
             ref = ObjectRef(path, digest, staged.stat().st_size)
             if not self.store.exists(path):  # another one is somebody's: the initial model, or one of `flavor evaluate`
                 placed.append(path)
+                self.sites.note_placed(path)
             with self._health(kept).mounted(whose=True):
                 self.store.put(ref, staged)
         model = GlobalModel(ref.sealed(self.store.seal(path)), format=kept.manifest.global_model.format)
@@ -157,6 +164,7 @@ class BySites:
         try:
             with self._health(kept).mounted(whose=True):  # what is not there cannot be removed
                 self.store.delete(placed)
+            self.sites.forget_placed(placed)
         except StoreError as error:
             self.tell(f"models without a site stay in the store, which sites read ({', '.join(placed)}): {error}")
 

@@ -7,29 +7,28 @@ a lease of its own, so that the run's coordinator neither opens nor ends it, and
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from flavor.bus.connection import connect, translated
+from flavor.bus.connection import connect
 from flavor.bus.jobs import JobQueue
-from flavor.bus.lease import Lease, held
+from flavor.bus.lease import Lease
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import Subscription
 from flavor.config import RunConfig
+from flavor.coordinator.asking import give_up_asked
 from flavor.coordinator.members import Members
-from flavor.errors import IllegalMove, InvalidSetting, RunError
+from flavor.errors import IllegalMove, InvalidSetting, LeaseLost, RunError, RunNotFound
 from flavor.policy.advice import some
 from flavor.policy.decision import Action
 from flavor.policy.evaluating import evaluation_step, without_evaluator
 from flavor.policy.standing import Client, client_of, is_genuine, is_quarantined
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationView
+from flavor.records.evaluation import EvaluationView
 from flavor.records.model import GlobalModel
 from flavor.records.states import EvaluationState
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
-_LEASE_S = 15.0
-"""Lifetime of the lease: for so long a killed command keeps the next one waiting."""
 _LOOK_S = 1.0
 _COMING_S = 5.0
 """Sites of a run that has ended announce themselves within this time."""
@@ -56,16 +55,6 @@ class Asked:
     def what(self) -> str:
         """What reasons call the model."""
         return self.name or (f"the model of round {self.round}" if self.round else "a model that no round has made")
-
-
-@contextlib.contextmanager
-def asking(runs: RunStore, tell: Callable[[str], None]) -> Iterator[Lease]:
-    """Hold the right to ask for evaluations of a run. Raises `LeaseHeld` while another process has it."""
-    lease = Lease(runs.redis, runs.keys.evaluator, ttl_s=_LEASE_S, what=f"an evaluation of run {runs.run!r}")
-    with translated(runs.where):
-        lease.acquire(told=tell)
-    with held(lease):
-        yield lease
 
 
 class AskedEvaluation:
@@ -108,7 +97,6 @@ class AskedEvaluation:
         called with the place in `asked` of each evaluation that is over. Raises `RunError` where no site can judge. An
         interruption, or an error of `ended`, gives up what is not over, and the sites are told.
         """
-        self._give_up_asked("the process that asked for it has ended")
         keys = self._runs.keys
         subscription = Subscription(
             connect(self._url, client_name=f"flavor-evaluate:{self._runs.run}"),
@@ -127,21 +115,19 @@ class AskedEvaluation:
                 views.append(self._opened(each, judges, skipped, timeout_s=waits_s))
             self._follow(asked, views, subscription, ended)
             return views
+        except (IllegalMove, LeaseLost) as error:
+            if self._runs.find() is not None:
+                raise
+            raise RunNotFound(
+                f"run {self._runs.run!r} is no longer on Redis at {self._runs.where}: it was removed (`flavor rm`), or "
+                "the server has lost it"
+            ) from error
         except BaseException:
             with contextlib.suppress(Exception):  # the next one gives it up
-                self._give_up_asked("who asked for it has stopped")
+                give_up_asked(self._runs, self._lease.token, "who asked for it has stopped")
             raise
         finally:
             subscription.close()
-
-    def _give_up_asked(self, why: str) -> None:
-        """End what was asked for and is not over: only the holder of the lease is here."""
-        for round_, number in self._runs.evaluating():
-            view = self._runs.read_evaluation(round_, number) if number not in (AUTOMATIC, CENTRAL) else None
-            if view is not None and not view.is_over:
-                by = self._runs.keys.evaluator
-                with contextlib.suppress(IllegalMove):  # an aggregator has just closed it
-                    self._runs.give_up_evaluation(self._lease.token, view, why, by=by, is_skipped=True)
 
     def _judges(self, asked: Asked, subscription: Subscription) -> tuple[list[str], list[str]]:
         """Return the sites that judge, and those without an evaluator; the first sites may be a moment late."""

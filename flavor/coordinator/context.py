@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.coordinator.asking import LeftBehind
 from flavor.coordinator.central import CentralEvaluations
 from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.coordinator_lease import CoordinatorLease
@@ -44,6 +45,7 @@ class RunContext:
     inspections: Inspections
     evaluations: Evaluations
     central: CentralEvaluations
+    left_behind: LeftBehind
     lease: CoordinatorLease
     history: History
     pruning: Pruning

@@ -6,6 +6,8 @@ of a run are judged in the order of their rounds. Nothing that goes wrong in an 
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -15,6 +17,7 @@ from flavor.config import RunConfig
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
 from flavor.coordinator.members import Members
+from flavor.errors import IllegalMove
 from flavor.evaluation_settings import OFF, mode_of, rules_of
 from flavor.failpoints import reach
 from flavor.policy.decision import Action, Decision
@@ -24,6 +27,10 @@ from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, EvaluationVi
 from flavor.records.states import EvaluationState
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
 from flavor.view.observer import Observer
+
+_MERGING_S = 15.0
+"""How long the end of a run waits for results that are being merged, which takes a moment."""
+_MERGED_LOOK_S = 0.05
 
 
 class Evaluations:
@@ -98,12 +105,29 @@ class Evaluations:
             self._give_up(decision.reason)
 
     def give_up_open(self) -> None:
-        """End what is open once the run has ended: its sites end with it."""
+        """End what is open once the run has ended: its sites end with it. Results that are handed in are merged yet."""
         for round_, number in self._runs.evaluating():
-            view = self._runs.read_evaluation(round_, number) if number == AUTOMATIC else None
+            view = self._merged(round_) if number == AUTOMATIC else None
             if view is not None and not view.is_over:
                 why = "the run ended before its result"
-                self._runs.give_up_evaluation(self._lease.token, view, why, is_skipped=True)
+                with contextlib.suppress(IllegalMove):  # an aggregator has just closed it
+                    self._runs.give_up_evaluation(self._lease.token, view, why, is_skipped=True)
+
+    def _merged(self, round_: int) -> EvaluationView | None:
+        """Return an evaluation; one whose results are being merged once that is done, if it takes no longer than usual.
+
+        Nothing is waited for where no aggregator is there, and of an attempt that has failed no other one begins.
+        """
+        until = time.monotonic() + min(self._config.aggregation_lease_s, _MERGING_S)
+        while True:
+            view = self._runs.read_evaluation(round_, AUTOMATIC)
+            is_merging = view is not None and view.state is EvaluationState.MERGING and not view.error
+            if not is_merging or time.monotonic() > until or not self._jobs.workers():
+                break
+            time.sleep(_MERGED_LOOK_S)
+        if view is not None and view.state is EvaluationState.CLOSED:
+            self._observer.hear(EvaluationClosed(view.reason, round_, AUTOMATIC, is_routine=True))
+        return view
 
     @property
     def _is_merging(self) -> bool:

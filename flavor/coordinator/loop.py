@@ -16,6 +16,7 @@ from flavor.bus.jobs import JobQueue, RqJobQueue
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
+from flavor.coordinator.asking import LeftBehind
 from flavor.coordinator.beginning import create_or_find
 from flavor.coordinator.central import CentralEvaluations
 from flavor.coordinator.client_log import ClientLog
@@ -177,6 +178,7 @@ class Coordinator:
             inspections=inspections,
             evaluations=evaluations,
             central=CentralEvaluations(runs, config, current, jobs=jobs, lease=lease, observer=observer),
+            left_behind=LeftBehind(runs, self._store, observer),
             lease=lease,
             history=self._history,
             pruning=pruning,
@@ -248,6 +250,7 @@ def _step(context: RunContext, stages: Stages) -> None:
     current, has_moved = context.current, True
     context.evaluations.look()
     context.central.look()
+    context.left_behind.look()
     while has_moved and not current.view.state.ended:
         steps = [stages[round_.view.state if round_ else None].step(round_) for round_ in current.rounds]
         has_moved = any(steps)
@@ -263,6 +266,7 @@ def _settle(context: RunContext) -> None:
     context.late.refuse_unheard()
     context.evaluations.give_up_open()
     context.central.give_up_open()
+    context.left_behind.look(at_once=True)
     context.client_log.end_run()
     run = context.current.view
     view = context.runs.read_round(run.round) if run.round else None

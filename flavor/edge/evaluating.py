@@ -33,6 +33,7 @@ from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import StoreHealth
 from flavor.view.site_events import EvaluationBegun, EvaluationMissed, ResultHandedIn, ResultWithheld
 
+_LATE = "the time of the evaluation has passed"
 _Name = tuple[int, int]  # the round and the number of an evaluation
 
 
@@ -80,6 +81,9 @@ class Evaluating:
         if (task := self._task) is not None and (task.round, task.number) not in self._pending:
             self.stop()
             self._site.observer.hear(EvaluationMissed("the evaluation is over: its evaluator is stopped", task.round))
+        elif task is not None and self._is_late(task):
+            self.stop()
+            self._site.observer.hear(EvaluationMissed(f"{_LATE}: its evaluator is stopped", task.round))
 
     def look(self, part: Part) -> None:
         """Begin the next evaluation, if there is one and the trainer waits."""
@@ -127,6 +131,9 @@ class Evaluating:
     def _begin(self, round_: int, number: int) -> None:
         task = self._site.membership.evaluation_task(round_, number)
         if task is None:  # it is over, or its result was handed in before a restart
+            return
+        if self._is_late(task):
+            self._site.observer.hear(EvaluationMissed(_LATE, task.round))
             return
         model = self._models.judged(task)
         try:
@@ -195,6 +202,10 @@ class Evaluating:
     def _hand_in(self, task: EvaluationTask, result: Result | Refused) -> None:
         self._site.membership.hand_in_result(task.round, task.number, result)
         reach("edge.result_handed_in")
+
+    def _is_late(self, task: EvaluationTask) -> bool:
+        """Whether the evaluation goes on without this site, also where no process is there that ends it."""
+        return self._site.runs.now_ms() >= task.deadline_ms
 
     def _is_over(self, task: EvaluationTask) -> Callable[[object], bool]:
         """A function that says whether an item of the inbox means that this evaluation is over."""

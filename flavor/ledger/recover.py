@@ -231,7 +231,7 @@ def _remove(runs: RunStore, *, ours: bool) -> None:
             keys.evaluated,
             keys.state,
         ]
-        runs.redis.unlink(*of_run, *(() if ours else (keys.replaced,)))
+        runs.redis.unlink(*of_run, *(() if ours else (keys.replaced, keys.placed)))
 
 
 def _rebuild(

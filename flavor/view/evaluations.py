@@ -11,7 +11,7 @@ from flavor.config import RunConfig
 from flavor.evaluation_settings import select_of
 from flavor.policy.selection import Select
 from flavor.records.counts import POOLED, is_beside
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationKind, EvaluationSummary, EvaluationView
 from flavor.records.run import RunView
 from flavor.records.states import EvaluationState
 from flavor.results.evaluated import Evaluated, MetricOfSites, evaluated_of, headline_of, metrics_of, numbers_of
@@ -68,10 +68,13 @@ NONE = Evaluations()
 def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
     """Read the evaluations of a run. What is known of the newest one `before` is not read again.
 
-    Raises `BusUnavailable` and `DamagedRecord`.
+    What was asked for by a process that is gone is as good as given up. Raises `BusUnavailable` and `DamagedRecord`.
     """
     names, texts = runs.evaluating(), runs.evaluated(-(_LAST_AT_FIRST if before is NONE else _LAST))
     commands, newest, found, own_open = 2, before.newest, list[OpenEvaluation](), list[EvaluationView]()
+    if any(EvaluationKind.of(number) is EvaluationKind.ASKED for _, number in names) and not runs.is_asking():
+        names = [name for name in names if EvaluationKind.of(name[1]) is not EvaluationKind.ASKED]
+        commands += 1
     by_sites, on_own = ([name for name in names if (name[1] == CENTRAL) is central] for central in (False, True))
     for round_, number in (*by_sites[:MOST_OPEN], *on_own[:MOST_OPEN]):
         view = runs.read_evaluation(round_, number)

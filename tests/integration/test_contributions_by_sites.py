@@ -173,6 +173,28 @@ def test_an_interruption_gives_up_what_is_open_and_leaves_no_model_in_the_store(
     assert len(waits_ms) >= 3
 
 
+def test_what_a_killed_one_has_asked_for_is_ended_by_the_coordinator(bench, request):
+    """One of the models was judged before that: it is removed as well."""
+    bench.flags = ("--hold", "--only", "c2", "--in-round", 0)
+    request.getfixturevalue("idle")
+    first = by_sites(bench, *METRIC)
+    bench.held("c2")
+    bench.release("c2")
+    bench.held("c2")
+    bench.logged("evaluation.closed", round=0)
+    first.send(signal.SIGKILL)
+    first.wait()
+    assert models_in_store(bench) != []
+    assert bench.runs.evaluating() != []
+    bench.redis.delete(bench.runs.keys.evaluator)  # as if its lease had run out
+    status = json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)
+    assert status["evaluating"] == []
+    bench.eventually("no model is left", lambda: models_in_store(bench) == [])
+    assert bench.runs.evaluating() == []
+    assert bench.runs.placed() == []
+    assert "the process that asked for it has ended" in bench.logged("evaluation.skipped", round=0)["reason"]
+
+
 def test_a_run_that_ends_before_all_is_judged_leaves_what_was_judged_until_then(bench, request):
     """c2 holds the first model without a site, while c1 and c3 judge all of the first round."""
     bench.flags = ("--hold", "--only", "c2", "--in-round", 0)

@@ -207,6 +207,40 @@ def test_what_a_killed_one_has_asked_for_is_given_up_by_the_next(bench, held, id
     assert json.loads(second.stdout)["evaluation"] == 2
 
 
+@pytest.fixture
+def over(bench):
+    """A run that has ended, and the site v3, whose evaluator stands still."""
+    coordinator = bench.serve("--evaluate", "off", rounds=1, clients=1)
+    bench.aggregator()
+    finish(coordinator, {"c1": bench.edge("c1", bench.trainer())})
+    site = judge(bench, "v3", flags=["--hold"])
+    site.until("this site stays")
+    return site
+
+
+def test_a_site_stops_at_the_deadline_where_no_process_is_left_that_ends_the_evaluation(bench, over):
+    first = evaluate(bench, "--timeout-s", 3)
+    bench.held("v3")
+    first.send(signal.SIGKILL)
+    first.wait()
+    over.until("the time of the evaluation has passed: its evaluator is stopped")
+    running = [command for command in bench.survivors().values() if "toy_evaluator.py --hold" in command]
+    assert not [command for command in running if "flavor_fv" not in command]
+    bench.redis.delete(bench.runs.keys.evaluator)  # as if its lease had run out
+    status = json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)
+    assert status["evaluating"] == []
+    assert status["clients"]["v3"]["phase"] != "judging"
+
+
+def test_one_who_asks_says_that_the_run_was_removed(bench, over):
+    asking = evaluate(bench)
+    bench.held("v3")
+    assert bench.done("flavor", "rm", bench.run).wait() == 0
+    assert asking.wait() == 1
+    assert f"run {bench.run!r} is no longer on Redis" in asking.stderr
+    assert "it was removed (`flavor rm`)" in asking.stderr
+
+
 def test_a_site_with_trust_judges_no_model_that_no_aggregator_has_signed(bench, tmp_path):
     key = tmp_path / "aggregator.key"
     coordinator = bench.serve(

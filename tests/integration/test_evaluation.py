@@ -277,6 +277,25 @@ def test_a_run_that_is_stopped_gives_its_evaluation_up(bench):
     assert not [command for command in bench.survivors().values() if "toy_evaluator" in command]
 
 
+def test_results_that_are_handed_in_are_merged_yet_when_a_run_is_stopped(bench):
+    """The aggregator stands still while the second round is trained beside the merge."""
+    coordinator = bench.serve("--heartbeat-timeout-s", 1, "--evaluate", "every", rounds=3, clients=1)
+    aggregator = bench.aggregator()
+    judge = evaluator("--hold", "--in-round", 1)
+    edge = bench.edge("c1", bench.trainer("--hold", "--at", 2), "-e", judge, env={"TEST_BUS": bench.url})
+    bench.held("c1")
+    aggregator.send(signal.SIGSTOP)
+    bench.release("c1")
+    bench.logged("round.opened", round=2)
+    assert bench.runs.read_evaluation(1, AUTOMATIC).state is EvaluationState.MERGING
+    assert bench.done("flavor", "stop", bench.run).wait() == 0
+    aggregator.send(signal.SIGCONT)
+    assert coordinator.wait() == 8
+    assert edge.wait() == 8
+    assert [each.round for each in summaries(bench)] == [1]
+    assert not [entry for entry in bench.log() if entry["event"] == "evaluation.skipped"]
+
+
 def test_a_result_of_another_model_does_not_count(bench):
     """A site that lies about what it has judged: its result is signed, and of another digest."""
     coordinator, _ = start(bench, "--evaluate", "every", flags=["--hold", "--only", "c2"], rounds=1)

@@ -43,10 +43,22 @@ class FirstWeights:
     """The site that a model lacks, to why its evaluation has no result; '' for the round's own model."""
     metric: str = "w"
     asked: list[Asked] = field(default_factory=list)
+    placed: set[str] = field(default_factory=set)
+    had_placed: bool = False
+
+    def note_placed(self, path: str) -> None:
+        assert not self.run.store.exists(path), "before it is there"
+        self.placed.add(path)
+
+    def forget_placed(self, paths: Sequence[str]) -> None:
+        assert not any(map(self.run.store.exists, paths)), "once it is gone"
+        self.placed -= set(paths)
 
     def judge_all(self, asked: Sequence[Asked], ended: Callable[[int, Evaluated | str], None]) -> list[Evaluated | str]:
         if not self.factors:
             raise RunError("run 'r' has no site now that has an evaluator")
+        assert {each.model.model.path for each in asked if each.owner} >= self.placed
+        self.had_placed |= bool(self.placed)
         self.asked += asked
         found = [self.lost[each.owner] if each.owner in self.lost else self._judged(each) for each in asked]
         for place, each in enumerate(found):
@@ -111,6 +123,7 @@ def test_what_a_site_says_of_its_own_update_stands_apart(run, tmp_path):
     assert said[0] == "evaluation 1 of 9: the model of round 1: judged by a, b, z"
     assert said[1] == "evaluation 2 of 9: the model of round 1 without a: judged by a, b, z"
     assert objects(run) == before
+    assert (sites.had_placed, sites.placed) == (True, set())
     heads, rows = table_of(found)
     assert heads[5:] == ["WITH IT", "WITHOUT IT", "CONTRIBUTION", "AT HOME", "JUDGED BY"]
     assert rows[0][5:] == ["110", "165", "-55", "-1", "b, z"]
@@ -243,8 +256,10 @@ def test_models_that_stay_in_the_store_because_the_share_was_unmounted_are_told(
             moved_away(run.folder, leave=True)
             raise RunError("no site can read it")
 
+    sites = Unmounting(run, {})
     with contextlib.suppress(FlavorError):  # its other rounds cannot be read either
-        measured(run, tmp_path, Unmounting(run, {}), said=said)
+        measured(run, tmp_path, sites, said=said)
+    assert len(sites.placed) == 2, "the next one who asks removes them"
     assert said[-1].startswith("models without a site stay in the store, which sites read (")
     assert said[-1].endswith("is the share mounted?")
 

@@ -1,0 +1,98 @@
+"""The right to ask for evaluations, and what a process that had it and was killed has left behind.
+
+Its evaluations are given up and its models removed by the run's coordinator, or by the next process that asks. The
+record in Redis of models that it was to remove is written before each of them is put into the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from flavor.bus.connection import translated
+from flavor.bus.lease import Lease, held
+from flavor.bus.runs import RunStore
+from flavor.errors import IllegalMove, StoreError
+from flavor.records.evaluation import EvaluationKind
+from flavor.store.protocol import ObjectStore
+from flavor.store.trouble import require_mounted
+from flavor.view.event import Notice
+from flavor.view.observer import Observer
+
+_LEASE_S = 15.0
+"""Lifetime of the lease: for so long a killed command keeps the next one waiting."""
+_LOOK_S = 5.0
+_GONE = "the process that asked for it has ended"
+
+
+def _lease(runs: RunStore) -> Lease:
+    return Lease(runs.redis, runs.keys.evaluator, ttl_s=_LEASE_S, what=f"an evaluation of run {runs.run!r}")
+
+
+@contextlib.contextmanager
+def asking(runs: RunStore, store: ObjectStore, tell: Callable[[str], None]) -> Iterator[Lease]:
+    """Hold the right to ask for evaluations of a run. Raises `LeaseHeld` while another process has it.
+
+    What a killed process has left behind is ended first.
+    """
+    lease = _lease(runs)
+    with translated(runs.where):
+        lease.acquire(told=tell)
+    with held(lease):
+        _end_left_behind(runs, store, lease.token, tell)
+        yield lease
+
+
+def give_up_asked(runs: RunStore, token: str, why: str) -> None:
+    """End what was asked for and is not over, by the token of the lease: only its holder asks."""
+    for round_, number in runs.evaluating():
+        is_asked = EvaluationKind.of(number) is EvaluationKind.ASKED
+        view = runs.read_evaluation(round_, number) if is_asked else None
+        if view is not None and not view.is_over:
+            with contextlib.suppress(IllegalMove):  # an aggregator has just closed it
+                runs.give_up_evaluation(token, view, why, by=runs.keys.evaluator, is_skipped=True)
+
+
+def _end_left_behind(runs: RunStore, store: ObjectStore, token: str, tell: Callable[[str], None]) -> None:
+    give_up_asked(runs, token, _GONE)
+    if not (placed := runs.placed()):
+        return
+    try:
+        require_mounted(store, runs.run)  # what is not there cannot be removed
+        store.delete(placed)
+        require_mounted(store, runs.run)
+    except (StoreError, OSError) as error:
+        tell(f"models of an evaluation that was asked for stay in the store, which sites read: {error}")
+    else:
+        runs.forget_placed(placed)
+
+
+class LeftBehind:
+    """Has the coordinator of a run end what a killed process has asked for."""
+
+    def __init__(self, runs: RunStore, store: ObjectStore, observer: Observer) -> None:
+        self._runs, self._store, self._observer = runs, store, observer
+        self._looked_at = 0.0
+        self._told = ""
+
+    def look(self, *, at_once: bool = False) -> None:
+        """End what was left behind, if there is something; a few seconds after the last look, unless `at_once`."""
+        now = time.monotonic()
+        if not at_once and now < self._looked_at + _LOOK_S:
+            return
+        self._looked_at = now
+        asked = [number for _, number in self._runs.evaluating() if EvaluationKind.of(number) is EvaluationKind.ASKED]
+        if not (asked or self._runs.placed()):
+            return
+        lease = _lease(self._runs)
+        with translated(self._runs.where):
+            if not lease.try_acquire():  # who has asked is alive
+                return
+        with held(lease):
+            _end_left_behind(self._runs, self._store, lease.token, self._tell)
+
+    def _tell(self, line: str) -> None:
+        if line != self._told:
+            self._told = line
+            self._observer.hear(Notice(line))
