@@ -122,6 +122,27 @@ def conflict_of(config: _Evaluated) -> str:
     return ""
 
 
+def lacking_evaluator(config: _Evaluated, *, sites: bool, central: bool) -> str:
+    """Return which setting needs an evaluator that a run does not have; '' where none does.
+
+    `sites` says whether its sites have an evaluator, `central` whether its aggregators have one.
+    """
+    of_sites, of_own = "-e CMD", "--central-evaluate CMD with --evaluate-input DIR"
+    ruled = [("--select", str(rule), rule.name) for rule in [select_of(config)] if rule]
+    ruled += [("--stop-when", repr(rule.text), rule.name) for rule in goals_of(config)]
+    for option, value, name in ruled:
+        is_central = name.startswith(CENTRAL_PREFIX)
+        if central if is_central else sites:
+            continue
+        other = f"; names of metrics of -e have no {CENTRAL_PREFIX}" if sites else ""
+        other += f"; names of metrics of --central-evaluate begin with {CENTRAL_PREFIX}" if central else ""
+        needed = of_own if is_central else of_sites
+        return f"{option} {value}: this run has no evaluator that measures {name}: pass {needed}{other}"
+    if config.evaluate not in (None, OFF) and not (sites or central):
+        return f"--evaluate {config.evaluate}: this run has no evaluator: pass {of_sites}, or {of_own}"
+    return ""
+
+
 def select_of(config: _Evaluated) -> Select | None:
     """Return the rule of `--select`; None without it."""
     return Select.parse(config.select) if config.select else None

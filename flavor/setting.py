@@ -82,6 +82,11 @@ def explained(error: ValidationError) -> str:
         if problem["loc"][:1] == ("settings",):
             lines.append(f"--set: {problem['msg'].removeprefix('Value error, ')}")
             continue
-        given = "" if problem["loc"] == () else f" (given: {problem['input']!r})"
+        given = "" if problem["loc"] == () else f" (given: {_shown(problem['input'])})"
         lines.append(f"{option}: {problem['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(lines)
+
+
+def _shown(given: Any) -> str:
+    """Write the value of an option; the values of an option that may be repeated one after another."""
+    return ", ".join(map(repr, given)) if isinstance(given, tuple) else repr(given)

@@ -23,6 +23,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.evaluation import EvaluationManifest, Judge, put_manifest
 from flavor.ledger.statement import EvaluationStatement
+from flavor.policy.advice import listed
 from flavor.policy.selection import Choice, choose, same_number
 from flavor.records.evaluation import (
     AUTOMATIC,
@@ -110,7 +111,7 @@ class _Merge:
         verdicts = self._verdicts()
         counting = {client: each.result for client, each in verdicts.items() if each.accepted and each.result}
         missing = {client: each.reason for client, each in verdicts.items() if not each.accepted}
-        told = "; ".join(f"{client}: {reason}" for client, reason in missing.items())[:2000]
+        told = listed(missing)[:2000] if missing else ""
         if not counting:
             raise NoResult(f"no result counts: {told}")
         infos = {client: self._infos[client] for client in counting}

@@ -136,7 +136,7 @@ def _asked(
         format_ = view.global_model.format if view.global_model is not None else ""
         return Asked(0, replace(model, format=format_ or model.format))
     closed, _ = runs.closed(view)
-    number = chosen_round(view, closed, round_)
+    number = chosen_round(runs, view, closed, round_)
     try:
         found = closed_round(runs, objects, number, newest=view.round) if number else None
     except StoreError as error:

@@ -81,7 +81,7 @@ def _fetched(from_run: str, from_round: int | None, redis_url: str | None, into:
         runs = other.runs
         view = runs.read()
         closed, _ = runs.closed(view)
-        number = chosen_round(view, closed, from_round)
+        number = chosen_round(runs, view, closed, from_round)
         objects = open_store(other.store or store_of_run(other.run, view.config), settings=store_settings())
         try:
             found = closed_round(runs, objects, number, newest=view.round) if number else None

@@ -65,7 +65,7 @@ def get(
         runs = found_run.runs
         view = runs.read()
         closed, _ = runs.closed(view)
-        number = chosen_round(view, closed, round_)
+        number = chosen_round(runs, view, closed, round_)
         store = store_url(store, found_run.store) or store_of_run(found_run.run, view.config)
         objects = open_store(store, settings=store_settings())
         try:

@@ -121,7 +121,7 @@ def _from_redis(run: str, round_: int | None, redis_url: str | None) -> _Shown:
     with opened_run(run, redis_url) as found_run:
         view = found_run.runs.read()
         if round_ == BEST:
-            round_ = best_of(view)
+            round_ = best_of(found_run.runs, view)
         found = from_redis(found_run.runs, round_)
         select = select_of(RunConfig.known(view.config))
     notes = []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from flavor.errors import RunError
-from flavor.records.run import RunView
+
+if TYPE_CHECKING:
+    from flavor.bus.runs import RunStore
+    from flavor.records.run import RunView
 
 BEST = -1
 """The value of `--round best`."""
@@ -39,15 +42,22 @@ def round_option(help_: str) -> Callable[[_Function], _Function]:
     )
 
 
-def best_of(view: RunView) -> int:
+def best_of(runs: RunStore, view: RunView) -> int:
     """Return the round that `--round best` names. Raises `RunError` where no round is the best."""
-    if view.best is None:
-        select = view.config.get("select")
-        why = f"no evaluation has had a value for its --select {select}" if select else "it was begun without --select"
-        raise RunError(f"run {view.run!r} has no best round: {why}")
-    return view.best.round
+    from flavor.config import RunConfig
+    from flavor.results.read_evaluated import summaries
+    from flavor.results.unjudged import without_value_at_last
+
+    if view.best is not None:
+        return view.best.round
+    config, why = RunConfig.known(view.config), "it was begun without --select"
+    if config.select:
+        notes = without_value_at_last(config, summaries(runs))
+        none = f"no evaluation has had a value for its --select {config.select}"
+        why = next((note for note in notes if note.startswith("--select")), none)
+    raise RunError(f"run {view.run!r} has no best round: {why}")
 
 
-def chosen_round(view: RunView, closed: int, round_: int | None) -> int:
+def chosen_round(runs: RunStore, view: RunView, closed: int, round_: int | None) -> int:
     """Return the number of the round that the option names; `closed` is the newest closed one, 0 for none."""
-    return best_of(view) if round_ == BEST else closed if round_ is None else round_
+    return best_of(runs, view) if round_ == BEST else closed if round_ is None else round_

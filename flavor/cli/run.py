@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,6 +213,8 @@ def run(
     config = config_of({**settings, "min_clients": clients_needed}, store=store or str(layout.store))
     check_rule(config)
     _check_own_aggregator(config, aggregator_main, init_once)
+    if redis_url is None:  # on a server of the user's, others may judge the models (flavor-fv, flavor-agg -e)
+        _check_judged(config, evaluator, central)
     with beginning_of(init_model, from_run, from_round, redis_url) as given_beginning:
         beginning = given_beginning
         if beginning is not None:
@@ -303,6 +305,15 @@ def _central(command: str | None, folder: Path | None) -> tuple[str, str] | None
     return command, str((folder or Path()).absolute())
 
 
+def _check_judged(config: RunConfig, evaluator: str | None, central: Sequence[str] | None) -> None:
+    """Raise `InvalidSetting` for a setting that needs an evaluator which none of the run's own processes has."""
+    from flavor.errors import InvalidSetting
+    from flavor.evaluation_settings import lacking_evaluator
+
+    if reason := lacking_evaluator(config, sites=evaluator is not None, central=central is not None):
+        raise InvalidSetting(reason)
+
+
 def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: Beside) -> int:
     """Go on with the run in `out`. Options that are not settings that may change are refused by name."""
     from flavor.errors import InvalidSetting
@@ -343,8 +354,12 @@ def go_on_in(
     `check` gets the run and the number of its closed rounds, and may raise before anything changes.
     """
     from flavor.local.federation import Federation
+    from flavor.resume import resumed_config
 
     federation = Federation.of(out, redis_url, store_settings())
+    if redis_url is None and set(given) & {"evaluate", "stop_when", "stop_after_no_gain"}:
+        config, _ = resumed_config(federation.config.to_mapping(), given, closed=0)
+        _check_judged(config, federation.evaluator, federation.central)
     raise_on_sigterm()
     return beside.carry_out(
         federation, lambda ready, progress: ready.go_on(progress, given, mended, check), as_json=as_json

@@ -320,11 +320,7 @@ class Federation:
         while True:
             for logged in read_log(runs, after=newest, wait_ms=_LOOK_MS):
                 newest, event = logged.id, logged.event
-                line = told_line(runs, event)
-                if isinstance(event, ClientLost):
-                    line = "" if f"lost {event.client}" in told else f"{line}; its log: {self.layout.log(event.client)}"
-                    told.add(f"lost {event.client}")
-                if line:
+                if line := told_line(runs, event, self.layout.logs, told):
                     progress.tell(line)
             view = runs.find()
             if time.monotonic() - waits_looked > _WAITS_S:

@@ -16,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flavor.counted import counted
+from flavor.local.judging import named_log
+from flavor.policy.advice import listed
 from flavor.printable import printable, shown_name
 from flavor.records.states import RoundState, RunState
 from flavor.results.best import MergedValue
@@ -178,14 +180,7 @@ class Progress:
         out = shlex.quote(results.out)
         if results.global_model:
             self._row("global model:", results.global_model)
-            if (judged := results.evaluation) is not None:
-                self._row("judged:", f"{judged_words(judged)}: flavor results {out}")
-            if results.best is not None:
-                selected = Selected(**results.best)
-                where = f"flavor get {out} --round best"
-                self._row(
-                    "best judged:", f"the model of round {selected.round}, {selected.words}, by --select: {where}"
-                )
+            self._judged(results, out)
             self._row("other rounds:", f"flavor get {out} --round NUMBER")
             if any(for_people(result.metrics) for result in results.rounds):
                 which = "those" if results.evaluation is None else "those that scripts report"
@@ -210,6 +205,26 @@ class Progress:
             self._row("go on with it:", f"flavor run --resume {out}")
         elif (len(results.rounds) < self.rounds and not results.is_met) or not results.rounds:
             self._row("go on with it:", f"flavor run --resume {out} --rounds NUMBER")
+
+    def _judged(self, results: Results, out: str) -> None:
+        """Say what the newest model and the best one are worth, and why that is not known."""
+        head, logs = "judged:", Path(results.out) / "logs"
+        if (judged := results.evaluation) is not None:
+            self._row(head, f"{judged_words(judged)}: flavor results {out}")
+            head = ""
+            if missing := judged["missing"]:
+                self._row(head, f"without {listed(missing)}{named_log(logs, missing)}")
+        for each in results.not_judged:
+            nothing = "nothing: " if head else ""
+            self._row(head, f"{nothing}{each['reason']}{named_log(logs, each['sites'])}")
+            head = ""
+        if results.best is not None:
+            selected = Selected(**results.best)
+            where = f"flavor get {out} --round best"
+            self._row("best judged:", f"the model of round {selected.round}, {selected.words}, by --select: {where}")
+        for note in results.without_value:
+            is_best = note.startswith("--select") and results.best is None
+            self._row("best judged:" if is_best else "no value:", f"none: {note}" if is_best else note)
 
 
 def _began(round_: int, out: str) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from flavor.bus.runs import RunStore
+from flavor.local.judging import judging_line
 from flavor.view.client_events import ClientLost, UpdateRefused
+from flavor.view.evaluation_events import EvaluationEvent
 from flavor.view.event import Event
 from flavor.view.round_events import AttemptFailed, RoundNote
 
@@ -38,8 +41,20 @@ def report_of(runs: RunStore, event: Event) -> str | None:
     return None
 
 
-def told_line(runs: RunStore, event: Event) -> str:
-    """The line of `flavor run` about this event, with the site's own text; '' for an event that it does not print."""
+def told_line(runs: RunStore, event: Event, logs: Path, told: set[str]) -> str:
+    """The line of `flavor run` about this event, with the site's own text; '' for an event that it does not print.
+
+    `logs` is the folder of the logs. `told` has what is printed once, and gets what this line says of that.
+    """
+    if isinstance(event, EvaluationEvent):
+        return judging_line(runs, event, logs, told)
     if not isinstance(event, UpdateRefused | ClientLost | AttemptFailed | RoundNote):
         return ""
-    return f"{getattr(event, 'client', '') or 'aggregator'}: {with_report(event.reason, report_of(runs, event))}"
+    line = f"{getattr(event, 'client', '') or 'aggregator'}: {with_report(event.reason, report_of(runs, event))}"
+    if not isinstance(event, ClientLost):
+        return line
+    fault = f"lost {event.client}"
+    if fault in told:
+        return ""
+    told.add(fault)
+    return f"{line}; its log: {logs / f'{event.client}.log'}"

@@ -102,7 +102,8 @@ class StopWhen:
         except ValueError:
             bound = float("nan")
         if found is None or math.isnan(bound):
-            raise ValueError('a metric of evaluations, a sign and a number are needed, e.g. "pooled/accuracy>=0.95"')
+            quotes = "" if re.search("[<>=]", text) else ", in quotes: without them, > makes a shell write a file"
+            raise ValueError(f'a metric of evaluations, a sign and a number are needed, e.g. "accuracy>=0.95"{quotes}')
         return cls(found["name"].strip(), found["sign"], bound, text.strip())
 
     def is_met(self, summary: EvaluationSummary) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,11 @@ from flavor.results.evaluated_table import described
 from flavor.results.evaluation_files import EvaluationFiles
 from flavor.results.kept import folder_of_round, kept_infos
 from flavor.results.plotting import Plotting
+from flavor.results.read_evaluated import summaries
 from flavor.results.reading import CHANGED, SPOILED, RoundReading
 from flavor.results.rounds import RoundResult, merged_without, round_result
 from flavor.results.tables import Tables
+from flavor.results.unjudged import unjudged, without_value_at_last
 from flavor.store.digests import copy_of
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
@@ -58,6 +60,10 @@ class Results:
     """The best model by the run's `--select`: `select`, `round`, `value`, `sites`."""
     evaluation: dict[str, Any] | None = None
     """The newest evaluation, as `flavor results --json` has it; None for a run of which no model was judged."""
+    not_judged: list[dict[str, Any]] = field(default_factory=list)
+    """The newest evaluations where they have no result: `round`, `reason`, `is_central`, `sites`."""
+    without_value: list[str] = field(default_factory=list)
+    """The rules (`--select`, `--stop-when`) that have no value in the newest evaluation, each with the reason."""
 
     def to_json(self) -> str:
         """Return the fields as one JSON object."""
@@ -150,7 +156,7 @@ class ResultFolder:
         view = runs.read()
         reason = (runs.how_it_ended() if view.state.ended else "") or view.reason
         selected = selected_of(view)
-        newest = self._evaluations.newest
+        newest, config = self._evaluations.newest, RunConfig.known(view.config)
         return Results(
             run=view.run,
             state=view.state.value,
@@ -161,7 +167,9 @@ class ResultFolder:
             best_round=selected.round if selected is not None else None,
             is_met=view.is_met,
             best=selected._asdict() if selected is not None else None,
-            evaluation=described(newest, select=select_of(RunConfig.known(view.config))) if newest else None,
+            evaluation=described(newest, select=select_of(config)) if newest else None,
+            not_judged=[asdict(each) for each in unjudged(runs, view)],
+            without_value=without_value_at_last(config, summaries(runs)),
         )
 
     def _judged(self) -> list[RoundResult]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from flavor.results.evaluated import Evaluated, Selected, SiteMeasures, chosen_o
 from flavor.results.reading import SPOILED
 from flavor.results.reports import Reports, reports_in
 from flavor.results.rounds import for_charts, scalars
+from flavor.results.unjudged import NEEDED, unjudged
 from flavor.store.paths import evaluations_folder
 from flavor.store.protocol import ObjectStore
 
@@ -34,6 +35,7 @@ OF_SITES, REPORTS = "-sites.json", "-reports.json"
 BEST = "best.json"
 """The best model by the run's `--select`, in that folder."""
 _MOST_MERGED_BYTES = 2**28
+_MOST_NAMED = 5
 
 
 # -- from Redis
@@ -57,7 +59,11 @@ def summaries(runs: RunStore) -> list[EvaluationSummary]:
 
 def from_redis(runs: RunStore, round_: int | None = None) -> Evaluated:
     """Return the newest evaluation, or that of the model of `round_`. Raises `RunError` where there is none."""
-    return whole_of(runs, chosen_among(runs.run, summaries(runs), round_))
+
+    def why() -> str:
+        return "; ".join(each.reason for each in unjudged(runs, runs.read(), round_))
+
+    return whole_of(runs, chosen_among(runs.run, summaries(runs), round_, why))
 
 
 class Chosen(NamedTuple):
@@ -68,11 +74,16 @@ class Chosen(NamedTuple):
     """What is known of its model on the operator's own data."""
 
 
-def chosen_among(run: str, every: Sequence[EvaluationSummary], round_: int | None = None) -> Chosen:
-    """Return the newest of these evaluations, or that of `round_`, as `chosen_of`. Raises `RunError` for none."""
+def chosen_among(
+    run: str, every: Sequence[EvaluationSummary], round_: int | None = None, why: Callable[[], str] = lambda: ""
+) -> Chosen:
+    """Return the newest of these evaluations, or that of `round_`, as `chosen_of`.
+
+    Raises `RunError` for none, with what is known of `why` that is.
+    """
     chosen = chosen_of([numbers_of(each) for each in every], round_)
     if chosen is None:
-        raise RunError(_lacking(run, round_, sorted({each.round for each in every if not each.owner})))
+        raise RunError(_lacking(run, round_, sorted({each.round for each in every if not each.owner}), why()))
     found = next(each for each in reversed(every) if (each.round, each.number) == (chosen.round, chosen.number))
     return Chosen(found, chosen.central)
 
@@ -95,15 +106,13 @@ def whole_of(runs: RunStore, chosen: Chosen) -> Evaluated:
     return replace(evaluated_of(runs.run, view, summary), central=chosen.central)
 
 
-def _lacking(run: str, round_: int | None, rounds: list[int]) -> str:
+def _lacking(run: str, round_: int | None, rounds: list[int], why: str = "") -> str:
     if not rounds:
-        return (
-            f"no model of run {run!r} has been judged: an evaluation needs a site or an aggregator with an evaluator "
-            "(-e), and is due by --evaluate"
-        )
+        return f"no model of run {run!r} has been judged: {why or NEEDED}"
     newest = ", ".join(map(str, rounds[-5:]))
     more = f"{counted(len(rounds), 'round')}, the newest of them {newest}" if len(rounds) > 5 else f"rounds {newest}"
-    return f"the model of round {round_} of run {run!r} has not been judged: there are evaluations of {more}"
+    why = f"{why}; " if why else ""
+    return f"the model of round {round_} of run {run!r} has not been judged: {why}there are evaluations of {more}"
 
 
 def infos_in(store: ObjectStore, view: EvaluationView) -> tuple[dict[str, Any] | None, dict[str, Info]]:
@@ -270,7 +279,11 @@ def best_in_folder(out: Path) -> int:
     """Return the round of the best model in a result folder. Raises `RunError` where no model is the best."""
     if (selected := selected_in(out)) is not None:
         return selected.round
-    raise RunError(f"{out} has no best model: the run was begun without --select, or no evaluation has had its metric")
+    there = ", ".join(sorted({name for each in in_folder(out) for name in each.metrics})[:_MOST_NAMED])
+    raise RunError(
+        f"{out} has no best model: the run was begun without --select, or no evaluation has had its metric: there are "
+        f"{there or 'none'}"
+    )
 
 
 def is_automatic(found: Evaluated) -> bool:

@@ -347,7 +347,7 @@ def test_a_run_without_a_best_model_says_why(bench):
     assert "--select: there is no metric 'acuracy': there are accuracy" in bench.logged("evaluation.closed")["reason"]
     got = bench.done("flavor", "get", bench.run, "--round", "best", "--store", bench.store)
     assert got.wait() == 1
-    assert "has no best round: no evaluation has had a value for its --select acuracy:max" in got.stderr
+    assert "has no best round: --select: there is no metric 'acuracy': there are accuracy" in got.stderr
 
 
 @pytest.mark.parametrize(

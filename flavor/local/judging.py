@@ -1,0 +1,65 @@
+"""What `flavor run` prints of evaluations that lack something, with the file that says more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
+from flavor.policy.advice import natural
+from flavor.policy.central import where_of
+from flavor.records.evaluation import EvaluationKind
+from flavor.results.read_evaluated import summaries_after
+from flavor.results.unjudged import unjudged, without_value
+from flavor.view.evaluation_events import EvaluationClosed, EvaluationEvent, EvaluationFailed
+
+_LAST = 20
+"""Entries of the run's list among which that of an event is looked for: the event is read soon after it happens."""
+
+
+def judging_line(runs: RunStore, event: EvaluationEvent, logs: Path, told: set[str]) -> str:
+    """Return the line about an evaluation that failed, or lacks a site or a rule's value.
+
+    '' for any other, and where its fault is in `told`, to which it is added.
+    """
+    if event.round is None or event.kind in (None, EvaluationKind.ASKED):
+        return ""
+    fault, line = "", ""
+    if isinstance(event, EvaluationFailed):
+        fault, line = _failed(runs, event, event.round, logs)
+    elif isinstance(event, EvaluationClosed):
+        fault, line = _incomplete(runs, event, event.round, logs)
+    if not fault or fault in told:
+        return ""
+    told.add(fault)
+    return line
+
+
+def _failed(runs: RunStore, event: EvaluationEvent, round_: int, logs: Path) -> tuple[str, str]:
+    """Return what was wrong with an evaluation that has no result, without the round, and the line about it."""
+    is_central = event.kind is EvaluationKind.CENTRAL
+    found = [each for each in unjudged(runs, runs.read(), round_) if each.is_central == is_central]
+    sites = [site for each in found for site in each.sites]
+    return event.reason.partition(": ")[2], event.reason + named_log(logs, sites)
+
+
+def _incomplete(runs: RunStore, event: EvaluationEvent, round_: int, logs: Path) -> tuple[str, str]:
+    """Return what an evaluation with a result lacks, and the line about it; '' for nothing."""
+    number = event.number or 0
+    view = runs.read_evaluation(round_, number)
+    missing = {site: each.reason for site, each in view.verdicts.items() if not each.accepted} if view else {}
+    config, last = RunConfig.known(runs.read().config), summaries_after(runs, -_LAST)
+    of_it = [each for each in last if each is not None and (each.round, each.number) == (round_, number)]
+    lacking = [note for each in of_it for note in without_value(config, each)]
+    if not missing and not lacking:
+        return "", ""
+    what = where_of(round_) if event.kind is EvaluationKind.CENTRAL else f"evaluation of the model of round {round_}"
+    return f"{missing} {lacking}", f"{what}: {event.reason}{named_log(logs, missing) if missing else ''}"
+
+
+def named_log(logs: Path, sites: Iterable[str]) -> str:
+    """Return, to be added to a reason, which log says more: that of the first of these sites, or of an aggregator."""
+    name = min(sites, key=natural, default="")
+    found = [logs / f"{name}.log"] if name else sorted(logs.glob("aggregator*.log"))
+    return f"; its log: {found[0]}" if found else ""
