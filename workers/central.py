@@ -10,6 +10,7 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Collection
 from contextlib import suppress
 
 from flavor.bus.lease import Lease, LeaseKeeper
@@ -31,16 +32,17 @@ from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.evaluation import EvaluationManifest, put_manifest
-from flavor.policy.selection import choose, names_in
+from flavor.policy.selection import choose
 from flavor.programs.own_evaluator import EvaluatorFiles
 from flavor.programs.process import ChildProcess, described_exit
-from flavor.records.counts import CENTRAL_PREFIX, is_count
+from flavor.records.counts import CENTRAL_PREFIX, is_count, why_not_own
 from flavor.records.evaluation import CENTRAL, Best, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, merge_infos
 from flavor.records.run import RunView
 from flavor.records.summary import kept_metrics
 from flavor.results.evaluated import shown_by
+from flavor.results.evaluation_summary import central_lacking, ruled_names
 from flavor.store.digests import copy_of
 from flavor.store.paths import evaluation_prefix, named
 from flavor.store.trouble import StoreHealth
@@ -126,10 +128,11 @@ class _Judging:
         self._context, self._judge, self._runs = context, judge, runs
         self._view, self._evaluation, self._over = view, evaluation, over
         self._config = RunConfig.of_run(view.run, view.config)
+        self._ruled = ruled_names(self._config, central=True)
 
     def commit(self) -> str:
         """Judge the model, store the result with its signed record, and close the evaluation; return the reason."""
-        merged, examples = _merged(self._measured())
+        merged, examples = _merged(self._measured(), self._ruled)
         evaluation, store = self._evaluation, self._context.store
         archive, health = Archive(store, self._view.run), StoreHealth(store, self._view.run, self._view.run_id)
         data = json.dumps(merged, allow_nan=False).encode()
@@ -239,8 +242,8 @@ class _Judging:
             raise EvaluatorFailed(f"its evaluator ended ({described_exit(code)})")
 
     def _summary(self, merged: Info, examples: int) -> EvaluationSummary:
-        rules, metrics = rules_of(self._config, central=True), merged["metrics"]
-        ruled = {name: metrics[name] for name in names_in([rules.select, *rules.when]) if name in metrics}
+        metrics = merged["metrics"]
+        ruled = {name: metrics[name] for name in self._ruled if name in metrics}
         evaluation = self._evaluation
         return EvaluationSummary(
             round=evaluation.round,
@@ -250,19 +253,23 @@ class _Judging:
             expected=1,
             examples=examples,
             metrics=kept_metrics({**ruled, **metrics}),
+            lacking=central_lacking(self._config, metrics),
         )
 
 
-def _merged(info: Info) -> tuple[Info, int]:
+def _merged(info: Info, ruled: Collection[str]) -> tuple[Info, int]:
     """Return the information as it is stored, with its metrics under `central/`, and the number of examples.
 
-    Counts are not kept: what is computed of them is, as `central/pooled/NAME`.
+    Counts are not kept: what is computed of them is, as `central/pooled/NAME`. A metric that is no finite number is
+    None if it is among `ruled`, those of the run's rules, and left out otherwise.
     """
-    found = merge_infos(["central"], [info])
+    found = merge_infos(["central"], [info])["metrics"]
+    found |= {name: None for name, value in info["metrics"].items() if value is None and not why_not_own(name)}
     metrics = {
-        f"{CENTRAL_PREFIX}{name}": value
-        for name, value in found["metrics"].items()
-        if not (name in CONFUSION or is_count(name) or name.endswith(WEIGHTED) or value is None)
+        named: value
+        for name, value in found.items()
+        if not (name in CONFUSION or is_count(name) or name.endswith(WEIGHTED))
+        and ((named := f"{CENTRAL_PREFIX}{name}") in ruled or value is not None)
     }
     examples: int = info["metadata"]["datasetSize"]
     return {"metadata": {"clients": [], "datasetSize": [examples]}, "metrics": metrics}, examples

@@ -36,13 +36,14 @@ from flavor.records.evaluation import (
     said_of,
 )
 from flavor.records.info import MAX_BYTES, Info, parse_info
+from flavor.records.lacking import reported_by_now
 from flavor.records.merging import merge_infos
 from flavor.records.objects import ObjectRef
 from flavor.records.run import RunView
 from flavor.records.summary import kept_metrics
 from flavor.records.update import Refused, handed_size
 from flavor.results.evaluated import shown_by
-from flavor.results.evaluation_summary import evaluation_summary
+from flavor.results.evaluation_summary import evaluation_summary, ruled_names
 from flavor.results.judged_both import JudgedBoth
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
 from flavor.store.trouble import StoreHealth
@@ -117,7 +118,21 @@ class _Merge:
         infos = {client: self._infos[client] for client in counting}
         merged = merge_infos(list(infos), list(infos.values()))
         examples = sum(result.num_examples for result in counting.values())
-        summary = _summary(evaluation, merged, infos, examples, self._config)
+        sites = {client: each["metrics"] for client, each in infos.items()}
+        known = self._runs.reported(evaluation.expected) if evaluation.number == AUTOMATIC else {}
+        summary = evaluation_summary(
+            evaluation.round,
+            evaluation.number,
+            opened_ms=evaluation.opened_ms,
+            expected=len(evaluation.expected),
+            examples=examples,
+            merged=merged,
+            sites=sites,
+            config=self._config,
+            before=known,
+        )
+        summary = replace(summary, owner=evaluation.owner)
+        ruled = ruled_names(self._config, central=False) if evaluation.number == AUTOMATIC else []
         archive = Archive(self._context.store, self._view.run)
         health = StoreHealth(self._context.store, self._view.run, self._view.run_id)
         data = json.dumps(merged, allow_nan=False).encode()
@@ -164,6 +179,7 @@ class _Merge:
                 before=before,
                 best=choice.best,
                 best_reason=choice.reason,
+                reported=reported_by_now(ruled, sites, known),
             )
             return said
 
@@ -265,19 +281,3 @@ class _Merge:
         taken = self._context.store.take(path, checked_path(target), most=MAX_BYTES)
         reach("worker.result_taken")
         return ObjectRef(taken, info.digest)
-
-
-def _summary(
-    evaluation: EvaluationView, merged: Info, infos: Mapping[str, Info], examples: int, config: RunConfig
-) -> EvaluationSummary:
-    found = evaluation_summary(
-        evaluation.round,
-        evaluation.number,
-        opened_ms=evaluation.opened_ms,
-        expected=len(evaluation.expected),
-        examples=examples,
-        merged=merged,
-        sites={site: info["metrics"] for site, info in infos.items()},
-        config=config,
-    )
-    return replace(found, owner=evaluation.owner)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from flavor.bus.clients import Clients
 from flavor.bus.connection import translated
 from flavor.bus.scripts import flat
+from flavor.records.damage import field_of, texts
 from flavor.records.evaluation import (
     CENTRAL,
     RESULT_FIELDS,
@@ -100,14 +101,15 @@ class Evaluations(Clients):
         before: Best | None = None,
         best: Best | None = None,
         best_reason: str = "",
+        reported: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Close the evaluation with its merged information and its manifest; the sites are told the verdicts.
 
         `verdicts` has all expected sites. A `best_reason` says that `best` takes the place of the best model `before`;
-        `IllegalMove` when the run has another best model by now.
+        `IllegalMove` when the run has another best model by now. `reported` is as `reported_by_now` has it.
         """
         keys = [self.keys.evaluation(round_, number), self.keys.log, self.keys.evaluating, self.keys.evaluated]
-        keys += [self.keys.evaluation_verdicts(round_, number), self.keys.state]
+        keys += [self.keys.evaluation_verdicts(round_, number), self.keys.state, self.keys.reported]
         for client in verdicts:
             keys += [self.keys.client(client).evaluation_verdict, *self._of_one(client, round_, number)]
         fields = flat({**info.to_hash("merged_"), **manifest.to_hash("manifest_")})
@@ -116,6 +118,7 @@ class Evaluations(Clients):
             str(before.round) if before else "",
             best_reason,
             json.dumps(flat(best.to_hash()) if best else []),
+            json.dumps(flat(reported_fields(reported or {}))),
             *fields,
         ]
         for client, judged in verdicts.items():
@@ -180,6 +183,13 @@ class Evaluations(Clients):
         handed_in = [{"refused": fields} if isinstance(fields, str) else fields for fields, _ in found]
         return {name: result_from_hash(fields) for name, fields in zip(names, handed_in, strict=True) if fields}
 
+    def reported(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return which metrics of the run's rules each of these sites has reported in evaluations."""
+        with translated(self.where):
+            found = self.redis.hmget(self.keys.reported, list(names)) if names else []
+        with self.damage_at(self.keys.reported):
+            return {name: field_of({name: text}, name, texts) for name, text in zip(names, found, strict=True) if text}
+
     def evaluating(self) -> list[tuple[int, int]]:
         """Return round and number of each evaluation that is not over."""
         with translated(self.where):
@@ -191,6 +201,11 @@ class Evaluations(Clients):
         """Return what is kept of evaluations with a result, as JSON, from the entry `first` on, oldest first."""
         with translated(self.where):
             return [str(text) for text in self.redis.lrange(self.keys.evaluated, first, -1)]
+
+
+def reported_fields(reported: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the fields of the hash that `reported` reads."""
+    return {client: json.dumps(list(names)) for client, names in reported.items()}
 
 
 def _of_task(model: GlobalModel) -> dict[str, str]:

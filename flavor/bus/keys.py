@@ -99,6 +99,8 @@ placed                                set     paths of models that who asks for 
                                               removes from the store                          contributions`
 evaluated                             list    a JSON of each evaluation with a result, oldest worker's commit
                                               first: round, number, times, counts, metrics
+reported                              hash    client to JSON: which metrics of `--stop-when` and    worker's commit,
+                                              `--select` it has reported in evaluations         `flavor recover`
 contributions                         hash    run_id, result: the newest one of `flavor        `flavor
                                               contributions` as JSON, for people              contributions`
 closed                                list    a JSON of each closed round, oldest first:      worker's commit,
@@ -374,6 +376,11 @@ class RunKeys:
     def evaluated(self) -> str:
         """List: a summary of each evaluation that has a result, oldest first."""
         return f"{self.prefix}evaluated"
+
+    @property
+    def reported(self) -> str:
+        """Hash: client to the metrics of the run's rules that it has reported in evaluations."""
+        return f"{self.prefix}reported"
 
     @property
     def contributions(self) -> str:

@@ -22,10 +22,11 @@ from flavor.evaluation_settings import OFF, mode_of, rules_of
 from flavor.failpoints import reach
 from flavor.policy.decision import Action, Decision
 from flavor.policy.evaluating import evaluation_step, is_due, is_merged_beside, may_open, without_evaluator
-from flavor.policy.selection import stops
+from flavor.policy.selection import not_counted, stops
 from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, EvaluationView
 from flavor.records.states import EvaluationState
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
+from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
 _MERGING_S = 15.0
@@ -52,6 +53,7 @@ class Evaluations:
         self._round = 0  # the round whose evaluation was read
         self._view: EvaluationView | None = None
         self._handed_in: dict[str, bool] = {}
+        self._told = 0  # the round of whose evaluation it was told why a goal does not count
         self._goal: str | None = None  # why the goal is reached, '' if it is not; None before that was worked out
 
     def look(self) -> None:
@@ -93,6 +95,10 @@ class Evaluations:
             summaries = [EvaluationSummary.from_json(text) for text in self._runs.evaluated()]
             own = [each for each in summaries if each.number == AUTOMATIC and each.round <= closed]
             self._goal = stops(own, when=when, after=after, select=select)
+            if not self._goal and own and self._told != own[-1].round:
+                self._told = own[-1].round
+                for line in not_counted(when, own[-1]):
+                    self._observer.hear(Notice(line))
         return self._goal
 
     def act(self, decision: Decision) -> None:

@@ -12,6 +12,7 @@ import redis as redis_py
 
 from flavor.bus.clients import RECORDED
 from flavor.bus.connection import shown, translated
+from flavor.bus.evaluations import reported_fields
 from flavor.bus.keys import RUNS
 from flavor.bus.lease import Lease
 from flavor.bus.no_coordinator import no_coordinator
@@ -229,6 +230,7 @@ def _remove(runs: RunStore, *, ours: bool) -> None:
             keys.closed,
             keys.evaluating,
             keys.evaluated,
+            keys.reported,
             keys.state,
         ]
         runs.redis.unlink(*of_run, *(() if ours else (keys.replaced, keys.placed)))
@@ -293,6 +295,9 @@ def _rebuild(
 
 def _write_evaluations(runs: RunStore, evaluations: RebuiltEvaluations) -> None:
     keys = runs.keys
+    if evaluations.reported:
+        with translated(runs.where):
+            runs.redis.hset(keys.reported, mapping=dict(reported_fields(evaluations.reported)))
     for first in range(0, len(evaluations.every), _BATCH):
         with translated(runs.where), runs.redis.pipeline(transaction=False) as step:
             for each in evaluations.every[first : first + _BATCH]:

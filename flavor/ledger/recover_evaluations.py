@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flavor.config import RunConfig
@@ -20,12 +20,13 @@ from flavor.ledger.trust import Trust
 from flavor.policy.selection import value_of
 from flavor.records.evaluation import AUTOMATIC, MOST_METRICS, Best, EvaluationSummary, Judged, Result
 from flavor.records.info import MAX_BYTES, Info, parse_info
+from flavor.records.lacking import reported_by_now
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
 from flavor.records.summary import kept_metrics
 from flavor.results.evaluated import OWN_DATA
-from flavor.results.evaluation_summary import evaluation_summary
+from flavor.results.evaluation_summary import central_lacking, evaluation_summary, ruled_names
 from flavor.results.judged_both import JudgedBoth
 from flavor.results.read_evaluated import read_merged
 from flavor.results.rounds import for_charts
@@ -49,6 +50,8 @@ class RebuiltEvaluations:
     every: tuple[RebuiltEvaluation, ...] = ()
     best: Best | None = None
     """The best model by the run's `--select`, as the newest record names it."""
+    reported: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Which metrics of the run's rules each site has reported."""
 
 
 def rebuilt_evaluations(
@@ -72,15 +75,19 @@ def rebuilt_evaluations(
             tell(f"{record.ref.path}: {record.why_not}; the run is rebuilt without it")
     models = {manifest.round: manifest.global_model.to_global("") for manifest in chain.manifests}
     found, best_round, of_best = list[RebuiltEvaluation](), 0, dict[str, Info]()
+    reported = dict[str, tuple[str, ...]]()
     for record in newest_of(believed).values():
         try:
             infos = _infos(archive, record)
-            each = _rebuilt(archive, record, models.get(record.manifest.round), infos, config)
+            each = _rebuilt(archive, record, models.get(record.manifest.round), infos, config, reported)
         except FlavorError as error:
             tell(f"{record.ref.path}: {error}; the run is rebuilt without it")
             continue
         before = _best(config, best_round, found)
         found.append(replace(each, summary=_compared(config, each, infos, before, of_best)))
+        if each.number == AUTOMATIC:
+            sites = {site: info["metrics"] for site, info in infos.items()}
+            reported |= reported_by_now(ruled_names(config, central=False), sites, reported)
         if record.manifest.best_round not in (0, best_round):
             best_round = record.manifest.best_round
             of_best = infos if best_round == each.round else {}
@@ -89,7 +96,7 @@ def rebuilt_evaluations(
         tell(
             f"the run's best model is that of round {best_round}, whose evaluation cannot be read: none is the best now"
         )
-    return RebuiltEvaluations(tuple(found), best)
+    return RebuiltEvaluations(tuple(found), best, reported)
 
 
 def _infos(archive: Archive, record: EvaluationRecord) -> dict[str, Info]:
@@ -119,6 +126,7 @@ def _rebuilt(
     model: GlobalModel | None,
     infos: dict[str, Info],
     config: RunConfig,
+    reported: Mapping[str, tuple[str, ...]],
 ) -> RebuiltEvaluation:
     manifest = record.manifest
     merged_ref = ObjectRef(manifest.merged_path, manifest.merged_digest)
@@ -132,9 +140,11 @@ def _rebuilt(
         merged=merged,
         sites=metrics,
         config=config,
+        before=reported if manifest.evaluation == AUTOMATIC else {},
     )
     if manifest.central is not None:
-        summary = replace(summary, sites=1, expected=1, examples=manifest.central, reporters={})
+        lacking = central_lacking(config, merged["metrics"])
+        summary = replace(summary, sites=1, expected=1, examples=manifest.central, reporters={}, lacking=lacking)
     verdicts = {judge.client: _accepted(manifest, judge, metrics[judge.client]) for judge in manifest.judges}
     verdicts |= {client: Judged(False, reason) for client, reason in manifest.missing.items()}
     by = OWN_DATA if manifest.central is not None else counted(len(manifest.judges), "result")

@@ -56,7 +56,7 @@ class Select:
     @property
     def merged(self) -> str:
         """The merged metric on which it depends, without `(weighted)`, as `flavor.records.reporters` has it."""
-        return self.base.removesuffix(WEIGHTED)
+        return _plain(self.name)
 
     @property
     def site_metric(self) -> str | None:
@@ -107,12 +107,33 @@ class StopWhen:
         return cls(found["name"].strip(), found["sign"], bound, text.strip())
 
     def is_met(self, summary: EvaluationSummary) -> float | None:
-        """Return the value that is good enough; None where it is not, or the metric is missing.
+        """Return the value that is good enough; None where it is not, or a site is missing from it."""
+        return None if self.incomplete(summary) else self._good(summary)
 
-        It is missing as well where not every site of the evaluation has a result.
+    def not_counted(self, summary: EvaluationSummary) -> str:
+        """Return why a value does not end the run though it is good enough; '' where it does, or is not."""
+        value, why = self._good(summary), self.incomplete(summary)
+        if value is None or not why:
+            return ""
+        return f"--stop-when {self.text!r} does not count, though {self.name} is {value:.6g}: {why}"
+
+    def incomplete(self, summary: EvaluationSummary) -> str:
+        """Return which sites are missing from the value; '' where none is.
+
+        A site has to have a result, and a finite value if it has a part in the metric; see `flavor.records.lacking`.
         """
+        if missing := summary.expected - summary.sites:
+            return f"{counted(missing, 'site')} {'has' if missing == 1 else 'have'} no result"
+        name = _plain(self.name)
+        if (lacking := summary.lacking.get(name)) is not None:
+            return lacking.words(name)
+        if sites_with(name, summary.few, summary.sites) < summary.sites:
+            return f"{name} was not in a rule then, and it is not known who had reported it before"
+        return ""
+
+    def _good(self, summary: EvaluationSummary) -> float | None:
         found = value_of(self.name, summary, is_larger=">" in self.sign)
-        if found is None or summary.sites < summary.expected:
+        if found is None:
             return None
         value = found[0]
         is_good = {
@@ -147,21 +168,22 @@ class StopAfterNoGain:
         """Return how many evaluations in a row have had no gain by now, and the last one that had.
 
         Each model is compared with the best one before it, over the sites that have judged both, and gains that are
-        not enough by themselves add up. An evaluation that cannot be compared does not count.
+        not enough by themselves add up. An evaluation that cannot be compared does not count, unless the metric is no
+        finite number: such a model is no gain.
         """
         best: Best | None = None
         last: Best | None = None
         since, lead = 0, 0.0  # `lead`: how much better `best` is than `last`, the last one with a gain
         for summary in summaries:
             found = value_of(select.name, summary, is_larger=select.is_larger)
-            if found is None:
-                continue
-            beside = _beside(best, summary, *found) if best is not None else None
+            beside = _beside(best, summary, *found) if best is not None and found is not None else None
             new = select.best(best, summary, beside)
+            if beside is None and best is not None and new is best and is_not_finite(select.name, summary):
+                since += 1
             if beside is not None:
                 gain = (beside.value - beside.best) * (1 if select.is_larger else -1)
                 lead, since = lead + max(gain, 0.0), since + 1
-            if new is not best and (beside is None or lead > self.least):
+            if new is not None and new is not best and (beside is None or lead > self.least):
                 last, since, lead = new, 0, 0.0
             best = new
         return since, last
@@ -187,13 +209,26 @@ def value_of(name: str, summary: EvaluationSummary, *, is_larger: bool) -> tuple
 
 def names_in(rules: Iterable[Select | StopWhen | None]) -> list[str]:
     """Return the names of the sites' metrics on which these rules depend, as the merged information has them."""
-    return list(dict.fromkeys(rule.name.removeprefix(WORST).removesuffix(WEIGHTED) for rule in rules if rule))
+    return list(dict.fromkeys(_plain(rule.name) for rule in rules if rule))
+
+
+def _plain(name: str) -> str:
+    """Return the merged metric on which a rule's metric depends, without `(weighted)`."""
+    return name.removeprefix(WORST).removesuffix(WEIGHTED)
+
+
+def is_not_finite(name: str, summary: EvaluationSummary) -> bool:
+    """Return whether a site reports a rule's metric, and no finite number."""
+    found = summary.lacking.get(_plain(name))
+    return found is not None and found.not_finite.count > 0
 
 
 def lacking(name: str, summary: EvaluationSummary) -> str:
-    """Return why a rule has no value in an evaluation: which metrics there are; '' where it has one."""
+    """Return why a rule has no value in an evaluation: who lacks it, or which metrics there are; '' for a value."""
     if value_of(name, summary, is_larger=True) is not None:
         return ""
+    if is_not_finite(name, summary):
+        return summary.lacking[_plain(name)].words(_plain(name))
     there = sorted(summary.metrics)
     near = difflib.get_close_matches(name.removeprefix(WORST), there, 3) or there[:5]
     return f"there is no metric {name!r}: {'there are ' + ', '.join(near) if near else 'there are none'}"
@@ -217,7 +252,7 @@ def choose(
     summary: EvaluationSummary,
     *,
     select: Select | None,
-    when: Iterable[StopWhen],
+    when: Sequence[StopWhen],
     compare: Callable[[Best, float, int], Beside | None] = same_number,
 ) -> Choice:
     """Return what this evaluation means; `before` is the best model of the evaluations before it.
@@ -227,6 +262,7 @@ def choose(
     """
     rules = [*([("--select", select.name)] if select else []), *(("--stop-when", rule.name) for rule in when)]
     notes = [f"{option}: {why}" for option, name in rules if (why := lacking(name, summary))]
+    notes += not_counted(when, summary)
     found = value_of(select.name, summary, is_larger=select.is_larger) if select else None
     if select is None or found is None:
         return Choice(before, "", tuple(notes))
@@ -249,6 +285,11 @@ def choose(
         said = _of_both(select, before, beside, found[0])
         notes += [f"round {before.round} stays the best by {select.name}{said}"] if said else []
     return Choice(before, "", tuple(notes), beside)
+
+
+def not_counted(when: Iterable[StopWhen], summary: EvaluationSummary) -> list[str]:
+    """Return which goals would be reached by an evaluation, were they not without a site, and which site that is."""
+    return [why for rule in when if (why := rule.not_counted(summary))]
 
 
 def _of_both(select: Select, before: Best, beside: Beside | None, value: float) -> str:

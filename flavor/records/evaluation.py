@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from flavor.printable import quoted
 from flavor.records.damage import damage_in, field_of, number, optional_of, table, texts
+from flavor.records.lacking import Lacking, read_lacking
 from flavor.records.model import GlobalModel
 from flavor.records.names import count
 from flavor.records.numbers import finite, whole
@@ -296,6 +297,8 @@ class EvaluationSummary:
     """The round of the best model by `--select` with which this one was compared; 0 where it was not."""
     beside: Beside | None = None
     """What the sites say that have judged both of these models; None where they are too few to compare."""
+    lacking: Mapping[str, Lacking] = field(default_factory=dict)
+    """Who lacks the metrics of the run's rules, by their names without `(weighted)`. Others are not in it."""
     owner: str = ""
     """The site whose update the model is, or lacks: such a model says nothing of how good the run is."""
 
@@ -314,6 +317,7 @@ class EvaluationSummary:
                 "spread": {name: list(both) for name, both in self.spread.items() if name in metrics},
                 "few": {name: several for name, several in self.few.items() if name in metrics},
                 "reporters": kept_reporters(self.reporters, self.few.keys() & metrics.keys()),
+                **({"lacking": {name: of.to_plain() for name, of in self.lacking.items()}} if self.lacking else {}),
                 **({"owner": self.owner} if self.owner else {}),
             }
             if self.best_before:
@@ -346,6 +350,7 @@ class EvaluationSummary:
                 few={str(name): whole(several) for name, several in (fields.get("few") or {}).items()},
                 reporters=read_reporters(fields.get("reporters")),
                 beside=_beside_of(fields.get("beside")),
+                lacking=read_lacking(fields.get("lacking")),
                 owner=str(fields.get("owner", "")),
             )
 

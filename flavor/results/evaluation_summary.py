@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from flavor.config import RunConfig
-from flavor.evaluation_settings import goals_of, select_of
+from flavor.evaluation_settings import goals_of, rules_of, select_of
 from flavor.policy.selection import names_in
 from flavor.records.evaluation import EvaluationSummary
+from flavor.records.lacking import Lacking, lacking_of
 from flavor.records.merging import WEIGHTED, by_sites, sites_of
 from flavor.records.reporters import reporters_of
 from flavor.records.summary import kept_metrics, names_of, spread_of
+
+_NOTHING: Mapping[str, Collection[str]] = {}
+
+
+def ruled_names(config: RunConfig, *, central: bool) -> list[str]:
+    """Return the metrics on which the run's rules depend, by their names without `(weighted)`.
+
+    Those on the operator's own data if `central`, or else the merged ones of sites.
+    """
+    rules = rules_of(config, central=central)
+    return names_in([rules.select, *rules.when])
+
+
+def central_lacking(config: RunConfig, metrics: Mapping[str, Any]) -> dict[str, Lacking]:
+    """Return which metrics of the run's rules, `central/…`, are no finite numbers on the operator's own data."""
+    return lacking_of(ruled_names(config, central=True), {"central": metrics}, {})
 
 
 def evaluation_summary(
@@ -24,8 +41,11 @@ def evaluation_summary(
     merged: Mapping[str, Any],
     sites: Mapping[str, Mapping[str, Any]],
     config: RunConfig,
+    before: Mapping[str, Collection[str]] = _NOTHING,
 ) -> EvaluationSummary:
     """Return the summary of one evaluation. `sites` are the metrics of each site whose result counts, by its name.
+
+    `before` says which metrics of the run's rules each site has reported in earlier evaluations.
 
     The metrics of the run's rules (`--select`, `--stop-when`) come first, so that they are kept beside all that sites
     report.
@@ -48,4 +68,5 @@ def evaluation_summary(
         spread=spread_of((name for name in metrics if not name.endswith(WEIGHTED)), sites.values()),
         few=kept_few,
         reporters=reporters_of(sites, kept_few, sites),
+        lacking=lacking_of(ruled_names(config, central=False), sites, before),
     )

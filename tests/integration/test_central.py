@@ -26,6 +26,7 @@ from flavor.view.history import History
 
 EVALUATOR = Path(__file__).with_name("toy_evaluator.py")
 STEP = 5 / 3
+NAN = float("nan")
 NAME = "central/accuracy"
 
 
@@ -204,6 +205,30 @@ def test_a_run_ends_when_the_operators_data_says_that_it_is_good_enough(bench):
     assert view.round == 3
     assert "central/accuracy of the model of round 2 is 0.0343333 (--stop-when" in view.reason
     assert "there is no metric" not in "".join(entry.get("reason", "") for entry in bench.log())
+
+
+def test_a_model_whose_metric_is_nan_on_the_operators_data_is_no_gain(bench, tmp_path):
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({"central": {n: {"accuracy": 0.5 if n == 1 else NAN} for n in range(1, 10)}}))
+    coordinator = bench.serve("--select", f"{NAME}:max", "--stop-after-no-gain", 1, rounds=9)
+    judges(bench, "--table", table)
+    sites = edges(bench, trainer=["--rounds", "endless"], hold=[2, 3])
+    for closed, client in ((1, "c1"), (2, "c2")):
+        bench.held(client)
+        bench.logged("evaluation.closed", round=closed)
+        bench.release(client)
+    finish(coordinator, *sites)
+    view = bench.runs.read()
+    assert (view.round, view.is_met) == (3, True)
+    assert "central/accuracy was best in round 1, 0.5, and has not got better in 1 evaluation" in view.reason
+    told = bench.logged("evaluation.closed", round=2)["reason"]
+    assert "--select: central/accuracy is not a finite number on the operator's own data" in told
+    before = central(bench)
+    bench.redis.flushall()
+    again = bench.done("flavor", "recover", "--run", bench.run, "--store", bench.store, "--untrusted")
+    assert again.wait() == 0, again.stderr
+    assert [each.lacking for each in central(bench)] == [each.lacking for each in before]
+    assert before[1].lacking[NAME].not_finite.count == 1
 
 
 def test_a_model_that_may_become_the_best_stays_while_it_is_judged(bench):

@@ -30,6 +30,7 @@ def test_golden_keys() -> None:
         keys.entries(3),
         keys.measured(3),
         keys.closed,
+        keys.reported,
     ] == [
         "flavor:runs",
         "flavor:removed",
@@ -46,6 +47,7 @@ def test_golden_keys() -> None:
         "flavor:{mnist}:round:3:entries",
         "flavor:{mnist}:round:3:measured",
         "flavor:{mnist}:closed",
+        "flavor:{mnist}:reported",
     ]
     assert FEDTRAIN_SESSIONS == "flavor:fedtrain:sessions"
     assert client.log == "flavor:{mnist}:client:site-1:log"

@@ -9,6 +9,7 @@ import pytest
 from flavor.errors import DamagedRecord
 from flavor.policy.selection import Select, StopAfterNoGain, StopWhen, choose, lacking, stops, value_of
 from flavor.records.evaluation import Beside, Best, EvaluationSummary
+from flavor.records.lacking import Lacking, SomeSites
 
 
 def summary(
@@ -67,6 +68,25 @@ def test_a_goal_is_reached():
     assert stops([summary(9, 0.95, sites=2, expected=3)], when=when, after=None, select=None) == ""
     assert stops([summary(9, None)], when=when, after=None, select=None) == ""
     assert stops([], when=when, after=None, select=None) == ""
+
+
+def test_a_goal_is_not_reached_without_a_site_that_has_a_part_in_it():
+    when = [StopWhen.parse("worst/a>=0.5")]
+    good = summary(3, 0.75, few=2)
+    nan = replace(good, lacking={"a": Lacking(not_finite=SomeSites.of(["gamma"]))})
+    assert stops([nan], when=when, after=None, select=None) == ""
+    said = "--stop-when 'worst/a>=0.5' does not count, though worst/a is 0.65: a is not a finite number at gamma"
+    assert choose(None, nan, select=None, when=when).notes == (said,)
+    assert choose(None, replace(nan, metrics={"a": 0.1}, spread={"a": (0.1, 0.2)}), select=None, when=when).notes == ()
+    gone = replace(good, lacking={"a": Lacking(unsaid=SomeSites.of(["gamma"]))})
+    assert stops([gone], when=when, after=None, select=None) == ""
+    without_part = replace(good, lacking={"a": Lacking()})
+    assert "worst/a of the model of round 3 is 0.65" in stops([without_part], when=when, after=None, select=None)
+    assert stops([good], when=when, after=None, select=None) == "", "the rule is newer than the evaluation"
+    assert "not known who had reported it before" in choose(None, good, select=None, when=when).notes[0]
+    assert stops([replace(good, few={})], when=when, after=None, select=None) != ""
+    (missing,) = choose(None, replace(without_part, expected=4), select=None, when=when).notes
+    assert missing.endswith("1 site has no result")
 
 
 @pytest.mark.parametrize(("sign", "met"), [(">=", [1, 2]), (">", [2]), ("<=", [0, 1]), ("<", [0])])
@@ -132,6 +152,23 @@ def test_gains_that_are_too_small_by_themselves_add_up_across_sites_that_leave()
     ]
     assert rule.without_gain(select, rounds[:3]) == (2, Best(1, 0.6, 3))
     assert rule.without_gain(select, rounds) == (0, Best(4, 0.88, 2))
+
+
+def test_an_evaluation_whose_metric_is_not_finite_is_one_without_a_gain():
+    select, after = Select.parse("a:max"), StopAfterNoGain.parse("2")
+    nan = {"a": Lacking(not_finite=SomeSites.of("xyz"))}
+    diverged = [replace(summary(number, None), lacking=nan) for number in (3, 4)]
+    before = [summary(1, 0.5), summary(2, 0.6)]
+    assert after.without_gain(select, [*diverged, *before, *diverged]) == (2, Best(2, 0.6, 3))
+    assert "has not got better in 2 evaluations" in stops([*before, *diverged], when=[], after=after, select=select)
+    assert choose(None, diverged[0], select=select, when=[]).notes == (
+        "--select: a is not a finite number at x, y and z",
+    )
+    most = replace(compared(3, 0.9, sites=1, with_=2, beside=None), lacking=nan)
+    assert after.without_gain(select, [*before, most]) == (1, Best(2, 0.6, 3))
+    more = replace(compared(3, 0.1, sites=4, with_=2, beside=None), lacking=nan)
+    assert after.without_gain(select, [*before, *diverged, more]) == (0, Best(3, 0.1, 4))
+    assert after.without_gain(select, [*before, summary(3, None)]) == (0, Best(2, 0.6, 3)), "no site has a part in it"
 
 
 def test_a_comparison_that_is_damaged_is_named():

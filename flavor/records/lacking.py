@@ -1,0 +1,101 @@
+"""Sites that have a part in the metric of a rule, and no finite value of it: without them it would be met too early.
+
+A site has a part in a metric if it reports it, also as NaN, or has reported it in an earlier evaluation of the run. A
+site that never reports it, such as one without labels, has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flavor.records.counts import CENTRAL_PREFIX, POOLED
+from flavor.records.numbers import whole
+from flavor.records.reporters import reported
+
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class SomeSites:
+    """A number of sites, of which the first are named."""
+
+    named: tuple[str, ...] = ()
+    count: int = 0
+
+    @classmethod
+    def of(cls, sites: Collection[str]) -> SomeSites:
+        """Name the first of these sites."""
+        return cls(tuple(sorted(sites)[:_MOST_NAMED]), len(sites))
+
+    @property
+    def words(self) -> str:
+        """`a`, `a and b`, or `a, b, c and 2 more`."""
+        more = self.count - len(self.named)
+        *first, last = [*self.named, *([f"{more} more"] if more else [])]
+        return f"{', '.join(first)} and {last}" if first else last
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """The sites of one evaluation that have a part in a metric, and no finite value of it."""
+
+    not_finite: SomeSites = SomeSites()
+    """They report it as NaN, as infinite or as missing."""
+    unsaid: SomeSites = SomeSites()
+    """They do not report it, and have done so before."""
+
+    def words(self, metric: str) -> str:
+        """Say who lacks the metric; '' where no site does."""
+        said = []
+        if self.not_finite.count:
+            where = "on the operator's own data" if metric.startswith(CENTRAL_PREFIX) else f"at {self.not_finite.words}"
+            said.append(f"{metric} is not a finite number {where}")
+        if self.unsaid.count:
+            do, have = ("does", "has") if self.unsaid.count == 1 else ("do", "have")
+            said.append(f"{self.unsaid.words} {do} not report {metric}, and {have} before")
+        return "; ".join(said)
+
+    def to_plain(self) -> list[Any]:
+        """Write it for `read_lacking`."""
+        return [[list(each.named), each.count] for each in (self.not_finite, self.unsaid)]
+
+
+def lacking_of(
+    names: Iterable[str], sites: Mapping[str, Mapping[str, Any]], before: Mapping[str, Collection[str]]
+) -> dict[str, Lacking]:
+    """Return who lacks each of these merged metrics, by their names without `(weighted)`.
+
+    `sites` has the metrics of each site whose result counts, and `before` what each has reported in evaluations before.
+    """
+    names = list(names)
+    lacked = {site: set(names) - reported(names, metrics) for site, metrics in sites.items()}
+    found = {}
+    for name in names:
+        without = [site for site, of in lacked.items() if name in of]
+        said = [site for site in without if name in sites[site] and not name.startswith(POOLED)]
+        unsaid = [site for site in without if site not in said and name in before.get(site, ())]
+        found[name] = Lacking(SomeSites.of(said), SomeSites.of(unsaid))
+    return found
+
+
+def reported_by_now(
+    names: Collection[str], sites: Mapping[str, Mapping[str, Any]], before: Mapping[str, Collection[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Return which of these metrics the sites have reported by now, for those of which that was not known before."""
+    found = {}
+    for site, metrics in sites.items():
+        known = set(before.get(site, ()))
+        if new := reported(names, metrics) - known:
+            found[site] = tuple(sorted(known | new))
+    return found
+
+
+def read_lacking(given: Any) -> dict[str, Lacking]:
+    """Read what `Lacking.to_plain` has written, by metric. Raises `ValueError`, `TypeError` and `AttributeError`."""
+    found = {}
+    for name, both in (given or {}).items():
+        not_finite, unsaid = (SomeSites(tuple(map(str, named)), whole(count)) for named, count in both)
+        found[str(name)] = Lacking(not_finite, unsaid)
+    return found

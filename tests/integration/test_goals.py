@@ -1,0 +1,89 @@
+"""A goal of `--stop-when` is not reached by values that lack a site, whichever process decides."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+from flavor.records.evaluation import EvaluationSummary
+
+EVALUATOR = Path(__file__).with_name("toy_evaluator.py")
+NAN, INF = float("nan"), float("inf")
+RULES = ("loss<=0.5", "worst/accuracy>=0.5", "score>=0.7", "pooled/accuracy>=0.75")
+
+
+def metrics(loss: float, share: float) -> dict[str, object]:
+    """The metrics of a site that classifies this share of 20 examples right."""
+    right = round(20 * share)
+    counts = {"count/multiclass/confusion": [right, 20 - right, 0, 0]}
+    return {"loss": loss, "accuracy": share, "score": share, **counts}
+
+
+GOOD = metrics(0.4, 0.9)
+C3 = [metrics(3.5, 0.0), {"loss": INF, "accuracy": NAN}, {"loss": NAN, "accuracy": NAN}, {"loss": NAN}, GOOD]
+C4 = {"x": 1}
+"""A site without labels: it has no part in any rule."""
+SITES = {"c1": [GOOD] * 5, "c2": [GOOD] * 5, "c3": C3, "c4": [C4] * 5}
+
+
+def edges(bench, table: Path):
+    command = shlex.join(
+        [sys.executable, str(EVALUATOR), "--table", str(table), "--hold", "--only", "c1", "--in-round", "3"]
+    )
+    env = {"TEST_BUS": bench.url}
+    return [bench.edge(site, bench.trainer("--rounds", "endless"), "-e", command, env=env) for site in SITES]
+
+
+def finish(coordinator, sites) -> None:
+    assert coordinator.wait() == 0, coordinator.stderr
+    for edge in sites:
+        assert edge.wait() == 0, edge.stderr
+
+
+def test_a_site_whose_value_is_nan_infinite_or_missing_keeps_a_goal_from_being_reached(bench, tmp_path):
+    """Its coordinator is killed, and its Redis lost, while the site lacks them all; it is good in round 5 alone."""
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({site: dict(enumerate(of, 1)) for site, of in SITES.items()}))
+    rules = [word for rule in RULES for word in ("--stop-when", rule)]
+    words = ["--heartbeat-timeout-s", 1.5, "--on-quorum-lost", "wait", *rules]
+    first = bench.serve(*words, rounds=3, clients=4)
+    bench.aggregator()
+    sites = edges(bench, table)
+    bench.held("c1")
+    first.send(signal.SIGKILL)
+    second = bench.serve(*words, rounds=3, clients=4)
+    bench.release("c1")
+    finish(second, sites)
+    assert (bench.runs.read().round, bench.runs.read().is_met) == (3, False)
+    reason = bench.logged("evaluation.closed", round=2)["reason"]
+    told = [
+        "--stop-when 'loss<=0.5' does not count, though loss is 0.4: loss is not a finite number at c3",
+        "--stop-when 'worst/accuracy>=0.5' does not count, though worst/accuracy is 0.9: "
+        "accuracy is not a finite number at c3",
+        "--stop-when 'score>=0.7' does not count, though score is 0.9: c3 does not report score, and has before",
+        "--stop-when 'pooled/accuracy>=0.75' does not count, though pooled/accuracy is 0.9: "
+        "c3 does not report pooled/accuracy, and has before",
+    ]
+    for line in told:
+        assert line in reason
+        assert first.stderr.count(line) == 1, "the coordinator says it as well"
+    before, reported = bench.runs.evaluated(), bench.runs.reported(list(SITES))
+    assert reported["c3"] == ("accuracy", "loss", "pooled/accuracy", "score")
+    assert "c4" not in reported
+
+    bench.redis.flushall()
+    done = bench.done("flavor", "recover", "--run", bench.run, "--store", bench.store, "--untrusted")
+    assert done.wait() == 0, done.stderr
+    lacking = [
+        [EvaluationSummary.from_json(text).lacking for text in each] for each in (before, bench.runs.evaluated())
+    ]
+    assert lacking[0] == lacking[1]
+    assert bench.runs.reported(list(SITES)) == reported
+    third = bench.start("flavor", "resume", bench.run, "--rounds", 9)
+    bench.logged("run.resumed")  # a site of a run that is over ends
+    finish(third, edges(bench, table))
+    assert (bench.runs.read().round, bench.runs.read().is_met) == (5, True)
+    assert "of the model of round 5" in bench.logged("run.finished")["reason"]
