@@ -48,8 +48,7 @@ client:CLIENT:log                     string  the last lines of its script's out
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
 client:CLIENT:pulse                   (channel) what only people read of the hash has changed that edge
 to:CLIENT:round:N:task                hash    what to train from: the run's global_*,         coordinator
-                                              info_path, info_digest, format, rounds;
-                                              opened_ms
+                                              info_path, info_digest, format, rounds; opened_ms
 to:CLIENT:round:N:evaluation:K:task   hash    which model to judge: global_*, info_path,      coordinator
                                               info_digest, format, opened_ms, deadline_ms
 to:CLIENT:evaluations                 hash    `N K` of each evaluation that awaits it, to     coordinator, worker
@@ -63,15 +62,13 @@ to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what be
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
                                               attempt, lease, lease_ms, error, spoiled,
                                               reference, path, digest, size, info_path,
-                                              info_digest,
-                                              reason, manifest_path, manifest_digest,
-                                              opened_ms, aggregating_ms, closed_ms, openings,
-                                              left_out,
-                                              resumed, pauses, earlier_openings,
-                                              earlier_attempts, waits, passing_ms, away_ms,
-                                              made_by, notes, unfit, forgiven:CLIENT,
-                                              spoilt:CLIENT; chosen, where the rule left
-                                              contributors out
+                                              info_digest, reason, manifest_path,
+                                              manifest_digest, opened_ms, aggregating_ms,
+                                              closed_ms, openings, left_out, resumed, pauses,
+                                              earlier_openings, earlier_attempts, waits,
+                                              passing_ms, away_ms, made_by, notes, unfit,
+                                              forgiven:CLIENT, spoilt:CLIENT; chosen, where
+                                              the rule left contributors out
 round:N:verdicts                      hash    client to JSON: accepted, reason, blameless,    worker, coordinator
                                               try_id, and what was inspected: path, digest,
                                               size_bytes, seal, format, num_examples,
@@ -87,20 +84,16 @@ round:N:evaluation:K                  hash    state, global_*, format, expected,
                                               error, hopeless, closed_ms, reason, merged_*,
                                               manifest_*, owner; K is 0 for the coordinator's
                                               own, 999999999 for that on the operator's data
-round:N:evaluation:K:verdicts         hash    client to JSON: accepted, reason, and what was  worker
-                                              inspected
-round:N:evaluation:K:lease            string  token of the worker that judges the model on the  worker
-                                              operator's own data (expires)
-evaluating                            hash    `N K` of each evaluation that is not over, to   coordinator, worker
-                                              the server's time at which it was opened
+round:N:evaluation:K:verdicts         hash    client to JSON: accepted, reason, what was inspected  worker
+round:N:evaluation:K:lease            string  token of the worker that judges it (expires)    worker
+evaluating                            hash    `N K` of each one that is not over, to its opening  coordinator, worker
 evaluator                             string  token of the lease of who asks for evaluations   `flavor evaluate`
                                               (expires)
 placed                                set     paths of models that who asks for evaluations    `flavor
                                               removes from the store                          contributions`
 evaluated                             list    a JSON of each evaluation with a result, oldest worker's commit
                                               first: round, number, times, counts, metrics
-reported                              hash    client to JSON: which metrics of `--stop-when` and    worker's commit,
-                                              `--select` it has reported in evaluations         `flavor recover`
+reported                              hash    client to JSON: the rules' metrics it has reported  worker's commit
 contributions                         hash    run_id, result: the newest one of `flavor        `flavor
                                               contributions` as JSON, for people              contributions`
 closed                                list    a JSON of each closed round, oldest first:      worker's commit,
