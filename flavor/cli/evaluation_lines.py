@@ -9,7 +9,7 @@ from typing import Any
 from flavor.counted import counted
 from flavor.printable import printable, shown_name
 from flavor.results.best import MergedValue
-from flavor.results.evaluated import OWN_DATA, by_of, by_sites_of
+from flavor.results.evaluated import OWN_DATA, by_of, by_sites_of, mean_of
 
 MOST_METRICS = 4
 _MOST_NAMED = 5
@@ -34,11 +34,6 @@ def lines_of_evaluations(found: Described) -> list[str]:
     return lines
 
 
-def headline(newest: Described) -> str:
-    """Return the value by which an evaluation is shown: `accuracy 0.91`; '' where it has none."""
-    return _metric(newest["metric"], newest) if newest["metric"] in newest["metrics"] else ""
-
-
 def _metric(name: str, newest: Described) -> str:
     metric = newest["metrics"][name]
     plain, pooled = metric.get("plain_mean"), metric.get("pooled")
@@ -59,7 +54,9 @@ def _newest(newest: Described) -> str:
     more = f", and {len(parts) - MOST_METRICS} more" if len(parts) > MOST_METRICS else ""
     what = f"the model of round {newest['round']}" if newest["round"] else "a model of no round"
     by = by_sites_of(newest["sites"], newest["expected"])
-    line = f"judged: {what} {by}: {', '.join(parts[:MOST_METRICS]) or 'no metrics'}{more}"
+    has_mean = newest["sites"] > 1 and any(each["plain_mean"] is not None for each in newest["metrics"].values())
+    means = ", plain means" if has_mean else ""
+    line = f"judged: {what} {by}{means}: {', '.join(parts[:MOST_METRICS]) or 'no metrics'}{more}"
     missing = list(newest["missing"].items())
     if missing:
         said = [f"{site}: {printable(reason)[:_LONGEST_REASON]}" for site, reason in missing[:_MOST_NAMED]]
@@ -83,9 +80,10 @@ def _open(each: Described) -> str:
 
 def _selected(selected: Described, run: str) -> str:
     select = f"{selected['metric']}:{'max' if selected['better'] == 'larger' else 'min'}"
+    name, sites = selected["metric"], selected["sites"]
     return (
         f"best judged model: that of round {selected['round']}, "
-        f"{shown_name(selected['metric'])} {selected['value']:.4g} {by_of(selected['metric'], selected['sites'])} "
+        f"{shown_name(name)} {selected['value']:.4g}{mean_of(name, sites)} {by_of(name, sites)} "
         f"(--select {printable(select)}): `flavor get {shlex.quote(run)} --round best`"
     )
 

@@ -199,7 +199,8 @@ def _last_round(found: Found) -> str:
     if found["metric"] and found["metric"] not in names:
         why = "of this round, or not kept" if left_out else "of this round"
         lacks += f"; no {printable(found['metric'])!r} is known {why}"
-    return f"round {last['round']}: {', '.join(parts) or 'no metrics'}{more}{lacks}"
+    means = ", weighted means" if found.get("evaluation") and last["contributors"] > 1 else ""
+    return f"round {last['round']}{means}: {', '.join(parts) or 'no metrics'}{more}{lacks}"
 
 
 def _began(round_: int, run: str) -> str:

@@ -21,7 +21,7 @@ from flavor.policy.advice import listed
 from flavor.printable import printable, shown_name
 from flavor.records.states import RoundState, RunState
 from flavor.results.best import MergedValue
-from flavor.results.evaluated import Selected
+from flavor.results.evaluated import Selected, mean_of
 from flavor.results.evaluated_table import judged_words
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, best_round, for_people
@@ -183,12 +183,14 @@ class Progress:
             self._judged(results, out)
             self._row("other rounds:", f"flavor get {out} --round NUMBER")
             if any(for_people(result.metrics) for result in results.rounds):
-                which = "those" if results.evaluation is None else "those that scripts report"
-                of = "of round N are of the model of round N-1, unless sites evaluate what they have trained"
+                of = "the model of round N-1, unless sites evaluate what they have trained"
+                reported = "those that scripts report of round N are weighted means, and of"
+                which = "those of round N are of" if results.evaluation is None else reported
                 self._row("metrics:", f"{which} {of}")
             if len(results.rounds) > 1 and (best := best_round(results.rounds)) is not None:
                 name, found = best
-                value = " ".join((f"{found.value:.4g}", found.of)).rstrip()
+                mean = "" if results.evaluation is None else mean_of(name, found.sites, "weighted")
+                value = " ".join((f"{found.value:.4g}{mean}", found.of)).rstrip()
                 self._row("best round:", f"{name} {value} in round {found.round}, {_began(found.round, out)}")
                 if found.without:
                     self._row("", found.without)

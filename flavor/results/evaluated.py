@@ -16,7 +16,7 @@ from flavor.counted import counted
 from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
 from flavor.printable import shown_name
-from flavor.records.counts import BOUND, CENTRAL_PREFIX, POOLED, is_beside, why_not_own
+from flavor.records.counts import BOUND, CENTRAL_PREFIX, POOLED, is_beside, is_count, why_not_own
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, sites_of, sites_with
@@ -149,9 +149,9 @@ class Selected(NamedTuple):
 
     @property
     def words(self) -> str:
-        """`accuracy 0.93 by 3 sites`."""
+        """`accuracy 0.93 (plain mean) by 3 sites`."""
         name = Select.parse(self.select).name
-        return f"{shown_name(name)} {self.value:.4g} {by_of(name, self.sites)}"
+        return f"{shown_name(name)} {self.value:.4g}{mean_of(name, self.sites)} {by_of(name, self.sites)}"
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,14 @@ def name_of(round_: int, number: int) -> str:
 def by_of(name: str, sites: int) -> str:
     """Return who has measured a metric: `by 3 sites`, or `on the operator's own data`."""
     return OWN_DATA if name.startswith(CENTRAL_PREFIX) else by_sites_of(sites, 0)
+
+
+def mean_of(name: str, sites: int, kind: str = "plain") -> str:
+    """Return ` (plain mean)` for a metric of several sites, by its name in `--select`; '' where the name says more.
+
+    What training scripts report is shown by another mean, the weighted one, and may stand beside it.
+    """
+    return "" if sites < 2 or name.endswith(WEIGHTED) or why_not_own(name) or is_count(name) else f" ({kind} mean)"
 
 
 def by_sites_of(sites: int, expected: int) -> str:
@@ -378,10 +386,10 @@ def headline_of(metrics: Iterable[MetricOfSites], select: Select | None = None, 
 
 
 def shown_by(summary: EvaluationSummary, select: Select | None) -> str:
-    """Return the number by which an evaluation is shown, with its name: `accuracy 0.91`; '' where there is none."""
+    """Return the number by which an evaluation is shown, with its name: `accuracy 0.91 (plain mean)`; '' for none."""
     metrics = {each.name: each for each in metrics_of(numbers_of(summary), select)}
     metric = metrics.get(headline_of(metrics.values(), select) or "")
     if metric is None or metric.value is None:
         return ""
     name = metric.name if metric.plain_mean is not None else POOLED + metric.name
-    return f"{shown_name(name)} {metric.value:.4g}"
+    return f"{shown_name(name)} {metric.value:.4g}{mean_of(name, metric.sites)}"

@@ -13,7 +13,15 @@ from flavor.policy.selection import Select
 from flavor.printable import printable, shown_name
 from flavor.records.counts import POOLED, is_beside
 from flavor.records.evaluation import CENTRAL
-from flavor.results.evaluated import OWN_DATA, Evaluated, MetricOfSites, by_sites_of, headline_of, metrics_of
+from flavor.results.evaluated import (
+    OWN_DATA,
+    Evaluated,
+    MetricOfSites,
+    by_sites_of,
+    headline_of,
+    mean_of,
+    metrics_of,
+)
 
 MOST_COLUMNS = 6
 """Metrics in one table, unless they are named."""
@@ -125,11 +133,11 @@ def _plain(sites: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def judged_words(judged: Mapping[str, Any]) -> str:
-    """Return a described evaluation in a few words: `accuracy 0.91 by 3 sites, round 5`."""
+    """Return a described evaluation in a few words: `accuracy 0.91 (plain mean) by 3 sites, round 5`."""
     metric = judged["metrics"].get(judged["metric"], {})
     plain, pooled = metric.get("plain_mean"), metric.get("pooled")
     value = plain if plain is not None else pooled
-    name = shown_name(judged["metric"] if plain is not None else f"{POOLED}{judged['metric']}")
-    what = "no metrics" if value is None else f"{name} {value:.4g}"
+    name = judged["metric"] if plain is not None else f"{POOLED}{judged['metric']}"
+    what = "no metrics" if value is None else f"{shown_name(name)} {value:.4g}{mean_of(name, metric['sites'])}"
     by = by_sites_of(len(judged["sites"]), len(judged["expected"]))
     return f"{what} {OWN_DATA if judged['evaluation'] == CENTRAL else by}, round {judged['round']}"

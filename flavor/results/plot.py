@@ -1,9 +1,15 @@
-"""`metrics.png`: a panel for each metric, with a line for each site, a thick one for their mean, and the best round."""
+"""`metrics.png`: a panel for each metric, with a line for each site, those of their means, and the best round.
+
+Each mean has one colour and one stroke, which are those of the page: the mean weighted by examples is blue, and the
+plain mean brown and dashed. The thick line is the one by which the best round is known: the weighted mean of what
+training scripts report, and the plain mean of evaluations, by which `--select` goes.
+"""
 
 from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +20,8 @@ from flavor.atomic import write_whole
 from flavor.counted import counted
 from flavor.policy.selection import Select
 from flavor.printable import printable, shown_name
-from flavor.records.counts import POOLED, beside_last, is_count
+from flavor.records.counts import CENTRAL_PREFIX, POOLED, beside_last
+from flavor.records.counts import PREFIX as COUNT
 from flavor.records.info import CONFUSION
 from flavor.records.merging import WEIGHTED
 from flavor.results.best import MergedValue, best_of
@@ -26,22 +33,32 @@ _MOST_PANELS = 24
 _MOST_MARKED = 40
 """Maximum number of rounds of which each is marked on the lines."""
 _MOST_TITLE, _MOST_TITLE_BESIDE = 40, 26
-"""Maximum number of characters of a panel's title, alone and beside the best value."""
+"""Maximum number of characters of a line of a panel's title, alone and beside the best value."""
+_LONGEST_TITLE = 110
+"""Of a longer title the middle is left out: names of a run mostly differ at their ends."""
 _MOST_LABELS = 10
 """Maximum number of sites that the legend names."""
 _COLOURS = (
-    "#0072B2",
     "#E69F00",
     "#009E73",
     "#CC79A7",
     "#56B4E9",
     "#D55E00",
-    "#8C6D1F",
     "#7F7F7F",
     "#332288",
     "#882255",
+    "#999933",
+    "#44AA99",
 )
-"""Told apart by colour-blind people: Okabe and Ito's palette without its yellow, and four dark ones."""
+"""Of sites. Told apart by colour-blind people: Okabe and Ito's palette and Tol's, without the colours of means."""
+_WEIGHTED_MEAN = "mean, weighted by examples", {"color": "#1761C0", "linestyle": "-"}
+_PLAIN_MEAN = "plain mean", {"color": "#9A5B00", "linestyle": "--"}
+_NO_MEAN = {
+    POOLED: ("of the examples of all sites", {"color": "0.1", "linestyle": "-"}),
+    COUNT: ("sum", {"color": "0.1", "linestyle": ":"}),
+    CENTRAL_PREFIX: ("on the operator's own data", {"color": "0.1", "linestyle": "-."}),
+}
+"""What a metric is that is no mean of the sites' values, by the beginning of its name."""
 _BEST = "#F0E442"
 _JUDGED = " (judged)"
 """The end of the title of a metric of evaluations."""
@@ -94,10 +111,17 @@ def draw(
     for index, (name, of) in enumerate(shown):
         axes = figure.add_subplot(high, wide, index + 1)
         is_judged = index < len(of_models)
-        suffix, better = (_JUDGED, better_of(name, select)) if is_judged else ("", direction_of(name))
-        _panel(axes, name, of, drawn, better, of_metrics=bool(of_models or trained), suffix=suffix)
+        better = better_of(name, select) if is_judged else direction_of(name)
+        _panel(axes, name, of, drawn, better, of_metrics=bool(of_models or trained), is_judged=is_judged)
     if drawn:
-        figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=min(4, len(drawn)), fontsize=8)
+        figure.legend(
+            drawn.values(),
+            drawn.keys(),
+            loc="outside lower center",
+            ncols=min(4, len(drawn)),
+            fontsize=8,
+            handlelength=4,
+        )
     return figure
 
 
@@ -122,7 +146,7 @@ def _panel(
     better: int,
     *,
     of_metrics: bool,
-    suffix: str = "",
+    is_judged: bool,
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -139,23 +163,15 @@ def _panel(
             look = {"color": _COLOURS[number % len(_COLOURS)] if is_named else "0.75", "marker": marker}
             (line,) = axes.plot(x, y, linewidth=1.0, markersize=2, zorder=2, **look)
             drawn.setdefault(label, line)
-    only = "of the examples of all sites" if name.startswith(POOLED) else "sum" if is_count(name) else ""
-    weighted = [each.metrics.get(name if only else name + WEIGHTED, math.nan) for each in rounds]
-    plain = [each.metrics.get(name, math.nan) for each in rounds]
-    merged = {"color": "0.45", "marker": marker, "zorder": 2} if is_named else {"color": "0.1", "zorder": 4}
-    if _is_some(weighted):
-        (line,) = axes.plot(x, weighted, linewidth=3.5, markersize=4, solid_capstyle="round", **merged)
-        drawn.setdefault(only or "mean, weighted by examples", line)
-    if any(
-        not math.isnan(one) and not (math.isclose(one, other, rel_tol=1e-3) if not math.isnan(other) else False)
-        for one, other in zip(plain, weighted, strict=True)
-    ):
-        (line,) = axes.plot(x, plain, "--", linewidth=1.5, markersize=3, **merged)
-        drawn.setdefault("plain mean", line)
-    shown = weighted if _is_some(weighted) else plain
+    lines = _merged(name, rounds, is_judged=is_judged)
+    for number, (label, look, y) in enumerate(lines):
+        wide = {"linewidth": 1.5, "markersize": 3} if number else {"linewidth": 3.5, "markersize": 4}
+        (line,) = axes.plot(x, y, marker=marker, zorder=2 if is_named else 4, solid_capstyle="round", **wide, **look)
+        drawn.setdefault(label, line)
+    values = lines[0][2] if lines else [math.nan] * len(rounds)
     merged_values = {
         each.round: each.of_sites(name, value)
-        for each, value in zip(rounds, shown, strict=True)
+        for each, value in zip(rounds, values, strict=True)
         if not math.isnan(value)
     }
     if few := {number: each.value for number, each in merged_values.items() if each.words}:
@@ -163,8 +179,7 @@ def _panel(
         drawn.setdefault("not of all sites", line)
     best = _mark_best(axes, merged_values, better, drawn)
     axes.set_title(best, loc="right", fontsize=8, color="0.3")
-    most = (_MOST_TITLE_BESIDE if best else _MOST_TITLE) - len(suffix)
-    title = shown_name(name if len(name) <= most else f"{name[: most - 3]}...") + suffix
+    title = _title(shown_name(name) + (_JUDGED if is_judged else ""), is_beside=bool(best))
     axes.set_title(title, loc="left", fontsize=10, parse_math=False)
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -173,13 +188,45 @@ def _panel(
     axes.grid(alpha=0.3)
 
 
+def _merged(
+    name: str, rounds: Sequence[RoundResult], *, is_judged: bool
+) -> list[tuple[str, dict[str, str], list[float]]]:
+    """Return the lines of a merged metric, each with its label, look and values, the one first that stands for it."""
+    values = [each.metrics.get(name, math.nan) for each in rounds]
+    if only := next((look for prefix, look in _NO_MEAN.items() if name.startswith(prefix)), None):
+        return [(*only, values)] if _is_some(values) else []
+    weighted = [each.metrics.get(name + WEIGHTED, math.nan) for each in rounds]
+    both = [(*_WEIGHTED_MEAN, weighted), (*_PLAIN_MEAN, values)]
+    first, second = both[::-1] if is_judged else both
+    if not _is_some(first[2]):
+        first, second = second, first
+    agree = all(
+        math.isnan(other) or math.isclose(one, other, rel_tol=1e-3)
+        for one, other in zip(first[2], second[2], strict=True)
+    )
+    return [each for each in ((first,) if agree else (first, second)) if _is_some(each[2])]
+
+
+def _title(words: str, *, is_beside: bool) -> str:
+    """Return a panel's title in lines. The last one has room for the best value, if that `is_beside` it."""
+    if len(words) > _LONGEST_TITLE:
+        half = (_LONGEST_TITLE - 1) // 2
+        words = f"{words[:half]}…{words[-half:]}"
+    lines = [""]
+    for part in re.findall(rf"[^/_ .-]{{1,{_MOST_TITLE - 1}}}[/_ .-]?|[/_ .-]", words):
+        if len(lines[-1]) + len(part) > _MOST_TITLE:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join([*lines, ""] if is_beside and len(lines[-1]) > _MOST_TITLE_BESIDE else lines)
+
+
 def _mark_best(axes: Any, merged: dict[int, MergedValue], better: int, drawn: dict[str, Any]) -> str:
     """Mark the best round of the merged metric, and describe it; '' where none is known, or no other is compared."""
     best = best_of(merged, better)
     if best is None or best.is_alone:
         return ""
     (star,) = axes.plot([best.round], [best.value], "*", color=_BEST, markeredgecolor="0.1", markersize=12, zorder=5)
-    drawn["best round, by the mean"] = drawn.pop("best round, by the mean", star)  # the last of the legend
+    drawn["best round, by the thick line"] = drawn.pop("best round, by the thick line", star)  # the last of the legend
     return f"best: {best.value:.4g} in round {best.round}"
 
 

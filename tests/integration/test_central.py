@@ -305,7 +305,7 @@ def test_people_see_what_the_operators_data_says(bench, tmp_path):
     judges(bench)
     finish(coordinator, *edges(bench, "-e", evaluator()))
     status = bench.done("flavor", "status", bench.run).stdout
-    assert "judged: the model of round 1 by 2 sites: accuracy 0.01817" in status
+    assert "judged: the model of round 1 by 2 sites, plain means: accuracy 0.01817" in status
     assert "judged: the model of round 1 on the operator's own data, 100 examples: central/accuracy 0.01767" in status
     assert "best judged model: that of round 1, central/accuracy 0.01767 on the operator's own data" in status
     (described,) = [json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)["central"]]

@@ -113,9 +113,15 @@ def test_status_says_who_judges_and_then_what_came_of_it(bench):
     finish(coordinator, edges)
     status = bench.done("flavor", "status", bench.run).stdout
     value = mean(1, 1)
-    assert f"judged: the model of round 1 by 2 sites: accuracy {mean(1, 1, 2):.4g} (worst: c1, {value:.4g})" in status
+    assert (
+        f"judged: the model of round 1 by 2 sites, plain means: accuracy {mean(1, 1, 2):.4g} (worst: c1, {value:.4g})"
+        in status
+    )
     assert f"best judged model: that of round 1, worst/accuracy {value:.4g} by 2 sites" in status
-    assert f"2 results, 300 examples: accuracy {mean(1, 1, 2):.4g}" in bench.done("flavor", "log", bench.run).stdout
+    assert (
+        f"2 results, 300 examples: accuracy {mean(1, 1, 2):.4g} (plain mean)"
+        in bench.done("flavor", "log", bench.run).stdout
+    )
     found = json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)
     assert found["evaluating"] == []
     assert found["evaluation"]["metrics"]["accuracy"]["plain_mean"] == pytest.approx(mean(1, 1, 2))

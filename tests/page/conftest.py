@@ -68,6 +68,16 @@ class Window:
         self.complaints: list[str] = []
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", self._said)
+        self._keeps_plots = False
+
+    def keep_plots(self) -> None:
+        """Keep all plots of pages that are opened from now on, in the order in which they are made, as `plots`."""
+        if not self._keeps_plots:
+            self.page.add_init_script(
+                "let of; window.plots = []; Object.defineProperty(window, 'uPlot', { get: () => of, set(plain) {"
+                " of = class extends plain { constructor(...given) { super(...given); plots.push(this); } }; } });"
+            )
+        self._keeps_plots = True
 
     def _said(self, message: Any) -> None:
         if message.type in ("error", "warning") and "Failed to load resource" not in message.text:

@@ -17,7 +17,19 @@ from tests.page.conftest import Window, expect
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
+def drawn_as(page: Any, panel: str) -> dict[str, list[Any]]:
+    """Width, dashes and colour of each mean in the curves of a panel."""
+    found: dict[str, list[Any]] = page.evaluate(
+        "(panel) => Object.fromEntries(plots.findLast(({ root }) => root.closest(panel)).series"
+        ".filter(({ label }) => /mean$/.test(label))"
+        ".map((each) => [each.label, [each.width, each.dash, each.stroke()]]))",
+        panel,
+    )
+    return found
+
+
 def test_evaluations_have_a_curve_and_a_table_of_their_own(server: str, tmp_path: Path, window: Window) -> None:
+    window.keep_plots()
     run = Driven(server, LocalStore(tmp_path / "store", create=True), select="worst/accuracy:max", rounds=9)
     place = bound("127.0.0.1", 0, token=None)
     with Board(server, runs=[run.runs.run]) as board, shown_board(server, board, place):
@@ -35,12 +47,12 @@ def test_evaluations_have_a_curve_and_a_table_of_their_own(server: str, tmp_path
             {"c1": (100, {"accuracy": 0.5, HOSTILE: 1.0}), "c2": (300, {"accuracy": 0.9})}, {"c3": "it is <b>gone"}
         )
         expect(page.locator(".judged-line")).to_have_text(
-            "Judged: accuracy 0.7 by 2 of 3 sites, the model of round 1; without c3. Best model by --select: that of "
-            f"round 1, worst/accuracy 0.5 (flavor get {run.runs.run} --round best)."
+            "Judged: accuracy 0.7 (plain mean) by 2 of 3 sites, the model of round 1; without c3. Best model by "
+            f"--select: that of round 1, worst/accuracy 0.5 (flavor get {run.runs.run} --round best)."
         )
         judged = page.locator(".panel.judged")
         of_sites = judged.locator(".of-sites")
-        expect(judged.locator(".note")).to_have_text("accuracy 0.7 of the model of round 1")
+        expect(judged.locator(".note")).to_have_text("accuracy 0.7 (plain mean) of the model of round 1")
         expect(of_sites.locator("h3")).to_have_text("The model of round 1, judged by 2 of 3 sites, 400 examples")
         rows = of_sites.locator("tbody tr")
         expect(rows.nth(0)).to_have_text("c11000.5 (worst)1")
@@ -50,17 +62,29 @@ def test_evaluations_have_a_curve_and_a_table_of_their_own(server: str, tmp_path
         expect(of_sites.locator("tr.merged").nth(0)).to_contain_text("plain mean0.7")
         expect(of_sites.locator("tr.merged").nth(1)).to_contain_text("weighted mean0.8")
         expect(judged.locator("canvas")).to_be_visible()
-        expect(page.locator(".model .note")).to_have_text("accuracy 0.1 in round 1")
+        expect(page.locator(".model .note")).to_have_text("accuracy 0.1 (weighted mean) in round 1")
+        expect(page.locator(".gains")).to_contain_text("Model: accuracy 0.1 (weighted mean), the best so far,")
         run.open(["c1", "c2"])
         for client in ("c1", "c2"):
             run.accept(client, 10, {"accuracy": 0.2})
         run.close()
         run.judge({"c1": (100, {"accuracy": 0.6}), "c2": (300, {"accuracy": 1.0})})
-        expect(judged.locator(".note")).to_have_text("accuracy 0.8 of the model of round 2")
+        expect(judged.locator(".note")).to_have_text("accuracy 0.8 (plain mean) of the model of round 2")
         expect(of_sites.locator("h3")).to_have_text("The model of round 2, judged by 2 sites, 400 examples")
         expect(judged.locator(".pointed")).to_have_text(
             "model of round 2 · plain 0.8 · weighted 0.9 · lowest 0.6 · highest 1"
         )
+        for panel in (page.locator(".panel.model"), judged):  # each mean looks the same in both
+            is_main = re.compile(r"\bmain\b")
+            main, other = ("weighted", "plain") if panel is not judged else ("plain", "weighted")
+            key = panel.locator(f".legend .line.{main}")
+            expect(key).to_have_class(is_main)
+            expect(key.locator("..")).to_have_text(f"{main} mean")
+            expect(panel.locator(f".legend .line.{other}")).not_to_have_class(is_main)
+        expect(judged.locator(".legend .line.weighted")).to_have_css("border-top", "2px solid rgb(23, 97, 192)")
+        expect(judged.locator(".legend .line.plain")).to_have_css("border-top", "3px dashed rgb(154, 91, 0)")
+        assert drawn_as(page, ".judged") == {"weighted mean": [2, [], "#1761c0"], "plain mean": [3, [6, 4], "#9a5b00"]}
+        assert drawn_as(page, ".model") == {"weighted mean": [3, [], "#1761c0"]}, "both means are the same"
 
 
 def test_the_operators_own_data_is_told_with_who_has_judged_there(server: str, tmp_path: Path, window: Window) -> None:

@@ -225,10 +225,7 @@ def test_a_value_that_a_site_lacks_is_a_gap_and_its_round_is_not_the_best(tmp_pa
     """The curve went straight on, and the mean of the others was the best value."""
     folder = tmp_path / "redis"
     folder.mkdir()
-    window.page.add_init_script(
-        "let of; Object.defineProperty(window, 'uPlot', { get: () => of, set(plain) { of = class extends plain {"
-        " constructor(...given) { super(...given); window.drawn = this; } }; } });"
-    )
+    window.keep_plots()
     with Serving(folder) as redis:
         run = Driven(redis.url, LocalStore(tmp_path / "store", create=True), "mammo", rounds=9, min_clients=2)
         for client in ("a", "b"):
@@ -249,8 +246,9 @@ def test_a_value_that_a_site_lacks_is_a_gap_and_its_round_is_not_the_best(tmp_pa
             expect(page.locator(".model .note")).to_have_text("val_auc 0.9 of 1 of 2 sites in round 6")
             expect(page.locator(".model .pointed")).to_contain_text("weighted 0.9 of 1 of 2 sites")
             expect(page.locator(".model .quiet")).to_have_text(f"For the best round, {not_compared} val_auc.")
-            page.wait_for_function("() => window.drawn?.series.some((each) => each.label === 'b')")
-            gaps = "() => { const at = drawn.series.findIndex((each) => each.label === 'b'); return ["
+            page.wait_for_function("() => window.plots.at(-1)?.series.some((each) => each.label === 'b')")
+            gaps = "() => { const drawn = plots.at(-1);"
+            gaps += " const at = drawn.series.findIndex((each) => each.label === 'b'); return ["
             assert page.evaluate(gaps + "drawn.series[at].spanGaps, drawn.series[at].points.filter(drawn, at)]; }") == [
                 False,
                 [],

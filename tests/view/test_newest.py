@@ -87,6 +87,23 @@ def test_rounds_of_other_sites_are_not_compared_wherever_they_are_read(url: str,
     assert (judged.round, judged.without) == (3, "not compared: round 2, in which other sites report it")
 
 
+def test_of_a_run_whose_models_are_judged_each_line_says_which_mean_it_is_of(url: str) -> None:
+    driven = Driven(url, select="auc:max")
+    driven.open(["a", "b"])
+    for client, examples, auc in (("a", 10, 0.5), ("b", 30, 0.9)):
+        driven.accept(client, examples, {"auc": auc})
+    driven.close()
+    lines = [each.text for each in summary_of(described(driven.runs, url))]
+    assert any(line.startswith("round 1: auc 0.8 ") for line in lines), lines
+    driven.judge({"a": (10, {"auc": 0.5}), "b": (30, {"auc": 0.9})})
+    lines = [each.text for each in summary_of(described(driven.runs, url))]
+    assert any(line.startswith("round 1, weighted means: auc 0.8 ") for line in lines), lines
+    assert any(line.startswith("judged: the model of round 1 by 2 sites, plain means: auc 0.7 (") for line in lines)
+    assert any(
+        line.startswith("best judged model: that of round 1, auc 0.7 (plain mean) by 2 sites ") for line in lines
+    )
+
+
 def test_one_round_with_the_most_sites_is_best_and_is_said_to_be_the_only_one_compared(url: str) -> None:
     driven = Driven(url)
     for number, auc in enumerate((0.5, 0.9), 1):

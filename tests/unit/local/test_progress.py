@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,22 @@ def test_the_last_lines_name_the_best_round(capsys: pytest.CaptureFixture[str]) 
     assert f"best round:    loss 0.25 in round 2, {began}\n" in told
     Progress("r", 3).summary(Results("r", "finished", "all rounds are done", rounds[:1], "/a b/m.pt", "/a b"))
     assert "best round" not in capsys.readouterr().err, "of one round there is no best"
+
+
+def test_the_last_lines_say_which_mean_is_which_where_models_are_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same model has two losses: the plain mean of evaluations, and the weighted one of training scripts."""
+    rounds = [
+        RoundResult(number, 1.0, ["a", "b"], 10, 100, {"loss": 0.5, "loss (weighted)": loss})
+        for number, loss in ((1, 0.5), (2, 0.25))
+    ]
+    judged = {"metric": "loss", "metrics": {"loss": {"plain_mean": 0.5, "sites": 2}}, "sites": "ab", "expected": "ab"}
+    best = {"select": "loss:min", "round": 1, "value": 0.5, "sites": 2}
+    of_run = Results("r", "finished", "all rounds are done", rounds, "/m.pt", "/out")
+    Progress("r", 2).summary(replace(of_run, best=best, evaluation={**judged, "round": 2, "evaluation": 0}))
+    told = capsys.readouterr().err
+    assert "judged:        loss 0.5 (plain mean) by 2 sites, round 2" in told
+    assert "best judged:   the model of round 1, loss 0.5 (plain mean) by 2 sites, by --select" in told
+    assert "metrics:       those that scripts report of round N are weighted means, and of the model" in told
+    assert "best round:    loss 0.25 (weighted mean) in round 2" in told
+    Progress("r", 2).summary(of_run)
+    assert "mean" not in capsys.readouterr().err, "there is one only"

@@ -10,7 +10,7 @@ from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
 from flavor.records.counts import COMPUTED
 from flavor.records.merging import merge_infos, sites_of
-from flavor.results.evaluated import Evaluated, SiteMeasures, as_round, headline_of, metrics_of
+from flavor.results.evaluated import Evaluated, SiteMeasures, as_round, headline_of, mean_of, metrics_of
 from flavor.results.evaluated_table import described, lines_of, table_of
 from flavor.results.evaluation_tables import values_of
 from flavor.results.plot import draw
@@ -148,6 +148,72 @@ def test_metrics_of_evaluations_have_panels_of_their_own():
     lines = {line.get_label(): list(line.get_xdata()) for line in panels["accuracy (judged)"].lines}
     assert all(x in ([2, 3], [2]) for x in lines.values()), "the rounds whose models were judged, and the best of them"
     assert next(list(line.get_xdata()) for line in panels["accuracy"].lines) == [1, 2, 3]
+
+
+def test_each_mean_looks_the_same_in_all_panels_and_the_thick_one_is_that_of_the_best_round() -> None:
+    pytest.importorskip("matplotlib")
+
+    def rounds(*extra: str) -> list[RoundResult]:
+        values = {1: (0.5, 0.6), 2: (0.7, 0.5)}
+        return [
+            RoundResult(
+                number,
+                1.0,
+                ["a", "b"],
+                10,
+                5,
+                {"accuracy": plain, "accuracy (weighted)": weighted, **dict.fromkeys(extra, plain)},
+            )
+            for number, (plain, weighted) in values.items()
+        ]
+
+    figure = draw("r", rounds("count/n"), rounds("pooled/accuracy", "central/accuracy"))
+    panels = {axes.get_title("left"): axes for axes in figure.axes}
+    looks = {
+        title: [(line.get_color(), line.get_linestyle(), line.get_linewidth()) for line in panels[title].lines[:2]]
+        for title in ("accuracy", "accuracy (judged)")
+    }
+    weighted, plain = ("#1761C0", "-"), ("#9A5B00", "--")
+    assert looks["accuracy"] == [(*weighted, 3.5), (*plain, 1.5)]
+    assert looks["accuracy (judged)"] == [(*plain, 3.5), (*weighted, 1.5)]
+    assert panels["accuracy"].get_title("right") == "best: 0.6 in round 1"
+    assert panels["accuracy (judged)"].get_title("right") == "best: 0.7 in round 2", "as --select has it"
+    legend = figure.legends[0]
+    of = dict(zip((text.get_text() for text in legend.get_texts()), legend.get_lines(), strict=True))
+    alone = ("of the examples of all sites", "on the operator's own data", "sum")
+    assert len({(of[label].get_color(), of[label].get_linestyle()) for label in alone}) == 3
+    for title, label in zip(("pooled/accuracy (judged)", "central/accuracy (judged)", "count/n"), alone, strict=True):
+        assert panels[title].lines[0].get_linestyle() == of[label].get_linestyle()
+
+
+def test_no_two_panels_have_one_title() -> None:
+    pytest.importorskip("matplotlib")
+    names = [
+        "pooled/three/accuracy",
+        "pooled/three/auc",
+        f"{'x' * 90}/accuracy/{'y' * 90}",
+        f"{'x' * 90}/{'y' * 90}/auc",
+    ]
+    judged = [RoundResult(number, 1.0, ["a"], 1, 1, dict.fromkeys(names, number / 4)) for number in (1, 2)]
+    titles = {axes.get_title("left"): axes.get_title("right") for axes in draw("r", [], judged).axes}
+    assert len(titles) == 4
+    assert titles["pooled/three/auc (judged)"]
+    assert titles["pooled/three/accuracy (judged)\n"], "the best value stands below a longer title"
+    longest = max(titles, key=len)
+    assert "…" in longest
+    assert all(len(line) <= 40 for line in longest.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("name", "sites", "said"),
+    [
+        ("accuracy", 2, " (plain mean)"),
+        ("accuracy", 1, ""),
+        *((name, 2, "") for name in ("accuracy (weighted)", "pooled/auc", "worst/auc", "central/auc", "count/n")),
+    ],
+)
+def test_a_number_of_several_sites_says_which_mean_it_is(name: str, sites: int, said: str) -> None:
+    assert mean_of(name, sites) == said
 
 
 def test_many_metrics_of_scripts_leave_room_for_those_of_evaluations():

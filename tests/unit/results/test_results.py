@@ -131,7 +131,7 @@ def test_the_plot_has_each_site_the_merged_curve_and_the_best_round() -> None:
     assert of["loss"].get_title(loc="right") == "best: 0.5 in round 1"
     assert of["steps"].get_title(loc="right") == "", "its name does not say what is good"
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["a", "b", "mean, weighted by examples", "plain mean", "best round, by the mean"]
+    assert legend == ["a", "b", "mean, weighted by examples", "plain mean", "best round, by the thick line"]
 
 
 def named(best: tuple[str, Best] | None) -> tuple[str, int, float] | None:

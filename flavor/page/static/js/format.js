@@ -47,8 +47,13 @@ export function moved(done, total) {
 /** Whether a metric is a count that says nothing in a line: of a confusion matrix, or one that is summed over the sites. */
 export const isCount = (name) => /(^|\/)confusion|^count\//.test(name);
 
-/** The one value of a metric that is no mean of the sites' values: "pooled" or "sum"; "" for a metric with means. */
-export const notMean = (name) => (/^pooled\//.test(name) ? "pooled" : /^count\//.test(name) ? "sum" : "");
+const NO_MEANS = { "pooled/": "pooled", "count/": "sum", "central/": "own data" };
+
+/** The one value of a metric that is no mean of the sites' values: "pooled", "sum" or "own data"; "" for one with means. */
+export const notMean = (name) => NO_MEANS[name.match(/^[a-z]+\//)?.[0]] ?? "";
+
+/** ` (plain mean)` of a metric of several sites, by its name in `--select`; "" where the name says more. */
+export const meanOf = (name, sites, kind = "plain") => (sites > 1 && !notMean(name) && !/^worst\/| \(weighted\)$/.test(name) ? ` (${kind} mean)` : "");
 
 /** A count: `1,204`. */
 export const count = (n) => (Number.isFinite(n) ? String(Math.round(n)).replace(/\B(?=(\d{3})+$)/g, ",") : "–");

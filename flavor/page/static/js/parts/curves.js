@@ -1,21 +1,24 @@
-// The model: one metric over the rounds. Sites are thin lines, the mean weighted by examples is thick, the plain mean
-// is dashed, and the best round is marked.
+// The model: one metric over the rounds. Sites are thin lines, each mean has a colour and a stroke of its own, and the best
+// round is marked. The thick line is the one that the best round is by: the weighted mean of what training scripts
+// report, and the plain mean of evaluations, by which `--select accuracy:max` goes.
 
 import { attr, h, show, text } from "../dom.js";
-import { called, count, counted, metric, notCompared, notMean, ofSites, reported } from "../format.js";
+import { called, count, counted, meanOf, metric, notCompared, notMean, ofSites, reported } from "../format.js";
 import { get, of } from "../api.js";
 import { chart } from "../chart.js";
 import { panel } from "../panel.js";
 import { named } from "../said.js";
 
 const NONE = ","; // of no site
-/** What the thick line is, by what `notMean` says of the metric, with its tip. */
+/** What a merged line can be, as `metrics.png` draws it. Those that are no means have the words of `notMean`. */
 const LINES = {
-  "": ["weighted mean", "Each site counts by its number of examples."],
-  pooled: ["pooled", "Of the examples of all sites together."],
-  sum: ["sum", "Of the counts of all sites."],
+  weighted: { word: "weighted mean", tip: "Each site counts by its number of examples.", tone: "--first", sign: "weighted" },
+  plain: { word: "plain mean", tip: "Each site counts the same.", tone: "--second", dash: [6, 4], sign: "plain" },
+  pooled: { word: "pooled", tip: "Of the examples of all sites together.", tone: "--ink", sign: "pooled" },
+  sum: { word: "sum", tip: "Of the counts of all sites.", tone: "--ink", dash: [2, 3], sign: "sum" },
+  "own data": { word: "own data", tip: "Measured by an aggregator, on the operator's own data.", tone: "--ink", dash: [10, 3, 2, 3], sign: "own-data" },
 };
-const PLAIN = ["plain mean", "Each site counts the same."];
+const SITE = { word: "a site", tip: "What each site reports, also in rounds in which its update is refused.", sign: "site" };
 const AGAIN_MS = 1000; // rounds may close 20 times a second
 const LONGEST_MS = 30_000; // between two attempts where the server does not answer
 
@@ -33,13 +36,10 @@ export function curves(name, { heard, judged = false } = {}) {
   const reset = h("button", { type: "button", hidden: true, on: { click: () => plot.reset() } }, "Whole run");
   part.tools.append(choose, h("label", { class: "check" }, log, "log axis"), reset);
   const line = h("p", { class: "pointed", "aria-live": "off" });
-  const legend = h(
-    "p",
-    { class: "legend" },
-    [["weighted", ...LINES[""]], ["plain", ...PLAIN], ["site", "a site", "What each site reports, also in rounds in which its update is refused."]].map(([kind, word, tip]) =>
-      h("span", { class: "key", "data-tip": tip }, h("i", { class: `line ${kind}`, "aria-hidden": "true" }), word),
-    ),
+  const keys = Object.fromEntries(
+    Object.entries({ ...LINES, site: SITE }).map(([kind, { word, tip, sign }]) => [kind, h("span", { class: "key", "data-tip": tip }, h("i", { class: `line ${sign}`, "aria-hidden": "true" }), word)]),
   );
+  const legend = h("p", { class: "legend" }, Object.values(keys));
   const empty = h("p", { class: "quiet" });
   const axis = h("p", { class: "axis", role: "status", hidden: true });
   const plot = chart({ told, zoomed: (is) => show(reset, is), mark, lacks: (words) => (text(axis, words), show(axis, words)) });
@@ -64,6 +64,7 @@ export function curves(name, { heard, judged = false } = {}) {
   let had = 0; // known values of sites
   let pause = AGAIN_MS;
   let isClosed = false;
+  let isJudged = false; // whether models of the run are judged
 
   function pick(word) {
     chosen = word;
@@ -138,10 +139,13 @@ export function curves(name, { heard, judged = false } = {}) {
     show(choose, names.length > 1);
   }
 
-  /** Whether the thick line is the plain mean: `--select accuracy:max` is by it, and so is what is said of evaluations. */
-  const isPlain = () => judged && !notMean(chosen);
+  /** The kinds of the merged lines, the thick one first. */
+  const kinds = () => (notMean(chosen) ? [notMean(chosen)] : judged ? ["plain", "weighted"] : ["weighted", "plain"]);
 
-  const main = () => (isPlain() ? found.plain : found.weighted);
+  /** The values of a kind; of what is no mean, both have the same. */
+  const merged = (kind) => (kind === "plain" ? found.plain : found.weighted);
+
+  const main = () => merged(kinds()[0]);
 
   function draw() {
     const has = found.rounds.length > 0;
@@ -156,21 +160,18 @@ export function curves(name, { heard, judged = false } = {}) {
       series.push({ label: "lowest site", tone: "--site", wide: 1 }, { label: "highest site", tone: "--site", wide: 1 });
       data.push(found.lowest, found.highest);
     }
-    const [thick, thin] = isPlain() ? [PLAIN, LINES[""]] : [LINES[notMean(chosen)], PLAIN];
-    if (!isSame) {
-      series.push({ label: thin[0], tone: "--second", wide: 2, dash: [6, 4] });
-      data.push(isPlain() ? found.weighted : found.plain);
+    const lines = isSame ? kinds().slice(0, 1) : kinds();
+    for (const kind of [...lines].reverse()) {
+      const { word, tone, dash } = LINES[kind];
+      series.push({ label: word, tone, dash, wide: kind === lines[0] ? 3 : 2 });
+      data.push(merged(kind));
     }
-    for (const [kind, [word, tip]] of [["weighted", thick], ["plain", thin]]) {
-      const key = legend.querySelector(`.${kind}`).parentNode;
-      key.lastChild.textContent = word;
-      attr(key, "data-tip", tip);
+    for (const [kind, key] of Object.entries(keys)) {
+      show(key, kind === "site" || lines.includes(kind));
+      key.firstChild.classList.toggle("main", kind === lines[0]);
     }
-    series.push({ label: thick[0], tone: "--first", wide: 3 });
-    data.push(main());
-    show(legend.querySelector(".plain").parentNode, !isSame);
     const at = main().findLastIndex((value) => value !== null);
-    const words = at < 0 ? "" : `${named(chosen)} ${metric(main()[at])}${few(at)} ${judged ? `of the model of round ${count(found.rounds[at])}` : `in round ${count(found.rounds[at])}`}`;
+    const words = at < 0 ? "" : `${named(chosen)} ${metric(main()[at])}${mean(at)}${few(at)} ${judged ? `of the model of round ${count(found.rounds[at])}` : `in round ${count(found.rounds[at])}`}`;
     const best = top();
     attr(plot.node, "aria-label", `Curve of ${words || named(chosen)}${best ? `, best ${best}, ${whereShort(found.best.round)}` : ""}`);
     part.say(words);
@@ -196,6 +197,9 @@ export function curves(name, { heard, judged = false } = {}) {
   /** The best value, and of which sites it is; "" for none. */
   const top = () => (found?.best ? `${metric(found.best.value)}${ofSites(found.best.sites, found.best.contributors)}` : "");
 
+  /** Says which mean a value is, where another one is shown as well: of the models that are judged. */
+  const mean = (at) => (judged || isJudged ? meanOf(chosen, found.contributors?.[at], kinds()[0]) : "");
+
   /** Says of how many sites the value of a round is, where that is not all. */
   const few = (at) => ofSites(found.reporting?.[at] ?? Infinity, found.contributors?.[at]);
 
@@ -203,9 +207,9 @@ export function curves(name, { heard, judged = false } = {}) {
     if (!found?.rounds.length) return;
     const at = index ?? found.rounds.length - 1;
     const values = sites.map((site) => [site, found.sites[site][at]]).filter(([, value]) => Number.isFinite(value)).sort((a, b) => a[1] - b[1]);
-    const only = notMean(chosen);
-    const parts = [`${judged ? "model of round" : "round"} ${count(found.rounds[at])}`, `${only || (judged ? "plain" : "weighted")} ${metric(main()[at])}${few(at)}`];
-    if (!only) parts.push(judged ? `weighted ${metric(found.weighted[at])}` : `plain ${metric(found.plain[at])}`);
+    const [first, second] = kinds();
+    const parts = [`${judged ? "model of round" : "round"} ${count(found.rounds[at])}`, `${first} ${metric(main()[at])}${few(at)}`];
+    if (second) parts.push(`${second} ${metric(merged(second)[at])}`);
     const near = focused > 0 && focused <= sites.length ? sites[focused - 1] : null;
     if (near && index !== null) parts.push(`${near} ${metric(found.sites[near][at])}`);
     else if (Number.isFinite(found.lowest?.[at]) && found.lowest[at] !== found.highest[at]) parts.push(`lowest ${whose(values, found.lowest[at])}`, `highest ${whose(values, found.highest[at])}`);
@@ -224,6 +228,9 @@ export function curves(name, { heard, judged = false } = {}) {
     /** Names of metrics, as they become known. */
     names: take,
     update(doc) {
+      const isNew = isJudged !== Boolean(doc.evaluation);
+      isJudged = Boolean(doc.evaluation);
+      if (isNew && found) draw();
       if (doc.metric && !judged) take([doc.metric]);
       take(judged ? judgedNames(doc) : Object.keys(doc.last_round?.metrics ?? {}));
       const closed = judged ? Math.max(doc.evaluation?.closed_ms ?? 0, doc.central?.closed_ms ?? 0) : (doc.last_round?.round ?? 0);

@@ -1,7 +1,7 @@
 // Above the fold: how the run stands, in sentences. What it waits for is the sentence of the log and `flavor status`.
 
 import { attr, h, keyed, show, text } from "../dom.js";
-import { called, clock, count, counted, duration, full, lap, metric, notCompared, ofSites, reported, some } from "../format.js";
+import { called, clock, count, counted, duration, full, lap, meanOf, metric, notCompared, ofSites, reported, some } from "../format.js";
 import { now, openFor, since } from "../clock.js";
 import { restate, state } from "../panel.js";
 import { named } from "../said.js";
@@ -135,7 +135,8 @@ function model(doc, over) {
   const { best, last_round: last, metric: name } = doc;
   const value = last?.metrics?.[name];
   if (!name || !Number.isFinite(value)) return "";
-  const said = `Model: ${named(name)} ${metric(value)}${ofSites(last.sites?.[name], last.contributors)}`;
+  const mean = doc.evaluation ? meanOf(name, last.sites?.[name] ?? last.contributors, "weighted") : "";
+  const said = `Model: ${named(name)} ${metric(value)}${mean}${ofSites(last.sites?.[name], last.contributors)}`;
   if (!best || best.metric !== name) return `${said}, reported in round ${count(last.round)}.`;
   const get = best.round > 1 ? ` (flavor get ${called(doc.run)} --round ${best.round - 1})` : "";
   const where = `${reported(best.round)}${get}`;
@@ -148,7 +149,7 @@ function model(doc, over) {
 /** `flavor run --resume FOLDER goes on with it.`, of a run that could go on. */
 const again = (doc) => (["failed", "stopped"].includes(doc.state) ? `${goesOn(doc.run)} goes on with it.` : "");
 
-/** `Judging the model of round 6: site-1 has handed in, site-2 is awaited. Judged: accuracy 0.91 by 3 of 4 sites, the model of round 5.` */
+/** `Judging the model of round 6: site-1 has handed in, site-2 is awaited. Judged: accuracy 0.91 (plain mean) by 3 of 4 sites, the model of round 5.` */
 function evaluations(doc) {
   const model = (each) => (each.round ? `the model of round ${count(each.round)}` : "a model of no round");
   const parts = (doc.evaluating ?? []).map((each) => {
@@ -162,7 +163,8 @@ function evaluations(doc) {
   if (found) {
     const of = found.metrics[found.metric];
     const isMean = Number.isFinite(of?.plain_mean);
-    const judged = of ? `${named(isMean ? found.metric : `pooled/${found.metric}`)} ${metric(isMean ? of.plain_mean : of.pooled)}${ofSites(of.sites, found.sites)}` : "no metrics";
+    const word = isMean ? found.metric : `pooled/${found.metric}`;
+    const judged = of ? `${named(word)} ${metric(isMean ? of.plain_mean : of.pooled)}${meanOf(word, of.sites)}${ofSites(of.sites, found.sites)}` : "no metrics";
     const by = found.sites < found.expected ? `${count(found.sites)} of ${counted(found.expected, "site")}` : counted(found.sites, "site");
     const without = Object.keys(found.missing ?? {});
     parts.push(`Judged: ${judged} by ${by}, ${model(found)}${without.length ? `; without ${some(without)}` : ""}.`);
@@ -171,7 +173,7 @@ function evaluations(doc) {
   const value = Object.entries(own?.metrics ?? {})[0];
   if (own) parts.push(`On the operator's own data: ${value ? `${named(value[0].replace(/^central\//, ""))} ${metric(value[1])}` : "no metrics"}, ${model(own)}.`);
   const best = doc.selected;
-  if (best) parts.push(`Best model by --select: that of round ${count(best.round)}, ${named(best.metric)} ${metric(best.value)} (flavor get ${called(doc.run)} --round best).`);
+  if (best) parts.push(`Best model by --select: that of round ${count(best.round)}, ${named(best.metric)} ${metric(best.value)}${meanOf(best.metric, best.sites)} (flavor get ${called(doc.run)} --round best).`);
   return parts.join(" ");
 }
 
