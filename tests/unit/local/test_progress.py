@@ -61,7 +61,13 @@ def test_the_last_lines_say_which_mean_is_which_where_models_are_judged(capsys: 
         RoundResult(number, 1.0, ["a", "b"], 10, 100, {"loss": 0.5, "loss (weighted)": loss})
         for number, loss in ((1, 0.5), (2, 0.25))
     ]
-    judged = {"metric": "loss", "metrics": {"loss": {"plain_mean": 0.5, "sites": 2}}, "sites": "ab", "expected": "ab"}
+    judged = {
+        "metric": "loss",
+        "metrics": {"loss": {"plain_mean": 0.5, "sites": 2}},
+        "sites": "ab",
+        "missing": {},
+        "expected": "ab",
+    }
     best = {"select": "loss:min", "round": 1, "value": 0.5, "sites": 2}
     of_run = Results("r", "finished", "all rounds are done", rounds, "/m.pt", "/out")
     Progress("r", 2).summary(replace(of_run, best=best, evaluation={**judged, "round": 2, "evaluation": 0}))
