@@ -128,7 +128,7 @@ class History:
         """
         with self._lock:
             judged, view = self._look_at_judged()
-            return judged.curves(metric, select_of(RunConfig.known(view.config)))
+            return judged.curves(metric, select_of(RunConfig.known(view.config)), view.best)
 
     def judged_names(self) -> list[str]:
         """Return the names of all metrics of the evaluations."""

@@ -7,6 +7,7 @@ somebody asks for may be of a few sites alone.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from flavor.records.evaluation import AUTOMATIC, CENTRAL, Best, EvaluationSummar
 from flavor.records.merging import sites_with
 from flavor.records.reporters import reporters_with
 from flavor.records.states import RoundState
+from flavor.results.best import Best as BestRound
 from flavor.results.best import MergedValue, best_of
 from flavor.results.evaluated import better_of
 from flavor.results.evaluated_table import described
@@ -66,10 +68,11 @@ class Judged:
         """Return the names of the metrics, as `metric_names` orders them."""
         return metric_names(self.rows())
 
-    def curves(self, metric: str, select: Select | None) -> Curves:
+    def curves(self, metric: str, select: Select | None, best: Best | None = None) -> Curves:
         """Return the curves of the merged metric, without those of single sites. The best is by the plain mean.
 
-        `select`, the rule of the run, says which values of its metric are better.
+        `select`, the rule of the run, says which values of its metric are better, and of its own metric the best is
+        `best`, the best model by that rule: no curve marks another one.
         """
         rows = self.rows()
         known = {
@@ -82,7 +85,9 @@ class Judged:
             for row in rows
             if metric in row.metrics
         }
-        return replace(merged_curves(metric, rows), best=best_of(known, better_of(metric, select)))
+        by_rule = select is not None and metric == select.name
+        marked = _marked(best, known) if by_rule else best_of(known, better_of(metric, select))
+        return replace(merged_curves(metric, rows), best=marked)
 
     def summary(self, round_: int, number: int) -> EvaluationSummary:
         """Return the numbers of one evaluation. Redis is read only for a new one. Raises `RunError` for none."""
@@ -131,6 +136,23 @@ class Judged:
     @property
     def _known(self) -> list[EvaluationSummary]:
         return [each for each in self._entries if each is not None]
+
+
+def _marked(best: Best | None, known: Mapping[int, MergedValue]) -> BestRound | None:
+    """Return the best model by `--select` in the form of a best round, without rounds that are not compared."""
+    if best is None or best.round not in known:
+        return None
+    value = known[best.round]
+    return BestRound(
+        round=best.round,
+        value=value.value,
+        sites=value.sites,
+        contributors=value.contributors,
+        usual=value.sites,
+        fewer=0,
+        newest_fewer=0,
+        compared=len(known),
+    )
 
 
 def row_of_evaluation(summary: EvaluationSummary) -> RoundRow:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flavor.errors import RunError
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, Best, EvaluationSummary
 from flavor.results.evaluated import SiteMeasures
 from flavor.results.read_evaluated import Chosen, chosen_among, numbered_among
 from flavor.store.local import LocalStore
@@ -65,6 +65,27 @@ def test_the_best_is_that_of_select_or_else_by_the_values(server: str, tmp_path:
     history = History(by_none.runs, None)
     assert history.evaluations()["best"] == {"round": 1, "metric": "accuracy", "selected": False}
     assert history.evaluations("loss")["best"] == {"round": 2, "metric": "loss", "selected": False}
+
+
+def test_the_curve_of_the_metric_of_select_marks_the_model_that_select_has_chosen(server: str, tmp_path: Path) -> None:
+    """Also where most evaluations are by more sites, so that the best of these would be another one."""
+    run = begun(server, tmp_path, select="accuracy:max")
+    for c1, c3 in ((0.57, 0.1), (0.56, 0.1), (0.58, None)):
+        trains(run)
+        sites = {"c1": (10, {"accuracy": c1, "loss": c1}), "c2": (10, {"accuracy": c1, "loss": c1})}
+        both = {**sites, "c3": (10, {"accuracy": c3, "loss": 0.1})} if c3 else sites
+        run.judge(both, {} if c3 else {"c3": "its evaluator ended"})
+    chosen = Best(3, 0.58, 2)  # as a worker chooses, which compares models over the sites that have judged both
+    run.runs.redis.hset(run.runs.keys.state, mapping=chosen.to_hash())
+    history = History(run.runs, None)
+    marked = history.judged_curves("accuracy").best
+    assert marked is not None
+    assert (marked.round, marked.value) == (3, pytest.approx(0.58))
+    assert (marked.sites, marked.contributors, marked.without) == (2, 2, "")
+    assert history.evaluations()["best"]["round"] == 3
+    by_values = history.judged_curves("loss").best
+    assert by_values is not None
+    assert (by_values.round, by_values.newest_fewer) == (2, 3), "of another metric, by its values"
 
 
 def test_the_operators_own_data_has_rows_of_its_own(server: str, tmp_path: Path) -> None:
