@@ -14,6 +14,7 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
+from flavor.coordinator.summaries import Summaries
 from flavor.errors import IllegalMove
 from flavor.evaluation_settings import rules_of
 from flavor.failpoints import reach
@@ -21,7 +22,7 @@ from flavor.policy.central import CentralWork, central_step, skipped, where_of
 from flavor.policy.decision import Action, Decision
 from flavor.policy.evaluating import is_due
 from flavor.policy.selection import stops
-from flavor.records.evaluation import CENTRAL, EvaluationSummary, EvaluationView
+from flavor.records.evaluation import CENTRAL, EvaluationView
 from flavor.records.states import EvaluationState
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened, EvaluationSkipped
 from flavor.view.event import Notice
@@ -60,6 +61,7 @@ class CentralEvaluations:
         self._runs, self._config, self._current = runs, config, current
         self._jobs, self._lease, self._observer = jobs, lease, observer
         self._rules = rules_of(config, central=True)
+        self._summaries = Summaries(runs)
         self._pending: dict[int, _Pending] = {}
         self._asked = self._ended = 0  # the newest rounds of which it is settled whether the model is judged
         self._looked_at = 0.0
@@ -109,8 +111,7 @@ class CentralEvaluations:
         if not (when or after) or not self._has_results or self._goal:  # the last model is judged after it is reached
             return self._goal
         self._has_results = False
-        found = [EvaluationSummary.from_json(text) for text in self._runs.evaluated()]
-        own = [each for each in found if each.number == CENTRAL and each.round <= closed]
+        own = [each for each in self._summaries.read() if each.number == CENTRAL and each.round <= closed]
         first = len(own) if self._judged is None else self._judged + 1
         self._judged = len(own)
         reached = (
@@ -130,7 +131,7 @@ class CentralEvaluations:
     def _is_expected(self) -> bool:
         """Whether a worker that judges models is to come back: a rule needs it, or it has judged models of this run."""
         return bool(self._rules.select or self._rules.when) or any(
-            EvaluationSummary.from_json(text).number == CENTRAL for text in self._runs.evaluated()
+            each.number == CENTRAL for each in self._summaries.read()
         )
 
     def _tell_lacking(self) -> None:

@@ -17,13 +17,14 @@ from flavor.config import RunConfig
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
 from flavor.coordinator.members import Members
+from flavor.coordinator.summaries import Summaries
 from flavor.errors import IllegalMove
 from flavor.evaluation_settings import OFF, mode_of, rules_of
 from flavor.failpoints import reach
 from flavor.policy.decision import Action, Decision
 from flavor.policy.evaluating import evaluation_step, is_due, is_merged_beside, may_open, without_evaluator
 from flavor.policy.selection import not_counted, stops
-from flavor.records.evaluation import AUTOMATIC, EvaluationSummary, EvaluationView
+from flavor.records.evaluation import AUTOMATIC, EvaluationView
 from flavor.records.states import EvaluationState
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
 from flavor.view.event import Notice
@@ -50,6 +51,7 @@ class Evaluations:
     ) -> None:
         self._runs, self._config, self._current = runs, config, current
         self._members, self._jobs, self._lease, self._observer = members, jobs, lease, observer
+        self._summaries = Summaries(runs)
         self._round = 0  # the round whose evaluation was read
         self._view: EvaluationView | None = None
         self._handed_in: dict[str, bool] = {}
@@ -92,8 +94,7 @@ class Evaluations:
         if self._view.state is not EvaluationState.CLOSED:
             return ""
         if self._goal is None:
-            summaries = [EvaluationSummary.from_json(text) for text in self._runs.evaluated()]
-            own = [each for each in summaries if each.number == AUTOMATIC and each.round <= closed]
+            own = [each for each in self._summaries.read() if each.number == AUTOMATIC and each.round <= closed]
             self._goal = stops(own, when=when, after=after, select=select)
             if not self._goal and own and self._told != own[-1].round:
                 self._told = own[-1].round
@@ -175,8 +176,7 @@ class Evaluations:
         members = self._members
         if all(name in members.clients and not members.clients[name].ended_with_run for name in members.names):
             return ()
-        for text in reversed(self._runs.evaluated()):
-            before = EvaluationSummary.from_json(text)
+        for before in reversed(self._summaries.read()):
             if before.number == AUTOMATIC:
                 view = self._runs.read_evaluation(before.round, AUTOMATIC)
                 return view.accepted if view is not None else ()
