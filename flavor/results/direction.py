@@ -78,6 +78,10 @@ _COMPARED = _OVER | _OF
 """A hyphen before or after one of these may be a minus, as in `max-accuracy`."""
 _LABELS = _words("top site client class label fold epoch round step iter batch task head rank")
 """Words that a number or a letter may follow: `top-5`, `class 3`, `site-a`."""
+_MEANT = _words("epoch step")
+"""Behind the noun these say over what it was taken, as Lightning's `val_loss_epoch`, but for `best_loss_epoch`."""
+_BEHIND = (_LABELS - _MEANT) | {"cv"}
+"""Behind the noun these are what is measured: `accuracy_rank` is a rank, `accuracy_cv` a coefficient of variation."""
 _UNITS = _words("shot way step bit day year")
 _COUNTED = _words("class classes label labels fold")
 """What a number may stand before: `5-shot`, `10-class`. `1-class auc` and `100-class auc` may be differences."""
@@ -185,7 +189,20 @@ def _is_filed(parts: Sequence[_Part], nouns: Sequence[_Noun]) -> bool:
 def _are_neutral(parts: Sequence[_Part], noun: _Noun, *, first: int) -> bool:
     """Return whether all words of a name but its noun are known to change nothing; the first ones are not looked at."""
     others = (at for at in range(first, len(parts)) if not noun.first <= at < noun.end)
-    return all(_is_neutral(parts, at) for at in others)
+    return all(_is_neutral(parts, at) for at in others) and not _is_of_label(parts, noun)
+
+
+def _is_of_label(parts: Sequence[_Part], noun: _Noun) -> bool:
+    """Return whether a word behind the noun makes it another metric: `best_accuracy_epoch` is the number of an epoch.
+
+    It does not where a number or a letter says which one, as in `accuracy_class_3`.
+    """
+    is_best = any(each.word in _OVER for each in parts)
+    return any(
+        (parts[at].word in _BEHIND or (is_best and parts[at].word in _MEANT))
+        and not (at + 1 < len(parts) and _is_label(parts, at + 1))
+        for at in range(noun.end, len(parts))
+    )
 
 
 def _is_neutral(parts: Sequence[_Part], at: int) -> bool:

@@ -16,13 +16,14 @@ HIGHER = """
     mAP@50-95, recall@k=10, acc@1, macro-f1, f1-macro, roc-auc, top-k-accuracy, site-a/auc, cross-validated accuracy
     accuracy (%), accuracy (weighted), central/accuracy, central/pooled/error of sight/auc, pooled/loss_of_sight/auc
     pooled/basic/accuracy, basic/f1, worst_accuracy, local_accuracy, mean dice, mean-dice, mIoU, c-index, dice/class 3
-    Accuracy/balanced_accuracy, test_mean_macro_f1
+    Accuracy/balanced_accuracy, test_mean_macro_f1, val_acc_epoch, best_accuracy_epoch_3, accuracy_class_3, auc/site-a
 """
 LOWER = """
     Loss/train, loss/val, Loss/train_loss, val-loss, train/loss, brier_score_loss, brier_score, mean_squared_error
     fold/1/loss, fold_2/loss, client-3/loss, log-loss, cross-entropy-loss, mse-loss, brier-score, train-loss
     total-loss, error_rate, word error rate, perplexity, negative log likelihood, dice_loss, Loss/cross_entropy_loss
     train/box_loss, central/loss, pooled/accuracy/ece, max_error, min_loss, epoch_loss
+    train_loss_step, min_loss_fold_2
 """
 UNKNOWN = """
     not_accuracy; not accuracy; non_accuracy; not/accuracy; \N{NOT SIGN}accuracy; oneminus_auc; one-auc; One - AUC
@@ -51,6 +52,7 @@ UNKNOWN = """
     accuracy-mean; global-accuracy; mean-accuracy; pooled-auc; accuracy-val_accuracy; auc/1-auc; epoch/1-loss
     fold 1-auc; score; val_score; accuracy of lesions; count/loss; pooled/auc_bound
     l\N{LATIN SMALL LETTER O WITH STROKE}ss; 2-shots auc; shot accuracy
+    best_accuracy_epoch; min_loss_step; accuracy_cv; accuracy rank; loss/round; auc_site; lowest loss, epoch
     /loss; loss/; loss,auc; a*auc; neg_error_rate; val; 3; precision-recall auc
 """
 
