@@ -17,6 +17,7 @@ from flavor.edge.workspace import Workspace
 from flavor.errors import EvaluatorFailed, InvalidInfo
 from flavor.policy.selection import Select, lacking, value_of
 from flavor.programs.evaluator_environment import evaluator_environment
+from flavor.programs.output_log import EVALUATOR_LOG_BYTES
 from flavor.programs.process import ChildProcess, obituary
 from flavor.records.evaluation import EvaluationSummary
 from flavor.records.info import read_info
@@ -74,6 +75,7 @@ class CommandJudge:
                 settings=self.settings,
             ),
             log=files.log / "evaluator.log",
+            most=EVALUATOR_LOG_BYTES,
             private=True,
         )
         try:

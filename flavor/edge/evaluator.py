@@ -11,6 +11,7 @@ from flavor.edge.joining import Site
 from flavor.edge.workspace import Workspace
 from flavor.ownfolder import make_own_folder
 from flavor.programs.evaluator_environment import evaluator_environment
+from flavor.programs.output_log import EVALUATOR_LOG_BYTES
 from flavor.programs.process import ChildProcess, obituary
 
 _STOP_S = 2.0
@@ -61,6 +62,7 @@ class Evaluator:
             command,
             environment=environment,
             log=site.workspace.log / "evaluator.log",
+            most=EVALUATOR_LOG_BYTES,
             prefix=f"[{site.config.client}] ",
             echo=sys.stdout,
             private=True,

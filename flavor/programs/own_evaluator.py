@@ -16,6 +16,7 @@ from flavor.programs.aggregator_environment import inherited
 from flavor.programs.aggregator_folder import AggregatorFolder, check_folder
 from flavor.programs.confinement import UNLIMITED, Confinement
 from flavor.programs.evaluator_environment import evaluator_environment
+from flavor.programs.output_log import EVALUATOR_LOG_BYTES
 from flavor.programs.process import ChildProcess, obituary
 from flavor.programs.result_file import clear_result, read_result
 from flavor.records.evaluated_info import with_report, without_report
@@ -104,6 +105,7 @@ class OwnEvaluator:
             self.command,
             environment=evaluator_environment(base, files, round_=round_, rounds=rounds, run=run, client=CLIENT),
             log=folder.log_file.with_name("evaluator.log"),
+            most=EVALUATOR_LOG_BYTES,
             prefix=f"[{run} evaluator] ",
             echo=sys.stderr,
             inherited=(folder.lock,),

@@ -19,6 +19,7 @@ from typing import IO
 
 from flavor.errors import CommandNotFound
 from flavor.programs.confinement import Confinement
+from flavor.programs.output_log import OutputLog
 from flavor.spawn import spawn
 
 LAST_LINES = 20
@@ -35,7 +36,8 @@ class ChildProcess:
 
     `confinement` limits what the process may use. It inherits the descriptors in `inherited`. A thread of this object
     calls `ended` once the process has ended and its output has been read. With `private`, only this user can read the
-    log and the files that the process makes. The last `keep` lines are kept for `tail`. `again` is as in `spawn`.
+    log and the files that the process makes. The last `keep` lines are kept for `tail`. `again` is as in `spawn`, and
+    `most` as in `OutputLog`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class ChildProcess:
         private: bool = False,
         keep: int = LAST_LINES,
         again: bool = False,
+        most: int | None = None,
     ) -> None:
         self._prefix, self._echo, self._ended = prefix, echo, ended
         self._lines: collections.deque[str] = collections.deque(maxlen=max(keep, LAST_LINES))
@@ -59,8 +62,7 @@ class ChildProcess:
         self._code: int | None = None
         self._ending = threading.Lock()
         self._reaped = False  # after that its number may be another group's
-        # Without a buffer: bytes that a full disk refused would fail again when it is closed.
-        self._log = open(log, "ab", buffering=0, opener=_private if private else None)  # noqa: SIM115 - by `_wait`
+        self._log = OutputLog(log, private=private, most=most)
         try:
             self._process = spawn(
                 command,
@@ -183,17 +185,16 @@ class ChildProcess:
     def _take(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")
         self._lines.append(text)
-        with contextlib.suppress(OSError, ValueError):  # a full disk; closed, as the process is gone
-            self._log.write(line + b"\n")
-        if self._echo is not None:
-            self._print(text)
+        shown = self._log.write(line)
+        if self._echo is not None and shown:
+            self._print(shown)
 
     def _print(self, text: str) -> None:
         assert self._echo is not None
         encoding = getattr(self._echo, "encoding", None) or "utf-8"
         printable = text.encode(encoding, errors="replace").decode(encoding)
         with contextlib.suppress(OSError, ValueError):  # the terminal is closed
-            self._echo.write(f"{self._prefix}{printable}\n")
+            self._echo.write(f"{self._prefix}{printable}")
             self._echo.flush()
 
     def _awaited(self) -> int:
@@ -211,16 +212,12 @@ class ChildProcess:
         try:
             self._code = code = self._awaited()
             self._reader.join(_DRAIN_S)  # a grandchild may hold the pipe open
-            with self._lock, contextlib.suppress(OSError):  # a disk of the network may refuse only now
+            with self._lock:
                 self._log.close()
             if self._ended is not None:
                 self._ended(code)
         finally:
             self._over.set()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)  # a link that lay there would lead the output elsewhere
 
 
 def described_exit(code: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import selectors
 import signal
@@ -177,3 +178,21 @@ def test_a_script_whose_environment_has_no_flavor_is_told_what_to_do() -> None:
     told = obituary("the trainer", 1, lines, "before TrainInitDone")
     assert "No module named 'flavor': install flavor in the environment that runs the script, too; before that" in told
     assert "install" not in obituary("the trainer", 1, ["ModuleNotFoundError: No module named 'flavors'"])
+
+
+def test_of_the_output_of_a_start_only_so_much_is_kept_and_a_long_log_is_begun_anew(tmp_path: Path) -> None:
+    """The last lines, which a report of a failure quotes, are there all the same."""
+    log, echo = tmp_path / "log", io.StringIO()
+    told = "[more than 1000 bytes of output: the rest is left out]"
+    for start in range(3):
+        words = [sys.executable, "-c", f"print('\\n'.join(f'{start} {{i:03}}' for i in range(500)))"]
+        process = ChildProcess(words, environment=dict(os.environ), log=log, most=1000, echo=echo, prefix="> ")
+        assert process.wait(20) == 0
+        process.stop(0.1)
+        assert process.last_lines[-1] == f"{start} 499"
+        lines = log.read_text().splitlines()
+        assert lines[0] == f"{start} 000"
+        assert (lines[-1], lines[-2]) == (told, f"{start} 165")
+        assert echo.getvalue().splitlines()[-1] == f"> {told}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "log.1"]
+    assert (tmp_path / "log.1").read_text().startswith("1 000")
