@@ -137,7 +137,7 @@ class Driven:
 
         `reports` are what some of them have written beside, as an aggregator has taken it.
         """
-        self.open_evaluation([*sites, *missing], skipped=skipped, number=number)
+        opened_ms = self.open_evaluation([*sites, *missing], skipped=skipped, number=number)
         self.runs.begin_merge(TOKEN, self.round, number, attempt=1)
         infos = {site: info(examples, metrics) for site, (examples, metrics) in sites.items()}
         for site, written in (reports or {}).items():
@@ -152,7 +152,7 @@ class Driven:
         summary = evaluation_summary(
             self.round,
             number,
-            opened_ms=self.runs.now_ms(),
+            opened_ms=opened_ms,
             expected=len(sites) + len(missing),
             examples=examples,
             merged=merged,
@@ -229,13 +229,14 @@ class Driven:
         skipped: Sequence[str] = (),
         number: int = AUTOMATIC,
         timeout_s: float = 600.0,
-    ) -> None:
+    ) -> int:
         """Have sites judge the model of the newest round; of number `CENTRAL`, a worker on the operator's own data."""
-        self.runs.open_evaluation(
+        opened_ms = self.runs.open_evaluation(
             TOKEN, self.round, number, expected=sites, skipped=skipped, timeout_s=timeout_s, reason="judged"
         )
         if number == CENTRAL:
             self.runs.begin_merge(TOKEN, self.round, CENTRAL, attempt=1)
+        return opened_ms
 
     def close(self, *, is_kept: bool = True) -> None:
         """Aggregate and commit."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from flavor.bus.clients import Clients
 from flavor.bus.connection import translated
@@ -14,6 +15,7 @@ from flavor.records.evaluation import (
     CENTRAL,
     RESULT_FIELDS,
     Best,
+    EvaluationKind,
     EvaluationSummary,
     EvaluationView,
     Judged,
@@ -22,7 +24,21 @@ from flavor.records.evaluation import (
 )
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
+from flavor.records.states import EvaluationState
 from flavor.records.update import Refused
+
+Name = tuple[int, int]
+"""The round and the number of an evaluation."""
+
+
+class KeptEvaluation(NamedTuple):
+    """What says whether the hash of an evaluation is still needed."""
+
+    state: EvaluationState
+    owner: str
+    """The site whose update the model is, or lacks; '' for any other model."""
+    record: ObjectRef | None
+    """Its signed record; None without a result."""
 
 
 class Evaluations(Clients):
@@ -50,13 +66,13 @@ class Evaluations(Clients):
         key of the lease of `token`, where that is not the coordinator's.
         """
         keys = [by or self.keys.coordinator, self.keys.state, self.keys.evaluation(round_, number), self.keys.log]
-        keys += [self.keys.evaluating, self.keys.evaluation_verdicts(round_, number)]
+        keys += [self.keys.evaluating, self.keys.evaluation_verdicts(round_, number), self.keys.asked]
         for client in expected:
             keys += self._of_one(client, round_, number)
         args: list[str | int] = [token, round_, number, int(timeout_s * 1000)]
         args += [json.dumps(list(expected)), json.dumps(list(skipped)), reason]
         args.append(json.dumps(flat(_of_task(model))) if model is not None else "")
-        args.append(owner)
+        args += [owner, "1" if EvaluationKind.of(number) is EvaluationKind.ASKED else ""]
         return int(self.move("open_evaluation", keys, args))
 
     def begin_merge(self, token: str, round_: int, number: int, *, attempt: int, by: str = "") -> int:
@@ -125,7 +141,46 @@ class Evaluations(Clients):
             args += [client, judged.to_json(), "1" if judged.accepted else "0", judged.reason]
         self.move("commit_evaluation", keys, args)
 
+    # -- the end of an evaluation's keys
+
+    def kept_evaluations(self, names: Collection[Name]) -> dict[Name, KeptEvaluation]:
+        """Return what says whether an evaluation is still needed, of those among these that Redis has."""
+        fields = ("state", "owner", "manifest_path", "manifest_digest")
+        with translated(self.where), self.redis.pipeline(transaction=False) as reads:
+            for name in names:
+                reads.hmget(self.keys.evaluation(*name), *fields)
+            found = dict(zip(names, reads.execute(), strict=True))
+        return {
+            name: KeptEvaluation(EvaluationState(state), owner or "", ObjectRef(path, digest) if path else None)
+            for name, (state, owner, path, digest) in found.items()
+            if state in set(EvaluationState)
+        }
+
+    def forget_evaluations(self, records: Mapping[Name, str]) -> None:
+        """Remove the hashes of these evaluations, which are over; the digests of their records stay, '' for none."""
+        with translated(self.where), self.redis.pipeline(transaction=True) as step:
+            for (round_, number), digest in records.items():
+                if digest:
+                    step.hset(self.keys.recorded, f"{round_} {number}", digest)
+                step.unlink(self.keys.evaluation(round_, number), self.keys.evaluation_verdicts(round_, number))
+                step.hdel(self.keys.asked, f"{round_} {number}")
+            step.execute()
+
     # -- the operator's
+
+    def next_number(self, round_: int) -> int:
+        """Return the number of the next evaluation of this round's model that somebody asks for."""
+        with translated(self.where):
+            number = int(self.redis.hget(self.keys.asked, str(round_)) or 0) + 1
+            while self.redis.exists(self.keys.evaluation(round_, number)):  # opened by an earlier release, or rebuilt
+                number += 1
+        return number
+
+    def note_asked(self, opened_ms: Mapping[Name, int]) -> None:
+        """Note evaluations that somebody has asked for, in the order of their numbers, as `open_evaluation` does."""
+        with translated(self.where):
+            for (round_, number), opened in opened_ms.items():
+                self.redis.hset(self.keys.asked, mapping={f"{round_} {number}": opened, str(round_): number})
 
     def put_contributions(self, run_id: str, result: str) -> bool:
         """Keep the newest result of `flavor contributions`, as JSON; False where Redis has no such run."""
@@ -197,6 +252,17 @@ class Evaluations(Clients):
         pairs = (name.split(" ") for name in found)
         return sorted((int(pair[0]), int(pair[1])) for pair in pairs if len(pair) == 2 and all(map(str.isdigit, pair)))
 
+    def asked(self) -> dict[Name, int]:
+        """Return the evaluations that somebody asked for and Redis has, to when each was opened, oldest first."""
+        found = self.hash_at(self.keys.asked)
+        opened = {_name_of(name): int(ms) for name, ms in found.items() if " " in name}
+        return dict(sorted(opened.items(), key=lambda each: (each[1], each[0])))
+
+    def recorded_digest(self, round_: int, number: int) -> str:
+        """Return the SHA-256 of the signed record of an evaluation whose hash was removed; '' for any other."""
+        with translated(self.where):
+            return str(self.redis.hget(self.keys.recorded, f"{round_} {number}") or "")
+
     def evaluated(self, first: int = 0) -> list[str]:
         """Return what is kept of evaluations with a result, as JSON, from the entry `first` on, oldest first."""
         with translated(self.where):
@@ -206,6 +272,11 @@ class Evaluations(Clients):
 def reported_fields(reported: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return the fields of the hash that `reported` reads."""
     return {client: json.dumps(list(names)) for client, names in reported.items()}
+
+
+def _name_of(field: str) -> Name:
+    round_, number = field.split(" ")
+    return int(round_), int(number)
 
 
 def _of_task(model: GlobalModel) -> dict[str, str]:

@@ -91,6 +91,11 @@ evaluator                             string  token of the lease of who asks for
                                               (expires)
 placed                                set     paths of models that who asks for evaluations    `flavor
                                               removes from the store                          contributions`
+asked                                 hash    `N K` of each evaluation that somebody asked     `flavor evaluate`
+                                              for and whose hash is there, to the server's
+                                              time at which it was opened; `N` to the newest K
+recorded                              hash    `N K` of each evaluation whose hash was          coordinator,
+                                              removed, to the SHA-256 of its signed record     `flavor evaluate`
 evaluated                             list    a JSON of each evaluation with a result, oldest worker's commit
                                               first: round, number, times, counts, metrics
 reported                              hash    client to JSON: the rules' metrics it has reported  worker's commit
@@ -114,14 +119,16 @@ reads. Beside these it reads `run`. `flavor.bus.acl` makes Redis hold it to that
 of a key announces that the key has changed. Not every change of `round:N` is published: only that the round is closed,
 that an attempt went wrong, and that an inspection found the store full or away. Readers never need what is published:
 they read the key.
-The keys of a run live until `flavor rm`; those of a round's clients go with `--keep-rounds`.
+The keys of a run live until `flavor rm`; those of a round's clients go with `--keep-rounds`, and those of evaluations
+as `flavor.coordinator.old_evaluations` says.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flavor.records.names import Event, checked_name, is_name
+from flavor.bus.client_keys import ClientKeys
+from flavor.records.names import checked_name, is_name
 
 RUNS = "flavor:runs"
 REMOVED = "flavor:removed"
@@ -144,113 +151,6 @@ def parse_run_channel(channel: str) -> tuple[str, str] | None:
 def resting_key(queue: str) -> str:
     """Hash: the workers of a queue that take no work for now, and why."""
     return f"flavor:resting:{queue}"
-
-
-@dataclass(frozen=True)
-class ClientKeys:
-    """The keys of one client of one run: below `prefix` all that its edge may write, below `to` what it is told."""
-
-    prefix: str
-    to: str
-    client: str
-
-    @property
-    def events_pattern(self) -> str:
-        """The channel pattern of this client's events: what a trainer listens to."""
-        return f"{self.prefix}:round:*:event:*"
-
-    @property
-    def own_pattern(self) -> str:
-        """All keys and channels below this client's own: what it may write."""
-        return f"{self.prefix}:*"
-
-    @property
-    def to_pattern(self) -> str:
-        """All that is meant for this client: its tasks, and the verdicts on its updates."""
-        return f"{self.to}:*"
-
-    @property
-    def hash(self) -> str:
-        """Hash: the client's state."""
-        return self.prefix
-
-    @property
-    def state(self) -> str:
-        """Channel: the hash has changed, or the client says that it lives."""
-        return f"{self.prefix}:state"
-
-    @property
-    def pulse(self) -> str:
-        """Channel: the fields of the hash that only people read have changed."""
-        return f"{self.prefix}:pulse"
-
-    @property
-    def lease(self) -> str:
-        """String with an expiry: the token of the edge that is this client."""
-        return f"{self.prefix}:lease"
-
-    @property
-    def started(self) -> str:
-        """String: the newest round for which TrainStarted was set."""
-        return f"{self.prefix}:started"
-
-    @property
-    def taken(self) -> str:
-        """String: the newest round that the trainer has taken up, so that one that left is not taken for lost."""
-        return f"{self.prefix}:taken"
-
-    @property
-    def idle(self) -> str:
-        """String: the round that the trainer is in while it waits for the next one, TrainFinished being not set."""
-        return f"{self.prefix}:idle"
-
-    @property
-    def log(self) -> str:
-        """String: the last lines of the output of the site's script, if the site shares them."""
-        return f"{self.prefix}:log"
-
-    def event(self, round_: int, event: Event) -> str:
-        """String: present once the event has happened in this round."""
-        return f"{self.prefix}:round:{round_}:event:{event}"
-
-    def task(self, round_: int) -> str:
-        """Hash: what this client trains from in this round. Written by the coordinator."""
-        return f"{self.to}:round:{round_}:task"
-
-    @property
-    def admission(self) -> str:
-        """Hash: whether this client may take part, and what its site should know of that. For the coordinator alone."""
-        return f"{self.to}:admission"
-
-    def update(self, round_: int) -> str:
-        """Hash: what this client submitted in this round."""
-        return f"{self.prefix}:round:{round_}:update"
-
-    def verdict(self, round_: int) -> str:
-        """Hash: what became of this client's update of this round. Written with the verdict in `RunKeys.verdicts`."""
-        return f"{self.to}:round:{round_}:verdict"
-
-    @property
-    def evaluations(self) -> str:
-        """Hash: the evaluations that await this client, `N K` to when each was opened. For the coordinator alone."""
-        return f"{self.to}:evaluations"
-
-    def evaluation_task(self, round_: int, number: int) -> str:
-        """Hash: which model this client judges in this evaluation. Written by the coordinator."""
-        return f"{self.to}:round:{round_}:evaluation:{number}:task"
-
-    def result(self, round_: int, number: int) -> str:
-        """Hash: what this client has measured in this evaluation."""
-        return f"{self.prefix}:round:{round_}:evaluation:{number}:update"
-
-    @property
-    def evaluation_verdict(self) -> str:
-        """Hash: what became of this client's newest result."""
-        return f"{self.to}:evaluation:verdict"
-
-    def rest(self, channel: str) -> str:
-        """What follows this client's prefix, either one, in the name of a key or channel."""
-        return channel.removeprefix(f"{self.prefix}:").removeprefix(f"{self.to}:")
 
 
 @dataclass(frozen=True)
@@ -364,6 +264,16 @@ class RunKeys:
     def placed(self) -> str:
         """Set: paths of the models in the store that the process that asks for evaluations is to remove."""
         return f"{self.prefix}placed"
+
+    @property
+    def asked(self) -> str:
+        """Hash: the evaluations that somebody asked for, and the newest number of each round's."""
+        return f"{self.prefix}asked"
+
+    @property
+    def recorded(self) -> str:
+        """Hash: the evaluations whose hashes were removed, to the digests of their signed records."""
+        return f"{self.prefix}recorded"
 
     @property
     def evaluated(self) -> str:

@@ -96,6 +96,7 @@ def judging_sites(
             runs,
             config,
             url=url,
+            store=objects,
             lease=lease,
             jobs=jobs,
             observer=Lines(tell),

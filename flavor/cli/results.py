@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flavor.cli.help import GroupedCommand
-from flavor.cli.opened_run import named_store, opened_run
-from flavor.cli.options import redis_option, store_option, store_settings
+from flavor.cli.opened_run import named_store, opened_run, store_of_run
+from flavor.cli.options import redis_option, store_option, store_settings, store_url
 from flavor.cli.output import print_line, print_table
 from flavor.cli.program import one_line_errors
 from flavor.cli.round_option import BEST, best_of, round_option
@@ -117,12 +117,14 @@ def _from_redis(run: str, round_: int | None, redis_url: str | None) -> _Shown:
     from flavor.evaluation_settings import select_of
     from flavor.records.evaluation import MOST_METRICS
     from flavor.results.read_evaluated import from_redis
+    from flavor.store.open import open_store
 
     with opened_run(run, redis_url) as found_run:
         view = found_run.runs.read()
         if round_ == BEST:
             round_ = best_of(found_run.runs, view)
-        found = from_redis(found_run.runs, round_)
+        url = store_url(None, found_run.store) or store_of_run(found_run.run, view.config)
+        found = from_redis(found_run.runs, round_, store=lambda: open_store(url, settings=store_settings()))
         select = select_of(RunConfig.known(view.config))
     notes = []
     if any(len(site.metrics) >= MOST_METRICS for site in found.sites.values()):

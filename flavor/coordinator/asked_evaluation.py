@@ -18,7 +18,8 @@ from flavor.bus.subscription import Subscription
 from flavor.config import RunConfig
 from flavor.coordinator.asking import give_up_asked
 from flavor.coordinator.members import Members
-from flavor.errors import IllegalMove, InvalidSetting, LeaseLost, RunError, RunNotFound
+from flavor.coordinator.old_evaluations import KEPT_ASKED, forget_asked
+from flavor.errors import IllegalMove, InvalidSetting, LeaseLost, RunError, RunNotFound, StoreError
 from flavor.policy.advice import some
 from flavor.policy.decision import Action
 from flavor.policy.evaluating import evaluation_step, without_evaluator
@@ -26,6 +27,7 @@ from flavor.policy.standing import Client, client_of, is_genuine, is_quarantined
 from flavor.records.evaluation import EvaluationView
 from flavor.records.model import GlobalModel
 from flavor.records.states import EvaluationState
+from flavor.store.protocol import ObjectStore
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
@@ -66,6 +68,7 @@ class AskedEvaluation:
         config: RunConfig,
         *,
         url: str,
+        store: ObjectStore,
         lease: Lease,
         jobs: JobQueue,
         observer: Observer,
@@ -73,7 +76,7 @@ class AskedEvaluation:
         admitting: str | None = None,
     ) -> None:
         """Use this lease, and these aggregators. `admitting` is the token by which `members` admits sites."""
-        self._runs, self._config, self._url, self._lease = runs, config, url, lease
+        self._runs, self._config, self._url, self._store, self._lease = runs, config, url, store, lease
         self._jobs, self._observer, self._members, self._admitting = jobs, observer, members, admitting
         self._told = ""
         self._coming_s = 0.0 if members is None else _COMING_S
@@ -97,6 +100,7 @@ class AskedEvaluation:
         called with the place in `asked` of each evaluation that is over. Raises `RunError` where no site can judge. An
         interruption, or an error of `ended`, gives up what is not over, and the sites are told.
         """
+        self._forget_old()
         keys = self._runs.keys
         subscription = Subscription(
             connect(self._url, client_name=f"flavor-evaluate:{self._runs.run}"),
@@ -129,6 +133,11 @@ class AskedEvaluation:
         finally:
             subscription.close()
 
+    def _forget_old(self, but: Collection[EvaluationView] = ()) -> None:
+        """Remove the hashes of old evaluations that somebody asked for; `but` are those that are followed."""
+        with contextlib.suppress(StoreError, OSError):  # the next one removes them
+            forget_asked(self._runs, self._store, but={(view.round, view.number) for view in but})
+
     def _judges(self, asked: Asked, subscription: Subscription) -> tuple[list[str], list[str]]:
         """Return the sites that judge, and those without an evaluator; the first sites may be a moment late."""
         while True:
@@ -148,7 +157,7 @@ class AskedEvaluation:
             self._coming_s -= _LOOK_S
 
     def _opened(self, asked: Asked, judges: list[str], skipped: list[str], *, timeout_s: float) -> EvaluationView:
-        number = self._next_number(asked.round)
+        number = self._runs.next_number(asked.round)
         verb = "judges" if len(judges) == 1 else "judge"
         reason = f"{some(judges)} {verb} {asked.what}, because somebody asked for it"
         self._runs.open_evaluation(
@@ -188,13 +197,6 @@ class AskedEvaluation:
             "site"
         )
 
-    def _next_number(self, round_: int) -> int:
-        """Return the number of the next evaluation of this round's model; 0 is the coordinator's own."""
-        number = 1
-        while self._runs.read_evaluation(round_, number) is not None:
-            number += 1
-        return number
-
     def _clients(self) -> dict[str, Client]:
         if self._members is not None:
             self._members.read_all(token=self._admitting, lenient=lambda: False)
@@ -215,7 +217,7 @@ class AskedEvaluation:
         ended: Callable[[int, EvaluationView], None],
     ) -> None:
         """Wait for the results and have them merged, until all evaluations are over; `views` is brought up to date."""
-        open_ = list(range(len(views)))
+        open_, told = list(range(len(views))), 0
         while open_:
             clients, waits = self._clients(), list[str]()
             for place in open_.copy():
@@ -224,6 +226,9 @@ class AskedEvaluation:
                 if views[place].is_over:
                     open_.remove(place)
                     ended(place, views[place])
+                    told += 1
+                    if told % KEPT_ASKED == 0:
+                        self._forget_old(but=[views[each] for each in open_])
                 else:
                     waits.append(reason)
             if waits:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.coordinator.old_evaluations import OldEvaluations
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.history import REPLACED
@@ -34,7 +35,7 @@ class Pruning:
 
     Removes the updates of a round first, by the paths that were recorded. Removes the client information of the round
     and its keys in Redis later, once the manifest of the round is in the store. An error is reported once, and the
-    removal is tried again after the next round.
+    removal is tried again after the next round. The hashes of evaluations go with those of rounds.
     """
 
     def __init__(self, runs: RunStore, store: ObjectStore, config: RunConfig, tell: Callable[[str], None]) -> None:
@@ -43,6 +44,7 @@ class Pruning:
         self._wake = threading.Condition()
         self._wanted: tuple[int, Collection[str]] | None = None
         self._closing = False
+        self._evaluations = OldEvaluations(runs, store)
         self._pruned = 0  # the newest round whose updates are gone
         self._forgotten = 0  # the newest round whose hashes in Redis are gone
         self._swept = -_SWEEP_ROUNDS  # the round after which the folders were looked through
@@ -98,7 +100,9 @@ class Pruning:
             for old in range(max(self._pruned + 1, newest - _CATCH_UP, 1), newest + 1):
                 self._remove_round(old, clients)
                 self._pruned = old
-            self._forget_hashes(closed)
+            forgotten = closed - max(_KEPT_IN_REDIS, self._config.keep_rounds)
+            self._forget_hashes(forgotten)
+            self._evaluations.forget(forgotten)
             if newest > 0 and newest >= self._swept + _SWEEP_ROUNDS:
                 self._sweep(newest, clients)
                 self._swept = newest
@@ -136,9 +140,8 @@ class Pruning:
             require_mounted(self._store, self._runs.run)  # else they are still there, and only Redis names them
         self._runs.forget_round(round_, sorted(clients))
 
-    def _forget_hashes(self, closed: int) -> None:
-        """Remove the client information and the hashes of rounds whose manifests are in the store."""
-        newest = closed - max(_KEPT_IN_REDIS, self._config.keep_rounds)
+    def _forget_hashes(self, newest: int) -> None:
+        """Remove the client information and the hashes of rounds up to `newest` whose manifests are in the store."""
         for old in range(max(self._forgotten + 1, newest - _CATCH_UP, 1), newest + 1):
             if not self._is_recorded(old):
                 return

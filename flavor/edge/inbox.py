@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from flavor.bus.client_keys import ClientKeys
 from flavor.bus.connection import connect
-from flavor.bus.keys import ClientKeys
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.edge.config import EdgeConfig

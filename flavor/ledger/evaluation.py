@@ -103,8 +103,12 @@ class EvaluationManifest(SignedRecord):
 def put_manifest(archive: Archive, manifest: EvaluationManifest) -> ObjectRef:
     """Put the manifest of an evaluation into the store, before the evaluation is committed."""
     data = manifest.to_bytes()
-    prefix = evaluation_prefix(manifest.run, manifest.round, manifest.evaluation)
-    return archive.put(named(prefix, "manifest", sha256(data), ".json"), data)
+    return archive.put(manifest_ref(manifest.run, manifest.round, manifest.evaluation, sha256(data)).path, data)
+
+
+def manifest_ref(run: str, round_: int, number: int, digest: str) -> ObjectRef:
+    """Return where the manifest of an evaluation with this digest lies in the store."""
+    return ObjectRef(named(evaluation_prefix(run, round_, number), "manifest", digest, ".json"), digest)
 
 
 def read_manifest(archive: Archive, ref: ObjectRef) -> EvaluationManifest:

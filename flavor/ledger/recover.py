@@ -231,6 +231,8 @@ def _remove(runs: RunStore, *, ours: bool) -> None:
             keys.evaluating,
             keys.evaluated,
             keys.reported,
+            keys.asked,
+            keys.recorded,
             keys.state,
         ]
         runs.redis.unlink(*of_run, *(() if ours else (keys.replaced, keys.placed)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from flavor.config import RunConfig
 from flavor.counted import counted
@@ -13,23 +12,21 @@ from flavor.errors import FlavorError
 from flavor.evaluation_settings import rules_of, select_of
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain
-from flavor.ledger.evaluation import EvaluationManifest, Judge
+from flavor.ledger.closed_evaluation import verdicts_of
 from flavor.ledger.evaluation_signers import compared
 from flavor.ledger.evaluations import EvaluationRecord, Signed, newest_of, read_records
 from flavor.ledger.trust import Trust
 from flavor.policy.selection import value_of
-from flavor.records.evaluation import AUTOMATIC, MOST_METRICS, Best, EvaluationSummary, Judged, Result
+from flavor.records.evaluation import AUTOMATIC, Best, EvaluationSummary
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.lacking import reported_by_now
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
-from flavor.records.summary import kept_metrics
 from flavor.results.evaluated import OWN_DATA
 from flavor.results.evaluation_summary import central_lacking, evaluation_summary, ruled_names
 from flavor.results.judged_both import JudgedBoth
 from flavor.results.read_evaluated import read_merged
-from flavor.results.rounds import for_charts
 
 
 @dataclass(frozen=True)
@@ -145,8 +142,6 @@ def _rebuilt(
     if manifest.central is not None:
         lacking = central_lacking(config, merged["metrics"])
         summary = replace(summary, sites=1, expected=1, examples=manifest.central, reporters={}, lacking=lacking)
-    verdicts = {judge.client: _accepted(manifest, judge, metrics[judge.client]) for judge in manifest.judges}
-    verdicts |= {client: Judged(False, reason) for client, reason in manifest.missing.items()}
     by = OWN_DATA if manifest.central is not None else counted(len(manifest.judges), "result")
     model = model or GlobalModel(ObjectRef(manifest.model_path, manifest.model_digest))
     fields = {
@@ -162,15 +157,8 @@ def _rebuilt(
         **merged_ref.to_hash("merged_"),
         **record.ref.to_hash("manifest_"),
     }
-    written = {client: judged.to_json() for client, judged in verdicts.items()}
+    written = {client: judged.to_json() for client, judged in verdicts_of(manifest, metrics).items()}
     return RebuiltEvaluation(manifest.round, manifest.evaluation, summary, fields, written)
-
-
-def _accepted(manifest: EvaluationManifest, judge: Judge, metrics: dict[str, Any]) -> Judged:
-    info = ObjectRef(judge.info_path, judge.info_digest)
-    result = Result(info, judge.num_examples, manifest.model_digest, judge.public_key, judge.signature)
-    shown = for_charts(kept_metrics(metrics, MOST_METRICS))
-    return Judged(True, counted(judge.num_examples, "example"), result, shown)
 
 
 def _best(config: RunConfig, best_round: int, found: list[RebuiltEvaluation]) -> Best | None:

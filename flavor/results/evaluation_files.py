@@ -10,6 +10,7 @@ from typing import Any
 from flavor.atomic import write_json, write_whole
 from flavor.bus.runs import RunStore
 from flavor.errors import InvalidRecord, StoreError
+from flavor.ledger.closed_evaluation import closed_evaluation
 from flavor.records.evaluation import EvaluationSummary
 from flavor.records.info import Info
 from flavor.records.run import RunView
@@ -86,8 +87,13 @@ class EvaluationFiles:
                     return known
             except (InvalidRecord, OSError):  # it is written again
                 pass
-        view = runs.read_evaluation(summary.round, summary.number)
-        if view is None or view.closed_ms is None:
+        try:
+            view = closed_evaluation(runs, store, summary)
+        except StoreError:
+            if not is_last:
+                raise
+            view = None
+        if view is None:
             self._tell(f"the evaluation of the model of round {summary.round}: Redis has its merged metrics alone")
             return numbers_of(summary)
         merged: dict[str, Any] | None = None

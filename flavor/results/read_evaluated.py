@@ -14,6 +14,7 @@ from flavor.counted import counted
 from flavor.errors import DamagedRecord, FlavorError, InvalidInfo, InvalidRecord, ObjectMissing, RunError
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import read_rounds
+from flavor.ledger.closed_evaluation import recorded_evaluation
 from flavor.ledger.evaluation_signers import compared
 from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, newest_of, read_records
 from flavor.ledger.trust import Trust
@@ -57,13 +58,15 @@ def summaries(runs: RunStore) -> list[EvaluationSummary]:
     return [each for each in summaries_after(runs, 0) if each is not None]
 
 
-def from_redis(runs: RunStore, round_: int | None = None) -> Evaluated:
-    """Return the newest evaluation, or that of the model of `round_`. Raises `RunError` where there is none."""
+def from_redis(
+    runs: RunStore, round_: int | None = None, *, store: Callable[[], ObjectStore | None] = lambda: None
+) -> Evaluated:
+    """Return the newest evaluation, or that of the model of `round_`, as `whole_of`."""
 
     def why() -> str:
         return "; ".join(each.reason for each in unjudged(runs, runs.read(), round_))
 
-    return whole_of(runs, chosen_among(runs.run, summaries(runs), round_, why))
+    return whole_of(runs, chosen_among(runs.run, summaries(runs), round_, why), store)
 
 
 class Chosen(NamedTuple):
@@ -97,13 +100,27 @@ def numbered_among(run: str, every: Sequence[EvaluationSummary], round_: int, nu
     return Chosen(found, numbers_of(own).central if own is not None and not found.owner else None)
 
 
-def whole_of(runs: RunStore, chosen: Chosen) -> Evaluated:
-    """Return a chosen evaluation with what each site has measured. Raises `RunError` where Redis has it no more."""
-    summary = chosen.summary
+def whole_of(
+    runs: RunStore, chosen: Chosen, store: Callable[[], ObjectStore | None], *, most: int | None = None
+) -> Evaluated:
+    """Return a chosen evaluation with what each site has measured: of an old one, from the run's `store`.
+
+    With `most`, reads the metrics of no more than so many sites there. Raises `RunError` where both lack it, and
+    `StoreError` for a store that is away.
+    """
+    summary, found = chosen.summary, None
     view = runs.read_evaluation(summary.round, summary.number)
-    if view is None:
-        raise RunError(f"Redis no longer has the evaluation of the model of round {summary.round} of run {runs.run!r}")
-    return replace(evaluated_of(runs.run, view, summary), central=chosen.central)
+    if view is not None:
+        found = evaluated_of(runs.run, view, summary)
+    elif (objects := store()) is not None and (view := recorded_evaluation(runs, objects, summary)) is not None:
+        merged, infos = infos_in(objects, view, most=most)
+        found = replace(evaluated_of(runs.run, view, summary, merged=merged, infos=infos), reporters=summary.reporters)
+    if found is None:
+        raise RunError(
+            f"Redis no longer has the evaluation of the model of round {summary.round} of run {runs.run!r}, and its "
+            "record cannot be read from the run's store"
+        )
+    return replace(found, central=chosen.central)
 
 
 def _lacking(run: str, round_: int | None, rounds: list[int], why: str = "") -> str:
@@ -115,16 +132,18 @@ def _lacking(run: str, round_: int | None, rounds: list[int], why: str = "") -> 
     return f"the model of round {round_} of run {run!r} has not been judged: {why}there are evaluations of {more}"
 
 
-def infos_in(store: ObjectStore, view: EvaluationView) -> tuple[dict[str, Any] | None, dict[str, Info]]:
+def infos_in(
+    store: ObjectStore, view: EvaluationView, *, most: int | None = None
+) -> tuple[dict[str, Any] | None, dict[str, Info]]:
     """Return the merged information of a closed evaluation and that of each site, as far as they are in the store.
 
-    Raises `StoreError` for a store that is away.
+    With `most`, those of the first sites by name. Raises `StoreError` for a store that is away.
     """
     merged: dict[str, Any] | None = None
     with contextlib.suppress(ObjectMissing, InvalidInfo, *SPOILED):
         merged = read_merged(store, view.info) if view.info is not None else None
     found = {}
-    for site, each in view.accepted.items():
+    for site, each in sorted(view.accepted.items())[:most]:
         if each.result is not None:
             with contextlib.suppress(ObjectMissing, InvalidInfo, *SPOILED):
                 found[site] = parse_info(store.read(each.result.info, most=MAX_BYTES), where="info.json")

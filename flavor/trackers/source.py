@@ -11,6 +11,7 @@ from typing import Any
 
 from flavor.bus.runs import RunStore
 from flavor.errors import FlavorError, LocalFault, StoreError, StoreUnavailable
+from flavor.ledger.closed_evaluation import closed_evaluation
 from flavor.ledger.rounds import closed_round
 from flavor.records.info import Info
 from flavor.records.round import RoundView
@@ -45,8 +46,8 @@ class EvaluationSource:
         before = len(self.found)
         for summary in summaries_after(runs, self._taken):
             if summary is not None:
-                known = runs.read_evaluation(summary.round, summary.number)
-                if known is None or known.closed_ms is None:
+                known = closed_evaluation(runs, store, summary)
+                if known is None:
                     self.found.append(replace(numbers_of(summary), run=runs.run))
                 else:
                     merged, infos = infos_in(store, known)

@@ -52,7 +52,7 @@ class History:
         self._runs, self._store, self._folder = runs, store, folder
         self._lock = threading.Lock()
         self._strip = Strip(runs, store)
-        self._judged, self._judged_of = Judged(runs), 0
+        self._judged, self._judged_of = Judged(runs, store), 0
         self._reports = EvaluationReports(runs, store)  # has a lock of its own: the store may be slow
         self._values_lock = threading.Lock()  # the store may be slow, and only curves wait for it
         self._values, self._values_of = SiteValues(runs, store, folder=folder), 0

@@ -22,6 +22,7 @@ from flavor.results.best import MergedValue, best_of
 from flavor.results.evaluated import better_of
 from flavor.results.evaluated_table import described
 from flavor.results.read_evaluated import chosen_among, numbered_among, summaries_after, whole_of
+from flavor.store.protocol import ObjectStore
 from flavor.view.curves import Curves, merged_curves, metric_names
 from flavor.view.judged_table import JudgedTable
 from flavor.view.strip import RoundRow, Source
@@ -35,8 +36,8 @@ _MOST_KEPT = 8
 class Judged:
     """The evaluations of one run. Not thread-safe: `History` has the lock. Asking again costs what is new."""
 
-    def __init__(self, runs: RunStore) -> None:
-        self._runs = runs
+    def __init__(self, runs: RunStore, store: ObjectStore | None) -> None:
+        self._runs, self._store = runs, store
         self.forget()
 
     def forget(self) -> None:
@@ -44,7 +45,7 @@ class Judged:
         self._entries = list[EvaluationSummary | None]()  # of Redis' list, None for those that are damaged
         self._rows, self._own = dict[int, RoundRow](), dict[int, RoundRow]()  # by sites, on the operator's own data
         self._described = OrderedDict[tuple[int, ...], dict[str, Any]]()
-        self._table = JudgedTable(self._runs)
+        self._table = JudgedTable(self._runs, self._store)
 
     def _look(self) -> None:
         for summary in summaries_after(self._runs, len(self._entries)):
@@ -111,7 +112,8 @@ class Judged:
         summary, central = chosen
         key = summary.round, summary.number, summary.closed_ms, central is not None
         if key not in self._described:
-            found = described(whole_of(self._runs, chosen), select=select)
+            whole = whole_of(self._runs, chosen, lambda: self._store, most=MOST_SITES)
+            found = described(whole, select=select)
             sites, missing = list(found["sites"].items()), list(found["missing"].items())
             left_out = max(0, len(sites) - MOST_SITES) + max(0, len(missing) - MOST_SITES)
             cut = {"sites": dict(sites[:MOST_SITES]), "missing": dict(missing[:MOST_SITES]), "left_out": left_out}

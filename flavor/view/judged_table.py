@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +10,13 @@ from dataclasses import asdict
 from typing import Any
 
 from flavor.bus.runs import RunStore
+from flavor.errors import StoreError
+from flavor.ledger.closed_evaluation import closed_evaluation
 from flavor.policy.selection import Select
 from flavor.records.counts import CENTRAL_PREFIX, POOLED
 from flavor.records.evaluation import CENTRAL, EvaluationSummary
 from flavor.results.evaluated import base_of, evaluated_of, headline_of, metrics_of, numbers_of
+from flavor.store.protocol import ObjectStore
 
 ROWS = 10
 """Evaluations in one page of the table."""
@@ -28,8 +32,10 @@ _LONGEST_REASON = 300
 class JudgedTable:
     """Reads of each evaluation once what its summary does not have. Not thread-safe."""
 
-    def __init__(self, runs: RunStore, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._runs, self._clock = runs, clock
+    def __init__(
+        self, runs: RunStore, store: ObjectStore | None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._runs, self._store, self._clock = runs, store, clock
         self._kept = OrderedDict[int, dict[str, Any]]()
 
     def page(
@@ -78,9 +84,11 @@ class JudgedTable:
         return {**row, "merged": None if found is None else {**asdict(found), "worst": known["worst"].get(base)}}
 
     def _beside(self, at: int, summary: EvaluationSummary, select: Select | None) -> Mapping[str, Any]:
-        """Return what the evaluation's hash has beside its numbers; of one that is gone, nothing."""
+        """Return what an evaluation has beside its numbers; of one that is gone, what its record in the store has."""
         if at not in self._kept:
-            view = self._runs.read_evaluation(summary.round, summary.number)
+            view = None
+            with contextlib.suppress(StoreError, OSError):  # it cannot be read now
+                view = closed_evaluation(self._runs, self._store, summary)
             found: dict[str, Any] = {
                 "model": "",
                 "owner": "",

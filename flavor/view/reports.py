@@ -26,6 +26,7 @@ from flavor.errors import (
     StoreUnavailable,
 )
 from flavor.ledger.archive import Archive
+from flavor.ledger.closed_evaluation import closed_evaluation
 from flavor.ledger.evaluation import read_manifest
 from flavor.ledger.keys import fingerprint
 from flavor.records.evaluation import EvaluationSummary
@@ -127,8 +128,13 @@ class EvaluationReports:
     def _of(self, summary: EvaluationSummary) -> _Known:
         key = summary.round, summary.number, summary.closed_ms
         if key not in self._kept:
-            view = self._runs.read_evaluation(summary.round, summary.number)
-            if view is None or view.closed_ms is None:
+            try:
+                view = closed_evaluation(self._runs, self._store, summary)
+            except (StoreError, OSError) as error:
+                raise RunError(
+                    f"the evaluation of the model of round {summary.round} cannot be read: {error}"
+                ) from None
+            if view is None:
                 raise RunError(f"Redis no longer has the evaluation of the model of round {summary.round}")
             results = {site: each.result.info for site, each in sorted(view.accepted.items()) if each.result}
             self._kept[key] = _Known(summary, results, view.manifest)

@@ -25,6 +25,7 @@ from flavor.ledger.keys import SigningKey
 from flavor.ledger.manifest import Contributor, Manifest, Model, RunRecord
 from flavor.records import update
 from flavor.records.client import ClientStatus
+from flavor.records.evaluation import AUTOMATIC
 from flavor.records.objects import ObjectRef
 from flavor.records.states import ClientState
 from flavor.results.folder import ResultFolder
@@ -117,6 +118,8 @@ def test_redis_stays_flat_over_a_long_run(runs: RunStore, store: ObjectStore) ->
     pruning, sizes = Pruning(runs, store, config, print), []
     for round_ in range(1, 121):
         close(runs, store, round_)
+        runs.open_evaluation(TOKEN, round_, AUTOMATIC, expected=["a"], skipped=[], timeout_s=60, reason="due")
+        runs.give_up_evaluation(TOKEN, runs.read_evaluation(round_, AUTOMATIC), "its site is gone")
         pruning.prune(round_, ["a"])
         sizes.append(runs.redis.dbsize())
     assert max(sizes) == sizes[60] == sizes[-1], sizes

@@ -138,14 +138,14 @@ def test_a_model_that_is_one_sites_update_is_in_the_table_and_is_never_the_newes
     assert numbered_among("r", every, 3, 1) == Chosen(of_one, None)
     with pytest.raises(RunError, match="no model of run 'r' has been judged"):
         chosen_among("r", [of_one])
-    page = JudgedTable(run.runs).page(every, "", None, None)
+    page = JudgedTable(run.runs, run.store).page(every, "", None, None)
     assert (page["metric"], [row["evaluation"] for row in page["rows"]]) == ("accuracy", [1, CENTRAL, AUTOMATIC])
     assert {row["model"] for row in page["rows"]} == {""}, "Redis has their numbers alone"
 
 
 def test_what_takes_long_to_read_comes_with_later_calls(server: str, tmp_path: Path) -> None:
     ticks = count()
-    slow = JudgedTable(begun(server, tmp_path).runs, clock=lambda: 0.4 * next(ticks))
+    slow = JudgedTable(begun(server, tmp_path).runs, None, clock=lambda: 0.4 * next(ticks))
     every = [EvaluationSummary(n, AUTOMATIC, 1, 2, 1, 1, 20, {"accuracy": 0.9}) for n in range(1, 6)]
     found = slow.page(every, "", None, None)
     assert ([row["round"] for row in found["rows"]], found["earlier"]) == ([5, 4, 3], 2)

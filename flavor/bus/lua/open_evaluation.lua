@@ -1,9 +1,10 @@
 -- Open an evaluation of the newest model, or of a named one, and give each expected site its task.
 -- KEYS  1 coordinator, or evaluator  2 run  3 round:N:evaluation:K  4 log  5 evaluating  6 round:N:evaluation:K:verdicts
---       7... of each expected site: its task, its result, its evaluations
+--       7 asked  8... of each expected site: its task, its result, its evaluations
 -- ARGV  1 token of that lease  2 N  3 K  4 timeout in ms  5 expected sites (JSON)  6 sites without an evaluator (JSON)
 --       7 reason  8 fields of a model (JSON) that somebody wants judged, also once the run has ended; '' for the run's own
 --       9 site whose update the model is, or lacks, which no site is told; '' for any other
+--       10 '1' where somebody asks for it, '' for an evaluation of the run's own
 -- Invariants: an evaluation is opened once. The coordinator's own is of the run's current global model, which round N
 -- has made: it is read here and not taken from a caller that may have read it earlier. An evaluation begins without
 -- results: keys of one of this number, written to a server that had lost the run, are deleted.
@@ -33,7 +34,8 @@ redis.call('HSET', KEYS[3], 'state', 'open', 'expected', ARGV[5], 'skipped', ARG
 if ARGV[9] ~= '' then redis.call('HSET', KEYS[3], 'owner', ARGV[9]) end
 local name, ms = ARGV[2] .. ' ' .. ARGV[3], string.format('%.0f', opened)
 redis.call('HSET', KEYS[5], name, ms)
-for i = 7, #KEYS, 3 do
+if ARGV[10] == '1' then redis.call('HSET', KEYS[7], name, ms, ARGV[2], ARGV[3]) end
+for i = 8, #KEYS, 3 do
   redis.call('DEL', KEYS[i], KEYS[i + 1])
   redis.call('HSET', KEYS[i], unpack(fields))
   redis.call('HSET', KEYS[i + 2], name, ms)

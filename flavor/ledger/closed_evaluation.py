@@ -1,0 +1,73 @@
+"""Evaluations that have a result, from Redis, or from the store once Redis has no more of them than their summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flavor.bus.runs import RunStore
+from flavor.counted import counted
+from flavor.errors import InvalidRecord, ObjectMissing, ObjectWithheld, OtherProtocol
+from flavor.ledger.archive import Archive
+from flavor.ledger.evaluation import EvaluationManifest, manifest_ref, read_manifest
+from flavor.records.evaluation import MOST_METRICS, EvaluationSummary, EvaluationView, Judged, Result
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.states import EvaluationState
+from flavor.records.summary import kept_metrics
+from flavor.results.rounds import for_charts
+from flavor.store.protocol import ObjectStore
+from flavor.store.trouble import require_mounted
+
+
+def closed_evaluation(runs: RunStore, store: ObjectStore | None, summary: EvaluationSummary) -> EvaluationView | None:
+    """Return an evaluation from Redis, or else as `recorded_evaluation`; None where neither has it."""
+    view = runs.read_evaluation(summary.round, summary.number)
+    if view is None:
+        return recorded_evaluation(runs, store, summary)
+    return view if view.closed_ms is not None else None
+
+
+def recorded_evaluation(runs: RunStore, store: ObjectStore | None, summary: EvaluationSummary) -> EvaluationView | None:
+    """Return an evaluation whose hash is gone from Redis, from the signed record that Redis still names.
+
+    Its verdicts have no metrics, which are in the sites' information, and it has no `skipped`. None where Redis names
+    no record, and where the store has none with this digest. Raises `StoreError` for a store that is away.
+    """
+    digest = runs.recorded_digest(summary.round, summary.number)
+    if store is None or not digest:
+        return None
+    ref = manifest_ref(runs.run, summary.round, summary.number, digest)
+    try:
+        manifest = read_manifest(Archive(store, runs.run), ref)
+    except ObjectMissing:
+        require_mounted(store, runs.run)
+        return None
+    except (ObjectWithheld, InvalidRecord, OtherProtocol):
+        return None
+    return EvaluationView(
+        round=summary.round,
+        number=summary.number,
+        state=EvaluationState.CLOSED,
+        model=GlobalModel(ObjectRef(manifest.model_path, manifest.model_digest)),
+        expected=manifest.expected,
+        skipped=(),
+        opened_ms=manifest.opened_ms,
+        deadline_ms=manifest.closed_ms,
+        closed_ms=summary.closed_ms,
+        owner=summary.owner,
+        info=ObjectRef(manifest.merged_path, manifest.merged_digest),
+        manifest=ref,
+        verdicts=verdicts_of(manifest, {}),
+    )
+
+
+def verdicts_of(manifest: EvaluationManifest, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Judged]:
+    """Return the verdicts that Redis had of an evaluation, with the first of these metrics of each site."""
+    verdicts = {}
+    for judge in manifest.judges:
+        info = ObjectRef(judge.info_path, judge.info_digest)
+        result = Result(info, judge.num_examples, manifest.model_digest, judge.public_key, judge.signature)
+        shown = for_charts(kept_metrics(metrics.get(judge.client, {}), MOST_METRICS))
+        verdicts[judge.client] = Judged(True, counted(judge.num_examples, "example"), result, shown)
+    return verdicts | {client: Judged(False, reason) for client, reason in manifest.missing.items()}
