@@ -92,7 +92,8 @@ def cross(
             f"--cross needs two sites at least that allow it and have an evaluator now (flavor-fl --allow-cross -e …); "
             f"those that do: {some(list(judges)) if judges else 'none'}"
         )
-    of_all, found = judge(replace(whole, clients=judges)), dict[str, Evaluated]()
+    of_all = judge(replace(whole, clients=judges))
+    found: dict[str, Evaluated] = {}
     for owner, asked in _models(runs, view, config, objects, round_, owners, missing):
         tell(f"the model of {owner}")
         found[owner] = judge(replace(asked, clients=judges, timeout_s=whole.timeout_s))
