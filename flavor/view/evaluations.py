@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flavor.bus.runs import RunStore
@@ -27,6 +27,10 @@ _LAST, _LAST_AT_FIRST = 8, 100
 """Entries of the run's list that are looked through for the newest ones, and when nothing is known of the run.
 
 If none of these is of a model of the run, all are looked through."""
+
+
+Name = tuple[int, int]
+"""Round and number of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
     What was asked for by a process that is gone is as good as given up. Raises `BusUnavailable` and `DamagedRecord`.
     """
     names, texts = runs.evaluating(), runs.evaluated(-(_LAST_AT_FIRST if before is NONE else _LAST))
-    commands, newest, found, own_open = 2, before.newest, list[OpenEvaluation](), list[EvaluationView]()
+    commands, found, own_open = 2, list[OpenEvaluation](), list[EvaluationView]()
     if any(EvaluationKind.of(number) is EvaluationKind.ASKED for _, number in names) and not runs.is_asking():
         names = [name for name in names if EvaluationKind.of(name[1]) is not EvaluationKind.ASKED]
         commands += 1
@@ -87,6 +91,57 @@ def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
         handed_in = frozenset(runs.results(round_, number, view.expected))
         commands += 1 + len(view.expected)
         found.append(OpenEvaluation(view, handed_in))
+    known = _with_results(runs, before, texts)
+    return replace(known, open=tuple(found), central_open=tuple(own_open), commands=commands + known.commands)
+
+
+def read_news(
+    runs: RunStore, before: Evaluations, *, opened: Iterable[Name], told: Collection[Name], is_closed: bool
+) -> Evaluations:
+    """Return the evaluations after what the log has told: a command for each of `opened`, a few for a result.
+
+    `told` are those of which the log tells, `is_closed` whether one has a result. Raises as `read_evaluations`.
+    """
+    known = replace(before, commands=0)
+    if is_closed:
+        known = _with_results(runs, before, runs.evaluated(-_LAST))
+        known = replace(known, commands=known.commands + 1)
+    open_ = {(each.view.round, each.view.number): each for each in before.open}
+    own = {(view.round, view.number): view for view in before.central_open}
+    commands = known.commands
+    for name in told:
+        open_.pop(name, None)
+        own.pop(name, None)
+    for name in sorted(opened)[:MOST_OPEN]:
+        view = runs.read_evaluation(*name)
+        commands += 1
+        if view is None or view.is_over:
+            continue
+        if view.is_central:
+            own[name] = view
+        else:
+            open_[name] = OpenEvaluation(view, frozenset())
+    return replace(
+        known,
+        open=tuple(open_[name] for name in sorted(open_)[:MOST_OPEN]),
+        central_open=tuple(own[name] for name in sorted(own)[:MOST_OPEN]),
+        commands=commands,
+    )
+
+
+def handed_in_at(known: Evaluations, heard: Mapping[Name, Collection[str]]) -> Evaluations:
+    """Return the evaluations where these sites have handed in, too, by what they have published."""
+    return replace(known, open=tuple(_with_heard(each, heard) for each in known.open)) if heard else known
+
+
+def _with_heard(each: OpenEvaluation, heard: Mapping[Name, Collection[str]]) -> OpenEvaluation:
+    more = frozenset(each.view.expected).intersection(heard.get((each.view.round, each.view.number), ()))
+    return replace(each, handed_in=each.handed_in | more) if more else each
+
+
+def _with_results(runs: RunStore, before: Evaluations, texts: Sequence[str]) -> Evaluations:
+    """Return what is known by the last entries of the run's list, without what is open."""
+    commands, newest = 0, before.newest
     last = [EvaluationSummary.from_json(text) for text in texts]
     known = before if texts else NONE
     if known.summary is None and _newest(last) is None and len(texts) == _LAST_AT_FIRST:
@@ -101,7 +156,7 @@ def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
         view = runs.read_evaluation(summary.round, summary.number)
         commands += 2
         newest = None if view is None or view.closed_ms is None else evaluated_of(runs.run, view, summary)
-    return Evaluations(newest, summary, automatic, tuple(found), own, tuple(own_open), commands)
+    return Evaluations(newest, summary, automatic, before.open, own, before.central_open, commands)
 
 
 def _newest(summaries: Sequence[EvaluationSummary]) -> EvaluationSummary | None:

@@ -23,7 +23,7 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.verdict import Verdict
 from flavor.view.client_reader import MOST_CREDIT, ClientReader, Credit
-from flavor.view.evaluations import Evaluations, read_evaluations
+from flavor.view.evaluations_reader import EvaluationsReader
 from flavor.view.facts import Entry, Facts, read_facts
 from flavor.view.run_log import RunLog
 
@@ -51,19 +51,19 @@ class FactsReader:
         self._runs, self._log, self._clock = runs, log, clock
         self._credit = Credit(credit, clock=clock)
         self._clients = ClientReader(runs, self._credit, clock=clock)
+        self._evaluations = EvaluationsReader(runs, self._credit)
         self._facts: Facts | None = None
         self._run_fields: Mapping[str, str] = {}
         self._round_fields: Mapping[str, str] = {}
         self._verdicts: set[str] = set()
         self._old: set[str] = set()
-        self._has_evaluation = False  # whether there is news of one, which was not read yet
         self._whole_at = -WHOLE_S
         self._offset_ms = 0
 
     @property
     def is_behind(self) -> bool:
         """Whether the last look has left something unread for want of credit."""
-        return self._clients.is_behind or self._has_evaluation
+        return self._clients.is_behind or self._evaluations.is_behind
 
     @property
     def is_poor(self) -> bool:
@@ -94,7 +94,8 @@ class FactsReader:
         if ":evaluation:" in channel:
             if head == "to":  # tells the site, and the log tells everybody
                 return False
-            self._has_evaluation = True
+            if head == "client":
+                self._evaluations.hear(client, what)
         elif head == "run":
             self._old |= {"run", "served"}
         elif head == "round":
@@ -132,7 +133,7 @@ class FactsReader:
         self._clients.forget()
         self._verdicts.clear()
         self._old = set()
-        self._has_evaluation = False
+        self._evaluations.forget()
         facts = read_facts(self._runs, self._log)
         self._run_fields, self._round_fields = {}, {}
         self._offset_ms = facts.now_ms - int(self._clock() * 1000)
@@ -143,7 +144,7 @@ class FactsReader:
         number, has_verdicts = self._take_in(before, entries), bool(self._verdicts)
         if self._clock() - self._whole_at >= WHOLE_S:
             self._old |= _ALL
-            self._has_evaluation |= bool(before.evaluations.open)
+            self._evaluations.is_behind |= bool(before.evaluations.open)
         is_new = number != before.run.round or before.round is None
         found = self._read(number, is_new=is_new, is_opened=is_new and _tells_all(entries, number))
         if found is None or found.get("run") == {}:
@@ -172,19 +173,8 @@ class FactsReader:
         clients = self._clients.read(before, names, view, round_, config, now_ms)
         self._run_fields, self._round_fields, self._old = run_fields, round_fields, set()
         is_served = bool(found.get("served", before.is_served))
-        return Facts(view, config, now_ms, round_, clients, refusals, is_served, self._evaluations(before), self._log)
-
-    def _evaluations(self, before: Facts) -> Evaluations:
-        """Read the evaluations once there is credit, where the log tells of one, or a site has handed in for one.
-
-        In a run whose rounds take less than a second, each with an evaluation, not every one of them is read.
-        """
-        known = before.evaluations
-        if self._has_evaluation and self._credit.value > 0:
-            self._has_evaluation = False
-            known = read_evaluations(self._runs, known)
-            self._credit.spend(known.commands)
-        return known
+        evaluations = self._evaluations.read(before.evaluations)
+        return Facts(view, config, now_ms, round_, clients, refusals, is_served, evaluations, self._log)
 
     def _take_in(self, before: Facts, entries: Iterable[Entry]) -> int:
         """Note what the log tells; returns the number of the newest round, as far as the log has it."""
@@ -193,7 +183,7 @@ class FactsReader:
             event, client = fields.get("event", ""), fields.get("client", "")
             if event.startswith(("run.", "round.")):
                 self._old |= {"run", "round"}
-            self._has_evaluation |= event.startswith("evaluation.")
+            self._evaluations.note(fields)
             if event == "round.opened":
                 number = count(fields.get("round")) or number
             if event == "client.pardoned" or (event.startswith("update.") and event != "update.accepted"):

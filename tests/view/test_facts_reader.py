@@ -13,6 +13,7 @@ import redis
 from flavor.bus.clients import LONGEST_FIELD_BYTES
 from flavor.config import RunConfig
 from flavor.errors import IllegalMove, LeaseLost
+from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.records.objects import ObjectRef
 from flavor.records.pulse import Doing, Load, Pulse
 from flavor.records.reported import Reported
@@ -21,6 +22,7 @@ from flavor.records.states import RunState
 from flavor.records.verdict import Refusal, Verdict
 from flavor.view.client_snapshot import ClientMemory
 from flavor.view.document import RowMemory, document_of
+from flavor.view.evaluations import described_evaluations
 from flavor.view.facts import Facts, read_facts
 from flavor.view.facts_reader import WHOLE_S, FactsReader
 from flavor.view.newest import Newest
@@ -341,6 +343,48 @@ def test_with_2000_clients_a_look_costs_what_is_new(url: str) -> None:
     found = followed.reader.look()[0].clients
     assert [name for name, client in found.items() if client.status.state == "failed"] == names[5:8]
     followed.close()
+
+
+def test_without_credit_evaluations_are_read_as_the_log_tells_of_them_and_cost_little(url: str) -> None:
+    """A run whose rounds take a second leaves its readers none."""
+    run = Driven(url, select="accuracy:max")
+    run.open(["a", "b"])
+    run.accept("a")
+    run.accept("b")
+    run.close()
+    reader = FactsReader(run.runs, RunLog(run.runs), credit=0.0)
+    reader.look()
+
+    def seen(most: int) -> dict[str, Any]:
+        before = calls(run.runs.redis)
+        found = reader.look()[0]
+        assert calls(run.runs.redis) - before - 1 <= most
+        return described_evaluations(found.evaluations, found.run, found.config, None)
+
+    def fresh() -> dict[str, Any]:
+        found = read_facts(run.runs)
+        return described_evaluations(found.evaluations, found.run, found.config, None)
+
+    for number in (AUTOMATIC, CENTRAL):
+        run.open_evaluation(["a", "b"] if number == AUTOMATIC else [], number=number)
+        assert seen(10) == fresh(), "opened"
+    key = run.runs.keys.client("a").result(1, AUTOMATIC)
+    run.runs.redis.hset(key, mapping={"refused": "it cannot"})
+    reader.hear(key.partition("}:")[2], says=True)
+    assert seen(6) == fresh()
+    assert [each["in"] for each in fresh()["evaluating"]] == [["a"]], "handed in"
+    run.judge_centrally(50, {"central/accuracy": 0.8}, 1)
+    view = run.runs.read_evaluation(1, AUTOMATIC)
+    assert view is not None
+    assert seen(10) == fresh(), "the operator's own"
+    run.runs.give_up_evaluation("coordinator", view, "it cannot be")
+    assert seen(6) == fresh()
+    assert fresh()["evaluating"] == [], "given up"
+    for number in (1, 2, 3):  # the first is over before the next look
+        run.judge({"a": (10, {"accuracy": 0.1 * number}), "b": (10, {"accuracy": 0.3})}, number=number)
+        assert number == 1 or seen(12) == fresh()
+    assert fresh()["evaluation"]["evaluation"] == 3
+    assert seen(2) == fresh(), "nothing new"
 
 
 def test_all_entries_of_another_run_of_the_name_are_new(url: str) -> None:
