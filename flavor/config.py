@@ -80,7 +80,7 @@ class RunConfig(BaseModel):
         "Share of the ready clients that each round samples.", Group.RUN, default=1.0, gt=0.0, le=1.0
     )
     """A round never samples fewer clients than the quorum."""
-    seed: int = setting("Random seed for client sampling.", Group.RUN, default=0)
+    seed: int = setting("Random seed for client sampling, together with the run's name.", Group.RUN, default=0)
     round_timeout_s: float = setting(
         "Deadline of a round, in seconds after its opening.",
         Group.CLOSING,

@@ -56,7 +56,7 @@ def _newest(newest: Described) -> str:
     by = by_sites_of(newest["sites"], newest["expected"])
     has_mean = newest["sites"] > 1 and any(each["plain_mean"] is not None for each in newest["metrics"].values())
     means = ", plain means" if has_mean else ""
-    line = f"judged: {what} {by}{means}: {', '.join(parts[:MOST_METRICS]) or 'no metrics'}{more}"
+    line = f"judged: {what} {by}{means}: {', '.join(parts[:MOST_METRICS]) or 'no finite metric'}{more}"
     missing = list(newest["missing"].items())
     if missing:
         said = [f"{site}: {printable(reason)[:_LONGEST_REASON]}" for site, reason in missing[:_MOST_NAMED]]

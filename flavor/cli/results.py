@@ -83,6 +83,7 @@ def results(
     """
     shown = _read(run, round_, redis_url, store, trusted)
     found = shown.found
+    names = tuple(_name_in(found, name) for name in names)
     if as_json:
         click.echo(json.dumps(_described(shown), indent=2))
     else:
@@ -162,6 +163,15 @@ def _names(found: Evaluated) -> list[str]:
     from flavor.results.evaluated import metrics_of
 
     return [each.name for each in metrics_of(found)]
+
+
+def _name_in(found: Evaluated, name: str) -> str:
+    """Return the name of a metric in the table, also of one that is named as `--select` does, as `pooled/auc`."""
+    from flavor.policy.selection import Select
+    from flavor.results.evaluated import base_of
+
+    base = base_of(Select(name, is_larger=True).base)
+    return base if name not in _names(found) and base in _names(found) else name
 
 
 def _show(shown: _Shown, names: tuple[str, ...]) -> None:

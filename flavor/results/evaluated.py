@@ -22,6 +22,7 @@ from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, sites_of, sites_with
 from flavor.records.reporters import reporters_of
 from flavor.records.run import RunView
+from flavor.results.best import MergedValue
 from flavor.results.direction import direction_of
 from flavor.results.rounds import RoundResult, SiteResult, for_charts, scalars
 
@@ -386,10 +387,14 @@ def headline_of(metrics: Iterable[MetricOfSites], select: Select | None = None, 
 
 
 def shown_by(summary: EvaluationSummary, select: Select | None) -> str:
-    """Return the number by which an evaluation is shown, with its name: `accuracy 0.91 (plain mean)`; '' for none."""
+    """Return the number by which an evaluation is shown: `accuracy 0.91 (plain mean)`; '' where there is none.
+
+    Where not all sites report it: `accuracy 0.91 (plain mean) of 2 of 3 sites`.
+    """
     metrics = {each.name: each for each in metrics_of(numbers_of(summary), select)}
     metric = metrics.get(headline_of(metrics.values(), select) or "")
     if metric is None or metric.value is None:
         return ""
     name = metric.name if metric.plain_mean is not None else POOLED + metric.name
-    return f"{shown_name(name)} {metric.value:.4g}{mean_of(name, metric.sites)}"
+    of = MergedValue(metric.value, metric.sites, summary.sites).words
+    return " ".join((shown_name(name), f"{metric.value:.4g}{mean_of(name, metric.sites)}", of)).rstrip()

@@ -133,11 +133,16 @@ def _plain(sites: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def judged_words(judged: Mapping[str, Any]) -> str:
-    """Return a described evaluation in a few words: `accuracy 0.91 (plain mean) by 3 sites, round 5`."""
+    """Return a described evaluation in a few words: `accuracy 0.91 (plain mean) by 3 sites, round 5`.
+
+    Where fewer sites report the metric: `accuracy 0.91 (plain mean) by 3 sites, accuracy of 2, round 5`.
+    """
     metric = judged["metrics"].get(judged["metric"], {})
     plain, pooled = metric.get("plain_mean"), metric.get("pooled")
     value = plain if plain is not None else pooled
     name = judged["metric"] if plain is not None else f"{POOLED}{judged['metric']}"
-    what = "no metrics" if value is None else f"{shown_name(name)} {value:.4g}{mean_of(name, metric['sites'])}"
+    what = "no finite metric" if value is None else f"{shown_name(name)} {value:.4g}{mean_of(name, metric['sites'])}"
     by = by_sites_of(len(judged["sites"]), len(judged["expected"]))
+    if value is not None and metric["sites"] < len(judged["sites"]):
+        by += f", {shown_name(name)} of {metric['sites']}"
     return f"{what} {OWN_DATA if judged['evaluation'] == CENTRAL else by}, round {judged['round']}"

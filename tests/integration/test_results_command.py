@@ -59,6 +59,11 @@ def test_an_evaluation_is_shown_as_a_table_from_redis_and_from_its_signed_record
     assert found["metrics"]["accuracy"]["better"] == "larger"
     assert described(bench, "--round", "1")["sites"]["c1"]["metrics"]["accuracy"] == pytest.approx(3 / 100 + 1 / 1000)
 
+    for name in ("accuracy", "accuracy (weighted)", "worst/accuracy", "pooled/accuracy"):
+        one = bench.done("flavor", "results", bench.run, "--metric", name)
+        assert one.wait() == 0, one.stderr
+    assert bench.done("flavor", "results", bench.run, "--metric", "pooled/acc").wait() == 1
+
     from_store = described(bench, "--round", "best", "--store", f"file://{bench.store}")
     assert from_store["signed_by"].startswith("ed25519:")
     same = ("round", "sites", "missing", "metrics", "merged", "expected", "model", "examples")

@@ -9,9 +9,10 @@ import pytest
 from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
 from flavor.records.counts import COMPUTED
+from flavor.records.evaluation import EvaluationSummary
 from flavor.records.merging import merge_infos, sites_of
-from flavor.results.evaluated import Evaluated, SiteMeasures, as_round, headline_of, mean_of, metrics_of
-from flavor.results.evaluated_table import described, lines_of, table_of
+from flavor.results.evaluated import Evaluated, SiteMeasures, as_round, headline_of, mean_of, metrics_of, shown_by
+from flavor.results.evaluated_table import described, judged_words, lines_of, table_of
 from flavor.results.evaluation_tables import values_of
 from flavor.results.plot import draw
 from flavor.results.rounds import RoundResult, scalars
@@ -53,6 +54,18 @@ def test_a_name_that_does_not_say_what_is_good_has_no_worst_site_unless_the_run_
     (plain,) = [each for each in metrics_of(FOUND) if each.name == "score2x"]
     assert (plain.better, plain.worst, plain.sites) == (None, None, 2)
     assert (of_run.better, of_run.worst) == ("smaller", "b")
+
+
+def test_the_words_of_an_evaluation_say_how_many_sites_report_its_metric():
+    assert judged_words(described(FOUND)) == "accuracy 0.7 (plain mean) by 3 of 4 sites, round 3"
+    few = replace(FOUND, metrics={"rare": 7.0}, sites={**FOUND.sites, "d": SiteMeasures(1)}, few={"rare": 1})
+    words = judged_words(described(few, select=Select("rare", True)))
+    assert words == "rare 7 by 4 sites, rare of 1, round 3"
+    nothing = replace(few, metrics={}, sites={site: SiteMeasures(1) for site in "abcd"})
+    assert judged_words(described(nothing)) == "no finite metric by 4 sites, round 3"
+    summary = EvaluationSummary(3, 0, 1, sites=4, expected=4, metrics={"rare": 7.0}, few={"rare": 3})
+    assert shown_by(summary, None) == "rare 7 (plain mean) of 3 of 4 sites"
+    assert shown_by(replace(summary, few={}), None) == "rare 7 (plain mean)"
 
 
 @pytest.mark.parametrize(
