@@ -1,7 +1,4 @@
-"""Judge one model: by a command of the operator's on this machine.
-
-`Judge` is the seam for other judges, such as the sites of the run.
-"""
+"""Judge one model by a command of the operator's on this machine. `by_sites` has the sites of the run judge."""
 
 from __future__ import annotations
 

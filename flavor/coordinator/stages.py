@@ -1,7 +1,7 @@
 """The stages of a round: the table that tells the coordinator's loop what to do in each state of a round.
 
-The loop knows no stage by name. A task of another kind than training gets its own table beside `training`: an
-evaluation, for example, has no aggregation. `stages_of` chooses the table of a run.
+The loop knows no stage by name. A task of another kind than training gets its own table beside `training`.
+`stages_of` chooses the table of a run.
 """
 
 from __future__ import annotations

@@ -39,6 +39,8 @@ class FirstWeights:
     run: MadeRun
     factors: Mapping[str, float]
     fails: Collection[tuple[str, str]] = ()
+    other: Collection[tuple[str, str]] = ()
+    """As `fails`, for a site that measures another metric of that model alone."""
     lost: Mapping[str, str] = field(default_factory=dict)
     """The site that a model lacks, to why its evaluation has no result; '' for the round's own model."""
     metric: str = "w"
@@ -70,7 +72,8 @@ class FirstWeights:
         file = TensorFile.open(self.run.store.open(asked.model.model))
         weight = float(np.asarray(file.tensor("w"))[0])
         there = [site for site in self.factors if (site, asked.owner) not in self.fails]
-        sites = {site: SiteMeasures(10, {self.metric: self.factors[site] * weight}) for site in there}
+        names = {site: "other" if (site, asked.owner) in self.other else self.metric for site in there}
+        sites = {site: SiteMeasures(10, {names[site]: self.factors[site] * weight}) for site in there}
         missing = {site: "it is gone" for site in self.factors if site not in there}
         return Evaluated("r", asked.round, 1, "", 0, 1, tuple(self.factors), sites, missing)
 
@@ -133,14 +136,14 @@ def test_what_a_site_says_of_its_own_update_stands_apart(run, tmp_path):
 
 def test_over_those_alone_that_have_judged_both_models(run, tmp_path):
     run.round({"a": (weights(0, 0), 10), "b": (weights(2, 0), 10), "c": (weights(4, 0), 10)})
-    sites = FirstWeights(
-        run, {"a": 1, "y": 10, "z": 100}, fails=[("y", "a"), ("z", "")], lost={"c": "its sites are gone"}
-    )
+    fails, other = [("y", "a"), ("z", "")], [("x", "a")]
+    factors = {"a": 1, "x": 5, "y": 10, "z": 100}
+    sites = FirstWeights(run, factors, fails, other, lost={"c": "its sites are gone"})
     found = measured(run, tmp_path, sites)
     parts = found.rounds[0].sites
     assert list(parts["a"].judges) == ["a"]
     assert (parts["a"].contribution, parts["a"].why_not) == (None, "no other site has judged both models")
-    assert parts["a"].lacking == {"y": "it is gone", "z": "it is gone"}
+    assert parts["a"].lacking == {"x": "it has not measured w", "y": "it is gone", "z": "it is gone"}
     assert (parts["c"].contribution, parts["c"].why_not) == (None, "its sites are gone")
     assert "round 1: without a, b: not judged by z: it is gone" in lines_of(found)
 
