@@ -44,7 +44,7 @@ def trial_by_sites(
         raise RunError(f"Redis has another run {kept.run!r} than the store: its id is {view.run_id}, not {kept.run_id}")
     config = RunConfig.of_run(kept.run, view.config)
     tell = teller("flavor: ")
-    sites = stack.enter_context(judging_sites(runs, view, config, opened.url, store, tell))
+    sites = stack.enter_context(judging_sites(opened, view, config, store, tell))
     trial = BySites(
         sites=sites,
         store=store,

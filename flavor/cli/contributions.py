@@ -104,8 +104,8 @@ def contributions(
     updates together have to give the recorded global model bit for bit, or no site is left out.
 
     With --by-sites the sites of the run judge these models on their own data, also while the run goes on, or after its
-    end where `flavor-fv` runs. What a site's own data say of its own update is shown apart. Ctrl-C gives up the
-    evaluations that are open, and removes the models from the store.
+    end where `flavor-fv` runs, which cannot reach a run in a result folder. What a site's own data say of its own
+    update is shown apart. Ctrl-C gives up the evaluations that are open, and removes the models from the store.
 
     Every update is read by the digests of signed records. No site learns the result: Redis keeps the newest one for
     `flavor ui`, and a result folder gets it as contributions.json. RUN is the name of a run on Redis, or with --store
@@ -262,10 +262,9 @@ def _keep(run: str, found: Contributions) -> None:
 
 def _publish(run: str, redis_url: str | None, found: Contributions) -> None:
     """Put the result into Redis, for people who look at the run. What is in the way of that is told, and no error."""
-    from flavor.local.record import Record, is_folder
+    from flavor.local.record import is_folder
 
-    is_local = is_folder(run) and Record.of(Path(run).absolute()).embedded
-    if not redis_url and not is_local:
+    if not redis_url and not is_folder(run):
         return
     try:
         with opened_run(run, redis_url) as opened:

@@ -81,7 +81,8 @@ def evaluate(
 
     Waits for the sites' results, has an aggregator merge them, and prints a table of sites and metrics. `flavor
     results` shows it again. The run may go on: a site judges the model before its next round. After the end of a run
-    those sites judge that are started with `flavor-fv`. Ctrl-C gives the evaluation up.
+    those sites judge that are started with `flavor-fv`; of a run in a result folder none can. Ctrl-C gives the
+    evaluation up.
     """
     from dataclasses import replace
 
@@ -105,7 +106,7 @@ def evaluate(
         config = RunConfig.of_run(found_run.run, view.config)
         url = store_url(store, found_run.store) or store_of_run(found_run.run, view.config)
         objects = opened_once_usable(url, settings=store_settings(), tell=tell)
-        judge = stack.enter_context(judging_sites(runs, view, config, found_run.url, objects, tell)).judge
+        judge = stack.enter_context(judging_sites(found_run, view, config, objects, tell)).judge
         names = tuple(name.strip() for name in (clients or "").split(",") if name.strip())
         asked = _asked(runs, view, config, objects, round_, model_path)
         asked = replace(asked, clients=names, timeout_s=timeout_s or config.evaluation_timeout_s)

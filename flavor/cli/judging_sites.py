@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flavor.errors import RunError
+
 if TYPE_CHECKING:
     from flavor.bus.runs import RunStore
+    from flavor.cli.opened_run import OpenedRun
     from flavor.config import RunConfig
     from flavor.coordinator.asked_evaluation import Asked, AskedEvaluation
     from flavor.records.evaluation import EvaluationView
@@ -63,11 +66,11 @@ class JudgingSites:
 
 @contextlib.contextmanager
 def judging_sites(
-    runs: RunStore, view: RunView, config: RunConfig, url: str, objects: ObjectStore, tell: Callable[[str], None]
+    opened: OpenedRun, view: RunView, config: RunConfig, objects: ObjectStore, tell: Callable[[str], None]
 ) -> Iterator[JudgingSites]:
     """Hold the right to ask the sites of a run; of one that has ended, admit the sites that come for it.
 
-    Raises `LeaseHeld` while another process has the right.
+    Raises `LeaseHeld` while another process has the right, and `RunError` where no site can come.
     """
     from flavor.bus.jobs import RqJobQueue
     from flavor.bus.no_coordinator import no_coordinator
@@ -77,6 +80,13 @@ def judging_sites(
     from flavor.coordinator.members import Members
     from flavor.view.observer import Lines, Silent
 
+    runs, url = opened.runs, opened.url
+    if opened.has_own_server and (opened.is_left or view.state.ended):
+        raise RunError(
+            f"the sites of run {runs.run!r} ended with its `flavor run`, and no other site reaches a result folder: "
+            "`flavor contributions -e CMD` judges its models on this machine, and those of a `flavor run --redis-url` "
+            "can be judged at any time (flavor-fv)"
+        )
     with contextlib.ExitStack() as stack:
         lease = stack.enter_context(asking(runs, objects, tell))
         members, admitting = None, None

@@ -31,6 +31,8 @@ class OpenedRun:
     """The URL of a local run's store; None for other runs, whose settings have it."""
     is_left: bool = False
     """Whether the `flavor run` of a local run has ended, so that none of its processes is there."""
+    has_own_server: bool = False
+    """Whether the server is that of a local run, which no other site reaches."""
 
     @property
     def runs(self) -> RunStore:
@@ -49,17 +51,18 @@ def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
     from flavor.local.record import Record, is_folder, results_in, server_of
 
     with contextlib.ExitStack() as stack:
-        name, store, runs = run, None, True
+        name, store, runs, embedded = run, None, True, False
         if is_folder(run):
             out = Path(run).absolute()
             record = Record.of(out)
-            name, store = record.run, record.store
-            if record.embedded:
+            name, store, embedded = record.run, record.store, record.embedded
+            redis_url = record.server(Path(run), redis_url)
+            if embedded:
                 redis_url, runs = stack.enter_context(server_of(out))
         if not redis_url:
             _check_named(run)
         redis, url = connected(redis_url)
-        found = OpenedRun(name, redis, url, store, not runs)
+        found = OpenedRun(name, redis, url, store, not runs, embedded)
         try:
             with naming_recover(lambda: found.runs, store):
                 yield found

@@ -263,7 +263,7 @@ class Beside:
         """Begin a run or go on with it, print how it has ended, and return its exit code."""
         from flavor.local.progress import Progress
 
-        progress = Progress(federation.run, federation.rounds, quiet=as_json)
+        progress = Progress(federation.run, federation.rounds, quiet=as_json, redis_url=federation.redis_url)
         page = PageBeside(self.with_page, self.token, progress.tell, stays=False if as_json else None)
         federation = with_notices(page.added(federation), self.notify, self.notify_after_s, progress.tell)
         results = begin(federation, progress)

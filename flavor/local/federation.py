@@ -22,7 +22,7 @@ from flavor.local.mending import let_go_on, without_failed
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress
-from flavor.local.record import Record, own_server
+from flavor.local.record import Record, own_server, recorded_url
 from flavor.local.reports import shared, told_line, with_report
 from flavor.local.threads import limited, told
 from flavor.local.waits import Waits, snapshot_if_there, why_ended
@@ -90,9 +90,8 @@ class Federation:
         fields["init_model"] = Path(fields["init_model"]) if fields["init_model"] else None
         if record.embedded and redis_url:
             raise InvalidSetting(f"{out} has a server of its own: leave out --redis-url (and FLAVOR_REDIS_URL)")
-        if not record.embedded and not redis_url:
-            raise InvalidSetting(f"{out}: the run is on a Redis of yours: name it by --redis-url")
-        return cls(layout=Layout(out), redis_url=redis_url, store_settings=store_settings, **fields)
+        url = record.server(out, redis_url)
+        return cls(layout=Layout(out), redis_url=url, store_settings=store_settings, **fields)
 
     @property
     def rounds(self) -> int:
@@ -109,7 +108,7 @@ class Federation:
         fields["sites"] = [{"client": site.client, "input": str(site.input)} for site in self.sites]
         fields["environment"], fields["config"] = dict(self.environment), self.config.to_mapping()
         fields["init_model"] = str(self.init_model) if self.init_model else None
-        return Record(self.run, store, self.redis_url is None, fields)
+        return Record(self.run, store, self.redis_url is None, fields, recorded_url(self.redis_url))
 
     def _opened_store(self, url: str) -> ObjectStore:
         return open_store(url, create=True, settings=self.store_settings)

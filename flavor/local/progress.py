@@ -17,6 +17,7 @@ from rich.text import Text
 
 from flavor.counted import counted
 from flavor.local.judging import named_log
+from flavor.local.record import recorded_url
 from flavor.policy.advice import listed
 from flavor.printable import printable, shown_name
 from flavor.records.states import RoundState, RunState
@@ -61,9 +62,11 @@ def _terminal_may_be_gone() -> Iterator[None]:
 class Progress:
     """Shows a run on stderr while it goes on."""
 
-    def __init__(self, run: str, rounds: int, *, quiet: bool = False) -> None:
+    def __init__(self, run: str, rounds: int, *, quiet: bool = False, redis_url: str | None = None) -> None:
+        """Show this run, which is on a Redis of the user's at `redis_url`, or on one of its own."""
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
         self._run, self.rounds = run, rounds
+        self._option = " --redis-url URL" if redis_url and not recorded_url(redis_url) else ""
         self.without_failed = ""
         """How a failed run goes on without the sites that failed; '' where that is not possible."""
         self.lacks_plot = ""
@@ -173,11 +176,11 @@ class Progress:
             yield
         except BaseException as error:
             if not isinstance(error, Exception):  # a signal
-                self.tell(f"go on with it: flavor run --resume {shlex.quote(str(out))}")
+                self.tell(f"go on with it: flavor run --resume {shlex.quote(str(out))}{self._option}")
             raise
 
     def _where(self, results: Results) -> None:
-        out = shlex.quote(results.out)
+        out = shlex.quote(results.out) + self._option
         if results.global_model:
             self._row("global model:", results.global_model)
             self._judged(results, out)

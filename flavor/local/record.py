@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flavor.atomic import write_json
-from flavor.bus.connection import connect
+from flavor.bus.connection import connect, shown
 from flavor.bus.embedded import embedded_server
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunError
 from flavor.locks import locked
@@ -34,12 +34,25 @@ class Record:
     """Whether the run has a server of its own, whose data lie in the folder."""
     federation: Mapping[str, Any] = field(default_factory=dict)
     """The fields of the `Federation`, for `Federation.of`."""
+    redis_url: str = ""
+    """URL of the user's Redis on which the run is; '' for a server of its own, and for a URL with secrets or files."""
 
     def write(self, out: Path) -> None:
         """Write the file, which only this user can read, because a setting may be a secret."""
         path = out / _FILE
         write_json(path, {"version": _VERSION, **self.__dict__})
         path.chmod(0o600)
+
+    def server(self, out: Path, given: str | None) -> str | None:
+        """Return the URL of the run's Redis, which may be `given`; None for a server of its own.
+
+        Raises `InvalidSetting` where the URL is not known.
+        """
+        if self.embedded:
+            return None
+        if url := given or self.redis_url:
+            return url
+        raise InvalidSetting(f"{out}: the run is on a Redis of yours: name it by --redis-url, or set FLAVOR_REDIS_URL")
 
     @staticmethod
     def is_in(out: Path) -> bool:
@@ -62,6 +75,11 @@ class Record:
             ) from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
             raise InvalidSetting(f"{out / _FILE} cannot be read: {error}") from None
+
+
+def recorded_url(url: str | None) -> str:
+    """Return what the record keeps of the URL of a user's Redis: nothing of one with a password or other settings."""
+    return url if url and url == shown(url) else ""
 
 
 def _of_version_1(federation: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from flavor.config import RunConfig
 from flavor.errors import InvalidSetting
 from flavor.local.federation import Federation
 from flavor.local.plan import Layout, Site
-from flavor.local.record import Record
+from flavor.local.record import Record, recorded_url
 from flavor.patterns import STATISTICS
 
 CONFIG = RunConfig(rounds=3, min_clients=2, quorum=0.5, keep=("a*",), settings={"SECRET": "s3cret"}, store="folder")
@@ -98,3 +98,25 @@ def test_a_folder_above_result_folders_and_no_url_name_the_newest_result_folder(
     for command in ("status", "ui"):
         assert f"result folder of a local run: flavor {command} 'flavor-runs/a new one'\n" in said(command)
         assert "name one of them, such as flavor-runs/a new one\n" in said(command, "flavor-runs")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("redis://h:1/2", "redis://h:1/2"),
+        ("unix:///tmp/s", "unix:///tmp/s"),
+        ("redis://u:secret@h:1", ""),
+        ("rediss://h:1?ssl_ca_certs=ca.pem", ""),
+        (None, ""),
+    ],
+)
+def test_the_url_of_the_users_redis_is_kept_unless_it_has_secrets_or_settings(given: str | None, kept: str) -> None:
+    assert recorded_url(given) == kept
+
+
+def test_the_redis_of_a_run_is_the_one_that_is_given_or_kept(tmp_path: Path) -> None:
+    assert Record("r", "s", True).server(tmp_path, "redis://given") is None
+    kept = Record("r", "s", False, {}, "redis://kept")
+    assert (kept.server(tmp_path, None), kept.server(tmp_path, "redis://given")) == ("redis://kept", "redis://given")
+    with pytest.raises(InvalidSetting, match="on a Redis of yours: name it by --redis-url"):
+        Record("r", "s", False).server(tmp_path, None)
