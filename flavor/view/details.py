@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flavor.config import RunConfig
+from flavor.evaluation_settings import FINAL, mode_of
 from flavor.records.damage import damage_in, number, table
 from flavor.results.rounds import for_people_of_site
 from flavor.setting import Setting
@@ -80,14 +81,19 @@ def _spread(found: Mapping[str, Any] | None) -> Document | None:
 
 
 def settings_of(followed: Followed) -> Document:
-    """Return a run's settings; `flavor.view.board.Board.settings` lists the keys."""
+    """Return a run's settings; `flavor.view.board.Board.settings` lists the keys.
+
+    Which models are judged is told as it is: other settings decide where `--evaluate` says nothing.
+    """
     view = followed.runs.read()
     config = RunConfig.known(view.config)
-    values = config.to_mapping()
+    values = config.to_mapping() | {"evaluate": mode_of(config)}
+    defaults = {"evaluate": FINAL}
     rows = []
     for name, field in RunConfig.model_fields.items():
         about = Setting.of(field)
         default = None if field.is_required() else field.get_default(call_default_factory=True)
+        default = defaults.get(name, default)
         rows.append(
             {
                 "name": name,

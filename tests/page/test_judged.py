@@ -161,6 +161,39 @@ def test_all_evaluations_say_who_has_judged_which_model(server: str, tmp_path: P
         expect(of_sites.locator("tbody tr").first).to_have_text("c1100.880.3")
 
 
+def test_wide_tables_are_whole_or_say_that_they_go_on(server: str, tmp_path: Path, window: Window) -> None:
+    """Two of them stood side by side and were cut; the commands below named no metric, and not the result folder."""
+    run = Driven(server, LocalStore(tmp_path / "store", create=True), select="accuracy:max", rounds=9)
+    place = bound("127.0.0.1", 0, token=None)
+    folder = "my results"
+    more = "accuracy_of_head_"
+    metrics = {f"{more}{number}": 0.5 for number in range(8)}
+    with Board(server, runs=[run.runs.run], folder=folder) as board, shown_board(server, board, place):
+        trains(run)
+        run.judge({"c1": (100, {"accuracy": 0.5, **metrics}), "c2": (300, {"accuracy": 0.9, **metrics})})
+        for wide in (400, 1280, 2200, 3840):
+            page: Any = window.open(place.address, f"/run/{run.runs.run}", wide=wide, high=1800)
+            is_whole = wide > 400
+            for name in ("What each site has measured", "All evaluations"):
+                box = page.get_by_role("group", name=name)
+                expect(box.locator("tbody tr").first).to_be_visible()
+                hint = box.locator("xpath=following-sibling::*[1]")
+                expect(hint).to_have_text("The table goes on to the right →")
+                expect(hint).to_be_visible(visible=not is_whole)
+                assert box.evaluate("(box) => box.scrollWidth <= box.clientWidth + 1") is is_whole, (
+                    f"{name} at {wide} px"
+                )
+        judged = page.locator(".panel.judged")
+        expect(judged.locator(".of-sites .quiet").first).to_have_text(
+            f"3 further metrics: {more}5, {more}6 and {more}7. "
+            f"In a terminal: flavor results '{folder}' --metric {more}5"
+        )
+        expect(judged.locator(".foot code")).to_have_text(f"flavor results '{folder}'")
+        settings = page.locator(".settings")
+        settings.scroll_into_view_if_needed()
+        expect(settings.locator("dl").first).to_contain_text("evaluateevery")
+
+
 def trains(run: Driven) -> None:
     run.open(["c1"])
     run.accept("c1", 10, {})

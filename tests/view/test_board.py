@@ -68,6 +68,8 @@ def test_a_run_as_it_goes(served: Served) -> None:
         assert board.entries("r", before=newest, most=2) == board.events("r")[-3:-1]
         assert {each["client"] for each in board.events("r", kinds=["update"])} == {"a"}
         assert board.settings("r")["settings"][0]["name"] == "rounds"
+        (evaluate,) = [each for each in board.settings("r")["settings"] if each["name"] == "evaluate"]
+        assert (evaluate["value"], evaluate["default"]) == ("final", "final")
         assert board.queue()["queues"][0]["queue"] == "flavor"
         assert board.provenance("r")["chain"] == []
         assert board.client("r", "a")["row"]["phase"] == "done"

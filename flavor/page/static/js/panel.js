@@ -1,6 +1,6 @@
 // A part of a page: a heading, a body, and the terminal command that shows the same.
 
-import { attr, fill, h, text } from "./dom.js";
+import { attr, fill, framed, h, show, text } from "./dom.js";
 
 let number = 0;
 
@@ -54,6 +54,25 @@ export function restate(node, { mark, word, tone, tip }, more = "") {
 /** A panel that says what is wrong or missing, and what to do. */
 export function lesson(title, ...lines) {
   return h("div", { class: "lesson" }, h("h3", {}, title), lines.map((line) => (typeof line === "string" ? h("p", {}, line) : line)));
+}
+
+/** A box for a table that may be wider than it, and then says so: a bar to scroll it by is not always shown. */
+export function tablebox(label) {
+  const box = h("div", { class: "tablebox", tabindex: "0", role: "group", "aria-label": label });
+  const hint = h("p", { class: "quiet wider", hidden: true }, "The table goes on to the right →");
+  const look = framed(() => show(hint, box.scrollWidth > box.clientWidth + 1));
+  const sizes = new ResizeObserver(look);
+  sizes.observe(box);
+  return {
+    box,
+    nodes: [box, hint],
+    /** Shows a table. */
+    table(node) {
+      sizes.disconnect();
+      fill(box, node);
+      for (const each of [box, node]) sizes.observe(each);
+    },
+  };
 }
 
 /** A command that a reader may copy. */

@@ -39,6 +39,9 @@ export function open(shell, name) {
   show(head.node, false);
   show(parts, false);
 
+  /** Writes the commands below the panels anew: the run is called otherwise, or a panel has come. */
+  const again = () => node.querySelectorAll("footer.foot code").forEach((code) => code.again?.());
+
   const draw = framed(() => {
     if (!doc || isClosed) return;
     show(head.node, true);
@@ -50,7 +53,10 @@ export function open(shell, name) {
     rounds.update(doc);
     table.update(doc);
     model.update(doc);
-    if ((doc.evaluation || doc.central || doc.evaluating_central?.length) && !results.nodes[0].isConnected) log.node.after(...results.nodes);
+    if ((doc.evaluation || doc.central || doc.evaluating_central?.length) && !results.nodes[0].isConnected) {
+      log.node.after(...results.nodes);
+      again();
+    }
     results.update(doc);
     shell.title(`${doc.round ? `${doc.round}/${doc.rounds} ` : ""}${name}`);
     const newest = doc.round - (doc.round_state === "closed" ? 0 : 1);
@@ -97,7 +103,7 @@ export function open(shell, name) {
     document(found) {
       if (doc && found.run_id !== doc.run_id) location.reload(); // another run has this name now
       doc = found;
-      if (isIn(name, found.folder ?? "")) for (const code of node.querySelectorAll("footer.foot code")) code.again?.();
+      if (isIn(name, found.folder ?? "")) again();
       draw();
     },
     log: (entries) => log.add(entries),

@@ -3,6 +3,7 @@
 import { attr, fill, h, show, text } from "../dom.js";
 import { clock, count, counted, full, metric } from "../format.js";
 import { get, of } from "../api.js";
+import { tablebox } from "../panel.js";
 import { named } from "../said.js";
 
 /** The number of an evaluation on the operator's own data. */
@@ -37,8 +38,10 @@ export function evaluations(name, { choose, report, heard }) {
     h("tr", {}, h("th", { scope: "col", rowspan: 2 }, "Round"), merged, ["Judged by", "Model", "Judged at", "Report"].map((word) => h("th", { scope: "col", rowspan: 2 }, word))),
     h("tr", {}, heads.map(([word, tip]) => h("th", { scope: "col", "data-tip": tip, tabindex: "0" }, word))),
   );
+  const { table, nodes } = tablebox("All evaluations");
   const older = h("button", { type: "button", hidden: true, on: { click: () => ask({ isOlder: true }) } }, "Older evaluations");
-  const node = h("div", { class: "evaluations" }, heading, h("div", { class: "tablebox", tabindex: "0", role: "group", "aria-label": "All evaluations" }, h("table", { class: "plain" }, head, body)), older, note);
+  const node = h("div", { class: "evaluations" }, heading, nodes, older, note);
+  table(h("table", { class: "plain" }, head, body));
   let rows = [];
   let found = null;
   let chosen = null;

@@ -3,9 +3,9 @@
 // "Model" has.
 
 import { fill, h, show, text } from "../dom.js";
-import { clock, count, counted, full, metric, some } from "../format.js";
+import { called, clock, count, counted, full, metric, quoted, some } from "../format.js";
 import { get, of } from "../api.js";
-import { failed } from "../panel.js";
+import { failed, tablebox } from "../panel.js";
 import { named } from "../said.js";
 import { curves } from "./curves.js";
 import { CENTRAL, OWN_DATA, evaluations } from "./evaluations.js";
@@ -26,7 +26,7 @@ export function judged(name) {
   const heading = h("h3", {});
   const newest = h("button", { type: "button", hidden: true, on: { click: () => pick(null) } }, "Show the newest");
   const notes = h("p", { class: "quiet" });
-  const box = h("div", { class: "tablebox", tabindex: "0", role: "group", "aria-label": "What each site has measured" });
+  const { table, box, nodes } = tablebox("What each site has measured");
   const own = h("p", { class: "own" });
   const drawings = reports(name, { choose: pick });
   const all = evaluations(name, {
@@ -37,7 +37,7 @@ export function judged(name) {
     },
     heard: (rows) => drawings.choices(rows),
   });
-  curve.body.append(own, h("div", { class: "both" }, h("div", { class: "of-sites" }, h("div", { class: "under" }, heading, newest), notes, box), all.node));
+  curve.body.append(own, h("div", { class: "both" }, h("div", { class: "of-sites" }, h("div", { class: "under" }, heading, newest), notes, nodes), all.node));
   let doc = null;
   let chosen = null; // by the reader; null for the newest one
   let shown = "";
@@ -102,16 +102,23 @@ export function judged(name) {
       h("tr", { class: "merged" }, h("th", { scope: "row", "data-tip": tip }, word), h("td", {}, key === "pooled" ? count(found.examples) : ""), cells((of) => h("td", {}, metric(of[key]), key === "pooled" && Number.isFinite(of.pooled_bound) ? ` ± ${metric(of.pooled_bound)}` : ""))),
     );
     const central = found.central && h("tr", { class: "merged own-row" }, h("th", { scope: "row" }, OWN_DATA), h("td", {}, count(found.central.examples)), names.map((each) => h("td", {}, metric(ownValue(found.central.metrics, each)))));
-    fill(box, h("table", { class: "plain" }, h("thead", {}, head), h("tbody", {}, sites, missing, merged, central)));
+    table(h("table", { class: "plain" }, h("thead", {}, head), h("tbody", {}, sites, missing, merged, central)));
     const had = Object.keys(found.sites).length;
     const by = isOwn ? `on ${OWN_DATA}` : `by ${found.expected.length > had + found.left_out ? `${count(had)} of ` : ""}${counted(found.expected.length, "site")}`;
     text(heading, `${found.round ? `The model of round ${count(found.round)}` : "A model of no round"}, judged ${by}, ${counted(found.examples, "example")}`);
     const more = [];
     if (found.skipped.length) more.push(`Without an evaluator: ${found.skipped.slice(0, 20).join(", ")}.`);
-    if (every.length > MOST) more.push(`${counted(every.length - MOST, "further metric")} below, in a terminal.`);
+    if (every.length > MOST) more.push(...further(every.filter((each) => !names.includes(each)), found));
     if (found.left_out) more.push(`${counted(found.left_out, "more site")} not shown.`);
-    text(notes, more.join(" "));
+    fill(notes, more.flatMap((words) => [words, " "]));
     show(notes, more.length);
+  }
+
+  /** `5 further metrics: f1, precision and 3 more. flavor results FOLDER --metric f1 shows one.` */
+  function further(names, found) {
+    const which = chosen && found.round ? ` --round ${found.round}` : "";
+    const command = `flavor results ${called(name)}${which} --metric ${quoted(names[0])}`;
+    return [`${counted(names.length, "further metric")}: ${some(names.map(named))}. In a terminal:`, h("code", {}, command)];
   }
 
   /** Asks once, for each new result on the operator's own data, which aggregator has signed it. */
