@@ -52,6 +52,7 @@ from workers.beside_best import BesideBest
 from workers.closing import close_on_best, is_current
 from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
+from workers.missing import why_missing
 from workers.notes import of_counts
 from workers.reports import take_report
 from workers.signatures import Signatures
@@ -206,10 +207,10 @@ class _Merge:
     def _verdicts(self) -> dict[str, Judged]:
         evaluation = self._evaluation
         handed_in = self._runs.results(evaluation.round, evaluation.number, evaluation.expected)
+        lacking = [client for client in evaluation.expected if client not in handed_in]
+        why = why_missing(self._runs, evaluation, lacking, lease_s=self._config.heartbeat_timeout_s)
         return {
-            client: self._judged(client, handed_in[client])
-            if client in handed_in
-            else Judged(False, "it handed in no result in time")
+            client: Judged(False, why[client]) if client in why else self._judged(client, handed_in[client])
             for client in evaluation.expected
         }
 

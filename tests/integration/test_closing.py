@@ -125,26 +125,48 @@ class Unmounting(LocalStore):
         self.folder.with_name("elsewhere").rename(self.folder)
 
 
+def handed_in(server: str, store: LocalStore, sites: list[str], *, timeout_s: float = 600.0) -> Driven:
+    """A run whose newest model is judged by these sites: the first one has handed in its result, which is merged."""
+    driven = Driven(server, store)
+    driven._place(run_record_path(driven.runs.run), json.dumps({"run_id": driven.runs.read().run_id}).encode())
+    driven.open(["a"])
+    driven.accept("a")
+    driven.close()
+    driven.open_evaluation(sites, timeout_s=timeout_s)
+    data = info_bytes(info(10, {"accuracy": 0.5}))
+    place = result_prefix(driven.runs.run, 1, AUTOMATIC, sites[0])
+    ref = replace(driven._place(f"{place}{sha256(data)[:16]}.json", data), size_bytes=None)
+    result = Result(ref, 10, merging(driven).model.model.digest)
+    driven.runs.redis.hset(driven.runs.keys.client(sites[0]).result(1, AUTOMATIC), mapping=result.to_hash())
+    driven.runs.begin_merge(TOKEN, 1, AUTOMATIC, attempt=1)
+    return driven
+
+
+@pytest.mark.parametrize("timeout_s", [600.0, 0.0], ids=["before the deadline", "after it"])
+def test_a_site_without_a_result_is_missing_for_a_true_reason(server, tmp_path, timeout_s):
+    store = LocalStore(tmp_path / "store", create=True)
+    driven = handed_in(server, store, ["a", "gone", "left", "revoked", "there"], timeout_s=timeout_s)
+    for site, state in {"gone": "ready", "left": "left", "revoked": "revoked", "there": "ready"}.items():
+        driven.runs.redis.hset(driven.runs.keys.client(site).hash, "state", state)
+    driven.runs.redis.set(driven.runs.keys.client("there").lease, "token", ex=5)
+    context = WorkerContext(driven.runs.redis, server, store)
+    assert merge_results(context, driven.runs.run, 1, AUTOMATIC, attempt=1)
+    assert {site: each.reason for site, each in merging(driven).verdicts.items() if not each.accepted} == {
+        "gone": "it was gone before it handed in a result",
+        "left": "it has left the run without a result",
+        "revoked": "it was revoked",
+        "there": "it was gone when the others had handed in, or it is quarantined: it was not waited for"
+        if timeout_s
+        else "it handed in no result in time",
+    }
+
+
 @pytest.mark.parametrize("puts", [1, 2], ids=["the merged information", "the record"])
 def test_nothing_is_lost_where_the_share_is_unmounted_while_results_are_merged(server, tmp_path, puts):
     (tmp_path / "store").mkdir()
     store = Unmounting(tmp_path / "store")
-    driven = Driven(server, store)
+    driven = handed_in(server, store, ["a"])
     view = driven.runs.read()
-    record = store.folder / run_record_path(view.run)
-    record.parent.mkdir(parents=True)
-    record.write_text(json.dumps({"run_id": view.run_id}))
-    driven.open(["a"])
-    driven.accept("a")
-    driven.close()
-    driven.open_evaluation(["a"])
-    driven.runs.begin_merge(TOKEN, 1, AUTOMATIC, attempt=1)
-    data = info_bytes(info(10, {"accuracy": 0.5}))
-    ref = driven._place(f"{result_prefix(view.run, 1, AUTOMATIC, 'a')}{sha256(data)[:16]}.json", data)
-    model = merging(driven).model.model.digest
-    key = driven.runs.keys.client("a").result(1, AUTOMATIC)
-    driven.runs.redis.hset(key, mapping=Result(replace(ref, size_bytes=None), 10, model).to_hash())
-
     context, name = WorkerContext(driven.runs.redis, server, store), (view.run, 1, AUTOMATIC)
     store.puts_left = puts
     with pytest.raises(GivenBack, match=r"run.json is not there: is the share mounted\?"):
