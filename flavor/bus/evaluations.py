@@ -22,6 +22,7 @@ from flavor.records.evaluation import (
     Result,
     result_from_hash,
 )
+from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
@@ -86,10 +87,13 @@ class Evaluations(Clients):
         """End an evaluation without a result. `is_skipped` says that nothing went wrong: its result is not needed."""
         round_, number = view.round, view.number
         keys = [by or self.keys.coordinator, self.keys.evaluation(round_, number), self.keys.log, self.keys.evaluating]
+        keys += [self.keys.failing, self.keys.unjudged]
         for client in view.expected:
             keys += self._of_one(client, round_, number)
         event = "evaluation.skipped" if is_skipped else "evaluation.failed"
-        self.move("give_up_evaluation", keys, [token, round_, number, reason, event])
+        is_own = "" if EvaluationKind.of(number) is EvaluationKind.ASKED else "1"
+        failed = "" if is_skipped else FailedEvaluation(round_, number, view.opened_ms, reason).to_json()
+        self.move("give_up_evaluation", keys, [token, round_, number, reason, event, failed, is_own])
 
     def _of_one(self, client: str, round_: int, number: int) -> list[str]:
         """Return the keys of one site in an evaluation: its task, its result, the evaluations that await it."""
@@ -126,6 +130,7 @@ class Evaluations(Clients):
         """
         keys = [self.keys.evaluation(round_, number), self.keys.log, self.keys.evaluating, self.keys.evaluated]
         keys += [self.keys.evaluation_verdicts(round_, number), self.keys.state, self.keys.reported]
+        keys.append(self.keys.failing)
         for client in verdicts:
             keys += [self.keys.client(client).evaluation_verdict, *self._of_one(client, round_, number)]
         fields = flat({**info.to_hash("merged_"), **manifest.to_hash("manifest_")})
@@ -262,6 +267,20 @@ class Evaluations(Clients):
         """Return the SHA-256 of the signed record of an evaluation whose hash was removed; '' for any other."""
         with translated(self.where):
             return str(self.redis.hget(self.keys.recorded, f"{round_} {number}") or "")
+
+    def failing(self) -> list[FailedEvaluation]:
+        """Return the newest evaluations by the sites and on the operator's own data, where these have no result.
+
+        That of a kind is gone with the next result of this kind.
+        """
+        found = self.hash_at(self.keys.failing)
+        with self.damage_at(self.keys.failing):
+            return [FailedEvaluation.from_json(text) for _, text in sorted(found.items())]
+
+    def unjudged(self, first: int = 0) -> list[str]:
+        """Return what is kept of evaluations that have failed, as JSON, from the entry `first` on, oldest first."""
+        with translated(self.where):
+            return [str(text) for text in self.redis.lrange(self.keys.unjudged, first, -1)]
 
     def evaluated(self, first: int = 0) -> list[str]:
         """Return what is kept of evaluations with a result, as JSON, from the entry `first` on, oldest first."""

@@ -98,6 +98,10 @@ recorded                              hash    `N K` of each evaluation whose has
                                               removed, to the SHA-256 of its signed record     `flavor evaluate`
 evaluated                             list    a JSON of each evaluation with a result, oldest worker's commit
                                               first: round, number, times, counts, metrics
+unjudged                              list    a JSON of each evaluation that has failed,      coordinator, `flavor
+                                              oldest first: round, number, times, reason      evaluate`
+failing                               hash    K to its newest entry of `unjudged`, until an   coordinator, worker's
+                                              evaluation K has a result: in_a_row counts them commit
 reported                              hash    client to JSON: the rules' metrics it has reported  worker's commit
 contributions                         hash    run_id, result: the newest one of `flavor        `flavor
                                               contributions` as JSON, for people              contributions`
@@ -274,6 +278,16 @@ class RunKeys:
     def recorded(self) -> str:
         """Hash: the evaluations whose hashes were removed, to the digests of their signed records."""
         return f"{self.prefix}recorded"
+
+    @property
+    def failing(self) -> str:
+        """Hash: the kinds of evaluations of which the newest has failed, each to this one as JSON."""
+        return f"{self.prefix}failing"
+
+    @property
+    def unjudged(self) -> str:
+        """List: each evaluation that has failed, oldest first."""
+        return f"{self.prefix}unjudged"
 
     @property
     def evaluated(self) -> str:

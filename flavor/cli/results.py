@@ -127,7 +127,7 @@ def _from_redis(run: str, round_: int | None, redis_url: str | None) -> _Shown:
         url = store_url(None, found_run.store) or store_of_run(found_run.run, view.config)
         found = from_redis(found_run.runs, round_, store=lambda: open_store(url, settings=store_settings()))
         select = select_of(RunConfig.known(view.config))
-    notes = []
+        notes = [each.sentence for each in found_run.runs.failing()] if round_ is None else []
     if any(len(site.metrics) >= MOST_METRICS for site in found.sites.values()):
         notes.append(f"Redis keeps {MOST_METRICS} metrics of a site: --store shows all of them")
     return _Shown(found, select, view.best.round if view.best else None, notes=tuple(notes))

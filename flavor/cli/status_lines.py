@@ -58,6 +58,7 @@ def summary_of(found: Found) -> list[Line]:
     lines = [Line(head.rstrip(), "head")]
     # first what is missing: nothing moves without it
     lines += [Line(each, "absent") for each in found["absent"] if each != found["waits_for"]]
+    lines += [Line(each["sentence"], "absent") for each in found.get("not_judged") or ()]
     if has_ended(found):
         lines.append(Line(found["reason"], "ended"))
         lines += [Line(each) for each in _to_go_on(found)]

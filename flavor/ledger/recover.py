@@ -230,6 +230,8 @@ def _remove(runs: RunStore, *, ours: bool) -> None:
             keys.closed,
             keys.evaluating,
             keys.evaluated,
+            keys.failing,
+            keys.unjudged,
             keys.reported,
             keys.asked,
             keys.recorded,

@@ -19,6 +19,7 @@ from flavor.ledger.evaluation_signers import compared
 from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, newest_of, read_records
 from flavor.ledger.trust import Trust
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
+from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.merging import sites_of
 from flavor.records.objects import ObjectRef
@@ -48,6 +49,17 @@ def summaries_after(runs: RunStore, first: int) -> list[EvaluationSummary | None
     for text in runs.evaluated(first):
         try:
             found.append(EvaluationSummary.from_json(text))
+        except DamagedRecord:
+            found.append(None)
+    return found
+
+
+def failed_after(runs: RunStore, first: int) -> list[FailedEvaluation | None]:
+    """Return what Redis keeps of evaluations that have failed from entry `first` on, None for damaged entries."""
+    found: list[FailedEvaluation | None] = []
+    for text in runs.unjudged(first):
+        try:
+            found.append(FailedEvaluation.from_json(text))
         except DamagedRecord:
             found.append(None)
     return found

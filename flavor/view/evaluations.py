@@ -12,9 +12,11 @@ from flavor.evaluation_settings import select_of
 from flavor.policy.selection import Select
 from flavor.records.counts import POOLED, is_beside
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationKind, EvaluationSummary, EvaluationView
+from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.run import RunView
 from flavor.records.states import EvaluationState
 from flavor.results.evaluated import Evaluated, MetricOfSites, evaluated_of, headline_of, metrics_of, numbers_of
+from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
 
 MOST_OPEN = 5
 """Open evaluations that are shown: the oldest ones."""
@@ -62,6 +64,8 @@ class Evaluations:
     """The newest one on the operator's own data, where it is among the last few."""
     central_open: tuple[EvaluationView, ...] = ()
     """Those on the operator's own data that are not over."""
+    failing: tuple[FailedEvaluation, ...] = ()
+    """The newest ones by the sites and on the operator's own data, where these have failed."""
     commands: int = 0
     """About how many commands it took to read them."""
 
@@ -75,7 +79,8 @@ def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
     What was asked for by a process that is gone is as good as given up. Raises `BusUnavailable` and `DamagedRecord`.
     """
     names, texts = runs.evaluating(), runs.evaluated(-(_LAST_AT_FIRST if before is NONE else _LAST))
-    commands, found, own_open = 2, list[OpenEvaluation](), list[EvaluationView]()
+    failing = tuple(runs.failing())
+    commands, found, own_open = 3, list[OpenEvaluation](), list[EvaluationView]()
     if any(EvaluationKind.of(number) is EvaluationKind.ASKED for _, number in names) and not runs.is_asking():
         names = [name for name in names if EvaluationKind.of(name[1]) is not EvaluationKind.ASKED]
         commands += 1
@@ -92,27 +97,34 @@ def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
         commands += 1 + len(view.expected)
         found.append(OpenEvaluation(view, handed_in))
     known = _with_results(runs, before, texts)
-    return replace(known, open=tuple(found), central_open=tuple(own_open), commands=commands + known.commands)
+    return replace(
+        known,
+        open=tuple(found),
+        central_open=tuple(own_open),
+        failing=failing,
+        commands=commands + known.commands,
+    )
 
 
-def read_news(
-    runs: RunStore, before: Evaluations, *, opened: Iterable[Name], told: Collection[Name], is_closed: bool
-) -> Evaluations:
-    """Return the evaluations after what the log has told: a command for each of `opened`, a few for a result.
+def read_news(runs: RunStore, before: Evaluations, told: Mapping[Name, str]) -> Evaluations:
+    """Return the evaluations after what the log has told: the newest event of each evaluation in it.
 
-    `told` are those of which the log tells, `is_closed` whether one has a result. Raises as `read_evaluations`.
+    Costs a command for each that was opened, and a few for results and failures. Raises as `read_evaluations`.
     """
-    known = replace(before, commands=0)
-    if is_closed:
+    known, events = replace(before, commands=0), set(told.values())
+    if EvaluationClosed.name in events:
         known = _with_results(runs, before, runs.evaluated(-_LAST))
         known = replace(known, commands=known.commands + 1)
+    if EvaluationFailed.name in events or (EvaluationClosed.name in events and before.failing):
+        known = replace(known, failing=tuple(runs.failing()), commands=known.commands + 1)
+    commands = known.commands
     open_ = {(each.view.round, each.view.number): each for each in before.open}
     own = {(view.round, view.number): view for view in before.central_open}
-    commands = known.commands
     for name in told:
         open_.pop(name, None)
         own.pop(name, None)
-    for name in sorted(opened)[:MOST_OPEN]:
+    opened = sorted(name for name, event in told.items() if event == EvaluationOpened.name)
+    for name in opened[:MOST_OPEN]:
         view = runs.read_evaluation(*name)
         commands += 1
         if view is None or view.is_over:
@@ -156,7 +168,7 @@ def _with_results(runs: RunStore, before: Evaluations, texts: Sequence[str]) -> 
         view = runs.read_evaluation(summary.round, summary.number)
         commands += 2
         newest = None if view is None or view.closed_ms is None else evaluated_of(runs.run, view, summary)
-    return Evaluations(newest, summary, automatic, before.open, own, before.central_open, commands)
+    return replace(before, newest=newest, summary=summary, automatic=automatic, central=own, commands=commands)
 
 
 def _newest(summaries: Sequence[EvaluationSummary]) -> EvaluationSummary | None:
@@ -181,7 +193,13 @@ def described_evaluations(known: Evaluations, run: RunView, config: RunConfig, n
         "evaluating_central": [each.round for each in known.central_open],
         "evaluating_central_times": [_times(each) for each in known.central_open],
         "selected": _selected(run, select),
+        "not_judged": [_described_failing(each) for each in known.failing],
     }
+
+
+def _described_failing(each: FailedEvaluation) -> dict[str, Any]:
+    names = ("round", "is_central", "in_a_row", "reason", "over_ms", "sentence")
+    return {name: getattr(each, name) for name in names}
 
 
 def _described_central(summary: EvaluationSummary | None) -> dict[str, Any] | None:

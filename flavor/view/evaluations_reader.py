@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from flavor.bus.runs import RunStore
 from flavor.records.names import count
 from flavor.view.client_reader import Credit
-from flavor.view.evaluation_events import EvaluationClosed, EvaluationOpened
 from flavor.view.evaluations import MOST_OPEN, Evaluations, Name, handed_in_at, read_evaluations, read_news
 
 
@@ -58,9 +57,7 @@ class EvaluationsReader:
             self.forget()
             return known
         if self._events:
-            opened = [name for name, event in self._events.items() if event == EvaluationOpened.name]
-            is_closed = EvaluationClosed.name in self._events.values()
-            known = read_news(self._runs, before, opened=opened, told=self._events, is_closed=is_closed)
+            known = read_news(self._runs, before, self._events)
             self._credit.spend(known.commands)
             self.is_behind = self.is_behind or len(before.open) + len(before.central_open) >= MOST_OPEN
         known = handed_in_at(known, self._handed_in)

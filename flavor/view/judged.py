@@ -21,10 +21,10 @@ from flavor.results.best import Best as BestRound
 from flavor.results.best import MergedValue, best_of
 from flavor.results.evaluated import better_of
 from flavor.results.evaluated_table import described
-from flavor.results.read_evaluated import chosen_among, numbered_among, summaries_after, whole_of
+from flavor.results.read_evaluated import chosen_among, failed_after, numbered_among, summaries_after, whole_of
 from flavor.store.protocol import ObjectStore
 from flavor.view.curves import Curves, merged_curves, metric_names
-from flavor.view.judged_table import JudgedTable
+from flavor.view.judged_table import JudgedTable, TableEntry, by_time
 from flavor.view.strip import RoundRow, Source
 
 MOST_SITES = 200
@@ -42,14 +42,17 @@ class Judged:
 
     def forget(self) -> None:
         """Read everything again: the run is another one."""
-        self._entries = list[EvaluationSummary | None]()  # of Redis' list, None for those that are damaged
+        self._entries = list[TableEntry]()  # of Redis' lists, as they came, None for those that are damaged
+        self._closed = self._failed = 0  # entries of either list
         self._rows, self._own = dict[int, RoundRow](), dict[int, RoundRow]()  # by sites, on the operator's own data
         self._described = OrderedDict[tuple[int, ...], dict[str, Any]]()
         self._table = JudgedTable(self._runs, self._store)
 
     def _look(self) -> None:
-        for summary in summaries_after(self._runs, len(self._entries)):
-            self._entries.append(summary)
+        closed, failed = summaries_after(self._runs, self._closed), failed_after(self._runs, self._failed)
+        self._closed, self._failed = self._closed + len(closed), self._failed + len(failed)
+        self._entries += by_time(closed, failed)
+        for summary in closed:
             if summary is not None and summary.number == AUTOMATIC:
                 self._rows[summary.round] = row_of_evaluation(summary)
             elif summary is not None and summary.number == CENTRAL:
@@ -92,8 +95,8 @@ class Judged:
 
     def summary(self, round_: int, number: int) -> EvaluationSummary:
         """Return the numbers of one evaluation. Redis is read only for a new one. Raises `RunError` for none."""
-        for known in reversed(self._entries):
-            if known is not None and (known.round, known.number) == (round_, number):
+        for known in reversed(self._known):
+            if (known.round, known.number) == (round_, number):
                 return known
         self._look()
         return numbered_among(self._runs.run, self._known, round_, number).summary
@@ -137,7 +140,7 @@ class Judged:
 
     @property
     def _known(self) -> list[EvaluationSummary]:
-        return [each for each in self._entries if each is not None]
+        return [each for each in self._entries if isinstance(each, EvaluationSummary)]
 
 
 def _marked(best: Best | None, known: Mapping[int, MergedValue]) -> BestRound | None:

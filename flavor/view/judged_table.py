@@ -15,6 +15,7 @@ from flavor.ledger.closed_evaluation import closed_evaluation
 from flavor.policy.selection import Select
 from flavor.records.counts import CENTRAL_PREFIX, POOLED
 from flavor.records.evaluation import CENTRAL, EvaluationSummary
+from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.results.evaluated import base_of, evaluated_of, headline_of, metrics_of, numbers_of
 from flavor.store.protocol import ObjectStore
 
@@ -27,6 +28,23 @@ _MOST_KEPT = 200
 _MOST_NAMED = 20
 """Sites of each kind that a row names."""
 _LONGEST_REASON = 300
+_NOTHING: Mapping[str, Any] = {"model": "", "owner": "", "skipped": [], "missing": {}, "all_skipped": 0}
+"""What a row has beside the numbers of its evaluation, where nothing is known of that."""
+
+
+TableEntry = EvaluationSummary | FailedEvaluation | None
+"""What a row is of; None for an entry of Redis that is damaged."""
+
+
+def by_time(closed: Sequence[EvaluationSummary | None], failed: Sequence[FailedEvaluation | None]) -> list[TableEntry]:
+    """Return the evaluations with and without a result in the order in which they were over."""
+    return sorted([*closed, *failed], key=_over_ms)
+
+
+def _over_ms(entry: TableEntry) -> int:
+    if entry is None:
+        return 0
+    return entry.over_ms if isinstance(entry, FailedEvaluation) else entry.closed_ms
 
 
 class JudgedTable:
@@ -39,29 +57,33 @@ class JudgedTable:
         self._kept = OrderedDict[int, dict[str, Any]]()
 
     def page(
-        self, entries: Sequence[EvaluationSummary | None], metric: str, before: int | None, select: Select | None
+        self, entries: Sequence[TableEntry], metric: str, before: int | None, select: Select | None
     ) -> dict[str, Any]:
-        """Return the newest `ROWS` of these entries of Redis' list, or those before an entry, newest first.
+        """Return the newest `ROWS` of these entries, as `by_time` has them, or those before an entry, newest first.
 
         There are fewer rows where evaluations of very many sites take long to read: a later call finds them read.
         `metric` names one as curves do; '' takes the one by which the newest evaluation is shown. Keys: `metric` (as
         sites use it), `rows`, `earlier` (how many older ones there are). Those of a row: `at` (its entry), `round`,
         `evaluation`, `opened_ms`, `closed_ms`, `sites`, `expected`, `examples`, `model` (SHA-256), `owner`, `skipped`
         and `missing` (site to reason), of which the first are named, `all_skipped` (the number), `merged` (see
-        `MetricOfSites`; None without the metric), and `own`, on the operator's own data: name to value.
+        `MetricOfSites`; None without the metric), `own`, on the operator's own data: name to value, and `failed`: why
+        it has no result; '' where it has one.
         """
         base = _base(metric) or self._headline(entries, select)
         last = len(entries) if before is None else min(before, len(entries))
         until, rows, at = self._clock() + _PATIENCE_S, list[dict[str, Any]](), last
         while at > 0 and len(rows) < ROWS and (not rows or self._clock() < until):
             at -= 1
-            if (found := entries[at]) is not None:
+            found = entries[at]
+            if isinstance(found, FailedEvaluation):
+                rows.append(_failed_row(at, found))
+            elif found is not None:
                 rows.append(self._row(at, found, base, select))
         return {"metric": base, "rows": rows, "earlier": at}
 
     @staticmethod
-    def _headline(entries: Sequence[EvaluationSummary | None], select: Select | None) -> str:
-        every = [each for each in entries if each is not None]
+    def _headline(entries: Sequence[TableEntry], select: Select | None) -> str:
+        every = [each for each in entries if isinstance(each, EvaluationSummary)]
         by_sites = [each for each in every if each.number != CENTRAL and not each.owner]
         newest = next(reversed(by_sites or every), None)
         return _base(headline_of(metrics_of(numbers_of(newest), select), select) or "") if newest is not None else ""
@@ -76,6 +98,7 @@ class JudgedTable:
             **{name: value for name, value in known.items() if name != "worst"},
             "merged": None,
             "own": {},
+            "failed": "",
         }
         if summary.number == CENTRAL:
             names = (f"{CENTRAL_PREFIX}{base}", f"{CENTRAL_PREFIX}{POOLED}{base}")
@@ -89,14 +112,7 @@ class JudgedTable:
             view = None
             with contextlib.suppress(StoreError, OSError):  # it cannot be read now
                 view = closed_evaluation(self._runs, self._store, summary)
-            found: dict[str, Any] = {
-                "model": "",
-                "owner": "",
-                "skipped": [],
-                "missing": {},
-                "all_skipped": 0,
-                "worst": {},
-            }
+            found: dict[str, Any] = {**_NOTHING, "worst": {}}
             if view is not None and view.closed_ms == summary.closed_ms:
                 whole = evaluated_of(self._runs.run, view, summary)
                 missing = list(whole.missing.items())[:_MOST_NAMED]
@@ -113,6 +129,21 @@ class JudgedTable:
         while len(self._kept) > _MOST_KEPT:
             self._kept.popitem(last=False)
         return self._kept[at]
+
+
+def _failed_row(at: int, failed: FailedEvaluation) -> dict[str, Any]:
+    return {
+        "at": at,
+        "round": failed.round,
+        "evaluation": failed.number,
+        "opened_ms": failed.opened_ms,
+        "closed_ms": failed.over_ms,
+        **dict.fromkeys(("sites", "expected", "examples"), 0),
+        **_NOTHING,
+        "merged": None,
+        "own": {},
+        "failed": failed.reason,
+    }
 
 
 def _base(metric: str) -> str:

@@ -121,6 +121,33 @@ def test_the_operators_own_data_is_told_with_who_has_judged_there(server: str, t
         expect(own).to_contain_text(f"key {key}). The model of round 2 is being judged there now.")
 
 
+def test_a_run_whose_evaluations_fail_says_so_above_and_in_the_table(
+    server: str, tmp_path: Path, window: Window
+) -> None:
+    run = Driven(server, LocalStore(tmp_path / "store", create=True), rounds=9)
+    place = bound("127.0.0.1", 0, token=None)
+    with Board(server, runs=[run.runs.run]) as board, shown_board(server, board, place):
+        page: Any = window.open(place.address, f"/run/{run.runs.run}", wide=1400, high=1800)
+        for _ in range(2):
+            trains(run)
+            run.open_evaluation(["c1"])
+            view = run.runs.read_evaluation(run.round, AUTOMATIC)
+            assert view is not None
+            run.runs.give_up_evaluation("coordinator", view, f"the model of round {run.round}: {HOSTILE} ended")
+        expect(page.locator(".stand .todo > li", has_text="have no result")).to_have_text(
+            f"! The last 2 evaluations by the sites have no result, the newest: the model of round 2: {HOSTILE} ended"
+        )
+        rows = page.locator(".evaluations tbody tr")
+        expect(rows).to_have_count(2)
+        expect(rows.first).to_contain_text(f"round 2no result: the model of round 2: {HOSTILE} ended")
+        expect(rows.first.locator("td.todo")).to_be_visible()
+        trains(run)
+        run.judge({"c1": (10, {"accuracy": 0.5})})
+        expect(rows).to_have_count(3)
+        expect(rows.first).to_contain_text("round 3 ✓ best")
+        expect(page.locator(".stand .todo > li", has_text="have no result")).to_have_count(0)
+
+
 def test_all_evaluations_say_who_has_judged_which_model(server: str, tmp_path: Path, window: Window) -> None:
     run = Driven(server, LocalStore(tmp_path / "store", create=True), rounds=99, select="accuracy:max")
     place = bound("127.0.0.1", 0, token=None)

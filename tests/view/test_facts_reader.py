@@ -379,11 +379,17 @@ def test_without_credit_evaluations_are_read_as_the_log_tells_of_them_and_cost_l
     assert seen(10) == fresh(), "the operator's own"
     run.runs.give_up_evaluation("coordinator", view, "it cannot be")
     assert seen(6) == fresh()
-    assert fresh()["evaluating"] == [], "given up"
+    assert (fresh()["evaluating"], len(fresh()["not_judged"])) == ([], 1), "given up"
     for number in (1, 2, 3):  # the first is over before the next look
         run.judge({"a": (10, {"accuracy": 0.1 * number}), "b": (10, {"accuracy": 0.3})}, number=number)
         assert number == 1 or seen(12) == fresh()
     assert fresh()["evaluation"]["evaluation"] == 3
+    run.open(["a"])
+    run.accept("a")
+    run.close()
+    run.judge({"a": (10, {"accuracy": 0.5})})
+    assert seen(30) == fresh()
+    assert fresh()["not_judged"] == [], "one has a result again"
     assert seen(2) == fresh(), "nothing new"
 
 

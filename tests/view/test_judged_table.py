@@ -88,6 +88,38 @@ def test_the_curve_of_the_metric_of_select_marks_the_model_that_select_has_chose
     assert (by_values.round, by_values.newest_fewer) == (2, 3), "of another metric, by its values"
 
 
+def test_an_evaluation_that_has_failed_has_a_row_with_the_reason_where_it_belongs(server: str, tmp_path: Path) -> None:
+    run = begun(server, tmp_path)
+    history = History(run.runs, None)
+
+    def fails(number: int = AUTOMATIC) -> None:
+        run.open_evaluation(["c1"] if number == AUTOMATIC else [], number=number)
+        view = run.runs.read_evaluation(run.round, number)
+        assert view is not None
+        run.runs.give_up_evaluation("coordinator", view, f"the model of round {run.round}: c1: it ended")
+
+    trains(run)
+    fails()
+    assert [(row["round"], row["failed"]) for row in history.evaluations()["rows"]] == [
+        (1, "the model of round 1: c1: it ended")
+    ]
+    trains(run)
+    run.judge({"c1": (10, {"accuracy": 0.9})})
+    trains(run)
+    fails()
+    fails(CENTRAL)
+    for each in (history, History(run.runs, None)):
+        found = each.evaluations()
+        assert [(row["at"], row["round"], row["evaluation"], bool(row["failed"])) for row in found["rows"]] == [
+            (3, 3, CENTRAL, True),
+            (2, 3, AUTOMATIC, True),
+            (1, 2, AUTOMATIC, False),
+            (0, 1, AUTOMATIC, True),
+        ]
+        assert (found["metric"], found["best"]["round"]) == ("accuracy", 2)
+        assert each.evaluation()["round"] == 2
+
+
 def test_the_operators_own_data_has_rows_of_its_own(server: str, tmp_path: Path) -> None:
     run = begun(server, tmp_path)
     trains(run)

@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 
 from flavor.bus.runs import RunStore
-from flavor.records.evaluation import CENTRAL, EvaluationSummary
+from flavor.cli.status_lines import summary_of
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary
+from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.pulse import Doing, Pulse
+from flavor.records.states import RunState
 from flavor.results.read_evaluated import from_redis
 from flavor.store.local import LocalStore
 from flavor.view.board import Board
 from flavor.view.client_snapshot import Phase
+from flavor.view.described import described
 from flavor.view.evaluations import NONE, automatic_of, described_evaluations, read_evaluations
 from flavor.view.history import History
 from flavor.view.snapshot import take_snapshot
@@ -120,6 +124,43 @@ def test_an_evaluation_that_was_asked_for_leaves_that_of_the_run_and_of_the_oper
     assert (after.automatic, after.central) == (before.automatic, before.central) != (None, None)
 
 
+def test_a_run_whose_evaluations_fail_says_how_many_and_why_until_one_has_a_result(run: Driven) -> None:
+    def fails(number: int, reason: str, *, is_skipped: bool = False) -> None:
+        run.open_evaluation(["c1"] if number != CENTRAL else [], number=number)
+        view = run.runs.read_evaluation(run.round, number)
+        assert view is not None
+        run.runs.give_up_evaluation("coordinator", view, reason, is_skipped=is_skipped)
+
+    def told() -> tuple[list[str], list[str]]:
+        found = described(run.runs, run.url)
+        kinds = [line.text for line in summary_of(found) if line.kind == "absent"]
+        sentences = [each["sentence"] for each in found["not_judged"]]
+        assert set(sentences) <= set(kinds), "as other troubles, in the first lines"
+        return sentences, [each["reason"] for each in found["not_judged"]]
+
+    for _ in range(3):
+        trains(run)
+        fails(AUTOMATIC, f"evaluation of the model of round {run.round}: c1: its evaluator ended")
+    fails(1, "asked for")
+    fails(CENTRAL, "on its own: false ended")
+    assert told() == (
+        [
+            "the last 3 evaluations by the sites have no result, the newest: evaluation of the model of round 3: "
+            "c1: its evaluator ended",
+            "no result: on its own: false ended",
+        ],
+        ["evaluation of the model of round 3: c1: its evaluator ended", "on its own: false ended"],
+    )
+    trains(run)
+    fails(AUTOMATIC, "the run goes on", is_skipped=True)
+    assert len(told()[0]) == 2, "one that is not needed says nothing of the others"
+    trains(run)
+    run.judge({"c1": C1, "c2": C2})
+    assert told()[1] == ["on its own: false ended"]
+    run.runs.end(RunState.STOPPED, "enough")
+    assert told()[1] == ["on its own: false ended"], "also once the run has ended"
+
+
 def test_curves_of_evaluations_are_apart_from_those_of_training(run: Driven) -> None:
     trains(run)
     run.judge({"c1": C1, "c2": C2})
@@ -167,7 +208,7 @@ def test_a_site_judges_while_its_evaluator_runs_and_its_result_is_awaited(run: D
     assert phases()["c1"] is Phase.DONE
 
 
-def test_a_run_of_which_nothing_was_judged_costs_two_commands(run: Driven, server: str) -> None:
+def test_a_run_of_which_nothing_was_judged_costs_three_commands(run: Driven, server: str) -> None:
     trains(run)
     counted: list[str] = []
 
@@ -175,6 +216,10 @@ def test_a_run_of_which_nothing_was_judged_costs_two_commands(run: Driven, serve
         def evaluating(self) -> list[tuple[int, int]]:
             counted.append("evaluating")
             return super().evaluating()
+
+        def failing(self) -> list[FailedEvaluation]:
+            counted.append("failing")
+            return super().failing()
 
         def evaluated(self, first: int = 0) -> list[str]:
             counted.append("evaluated")
@@ -185,7 +230,7 @@ def test_a_run_of_which_nothing_was_judged_costs_two_commands(run: Driven, serve
             return super().read_evaluation(round_, number)
 
     take_snapshot(Counting(run.runs.redis, run.runs.run, server))
-    assert counted == ["evaluating", "evaluated"]
+    assert counted == ["evaluating", "evaluated", "failing"]
 
 
 def test_no_model_that_is_or_lacks_a_single_site_s_update_is_the_newest_that_was_judged(run: Driven) -> None:

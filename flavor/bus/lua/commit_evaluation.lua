@@ -1,7 +1,7 @@
 -- Close an evaluation with its merged information, and tell each site what became of its result.
 -- KEYS  1 round:N:evaluation:K  2 log  3 evaluating  4 evaluated  5 round:N:evaluation:K:verdicts  6 run
---       7 reported
---       8... of each expected site: its verdict, its task, its result, its evaluations
+--       7 reported  8 failing
+--       9... of each expected site: its verdict, its task, its result, its evaluations
 -- ARGV  1 N  2 K  3 attempt  4 reason  5 summary (JSON)  6 number of fields of the evaluation
 --       7 best_round of the run, on which 9 was decided  8 reason of a new best model, '' for none  9 fields of the run (JSON)
 --       10 field, value ... of what sites have reported by now (JSON)
@@ -20,8 +20,9 @@ local now = redis.call('TIME')
 local ms = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
 local split = 10 + tonumber(ARGV[6])
 redis.call('HSET', KEYS[1], 'state', 'closed', 'closed_ms', ms, 'reason', ARGV[4], unpack(ARGV, 11, split))
-for i = 8, #KEYS, 4 do
-  local at = split + (i - 8)
+redis.call('HDEL', KEYS[8], ARGV[2])
+for i = 9, #KEYS, 4 do
+  local at = split + (i - 9)
   redis.call('HSET', KEYS[5], ARGV[at + 1], ARGV[at + 2])
   redis.call('HSET', KEYS[i], 'round', ARGV[1], 'number', ARGV[2], 'accepted', ARGV[at + 3], 'reason', ARGV[at + 4])
   redis.call('PUBLISH', KEYS[i], ARGV[1])

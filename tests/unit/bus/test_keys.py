@@ -31,6 +31,8 @@ def test_golden_keys() -> None:
         keys.measured(3),
         keys.closed,
         keys.reported,
+        keys.failing,
+        keys.unjudged,
     ] == [
         "flavor:runs",
         "flavor:removed",
@@ -48,6 +50,8 @@ def test_golden_keys() -> None:
         "flavor:{mnist}:round:3:measured",
         "flavor:{mnist}:closed",
         "flavor:{mnist}:reported",
+        "flavor:{mnist}:failing",
+        "flavor:{mnist}:unjudged",
     ]
     assert FEDTRAIN_SESSIONS == "flavor:fedtrain:sessions"
     assert client.log == "flavor:{mnist}:client:site-1:log"

@@ -53,7 +53,8 @@ export function open(shell, name) {
     rounds.update(doc);
     table.update(doc);
     model.update(doc);
-    if ((doc.evaluation || doc.central || doc.evaluating_central?.length) && !results.nodes[0].isConnected) {
+    const isJudged = doc.evaluation || doc.central || doc.evaluating_central?.length || doc.not_judged?.length;
+    if (isJudged && !results.nodes[0].isConnected) {
       log.node.after(...results.nodes);
       again();
     }

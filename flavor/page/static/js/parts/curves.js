@@ -238,11 +238,12 @@ export function curves(name, { heard, judged = false } = {}) {
         this.closed = closed;
         later();
       }
-      if (!names.length && !judged) {
+      if (!names.length) {
         show(plot.node, false);
         show(legend, false);
         show(choose, false);
-        say(doc.round > 1 ? "The sites report no metrics. SaveInfoJson({…, \"metrics\": {\"loss\": 0.3}}) in the training script makes a curve." : "A curve begins with the first closed round.");
+        if (judged) say("No model has been judged yet.");
+        else say(doc.round > 1 ? "The sites report no metrics. SaveInfoJson({…, \"metrics\": {\"loss\": 0.3}}) in the training script makes a curve." : "A curve begins with the first closed round.");
       }
     },
     closed: null,

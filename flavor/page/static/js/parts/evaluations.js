@@ -71,7 +71,7 @@ export function evaluations(name, { choose, report, heard }) {
         take(answer, isOlder);
         if (!isOlder) shown = `${asked} ${of_word}`;
         draw();
-        heard(rows);
+        heard(rows.filter((row) => !row.failed));
       }
       text(note, "");
       pause = AGAIN_MS;
@@ -112,6 +112,10 @@ export function evaluations(name, { choose, report, heard }) {
   }
 
   function drawn(row) {
+    if (row.failed) {
+      const none = h("td", { class: "text todo", colspan: 5 }, `no result: ${row.failed}`);
+      return h("tr", {}, h("td", { class: "text" }, nameOf(row)), none, h("td", { title: full(row.closed_ms) }, clock(row.closed_ms)), h("td", {}, "–"));
+    }
     const pick = h("button", { type: "button", "aria-pressed": String(isChosen(row)), on: { click: () => choose(row) } }, nameOf(row));
     pick.of = row;
     const best = isBest(row) ? h("span", { class: "best-mark", "data-tip": found.best.selected ? `The best model by --select, by ${named(found.best.metric)}.` : `The best value of ${named(found.best.metric)} among the evaluations by most sites.`, tabindex: "0" }, " ✓ best") : null;
@@ -152,7 +156,8 @@ export function evaluations(name, { choose, report, heard }) {
     node,
     /** Follows a run's document. */
     update(doc) {
-      wanted = [doc.evaluation, doc.central].map((each) => (each ? `${each.round} ${each.evaluation ?? ""} ${each.closed_ms}` : "")).join(" ");
+      const failed = (doc.not_judged ?? []).map((each) => ({ ...each, closed_ms: each.over_ms }));
+      wanted = [doc.evaluation, doc.central, ...failed].map((each) => (each ? `${each.round} ${each.evaluation ?? ""} ${each.closed_ms}` : "")).join(" ");
       if (shown !== `${wanted} ${word}`) later();
     },
     /** Shows another metric. */

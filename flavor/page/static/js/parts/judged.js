@@ -152,7 +152,7 @@ export function judged(name) {
     nodes: [curve.node, drawings.node],
     update(next) {
       doc = next;
-      const has = Boolean(doc.evaluation || doc.central);
+      const has = Boolean(doc.evaluation || doc.central || doc.not_judged?.length);
       show(curve.node, has || doc.evaluating_central?.length);
       show(drawings.node, doc.evaluation);
       text(own, central_());

@@ -86,6 +86,7 @@ export function sentence(name) {
       const missing = over ? [] : (doc.absent ?? []);
       const lines = missing.filter((line) => line !== doc.waits_for);
       says.classList.toggle("lacking", (!over && Boolean(doc.held)) || missing.length > lines.length);
+      lines.push(...(doc.not_judged ?? []).map((each) => each.sentence));
       keyed(todo, lines, (line) => line, (line) => ({ node: h("li", {}, h("span", { class: "mark", "aria-hidden": "true" }, "! "), capital(line)) }));
       const main = over ? doc.reason || `the run ${doc.state === "failed" ? "has failed" : `is ${doc.state}`}` : doc.waits_for || "";
       const where = !over && doc.round && doc.round_state !== "closed" ? `Round ${doc.round}: ${main}` : capital(main);
