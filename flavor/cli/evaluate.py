@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     "model_path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Checkpoint that is judged in place of a global model of the run, in any checkpoint format. Sites that trust "
-    "certain aggregators only (flavor-fl --trust) judge it if their --trust names its digest.",
+    "certain aggregators only (flavor-fl --trust) judge it if their --trust names the digest, which is printed first.",
 )
 @click.option(
     "--clients", metavar="NAME,...", help="Sites that judge the model.  [default: all that have an evaluator]"
@@ -109,6 +109,11 @@ def evaluate(
         judge = stack.enter_context(judging_sites(found_run, view, config, objects, tell)).judge
         names = tuple(name.strip() for name in (clients or "").split(",") if name.strip())
         asked = _asked(runs, view, config, objects, round_, model_path)
+        if model_path is not None:
+            digest = f"sha256:{asked.model.model.digest}"
+            tell(
+                f"the model is {digest}: a site with --trust judges it if it was started with --trust {digest} as well"
+            )
         asked = replace(asked, clients=names, timeout_s=timeout_s or config.evaluation_timeout_s)
         if is_cross:
             _show_cross(_crossed(runs, view, config, objects, asked, judge, tell), metric, as_json)

@@ -28,11 +28,12 @@ class ModelTrust:
     keys: frozenset[str] = frozenset()
     """Public keys of aggregators."""
     initial: frozenset[str] = frozenset()
-    """SHA-256 of the pre-trained weights that a run may start from, which no aggregator has signed."""
+    """SHA-256 of models that the site accepts though no aggregator has signed them: initial weights, and those that an
+    operator may have it judge."""
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> ModelTrust:
-        """Parse the values of `--trust`: `ed25519:HEX`, a file with such keys, or `sha256:HEX` of initial weights."""
+        """Parse the values of `--trust`: `ed25519:HEX`, a file with such keys, or `sha256:HEX` of an unsigned model."""
         keys: set[str] = set()
         initial: set[str] = set()
         for word in words:
@@ -73,7 +74,9 @@ class ModelTrust:
         if not self.keys:
             return
         if made_by == 0:
-            self._check_initial(model)
+            self._check_unsigned(
+                model, "the run starts from weights that no aggregator has signed: if they are those that you expect"
+            )
             return
         what = f"the global model of round {made_by}"
         if model is None:
@@ -104,6 +107,15 @@ class ModelTrust:
         except (InvalidRecord, OtherProtocol, StoreError):  # a bucket may not let a site read it
             return False
         return manifest is not None and not self._problem(archive.run, run_id, made_by, manifest, model)
+
+    def check_asked(self, model: GlobalModel) -> None:
+        """Raise `UntrustedModel` unless `model`, which no round has made, is one that this site has named."""
+        if self.keys:
+            self._check_unsigned(
+                model,
+                "the site is asked to judge a model that no round of the run has made, and that no aggregator has "
+                "signed: if you expect it",
+            )
 
     def check_final(
         self,
@@ -139,17 +151,14 @@ class ModelTrust:
             and manifest.public_key in self.keys
         )
 
-    def _check_initial(self, model: GlobalModel | None) -> None:
+    def _check_unsigned(self, model: GlobalModel | None, what: str) -> None:
         if model is not None and model.info is not None:
             raise UntrustedModel(
                 f"the run names merged information ({model.info.path}) before its first round, and there is none until "
                 "a round has made it: no aggregator has signed it, and this site takes none (--trust)"
             )
         if model is not None and model.model.digest not in self.initial:
-            raise UntrustedModel(
-                f"the run starts from weights that no aggregator has signed: if they are those that you expect, name "
-                f"them by --trust sha256:{model.model.digest}"
-            )
+            raise UntrustedModel(f"{what}, start the site with --trust sha256:{model.model.digest} as well")
 
     def _problem(self, run: str, run_id: str, round_: int, manifest: Manifest, model: GlobalModel) -> str:
         """What is wrong; '' when nothing is."""

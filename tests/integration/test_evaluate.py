@@ -260,9 +260,18 @@ def test_a_site_with_trust_judges_no_model_that_no_aggregator_has_signed(bench, 
     model = tmp_path / "other.pkl"
     with model.open("wb") as file:
         pickle.dump({"state_dict": {"w": np.ones((6, 1), np.float32)}}, file)
-    found = asked(bench, "--model", model)
+    asking = evaluate(bench, "--model", model, "--json")
+    assert asking.wait() == 0, asking.stderr
+    found = json.loads(asking.stdout)
     assert list(found["sites"]) == ["c2"]
     assert "does not allow" in found["missing"]["c1"]
+    trusted = f"--trust sha256:{found['model']}"
+    assert trusted in asking.stderr, "for the sites that trust it"
+    said = "is asked to judge a model that no round of the run has made"
+    bench.eventually("the site says so", lambda: said in edges[0].stderr and trusted in edges[0].stderr)
+    edges.append(judge(bench, "v1", "--trust", f"{key}.pub", *trusted.split(), "--until-end"))
+    bench.logged("client.joined", client="v1")
+    assert list(asked(bench, "--model", model)["sites"]) == ["c2", "v1"], "the same model has the same digest"
     assert bench.done("flavor", "stop", bench.run).wait() == 0
     assert coordinator.wait() == 8
     for edge in edges:

@@ -64,7 +64,7 @@ def test_a_schedule_is_placed_by_the_round() -> None:
 def test_a_site_that_lacks_a_label_trains_rows_of_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, estimator: str, own: list[int], told: str
 ) -> None:
-    x = np.random.default_rng(0).normal(size=(200, 5))
+    x = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)  # as data of many sites are
     np.savez(tmp_path / "data.npz", x=x, y=np.resize(own, 200))
     script = SKLEARN.replace("[0, 1])", "[0, 1, 2])").replace("((1, x", "((3, x").replace("zeros(1)", "zeros(3)")
     if estimator == "LogisticRegression":
