@@ -202,7 +202,11 @@ def test_what_is_not_known_is_not_said_to_be_nothing(served: Serve, window: Wind
     source, place = served([mammo()])
     whole = source.histories["mammo"]
     source.histories["mammo"] = Past([], [])  # type: ignore[assignment]
+    state = source.documents["mammo"]["round_state"]
+    source.patch("mammo", {"round_state": "closed"})
     page = window.open(place.address, "/run/mammo")
+    expect(page.locator(".rounds .pointed")).to_have_text("The rounds are shown once Redis has been read.")
+    source.patch("mammo", {"round_state": state})
     expect(page.locator(".rounds .note")).to_have_text("the closed rounds are not read yet")
     expect(page.locator(".sites .note").first).to_contain_text("down in all, as the sites say")
     source.histories["mammo"] = whole

@@ -187,7 +187,7 @@ export function strip(name) {
       }
       opened.update(doc);
       show(slider, rows.length);
-      if (!rows.length) text(line, "No round has opened yet. The sentence above says what the run waits for.");
+      if (!rows.length) text(line, doc.round ? "The rounds are shown once Redis has been read." : "No round has opened yet. The sentence above says what the run waits for.");
     },
     /** Whether the newest round is known to be closed. */
     newest: () => rows.findLast((row) => row.state === "closed")?.round ?? 0,
