@@ -286,7 +286,8 @@ class JsonTracker(_FileTracker):
         for each in rounds:
             if each.round not in self._texts:  # a round never changes
                 fields = {"closed_ms": each.closed_ms or None, "manifest": each.manifest or None}
-                self._texts[each.round] = json.dumps({**asdict(each.result), **fields}, allow_nan=False)
+                written = {name: value for name, value in asdict(each.result).items() if name != "reporters"}
+                self._texts[each.round] = json.dumps({**written, **fields}, allow_nan=False)
         listed = ",\n".join(self._texts[each.round] for each in rounds)
         head = json.dumps(self._of, indent=1).removesuffix("\n}")
         judged = ",\n".join(self._evaluations)

@@ -84,7 +84,7 @@ def test_json_is_one_object_and_nothing_else(finished):
     for r in result["rounds"]:
         assert r["seconds"] > 0
         assert r["clients"] == ["edge-1", "edge-2"]
-        assert r["metrics"]["score"] == pytest.approx(0.15 + r["round"])
+        assert r["metrics"]["accuracy"] == pytest.approx(0.15 + r["round"])
     assert process.stderr == ""
 
 
@@ -120,8 +120,8 @@ def test_merged_info_is_as_documented(finished):
     }
     metrics = info["metrics"]
     assert [metrics[f"basic/confusion_{cell}"] for cell in ("tp", "fp", "fn", "tn")] == [[3]] * 4
-    assert metrics["score"] == pytest.approx((2.1 + 2.2) / 2)
-    assert metrics["score (weighted)"] == pytest.approx((10 * 2.1 + 20 * 2.2) / 30)
+    assert metrics["accuracy"] == pytest.approx((2.1 + 2.2) / 2)
+    assert metrics["accuracy (weighted)"] == pytest.approx((10 * 2.1 + 20 * 2.2) / 30)
     assert metrics["rare"] == metrics["rare (weighted)"] == 5.0  # only client 1 reports it
 
 
@@ -147,7 +147,7 @@ def test_result_folder_is_complete(finished):
     }
     rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
     assert [row["round"] for row in rows] == ["1", "2", "3"]
-    assert [float(row["score"]) for row in rows] == pytest.approx([1.15, 2.15, 3.15])
+    assert [float(row["accuracy"]) for row in rows] == pytest.approx([1.15, 2.15, 3.15])
     assert (out / "metrics.png").read_bytes().startswith(b"\x89PNG")
     assert {file.name for file in (out / "logs").iterdir()} == {
         f"{name}.log" for name in ("coordinator", "aggregator", "edge-1", "edge-2")

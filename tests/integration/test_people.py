@@ -51,7 +51,7 @@ def test_an_interrupted_run_leaves_its_results_and_goes_on(bench, out):
     running = bench.done("flavor", "status", out, env=LOCAL)
     assert f"{bench.run}  running  round 2 of 3  open for" in running.stdout, running.stderr
     assert f"global model: {out}/store/runs/{bench.run}/global/0001-" in running.stdout
-    assert "round 1: score 1.167 (best: 1.167, reported in round 1, the first)" in running.stdout
+    assert "round 1: accuracy 1.167 (best: 1.167, reported in round 1, the first)" in running.stdout
     first.send(signal.SIGINT)
     assert first.wait() == 130
     assert f"go on with it: flavor run --resume {out}" in first.stderr
@@ -132,17 +132,17 @@ def test_metrics_are_kept_of_each_site(bench, out):
     assert [(row["round"], row["site"], row["examples"]) for row in found] == [
         (str(number), f"edge-{site}", str(10 * site)) for number in (1, 2) for site in (1, 2)
     ]
-    assert [float(row["score"]) for row in found] == pytest.approx([1.1, 1.2, 2.1, 2.2])
+    assert [float(row["accuracy"]) for row in found] == pytest.approx([1.1, 1.2, 2.1, 2.2])
     of_site = json.loads((out / "info" / "round-0002" / "edge-2.json").read_text(encoding="utf-8"))
-    assert of_site["metrics"]["score"] == pytest.approx(2.2)
+    assert of_site["metrics"]["accuracy"] == pytest.approx(2.2)
     assert [line for line in done.stderr.splitlines() if line.startswith("round 2/2")], "each round once"
-    assert [line.split(":")[0].split("  ")[0] for line in done.stderr.splitlines() if "score 2.167" in line] == [
+    assert [line.split(":")[0].split("  ")[0] for line in done.stderr.splitlines() if "accuracy 2.167" in line] == [
         *("round 2/2", "best round"),
     ]
     shown = bench.done("flavor", "status", out, env=LOCAL).stdout
     assert f"{bench.run}  finished  round 2 of 2  took" in shown
     assert shown.split("SITE")[1].split() == [
-        *("STATE", "LAST", "SEEN", "EXAMPLES", "UPLOADED", "SCORE"),
+        *("STATE", "LAST", "SEEN", "EXAMPLES", "UPLOADED", "ACCURACY"),
         *("edge-1", "done", "-", "10", "168", "B", "2.1"),
         *("edge-2", "done", "-", "20", "168", "B", "2.2"),
     ]

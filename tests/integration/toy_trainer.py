@@ -274,7 +274,7 @@ def main() -> None:
             "metadata": {"epoch": 100 * I + number, "datasetSize": 10 * I, "importance": 1.0},
             "metrics": {
                 **{f"basic/confusion_{cell}": I for cell in ("tp", "fp", "fn", "tn")},
-                "score": 0.1 * I + number,
+                "accuracy": 0.1 * I + number,
                 **({"rare": 5.0} if I == 1 else {}),
             },
         }
