@@ -37,6 +37,10 @@ from flavor.programs.result_file import Written, clear_result, read_measured
 from flavor.records.info import CONFUSION, UNCOUNTED, Info
 from flavor.store.digests import sha256_file
 
+_NEEDS_MODEL = (
+    "the made-up model may be the cause: name one of yours with --model, such as global_model.* in the result folder "
+    "of one round: flavor run -m 'python main.py' --edges 1 --rounds 1"
+)
 _ROUND = 1
 _SHOWN = 3
 
@@ -104,9 +108,13 @@ class EvaluatorCheck:
             self._give_up(ENDS, f"still running after {self._script.limit}")
         except Ended:
             if self._script.exit_code() != 0:
-                made = self._settings.model is None and self._folders.pretrained is None
-                hint = "name a model of yours with --model, if the made-up one is the cause" if made else None
-                self._give_up(ENDS, self._script.obituary("the script", ""), hint=hint or self._death_hint)
+                detail = self._script.obituary("the script", "")
+                if self._settings.model is None and self._folders.pretrained is None:
+                    hint = "; ".join(filter(None, (self._death_hint, _NEEDS_MODEL)))
+                    self._report.unclear(ENDS, detail, hint=hint)
+                    self._report.undecided = "not decided, because the script may need a model of yours (--model)"
+                    raise Over from None
+                self._give_up(ENDS, detail, hint=self._death_hint)
         self._report.passed(ENDS, "exit code 0")
         try:
             info, written = read_measured(self._files.output, self._files.local_info, _ROUND)

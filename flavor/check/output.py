@@ -120,7 +120,9 @@ def show(
                 row.rstrip()
                 console.print(Text.assemble(" " * _WORD, row))
     console.print()
-    console.print(Text(summary(report, ready if report.ok else wrong), "bold green" if report.ok else "bold red"))
+    verdict = report.undecided or (ready if report.ok else wrong)
+    style = "yellow" if report.undecided else "green" if report.ok else "red"
+    console.print(Text(summary(report, verdict), f"bold {style}"))
 
 
 def summary(report: Report, verdict: str) -> str:

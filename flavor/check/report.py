@@ -55,6 +55,8 @@ class Report:
 
     def __init__(self, checks: Sequence[Check]) -> None:
         self._checks = tuple(checks)
+        self.undecided = ""
+        """Why nothing can be said of the script, where a check that stops the others is unclear; '' otherwise."""
         self._results: dict[Check, Result] = {}
 
     def passed(self, check: Check, detail: str = "") -> None:
@@ -91,8 +93,8 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Return whether no check failed."""
-        return all(result.status is not Status.FAILED for result in self.results)
+        """Return whether no check failed, and something can be said of the script."""
+        return not self.undecided and all(result.status is not Status.FAILED for result in self.results)
 
     def named(self, status: Status) -> list[str]:
         """Return the names of the checks with this result."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flavor.cli.cross import Crossed
     from flavor.config import RunConfig
     from flavor.coordinator.asked_evaluation import Asked
+    from flavor.records.model import GlobalModel
     from flavor.records.run import RunView
     from flavor.results.evaluated import Evaluated
     from flavor.store.protocol import ObjectStore
@@ -139,6 +140,8 @@ def _asked(
 
     if model_path is not None:
         model = store_for_sites(objects, view, model_path, config.kind, what="--model")
+        if differs := _difference(objects, view, config, model):
+            print_line(f"Warning: --model {model_path} is not like the run's model: {differs}", err=True)
         format_ = view.global_model.format if view.global_model is not None else ""
         return Asked(0, replace(model, format=format_ or model.format))
     closed, _ = runs.closed(view)
@@ -154,6 +157,18 @@ def _asked(
         raise RunError(f"the model of round {number} of run {runs.run!r} is no longer in the store (--keep-globals)")
     format_ = view.global_model.format if view.global_model is not None else ""
     return Asked(number, GlobalModel(found.model, found.info, format=format_))
+
+
+def _difference(objects: ObjectStore, view: RunView, config: RunConfig, model: GlobalModel) -> str:
+    """Return in which names, shapes and types a model differs from the run's newest; '' where that is not known."""
+    from flavor.errors import CheckpointError
+
+    if view.global_model is None or not config.kind.is_inspected:
+        return ""
+    with contextlib.suppress(StoreError, CheckpointError):
+        newest = objects.open(view.global_model.model)
+        return config.kind.compare(objects.open(model.model), newest, "the run's model")
+    return ""
 
 
 def _crossed(

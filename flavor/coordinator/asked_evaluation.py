@@ -88,7 +88,8 @@ class AskedEvaluation:
         """
         (view,) = self.carry_out_all([asked])
         if view.state is not EvaluationState.CLOSED:
-            raise RunError(f"the evaluation of {asked.what} has no result: {view.reason}")
+            what = f"evaluation of {asked.what}"
+            raise RunError(f"the {what} has no result: {view.reason.removeprefix(f'{what}: ')}")
         return view
 
     def carry_out_all(

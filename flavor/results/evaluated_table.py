@@ -70,7 +70,8 @@ def table_of(
         for site, of in found.sites.items()
     ]
     left = len(every) - len(columns)
-    further = f"{counted(left, 'further metric')}: name them by --metric" if left and not names else ""
+    where = "`flavor results --metric NAME` shows them"
+    further = f"{counted(left, 'further metric')}: {where}" if left and not names else ""
     if found.is_central:
         rows = [["[central]", str(found.examples), *(_number(each.value) for each in columns)]]
         return heads, rows, further

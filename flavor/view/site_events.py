@@ -267,29 +267,43 @@ class UpdateWithheld(SiteRoundEvent):
         return f"round {self.round}: the update cannot be used: {self.reason}"
 
 
+_OF_NO_ROUND = "a model that no round has made"
+
+
 @dataclass(frozen=True)
-class EvaluationBegun(SiteRoundEvent):
+class SiteEvaluationEvent(SiteRoundEvent):
+    """Something about the site's part in the evaluation of a round's model, or, in round 0, of another one."""
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        return super().line if self.round else f"{_OF_NO_ROUND}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class EvaluationBegun(SiteEvaluationEvent):
     """The evaluator judges the model that the round has made."""
 
 
 @dataclass(frozen=True)
-class EvaluationMissed(SiteRoundEvent):
+class EvaluationMissed(SiteEvaluationEvent):
     """The evaluation is over before this site has a result."""
 
 
 @dataclass(frozen=True)
-class ResultHandedIn(SiteRoundEvent):
+class ResultHandedIn(SiteEvaluationEvent):
     """Redis has acknowledged the result of an evaluation."""
 
 
 @dataclass(frozen=True)
-class ResultWithheld(SiteRoundEvent):
+class ResultWithheld(SiteEvaluationEvent):
     """The evaluator has no result; the edge hands in the reason instead."""
 
     @property
     def line(self) -> str:
         """See `Event`."""
-        return f"round {self.round}: its global model could not be judged: {self.reason}"
+        of = f"round {self.round}: its global model" if self.round else _OF_NO_ROUND
+        return f"{of} could not be judged: {self.reason}"
 
 
 @dataclass(frozen=True)

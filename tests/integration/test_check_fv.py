@@ -122,9 +122,11 @@ def test_a_right_script_passes_every_check(check, name):
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_script_fails_the_check_that_is_meant_for_it(check, name):
+def test_a_wrong_script_fails_the_check_that_is_meant_for_it(check, tmp_path, name):
     script, failed, said = WRONG[name]
-    report = check(script, timeout_s=3 if name == "never ends" else 60)
+    own = tmp_path / "own.pkl"
+    own.write_bytes(pickle.dumps({"state_dict": {"weight": np.ones(3, np.float32)}}))
+    report = check(script, timeout_s=3 if name == "never ends" else 60, model=own)
     assert report.named(Status.FAILED) == [failed], [(r.check.name, r.detail) for r in report.results]
     assert said in told(report, failed).detail
     assert told(report, failed).hint
@@ -139,10 +141,14 @@ def test_what_a_run_would_go_on_with_is_a_warning(check, name):
     assert said in told(report, warned).detail
 
 
-def test_a_script_that_loads_another_model_is_told_to_get_one(check):
+def test_nothing_is_decided_of_a_script_that_does_not_take_the_made_up_model(check):
     report = check(MAIN.replace('weights["weight"]', 'weights["conv1"]'))
+    assert (report.named(Status.FAILED), report.named(Status.UNCLEAR), report.ok) == ([], ["ends"], False)
     assert "KeyError: 'conv1'" in told(report, "ends").detail
-    assert told(report, "ends").hint == "name a model of yours with --model, if the made-up one is the cause"
+    hint = told(report, "ends").hint
+    assert "INPUT_PATH" in hint
+    assert "name one of yours with --model" in hint
+    assert report.undecided
 
 
 def test_a_model_of_ones_own(check, tmp_path):
@@ -189,6 +195,7 @@ def test_the_command_says_each_result_in_a_line_and_keeps_the_files_of_a_failure
     found = json.loads(done.stdout)
     assert (found["passed"], os.path.basename(found["workspace"])[:9]) == (False, "check-fv-")
     assert not done.stderr
+    assert "not decided, because the script may need a model of yours (--model)" in check_fv("-m", command).stdout
     assert check_fv("-m", "no-such-program-xyz").returncode == 2
     assert check_fv("-m", command, "--model", str(tmp_path / "none")).returncode == 2
 

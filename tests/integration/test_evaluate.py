@@ -129,6 +129,21 @@ def test_after_the_end_no_model_is_judged_without_a_site_that_stays(bench):
     assert bench.runs.evaluating() == []
 
 
+def test_a_model_unlike_the_runs_is_told_of_before_sites_are_asked(bench, idle, tmp_path):
+    model = tmp_path / "odd.pkl"
+    model.write_bytes(pickle.dumps({"state_dict": {"v": np.zeros(2, np.float32)}}))
+    done = evaluate(bench, "--model", model)
+    assert done.wait() == 1
+    first, *_, last = done.stderr.splitlines()
+    lacks = "".join(f"tensor {name!r} is missing; the run's model has it; " for name in "wb")
+    differs = f"{lacks}tensor 'v' is not in the run's model"
+    assert first == f"Warning: --model {model} is not like the run's model: {differs}"
+    why = 'no result counts: c1: "its evaluator ended (exit code 1)"; c2: "its evaluator ended (exit code 1)"'
+    assert last == f"Error: the evaluation of a model that no round has made has no result: {why}"
+    _, edges = idle
+    edges["c1"].until("a model that no round has made could not be judged: the evaluator ended (exit code 1)")
+
+
 def test_a_model_that_never_came_from_the_run_is_judged_by_named_sites(bench, idle, tmp_path):
     model = other_model(tmp_path / "other.pkl")
     (empty := tmp_path / "not-mounted").mkdir()

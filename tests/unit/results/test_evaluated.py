@@ -244,3 +244,9 @@ def test_the_rule_of_the_run_says_which_values_of_its_metric_are_better_in_the_p
     for select, title in ((Select.parse(f"worst/x:{which}"), best), (None, "")):
         (axes,) = [each for each in draw("r", [], judged, select).axes if each.get_title("left") == "x (judged)"]
         assert axes.get_title("right") == title
+
+
+def test_a_command_shows_the_metrics_for_which_the_table_has_no_room() -> None:
+    many = {site: SiteMeasures(1, {f"m{number}": 0.5 for number in range(8)}) for site in "ab"}
+    found = replace(FOUND, sites=many, metrics={})
+    assert table_of(found)[2].startswith("2 further metrics: `flavor results --metric NAME` shows them")
