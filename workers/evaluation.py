@@ -21,7 +21,7 @@ from flavor.evaluation_settings import rules_of, select_of
 from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
-from flavor.ledger.evaluation import EvaluationManifest, Judge, put_manifest
+from flavor.ledger.evaluation import EvaluationManifest, Judge, JudgedSubject, put_manifest
 from flavor.ledger.statement import EvaluationStatement
 from flavor.policy.advice import listed
 from flavor.policy.selection import Choice, choose, same_number
@@ -132,14 +132,15 @@ class _Merge:
             config=self._config,
             before=known,
         )
-        summary = replace(summary, owner=evaluation.owner)
+        summary = replace(summary, of=evaluation.of)
         ruled = ruled_names(self._config, central=False) if evaluation.number == AUTOMATIC else []
         archive = Archive(self._context.store, self._view.run)
         health = StoreHealth(self._context.store, self._view.run, self._view.run_id)
         data = json.dumps(merged, allow_nan=False).encode()
         with health.mounted(whose=True):
             info = archive.put(named(self._prefix, "merged", sha256(data), ".json"), data)
-        reason = f"{counted(len(counting), 'result')}, {counted(examples, 'example')}"
+        reason = "" if evaluation.round else f"{evaluation.what}: "
+        reason += f"{counted(len(counting), 'result')}, {counted(examples, 'example')}"
         reason += f": {shown}" if (shown := shown_by(summary, select_of(self._config))) else ""
         reason += f"; without {told}" if told else ""
 
@@ -153,6 +154,7 @@ class _Merge:
                 run_id=self._view.run_id,
                 round=evaluation.round,
                 evaluation=evaluation.number,
+                subject=JudgedSubject.of(evaluation.subject),
                 model_path=model.path,
                 model_digest=model.digest,
                 opened_ms=evaluation.opened_ms,

@@ -26,6 +26,7 @@ from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
+from flavor.records.subject import SUBJECT_FIELDS, Subject
 from flavor.records.update import Refused
 
 Name = tuple[int, int]
@@ -36,8 +37,8 @@ class KeptEvaluation(NamedTuple):
     """What says whether the hash of an evaluation is still needed."""
 
     state: EvaluationState
-    owner: str
-    """The site whose update the model is, or lacks; '' for any other model."""
+    counts: bool
+    """Whether the newest evaluation of the run may be of its model (see `Subject`)."""
     record: ObjectRef | None
     """Its signed record; None without a result."""
 
@@ -58,12 +59,12 @@ class Evaluations(Clients):
         timeout_s: float,
         reason: str,
         model: GlobalModel | None = None,
-        owner: str = "",
+        subject: Subject | None = None,
         by: str = "",
     ) -> int:
         """Have `expected` judge the run's global model, which `round_` has made; return the server's time in ms.
 
-        Or another `model`, also of a run that has ended; `owner` is the site whose update it is or lacks. `by` is the
+        Or another `model`, also of a run that has ended; `subject` says which one. `by` is the
         key of the lease of `token`, where that is not the coordinator's.
         """
         keys = [by or self.keys.coordinator, self.keys.state, self.keys.evaluation(round_, number), self.keys.log]
@@ -73,7 +74,9 @@ class Evaluations(Clients):
         args: list[str | int] = [token, round_, number, int(timeout_s * 1000)]
         args += [json.dumps(list(expected)), json.dumps(list(skipped)), reason]
         args.append(json.dumps(flat(_of_task(model))) if model is not None else "")
-        args += [owner, "1" if EvaluationKind.of(number) is EvaluationKind.ASKED else ""]
+        is_said = subject is not None and subject != Subject.of_round(round_)
+        args.append(json.dumps(subject.to_plain()) if subject is not None and is_said else "")
+        args.append("1" if EvaluationKind.of(number) is EvaluationKind.ASKED else "")
         return int(self.move("open_evaluation", keys, args))
 
     def begin_merge(self, token: str, round_: int, number: int, *, attempt: int, by: str = "") -> int:
@@ -92,7 +95,7 @@ class Evaluations(Clients):
             keys += self._of_one(client, round_, number)
         event = "evaluation.skipped" if is_skipped else "evaluation.failed"
         is_own = "" if EvaluationKind.of(number) is EvaluationKind.ASKED else "1"
-        failed = "" if is_skipped else FailedEvaluation(round_, number, view.opened_ms, reason).to_json()
+        failed = "" if is_skipped else FailedEvaluation(round_, number, view.opened_ms, reason, of=view.of).to_json()
         self.move("give_up_evaluation", keys, [token, round_, number, reason, event, failed, is_own])
 
     def _of_one(self, client: str, round_: int, number: int) -> list[str]:
@@ -150,14 +153,16 @@ class Evaluations(Clients):
 
     def kept_evaluations(self, names: Collection[Name]) -> dict[Name, KeptEvaluation]:
         """Return what says whether an evaluation is still needed, of those among these that Redis has."""
-        fields = ("state", "owner", "manifest_path", "manifest_digest")
+        fields = ("state", "manifest_path", "manifest_digest", *SUBJECT_FIELDS)
         with translated(self.where), self.redis.pipeline(transaction=False) as reads:
             for name in names:
                 reads.hmget(self.keys.evaluation(*name), *fields)
             found = dict(zip(names, reads.execute(), strict=True))
         return {
-            name: KeptEvaluation(EvaluationState(state), owner or "", ObjectRef(path, digest) if path else None)
-            for name, (state, owner, path, digest) in found.items()
+            name: KeptEvaluation(
+                EvaluationState(state), _counts(name[0], of), ObjectRef(path, digest) if path else None
+            )
+            for name, (state, path, digest, *of) in found.items()
             if state in set(EvaluationState)
         }
 
@@ -291,6 +296,11 @@ class Evaluations(Clients):
 def reported_fields(reported: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return the fields of the hash that `reported` reads."""
     return {client: json.dumps(list(names)) for client, names in reported.items()}
+
+
+def _counts(round_: int, values: Sequence[str | None]) -> bool:
+    fields = {name: value for name, value in zip(SUBJECT_FIELDS, values, strict=True) if value is not None}
+    return (Subject.of_hash(fields, round_) or Subject.of_round(round_)).counts
 
 
 def _name_of(field: str) -> Name:

@@ -139,6 +139,7 @@ def _models(
     from flavor.ledger.disclosures import Disclosures
     from flavor.ledger.rounds import closed_round
     from flavor.records.model import GlobalModel
+    from flavor.records.subject import Subject, SubjectKind
     from workers.one_update import write_update
 
     before = closed_round(runs, objects, round_.round - 1, newest=view.round) if round_.round > 1 else None
@@ -155,4 +156,5 @@ def _models(
                 continue
             given.add(round_.round, owner)
             model = store_for_sites(objects, view, target, config.kind, what="--cross")
-        yield owner, Asked(0, replace(model, format=format_ or model.format), owner=owner)
+        subject = Subject(SubjectKind.UPDATE, round_.round, owner)
+        yield owner, Asked(subject, replace(model, format=format_ or model.format))

@@ -137,13 +137,14 @@ def _asked(
     from flavor.coordinator.initial_model import store_for_sites
     from flavor.ledger.rounds import closed_round
     from flavor.records.model import GlobalModel
+    from flavor.records.subject import Subject
 
     if model_path is not None:
         model = store_for_sites(objects, view, model_path, config.kind, what="--model")
         if differs := _difference(objects, view, config, model):
             print_line(f"Warning: --model {model_path} is not like the run's model: {differs}", err=True)
         format_ = view.global_model.format if view.global_model is not None else ""
-        return Asked(0, replace(model, format=format_ or model.format))
+        return Asked(Subject.of_round(0), replace(model, format=format_ or model.format))
     closed, _ = runs.closed(view)
     number = chosen_round(runs, view, closed, round_)
     try:
@@ -156,7 +157,7 @@ def _asked(
     if not objects.exists(found.model.path):
         raise RunError(f"the model of round {number} of run {runs.run!r} is no longer in the store (--keep-globals)")
     format_ = view.global_model.format if view.global_model is not None else ""
-    return Asked(number, GlobalModel(found.model, found.info, format=format_))
+    return Asked(Subject.of_round(number), GlobalModel(found.model, found.info, format=format_))
 
 
 def _difference(objects: ObjectStore, view: RunView, config: RunConfig, model: GlobalModel) -> str:

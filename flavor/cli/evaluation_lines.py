@@ -8,6 +8,7 @@ from typing import Any
 
 from flavor.counted import counted
 from flavor.printable import printable, shown_name
+from flavor.records.subject import Subject
 from flavor.results.best import MergedValue
 from flavor.results.evaluated import OWN_DATA, by_of, by_sites_of, mean_of
 
@@ -52,7 +53,7 @@ def _newest(newest: Described) -> str:
         value = worst["lowest"] if worst["better"] == "larger" else worst["highest"]
         parts[0] += f" (worst: {worst['worst']}, {value:.4g})"
     more = f", and {len(parts) - MOST_METRICS} more" if len(parts) > MOST_METRICS else ""
-    what = f"the model of round {newest['round']}" if newest["round"] else "a model of no round"
+    what = Subject(**newest["subject"]).words
     by = by_sites_of(newest["sites"], newest["expected"])
     has_mean = newest["sites"] > 1 and any(each["plain_mean"] is not None for each in newest["metrics"].values())
     means = ", plain means" if has_mean else ""
@@ -68,7 +69,7 @@ def _newest(newest: Described) -> str:
 
 
 def _open(each: Described) -> str:
-    what = f"the model of round {each['round']}" if each["round"] else "a model of no round"
+    what = Subject(**each["subject"]).words
     if each["merging"]:
         return f"judging: {what}: an aggregator merges the results of {_some(each['in'])}"
     have = f"{_some(each['in'])} {'has' if len(each['in']) == 1 else 'have'} handed in" if each["in"] else ""

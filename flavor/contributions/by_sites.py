@@ -26,6 +26,7 @@ from flavor.policy.exposure import NOT_ALLOWED, Mixed, keeping, why_exposed
 from flavor.policy.selection import Select
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
+from flavor.records.subject import Subject, SubjectKind
 from flavor.results.evaluated import Evaluated
 from flavor.store.paths import global_prefix, named
 from flavor.store.protocol import ObjectStore
@@ -134,7 +135,7 @@ class BySites:
     def _asked(self, kept: KeptRound) -> Asked:
         """Ask for the round's own model."""
         model = replace(kept.manifest.global_model.to_global(""), state=None)
-        return Asked(kept.round, model, timeout_s=self.timeout_s, crossing=True)
+        return Asked(Subject.of_round(kept.round), model, timeout_s=self.timeout_s, crossing=True)
 
     def _placed(self, updates: RoundUpdates, client: str, placed: list[str]) -> Asked | None:
         """Put the model without one site into the store, where sites read it; None where it is the round's model."""
@@ -152,8 +153,8 @@ class BySites:
             with self._health(kept).mounted(whose=True):
                 self.store.put(ref, staged)
         model = GlobalModel(ref.sealed(self.store.seal(path)), format=kept.manifest.global_model.format)
-        name = f"the model of round {kept.round} without {client}"
-        return Asked(0, model, owner=client, timeout_s=self.timeout_s, crossing=True, name=name)
+        subject = Subject(SubjectKind.WITHOUT, kept.round, client)
+        return Asked(subject, model, timeout_s=self.timeout_s, crossing=True)
 
     def _health(self, kept: KeptRound) -> StoreHealth:
         return StoreHealth(self.store, kept.manifest.run, kept.manifest.run_id)
@@ -174,13 +175,13 @@ class BySites:
         def ended(place: int, found: Evaluated | str) -> None:
             self._done += 1
             self.tell(f"evaluation {self._done} of {self.total}: {asked[place].what}: {_told(found)}")
-            if not asked[place].owner and isinstance(found, Evaluated) and not self._values(found):
+            if not asked[place].subject.site and isinstance(found, Evaluated) and not self._values(found):
                 named = dict.fromkeys(name for site in found.sites.values() for name in site.metrics)
                 raise InvalidSetting(f"--metric {self.select}: the sites have measured {', '.join(named) or 'nothing'}")
             step()
 
         results = self.sites.judge_all(asked, ended)
-        return {each.owner: result for each, result in zip(asked, results, strict=True)}
+        return {each.subject.site: result for each, result in zip(asked, results, strict=True)}
 
     def _values(self, found: Evaluated) -> dict[str, float]:
         """Return the metric by site."""

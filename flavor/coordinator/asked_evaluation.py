@@ -27,6 +27,7 @@ from flavor.policy.standing import Client, client_of, is_genuine, is_quarantined
 from flavor.records.evaluation import EvaluationView
 from flavor.records.model import GlobalModel
 from flavor.records.states import EvaluationState
+from flavor.records.subject import Subject
 from flavor.store.protocol import ObjectStore
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
@@ -40,23 +41,24 @@ _COMING_S = 5.0
 class Asked:
     """What is to be judged, and by whom."""
 
-    round: int
-    """The round that has made the model; 0 for one that no round of the run has made."""
+    subject: Subject
+    """Which model it is. No task names it."""
     model: GlobalModel
-    owner: str = ""
-    """The site whose update the model is, or lacks; '' for any other model. No task names it."""
     clients: Collection[str] = ()
     """The sites that are to judge it; empty for all that can."""
     timeout_s: float = 3600.0
     crossing: bool = False
     """Whether only those sites judge it that allow each other their updates (`flavor-fl --allow-cross`)."""
-    name: str = ""
-    """What reasons call the model, which the operator reads; '' for the name by its round."""
+
+    @property
+    def round(self) -> int:
+        """The round that has made the model; 0 for one that no round of the run has made."""
+        return self.subject.made_by
 
     @property
     def what(self) -> str:
-        """What reasons call the model."""
-        return self.name or (f"the model of round {self.round}" if self.round else "a model that no round has made")
+        """What reasons call the model, which the operator reads."""
+        return self.subject.named(self.model.model.digest)
 
 
 class AskedEvaluation:
@@ -170,7 +172,7 @@ class AskedEvaluation:
             timeout_s=timeout_s,
             reason=reason,
             model=asked.model,
-            owner=asked.owner,
+            subject=asked.subject,
             by=self._runs.keys.evaluator,
         )
         self._tell(reason)

@@ -51,7 +51,8 @@ def give_up_asked(runs: RunStore, token: str, why: str) -> None:
         view = runs.read_evaluation(round_, number) if is_asked else None
         if view is not None and not view.is_over:
             with contextlib.suppress(IllegalMove):  # an aggregator has just closed it
-                runs.give_up_evaluation(token, view, why, by=runs.keys.evaluator, is_skipped=True)
+                reason = f"evaluation of {view.what}: {why}"
+                runs.give_up_evaluation(token, view, reason, by=runs.keys.evaluator, is_skipped=True)
 
 
 def _end_left_behind(runs: RunStore, store: ObjectStore, token: str, tell: Callable[[str], None]) -> None:

@@ -74,7 +74,7 @@ def forget_asked(runs: RunStore, store: ObjectStore, *, but: Collection[Name] = 
         return
     known = runs.kept_evaluations(asked)
     with_result = (name for name in reversed(asked) if name in known and known[name].record is not None)
-    newest = next((name for name in with_result if not known[name].owner), None)
+    newest = next((name for name in with_result if known[name].counts), None)
     _forget(runs, store, {*list(asked)[:-KEPT_ASKED]} - {*but, newest})
 
 

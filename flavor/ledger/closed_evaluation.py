@@ -55,7 +55,7 @@ def recorded_evaluation(runs: RunStore, store: ObjectStore | None, summary: Eval
         opened_ms=manifest.opened_ms,
         deadline_ms=manifest.closed_ms,
         closed_ms=summary.closed_ms,
-        owner=summary.owner,
+        of=summary.of,
         info=ObjectRef(manifest.merged_path, manifest.merged_digest),
         manifest=ref,
         verdicts=verdicts_of(manifest, {}),

@@ -13,7 +13,9 @@ from flavor.ledger.manifest import Digest, DigestOrNone, RunId, SignedRecord, St
 from flavor.ledger.statement import EvaluationStatement
 from flavor.protocol import PROTOCOL
 from flavor.records.evaluation import CENTRAL, Result
+from flavor.records.names import is_name
 from flavor.records.objects import ObjectRef
+from flavor.records.subject import OF_SITES, Subject, SubjectKind
 from flavor.store.paths import evaluation_prefix, named
 
 
@@ -53,6 +55,29 @@ class Judge(Strict):
         )
 
 
+class JudgedSubject(Strict):
+    """Which model an evaluation has judged, where no round has made it."""
+
+    kind: Literal[SubjectKind.OUTSIDE, SubjectKind.UPDATE, SubjectKind.WITHOUT]
+    round: int = Field(ge=0)
+    site: str
+
+    @classmethod
+    def of(cls, subject: Subject) -> JudgedSubject | None:
+        """Make the record of it; None for the global model of a round, and where it is not known."""
+        if subject.kind in (SubjectKind.GLOBAL, SubjectKind.UNKNOWN):
+            return None
+        return cls(**subject.to_plain())
+
+    @model_validator(mode="after")
+    def _has_a_site(self) -> JudgedSubject:
+        """Refuse an update without its round and site, and a model from outside that has them."""
+        is_of_site = self.kind in OF_SITES
+        if (self.round > 0, is_name(self.site)) != (is_of_site, is_of_site):
+            raise ValueError("it has to name a round and a site where it is of one, and no other")
+        return self
+
+
 class EvaluationManifest(SignedRecord):
     """What the result of one evaluation was made of."""
 
@@ -61,8 +86,13 @@ class EvaluationManifest(SignedRecord):
     run: str
     run_id: str = RunId
     round: int = Field(ge=0)
-    """The round that has made the model."""
+    """The round that has made the model; 0 for a model that no round has made."""
     evaluation: int = Field(ge=0)
+    subject: JudgedSubject | None = None
+    """Which model it is, where no round has made it.
+
+    None for that of the round, and in records of an earlier release: the JSON then lacks the field.
+    """
     model_path: str
     model_digest: str = Digest
     opened_ms: int
@@ -84,7 +114,25 @@ class EvaluationManifest(SignedRecord):
         is_central = self.central is not None
         if is_central != (self.evaluation == CENTRAL) or is_central == bool(self.judges):
             raise ValueError("it has to name the sites that have judged the model, or be of the operator's own data")
+        if self.subject is not None and self.round:
+            raise ValueError("it is of the model of a round, and names another one")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_absent(handler(self), "subject")
+
+    @property
+    def judged(self) -> Subject | None:
+        """Which model it is; None for that of the round."""
+        if self.subject is not None:
+            return Subject(self.subject.kind, self.subject.round, self.subject.site)
+        return None if self.round else Subject(SubjectKind.UNKNOWN)
+
+    @property
+    def counts(self) -> bool:
+        """See `Subject`."""
+        return self.judged is None or self.judged.counts
 
     def statement(self, of: Judge) -> EvaluationStatement:
         """Return the statement that a site has signed."""

@@ -139,6 +139,7 @@ def _rebuilt(
         config=config,
         before=reported if manifest.evaluation == AUTOMATIC else {},
     )
+    summary = replace(summary, of=manifest.judged)
     if manifest.central is not None:
         lacking = central_lacking(config, merged["metrics"])
         summary = replace(summary, sites=1, expected=1, examples=manifest.central, reporters={}, lacking=lacking)
@@ -156,6 +157,7 @@ def _rebuilt(
         **model.to_hash(),
         **merged_ref.to_hash("merged_"),
         **record.ref.to_hash("manifest_"),
+        **({"subject": json.dumps(manifest.judged.to_plain())} if manifest.judged is not None else {}),
     }
     written = {client: judged.to_json() for client, judged in verdicts_of(manifest, metrics).items()}
     return RebuiltEvaluation(manifest.round, manifest.evaluation, summary, fields, written)

@@ -22,10 +22,11 @@ from flavor.policy.advice import listed
 from flavor.printable import printable, shown_name
 from flavor.records.states import RoundState, RunState
 from flavor.results.best import MergedValue
-from flavor.results.evaluated import Selected, mean_of
+from flavor.results.evaluated import mean_of
 from flavor.results.evaluated_table import judged_words
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, best_round, for_people
+from flavor.results.selected import Selected
 from flavor.sizes import shown_bytes
 from flavor.view.progress import words_of
 from flavor.view.snapshot import Phase, Snapshot

@@ -20,6 +20,7 @@ from flavor.records.numbers import finite, whole
 from flavor.records.objects import ObjectRef
 from flavor.records.reporters import kept_reporters, read_reporters
 from flavor.records.states import EvaluationState
+from flavor.records.subject import OfModel, Subject
 from flavor.records.summary import kept_metrics
 from flavor.records.update import LONGEST_TRY, UNSAID, Refused
 
@@ -166,7 +167,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class EvaluationView:
+class EvaluationView(OfModel):
     """An evaluation's hash and its verdicts, read."""
 
     round: int
@@ -185,14 +186,19 @@ class EvaluationView:
     reason: str = ""
     error: str = ""
     """What went wrong in the current attempt to merge; '' for nothing."""
-    owner: str = ""
-    """The site whose update the model is, or lacks; '' for any other model."""
+    of: Subject | None = None
+    """Which model it is; None for that of the round."""
     is_hopeless: bool = False
     """Whether another attempt would go wrong as well: no site has a result that counts."""
     info: ObjectRef | None = None
     """The merged information."""
     manifest: ObjectRef | None = None
     verdicts: Mapping[str, Judged] = field(default_factory=dict)
+
+    @property
+    def what(self) -> str:
+        """What reasons call the model."""
+        return self.subject.named(self.model.model.digest)
 
     @property
     def is_central(self) -> bool:
@@ -232,7 +238,7 @@ class EvaluationView:
             closed_ms=optional_of(fields, "closed_ms", number),
             reason=fields.get("reason", ""),
             error=fields.get("error", ""),
-            owner=fields.get("owner", ""),
+            of=Subject.of_hash(fields, round_),
             is_hopeless=fields.get("hopeless") == "1",
             info=ObjectRef.from_hash(fields, "merged_"),
             manifest=ObjectRef.from_hash(fields, "manifest_"),
@@ -274,7 +280,7 @@ class Beside(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EvaluationSummary:
+class EvaluationSummary(OfModel):
     """One closed evaluation in numbers, kept for as long as the run is in Redis. It is not signed: its manifest is."""
 
     round: int
@@ -299,8 +305,8 @@ class EvaluationSummary:
     """What the sites say that have judged both of these models; None where they are too few to compare."""
     lacking: Mapping[str, Lacking] = field(default_factory=dict)
     """Who lacks the metrics of the run's rules, by their names without `(weighted)`. Others are not in it."""
-    owner: str = ""
-    """The site whose update the model is, or lacks: such a model says nothing of how good the run is."""
+    of: Subject | None = None
+    """Which model it is; None for that of the round."""
 
     def to_json(self) -> str:
         """Write it without `closed_ms`, which the script that closes the evaluation puts before it."""
@@ -318,7 +324,7 @@ class EvaluationSummary:
                 "few": {name: several for name, several in self.few.items() if name in metrics},
                 "reporters": kept_reporters(self.reporters, self.few.keys() & metrics.keys()),
                 **({"lacking": {name: of.to_plain() for name, of in self.lacking.items()}} if self.lacking else {}),
-                **({"owner": self.owner} if self.owner else {}),
+                **({"subject": self.of.to_plain()} if self.of is not None else {}),
             }
             if self.best_before:
                 fields |= {"best_before": self.best_before, "beside": self.beside}
@@ -351,7 +357,7 @@ class EvaluationSummary:
                 reporters=read_reporters(fields.get("reporters")),
                 beside=_beside_of(fields.get("beside")),
                 lacking=read_lacking(fields.get("lacking")),
-                owner=str(fields.get("owner", "")),
+                of=Subject.of_fields(fields, numbers["round"]),
             )
 
 

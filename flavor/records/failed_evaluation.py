@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from flavor.records.damage import damage_in, table
 from flavor.records.evaluation import CENTRAL
 from flavor.records.numbers import whole
+from flavor.records.subject import OfModel, Subject
 
 _LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
-class FailedEvaluation:
+class FailedEvaluation(OfModel):
     """An evaluation without a result, kept for as long as the run is in Redis."""
 
     round: int
@@ -25,6 +27,8 @@ class FailedEvaluation:
     """When it was given up, by the server's clock."""
     in_a_row: int = 1
     """How many of its kind have failed since the last one with a result, with this one."""
+    of: Subject | None = None
+    """Which model it is; None for that of the round."""
 
     @property
     def is_central(self) -> bool:
@@ -41,7 +45,9 @@ class FailedEvaluation:
 
     def to_json(self) -> str:
         """Write it without `over_ms` and `in_a_row`, which `give_up_evaluation.lua` puts before it."""
-        kept = {"round": self.round, "number": self.number, "opened_ms": self.opened_ms}
+        kept: dict[str, Any] = {"round": self.round, "number": self.number, "opened_ms": self.opened_ms}
+        if self.of is not None:
+            kept["subject"] = self.of.to_plain()
         return json.dumps({**kept, "reason": self.reason[:_LONGEST_REASON]}, separators=(",", ":"))
 
     @classmethod
@@ -52,4 +58,5 @@ class FailedEvaluation:
             numbers = {
                 name: whole(fields.get(name)) for name in ("round", "number", "opened_ms", "over_ms", "in_a_row")
             }
-            return cls(**numbers, reason=str(fields.get("reason", "")))
+            of = Subject.of_fields(fields, numbers["round"])
+            return cls(**numbers, reason=str(fields.get("reason", "")), of=of)

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from flavor.counted import counted
 from flavor.errors import InvalidRecord
@@ -21,14 +21,14 @@ from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, Eva
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, sites_of, sites_with
 from flavor.records.reporters import reporters_of
-from flavor.records.run import RunView
+from flavor.records.subject import SUBJECT_FIELDS, OfModel, Subject
 from flavor.results.best import MergedValue
 from flavor.results.direction import direction_of
 from flavor.results.rounds import RoundResult, SiteResult, for_charts, scalars
 
 OWN_DATA = "on the operator's own data"
 _VERSION = 1
-_WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central", "owner")
+_WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central", "of")
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class SiteMeasures:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class Evaluated(OfModel):
     """One evaluation with a result."""
 
     run: str
@@ -73,8 +73,8 @@ class Evaluated:
     """Number of sites whose results were merged, where these are not known."""
     central: SiteMeasures | None = None
     """What an aggregator has measured of the model on the operator's own data; None where that is nothing."""
-    owner: str = ""
-    """The site whose update the model is, or lacks; '' for any other model. Signed records do not name it."""
+    of: Subject | None = None
+    """Which model it is; None for that of the round."""
 
     @property
     def is_central(self) -> bool:
@@ -104,7 +104,7 @@ class Evaluated:
             "version": _VERSION,
             **{name: value for name, value in self.__dict__.items() if name not in _WRITTEN_ELSEWHERE},
             **({"central": asdict(self.central)} if self.central is not None else {}),
-            **({"owner": self.owner} if self.owner else {}),
+            **({"subject": self.of.to_plain()} if self.of is not None else {}),
             "sites": {site: {"examples": of.examples, "metrics": dict(of.metrics)} for site, of in self.sites.items()},
         }
         return json.dumps(fields, allow_nan=False)
@@ -120,7 +120,8 @@ class Evaluated:
                 raise ValueError("another release of flavor wrote it: use that one")
             return cls(
                 **{
-                    **fields,
+                    **{name: value for name, value in fields.items() if name not in SUBJECT_FIELDS},
+                    "of": Subject.of_fields(fields, int(fields["round"])),
                     "sites": sites,
                     "expected": tuple(map(str, fields["expected"])),
                     "skipped": tuple(map(str, fields["skipped"])),
@@ -136,23 +137,6 @@ class Evaluated:
 
 def _measures(fields: Mapping[str, Any]) -> SiteMeasures:
     return SiteMeasures(int(fields["examples"]), scalars(fields["metrics"]))
-
-
-class Selected(NamedTuple):
-    """The best model of a run so far, by its `--select`."""
-
-    select: str
-    """`NAME:max` or `NAME:min`."""
-    round: int
-    value: float
-    sites: int
-    """Number of sites that report the metric."""
-
-    @property
-    def words(self) -> str:
-        """`accuracy 0.93 (plain mean) by 3 sites`."""
-        name = Select.parse(self.select).name
-        return f"{shown_name(name)} {self.value:.4g}{mean_of(name, self.sites)} {by_of(name, self.sites)}"
 
 
 @dataclass(frozen=True)
@@ -244,7 +228,7 @@ def evaluated_of(
         reporters=_reporters(view, few, infos, summary),
         merged_of=1 if view.is_central else 0,
         central=SiteMeasures(summary.examples if summary else 0, metrics) if view.is_central else None,
-        owner=view.owner,
+        of=view.of,
     )
 
 
@@ -273,7 +257,7 @@ def numbers_of(summary: EvaluationSummary) -> Evaluated:
         spread=summary.spread,
         merged_of=summary.sites,
         central=SiteMeasures(summary.examples, summary.metrics) if summary.number == CENTRAL else None,
-        owner=summary.owner,
+        of=summary.of,
     )
 
 
@@ -290,21 +274,13 @@ def chosen_of(found: Sequence[Evaluated], round_: int | None = None) -> Evaluate
     `found` is in the order in which they were closed. One by sites comes first; None where there is none. The newest is
     none of a model that is a single site's update, or lacks one.
     """
-    those = [each for each in found if round_ in (None, each.round) and not each.owner]
+    those = [each for each in found if round_ in (None, each.round) and each.subject.counts]
     by_sites = [each for each in those if not each.is_central]
     if not by_sites:
         return those[-1] if those else None
     newest = by_sites[-1]
     own = [each for each in found if each.is_central and each.round == newest.round]
     return replace(newest, central=own[-1].central if own else None)
-
-
-def selected_of(view: RunView) -> Selected | None:
-    """Return the best model of a run; None where no model is, or the run selects none."""
-    select = view.config.get("select")
-    if view.best is None or not isinstance(select, str):
-        return None
-    return Selected(select, view.best.round, view.best.value, view.best.sites)
 
 
 def as_round(found: Evaluated) -> RoundResult:

@@ -39,7 +39,7 @@ _LONGEST_REASON = 200
 def lines_of(found: Evaluated) -> list[str]:
     """Return what stands above the table: who has judged which model, and who is missing, with the reason."""
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.closed_ms / 1000))
-    model = f"the global model of round {found.round}" if found.round else "a model of no round"
+    model = f"the global model of round {found.round}" if found.round else found.subject.words
     lines = [f"{model}, judged {found.by}, {counted(found.examples, 'example')}, {at} (SHA-256 {found.model[:12]}…)"]
     lines += [f"without {site}: {printable(reason)[:_LONGEST_REASON]}" for site, reason in found.missing.items()]
     if found.central is not None and not found.is_central:
@@ -113,6 +113,7 @@ def described(found: Evaluated, *, select: Select | None = None) -> dict[str, An
         "round": found.round,
         "evaluation": found.number,
         "model": found.model,
+        "subject": found.subject.to_plain(),
         "opened_ms": found.opened_ms,
         "closed_ms": found.closed_ms,
         "expected": list(found.expected),

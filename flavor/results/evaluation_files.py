@@ -16,17 +16,16 @@ from flavor.records.info import Info
 from flavor.records.run import RunView
 from flavor.results.evaluated import (
     Evaluated,
-    Selected,
     chosen_of,
     evaluated_of,
     name_of,
     numbers_of,
-    selected_of,
     with_central,
 )
 from flavor.results.evaluation_tables import EvaluationTables
 from flavor.results.read_evaluated import BEST, FOLDER, OF_SITES, REPORTS, infos_in, is_automatic, summaries_after
 from flavor.results.reports import Reports, reports_in
+from flavor.results.selected import Selected, selected_of
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
 

@@ -27,7 +27,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.results.claim import DigestOf, claim
-from flavor.results.evaluated import as_round, selected_of
+from flavor.results.evaluated import as_round
 from flavor.results.evaluated_table import described
 from flavor.results.evaluation_files import EvaluationFiles
 from flavor.results.kept import folder_of_round, kept_infos
@@ -35,6 +35,7 @@ from flavor.results.plotting import Plotting
 from flavor.results.read_evaluated import summaries
 from flavor.results.reading import CHANGED, SPOILED, RoundReading
 from flavor.results.rounds import RoundResult, merged_without, round_result
+from flavor.results.selected import selected_of
 from flavor.results.tables import Tables
 from flavor.results.unjudged import unjudged, without_value_at_last
 from flavor.store.digests import copy_of

@@ -23,10 +23,12 @@ from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.merging import sites_of
 from flavor.records.objects import ObjectRef
-from flavor.results.evaluated import Evaluated, Selected, SiteMeasures, chosen_of, evaluated_of, numbers_of
+from flavor.records.subject import Subject, SubjectKind
+from flavor.results.evaluated import Evaluated, SiteMeasures, chosen_of, evaluated_of, numbers_of
 from flavor.results.reading import SPOILED
 from flavor.results.reports import Reports, reports_in
 from flavor.results.rounds import for_charts, scalars
+from flavor.results.selected import Selected
 from flavor.results.unjudged import NEEDED, unjudged
 from flavor.store.paths import evaluations_folder
 from flavor.store.protocol import ObjectStore
@@ -98,7 +100,7 @@ def chosen_among(
     """
     chosen = chosen_of([numbers_of(each) for each in every], round_)
     if chosen is None:
-        raise RunError(_lacking(run, round_, sorted({each.round for each in every if not each.owner}), why()))
+        raise RunError(_lacking(run, round_, sorted({each.round for each in every if each.subject.counts}), why()))
     found = next(each for each in reversed(every) if (each.round, each.number) == (chosen.round, chosen.number))
     return Chosen(found, chosen.central)
 
@@ -107,9 +109,9 @@ def numbered_among(run: str, every: Sequence[EvaluationSummary], round_: int, nu
     """Return the evaluation of this round and number, of any model. Raises `RunError` where there is none."""
     of_round = {each.number: each for each in every if each.round == round_}
     if number not in of_round:
-        raise RunError(_lacking(run, round_, sorted({each.round for each in every if not each.owner})))
+        raise RunError(_lacking(run, round_, sorted({each.round for each in every if each.subject.counts})))
     found, own = of_round[number], of_round.get(CENTRAL)
-    return Chosen(found, numbers_of(own).central if own is not None and not found.owner else None)
+    return Chosen(found, numbers_of(own).central if own is not None and found.subject.counts else None)
 
 
 def whole_of(
@@ -212,12 +214,14 @@ def from_store(
                 f"no record of an evaluation of run {archive.run!r} names a best model: --select chooses one"
             )
         round_ = best_round
-    chosen = [each for each in known.values() if round_ in (None, each.manifest.round)]
+    counting = [each for each in known.values() if each.manifest.counts]
+    counting = counting or [each for each in known.values() if each.manifest.judged == Subject(SubjectKind.UNKNOWN)]
+    chosen = [each for each in counting if round_ in (None, each.manifest.round)]
     if not chosen:
         for each in every:
             if round_ in (None, each.manifest.round):
                 raise InvalidRecord(f"{each.ref.path}: {each.why_not}")
-        raise RunError(_lacking(archive.run, round_, sorted({round_ for round_, _ in known})))
+        raise RunError(_lacking(archive.run, round_, sorted({each.manifest.round for each in counting})))
     chosen = [each for each in chosen if each.manifest.central is None] or chosen
     record = _checked(archive, chosen[-1])
     found, infos = _of_record(archive, record)
@@ -262,6 +266,7 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, d
         few=sites_of(merged)[0],
         merged_of=0 if manifest.central is None else 1,
         central=None if manifest.central is None else SiteMeasures(manifest.central, metrics),
+        of=manifest.judged,
     )
     return found, infos
 

@@ -173,7 +173,7 @@ def _with_results(runs: RunStore, before: Evaluations, texts: Sequence[str]) -> 
 
 def _newest(summaries: Sequence[EvaluationSummary]) -> EvaluationSummary | None:
     """Return the newest by sites; not one of a model that is a single site's update, or lacks one."""
-    return next((each for each in reversed(summaries) if each.number != CENTRAL and not each.owner), None)
+    return next((each for each in reversed(summaries) if each.number != CENTRAL and each.subject.counts), None)
 
 
 # -- as plain values
@@ -241,6 +241,7 @@ def _described_numbers(
     return {
         "round": summary.round,
         "evaluation": summary.number,
+        "subject": summary.subject.to_plain(),
         "opened_ms": summary.opened_ms,
         "closed_ms": summary.closed_ms,
         "sites": summary.sites,
@@ -260,6 +261,7 @@ def _described_open(each: OpenEvaluation) -> dict[str, Any]:
     return {
         **_times(view),
         "evaluation": view.number,
+        "subject": view.subject.to_plain(),
         "merging": view.state is EvaluationState.MERGING,
         "expected": len(view.expected),
         "in": _some(name for name in view.expected if name in each.handed_in),

@@ -28,7 +28,7 @@ _MOST_KEPT = 200
 _MOST_NAMED = 20
 """Sites of each kind that a row names."""
 _LONGEST_REASON = 300
-_NOTHING: Mapping[str, Any] = {"model": "", "owner": "", "skipped": [], "missing": {}, "all_skipped": 0}
+_NOTHING: Mapping[str, Any] = {"model": "", "skipped": [], "missing": {}, "all_skipped": 0}
 """What a row has beside the numbers of its evaluation, where nothing is known of that."""
 
 
@@ -64,7 +64,7 @@ class JudgedTable:
         There are fewer rows where evaluations of very many sites take long to read: a later call finds them read.
         `metric` names one as curves do; '' takes the one by which the newest evaluation is shown. Keys: `metric` (as
         sites use it), `rows`, `earlier` (how many older ones there are). Those of a row: `at` (its entry), `round`,
-        `evaluation`, `opened_ms`, `closed_ms`, `sites`, `expected`, `examples`, `model` (SHA-256), `owner`, `skipped`
+        `evaluation`, `opened_ms`, `closed_ms`, `sites`, `expected`, `examples`, `model` (SHA-256), `subject`, `skipped`
         and `missing` (site to reason), of which the first are named, `all_skipped` (the number), `merged` (see
         `MetricOfSites`; None without the metric), `own`, on the operator's own data: name to value, and `failed`: why
         it has no result; '' where it has one.
@@ -84,7 +84,7 @@ class JudgedTable:
     @staticmethod
     def _headline(entries: Sequence[TableEntry], select: Select | None) -> str:
         every = [each for each in entries if isinstance(each, EvaluationSummary)]
-        by_sites = [each for each in every if each.number != CENTRAL and not each.owner]
+        by_sites = [each for each in every if each.number != CENTRAL and each.subject.counts]
         newest = next(reversed(by_sites or every), None)
         return _base(headline_of(metrics_of(numbers_of(newest), select), select) or "") if newest is not None else ""
 
@@ -94,6 +94,7 @@ class JudgedTable:
             "at": at,
             **{name: getattr(summary, name) for name in ("round", "opened_ms", "closed_ms", "sites", "expected")},
             "evaluation": summary.number,
+            "subject": summary.subject.to_plain(),
             "examples": summary.examples,
             **{name: value for name, value in known.items() if name != "worst"},
             "merged": None,
@@ -118,7 +119,6 @@ class JudgedTable:
                 missing = list(whole.missing.items())[:_MOST_NAMED]
                 found = {
                     "model": whole.model,
-                    "owner": view.owner,
                     "skipped": list(whole.skipped[:_MOST_NAMED]),
                     "all_skipped": len(whole.skipped),
                     "missing": {site: reason[:_LONGEST_REASON] for site, reason in missing},
@@ -136,6 +136,7 @@ def _failed_row(at: int, failed: FailedEvaluation) -> dict[str, Any]:
         "at": at,
         "round": failed.round,
         "evaluation": failed.number,
+        "subject": failed.subject.to_plain(),
         "opened_ms": failed.opened_ms,
         "closed_ms": failed.over_ms,
         **dict.fromkeys(("sites", "expected", "examples"), 0),

@@ -101,6 +101,13 @@ def test_sites_judge_while_the_run_goes_on_and_their_own_word_stands_apart(bench
     assert newest["round"] == 2, "no model without a site is the newest that was judged"
     status = json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)
     assert status["evaluation"]["round"] == 2
+    from_store = json.loads(bench.done("flavor", "results", bench.run, "--json", "--store", bench.store).stdout)
+    assert from_store["round"] == 2
+    records = [json.loads(path.read_text()) for path in sorted(bench.store.rglob("0000-*-manifest-*.json"))]
+    assert {(each["subject"]["round"], each["subject"]["site"]) for each in records} == {
+        (round_, f"c{i}") for round_ in (1, 2) for i in FOUR
+    }
+    assert {each["subject"]["kind"] for each in records} == {"without"}
     verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
     assert verified.wait() == 0, verified.stdout + verified.stderr
 

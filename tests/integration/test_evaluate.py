@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from flavor.records.states import EvaluationState
+from flavor.records.subject import Subject, SubjectKind
 from tests.integration.test_evaluation import STEP, accuracies, evaluator, finish, start, summaries
 from tests.integration.test_judging_site import judge
 
@@ -157,8 +158,12 @@ def test_a_model_that_never_came_from_the_run_is_judged_by_named_sites(bench, id
     assert bench.runs.read().global_model.model.digest != found["model"]
     again = evaluate(bench, "--model", model, "--clients", "c1")
     assert again.wait() == 0, again.stderr
-    assert "a model of no round, judged by 1 site" in again.stdout
-    assert "c1 judges a model that no round has made, because somebody asked for it" in again.stderr
+    assert "a model from outside, judged by 1 site" in again.stdout
+    what = f"a model from outside (SHA-256 {found['model'][:12]}…)"
+    assert f"c1 judges {what}, because somebody asked for it" in again.stderr
+    assert bench.logged("evaluation.closed", saying="from outside")["reason"].startswith(f"{what}: 1 result, ")
+    from_store = json.loads(bench.done("flavor", "results", bench.run, "--json", "--store", bench.store).stdout)
+    assert from_store["subject"] == found["subject"] == {"kind": "outside", "round": 0, "site": ""}
     verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
     assert verified.wait() == 0, verified.stdout + verified.stderr
 
@@ -334,7 +339,7 @@ def test_sites_that_allow_it_judge_each_others_models(bench, crossing):
             assert sorted(judged) == ["c1", "c2"], owner
             for i in (1, 2):
                 assert judged[f"c{i}"]["metrics"]["accuracy"] == pytest.approx(value / 100 + i / 1000)
-        assert bench.runs.read_evaluation(0, 1).owner == "c1"
+        assert bench.runs.read_evaluation(0, 1).subject == Subject(SubjectKind.UPDATE, 1, "c1")
         named = bench.redis.hgetall(bench.runs.keys.client("c2").evaluation_task(0, 1))
         assert "c1" not in "".join(named.values()), "no task names the owner of its model"
         shown = evaluate(bench, "--cross", "--metric", "accuracy")
@@ -343,8 +348,30 @@ def test_sites_that_allow_it_judge_each_others_models(bench, crossing):
         assert "without the model of c3: it does not allow it (flavor-fl --allow-cross)" in shown.stdout
         newest = json.loads(bench.done("flavor", "results", bench.run, "--json").stdout)
         assert newest["round"] == 1, "no site's update is the newest model that was judged"
+        of_c2 = {"kind": "update", "round": 1, "site": "c2"}
+        assert found["models"]["c2"]["subject"] == of_c2
+        assert found["global"]["subject"] == {"kind": "global", "round": 1, "site": ""}
+        closed = [entry["reason"] for entry in bench.log() if entry["event"] == "evaluation.closed"]
+        assert [reason.partition(": 2 results")[0] for reason in closed[1:3]] == [
+            "the update of c1 in round 1",
+            "the update of c2 in round 1",
+        ]
+        (record,) = bench.store.rglob("0000-2-manifest-*.json")
+        assert json.loads(record.read_text())["subject"] == of_c2
+        from_store = json.loads(bench.done("flavor", "results", bench.run, "--json", "--store", bench.store).stdout)
+        assert (from_store["round"], from_store["subject"]["kind"]) == (1, "global")
         verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
         assert verified.wait() == 0, verified.stdout + verified.stderr
+    subjects = {each: bench.runs.read_evaluation(0, each).subject for each in (1, 2, 3, 4)}
+    bench.redis.flushall()
+    done = bench.done("flavor", "recover", "--run", bench.run, "--store", bench.store, "--untrusted")
+    assert done.wait() == 0, done.stderr
+    assert {each: bench.runs.read_evaluation(0, each).subject for each in (1, 2, 3, 4)} == subjects
+    again = json.loads(bench.done("flavor", "results", bench.run, "--json").stdout)
+    apart = {"closed_ms": 0, "skipped": []}  # a record says when it was about to be closed
+    assert {**again, **apart} == {**newest, **apart}
+    status = json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)
+    assert status["evaluation"]["round"] == 1
 
 
 def test_no_update_follows_from_two_calls_between_which_sites_have_changed_their_mind(bench, crossing):

@@ -12,6 +12,7 @@ from flavor.errors import LocalFault, RunError
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
 from flavor.records.evaluation import AUTOMATIC, CENTRAL
+from flavor.records.subject import Subject, SubjectKind
 from flavor.results.evaluated import Evaluated
 from flavor.results.read_evaluated import chosen_among, summaries, whole_of
 from flavor.store.local import LocalStore
@@ -129,8 +130,9 @@ def test_of_what_somebody_asks_for_the_newest_stay_and_no_number_comes_twice(dri
     model = replace(driven.runs.read().global_model, state=None)
     for _ in range(KEPT_ASKED + 5):
         number = driven.runs.next_number(0)
+        subject = Subject(SubjectKind.UPDATE, 1, "a")
         driven.runs.open_evaluation(
-            TOKEN, 0, number, expected=["s0"], skipped=[], timeout_s=9, reason="", model=model, owner="a"
+            TOKEN, 0, number, expected=["s0"], skipped=[], timeout_s=9, reason="", model=model, subject=subject
         )
         view = driven.runs.read_evaluation(0, number)
         driven.runs.give_up_evaluation(TOKEN, view, "its site is gone")

@@ -68,6 +68,9 @@ def test_an_evaluation_is_shown_as_a_table_from_redis_and_from_its_signed_record
     assert from_store["signed_by"].startswith("ed25519:")
     same = ("round", "sites", "missing", "metrics", "merged", "expected", "model", "examples")
     assert {name: from_store[name] for name in same} == {name: found[name] for name in same}
+    first = bench.done("flavor", "results", bench.run, "--round", 1, "--store", bench.store)
+    assert "the best judged model by --select accuracy:max is that of round 2, another one" in first.stdout
+    assert described(bench, "--round", "1", "--store", bench.store)["best_round"] == 2
     trusted = bench.done(
         "flavor", "results", bench.run, "--store", f"file://{bench.store}", "--trust", from_store["signed_by"]
     )

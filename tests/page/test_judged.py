@@ -8,7 +8,8 @@ from typing import Any
 
 from flavor.page.server import bound
 from flavor.page.shown import shown_board
-from flavor.records.evaluation import AUTOMATIC, CENTRAL
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary
+from flavor.records.subject import Subject, SubjectKind
 from flavor.store.local import LocalStore
 from flavor.view.board import Board
 from tests.driven import Driven
@@ -219,6 +220,30 @@ def test_wide_tables_are_whole_or_say_that_they_go_on(server: str, tmp_path: Pat
         settings = page.locator(".settings")
         settings.scroll_into_view_if_needed()
         expect(settings.locator("dl").first).to_contain_text("evaluateevery")
+
+
+def test_models_that_no_round_has_made_are_named(server: str, tmp_path: Path, window: Window) -> None:
+    run = Driven(server, LocalStore(tmp_path / "store", create=True), rounds=9)
+    trains(run)
+    run.judge({"c1": (10, {"accuracy": 0.5})})
+    subjects = [
+        None,
+        Subject(SubjectKind.UPDATE, 1, "c1"),
+        Subject(SubjectKind.WITHOUT, 1, "c1"),
+        Subject(SubjectKind.UNKNOWN, site="c1"),
+        Subject(SubjectKind.UNKNOWN),
+    ]
+    for number, subject in enumerate(subjects, 1):
+        summary = EvaluationSummary(0, number, 1, metrics={"accuracy": 0.1}, of=subject)
+        run.runs.redis.rpush(run.runs.keys.evaluated, summary.closed_at(run.runs.now_ms()))
+    place = bound("127.0.0.1", 0, token=None)
+    with Board(server, runs=[run.runs.run]) as board, shown_board(server, board, place):
+        page: Any = window.open(place.address, f"/run/{run.runs.run}", wide=1400, high=1800)
+        names = page.locator(".evaluations tbody td:first-child button")
+        words = [(subject or Subject.of_round(0)).words for subject in subjects]
+        asked = [f"{words[number - 1]}, asked for ({number})" for number in (5, 4, 3, 2, 1)]
+        expect(names).to_have_text([*asked, "round 1"])
+        expect(page.locator(".judged-line")).to_contain_text("a model from outside")
 
 
 def trains(run: Driven) -> None:

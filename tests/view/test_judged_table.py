@@ -10,6 +10,7 @@ import pytest
 
 from flavor.errors import RunError
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, Best, EvaluationSummary
+from flavor.records.subject import Subject, SubjectKind
 from flavor.results.evaluated import SiteMeasures
 from flavor.results.read_evaluated import Chosen, chosen_among, numbered_among
 from flavor.store.local import LocalStore
@@ -164,14 +165,15 @@ def test_a_model_that_is_one_sites_update_is_in_the_table_and_is_never_the_newes
     run = begun(server, tmp_path)
     of_all = EvaluationSummary(3, AUTOMATIC, 1, 2, 2, 2, 20, {"accuracy": 0.9})
     own = EvaluationSummary(3, CENTRAL, 1, 3, 1, 1, 50, {"central/accuracy": 0.8})
-    of_one = EvaluationSummary(3, 1, 4, 5, 2, 2, 20, {"loss": 0.1}, owner="c1")
+    of_one = EvaluationSummary(0, 1, 4, 5, 2, 2, 20, {"loss": 0.1}, of=Subject(SubjectKind.UPDATE, 3, "c1"))
     every = [of_all, own, of_one]
     assert chosen_among("r", every) == Chosen(of_all, SiteMeasures(50, {"central/accuracy": 0.8}))
-    assert numbered_among("r", every, 3, 1) == Chosen(of_one, None)
+    assert numbered_among("r", every, 0, 1) == Chosen(of_one, None)
     with pytest.raises(RunError, match="no model of run 'r' has been judged"):
         chosen_among("r", [of_one])
     page = JudgedTable(run.runs, run.store).page(every, "", None, None)
     assert (page["metric"], [row["evaluation"] for row in page["rows"]]) == ("accuracy", [1, CENTRAL, AUTOMATIC])
+    assert page["rows"][0]["subject"] == {"kind": "update", "round": 3, "site": "c1"}
     assert {row["model"] for row in page["rows"]} == {""}, "Redis has their numbers alone"
 
 

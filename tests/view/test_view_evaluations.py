@@ -13,6 +13,7 @@ from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary
 from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.pulse import Doing, Pulse
 from flavor.records.states import RunState
+from flavor.records.subject import Subject, SubjectKind
 from flavor.results.read_evaluated import from_redis
 from flavor.store.local import LocalStore
 from flavor.view.board import Board
@@ -237,7 +238,15 @@ def test_no_model_that_is_or_lacks_a_single_site_s_update_is_the_newest_that_was
     trains(run)
     run.judge({"c1": C1, "c2": C2})
     for number in range(1, 111):
-        of_site = EvaluationSummary(0, number, opened_ms=1, sites=1, expected=1, metrics={"accuracy": 0.1}, owner="c1")
+        of_site = EvaluationSummary(
+            0,
+            number,
+            opened_ms=1,
+            sites=1,
+            expected=1,
+            metrics={"accuracy": 0.1},
+            of=Subject(SubjectKind.UPDATE, 3, "c1"),
+        )
         run.runs.redis.rpush(run.runs.keys.evaluated, of_site.closed_at(run.runs.now_ms()))
     for known in (NONE, read_evaluations(run.runs)):
         newest = read_evaluations(run.runs, known).newest

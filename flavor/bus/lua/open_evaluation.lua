@@ -3,7 +3,7 @@
 --       7 asked  8... of each expected site: its task, its result, its evaluations
 -- ARGV  1 token of that lease  2 N  3 K  4 timeout in ms  5 expected sites (JSON)  6 sites without an evaluator (JSON)
 --       7 reason  8 fields of a model (JSON) that somebody wants judged, also once the run has ended; '' for the run's own
---       9 site whose update the model is, or lacks, which no site is told; '' for any other
+--       9 which model it is (JSON), which no site is told; '' for that of round N, or one from outside
 --       10 '1' where somebody asks for it, '' for an evaluation of the run's own
 -- Invariants: an evaluation is opened once. The coordinator's own is of the run's current global model, which round N
 -- has made: it is read here and not taken from a caller that may have read it earlier. An evaluation begins without
@@ -31,7 +31,7 @@ end
 redis.call('DEL', KEYS[6])
 redis.call('HSET', KEYS[3], 'state', 'open', 'expected', ARGV[5], 'skipped', ARGV[6], 'attempt', '0', 'reason', ARGV[7],
            unpack(fields))
-if ARGV[9] ~= '' then redis.call('HSET', KEYS[3], 'owner', ARGV[9]) end
+if ARGV[9] ~= '' then redis.call('HSET', KEYS[3], 'subject', ARGV[9]) end
 local name, ms = ARGV[2] .. ' ' .. ARGV[3], string.format('%.0f', opened)
 redis.call('HSET', KEYS[5], name, ms)
 if ARGV[10] == '1' then redis.call('HSET', KEYS[7], name, ms, ARGV[2], ARGV[3]) end

@@ -59,10 +59,12 @@ class FirstWeights:
     def judge_all(self, asked: Sequence[Asked], ended: Callable[[int, Evaluated | str], None]) -> list[Evaluated | str]:
         if not self.factors:
             raise RunError("run 'r' has no site now that has an evaluator")
-        assert {each.model.model.path for each in asked if each.owner} >= self.placed
+        assert {each.model.model.path for each in asked if each.subject.site} >= self.placed
         self.had_placed |= bool(self.placed)
         self.asked += asked
-        found = [self.lost[each.owner] if each.owner in self.lost else self._judged(each) for each in asked]
+        found = [
+            self.lost[each.subject.site] if each.subject.site in self.lost else self._judged(each) for each in asked
+        ]
         for place, each in enumerate(found):
             ended(place, each)
         return found
@@ -71,8 +73,8 @@ class FirstWeights:
         assert asked.crossing
         file = TensorFile.open(self.run.store.open(asked.model.model))
         weight = float(np.asarray(file.tensor("w"))[0])
-        there = [site for site in self.factors if (site, asked.owner) not in self.fails]
-        names = {site: "other" if (site, asked.owner) in self.other else self.metric for site in there}
+        there = [site for site in self.factors if (site, asked.subject.site) not in self.fails]
+        names = {site: "other" if (site, asked.subject.site) in self.other else self.metric for site in there}
         sites = {site: SiteMeasures(10, {names[site]: self.factors[site] * weight}) for site in there}
         missing = {site: "it is gone" for site in self.factors if site not in there}
         return Evaluated("r", asked.round, 1, "", 0, 1, tuple(self.factors), sites, missing)
@@ -122,7 +124,7 @@ def test_what_a_site_says_of_its_own_update_stands_apart(run, tmp_path):
     assert (parts["a"].with_it, parts["a"].without, parts["a"].contribution) == (110, 165, -55)
     assert parts["b"].contribution == 0
     assert parts["c"].contribution == pytest.approx(111 / 3)
-    assert [each.owner for each in sites.asked] == ["", "a", "c"], "the model without b is that of the round"
+    assert [each.subject.site for each in sites.asked] == ["", "a", "c"], "the model without b is that of the round"
     assert said[0] == "evaluation 1 of 9: the model of round 1: judged by a, b, z"
     assert said[1] == "evaluation 2 of 9: the model of round 1 without a: judged by a, b, z"
     assert objects(run) == before
@@ -152,7 +154,7 @@ def test_only_sites_are_left_out_that_allow_it(run, tmp_path):
     run.round({name: (weights(at, 0), 10) for at, name in enumerate("abcde")})
     sites = FirstWeights(run, {"z": 1})
     found = measured(run, tmp_path, sites, allowing={"a", "e"})
-    assert [each.owner for each in sites.asked] == ["", "a", "e"]
+    assert [each.subject.site for each in sites.asked] == ["", "a", "e"]
     parts = found.rounds[0].sites
     assert {name: part.why_not for name, part in parts.items()} == {
         **dict.fromkeys("ae", ""),
@@ -228,7 +230,7 @@ def test_the_initial_model_stays_in_the_store_where_a_model_without_a_site_is_th
     assert run.record.initial is not None
     before, sites = objects(run), FirstWeights(run, {"z": 1})
     measured(run, tmp_path, sites)
-    assert run.record.initial.path in [each.model.model.path for each in sites.asked if each.owner == "b"]
+    assert run.record.initial.path in [each.model.model.path for each in sites.asked if each.subject.site == "b"]
     assert objects(run) == before
 
 

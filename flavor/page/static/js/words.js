@@ -1,7 +1,7 @@
 // What each state is called, its mark, and what it means. A mark and a word, so that no state is told by colour alone.
 // Tones: "todo" (red: somebody must do something), "now" (it goes on), "well", "care" and "quiet".
 
-import { called, hasFolder, inFolder } from "./format.js";
+import { called, count, hasFolder, inFolder } from "./format.js";
 
 const phase = (mark, word, tone, tip, rank) => ({ mark, word, tone, tip, rank });
 
@@ -80,6 +80,15 @@ export const CLOSINGS = {
 };
 
 /** What a site does within a round, in a timeline. */
+/** What an evaluation judges, as `Subject.words` of flavor/records/subject.py. Without a subject it is the model of the round. */
+export function modelOf({ round, subject }) {
+  const { kind = "global", site = "", round: of = round } = subject ?? {};
+  if (kind === "outside") return "a model from outside";
+  if (kind === "update") return `the update of ${site} in round ${count(of)}`;
+  if (kind === "unknown") return site ? `the update of ${site}, or a model without it` : "a model that no round has made";
+  return `the model of round ${count(of)}${site ? ` without ${site}` : ""}`;
+}
+
 export const STEPS = {
   downloading: "download",
   training: "train",

@@ -5,6 +5,7 @@ import { clock, count, counted, full, metric } from "../format.js";
 import { get, of } from "../api.js";
 import { tablebox } from "../panel.js";
 import { named } from "../said.js";
+import { modelOf } from "../words.js";
 
 /** The number of an evaluation on the operator's own data. */
 export const CENTRAL = 999_999_999;
@@ -12,10 +13,9 @@ export const OWN_DATA = "the operator's own data";
 const AGAIN_MS = 2000;
 const LONGEST_MS = 30_000; // between two attempts where the server does not answer
 
-/** An evaluation's name: `round 7`, `round 7, own data`, `round 7, asked for (2)`. */
-export const nameOf = ({ round, evaluation }) => `${round ? `round ${count(round)}` : "no round"}${evaluation === CENTRAL ? ", own data" : evaluation ? `, asked for (${count(evaluation)})` : ""}`;
+/** An evaluation's name: `round 7`, `round 7, own data`, `the update of site-1 in round 7, asked for (2)`. */
+export const nameOf = ({ round, evaluation, subject }) => `${round ? `round ${count(round)}` : modelOf({ round, subject })}${evaluation === CENTRAL ? ", own data" : evaluation ? `, asked for (${count(evaluation)})` : ""}`;
 
-const OF_ONE = "The model is the update of this site alone, or lacks it: `flavor evaluate --cross` and `flavor contributions` have such models judged.";
 const isSame = (one, two) => one.round === two.round && one.evaluation === two.evaluation;
 
 /**
@@ -120,7 +120,6 @@ export function evaluations(name, { choose, report, heard }) {
     pick.of = row;
     const best = isBest(row) ? h("span", { class: "best-mark", "data-tip": found.best.selected ? `The best model by --select, by ${named(found.best.metric)}.` : `The best value of ${named(found.best.metric)} among the evaluations by most sites.`, tabindex: "0" }, " ✓ best") : null;
     const model = h("td", { class: "mono", title: row.model || null }, row.model ? `${row.model.slice(0, 10)}…` : "–");
-    if (row.owner) model.append(h("span", { class: "quiet", "data-tip": OF_ONE, tabindex: "0" }, ` about ${row.owner}`));
     const by = row.evaluation === CENTRAL ? h("td", { class: "text" }, OWN_DATA) : h("td", { class: "text" }, judges(row));
     return h("tr", { class: isChosen(row) ? "chosen" : "" }, h("td", {}, pick, best), values(row), by, model, h("td", { title: full(row.closed_ms) }, clock(row.closed_ms)), h("td", {}, row.evaluation === CENTRAL ? "–" : h("button", { type: "button", "aria-label": `Report of ${nameOf(row)}`, on: { click: () => report(row) } }, "Report")));
   }

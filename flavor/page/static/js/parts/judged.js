@@ -7,6 +7,7 @@ import { called, clock, count, counted, full, metric, quoted, some } from "../fo
 import { get, of } from "../api.js";
 import { failed, tablebox } from "../panel.js";
 import { named } from "../said.js";
+import { modelOf } from "../words.js";
 import { curves } from "./curves.js";
 import { CENTRAL, OWN_DATA, evaluations } from "./evaluations.js";
 import { reports } from "./reports.js";
@@ -105,7 +106,8 @@ export function judged(name) {
     table(h("table", { class: "plain" }, h("thead", {}, head), h("tbody", {}, sites, missing, merged, central)));
     const had = Object.keys(found.sites).length;
     const by = isOwn ? `on ${OWN_DATA}` : `by ${found.expected.length > had + found.left_out ? `${count(had)} of ` : ""}${counted(found.expected.length, "site")}`;
-    text(heading, `${found.round ? `The model of round ${count(found.round)}` : "A model of no round"}, judged ${by}, ${counted(found.examples, "example")}`);
+    const model = modelOf(found);
+    text(heading, `${model.charAt(0).toUpperCase()}${model.slice(1)}, judged ${by}, ${counted(found.examples, "example")}`);
     const more = [];
     if (found.skipped.length) more.push(`Without an evaluator: ${found.skipped.slice(0, 20).join(", ")}.`);
     if (every.length > MOST) more.push(...further(every.filter((each) => !names.includes(each)), found));

@@ -5,7 +5,7 @@ import { called, clock, count, counted, duration, full, lap, meanOf, metric, not
 import { now, openFor, since } from "../clock.js";
 import { restate, state } from "../panel.js";
 import { named } from "../said.js";
-import { goesOn, phaseOf, runOf, stateOf } from "../words.js";
+import { goesOn, modelOf, phaseOf, runOf, stateOf } from "../words.js";
 import { shareOf } from "./sites.js";
 
 const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
@@ -152,14 +152,13 @@ const again = (doc) => (["failed", "stopped"].includes(doc.state) ? `${goesOn(do
 
 /** `Judging the model of round 6: site-1 has handed in, site-2 is awaited. Judged: accuracy 0.91 (plain mean) by 3 of 4 sites, the model of round 5.` */
 function evaluations(doc) {
-  const model = (each) => (each.round ? `the model of round ${count(each.round)}` : "a model of no round");
   const parts = (doc.evaluating ?? []).map((each) => {
     const is = (names, one, several) => names.length && `${some(names)} ${names.length === 1 ? one : several}`;
     const told = each.merging ? "an aggregator merges the results" : [is(each.in, "has handed in", "have handed in"), is(each.awaited, "is awaited", "are awaited")].filter(Boolean).join(", ");
-    return `Judging ${model(each)}: ${told}.`;
+    return `Judging ${modelOf(each)}: ${told}.`;
   });
   const now = doc.evaluating_central ?? [];
-  if (now.length) parts.push(`Judging ${now.length === 1 ? model({ round: now[0] }) : `the models of rounds ${some(now.map(count))}`} on the operator's own data.`);
+  if (now.length) parts.push(`Judging ${now.length === 1 ? modelOf({ round: now[0] }) : `the models of rounds ${some(now.map(count))}`} on the operator's own data.`);
   const found = doc.evaluation;
   if (found) {
     const of = found.metrics[found.metric];
@@ -168,11 +167,11 @@ function evaluations(doc) {
     const judged = of ? `${named(word)} ${metric(isMean ? of.plain_mean : of.pooled)}${meanOf(word, of.sites)}${ofSites(of.sites, found.sites)}` : "no metrics";
     const by = found.sites < found.expected ? `${count(found.sites)} of ${counted(found.expected, "site")}` : counted(found.sites, "site");
     const without = Object.keys(found.missing ?? {});
-    parts.push(`Judged: ${judged} by ${by}, ${model(found)}${without.length ? `; without ${some(without)}` : ""}.`);
+    parts.push(`Judged: ${judged} by ${by}, ${modelOf(found)}${without.length ? `; without ${some(without)}` : ""}.`);
   }
   const own = doc.central;
   const value = Object.entries(own?.metrics ?? {})[0];
-  if (own) parts.push(`On the operator's own data: ${value ? `${named(value[0].replace(/^central\//, ""))} ${metric(value[1])}` : "no metrics"}, ${model(own)}.`);
+  if (own) parts.push(`On the operator's own data: ${value ? `${named(value[0].replace(/^central\//, ""))} ${metric(value[1])}` : "no metrics"}, ${modelOf(own)}.`);
   const best = doc.selected;
   if (best) parts.push(`Best model by --select: that of round ${count(best.round)}, ${named(best.metric)} ${metric(best.value)}${meanOf(best.metric, best.sites)} (flavor get ${called(doc.run)} --round best).`);
   return parts.join(" ");
