@@ -68,7 +68,7 @@ class Results:
 
     def to_json(self) -> str:
         """Return the fields as one JSON object."""
-        return json.dumps(asdict(self))
+        return json.dumps({**asdict(self), "rounds": [each.written() for each in self.rounds]})
 
 
 class ResultFolder:

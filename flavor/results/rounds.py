@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flavor.errors import InvalidInfo, ObjectMissing
@@ -48,6 +48,10 @@ class RoundResult:
     """How many sites report a metric, for those that not all sites of the round report; of means by their name."""
     reporters: Mapping[str, str] = field(default_factory=dict)
     """Who reports a metric, as digests; see `flavor.records.reporters`. Empty where that is worked out of `sites`."""
+
+    def written(self) -> dict[str, Any]:
+        """Return what a JSON file has of it. Who reports a metric stands in its sites."""
+        return {name: value for name, value in asdict(self).items() if name != "reporters"}
 
     @property
     def metrics_and_sites(self) -> dict[str, float]:

@@ -10,7 +10,7 @@ import csv
 import json
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,6 @@ from flavor.trackers.tracker import ClosedRound, Held, settings_of
 _MOST_BYTES = 2**30
 _JUDGED = ("-evaluations", "-evaluations-sites")
 """What stands behind the name of the table of rounds in those of evaluations."""
-
-_WRITTEN = RoundResult.__dataclass_fields__.keys() - {"reporters"}
-"""What a JSON file has of a round. Who reports a metric stands in its sites."""
 
 
 class _FileTracker:
@@ -266,8 +263,10 @@ class JsonTracker(_FileTracker):
                 run = found["run"], found["run_id"]
                 self._judged_before = len(found.get("evaluations", ()))  # an earlier release writes none
                 for each in found["rounds"]:
-                    names = _WRITTEN - ({"few"} - each.keys())  # an earlier release writes none
-                    fields = {name: each[name] for name in names}
+                    known = RoundResult.__dataclass_fields__.keys() - {"reporters"}
+                    fields = {
+                        name: each[name] for name in known - ({"few"} - each.keys())
+                    }  # an earlier release has none
                     sites = [SiteResult(**site) for site in fields.pop("sites")]
                     self._before[int(each["round"])] = RoundResult(**fields, sites=sites)
                     self._marks[int(each["round"])] = int(each["closed_ms"] or 0), str(each["manifest"] or "")
@@ -287,8 +286,7 @@ class JsonTracker(_FileTracker):
         for each in rounds:
             if each.round not in self._texts:  # a round never changes
                 fields = {"closed_ms": each.closed_ms or None, "manifest": each.manifest or None}
-                written = {name: value for name, value in asdict(each.result).items() if name in _WRITTEN}
-                self._texts[each.round] = json.dumps({**written, **fields}, allow_nan=False)
+                self._texts[each.round] = json.dumps({**each.result.written(), **fields}, allow_nan=False)
         listed = ",\n".join(self._texts[each.round] for each in rounds)
         head = json.dumps(self._of, indent=1).removesuffix("\n}")
         judged = ",\n".join(self._evaluations)
