@@ -17,6 +17,7 @@ from flavor.bus.removal import remove_keys
 from flavor.bus.rounds import Rounds
 from flavor.bus.scripts import flat
 from flavor.bus.verdicts import Verdicts
+from flavor.counted import counted
 from flavor.errors import IllegalMove, RunNotFound
 from flavor.protocol import PROTOCOL, check_run, new_run_id
 from flavor.records.model import GlobalModel
@@ -43,16 +44,19 @@ class RunStore(Rounds, Verdicts, Evaluations):
         initial: GlobalModel | None = None,
         record: ObjectRef | None = None,
         run_id: str = "",
+        begins: str = "",
     ) -> bool:
         """Create the run, whose record in the store is `record`. Returns False, and changes nothing, when it exists.
 
-        `run_id` is the id in its record; without one a new id is made.
+        `run_id` is the id in its record; without one a new id is made. `begins` says for the log from which model of
+        another run it begins.
         """
         fields = flat({"run_id": run_id or new_run_id(), "protocol": str(PROTOCOL)})
         fields += flat(initial.to_hash()) if initial else []
         fields += flat(record.to_hash("manifest_")) if record else []
+        reason = "; ".join(filter(None, (counted(rounds, "round"), begins)))
         keys = [self.keys.state, self.keys.log, RUNS, self.keys.replaced, REMOVED]
-        return bool(self.call("create_run", keys, [self.run, rounds, json.dumps(config), *fields]))
+        return bool(self.call("create_run", keys, [self.run, rounds, json.dumps(config), reason, *fields]))
 
     def end(
         self,

@@ -139,6 +139,8 @@ def _show(found: Audit, *, trusted: bool) -> None:
     said = counted(len(found.problems), "thing") + " wrong" if found.problems else "nothing is wrong"
     if chain.record:
         print_line(f"run id: {chain.record.run_id}")
+        if chain.record.begun_from is not None:
+            print_line(f"begun from: {chain.record.begun_from.words}")
     print_line(
         f"run {chain.run}: {chain.closed} of {rounds} closed, "
         f"{counted(found.checked, 'object')} read ({shown_bytes(found.bytes)}): {said}"

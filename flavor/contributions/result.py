@@ -13,14 +13,19 @@ from flavor.policy.selection import Select
 VERSION = 1
 FILE = "contributions.json"
 """The newest result in a result folder."""
+_NOISE = 1e-12
+"""Numbers that differ by less than this part of them differ by rounding alone."""
 _NONE = "-"
 _MOST_ON_PAGE, _MOST_JUDGES, _LONGEST_REASON = 200, 50, 300
 
 
 def mean(values: Iterable[float]) -> float | None:
-    """Return the mean; None for no values."""
+    """Return the mean; None for no values. What is left of values that cancel each other, as -5.6e-17, is 0."""
     known = list(values)
-    return math.fsum(value / len(known) for value in known) if known else None
+    if not known:
+        return None
+    found = math.fsum(value / len(known) for value in known)
+    return 0.0 if abs(found) < _NOISE * max(map(abs, known)) else found
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ class Part:
 
 def _compared(with_it: float, without: float, select: Select) -> Compared:
     sign = 1 if select.is_larger else -1
-    return Compared(with_it, without, sign * (with_it - without) + 0.0)
+    is_same = math.isclose(with_it, without, rel_tol=_NOISE)  # sums in another order differ in their last digits
+    return Compared(with_it, without, 0.0 if is_same else sign * (with_it - without))
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,11 @@ class BegunFrom(Strict):
     digest: str = Digest
     """SHA-256 of that global model, as its manifest names it."""
 
+    @property
+    def words(self) -> str:
+        """`the model of round 6 of run 'mammo' (SHA-256 0123456789ab…)`."""
+        return f"the model of round {self.round} of run {self.run!r} (SHA-256 {self.digest[:12]}…)"
+
 
 class RunRecord(Record):
     """How a run began: the chain's first link."""

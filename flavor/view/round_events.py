@@ -18,7 +18,7 @@ class RunCreated(Event):
     def line(self) -> str:
         """See `Event`."""
         identity = f" (id {self.run_id})" if self.run_id else ""  # the run's log does not have it
-        return f"{self.run_named} is open for clients{identity}"
+        return f"{self.run_named} is open for clients{identity}{self.reason and '; '}{self.reason}"
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,10 @@ def test_a_run_begins_from_the_model_of_another_one_and_its_record_names_it(benc
     assert record.initial.digest == one.model.digest
     verified = second.done("flavor", "verify", second.run, "--store", bench.store)
     assert verified.wait() == 0, verified.stdout + verified.stderr
+    began = f"the model of round 1 of run {bench.run!r} (SHA-256 {one.model.digest[:12]}…)"
+    assert f"\nbegun from: {began}\n" in verified.stdout
+    second.logged("run.created", reason=f"1 round; it begins from {began}")
+    assert f"; it begins from {began}" in coordinator.stderr
 
     for words, said in (
         (["--from-run", bench.run, "--from-round", "best"], "has no best round: it was begun without --select"),

@@ -16,7 +16,7 @@ from flavor.config import RunConfig
 from flavor.contributions.by_command import ByCommand
 from flavor.contributions.kept import read_kept
 from flavor.contributions.measure import measure
-from flavor.contributions.result import Contributions, how_to_read, lines_of, table_of
+from flavor.contributions.result import Contributions, Part, how_to_read, lines_of, mean, table_of
 from flavor.errors import DigestMismatch, EvaluatorFailed, InvalidRecord, RunError
 from flavor.ledger.keys import SigningKey
 from flavor.ledger.trust import Trust
@@ -250,3 +250,12 @@ def test_nothing_is_written_to_the_store(run, tmp_path):
     before = sorted(run.folder.rglob("*"))
     measured(run, tmp_path)
     assert sorted(run.folder.rglob("*")) == before
+
+
+def test_what_rounding_leaves_is_no_contribution() -> None:
+    """A site with -5.6e-17 was marked as one that hurts."""
+    part = Part(num_examples=1)
+    assert part.compared(0.7, 0.7 + 1.2e-16, Select.parse("loss:min")).contribution == 0
+    assert part.compared(3e-17, 1e-17, Select.parse("loss:min")).contribution == pytest.approx(-2e-17)
+    assert mean([0.1, 0.2, -0.3]) == 0
+    assert mean([1e-17, 3e-17]) == pytest.approx(2e-17)
