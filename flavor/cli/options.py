@@ -130,8 +130,12 @@ def store_url(store: str | None, of_folder: str | None) -> str | None:
 
     `store` is the value of --store, which may come from its variable.
     """
-    source = click.get_current_context().get_parameter_source("store")
-    return of_folder or store if source is ParameterSource.ENVIRONMENT else store or of_folder
+    return of_folder or store if is_of_environment("store") else store or of_folder
+
+
+def is_of_environment(name: str) -> bool:
+    """Return whether the value of an option is that of its variable. What a folder says comes before that."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.ENVIRONMENT
 
 
 def store_settings(context: click.Context | None = None) -> StoreSettings:

@@ -12,7 +12,7 @@ import click
 
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import named_store, opened_run, store_of_run
-from flavor.cli.options import redis_option, store_option, store_settings, store_url
+from flavor.cli.options import is_of_environment, redis_option, store_option, store_settings, store_url
 from flavor.cli.output import print_line, print_table
 from flavor.cli.program import one_line_errors
 from flavor.cli.round_option import BEST, best_of, round_option
@@ -100,10 +100,11 @@ def _read(run: str, round_: int | None, redis_url: str | None, store: str | None
     from flavor.policy.selection import Select
     from flavor.results.read_evaluated import FOLDER, best_in_folder, from_folder, reports_of, selected_in
 
-    if store or trusted:
-        return _from_store(run, round_, store, trusted)
     out = Path(run)
-    if (out / FOLDER).is_dir():
+    is_folder = (out / FOLDER).is_dir()
+    if trusted or (store and not (is_folder and is_of_environment("store"))):
+        return _from_store(run, round_, store, trusted)
+    if is_folder:
         number = best_in_folder(out) if round_ == BEST else round_
         selected = selected_in(out)
         select = Select.parse(selected.select) if selected is not None else None

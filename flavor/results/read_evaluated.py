@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from flavor.bus.runs import RunStore
 from flavor.counted import counted
-from flavor.errors import DamagedRecord, FlavorError, InvalidInfo, InvalidRecord, ObjectMissing, RunError
+from flavor.errors import DamagedRecord, FlavorError, InvalidInfo, InvalidRecord, ObjectMissing, RunError, RunNotFound
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import read_rounds
 from flavor.ledger.closed_evaluation import recorded_evaluation
@@ -221,6 +221,8 @@ def from_store(
         for each in every:
             if round_ in (None, each.manifest.round):
                 raise InvalidRecord(f"{each.ref.path}: {each.why_not}")
+        if chain.record is None and not chain.links:
+            raise RunNotFound(f"there is no run {archive.run!r} in the store {archive.store.url}")
         raise RunError(_lacking(archive.run, round_, sorted({each.manifest.round for each in counting})))
     chosen = [each for each in chosen if each.manifest.central is None] or chosen
     record = _checked(archive, chosen[-1])

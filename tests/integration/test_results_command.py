@@ -105,6 +105,19 @@ def test_no_model_was_judged(bench):
     assert "has no best round" in failed(bench, "--round", "best").stderr
     status = bench.done("flavor", "status", bench.run)
     assert "judged" not in status.stdout
+    other = bench.done("flavor", "results", "nosuch", "--store", store)
+    assert (other.wait(), "there is no run 'nosuch' in the store" in other.stderr) == (1, True), other.stderr
+
+
+def test_a_result_folder_of_serve_is_read_also_where_the_variable_names_a_store(bench, tmp_path):
+    out = tmp_path / "out"
+    coordinator, edges = start(bench, "--out", out, rounds=1)
+    finish(coordinator, edges)
+    shown = bench.done("flavor", "results", out, env={"FLAVOR_STORE": str(bench.store)})
+    assert shown.wait() == 0, shown.stderr
+    assert shown.stdout == bench.done("flavor", "results", out).stdout
+    named = bench.done("flavor", "results", out, "--store", f"file://{bench.store}")
+    assert named.wait() == 2, "it has no record of its run, which --store needs"
 
 
 def test_status_says_who_judges_and_then_what_came_of_it(bench):
