@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,7 +123,7 @@ def _tell_of(
     comparison = None
     if finished and results.global_model is not None:
         comparison = Comparison.measure(data, Path(results.global_model), rounds=rounds, seed=seed)
-    summary = {**asdict(results), "accuracy": comparison.to_mapping() if comparison else None}
+    summary = {**results.written(), "accuracy": comparison.to_mapping() if comparison else None}
     write_json(layout.out / "summary.json", summary)
     if as_json:
         click.echo(json.dumps(summary))

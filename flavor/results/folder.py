@@ -66,9 +66,13 @@ class Results:
     without_value: list[str] = field(default_factory=list)
     """The rules (`--select`, `--stop-when`) that have no value in the newest evaluation, each with the reason."""
 
+    def written(self) -> dict[str, Any]:
+        """Return the fields as a JSON file has them."""
+        return {**asdict(self), "rounds": [each.written() for each in self.rounds]}
+
     def to_json(self) -> str:
         """Return the fields as one JSON object."""
-        return json.dumps({**asdict(self), "rounds": [each.written() for each in self.rounds]})
+        return json.dumps(self.written())
 
 
 class ResultFolder:
@@ -149,7 +153,7 @@ class ResultFolder:
         model = self._final(view, store) if self.rounds else None
         self._write_best(runs, view, store)
         results = self.known(runs, str(model) if model else None)
-        write_json(self.out / "summary.json", asdict(results))
+        write_json(self.out / "summary.json", results.written())
         return results
 
     def known(self, runs: RunStore, model: str | None = None) -> Results:
