@@ -35,10 +35,10 @@ from flavor.ledger.evaluation import EvaluationManifest, put_manifest
 from flavor.policy.selection import choose
 from flavor.programs.own_evaluator import EvaluatorFiles
 from flavor.programs.process import ChildProcess, described_exit
-from flavor.records.counts import CENTRAL_PREFIX, is_count, why_not_own
+from flavor.records.counts import CENTRAL_PREFIX, is_count
 from flavor.records.evaluation import CENTRAL, Best, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
-from flavor.records.merging import WEIGHTED, merge_infos
+from flavor.records.merging import WEIGHTED, merge_infos, why_not_own
 from flavor.records.run import RunView
 from flavor.records.summary import kept_metrics
 from flavor.results.evaluated import shown_by

@@ -54,12 +54,6 @@ def is_count(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def why_not_own(name: str) -> str:
-    """Return why no site can report a metric of this name, which has a meaning of its own; '' where one can."""
-    found = next((prefix for prefix in COMPUTED if name.startswith(prefix)), None)
-    return f"names that begin with {found!r} are those of {COMPUTED[found]}" if found else ""
-
-
 def is_beside(name: str) -> bool:
     """Return whether a metric says nothing by itself: a count, or the bound of another metric's error."""
     return is_count(name) or (name.removeprefix(CENTRAL_PREFIX).startswith(POOLED) and name.endswith(BOUND))

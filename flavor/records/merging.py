@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from flavor.records.counts import POOLED, NotMerged, is_beside, is_count, of_sites, why_not_own
+from flavor.records.counts import COMPUTED, POOLED, NotMerged, is_beside, is_count, of_sites
 from flavor.records.info import CONFUSION, Info
 from flavor.records.pooling import BASIC, pooled
 
@@ -21,6 +21,16 @@ MOST_REASONS = 50
 """Entries of `metadata.notMerged`: sites choose the names."""
 
 _Value = TypeVar("_Value")
+
+
+def why_not_own(name: str) -> str:
+    """Return why no site can report a metric of this name, which has a meaning of its own; '' where one can.
+
+    What a site reports by such a name is neither merged, nor shown or exported.
+    """
+    if (found := next((prefix for prefix in COMPUTED if name.startswith(prefix)), None)) is not None:
+        return f"names that begin with {found!r} are those of {COMPUTED[found]}"
+    return f"names that end with {WEIGHTED!r} are those of means over the sites" if name.endswith(WEIGHTED) else ""
 
 
 def sites_with(name: str, few: Mapping[str, int], sites: int) -> int:
@@ -143,9 +153,6 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
             continue
         if why := why_not_own(name):
             reasons[name] = why
-            continue
-        if name.endswith(WEIGHTED):
-            reasons[name] = f"names that end with {WEIGHTED!r} are those of means over the sites"
             continue
         there = sum(metrics.get(name) is not None for metrics in reported)
         if there < len(infos):

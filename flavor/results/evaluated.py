@@ -16,15 +16,15 @@ from flavor.counted import counted
 from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
 from flavor.printable import shown_name
-from flavor.records.counts import BOUND, CENTRAL_PREFIX, POOLED, is_beside, is_count, why_not_own
+from flavor.records.counts import BOUND, CENTRAL_PREFIX, POOLED, is_beside, is_count
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
-from flavor.records.merging import WEIGHTED, sites_of, sites_with
+from flavor.records.merging import WEIGHTED, sites_of, sites_with, why_not_own
 from flavor.records.reporters import reporters_of
 from flavor.records.subject import SUBJECT_FIELDS, OfModel, Subject
 from flavor.results.best import MergedValue
 from flavor.results.direction import direction_of
-from flavor.results.rounds import RoundResult, SiteResult, for_charts, scalars
+from flavor.results.rounds import RoundResult, SiteResult, for_charts, scalars, scalars_of_site
 
 OWN_DATA = "on the operator's own data"
 _VERSION = 1
@@ -38,6 +38,11 @@ class SiteMeasures:
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Its finite numbers."""
+
+    @classmethod
+    def of_site(cls, examples: int, metrics: Mapping[str, Any]) -> SiteMeasures:
+        """Take what a site reports, without what its script does not count and names that flavor has a meaning for."""
+        return cls(examples, for_charts(scalars_of_site(metrics)))
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ def mean_of(name: str, sites: int, kind: str = "plain") -> str:
 
     What training scripts report is shown by another mean, the weighted one, and may stand beside it.
     """
-    return "" if sites < 2 or name.endswith(WEIGHTED) or why_not_own(name) or is_count(name) else f" ({kind} mean)"
+    return "" if sites < 2 or why_not_own(name) or is_count(name) else f" ({kind} mean)"
 
 
 def by_sites_of(sites: int, expected: int) -> str:
@@ -215,9 +220,9 @@ def evaluated_of(
         closed_ms=view.closed_ms or 0,
         expected=view.expected,
         sites={
-            site: SiteMeasures(
+            site: SiteMeasures.of_site(
                 each.result.num_examples if each.result else 0,
-                for_charts(scalars(infos[site]["metrics"])) if site in infos else each.metrics,
+                infos[site]["metrics"] if site in infos else each.metrics,
             )
             for site, each in sorted(view.accepted.items())
         },
@@ -304,7 +309,7 @@ def metrics_of(found: Evaluated, select: Select | None = None) -> list[MetricOfS
     `select`, the rule of a run, says which values of its metric are better.
     """
     bases: dict[str, None] = {}
-    own = (name for site in found.sites.values() for name in site.metrics if not why_not_own(name))
+    own = (name for site in found.sites.values() for name in site.metrics)
     for name in (*found.metrics, *own):
         base = base_of(name)
         if not is_beside(name) and not is_beside(base) and base not in CONFUSION:

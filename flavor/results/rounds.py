@@ -12,7 +12,7 @@ from typing import Any
 from flavor.errors import InvalidInfo, ObjectMissing
 from flavor.records.counts import beside_last
 from flavor.records.info import CONFUSION, MAX_BYTES, UNCOUNTED, Info, parse_info
-from flavor.records.merging import WEIGHTED, by_sites, sites_of, sites_with
+from flavor.records.merging import WEIGHTED, by_sites, sites_of, sites_with, why_not_own
 from flavor.records.reporters import reporters_of, reporters_with
 from flavor.records.round import RoundView
 from flavor.results.best import Best, MergedValue, best_of
@@ -87,7 +87,7 @@ def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, I
             client,
             view.inspected(client).num_examples,
             view.inspected(client).size_bytes,
-            scalars(infos[client]["metrics"]) if client in infos else {},
+            scalars_of_site(infos[client]["metrics"]) if client in infos else {},
         )
         for client in view.contributors
         if client in view.verdicts
@@ -144,6 +144,11 @@ def scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def scalars_of_site(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of one site that are finite numbers, without those whose names flavor has a meaning for."""
+    return {name: value for name, value in scalars(metrics).items() if not why_not_own(name)}
+
+
 def for_charts(metrics: Mapping[str, float]) -> dict[str, float]:
     """Leave out the cells of a site's confusion matrix that its script does not count: -1, which is no number of it."""
     return {name: value for name, value in metrics.items() if name not in CONFUSION or value != UNCOUNTED}
@@ -168,11 +173,12 @@ def for_people(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def for_people_of_site(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Leave the confusion matrix out of the metrics of one site, whose names mean nothing else than what they say.
+    """Leave the confusion matrix out of the metrics of one site, and names that flavor has a meaning for.
 
     Counts come last.
     """
-    return {name: metrics[name] for name in beside_last(list(metrics)) if name not in CONFUSION}
+    own = [name for name in metrics if name not in CONFUSION and not why_not_own(name)]
+    return {name: metrics[name] for name in beside_last(own)}
 
 
 def best_round(rounds: Sequence[RoundResult]) -> tuple[str, Best] | None:

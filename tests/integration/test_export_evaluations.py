@@ -28,13 +28,15 @@ from flavor.trackers.tracker import Tracker
 from flavor.view.evaluations import read_evaluations
 from tests.driven import Driven
 
-C1, C2 = (100, {"accuracy": 0.5}), (300, {"accuracy": 0.9})
+CLAIMS = dict.fromkeys(("central/accuracy", "pooled/accuracy", "worst/accuracy", "accuracy (weighted)"), 1.0)
+"""What a site reports under names that flavor has a meaning for."""
+C1, C2 = (100, {"accuracy": 0.5, **CLAIMS}), (300, {"accuracy": 0.9})
 
 
 def round_of(run: Driven) -> None:
     run.open(["c1", "c2"])
     for client in ("c1", "c2"):
-        run.accept(client, 10, {"accuracy": 0.1, "evaluation/accuracy": 0.2})
+        run.accept(client, 10, {"accuracy": 0.1, "evaluation/accuracy": 0.2, **CLAIMS})
     run.close()
 
 
@@ -95,7 +97,9 @@ def test_tables(run: Driven, tmp_path: Path) -> None:
     ]
     assert [float(each["accuracy"]) for each in found] == pytest.approx([0.7, 0.7, 0.5])
     assert [float(each["accuracy (weighted)"]) for each in found] == pytest.approx([0.8, 0.8, 0.5])
-    assert len(rows(tmp_path / "m-evaluations-sites.csv")) == 5
+    of_sites = rows(tmp_path / "m-evaluations-sites.csv")
+    assert len(of_sites) == 5
+    assert not {*of_sites[0], *rows(tmp_path / "m-sites.csv")[0]} & CLAIMS.keys(), "no name of flavor's is a site's"
     assert [float(each["accuracy"]) for each in rows(path)] == pytest.approx([0.1] * 3), "what scripts report"
     (tmp_path / "other-evaluations.csv").write_text("name,age\nmeier,7\n")
     with pytest.raises(InvalidSetting, match="is no export of flavor"):
@@ -207,6 +211,9 @@ def test_tensorboard(run: Driven, tmp_path: Path) -> None:
     assert scalars("evaluation", "evaluation/accuracy") == [(1, 0.7), (2, 0.7), (3, 0.5)]
     assert scalars("evaluation-weighted", "evaluation/accuracy") == [(1, 0.8), (2, 0.8), (3, 0.5)]
     assert scalars("evaluation-sites/c2", "evaluation/accuracy") == [(1, 0.9), (2, 0.9)]
+    for place, tag in (("evaluation-sites/c1", "evaluation/pooled/accuracy"), ("sites/c1", "pooled/accuracy")):
+        with pytest.raises(KeyError):
+            scalars(place, tag)
     assert scalars("merged", "accuracy") == [(1, 0.1), (2, 0.1), (3, 0.1)]
     assert scalars("merged", "evaluation/accuracy (metric)") == [(1, 0.2), (2, 0.2), (3, 0.2)]
 
@@ -266,6 +273,9 @@ def test_mlflow(run: Driven, tmp_path: Path) -> None:
         assert values("c2", "evaluation/accuracy") == [(1, 0.9), (2, 0.9)]
         assert values(parent, "accuracy") == [(1, 0.1), (2, 0.1), (3, 0.1)]
         assert values(parent, "evaluation/flavor/sites") == [(1, 2), (2, 2), (3, 1)]
+        told = {name.removeprefix("evaluation/") for name in found["c1"].data.metrics}
+        assert "accuracy" in told
+        assert not told & {*CLAIMS, "weighted/accuracy"}, "no name of flavor's is a site's"
 
 
 def test_mlflow_has_evaluations_on_the_operators_data_at_their_rounds(run: Driven, tmp_path: Path) -> None:
