@@ -45,7 +45,7 @@ from flavor.records.update import Refused, handed_size
 from flavor.results.evaluated import shown_by
 from flavor.results.evaluation_summary import evaluation_summary, ruled_names
 from flavor.results.judged_both import JudgedBoth
-from flavor.results.rounds import for_charts, scalars_of_site
+from flavor.results.rounds import measured_by_site
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
 from flavor.store.trouble import StoreHealth
 from flavor.view.evaluation_events import EvaluationClosed
@@ -267,12 +267,11 @@ class _Merge:
             client=client,
         )
         self._infos[client] = info
-        metrics = for_charts(kept_metrics(scalars_of_site(info["metrics"]), MOST_METRICS))
         return Judged(
             True,
             counted(num_examples, "example"),
             Result(info_ref, num_examples, model, checked.public_key, checked.signature, result.try_id),
-            metrics,
+            kept_metrics(measured_by_site(info["metrics"]), MOST_METRICS),
         )
 
     def _taken(self, client: str, info: ObjectRef) -> ObjectRef:

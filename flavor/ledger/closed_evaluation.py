@@ -15,7 +15,7 @@ from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
 from flavor.records.summary import kept_metrics
-from flavor.results.rounds import for_charts, scalars_of_site
+from flavor.results.rounds import measured_by_site
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
 
@@ -68,6 +68,6 @@ def verdicts_of(manifest: EvaluationManifest, metrics: Mapping[str, Mapping[str,
     for judge in manifest.judges:
         info = ObjectRef(judge.info_path, judge.info_digest)
         result = Result(info, judge.num_examples, manifest.model_digest, judge.public_key, judge.signature)
-        shown = for_charts(kept_metrics(scalars_of_site(metrics.get(judge.client, {})), MOST_METRICS))
+        shown = kept_metrics(measured_by_site(metrics.get(judge.client, {})), MOST_METRICS)
         verdicts[judge.client] = Judged(True, counted(judge.num_examples, "example"), result, shown)
     return verdicts | {client: Judged(False, reason) for client, reason in manifest.missing.items()}

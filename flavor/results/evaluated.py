@@ -24,7 +24,7 @@ from flavor.records.reporters import reporters_of
 from flavor.records.subject import SUBJECT_FIELDS, OfModel, Subject
 from flavor.results.best import MergedValue
 from flavor.results.direction import direction_of
-from flavor.results.rounds import RoundResult, SiteResult, for_charts, scalars, scalars_of_site
+from flavor.results.rounds import RoundResult, SiteResult, measured_by_site, scalars
 
 OWN_DATA = "on the operator's own data"
 _VERSION = 1
@@ -38,11 +38,6 @@ class SiteMeasures:
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Its finite numbers."""
-
-    @classmethod
-    def of_site(cls, examples: int, metrics: Mapping[str, Any]) -> SiteMeasures:
-        """Take what a site reports, without what its script does not count and names that flavor has a meaning for."""
-        return cls(examples, for_charts(scalars_of_site(metrics)))
 
 
 @dataclass(frozen=True)
@@ -220,9 +215,9 @@ def evaluated_of(
         closed_ms=view.closed_ms or 0,
         expected=view.expected,
         sites={
-            site: SiteMeasures.of_site(
+            site: SiteMeasures(
                 each.result.num_examples if each.result else 0,
-                infos[site]["metrics"] if site in infos else each.metrics,
+                measured_by_site(infos[site]["metrics"] if site in infos else each.metrics),
             )
             for site, each in sorted(view.accepted.items())
         },

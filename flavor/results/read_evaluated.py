@@ -27,7 +27,7 @@ from flavor.records.subject import Subject, SubjectKind
 from flavor.results.evaluated import Evaluated, SiteMeasures, chosen_of, evaluated_of, numbers_of
 from flavor.results.reading import SPOILED
 from flavor.results.reports import Reports, reports_in
-from flavor.results.rounds import scalars
+from flavor.results.rounds import measured_by_site, scalars
 from flavor.results.selected import Selected
 from flavor.results.unjudged import NEEDED, unjudged
 from flavor.store.paths import evaluations_folder
@@ -253,7 +253,7 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, d
     for judge in sorted(manifest.judges, key=lambda judge: judge.client):
         data = store.read(ObjectRef(judge.info_path, judge.info_digest), most=MAX_BYTES)
         infos[judge.client] = parse_info(data, where=judge.info_path)
-        sites[judge.client] = SiteMeasures.of_site(judge.num_examples, infos[judge.client]["metrics"])
+        sites[judge.client] = SiteMeasures(judge.num_examples, measured_by_site(infos[judge.client]["metrics"]))
     found = Evaluated(
         run=manifest.run,
         round=manifest.round,

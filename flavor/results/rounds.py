@@ -154,6 +154,11 @@ def for_charts(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name not in CONFUSION or value != UNCOUNTED}
 
 
+def measured_by_site(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return what a site has measured of a model, for tables and charts of evaluations."""
+    return for_charts(scalars_of_site(metrics))
+
+
 def for_people(metrics: Mapping[str, float]) -> dict[str, float]:
     """Leave out the confusion matrix; of a metric with two means keep the one weighted by examples, by its own name.
 

@@ -15,7 +15,7 @@ from flavor.results.evaluated import Evaluated, SiteMeasures, as_round, headline
 from flavor.results.evaluated_table import described, judged_words, lines_of, table_of
 from flavor.results.evaluation_tables import values_of
 from flavor.results.plot import draw
-from flavor.results.rounds import RoundResult, scalars
+from flavor.results.rounds import RoundResult, measured_by_site, scalars
 from tests.driven import info
 
 REPORTED = {
@@ -97,8 +97,7 @@ def test_a_site_has_no_column_of_a_name_with_a_meaning_of_its_own():
     """Else exports would have it beside the true one, under one name."""
     claims = {f"{prefix}{name}": 1.0 for prefix in COMPUTED for name in ("accuracy", "mine")}
     claims |= {"accuracy (weighted)": 1.0, "mine (weighted)": 1.0}
-    claiming = SiteMeasures.of_site(100, {**REPORTED["a"][1], **claims})
-    assert claiming == FOUND.sites["a"]
+    assert measured_by_site({**REPORTED["a"][1], **claims}) == FOUND.sites["a"].metrics
 
 
 def test_equal_sites_have_no_worst_one():
