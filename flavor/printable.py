@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
+BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 """Characters that count as printable and show nothing, as a space does."""
 _LIKE_LATIN = frozenset("асеорхуіјѕһԁԛԝАВЕЅІЈКМНОРСТХУҮορνιΑΒΕΖΗΙΚΜΝΟΡΤΥΧօ")
 """Letters of Cyrillic, Greek and Armenian that look like letters of Latin."""
@@ -18,8 +18,8 @@ def printable(line: str) -> str:
     Text that fills a terminal's line with spaces could put a line of its own below it. Of three or more spaces in a row
     one is left; flavor's own lines have at most two.
     """
-    if not line.isprintable() or any(blank in line for blank in _BLANKS):
-        line = "".join(c if c.isprintable() and c not in _BLANKS else ascii(c)[1:-1] for c in line)
+    if not line.isprintable() or any(blank in line for blank in BLANKS):
+        line = "".join(c if c.isprintable() and c not in BLANKS else ascii(c)[1:-1] for c in line)
     return _GAP.sub(" ", line)
 
 

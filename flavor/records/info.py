@@ -11,12 +11,14 @@ import contextlib
 import json
 import math
 import operator
+import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flavor.errors import InvalidInfo
+from flavor.printable import BLANKS
 from flavor.records.counts import LARGEST, PREFIX, checked_list, is_count
 
 FILE_NAME = "info.json"
@@ -36,6 +38,8 @@ MOST_EXAMPLES = 10**12
 """The largest `datasetSize`. Sums over thousands of sites stay whole in JSON, whose readers have 53 bits for them."""
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of Unicode that no name has: controls, what turns or hides the text around it, halves of characters."""
+_NOTHING = re.compile(f"[{BLANKS}\u034f\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+"""Letters that show nothing, and marks that alone show nothing, such as Unicode's selectors of variants."""
 _MOST_PROBLEMS = 20
 
 Info = dict[str, dict[str, Any]]
@@ -80,7 +84,12 @@ def checked_info(value: object, *, where: str = "info") -> Info:
     problems += [
         f"the name {name[:60]!a} has characters that cannot be seen, as control characters: leave them out"
         for name in (*(metadata or {}), *(metrics or {}))
-        if isinstance(name, str) and not name.isprintable() and has_unseen(name)
+        if isinstance(name, str) and has_unseen(name)
+    ]
+    problems += [
+        f"{part} has an entry whose name is empty: give it one"
+        for part, entries in (("metadata", metadata), ("metrics", metrics))
+        if any(isinstance(name, str) and not name.strip() for name in entries or {})
     ]
     if metrics is not None and len(metrics) > MOST_METRICS:
         problems.append(f"there are {len(metrics)} metrics, and {MOST_METRICS} at most are taken: report fewer")
@@ -107,8 +116,10 @@ def completed(value: object, round_: int) -> object:
 
 
 def has_unseen(name: str) -> bool:
-    """Whether a name has characters that cannot be seen, such as control characters."""
-    return any(unicodedata.category(letter) in _UNSEEN for letter in name)
+    """Whether a name has characters that cannot be seen, such as control characters: two names could look alike."""
+    if _NOTHING.search(name):
+        return True
+    return not name.isprintable() and any(unicodedata.category(letter) in _UNSEEN for letter in name)
 
 
 def _part(value: object, name: str, problems: list[str]) -> Mapping[str, Any] | None:

@@ -89,7 +89,7 @@ class _Field:
             raise self.wrong(f"must be a text, not {_shown(self.value)}")
         if len(self.value) > longest:
             raise self.wrong(f"has {len(self.value)} characters, and {longest} at most are taken")
-        if not self.value.isprintable() and has_unseen(self.value):
+        if has_unseen(self.value):
             raise self.wrong("has characters that cannot be seen, as control characters: leave them out")
         return self.value
 

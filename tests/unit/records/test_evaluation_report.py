@@ -66,6 +66,7 @@ def test_the_example_of_the_ancestors_guide_is_read_and_written_again():
         ("results.tables.0.title", KeyError, "results.tables[0].title is missing"),
         ("results.tables.0.title", "x" * 201, "results.tables[0].title has 201 characters"),
         ("results.tables.0.title", "a\x1b[31m", "results.tables[0].title has characters that cannot be seen"),
+        ("results.tables.0.title", "a\u3164", "results.tables[0].title has characters that cannot be seen"),
         ("results.tables.0.title", "count", "names that begin with 'count' have a meaning of their own"),
         ("results.tables.0.title", "pooled/x", "names that begin with 'pooled' have a meaning of their own"),
         (

@@ -146,7 +146,13 @@ def test_an_info_is_bounded_in_bytes_and_its_names_too(tmp_path: Path) -> None:
             checked_info(named)
 
 
-@pytest.mark.parametrize("odd", ["\ud800", "\x00", "\x1b[31m", "\n", "\x9b", "\u202e", "\u200b", "\ufeff", "\u2028"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *("\ud800", "\x00", "\x1b[31m", "\n", "\x9b", "\u202e", "\u200b", "\ufeff", "\u2028"),
+        *("\u034f", "\u3164", "\uffa0", "\ufe0f", "\u2800", "\U000e0100"),
+    ],
+)
 @pytest.mark.parametrize("part", ["metadata", "metrics"])
 def test_a_name_that_cannot_be_seen_is_refused_in_one_line(part: str, odd: str) -> None:
     named = info(acc=0.5)
@@ -155,7 +161,11 @@ def test_a_name_that_cannot_be_seen_is_refused_in_one_line(part: str, odd: str) 
         with pytest.raises(InvalidInfo, match="has characters that cannot be seen") as caught:
             refused(named)
         assert str(caught.value).isprintable()
-        assert repr(f"loss{odd}")[1:-1] in str(caught.value)
+        assert ascii(f"loss{odd}")[1:-1] in str(caught.value)
+    del named[part][f"loss{odd}"]
+    for blank in ("", "  "):
+        with pytest.raises(InvalidInfo, match=f"^info: {part} has an entry whose name is empty: give it one$"):
+            checked_info({**named, part: {**named[part], blank: 1.0}})
 
 
 def test_names_of_all_scripts_are_taken_and_as_many_as_somebody_could_read() -> None:
