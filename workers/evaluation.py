@@ -38,7 +38,7 @@ from flavor.records.evaluation import (
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.lacking import reported_by_now
 from flavor.records.merging import merge_infos
-from flavor.records.objects import ObjectRef
+from flavor.records.objects import ObjectRef, is_digest
 from flavor.records.run import RunView
 from flavor.records.summary import kept_metrics
 from flavor.records.update import Refused, handed_size
@@ -280,6 +280,8 @@ class _Merge:
         prefix = result_prefix(self._view.run, evaluation.round, evaluation.number, client)
         if not path.startswith(prefix) or not _TAIL.fullmatch(path.removeprefix(prefix)):
             raise InvalidResult(f"object path {path!r} does not belong to this client and evaluation")
+        if not is_digest(info.digest):  # it becomes a part of a path
+            raise InvalidResult(f"info_digest {info.digest[:64]!r} is no SHA-256 in hexadecimal digits")
         target = named(self._prefix, f"result-{client}", info.digest, ".json")
         taken = self._context.store.take(path, checked_path(target), most=MAX_BYTES)
         reach("worker.result_taken")

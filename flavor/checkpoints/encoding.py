@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -45,6 +44,7 @@ from flavor.checkpoints.safetensors.writer import TensorFileWriter
 from flavor.checkpoints.state_dict.wrapper_prefix import bare_names, renamed
 from flavor.disk import StrPath
 from flavor.errors import CheckpointError
+from flavor.records.objects import is_digest
 
 EncodingKind = Literal["bf16", "int8"]
 
@@ -63,7 +63,6 @@ _COVERED: dict[str, frozenset[DType]] = {
     "bf16": frozenset({_FLOAT32}),
     "int8": frozenset({_FLOAT32, np.dtype(np.float16), BFLOAT16}),
 }
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ class Encoding:
             )
         if type(block) is not int or not 1 <= block <= MAX_BLOCK:
             raise CheckpointError(f"{ENCODING_KEY}: block is {block!r:.40}; it is an integer from 1 to {MAX_BLOCK}")
-        if not isinstance(base, str) or not _DIGEST.fullmatch(base):
+        if not isinstance(base, str) or not is_digest(base):
             raise CheckpointError(f"{ENCODING_KEY}: base is {base!r:.80}; it is a SHA-256 in hex")
         return cls(kind, base, block)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from flavor.errors import InvalidInfo, InvalidReport
 from flavor.records.evaluation_report import DIGEST_NAME, FILE_NAME, Report
 from flavor.records.info import Info, checked_info, completed
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
+from flavor.records.objects import is_digest
 
 
 def with_report(info: Info | None, report: Report, round_: int, *, digest: str) -> Info:
@@ -32,7 +30,7 @@ def with_report(info: Info | None, report: Report, round_: int, *, digest: str) 
 def report_digest(info: Info) -> str | None:
     """Return the SHA-256 of the report that an evaluator's information names; None for none. Raises `InvalidInfo`."""
     digest = info["metadata"].get(DIGEST_NAME)
-    if digest is not None and not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+    if digest is not None and not is_digest(digest):
         raise InvalidInfo(f"info.json: metadata.{DIGEST_NAME} is no SHA-256 in hex")
     return digest
 

@@ -28,8 +28,8 @@ from flavor.records.evaluation_report import (
 )
 from flavor.records.info import LONGEST_NAME, MOST_EXAMPLES, has_unseen
 from flavor.records.merging import WEIGHTED
+from flavor.records.objects import is_digest
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(r"[^\x00-\x1f\\/]+(/[^\x00-\x1f\\/]+)*")
 _SHOWN = 40
 
@@ -209,7 +209,7 @@ def _image(each: _Field, is_sealed: bool) -> Image:
     if not is_sealed:
         return Image(title, name)
     digest, extension = each.part("digest"), each.part("extension")
-    if not _DIGEST.fullmatch(digest.text()):
+    if not is_digest(digest.text()):
         raise digest.wrong("is no SHA-256 in hex")
     if extension.text() not in (".png", ".jpg"):
         raise extension.wrong("must be '.png' or '.jpg'")

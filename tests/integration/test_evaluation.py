@@ -21,6 +21,7 @@ from flavor.records.evaluation import AUTOMATIC, EvaluationSummary
 from flavor.records.info import parse_info
 from flavor.records.states import EvaluationState
 from flavor.store.local import LocalStore
+from flavor.store.paths import evaluations_folder, result_prefix
 
 EVALUATOR = Path(__file__).with_name("toy_evaluator.py")
 STEP = 5 / 3
@@ -306,6 +307,25 @@ def test_a_result_of_another_model_does_not_count(bench):
     assert coordinator.wait() == 0, coordinator.stderr
     assert "and " in (reason := bench.logged("evaluation.closed", round=1)["reason"])
     assert "without c2: it is of a model with SHA-256 'ffffffffffff'" in reason
+
+
+def test_a_digest_that_is_a_path_makes_no_folders(bench):
+    """It would become a part of the name to which the site's result is moved."""
+    coordinator, _ = start(bench, "--evaluate", "every", flags=["--hold", "--only", "c2"], rounds=1)
+    bench.held("c2")
+    key, digest = bench.runs.keys.client("c2").result(1, AUTOMATIC), "a/b/c/d" + "0" * 57
+    path = f"{result_prefix(bench.run, 1, AUTOMATIC, 'c2')}00.json"
+    (bench.store / path).write_text("{}")
+    model = bench.runs.read_evaluation(1, AUTOMATIC).model.model.digest
+    handed_in = {"info_path": path, "info_digest": digest, "num_examples": "7", "model": model}
+    bench.redis.hset(key, mapping=handed_in)
+    bench.redis.publish(key, "1")
+    assert coordinator.wait() == 0, coordinator.stderr
+    reason = bench.logged("evaluation.closed", round=1)["reason"]
+    assert f"without c2: info_digest '{digest}' is no SHA-256 in hexadecimal digits" in reason
+    folder = bench.store / evaluations_folder(bench.run)
+    assert not [each for each in folder.iterdir() if each.is_dir()]
+    assert (bench.store / path).exists(), "it was not moved"
 
 
 def test_an_evaluator_has_no_events(bench, tmp_path):
