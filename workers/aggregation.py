@@ -272,7 +272,7 @@ def _aggregated(
         chosen=combined.chosen,
         now_ms=now_ms,
     )
-    told = (*of_reading(work), *of_repetition(work, read_closed), *of_counts(work.info))
+    told = (*of_reading(work), *of_repetition(work, read_closed), *of_counts(work.info, work.infos))
     counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"
     reason = f"{counts}, a global model of {combined.size_bytes} bytes{in_model(combined.chosen)}"
     sites = {client: info["metrics"] for client, info in infos.items()}

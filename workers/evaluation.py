@@ -170,7 +170,7 @@ class _Merge:
             with health.mounted(whose=True):
                 recorded = put_manifest(archive, manifest.signed(self._context.key))
             reach("worker.evaluated")
-            said = reason + "".join(f"; {line}" for line in (*choice.notes, *of_counts(merged)))
+            said = reason + "".join(f"; {line}" for line in (*choice.notes, *of_counts(merged, infos)))
             self._runs.commit_evaluation(
                 evaluation.round,
                 evaluation.number,

@@ -11,6 +11,7 @@ from aggregators.quantities import is_counter, matching, suspicious_integers, tr
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
 from flavor.printable import printable, shown_name
+from flavor.records.counts import SAME, is_count
 from flavor.records.info import Info
 from flavor.records.merging import not_merged
 from flavor.records.round import RoundView
@@ -113,12 +114,43 @@ def of_reading(work: Work) -> Iterator[str]:
         )
 
 
-def of_counts(info: Info) -> Iterator[str]:
-    """Warn of counts of the sites that do not go together, so that the merged information lacks them."""
+def of_counts(info: Info, infos: Mapping[str, Info]) -> Iterator[str]:
+    """Warn of counts of the sites that do not go together, so that the merged information lacks them.
+
+    `infos` are those of the sites. Only the operator is told which of them differ: all sites read what is merged.
+    """
     if reasons := not_merged(info):
         name, why = next(iter(reasons.items()))
         more = f"; {len(reasons) - 1} more: see notMerged in the merged information" if len(reasons) > 1 else ""
-        yield f"warning: the metric {shown_name(name)} is not merged: {printable(why)}{more}"
+        yield f"warning: the metric {shown_name(name)} is not merged: {printable(why)}{_whose(name, infos)}{more}"
+
+
+def _whose(name: str, infos: Mapping[str, Info]) -> str:
+    """Name the sites that report another form of a count than most, or the metric at all where it is no count."""
+    given = {site: info["metrics"] for site, info in infos.items() if info["metrics"].get(name) is not None}
+    if not is_count(name):
+        return f" ({_some(list(given))})" if given else ""
+    forms = _grouped({site: _form(metrics[name]) for site, metrics in given.items()})
+    if len(forms) == 1:  # then it is the setting of the count, or the value of the setting, that differs
+        setting = name if name.endswith(SAME) else name + SAME
+        forms = _grouped({site: f"{setting} {metrics.get(setting)}" for site, metrics in given.items()})
+    if len(forms) < 2:
+        return ""
+    most = max(map(len, forms.values()))
+    usual = [form for form, sites in forms.items() if len(sites) == most]
+    told = [each for each in forms.items() if [each[0]] != usual]
+    return f" ({'; '.join(f'{_some(sites)}: {printable(form)[:80]}' for form, sites in told)})"
+
+
+def _form(value: object) -> str:
+    return f"a list of {len(value)}" if isinstance(value, list) else "a number"
+
+
+def _grouped(forms: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for site, form in forms.items():
+        found.setdefault(form, []).append(site)
+    return found
 
 
 def of_repetition(work: Work, read: Callable[[int], RoundView | None]) -> Iterator[str]:

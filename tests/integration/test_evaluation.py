@@ -163,6 +163,7 @@ def test_counts_of_evaluators_are_pooled_and_what_does_not_go_together_is_told(b
     assert not [name for name in summary.metrics if name.startswith("count/")]
     reason = bench.logged("evaluation.closed", round=2)["reason"]
     assert "count/binary/negatives is not merged: the sites report lists of different lengths (10, 20)" in reason
+    assert "same bins or classes (c1: a list of 10; c2: a list of 20)" in reason
 
 
 def test_no_site_has_an_evaluator(bench):
