@@ -460,8 +460,8 @@ class TestCounts:
         (note,) = view.notes
         assert note == (
             "warning: the metric count/binary/negatives is not merged: the sites report lists of different lengths "
-            "(10, 20): let all use the same bins or classes (a: a list of 10; b: a list of 20); 1 more: see notMerged in "
-            "the merged information"
+            "(10, 20): let all use the same bins or classes (a: a list of 10; b: a list of 20); 1 more: see "
+            "notMerged in the merged information"
         )
         assert set(runs.merged["metadata"]["notMerged"]) == {"count/binary/negatives", "count/binary/positives"}
         assert runs.merged["metrics"]["pooled/accuracy"] == pytest.approx(2 / 3)
