@@ -212,7 +212,7 @@ def test_a_quarantined_site_counts_in_no_round_whatever_it_says_of_itself(on_por
     bench.aggregator()
     keys, forge = bench.runs.keys.client("c3"), Forge(bench)
     with seated(bench, token) as site:
-        edges = on_port.edges()
+        edges = on_port.edges(only={"c1": ("--hold", "--at", 1)})  # the round goes on until c3 is shut out
         bench.logged("round.opened", round=1)
         for number in range(2):
             site.delete(keys.update(1))
@@ -220,6 +220,8 @@ def test_a_quarantined_site_counts_in_no_round_whatever_it_says_of_itself(on_por
             site.publish(keys.update(1), "1")
             bench.eventually("it is answered", lambda n=number: site.hget(keys.verdict(1), "try") == str(n))
         bench.logged("client.quarantined", client="c3")
+        bench.held("c1")
+        bench.release("c1")
         site.hset(keys.hash, mapping=how or {"reason": ""})
         site.publish(keys.state, "ready")
         site.delete(keys.update(1))

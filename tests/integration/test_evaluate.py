@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import re
 import signal
 from functools import partial
 from pathlib import Path
@@ -140,7 +141,9 @@ def test_a_model_unlike_the_runs_is_told_of_before_sites_are_asked(bench, idle, 
     differs = f"{lacks}tensor 'v' is not in the run's model"
     assert first == f"Warning: --model {model} is not like the run's model: {differs}"
     why = 'no result counts: c1: "its evaluator ended (exit code 1)"; c2: "its evaluator ended (exit code 1)"'
-    assert last == f"Error: the evaluation of a model that no round has made has no result: {why}"
+    judged = bench.logged("evaluation.opened", saying="SHA-256")["reason"]
+    (digest,) = re.findall(r"SHA-256 ([0-9a-f]{12})…", judged)
+    assert last == f"Error: the evaluation of a model from outside (SHA-256 {digest}…) has no result: {why}"
     _, edges = idle
     edges["c1"].until("a model that no round has made could not be judged: the evaluator ended (exit code 1)")
 

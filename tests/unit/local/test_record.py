@@ -95,9 +95,9 @@ def test_a_folder_above_result_folders_and_no_url_name_the_newest_result_folder(
         folder.mkdir(parents=True)
         (folder / "federation.json").touch()
         os.utime(folder, (at, at))
-    for command in ("status", "ui"):
-        assert f"result folder of a local run: flavor {command} 'flavor-runs/a new one'\n" in said(command)
-        assert "name one of them, such as flavor-runs/a new one\n" in said(command, "flavor-runs")
+    for command, *options in (("status",), ("ui", "--port", "0")):
+        assert f"result folder of a local run: flavor {command} 'flavor-runs/a new one'\n" in said(command, *options)
+        assert "name one of them, such as flavor-runs/a new one\n" in said(command, "flavor-runs", *options)
 
 
 @pytest.mark.parametrize(
