@@ -52,6 +52,14 @@ def edges(bench, *options: object, trainer=(), hold=()):
     return found
 
 
+def judged_before_the_next_round(bench) -> None:
+    """The sites of `edges(hold=[2, 3])` go on with rounds 2 and 3 once the model of the round before is judged."""
+    for closed, client in ((1, "c1"), (2, "c2")):
+        bench.held(client)
+        bench.logged("evaluation.closed", round=closed)
+        bench.release(client)
+
+
 def finish(*processes) -> None:
     for process in processes:
         assert process.wait() == 0, process.stderr
@@ -195,10 +203,7 @@ def test_a_run_ends_when_the_operators_data_says_that_it_is_good_enough(bench):
     coordinator = bench.serve("--select", f"{NAME}:min", "--stop-when", f"{NAME}>=0.034", rounds=9)
     judges(bench)
     sites = edges(bench, trainer=["--rounds", "endless"], hold=[2, 3])
-    for closed, client in ((1, "c1"), (2, "c2")):
-        bench.held(client)
-        bench.logged("evaluation.closed", round=closed)
-        bench.release(client)
+    judged_before_the_next_round(bench)
     finish(coordinator, *sites)
     view = bench.runs.read()
     assert (view.best.round, view.best.value) == (1, pytest.approx(accuracy(1)))
@@ -213,10 +218,7 @@ def test_a_model_whose_metric_is_nan_on_the_operators_data_is_no_gain(bench, tmp
     coordinator = bench.serve("--select", f"{NAME}:max", "--stop-after-no-gain", 1, rounds=9)
     judges(bench, "--table", table)
     sites = edges(bench, trainer=["--rounds", "endless"], hold=[2, 3])
-    for closed, client in ((1, "c1"), (2, "c2")):
-        bench.held(client)
-        bench.logged("evaluation.closed", round=closed)
-        bench.release(client)
+    judged_before_the_next_round(bench)
     finish(coordinator, *sites)
     view = bench.runs.read()
     assert (view.round, view.is_met) == (3, True)
