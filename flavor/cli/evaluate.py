@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from flavor.cli.opened_run import opened_run, store_of_run
 from flavor.cli.options import redis_option, store_option, store_settings, store_url
 from flavor.cli.output import print_line, print_table, teller
 from flavor.cli.program import one_line_errors, raise_on_sigterm
-from flavor.cli.round_option import chosen_round, round_option
+from flavor.cli.round_option import chosen_round, naming, round_option
 from flavor.errors import InvalidSetting, RunError, StoreError
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ def evaluate(
     """Have sites judge a model now.
 
     Waits for the sites' results, has an aggregator merge them, and prints a table of sites and metrics. `flavor
-    results` shows it again. The run may go on: a site judges the model before its next round. After the end of a run
-    those sites judge that are started with `flavor-fv`; of a run in a result folder none can. Ctrl-C gives the
-    evaluation up.
+    results` shows it again: the last line says by which command. The run may go on: a site judges the model before its
+    next round. After the end of a run those sites judge that are started with `flavor-fv`; of a run in a result folder
+    none can. Ctrl-C gives the evaluation up.
     """
     from dataclasses import replace
 
@@ -119,7 +120,7 @@ def evaluate(
         if is_cross:
             _show_cross(_crossed(runs, view, config, objects, asked, judge, tell), metric, as_json)
         else:
-            _show(judge(asked), as_json)
+            _show(run, judge(asked), as_json)
 
 
 def _asked(
@@ -190,7 +191,7 @@ def _crossed(
     return cross(runs, view, config, objects, round_, asked, judge, tell)
 
 
-def _show(found: Evaluated, as_json: bool) -> None:
+def _show(run: str, found: Evaluated, as_json: bool) -> None:
     from flavor.results.evaluated_table import described, lines_of, table_of
 
     if as_json:
@@ -202,6 +203,7 @@ def _show(found: Evaluated, as_json: bool) -> None:
     print_table(heads, rows)
     if further:
         print_line(further)
+    print_line(f"`flavor results {shlex.quote(run)} {naming(found.round, found.number)}` shows it again")
 
 
 def _show_cross(crossed: Crossed, metric: str | None, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from flavor.cli.opened_run import named_store, opened_run, store_of_run
 from flavor.cli.options import is_of_environment, redis_option, store_option, store_settings, store_url
 from flavor.cli.output import print_line, print_table
 from flavor.cli.program import one_line_errors
-from flavor.cli.round_option import BEST, best_of, round_option
+from flavor.cli.round_option import BEST, best_of, evaluation_option, round_option
 from flavor.cli.trust_options import trust_option
 from flavor.errors import RunError
 
@@ -49,6 +49,11 @@ class _Shown:
     "Number of the round whose global model was judged, or `last` for the newest evaluation, or `best` for the "
     "best model by the run's --select."
 )
+@evaluation_option(
+    "Number of the evaluation, among several of the round's model: 0 for the run's own, from 1 on for those that "
+    "`flavor evaluate` has asked for, `central` for the one on the operator's own data. Without --round, among those "
+    "of models that no round has made.  [default: the newest]"
+)
 @click.option(
     "--metric",
     "names",
@@ -64,6 +69,7 @@ class _Shown:
 def results(
     run: str,
     round_: int | None,
+    evaluation: int | None,
     names: tuple[str, ...],
     as_json: bool,
     redis_url: str | None,
@@ -81,7 +87,7 @@ def results(
     object store, and each number is checked against the signed record of the evaluation. The evaluation metrics are
     those of the global model that the round has made. Metrics that training scripts report are not shown here.
     """
-    shown = _read(run, round_, redis_url, store, trusted)
+    shown = _read(run, round_, evaluation, redis_url, store, trusted)
     found = shown.found
     names = tuple(_name_in(found, name) for name in names)
     if as_json:
@@ -96,25 +102,32 @@ def results(
         raise RunError(f"--metric {lacking[0]}: this evaluation has {', '.join(_names(found)) or 'no metrics'}")
 
 
-def _read(run: str, round_: int | None, redis_url: str | None, store: str | None, trusted: tuple[str, ...]) -> _Shown:
+def _read(
+    run: str,
+    round_: int | None,
+    evaluation: int | None,
+    redis_url: str | None,
+    store: str | None,
+    trusted: tuple[str, ...],
+) -> _Shown:
     from flavor.policy.selection import Select
     from flavor.results.read_evaluated import FOLDER, best_in_folder, from_folder, reports_of, selected_in
 
     out = Path(run)
     is_folder = (out / FOLDER).is_dir()
     if trusted or (store and not (is_folder and is_of_environment("store"))):
-        return _from_store(run, round_, store, trusted)
+        return _from_store(run, round_, evaluation, store, trusted)
     if is_folder:
         number = best_in_folder(out) if round_ == BEST else round_
         selected = selected_in(out)
         select = Select.parse(selected.select) if selected is not None else None
-        found = from_folder(out, number)
+        found = from_folder(out, number, evaluation)
         best = selected.round if selected is not None else None
         return _Shown(found, select, best, reports=reports_of(out, found))
-    return _from_redis(run, round_, redis_url)
+    return _from_redis(run, round_, evaluation, redis_url)
 
 
-def _from_redis(run: str, round_: int | None, redis_url: str | None) -> _Shown:
+def _from_redis(run: str, round_: int | None, evaluation: int | None, redis_url: str | None) -> _Shown:
     from flavor.config import RunConfig
     from flavor.evaluation_settings import select_of
     from flavor.records.evaluation import MOST_METRICS
@@ -126,15 +139,17 @@ def _from_redis(run: str, round_: int | None, redis_url: str | None) -> _Shown:
         if round_ == BEST:
             round_ = best_of(found_run.runs, view)
         url = store_url(None, found_run.store) or store_of_run(found_run.run, view.config)
-        found = from_redis(found_run.runs, round_, store=lambda: open_store(url, settings=store_settings()))
+        found = from_redis(found_run.runs, round_, evaluation, store=lambda: open_store(url, settings=store_settings()))
         select = select_of(RunConfig.known(view.config))
-        notes = [each.sentence for each in found_run.runs.failing()] if round_ is None else []
+        notes = [each.sentence for each in found_run.runs.failing()] if round_ is None and evaluation is None else []
     if any(len(site.metrics) >= MOST_METRICS for site in found.sites.values()):
         notes.append(f"Redis keeps {MOST_METRICS} metrics of a site: --store shows all of them")
     return _Shown(found, select, view.best.round if view.best else None, notes=tuple(notes))
 
 
-def _from_store(run: str, round_: int | None, store: str | None, trusted: tuple[str, ...]) -> _Shown:
+def _from_store(
+    run: str, round_: int | None, evaluation: int | None, store: str | None, trusted: tuple[str, ...]
+) -> _Shown:
     from flavor.config import RunConfig
     from flavor.evaluation_settings import select_of
     from flavor.ledger.archive import Archive
@@ -146,7 +161,7 @@ def _from_store(run: str, round_: int | None, store: str | None, trusted: tuple[
     trust = Trust.read(trusted)
     name, url = named_store(run, store)
     archive = Archive(open_store(url, settings=store_settings()), checked_name(name, "run"))
-    stored = from_store(archive, None if round_ == BEST else round_, best=round_ == BEST, trust=trust)
+    stored = from_store(archive, None if round_ == BEST else round_, evaluation, best=round_ == BEST, trust=trust)
     begun = archive.beginning()
     select = select_of(RunConfig.known(begun.config)) if begun is not None else None
     return _Shown(

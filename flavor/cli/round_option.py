@@ -1,4 +1,4 @@
-"""The option `--round NUMBER|last|best` of commands about one global model."""
+"""The options that name one global model, `--round NUMBER|last|best`, and one evaluation, `--evaluation`."""
 
 from __future__ import annotations
 
@@ -40,6 +40,27 @@ def round_option(help_: str) -> Callable[[_Function], _Function]:
         callback=parse_round,
         help=help_,
     )
+
+
+def parse_evaluation(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Read the value of an option that names one evaluation among several."""
+    from flavor.records.evaluation import CENTRAL
+
+    if value is None or value == "central":
+        return CENTRAL if value else None
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise click.BadParameter(f"{value!r} is neither a number from 0 on nor 'central'")
+    return int(value)
+
+
+def evaluation_option(help_: str) -> Callable[[_Function], _Function]:
+    """Add `--evaluation` as the argument `evaluation`: the number of an evaluation, or None."""
+    return click.option("--evaluation", "evaluation", metavar="NUMBER|central", callback=parse_evaluation, help=help_)
+
+
+def naming(round_: int, number: int) -> str:
+    """Return the options of `flavor results` that name an evaluation: `--round 3 --evaluation 1`."""
+    return f"--round {round_} --evaluation {number}" if round_ else f"--evaluation {number}"
 
 
 def best_of(runs: RunStore, view: RunView) -> int:

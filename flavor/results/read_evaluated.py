@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from flavor.ledger.closed_evaluation import recorded_evaluation
 from flavor.ledger.evaluation_signers import compared
 from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, newest_of, read_records
 from flavor.ledger.trust import Trust
+from flavor.policy.advice import some
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.info import MAX_BYTES, Info, parse_info
@@ -73,14 +74,24 @@ def summaries(runs: RunStore) -> list[EvaluationSummary]:
 
 
 def from_redis(
-    runs: RunStore, round_: int | None = None, *, store: Callable[[], ObjectStore | None] = lambda: None
+    runs: RunStore,
+    round_: int | None = None,
+    number: int | None = None,
+    *,
+    store: Callable[[], ObjectStore | None] = lambda: None,
 ) -> Evaluated:
-    """Return the newest evaluation, or that of the model of `round_`, as `whole_of`."""
+    """Return the newest evaluation, or that of the model of `round_`, as `whole_of`.
+
+    `number` chooses one among several of `round_`, or without that, among those of models that no round has made.
+    """
 
     def why() -> str:
         return "; ".join(each.reason for each in unjudged(runs, runs.read(), round_))
 
-    return whole_of(runs, chosen_among(runs.run, summaries(runs), round_, why), store)
+    every = summaries(runs)
+    if number is not None:
+        return whole_of(runs, numbered_among(runs.run, every, round_ or 0, number), store)
+    return whole_of(runs, chosen_among(runs.run, every, round_, why), store)
 
 
 class Chosen(NamedTuple):
@@ -109,7 +120,7 @@ def numbered_among(run: str, every: Sequence[EvaluationSummary], round_: int, nu
     """Return the evaluation of this round and number, of any model. Raises `RunError` where there is none."""
     of_round = {each.number: each for each in every if each.round == round_}
     if number not in of_round:
-        raise RunError(_lacking(run, round_, sorted({each.round for each in every if each.subject.counts})))
+        raise RunError(_without(run, round_, number, of_round))
     found, own = of_round[number], of_round.get(CENTRAL)
     return Chosen(found, numbers_of(own).central if own is not None and found.subject.counts else None)
 
@@ -144,6 +155,19 @@ def _lacking(run: str, round_: int | None, rounds: list[int], why: str = "") -> 
     more = f"{counted(len(rounds), 'round')}, the newest of them {newest}" if len(rounds) > 5 else f"rounds {newest}"
     why = f"{why}; " if why else ""
     return f"the model of round {round_} of run {run!r} has not been judged: {why}there are evaluations of {more}"
+
+
+def _without(run: str, round_: int, number: int, there: Collection[int]) -> str:
+    """Say that no evaluation of a round has this number, and which numbers there are."""
+    model = f"the model of round {round_}" if round_ else "a model that no round has made"
+    shown = some([_number_words(each) for each in sorted(there)][-_MOST_NAMED:])
+    more = f" ({counted(len(there), 'evaluation')})" if len(there) > _MOST_NAMED else ""
+    have = f"there are {shown}{more}" if there else "there are none; --round names the round of another one"
+    return f"run {run!r} has no evaluation {_number_words(number)} of {model}: {have}"
+
+
+def _number_words(number: int) -> str:
+    return "central" if number == CENTRAL else str(number)
 
 
 def infos_in(
@@ -193,13 +217,19 @@ class Stored(NamedTuple):
 
 
 def from_store(
-    archive: Archive, round_: int | None = None, *, best: bool = False, trust: Trust | None = None, run_id: str = ""
+    archive: Archive,
+    round_: int | None = None,
+    number: int | None = None,
+    *,
+    best: bool = False,
+    trust: Trust | None = None,
+    run_id: str = "",
 ) -> Stored:
     """Return the newest evaluation in the store, or that of the model of `round_`, checked against its signed record.
 
-    `best` takes that of the run's best model. A record counts where an aggregator has signed it whose key the rounds or
-    `trust` name. Raises `RunError` where there is none, and `InvalidRecord` where its record, or what that names, is
-    not as it was signed.
+    `number` chooses as in `from_redis`. `best` takes that of the run's best model. A record counts where an aggregator
+    has signed it whose key the rounds or `trust` name. Raises `RunError` where there is none, and `InvalidRecord` where
+    its record, or what that names, is not as it was signed.
     """
     chain = read_rounds(archive, trust, run_id=run_id)
     signed = Signed.of(chain, trust or Trust())
@@ -216,19 +246,27 @@ def from_store(
         round_ = best_round
     counting = [each for each in known.values() if each.manifest.counts]
     counting = counting or [each for each in known.values() if each.manifest.judged == Subject(SubjectKind.UNKNOWN)]
-    chosen = [each for each in counting if round_ in (None, each.manifest.round)]
+    if number is not None:
+        key = round_ or 0, number
+        chosen = [known[key]] if key in known else []
+        bad = [each for each in every if (each.manifest.round, each.manifest.evaluation) == key]
+    else:
+        chosen = [each for each in counting if round_ in (None, each.manifest.round)]
+        chosen = [each for each in chosen if each.manifest.central is None] or chosen
+        bad = [each for each in every if round_ in (None, each.manifest.round)]
     if not chosen:
-        for each in every:
-            if round_ in (None, each.manifest.round):
-                raise InvalidRecord(f"{each.ref.path}: {each.why_not}")
+        if bad:
+            raise InvalidRecord(f"{bad[0].ref.path}: {bad[0].why_not}")
         if chain.record is None and not chain.links:
             raise RunNotFound(f"there is no run {archive.run!r} in the store {archive.store.url}")
+        if number is not None:
+            there = [of for round_of, of in known if round_of == (round_ or 0)]
+            raise RunError(_without(archive.run, round_ or 0, number, there))
         raise RunError(_lacking(archive.run, round_, sorted({each.manifest.round for each in counting})))
-    chosen = [each for each in chosen if each.manifest.central is None] or chosen
     record = _checked(archive, chosen[-1])
     found, infos = _of_record(archive, record)
     own = known.get((found.round, CENTRAL))
-    if own is not None and not found.is_central:
+    if own is not None and not found.is_central and found.subject.counts:
         found = replace(found, central=_of_record(archive, _checked(archive, own))[0].central)
     reports = reports_in(archive.store, infos, run=archive.run, round_=found.round, number=found.number)
     notes = [f"{each.ref.path}: {each.why_not}: it is left out" for each in every if not each.is_believed]
@@ -276,12 +314,18 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, d
 # -- from a result folder
 
 
-def from_folder(out: Path, round_: int | None = None) -> Evaluated:
-    """Return the newest evaluation in a result folder, or that of the model of `round_`.
+def from_folder(out: Path, round_: int | None = None, number: int | None = None) -> Evaluated:
+    """Return the newest evaluation in a result folder, or that of the model of `round_`; `number` as in `from_redis`.
 
     Raises `RunError` where there is none, and `InvalidRecord` for a file that cannot be read.
     """
     found = sorted(in_folder(out), key=lambda each: (each.closed_ms, each.round, each.number))
+    if number is not None:
+        of_round = {each.number: each for each in found if each.round == (round_ or 0)}
+        if number not in of_round:
+            raise RunError(_without(str(out), round_ or 0, number, of_round))
+        central = of_round[CENTRAL].central if CENTRAL in of_round else None
+        return replace(of_round[number], central=central)
     chosen = chosen_of(found, round_)
     if chosen is None:
         raise RunError(_lacking(str(out), round_, sorted({each.round for each in found})))

@@ -37,6 +37,7 @@ from flavor.records.merged_report import merge_reports
 from flavor.records.objects import ObjectRef
 from flavor.results.reports import image_in, report_in
 from flavor.store.protocol import ObjectStore
+from flavor.store.url import package_scheme
 from flavor.view.drawn import drawn
 
 _PATIENCE_S = 2.0
@@ -50,6 +51,10 @@ _SPOILED = (ObjectMissing, DigestMismatch, BadObjectPath, ObjectWithheld, Invali
 """What is wrong with a single object: the other sites' reports are read all the same."""
 
 
+def _shown_url(store: ObjectStore | None) -> str:
+    return "" if store is None or package_scheme(store.url) else store.url
+
+
 class EvaluationReports:
     """The reports of the evaluations of one run. May be called by several threads."""
 
@@ -57,6 +62,7 @@ class EvaluationReports:
         self, runs: RunStore, store: ObjectStore | None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._runs, self._store, self._clock = runs, store, clock
+        self._url = _shown_url(store)
         self._lock = threading.Lock()
         self._kept = OrderedDict[tuple[int, int, int], _Known]()
 
@@ -66,8 +72,9 @@ class EvaluationReports:
         Keys: `round`, `evaluation`, `signed_by` (the fingerprint of the aggregator's key; '' where that is not known),
         `public_key`, `unsigned` (why it is not known), `sites` (those that have a report), `missing` (site to why its
         report cannot be read), `read` and `of` (numbers of results), `merged` (see `drawn`; None where there is
-        nothing, or not yet), `unmerged` (why there is nothing), `silent` (why the store cannot be read; '' where it
-        can) and `is_complete` (False where there is more to read, or `silent`). Raises `RunError` and `BusUnavailable`.
+        nothing, or not yet), `unmerged` (why there is nothing), `store` (its URL; '' where there is none, and for a
+        package's store, whose URL may hold a secret), `silent` (why the store cannot be read; '' where it can) and
+        `is_complete` (False where there is more to read, or `silent`). Raises `RunError` and `BusUnavailable`.
         """
         with self._lock:
             known = self._of(summary)
@@ -87,6 +94,7 @@ class EvaluationReports:
                 "of": len(known.results),
                 "merged": known.merged,
                 "unmerged": known.unmerged,
+                "store": self._url,
                 "silent": silent,
                 "is_complete": not silent and not known.waiting,
             }

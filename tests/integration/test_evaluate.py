@@ -167,6 +167,17 @@ def test_a_model_that_never_came_from_the_run_is_judged_by_named_sites(bench, id
     assert bench.logged("evaluation.closed", saying="from outside")["reason"].startswith(f"{what}: 1 result, ")
     from_store = json.loads(bench.done("flavor", "results", bench.run, "--json", "--store", bench.store).stdout)
     assert from_store["subject"] == found["subject"] == {"kind": "outside", "round": 0, "site": ""}
+    assert again.stdout.splitlines()[-1] == f"`flavor results {bench.run} --evaluation 2` shows it again"
+    apart = {"best_round": None, "signed_by": None, "reports": None}
+    first = bench.done("flavor", "results", bench.run, "--evaluation", 1, "--json")
+    assert json.loads(first.stdout) == {**found, **apart}
+    recorded = bench.done("flavor", "results", bench.run, "--evaluation", 1, "--json", "--store", bench.store)
+    assert json.loads(recorded.stdout)["opened_ms"] == found["opened_ms"] < from_store["opened_ms"]
+    for place in ([], ["--store", bench.store]):
+        none = bench.done("flavor", "results", bench.run, "--evaluation", 3, *place)
+        assert none.wait() == 1
+        said = f"run '{bench.run}' has no evaluation 3 of a model that no round has made: there are 1, 2"
+        assert said in none.stderr
     verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
     assert verified.wait() == 0, verified.stdout + verified.stderr
 

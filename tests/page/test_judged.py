@@ -233,6 +233,7 @@ def test_models_that_no_round_has_made_are_named(server: str, tmp_path: Path, wi
         Subject(SubjectKind.UNKNOWN, site="c1"),
         Subject(SubjectKind.UNKNOWN),
     ]
+    run.judge({"c1": (10, {"accuracy": 0.6})}, number=2)
     for number, subject in enumerate(subjects, 1):
         summary = EvaluationSummary(0, number, 1, metrics={"accuracy": 0.1}, of=subject)
         run.runs.redis.rpush(run.runs.keys.evaluated, summary.closed_at(run.runs.now_ms()))
@@ -242,8 +243,15 @@ def test_models_that_no_round_has_made_are_named(server: str, tmp_path: Path, wi
         names = page.locator(".evaluations tbody td:first-child button")
         words = [(subject or Subject.of_round(0)).words for subject in subjects]
         asked = [f"{words[number - 1]}, asked for ({number})" for number in (5, 4, 3, 2, 1)]
-        expect(names).to_have_text([*asked, "round 1"])
+        expect(names).to_have_text([*asked, "round 1, asked for (2)", "round 1"])
         expect(page.locator(".judged-line")).to_contain_text("a model from outside")
+        names.nth(5).click()
+        page.locator(".reports").scroll_into_view_if_needed()
+        shown = f"flavor results {run.runs.run}"
+        where = f"--json --store {run.store.url}" if run.store else ""
+        expect(page.locator(".reports .foot code")).to_have_text(f"{shown} --round 1 --evaluation 2 {where}")
+        names.nth(4).click()
+        expect(page.locator(".reports .foot code")).to_have_text(f"{shown} --evaluation 1 {where}")
 
 
 def trains(run: Driven) -> None:

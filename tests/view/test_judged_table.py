@@ -137,7 +137,7 @@ def test_the_operators_own_data_has_rows_of_its_own(server: str, tmp_path: Path)
     assert history.evaluation()["central"]["examples"] == 50
     assert history.evaluation(1, CENTRAL)["evaluation"] == CENTRAL
     assert history.evaluation(1, AUTOMATIC)["evaluation"] == AUTOMATIC
-    with pytest.raises(RunError, match="has not been judged"):
+    with pytest.raises(RunError, match="has no evaluation 7 of the model of round 1: there are 0, central"):
         history.evaluation(1, 7)
 
 

@@ -79,7 +79,7 @@ def test_what_was_not_accepted_or_is_not_there_is_not_shown(run: Driven) -> None
             history.report_image(1, AUTOMATIC, site, digest_of_image(run, "c1"))
     with pytest.raises(RunError, match="has no such image"):
         history.report_image(1, AUTOMATIC, "c1", digest_of_image(run, "c2"))
-    with pytest.raises(RunError, match="has not been judged"):
+    with pytest.raises(RunError, match="has no evaluation 5 of the model of round 1: there are 0"):
         history.reports(1, 5)
 
 
@@ -148,6 +148,14 @@ def test_without_a_store_the_page_says_so(run: Driven) -> None:
     assert (found["silent"], found["is_complete"]) == ("the page has no access to the run's store", False)
     with pytest.raises(RunError, match="--store"):
         History(run.runs, None).report_of_site(1, AUTOMATIC, "c1")
+
+
+def test_the_stores_url_is_told_unless_a_package_made_it(run: Driven, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run.store is not None
+    assert History(run.runs, run.store).reports(1, AUTOMATIC)["store"] == run.store.url
+    monkeypatch.setattr(run.store, "url", "ipfs://user:secret@host/fl")
+    assert History(run.runs, run.store).reports(1, AUTOMATIC)["store"] == ""
+    assert History(run.runs, None).reports(1, AUTOMATIC)["store"] == ""
 
 
 def test_more_than_can_be_merged_is_shown_by_site(run: Driven, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,9 @@ const LONGEST_MS = 30_000; // between two attempts where the server does not ans
 /** An evaluation's name: `round 7`, `round 7, own data`, `the update of site-1 in round 7, asked for (2)`. */
 export const nameOf = ({ round, evaluation, subject }) => `${round ? `round ${count(round)}` : modelOf({ round, subject })}${evaluation === CENTRAL ? ", own data" : evaluation ? `, asked for (${count(evaluation)})` : ""}`;
 
+/** The options by which `flavor results` names an evaluation: ` --round 7 --evaluation 2`. */
+export const optionsOf = ({ round, evaluation }) => `${round ? ` --round ${round}` : ""}${evaluation === CENTRAL ? " --evaluation central" : evaluation || !round ? ` --evaluation ${evaluation}` : ""}`;
+
 const isSame = (one, two) => one.round === two.round && one.evaluation === two.evaluation;
 
 /**

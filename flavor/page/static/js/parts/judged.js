@@ -9,7 +9,7 @@ import { failed, tablebox } from "../panel.js";
 import { named } from "../said.js";
 import { modelOf } from "../words.js";
 import { curves } from "./curves.js";
-import { CENTRAL, OWN_DATA, evaluations } from "./evaluations.js";
+import { CENTRAL, OWN_DATA, evaluations, optionsOf } from "./evaluations.js";
 import { reports } from "./reports.js";
 
 const MOST = 6; // metrics in the table
@@ -118,8 +118,7 @@ export function judged(name) {
 
   /** `5 further metrics: f1, precision and 3 more. flavor results FOLDER --metric f1 shows one.` */
   function further(names, found) {
-    const which = chosen && found.round ? ` --round ${found.round}` : "";
-    const command = `flavor results ${called(name)}${which} --metric ${quoted(names[0])}`;
+    const command = `flavor results ${called(name)}${chosen ? optionsOf(found) : ""} --metric ${quoted(names[0])}`;
     return [`${counted(names.length, "further metric")}: ${some(names.map(named))}. In a terminal:`, h("code", {}, command)];
   }
 

@@ -1,11 +1,11 @@
 // What sites report of a model beside metrics, in result.json: by site, and merged where titles and labels agree.
 
 import { attr, fill, h, show, text } from "../dom.js";
-import { called, count, counted, hasFolder, some } from "../format.js";
+import { called, count, counted, hasFolder, quoted, some } from "../format.js";
 import { get, of } from "../api.js";
 import { KINDS, draw, titleOf } from "../figures.js";
 import { failed, lesson, panel } from "../panel.js";
-import { CENTRAL, nameOf } from "./evaluations.js";
+import { CENTRAL, nameOf, optionsOf } from "./evaluations.js";
 
 const SOON_MS = 200;
 const AGAIN_MS = 30_000; // a store that does not answer is asked again
@@ -20,7 +20,8 @@ const isSame = (one, two) => one.round === two.round && one.evaluation === two.e
 /** `choose(row)` is called with the evaluation that a reader chooses, null for the newest one. */
 export function reports(name, { choose }) {
   let each = null; // the evaluation
-  const command = () => `flavor results ${called(name)}${each ? ` --round ${each.round}` : ""} --json${hasFolder(name) ? "" : " --store STORE"}`;
+  let store = ""; // its URL, once a report is read
+  const command = () => `flavor results ${called(name)}${each ? optionsOf(each) : ""} --json${hasFolder(name) ? "" : ` --store ${store ? quoted(store) : "STORE"}`}`;
   const part = panel("Reports", { name: "reports", command });
   const which = h("select", { "aria-label": "Evaluation", on: { change: () => choose(rows.find((row) => keyOf(row) === which.value) ?? null) } });
   const whose = h("select", { "aria-label": "Whose report", on: { change: () => look() } });
@@ -55,6 +56,8 @@ export function reports(name, { choose }) {
       const answer = await get(of(name, "reports"), place());
       if (now !== turn || isClosed) return;
       found = answer;
+      store = answer.store || store;
+      part.command(command());
       told();
       if (!found.is_complete) timer = setTimeout(read, found.silent ? AGAIN_MS : SOON_MS);
       else look();
