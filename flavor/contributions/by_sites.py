@@ -133,9 +133,9 @@ class BySites:
         return [client for client in kept.updates if client in self.allowing]
 
     def _asked(self, kept: KeptRound) -> Asked:
-        """Ask for the round's own model."""
+        """Ask for the round's own model. Only the sites that allow it judge it, so it does not count for the run."""
         model = replace(kept.manifest.global_model.to_global(""), state=None)
-        return Asked(Subject.of_round(kept.round), model, timeout_s=self.timeout_s, crossing=True)
+        return Asked(Subject(SubjectKind.WHOLE, kept.round), model, timeout_s=self.timeout_s, crossing=True)
 
     def _placed(self, updates: RoundUpdates, client: str, placed: list[str]) -> Asked | None:
         """Put the model without one site into the store, where sites read it; None where it is the round's model."""

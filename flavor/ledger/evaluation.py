@@ -56,9 +56,9 @@ class Judge(Strict):
 
 
 class JudgedSubject(Strict):
-    """Which model an evaluation has judged, where no round has made it."""
+    """Which model an evaluation has judged, where the round alone does not say it."""
 
-    kind: Literal[SubjectKind.OUTSIDE, SubjectKind.UPDATE, SubjectKind.WITHOUT]
+    kind: Literal[SubjectKind.OUTSIDE, SubjectKind.UPDATE, SubjectKind.WITHOUT, SubjectKind.WHOLE]
     round: int = Field(ge=0)
     site: str
 
@@ -72,8 +72,8 @@ class JudgedSubject(Strict):
     @model_validator(mode="after")
     def _has_a_site(self) -> JudgedSubject:
         """Refuse an update without its round and site, and a model from outside that has them."""
-        is_of_site = self.kind in OF_SITES
-        if (self.round > 0, is_name(self.site)) != (is_of_site, is_of_site):
+        has_round, has_site = self.kind is not SubjectKind.OUTSIDE, self.kind in OF_SITES
+        if (self.round > 0, is_name(self.site), bool(self.site)) != (has_round, has_site, has_site):
             raise ValueError("it has to name a round and a site where it is of one, and no other")
         return self
 
@@ -89,9 +89,9 @@ class EvaluationManifest(SignedRecord):
     """The round that has made the model; 0 for a model that no round has made."""
     evaluation: int = Field(ge=0)
     subject: JudgedSubject | None = None
-    """Which model it is, where no round has made it.
+    """Which model it is, where no round has made it, or where it is judged beside those without a site.
 
-    None for that of the round, and in records of an earlier release: the JSON then lacks the field.
+    None for that of the round otherwise, and in records of an earlier release: the JSON then lacks the field.
     """
     model_path: str
     model_digest: str = Digest
@@ -114,7 +114,7 @@ class EvaluationManifest(SignedRecord):
         is_central = self.central is not None
         if is_central != (self.evaluation == CENTRAL) or is_central == bool(self.judges):
             raise ValueError("it has to name the sites that have judged the model, or be of the operator's own data")
-        if self.subject is not None and self.round:
+        if self.subject is not None and self.round != Subject(self.subject.kind, self.subject.round).made_by:
             raise ValueError("it is of the model of a round, and names another one")
         return self
 

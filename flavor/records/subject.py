@@ -25,6 +25,8 @@ class SubjectKind(StrEnum):
     """It is the update of one site in a round (`flavor evaluate --cross`)."""
     WITHOUT = "without"
     """It is the global model of a round without one site (`flavor contributions --by-sites`)."""
+    WHOLE = "whole"
+    """It is the global model of a round, judged beside those without a site, by the sites that judge these."""
     UNKNOWN = "unknown"
     """No round has made it, and its record, of an earlier release, does not say more."""
 
@@ -51,11 +53,14 @@ class Subject:
     @property
     def made_by(self) -> int:
         """The round that has made the model; 0 for a model that no round has made."""
-        return self.round if self.kind is SubjectKind.GLOBAL else 0
+        return self.round if self.kind in (SubjectKind.GLOBAL, SubjectKind.WHOLE) else 0
 
     @property
     def counts(self) -> bool:
-        """Whether the newest evaluation of a run may be of it. A model that has, or lacks, one site says too little."""
+        """Whether the newest evaluation of a run may be of it.
+
+        A model that has, or lacks, one site says too little, and a whole model is judged by a part of the sites.
+        """
         return self.kind in (SubjectKind.GLOBAL, SubjectKind.OUTSIDE)
 
     @property

@@ -246,17 +246,18 @@ def from_store(
         round_ = best_round
     counting = [each for each in known.values() if each.manifest.counts]
     counting = counting or [each for each in known.values() if each.manifest.judged == Subject(SubjectKind.UNKNOWN)]
+    bad = [each for each in every if not each.is_believed]
     if number is not None:
         key = round_ or 0, number
         chosen = [known[key]] if key in known else []
-        bad = [each for each in every if (each.manifest.round, each.manifest.evaluation) == key]
+        those = [each for each in bad if (each.manifest.round, each.manifest.evaluation) == key]
     else:
         chosen = [each for each in counting if round_ in (None, each.manifest.round)]
         chosen = [each for each in chosen if each.manifest.central is None] or chosen
-        bad = [each for each in every if round_ in (None, each.manifest.round)]
+        those = [each for each in bad if round_ in (None, each.manifest.round)]
     if not chosen:
-        if bad:
-            raise InvalidRecord(f"{bad[0].ref.path}: {bad[0].why_not}")
+        if those:
+            raise InvalidRecord(f"{those[0].ref.path}: {those[0].why_not}")
         if chain.record is None and not chain.links:
             raise RunNotFound(f"there is no run {archive.run!r} in the store {archive.store.url}")
         if number is not None:
@@ -269,7 +270,7 @@ def from_store(
     if own is not None and not found.is_central and found.subject.counts:
         found = replace(found, central=_of_record(archive, _checked(archive, own))[0].central)
     reports = reports_in(archive.store, infos, run=archive.run, round_=found.round, number=found.number)
-    notes = [f"{each.ref.path}: {each.why_not}: it is left out" for each in every if not each.is_believed]
+    notes = [f"{each.ref.path}: {each.why_not}: it is left out" for each in bad]
     if chain.problems:
         notes.append(f"{chain.problems[0]}: `flavor verify {archive.run}` shows everything")
     return Stored(found, record, reports, best_round, notes)

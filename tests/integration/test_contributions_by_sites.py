@@ -97,12 +97,16 @@ def test_sites_judge_while_the_run_goes_on_and_their_own_word_stands_apart(bench
         shown = board.contributions(bench.run)["result"]
     assert shown["by_sites"]
     assert shown["sites"] == found["sites"]
-    newest = json.loads(bench.done("flavor", "results", bench.run, "--json").stdout)
-    assert newest["round"] == 2, "no model without a site is the newest that was judged"
+    for place in ([], ["--store", bench.store]):
+        newest = bench.done("flavor", "results", bench.run, *place)
+        assert newest.wait() == 1
+        assert f"no model of run '{bench.run}' has been judged" in newest.stderr, "by all sites"
+        words = ("--round", 2, "--evaluation", 1, "--json", *place)
+        whole = json.loads(bench.done("flavor", "results", bench.run, *words).stdout)
+        assert whole["subject"] == {"kind": "whole", "round": 2, "site": ""}
+        assert sorted(whole["sites"]) == ["c1", "c2", "c3"]
     status = json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)
-    assert status["evaluation"]["round"] == 2
-    from_store = json.loads(bench.done("flavor", "results", bench.run, "--json", "--store", bench.store).stdout)
-    assert from_store["round"] == 2
+    assert status["evaluation"] is None
     records = [json.loads(path.read_text()) for path in sorted(bench.store.rglob("0000-*-manifest-*.json"))]
     assert {(each["subject"]["round"], each["subject"]["site"]) for each in records} == {
         (round_, f"c{i}") for round_ in (1, 2) for i in FOUR

@@ -13,10 +13,12 @@ from flavor.records.subject import Subject, SubjectKind
 from flavor.results.evaluated import Evaluated, numbers_of
 
 UPDATE, WITHOUT = Subject(SubjectKind.UPDATE, 3, "s1"), Subject(SubjectKind.WITHOUT, 3, "s1")
+WHOLE = Subject(SubjectKind.WHOLE, 3)
 WORDS = {
     Subject.of_round(3): "the model of round 3",
     Subject.of_round(0): "a model from outside (SHA-256 aaaaaaaaaaaa…)",
     UPDATE: "the update of s1 in round 3",
+    WHOLE: "the model of round 3",
     WITHOUT: "the model of round 3 without s1",
     Subject(SubjectKind.UNKNOWN, site="s1"): "the update of s1, or a model without it (SHA-256 aaaaaaaaaaaa…)",
     Subject(SubjectKind.UNKNOWN): "a model that no round has made (SHA-256 aaaaaaaaaaaa…)",
@@ -27,7 +29,7 @@ def named(subject: Subject) -> str:
     return subject.named("a" * 64)
 
 
-@pytest.mark.parametrize("subject", WORDS, ids=named)
+@pytest.mark.parametrize("subject", WORDS, ids=lambda subject: f"{subject.kind}{subject.site}")
 def test_it_is_kept_in_summaries_and_in_result_folders(subject):
     of = None if subject in (Subject.of_round(3), Subject.of_round(0)) else subject
     summary = EvaluationSummary(subject.made_by, 1, opened_ms=1, closed_ms=2, metrics={"accuracy": 1.0}, of=of)
@@ -37,7 +39,7 @@ def test_it_is_kept_in_summaries_and_in_result_folders(subject):
     assert FailedEvaluation.from_json('{"over_ms":0,"in_a_row":1,' + failed.to_json()[1:]) == failed
     found = numbers_of(summary)
     assert Evaluated.from_json(found.to_json(), "here").subject == subject
-    assert subject.counts == (subject.made_by == 3 or subject.kind == "outside")
+    assert subject.counts == (subject.kind in ("global", "outside"))
 
 
 def test_what_people_read_of_it():
@@ -110,12 +112,17 @@ def test_records_name_it_and_those_of_an_earlier_release_keep_their_bytes():
         assert written == record(subject=subject.to_plain())
         assert EvaluationManifest.parse(written, "here").judged == subject
     assert JudgedSubject.of(Subject.of_round(3)) is None
+    whole = EvaluationManifest.parse(record(round=3, subject=WHOLE.to_plain()), "here")
+    assert (whole.judged, whole.counts) == (WHOLE, False)
 
 
 @pytest.mark.parametrize(
     ("round_", "subject"),
     [
         (3, UPDATE),
+        (0, WHOLE),
+        (4, WHOLE),
+        (3, Subject(SubjectKind.WHOLE, 3, "s1")),
         (0, Subject(SubjectKind.UPDATE, 0, "s1")),
         (0, Subject(SubjectKind.WITHOUT, 3)),
         (0, Subject(SubjectKind.WITHOUT, 3, "../s1")),
