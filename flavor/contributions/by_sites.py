@@ -32,6 +32,8 @@ from flavor.store.paths import global_prefix, named
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import StoreHealth
 
+_COMMAND = "flavor contributions --by-sites"
+
 
 class Sites(Protocol):
     """The sites of a run that judge models when they are asked."""
@@ -135,7 +137,9 @@ class BySites:
     def _asked(self, kept: KeptRound) -> Asked:
         """Ask for the round's own model. Only the sites that allow it judge it, so it does not count for the run."""
         model = replace(kept.manifest.global_model.to_global(""), state=None)
-        return Asked(Subject(SubjectKind.WHOLE, kept.round), model, timeout_s=self.timeout_s, crossing=True)
+        return Asked(
+            Subject(SubjectKind.WHOLE, kept.round), model, timeout_s=self.timeout_s, crossing=True, command=_COMMAND
+        )
 
     def _placed(self, updates: RoundUpdates, client: str, placed: list[str]) -> Asked | None:
         """Put the model without one site into the store, where sites read it; None where it is the round's model."""
@@ -154,7 +158,7 @@ class BySites:
                 self.store.put(ref, staged)
         model = GlobalModel(ref.sealed(self.store.seal(path)), format=kept.manifest.global_model.format)
         subject = Subject(SubjectKind.WITHOUT, kept.round, client)
-        return Asked(subject, model, timeout_s=self.timeout_s, crossing=True)
+        return Asked(subject, model, timeout_s=self.timeout_s, crossing=True, command=_COMMAND)
 
     def _health(self, kept: KeptRound) -> StoreHealth:
         return StoreHealth(self.store, kept.manifest.run, kept.manifest.run_id)

@@ -49,6 +49,8 @@ class Asked:
     timeout_s: float = 3600.0
     crossing: bool = False
     """Whether only those sites judge it that allow each other their updates (`flavor-fl --allow-cross`)."""
+    command: str = "flavor evaluate"
+    """The command that asks, as the log names it."""
 
     @property
     def round(self) -> int:
@@ -162,7 +164,7 @@ class AskedEvaluation:
     def _opened(self, asked: Asked, judges: list[str], skipped: list[str], *, timeout_s: float) -> EvaluationView:
         number = self._runs.next_number(asked.round)
         verb = "judges" if len(judges) == 1 else "judge"
-        reason = f"{some(judges)} {verb} {asked.what}, because somebody asked for it"
+        reason = f"{some(judges)} {verb} {asked.what}, because `{asked.command}` asks for it"
         self._runs.open_evaluation(
             self._lease.token,
             asked.round,

@@ -112,6 +112,8 @@ def test_sites_judge_while_the_run_goes_on_and_their_own_word_stands_apart(bench
         (round_, f"c{i}") for round_ in (1, 2) for i in FOUR
     }
     assert {each["subject"]["kind"] for each in records} == {"without"}
+    opened = [entry["reason"] for entry in bench.log() if entry["event"] == "evaluation.opened"]
+    assert {reason.partition(", because ")[2] for reason in opened} == {"`flavor contributions --by-sites` asks for it"}
     verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
     assert verified.wait() == 0, verified.stdout + verified.stderr
 

@@ -163,7 +163,7 @@ def test_a_model_that_never_came_from_the_run_is_judged_by_named_sites(bench, id
     assert again.wait() == 0, again.stderr
     assert "a model from outside, judged by 1 site" in again.stdout
     what = f"a model from outside (SHA-256 {found['model'][:12]}…)"
-    assert f"c1 judges {what}, because somebody asked for it" in again.stderr
+    assert f"c1 judges {what}, because `flavor evaluate` asks for it" in again.stderr
     assert bench.logged("evaluation.closed", saying="from outside")["reason"].startswith(f"{what}: 1 result, ")
     from_store = json.loads(bench.done("flavor", "results", bench.run, "--json", "--store", bench.store).stdout)
     assert from_store["subject"] == found["subject"] == {"kind": "outside", "round": 0, "site": ""}
