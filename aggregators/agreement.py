@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aggregators.computed import Tensor
 from aggregators.dtypes import Array, Kind
-from aggregators.encoded import Tensor
 from aggregators.models import Models
 from aggregators.parts import Stored
 from aggregators.protocols import Block, Weights

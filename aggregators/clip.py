@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 
 from aggregators.blocks import Scratch
+from aggregators.computed import ComputedTensor, Tensor
 from aggregators.distance import squared_distances
 from aggregators.dtypes import Array
-from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.mean import Mean
 from aggregators.models import Models
 from aggregators.parts import Stored, flat, part
@@ -119,8 +119,8 @@ def whole_change_norm(model: Mapping[str, Tensor], global_model: Mapping[str, St
     squared, scratch = 0.0, Scratch()
     for name in names:
         mine, old = model[name], global_model[name]
-        if isinstance(mine, EncodedTensor):  # no integer is
-            continue
+        if isinstance(mine, ComputedTensor):
+            mine = np.asarray(mine)
         mine, old = flat(mine), flat(old)
         for start in range(0, mine.size, SCAN_BLOCK):
             stop = min(mine.size, start + SCAN_BLOCK)

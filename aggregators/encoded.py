@@ -1,24 +1,17 @@
-"""A client's tensor that arrived as a rounded difference to the global model: decoded block by block.
-
-The engine asks for spans as it walks, so no decoded model is ever whole in memory, and every rule sees plain
-parameters θᵢ = θ − Δᵢ.
-"""
+"""A client's tensor that arrived as a rounded difference to the global model: decoded to θᵢ = θ − Δᵢ."""
 
 from __future__ import annotations
-
-from typing import Any, TypeAlias
 
 import numpy as np
 
 from aggregators.blocks import Scratch
-from aggregators.dtypes import Array, compute_dtype, widen
+from aggregators.computed import SPAN, ComputedTensor
+from aggregators.dtypes import Array, widen
 from aggregators.parts import Stored, flat, part
 from flavor.errors import AggregationError
 
-_SPAN = 64 * 1024
 
-
-class EncodedTensor:
+class EncodedTensor(ComputedTensor):
     """θᵢ = θ − Δᵢ, of the shape and dtype of θ, where Δᵢ is bfloat16, or int8 times its block's scale.
 
     Args:
@@ -28,7 +21,7 @@ class EncodedTensor:
         block: consecutive elements that share a scale.
 
     Computed in float32; of a float16 or bfloat16 tensor each element is then rounded to its own type, as if
-    the client had sent it. Never written to. `np.asarray` decodes all of it.
+    the client had sent it.
 
     Raises:
         AggregationError: arrays that do not fit together.
@@ -46,8 +39,8 @@ class EncodedTensor:
     def is_unchanged(self) -> bool:
         """Return whether Δᵢ is 0 throughout; reads it up to the first other value."""
         scratch = Scratch()
-        starts = range(0, self.size, _SPAN)
-        return not any(part(self._values, i, min(i + _SPAN, self.size), scratch, "encoded").any() for i in starts)
+        starts = range(0, self.size, SPAN)
+        return not any(part(self._values, i, min(i + SPAN, self.size), scratch, "encoded").any() for i in starts)
 
     def decode(self, start: int, stop: int, out: Array, scratch: Scratch) -> None:
         """Write elements `start` to `stop` (exclusive) of the flattened θᵢ to `out`, float32 `[stop - start]`."""
@@ -79,21 +72,3 @@ class EncodedTensor:
             first += len(rows)
         if whole < out.size:
             np.multiply(out[whole:], scales[first], out=out[whole:])
-
-    def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> Array:
-        """Return θᵢ as a new array of its shape and dtype."""
-        if copy is False:
-            raise ValueError("an encoded tensor has no array to be viewed")
-        whole = np.empty(self.shape, self.dtype)
-        flat, scratch = whole.reshape(-1), Scratch()
-        for start in range(0, self.size, _SPAN):
-            stop = min(start + _SPAN, self.size)
-            row = scratch.row("row", stop - start, compute_dtype(self.dtype))
-            with np.errstate(over="ignore", invalid="ignore"):
-                self.decode(start, stop, row, scratch)
-                np.copyto(flat[start:stop], row, casting="unsafe")
-        return whole if dtype is None else whole.astype(dtype, copy=False)
-
-
-Tensor: TypeAlias = Stored | EncodedTensor
-"""A tensor of a client's model."""

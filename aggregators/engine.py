@@ -17,8 +17,8 @@ import numpy as np
 
 from aggregators import integers
 from aggregators.blocks import Scratch, Span, block_size, for_each, spans
+from aggregators.computed import ComputedTensor, Tensor
 from aggregators.dtypes import Array, Kind, compute_dtype, is_finite
-from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.mean import Mean
 from aggregators.models import Models
 from aggregators.parts import Stored, flat, part
@@ -91,7 +91,7 @@ def run(
         models: for each client its tensors by name; all of the same names, shapes and dtypes. float16,
             bfloat16 and float8 are reduced in float32 and come back in their own type, float64 stays
             float64; integer tensors become the mean or the median that the rule stands for, rounded half to even,
-            bool the majority (a tie is False). An `EncodedTensor` is decoded block by block, and counts as what it
+            bool the majority (a tie is False). A `ComputedTensor` is computed block by block, and counts as what it
             decodes to. Never written to.
         weights: `[n]`, num_examples of each client, in any unit; None weighs all alike.
         reducer: by default `Mean()`.
@@ -144,7 +144,7 @@ def run(
     walk = _Walk(source, plan, server_step, (None if state is None else state.tensors, kept), model)
     walk.stepped = frozenset(stepped)
     walk.held = {
-        name: flat(np.asarray(tensor) if isinstance(tensor, EncodedTensor) else tensor)
+        name: flat(np.asarray(tensor) if isinstance(tensor, ComputedTensor) else tensor)
         for name, tensor in held.items()
         if name in source.kinds
     }

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from aggregators.blocks import Scratch, Span, ordered_sum, spans, threads_for
+from aggregators.computed import ComputedTensor, Tensor
 from aggregators.dtypes import Array, Kind, compute_dtype, kind_of, widen
-from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.parts import Stored, flat, part
 from aggregators.protocols import SCAN_BLOCK, Block, scan_block
 from flavor.checkpoints.compare import structure_problems
@@ -67,7 +67,7 @@ class Streamed(Sequence[Array]):
 class Models:
     """Flat views of n compatible models and, where there is one, of the old global model.
 
-    Arrays are viewed, and copied only if they are not C-contiguous. Encoded tensors and tensors in files that are only
+    Arrays are viewed, and copied only if they are not C-contiguous. Computed tensors and tensors in files that are only
     read stay as they are. The `held` tensors are of a kind of their own, and no rule reads them.
     """
 
@@ -114,7 +114,7 @@ class Models:
     def _row(self, span: Span, client: int, room: Array, scratch: Scratch) -> Array:
         """Return one client's row: a view where possible, else written to the first row of `room`."""
         tensor = self.flat[span.name][client]
-        if isinstance(tensor, EncodedTensor):
+        if isinstance(tensor, ComputedTensor):
             tensor.decode(span.start, span.stop, room[0], scratch)
         elif tensor.dtype != compute_dtype(tensor.dtype):
             widen(part(tensor, span.start, span.stop, scratch, "narrow"), room[0])
@@ -128,7 +128,7 @@ class Models:
     def _is_written(self, name: str, client: int) -> bool:
         """Return whether this client's rows have to be written, because no view can show them."""
         tensor = self.flat[name][client]
-        return tensor.dtype != compute_dtype(tensor.dtype) or isinstance(tensor, EncodedTensor | FileTensor)
+        return tensor.dtype != compute_dtype(tensor.dtype) or isinstance(tensor, ComputedTensor | FileTensor)
 
     def written_rows(self, name: str, clients: Sequence[int], *, streamed: bool = False) -> int:
         """Return how many rows `block` writes for these clients' tensor."""
@@ -136,12 +136,16 @@ class Models:
         return min(written and 2, len(clients)) if streamed else written
 
     def slices(self, span: Span, clients: Sequence[int], scratch: Scratch) -> list[Array]:
-        """Return `span` of these clients' integer or bool tensor, as it lies."""
+        """Return `span` of these clients' integer or bool tensor: as it lies, or computed."""
         rows: list[Array] = []
         for index, client in enumerate(clients):
             tensor = self.flat[span.name][client]
-            assert not isinstance(tensor, EncodedTensor)  # which are floats
-            rows.append(part(tensor, span.start, span.stop, scratch, f"whole {index}"))
+            if isinstance(tensor, ComputedTensor):
+                row = scratch.row(f"whole {index}", span.stop - span.start, tensor.dtype)
+                tensor.decode(span.start, span.stop, row, scratch)
+                rows.append(row)
+            else:
+                rows.append(part(tensor, span.start, span.stop, scratch, f"whole {index}"))
         return rows
 
     def base_block(self, span: Span, scratch: Scratch) -> Array | None:
@@ -171,4 +175,4 @@ class Models:
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    return tensor if isinstance(tensor, EncodedTensor) else flat(tensor)
+    return tensor if isinstance(tensor, ComputedTensor) else flat(tensor)

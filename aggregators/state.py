@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+from aggregators.computed import Tensor
 from aggregators.dtypes import Array, compute_dtype
-from aggregators.encoded import Tensor
 from flavor.errors import AggregationError
 
 

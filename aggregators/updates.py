@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from aggregators.blocks import Scratch
+from aggregators.computed import Tensor
 from aggregators.dtypes import Array
-from aggregators.encoded import EncodedTensor, Tensor
+from aggregators.encoded import EncodedTensor
 from flavor.checkpoints import TensorFile, TensorSpec, is_finite, is_odd
 from flavor.checkpoints.checkpoint import ENCODING_KEY, SCALE_PREFIX
 from flavor.checkpoints.compare import structure_problems

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from aggregators.computed import Tensor
 from aggregators.dtypes import Array
-from aggregators.encoded import Tensor
 from flavor.errors import AggregationError, AggregatorFailed, UpdatesRefused
 
 Try = Callable[[Sequence[str]], Sequence[str]]

@@ -10,7 +10,7 @@ from typing import Any
 
 from aggregators import engine
 from aggregators.algorithms import Algorithm
-from aggregators.encoded import Tensor
+from aggregators.computed import Tensor
 from aggregators.protocols import weighs
 from aggregators.registry import parse
 from aggregators.server import Replace

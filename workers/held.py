@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from aggregators.encoded import Tensor
+from aggregators.computed import Tensor
 from aggregators.quantities import matching
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from aggregators.blocks import Scratch
+from aggregators.computed import ComputedTensor, Tensor
 from aggregators.dtypes import Array, Kind, kind_of
-from aggregators.encoded import EncodedTensor, Tensor
 from aggregators.parts import flat, part
 from aggregators.quantities import matching
 from aggregators.updates import ClientModel
@@ -73,7 +73,7 @@ def _is_unrelated(alike: float, count: int) -> bool:
 
 
 def _standard(tensor: Tensor) -> Array | None:
-    if isinstance(tensor, EncodedTensor):  # in a first round without a model there is none
+    if isinstance(tensor, ComputedTensor):  # in a first round without a model there is none
         return None
     stop = min(tensor.size, _MOST_ELEMENTS)
     wide = part(flat(tensor), 0, stop, Scratch(), "start").astype(np.float64)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aggregators.encoded import EncodedTensor, Tensor
+import numpy as np
+
+from aggregators.computed import ComputedTensor, Tensor
+from aggregators.encoded import EncodedTensor
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
 from flavor.checkpoints.compare import same_bits
@@ -30,6 +33,8 @@ def is_unchanged(tensors: Mapping[str, Tensor], base: TensorFile) -> bool:
         if isinstance(tensor, EncodedTensor):
             if not tensor.is_unchanged:
                 return False
-        elif name not in base or not same_bits(tensor, base.stored(name)):
+        elif name not in base or not same_bits(
+            np.asarray(tensor) if isinstance(tensor, ComputedTensor) else tensor, base.stored(name)
+        ):
             return False
     return True
