@@ -13,12 +13,12 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.evaluation_settings import select_of
 from flavor.ledger.canonical import sha256
-from flavor.ledger.evaluation import EvaluationManifest, Judge
+from flavor.ledger.evaluation import EvaluationManifest, JudgeRecord
 from flavor.ledger.keys import SigningKey
 from flavor.policy.selection import choose
 from flavor.programs.result_file import Written
 from flavor.records.evaluated_info import with_report
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, MOST_METRICS, EvaluationSummary, Judged, Result
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, MOST_METRICS, EvaluationSummary, Result, ResultVerdict
 from flavor.records.info import CONFUSION, Info, info_bytes
 from flavor.records.measured import Measured
 from flavor.records.merging import merge_infos
@@ -167,11 +167,11 @@ class Driven:
             for site, of in infos.items()
         }
         verdicts = {
-            site: Judged(True, "", result, kept_metrics(_without_confusion(infos[site]), MOST_METRICS))
+            site: ResultVerdict(True, "", result, kept_metrics(_without_confusion(infos[site]), MOST_METRICS))
             for site, result in results.items()
         }
-        refused = {site: Judged(False, why) for site, why in missing.items()}
-        judges = tuple(Judge.of(site, result) for site, result in results.items())
+        refused = {site: ResultVerdict(False, why) for site, why in missing.items()}
+        judges = tuple(JudgeRecord.of(site, result) for site, result in results.items())
         self._commit_evaluation(summary, merged, {**verdicts, **refused}, judges=judges, missing=dict(missing))
 
     def judge_centrally(self, examples: int, metrics: Mapping[str, float], round_: int) -> None:
@@ -183,7 +183,7 @@ class Driven:
         self._commit_evaluation(summary, merged, {}, central=examples)
 
     def _commit_evaluation(
-        self, summary: EvaluationSummary, merged: Info, verdicts: Mapping[str, Judged], **recorded: Any
+        self, summary: EvaluationSummary, merged: Info, verdicts: Mapping[str, ResultVerdict], **recorded: Any
     ) -> None:
         view, prefix = self.runs.read(), evaluation_prefix(self.runs.run, summary.round, summary.number)
         evaluation = self.runs.read_evaluation(summary.round, summary.number)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flavor.errors import RunNotFound
-from flavor.results.best import Best
+from flavor.results.best import BestRound
 
 NOW_MS = 1_700_000_000_000
 
@@ -36,7 +36,7 @@ def client(**fields: Any) -> dict[str, Any]:
 
 def best_value(metric: str, value: float, *, fewer: int = 0) -> dict[str, Any]:
     """The best value of a metric, of round 1; `fewer` other rounds are not compared."""
-    found = Best(1, value, 2, 2, 2, fewer, 2 if fewer else 0, 1)
+    found = BestRound(1, value, 2, 2, 2, fewer, 2 if fewer else 0, 1)
     return {"metric": metric, **asdict(found), "rounds": 1 + fewer}
 
 

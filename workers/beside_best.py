@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flavor.bus.runs import RunStore
 from flavor.errors import DigestMismatch, InvalidInfo, InvalidRecord, ObjectMissing
-from flavor.records.evaluation import AUTOMATIC, Beside, Best, Result
+from flavor.records.evaluation import AUTOMATIC, Beside, BestModel, Result
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.results.judged_both import JudgedBoth
 from flavor.store.protocol import ObjectStore
@@ -16,7 +16,7 @@ class BesideBest:
     def __init__(self, store: ObjectStore, runs: RunStore, judged_both: JudgedBoth) -> None:
         self._store, self._runs, self._judged_both = store, runs, judged_both
 
-    def __call__(self, before: Best, value: float, sites: int) -> Beside | None:
+    def __call__(self, before: BestModel, value: float, sites: int) -> Beside | None:
         """Return both values over the sites that have judged both; None where those are too few."""
         of_best = self._runs.read_evaluation(before.round, AUTOMATIC)
         results = {} if of_best is None else {site: each.result for site, each in of_best.accepted.items()}

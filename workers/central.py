@@ -36,7 +36,7 @@ from flavor.policy.selection import choose
 from flavor.programs.own_evaluator import EvaluatorFiles
 from flavor.programs.process import ChildProcess, described_exit
 from flavor.records.counts import CENTRAL_PREFIX, is_count
-from flavor.records.evaluation import CENTRAL, Best, EvaluationSummary, EvaluationView
+from flavor.records.evaluation import CENTRAL, BestModel, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, merge_infos, why_not_own
 from flavor.records.run import RunView
@@ -47,7 +47,7 @@ from flavor.store.digests import copy_of
 from flavor.store.paths import evaluation_prefix, named
 from flavor.store.trouble import StoreHealth
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed
-from workers.central_judge import Judge
+from workers.central_judge import CentralJudge
 from workers.closing import close_on_best, is_current
 from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
@@ -119,7 +119,7 @@ class _Judging:
     def __init__(
         self,
         context: WorkerContext,
-        judge: Judge,
+        judge: CentralJudge,
         runs: RunStore,
         view: RunView,
         evaluation: EvaluationView,
@@ -142,7 +142,7 @@ class _Judging:
         summary = self._summary(merged, examples)
         rules = rules_of(self._config, central=True)
 
-        def close(before: Best | None) -> str:
+        def close(before: BestModel | None) -> str:
             choice = choose(before, summary, select=rules.select, when=rules.when)
             model = evaluation.model.model
             manifest = EvaluationManifest(

@@ -11,7 +11,7 @@ from flavor.signals import asked_to_end
 
 
 @dataclass(frozen=True)
-class Judge:
+class CentralJudge:
     """The operator's evaluator, and whether this worker still takes part."""
 
     evaluator: OwnEvaluator

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from flavor.bus.runs import RunStore
 from flavor.errors import FlavorError, IllegalMove
-from flavor.records.evaluation import Best, EvaluationView
+from flavor.records.evaluation import BestModel, EvaluationView
 from flavor.records.states import EvaluationState
 
 _TRIES = 5
@@ -18,7 +18,7 @@ def is_current(evaluation: EvaluationView | None, attempt: int) -> bool:
 
 
 def close_on_best(
-    runs: RunStore, evaluation: EvaluationView, best: Best | None, close: Callable[[Best | None], str]
+    runs: RunStore, evaluation: EvaluationView, best: BestModel | None, close: Callable[[BestModel | None], str]
 ) -> str:
     """Return what `close(best)` returns, called again with the best model that there is by then if it was refused.
 

@@ -15,7 +15,7 @@ from flavor.records.run import RunView
 from flavor.store.protocol import ObjectStore
 from flavor.view.observer import Observer, Silent
 from workers.builtin import Engine
-from workers.central_judge import Judge
+from workers.central_judge import CentralJudge
 from workers.combiner import Combiner
 from workers.fault import GivenBack, require_record
 from workers.residents import Residents
@@ -37,7 +37,7 @@ class WorkerContext:
     """The users' aggregators that this worker keeps, with `--init-once`."""
     hand_over: Callable[[str, str, int, int, float], None] | None = None
     """Gives another worker, by its home, the aggregation of a run, round and attempt, with its limit in seconds."""
-    judge: Judge | None = None
+    judge: CentralJudge | None = None
     """Judges models on the operator's own data, with `flavor-agg -e`."""
     observer: Observer = field(default_factory=Silent)
     key: SigningKey = field(default_factory=SigningKey.generate)

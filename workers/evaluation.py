@@ -21,18 +21,18 @@ from flavor.evaluation_settings import rules_of, select_of
 from flavor.failpoints import reach
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
-from flavor.ledger.evaluation import EvaluationManifest, Judge, JudgedSubject, put_manifest
+from flavor.ledger.evaluation import EvaluationManifest, JudgedSubject, JudgeRecord, put_manifest
 from flavor.ledger.statement import EvaluationStatement
 from flavor.policy.advice import listed
 from flavor.policy.selection import Choice, choose, same_number
 from flavor.records.evaluation import (
     AUTOMATIC,
     MOST_METRICS,
-    Best,
+    BestModel,
     EvaluationSummary,
     EvaluationView,
-    Judged,
     Result,
+    ResultVerdict,
     said_of,
 )
 from flavor.records.info import MAX_BYTES, Info, parse_info
@@ -147,7 +147,7 @@ class _Merge:
 
         replaced = self._runs.replaced()
 
-        def close(before: Best | None) -> str:
+        def close(before: BestModel | None) -> str:
             choice = self._chosen(before, summary, infos)
             model = evaluation.model.model
             manifest = EvaluationManifest(
@@ -161,7 +161,9 @@ class _Merge:
                 opened_ms=evaluation.opened_ms,
                 closed_ms=self._runs.now_ms(),
                 expected=evaluation.expected,
-                judges=tuple(Judge.of(client, each, replaced.get(client, ())) for client, each in counting.items()),
+                judges=tuple(
+                    JudgeRecord.of(client, each, replaced.get(client, ())) for client, each in counting.items()
+                ),
                 missing=missing,
                 best_round=choice.best.round if choice.best else 0,
                 merged_path=info.path,
@@ -189,7 +191,7 @@ class _Merge:
 
         return close_on_best(self._runs, evaluation, self._view.best, close)
 
-    def _chosen(self, before: Best | None, summary: EvaluationSummary, infos: Mapping[str, Info]) -> Choice:
+    def _chosen(self, before: BestModel | None, summary: EvaluationSummary, infos: Mapping[str, Info]) -> Choice:
         """Return which model is the best with this evaluation. What somebody asks for decides nothing."""
         if self._evaluation.number != AUTOMATIC:
             return Choice(before, "", ())
@@ -200,27 +202,27 @@ class _Merge:
             compare = BesideBest(self._context.store, self._runs, judged_both)
         return choose(before, summary, select=rules.select, when=rules.when, compare=compare)
 
-    def _compared(self, summary: EvaluationSummary, before: Best | None, choice: Choice) -> EvaluationSummary:
+    def _compared(self, summary: EvaluationSummary, before: BestModel | None, choice: Choice) -> EvaluationSummary:
         """Return the summary with how its model compares with the best one before, where a rule wants that."""
         is_ruled = self._evaluation.number == AUTOMATIC and rules_of(self._config, central=False).select is not None
         if before is None or not is_ruled:
             return summary
         return replace(summary, best_before=before.round, beside=choice.beside)
 
-    def _verdicts(self) -> dict[str, Judged]:
+    def _verdicts(self) -> dict[str, ResultVerdict]:
         evaluation = self._evaluation
         handed_in = self._runs.results(evaluation.round, evaluation.number, evaluation.expected)
         lacking = [client for client in evaluation.expected if client not in handed_in]
         why = why_missing(self._runs, evaluation, lacking, lease_s=self._config.heartbeat_timeout_s)
         return {
-            client: Judged(False, why[client]) if client in why else self._judged(client, handed_in[client])
+            client: ResultVerdict(False, why[client]) if client in why else self._judged(client, handed_in[client])
             for client in evaluation.expected
         }
 
-    def _judged(self, client: str, handed_in: Result | Refused) -> Judged:
+    def _judged(self, client: str, handed_in: Result | Refused) -> ResultVerdict:
         """Return the verdict on one result. Any fault of it becomes the reason of this site alone."""
         if isinstance(handed_in, Refused):
-            return Judged(False, said_of(handed_in, _LONGEST_REASON))
+            return ResultVerdict(False, said_of(handed_in, _LONGEST_REASON))
         try:
             return self._accepted(client, handed_in)
         except (JobTimeoutException, BusUnavailable):
@@ -231,9 +233,9 @@ class _Merge:
             if isinstance(error, StoreUnavailable) and error.passing:
                 raise
             said = str(error) if isinstance(error, FlavorError) else f"unusable: {type(error).__name__}: {error}"
-            return Judged(False, said[:_LONGEST_REASON])
+            return ResultVerdict(False, said[:_LONGEST_REASON])
 
-    def _accepted(self, client: str, result: Result) -> Judged:
+    def _accepted(self, client: str, result: Result) -> ResultVerdict:
         evaluation, view = self._evaluation, self._view
         model = evaluation.model.model.digest
         if result.model != model:
@@ -267,7 +269,7 @@ class _Merge:
             client=client,
         )
         self._infos[client] = info
-        return Judged(
+        return ResultVerdict(
             True,
             counted(num_examples, "example"),
             Result(info_ref, num_examples, model, checked.public_key, checked.signature, result.try_id),

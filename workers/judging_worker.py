@@ -9,7 +9,7 @@ from redis import Redis
 from rq.timeouts import BaseDeathPenalty
 
 from flavor.bus.jobs import judging_queue
-from workers.central_judge import Judge
+from workers.central_judge import CentralJudge
 from workers.worker import OwnWorker, make_worker
 
 _END_S = 10.0
@@ -29,12 +29,12 @@ class Untimed(BaseDeathPenalty):
 class JudgingWorker:
     """A worker on the queue of evaluations on the operator's own data, and its thread."""
 
-    def __init__(self, worker: OwnWorker, judge: Judge) -> None:
+    def __init__(self, worker: OwnWorker, judge: CentralJudge) -> None:
         self._worker, self._judge = worker, judge
         self._thread = threading.Thread(target=self._work, name="judging", daemon=True)
 
     @classmethod
-    def begin(cls, connection: Redis, queue: str, judge: Judge, *, beside: OwnWorker) -> JudgingWorker:
+    def begin(cls, connection: Redis, queue: str, judge: CentralJudge, *, beside: OwnWorker) -> JudgingWorker:
         """Register the worker, so that coordinators know of it, and start its thread.
 
         The process ends only when neither this worker nor the one `beside` it has a job in hand.

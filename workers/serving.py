@@ -24,7 +24,7 @@ from flavor.store.protocol import ObjectStore
 from flavor.view.blocked import noting
 from flavor.view.observer import Lines
 from workers.builtin import Engine
-from workers.central_judge import Judge
+from workers.central_judge import CentralJudge
 from workers.command import CommandCombiner, StartedAnew
 from workers.context import WorkerContext, set_context
 from workers.jobs import AGGREGATE
@@ -77,7 +77,7 @@ def serve(
     worker = make_worker(connection, *queues, observer=observer, name=name)
     judging = None
     if evaluator is not None:
-        context.judge = Judge(evaluator, tell)
+        context.judge = CentralJudge(evaluator, tell)
         judging = JudgingWorker.begin(connection, queue, context.judge, beside=worker)
     if threading.current_thread() is threading.main_thread():
         Listener(worker.errand.idle, code=0, twice=True)

@@ -14,12 +14,12 @@ from flavor.records.damage import field_of, texts
 from flavor.records.evaluation import (
     CENTRAL,
     RESULT_FIELDS,
-    Best,
+    BestModel,
     EvaluationKind,
     EvaluationSummary,
     EvaluationView,
-    Judged,
     Result,
+    ResultVerdict,
     result_from_hash,
 )
 from flavor.records.failed_evaluation import FailedEvaluation
@@ -116,13 +116,13 @@ class Evaluations(Clients):
         number: int,
         *,
         attempt: int,
-        verdicts: Mapping[str, Judged],
+        verdicts: Mapping[str, ResultVerdict],
         info: ObjectRef,
         manifest: ObjectRef,
         summary: EvaluationSummary,
         reason: str,
-        before: Best | None = None,
-        best: Best | None = None,
+        before: BestModel | None = None,
+        best: BestModel | None = None,
         best_reason: str = "",
         reported: Mapping[str, Sequence[str]] | None = None,
     ) -> None:

@@ -17,7 +17,7 @@ from flavor.printable import printable, quoted, shown_name
 from flavor.records.counts import POOLED
 from flavor.records.reported import Reported
 from flavor.records.states import RunState
-from flavor.results.best import Best, MergedValue
+from flavor.results.best import BestRound, MergedValue
 from flavor.sizes import shown_bytes
 
 _ENDED = tuple(state.value for state in RunState if state.ended)
@@ -188,7 +188,7 @@ def _last_round(found: Found) -> str:
     ]
     if parts and (best := found["best"]) and best["metric"] == names[0]:
         of = "" if best["rounds"] == last["round"] else f" of the {best['rounds']} rounds that can be read"
-        top = Best.in_document(best)
+        top = BestRound.in_document(best)
         number = " ".join((f"{top.value:.4g}", top.of)).rstrip()
         lacks = f"; {top.without}" if top.without else ""
         began = _began(best["round"], found.get("folder") or found["run"])

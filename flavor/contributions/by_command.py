@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flavor.contributions.judge import Judge
+from flavor.contributions.judge import ModelJudge
 from flavor.contributions.kept import KeptRound
 from flavor.contributions.reading import RoundUpdates
 from flavor.contributions.result import OfRound
@@ -19,7 +19,7 @@ from flavor.policy.selection import Select
 class ByCommand:
     """A `Trial` with one judge: by which metric, and where its models lie for that time."""
 
-    judge: Judge
+    judge: ModelJudge
     select: Select
     folder: Path
     """A folder with room for two models."""

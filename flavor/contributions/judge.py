@@ -25,7 +25,7 @@ CLIENT = "operator"
 _STOP_S = 2.0
 
 
-class Judge(Protocol):
+class ModelJudge(Protocol):
     """Measures a metric of models."""
 
     def value(self, model: Path, *, round_: int, format_: str) -> float:
@@ -49,7 +49,7 @@ class CommandJudge:
     select: Select
 
     def value(self, model: Path, *, round_: int, format_: str) -> float:
-        """See `Judge`."""
+        """See `ModelJudge`."""
         files = Workspace.prepare(
             self.folder,
             environment={},

@@ -13,7 +13,7 @@ from flavor.coordinator.central import CentralEvaluations
 from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
-from flavor.coordinator.evaluations import Evaluations
+from flavor.coordinator.evaluations import SiteEvaluations
 from flavor.coordinator.inspections import Inspections
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
@@ -43,7 +43,7 @@ class RunContext:
     members: Members
     jobs: JobQueue
     inspections: Inspections
-    evaluations: Evaluations
+    evaluations: SiteEvaluations
     central: CentralEvaluations
     left_behind: LeftBehind
     lease: CoordinatorLease

@@ -35,7 +35,7 @@ _MERGING_S = 15.0
 _MERGED_LOOK_S = 0.05
 
 
-class Evaluations:
+class SiteEvaluations:
     """The evaluation of the newest closed round's model, or the one before as long as that is not over, as read."""
 
     def __init__(

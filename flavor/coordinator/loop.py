@@ -23,7 +23,7 @@ from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
-from flavor.coordinator.evaluations import Evaluations
+from flavor.coordinator.evaluations import SiteEvaluations
 from flavor.coordinator.inspections import Inspections
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
@@ -167,7 +167,7 @@ class Coordinator:
             runs, config, members=members, client_log=client_log, late=late, lease=lease, observer=observer
         )
         inspections = Inspections(runs, config, current, jobs=jobs, members=members, client_log=client_log)
-        evaluations = Evaluations(runs, config, current, members=members, jobs=jobs, lease=lease, observer=observer)
+        evaluations = SiteEvaluations(runs, config, current, members=members, jobs=jobs, lease=lease, observer=observer)
         return RunContext(
             runs=runs,
             config=config,

@@ -10,7 +10,7 @@ from flavor.counted import counted
 from flavor.errors import InvalidRecord, ObjectMissing, ObjectWithheld, OtherProtocol
 from flavor.ledger.archive import Archive
 from flavor.ledger.evaluation import EvaluationManifest, manifest_ref, read_manifest
-from flavor.records.evaluation import MOST_METRICS, EvaluationSummary, EvaluationView, Judged, Result
+from flavor.records.evaluation import MOST_METRICS, EvaluationSummary, EvaluationView, Result, ResultVerdict
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
@@ -62,12 +62,12 @@ def recorded_evaluation(runs: RunStore, store: ObjectStore | None, summary: Eval
     )
 
 
-def verdicts_of(manifest: EvaluationManifest, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Judged]:
+def verdicts_of(manifest: EvaluationManifest, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, ResultVerdict]:
     """Return the verdicts that Redis had of an evaluation, with the first of these metrics of each site."""
     verdicts = {}
     for judge in manifest.judges:
         info = ObjectRef(judge.info_path, judge.info_digest)
         result = Result(info, judge.num_examples, manifest.model_digest, judge.public_key, judge.signature)
         shown = kept_metrics(measured_by_site(metrics.get(judge.client, {})), MOST_METRICS)
-        verdicts[judge.client] = Judged(True, counted(judge.num_examples, "example"), result, shown)
-    return verdicts | {client: Judged(False, reason) for client, reason in manifest.missing.items()}
+        verdicts[judge.client] = ResultVerdict(True, counted(judge.num_examples, "example"), result, shown)
+    return verdicts | {client: ResultVerdict(False, reason) for client, reason in manifest.missing.items()}

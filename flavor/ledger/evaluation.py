@@ -19,7 +19,7 @@ from flavor.records.subject import OF_SITES, Subject, SubjectKind
 from flavor.store.paths import evaluation_prefix, named
 
 
-class Judge(Strict):
+class JudgeRecord(Strict):
     """One site's part in an evaluation."""
 
     client: str
@@ -42,7 +42,7 @@ class Judge(Strict):
         return without_absent(handler(self), "replaced")
 
     @classmethod
-    def of(cls, client: str, result: Result, replaced: tuple[str, ...] = ()) -> Judge:
+    def of(cls, client: str, result: Result, replaced: tuple[str, ...] = ()) -> JudgeRecord:
         """Make the record of a site whose result counts."""
         return cls(
             client=client,
@@ -98,7 +98,7 @@ class EvaluationManifest(SignedRecord):
     opened_ms: int
     closed_ms: int
     expected: tuple[str, ...]
-    judges: tuple[Judge, ...]
+    judges: tuple[JudgeRecord, ...]
     missing: dict[str, str]
     """Sites whose result does not count, and why."""
     central: int | None = Field(ge=0, default=None)
@@ -134,7 +134,7 @@ class EvaluationManifest(SignedRecord):
         """See `Subject`."""
         return self.judged is None or self.judged.counts
 
-    def statement(self, of: Judge) -> EvaluationStatement:
+    def statement(self, of: JudgeRecord) -> EvaluationStatement:
         """Return the statement that a site has signed."""
         return EvaluationStatement(
             run=self.run,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from flavor.errors import InvalidInfo, InvalidRecord
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
-from flavor.ledger.evaluation import EvaluationManifest, Judge
+from flavor.ledger.evaluation import EvaluationManifest, JudgeRecord
 from flavor.records.evaluated_info import report_digest
 from flavor.records.info import parse_info
 from flavor.records.objects import ObjectRef
@@ -15,7 +15,9 @@ from flavor.records.report_parser import parse_report
 from flavor.store.paths import evaluation_prefix, handed_image, handed_report, taken_image, taken_report
 
 
-def report_objects(archive: Archive, manifest: EvaluationManifest, judge: Judge) -> Iterator[tuple[ObjectRef, str]]:
+def report_objects(
+    archive: Archive, manifest: EvaluationManifest, judge: JudgeRecord
+) -> Iterator[tuple[ObjectRef, str]]:
     """Yield the report of this site and its images, with what each is, as far as the bytes that name them are there.
 
     Bytes that are not those that were signed name nothing. Raises `StoreError` for a failing store.

@@ -12,7 +12,7 @@ from flavor.errors import FlavorError, InvalidRecord, InvalidSetting, ObjectWith
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.chain import Chain
-from flavor.ledger.evaluation import EvaluationManifest, Judge
+from flavor.ledger.evaluation import EvaluationManifest, JudgeRecord
 from flavor.ledger.keys import fingerprint
 from flavor.ledger.trust import Trust, trust_hint
 from flavor.records.names import is_name
@@ -186,7 +186,7 @@ def _stranger(manifest: EvaluationManifest, signed: Signed) -> str:
     return f"it is signed with key {fingerprint(key)}, which {by}{f' ({hint})' if hint else ''}"
 
 
-def _of_site(manifest: EvaluationManifest, judge: Judge, signed: Signed) -> Iterator[str]:
+def _of_site(manifest: EvaluationManifest, judge: JudgeRecord, signed: Signed) -> Iterator[str]:
     if not is_name(judge.client):
         yield "that is not a client's name"
         return

@@ -17,7 +17,7 @@ from flavor.ledger.evaluation_signers import compared
 from flavor.ledger.evaluations import EvaluationRecord, Signed, newest_of, read_records
 from flavor.ledger.trust import Trust
 from flavor.policy.selection import value_of
-from flavor.records.evaluation import AUTOMATIC, Best, EvaluationSummary
+from flavor.records.evaluation import AUTOMATIC, BestModel, EvaluationSummary
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.lacking import reported_by_now
 from flavor.records.model import GlobalModel
@@ -45,7 +45,7 @@ class RebuiltEvaluations:
     """Those of a run, in the order in which they were closed."""
 
     every: tuple[RebuiltEvaluation, ...] = ()
-    best: Best | None = None
+    best: BestModel | None = None
     """The best model by the run's `--select`, as the newest record names it."""
     reported: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Which metrics of the run's rules each site has reported."""
@@ -105,7 +105,11 @@ def _infos(archive: Archive, record: EvaluationRecord) -> dict[str, Info]:
 
 
 def _compared(
-    config: RunConfig, each: RebuiltEvaluation, infos: dict[str, Info], before: Best | None, of_best: dict[str, Info]
+    config: RunConfig,
+    each: RebuiltEvaluation,
+    infos: dict[str, Info],
+    before: BestModel | None,
+    of_best: dict[str, Info],
 ) -> EvaluationSummary:
     """Return the summary with what the worker has compared: by it, `--stop-after-no-gain` decides as it has before."""
     select, summary = rules_of(config, central=False).select, each.summary
@@ -163,11 +167,11 @@ def _rebuilt(
     return RebuiltEvaluation(manifest.round, manifest.evaluation, summary, fields, written)
 
 
-def _best(config: RunConfig, best_round: int, found: list[RebuiltEvaluation]) -> Best | None:
+def _best(config: RunConfig, best_round: int, found: list[RebuiltEvaluation]) -> BestModel | None:
     select = select_of(config)
     if select is None or not best_round:
         return None
     for each in reversed(found):
         if each.round == best_round and (value := value_of(select.name, each.summary, is_larger=select.is_larger)):
-            return Best(best_round, *value)
+            return BestModel(best_round, *value)
     return None

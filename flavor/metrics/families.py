@@ -16,7 +16,7 @@ from flavor.printable import printable
 from flavor.records.evaluation import EvaluationKind
 from flavor.records.pulse import Doing
 from flavor.records.states import RoundState, RunState
-from flavor.results.best import Best
+from flavor.results.best import BestRound
 from flavor.view.evaluations import automatic_of, merged_of
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _run(sheet: Sheet, scene: RunScene, now_ms: int) -> None:
     if last:
         for name, value in _bounded(last["metrics"], scene.named).items():
             sheet.set("flavor_metric_last", value, run, name)
-    if best and not Best.in_document(best).is_alone:
+    if best and not BestRound.in_document(best).is_alone:
         for name, value in _bounded({best["metric"]: best["value"]}, scene.named).items():
             sheet.set("flavor_metric_best", value, run, name)
         sheet.set("flavor_metric_best_round", best["round"], run)

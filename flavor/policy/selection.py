@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from flavor.counted import counted
 from flavor.records.counts import POOLED, WORST
-from flavor.records.evaluation import Beside, Best, EvaluationSummary
+from flavor.records.evaluation import Beside, BestModel, EvaluationSummary
 from flavor.records.merging import WEIGHTED, sites_with
 
 LARGER, SMALLER = "max", "min"
@@ -26,7 +26,7 @@ _COMPARED = re.compile(r"(?P<name>[^<>=]+?)\s*(?P<sign>>=|<=|>|<)\s*(?P<value>[^
 _GAIN = re.compile(r"(?P<times>[0-9]{1,6})(:(?P<least>.+))?")
 
 
-def same_number(before: Best, value: float, sites: int) -> Beside | None:
+def same_number(before: BestModel, value: float, sites: int) -> Beside | None:
     """Compare the values as they are, if as many sites have judged both models."""
     return Beside(value, before.value, sites) if sites == before.sites else None
 
@@ -67,7 +67,9 @@ class Select:
         """Return the option's text."""
         return f"{self.name}:{LARGER if self.is_larger else SMALLER}"
 
-    def best(self, before: Best | None, summary: EvaluationSummary, beside: Beside | None = None) -> Best | None:
+    def best(
+        self, before: BestModel | None, summary: EvaluationSummary, beside: Beside | None = None
+    ) -> BestModel | None:
         """Return the best after this evaluation: a new one, or the one before.
 
         `beside` is what the sites say that have judged both; None where they are too few to compare. A model that more
@@ -76,7 +78,7 @@ class Select:
         found = value_of(self.name, summary, is_larger=self.is_larger)
         if found is None:
             return before
-        new = Best(summary.round, *found)
+        new = BestModel(summary.round, *found)
         if before is None or (beside is None and new.sites > before.sites):
             return new
         if beside is None:
@@ -164,15 +166,15 @@ class StopAfterNoGain:
             raise ValueError("a number of evaluations is needed, and after a colon the least gain, e.g. 5 or 5:0.001")
         return cls(int(found["times"]), least)
 
-    def without_gain(self, select: Select, summaries: Iterable[EvaluationSummary]) -> tuple[int, Best | None]:
+    def without_gain(self, select: Select, summaries: Iterable[EvaluationSummary]) -> tuple[int, BestModel | None]:
         """Return how many evaluations in a row have had no gain by now, and the last one that had.
 
         Each model is compared with the best one before it, over the sites that have judged both, and gains that are
         not enough by themselves add up. An evaluation that cannot be compared does not count, unless the metric is no
         finite number: such a model is no gain.
         """
-        best: Best | None = None
-        last: Best | None = None
+        best: BestModel | None = None
+        last: BestModel | None = None
         since, lead = 0, 0.0  # `lead`: how much better `best` is than `last`, the last one with a gain
         for summary in summaries:
             found = value_of(select.name, summary, is_larger=select.is_larger)
@@ -189,7 +191,7 @@ class StopAfterNoGain:
         return since, last
 
 
-def _beside(best: Best, summary: EvaluationSummary, value: float, sites: int) -> Beside | None:
+def _beside(best: BestModel, summary: EvaluationSummary, value: float, sites: int) -> Beside | None:
     """Return what the worker has compared; of an evaluation without that, the values as they are."""
     return summary.beside if summary.best_before == best.round else same_number(best, value, sites)
 
@@ -237,7 +239,7 @@ def lacking(name: str, summary: EvaluationSummary) -> str:
 class Choice(NamedTuple):
     """What an evaluation means for the rules of its run."""
 
-    best: Best | None
+    best: BestModel | None
     """The best model after it."""
     reason: str
     """Why its model is the best so far; '' where it is not."""
@@ -248,12 +250,12 @@ class Choice(NamedTuple):
 
 
 def choose(
-    before: Best | None,
+    before: BestModel | None,
     summary: EvaluationSummary,
     *,
     select: Select | None,
     when: Sequence[StopWhen],
-    compare: Callable[[Best, float, int], Beside | None] = same_number,
+    compare: Callable[[BestModel, float, int], Beside | None] = same_number,
 ) -> Choice:
     """Return what this evaluation means; `before` is the best model of the evaluations before it.
 
@@ -292,7 +294,7 @@ def not_counted(when: Iterable[StopWhen], summary: EvaluationSummary) -> list[st
     return [why for rule in when if (why := rule.not_counted(summary))]
 
 
-def _of_both(select: Select, before: Best, beside: Beside | None, value: float) -> str:
+def _of_both(select: Select, before: BestModel, beside: Beside | None, value: float) -> str:
     """Return what the sites report that have judged both models; '' where that is what all report."""
     if beside is None or (beside.value, beside.best) == (value, before.value):
         return ""

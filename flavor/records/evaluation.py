@@ -131,7 +131,7 @@ def result_from_hash(fields: Mapping[str, str]) -> Result | Refused:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ResultVerdict:
     """What became of one site's result."""
 
     accepted: bool
@@ -150,7 +150,7 @@ class Judged:
         return json.dumps(fields, separators=(",", ":"), allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Judged:
+    def from_json(cls, text: str) -> ResultVerdict:
         """Read what stands in Redis. Raises `DamagedRecord`."""
         with damage_in("verdict on a result"):
             fields = table(text)
@@ -193,7 +193,7 @@ class EvaluationView(OfModel):
     info: ObjectRef | None = None
     """The merged information."""
     manifest: ObjectRef | None = None
-    verdicts: Mapping[str, Judged] = field(default_factory=dict)
+    verdicts: Mapping[str, ResultVerdict] = field(default_factory=dict)
 
     @property
     def what(self) -> str:
@@ -211,7 +211,7 @@ class EvaluationView(OfModel):
         return self.state in (EvaluationState.CLOSED, EvaluationState.FAILED)
 
     @property
-    def accepted(self) -> dict[str, Judged]:
+    def accepted(self) -> dict[str, ResultVerdict]:
         """The results that count, by site."""
         return {client: each for client, each in self.verdicts.items() if each.accepted}
 
@@ -242,12 +242,12 @@ class EvaluationView(OfModel):
             is_hopeless=fields.get("hopeless") == "1",
             info=ObjectRef.from_hash(fields, "merged_"),
             manifest=ObjectRef.from_hash(fields, "manifest_"),
-            verdicts={client: field_of(verdicts, client, Judged.from_json) for client in verdicts},
+            verdicts={client: field_of(verdicts, client, ResultVerdict.from_json) for client in verdicts},
         )
 
 
 @dataclass(frozen=True)
-class Best:
+class BestModel:
     """The best evaluated model of a run so far, by its `--select`."""
 
     round: int
@@ -260,7 +260,7 @@ class Best:
         return {"best_round": str(self.round), "best_value": repr(self.value), "best_sites": str(self.sites)}
 
     @classmethod
-    def from_hash(cls, fields: Mapping[str, str]) -> Best | None:
+    def from_hash(cls, fields: Mapping[str, str]) -> BestModel | None:
         """Read the fields of the run's hash; None where no model is the best. Raises `DamagedRecord`."""
         if "best_round" not in fields:
             return None

@@ -8,7 +8,7 @@ from typing import Any
 
 from flavor.protocol import PROTOCOL, spoken
 from flavor.records.damage import field_of, number, optional_of, table, texts
-from flavor.records.evaluation import Best
+from flavor.records.evaluation import BestModel
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import RunState
@@ -48,7 +48,7 @@ class RunView:
     """The newest closed round when the run was resumed last; None if it was not."""
     paused_ms: int = 0
     """For how long the run had ended before it was resumed, all times together."""
-    best: Best | None = None
+    best: BestModel | None = None
     """The best evaluated model so far, where the run selects one."""
     is_met: bool = False
     """Whether the run has finished because it has reached its goal (`--stop-when`, `--stop-after-no-gain`)."""
@@ -86,7 +86,7 @@ class RunView:
             changed=field_of(fields, "changed", texts, "[]"),
             resumed_ms=field_of(fields, "resumed_ms", number, "0"),
             resumed_round=optional_of(fields, "resumed_round", number),
-            best=Best.from_hash(fields),
+            best=BestModel.from_hash(fields),
             is_met=fields.get("met") == "1",
             paused_ms=field_of(fields, "paused_ms", number, "0"),
         )

@@ -28,7 +28,7 @@ class MergedValue(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Best:
+class BestRound:
     """The best round of a metric."""
 
     round: int
@@ -71,7 +71,7 @@ class Best:
         return self.compared == 1 and self.fewer > 0
 
     @classmethod
-    def in_document(cls, found: Mapping[str, Any]) -> Best:
+    def in_document(cls, found: Mapping[str, Any]) -> BestRound:
         """Take it out of the document of a run, which says more of it."""
         return cls(**{each.name: found[each.name] for each in fields(cls)})
 
@@ -81,7 +81,7 @@ def _who(round_: int, value: MergedValue) -> str:
     return f"those of round {round_}" if value.reporters == UNKNOWN else value.reporters
 
 
-def best_of(values: Mapping[int, MergedValue], better: int) -> Best | None:
+def best_of(values: Mapping[int, MergedValue], better: int) -> BestRound | None:
     """The round with the best value of a metric, the earliest of equals; None where it is not known what is good.
 
     `better` is 1 where larger values are better, -1 for smaller, 0 where that is not known. Compared are the rounds in
@@ -96,7 +96,7 @@ def best_of(values: Mapping[int, MergedValue], better: int) -> Best | None:
     chosen = max(reversed(most.values()), key=rounds.__getitem__)
     compared = [number for number, reporters in most.items() if reporters == chosen]
     number = max(compared, key=lambda each: better * values[each].value)
-    return Best(
+    return BestRound(
         round=number,
         value=values[number].value,
         sites=usual,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from flavor.config import RunConfig
 from flavor.policy.selection import Select, value_of
-from flavor.records.evaluation import AUTOMATIC, Beside, Best
+from flavor.records.evaluation import AUTOMATIC, Beside, BestModel
 from flavor.records.info import Info
 from flavor.records.merging import merge_infos
 from flavor.records.reporters import reported
@@ -30,7 +30,7 @@ class JudgedBoth:
 
     def compare(
         self,
-        before: Best,
+        before: BestModel,
         value: float,
         sites: int,
         *,

@@ -15,7 +15,7 @@ from flavor.records.info import CONFUSION, MAX_BYTES, UNCOUNTED, Info, parse_inf
 from flavor.records.merging import WEIGHTED, by_sites, sites_of, sites_with, why_not_own
 from flavor.records.reporters import reporters_of, reporters_with
 from flavor.records.round import RoundView
-from flavor.results.best import Best, MergedValue, best_of
+from flavor.results.best import BestRound, MergedValue, best_of
 from flavor.results.computed_columns import OF_ROUNDS, OF_SITES, marked
 from flavor.results.direction import direction_of
 from flavor.store.protocol import ObjectStore
@@ -186,7 +186,7 @@ def for_people_of_site(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: metrics[name] for name in beside_last(own)}
 
 
-def best_round(rounds: Sequence[RoundResult]) -> tuple[str, Best] | None:
+def best_round(rounds: Sequence[RoundResult]) -> tuple[str, BestRound] | None:
     """The first metric whose name says what is good, with its best round and value; None where no name does.
 
     Of those that most rounds have: a site that was alone in a round may have reported others.

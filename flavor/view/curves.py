@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from flavor.records.counts import beside_last, is_beside
 from flavor.records.info import CONFUSION
 from flavor.records.merging import WEIGHTED
-from flavor.results.best import Best, best_of
+from flavor.results.best import BestRound, best_of
 from flavor.results.direction import direction_of
 from flavor.view.site_values import Values
 from flavor.view.strip import RoundRow
@@ -43,7 +43,7 @@ class Curves:
     """How many contributors of each round report the metric."""
     contributors: tuple[int, ...] = ()
     """How many contributors each round has; 0 where that is not known."""
-    best: Best | None = None
+    best: BestRound | None = None
     """The round with the best weighted mean, and its value; None where the metric's name does not say what is good."""
     is_complete: bool = True
     """Whether the values of the sites are known for all rounds: some may be pruned, or not be read yet."""

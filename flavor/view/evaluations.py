@@ -50,7 +50,7 @@ class OpenEvaluation:
 
 
 @dataclass(frozen=True)
-class Evaluations:
+class KnownEvaluations:
     """The evaluations of a run at one moment."""
 
     newest: Evaluated | None = None
@@ -70,10 +70,10 @@ class Evaluations:
     """About how many commands it took to read them."""
 
 
-NONE = Evaluations()
+NONE = KnownEvaluations()
 
 
-def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
+def read_evaluations(runs: RunStore, before: KnownEvaluations = NONE) -> KnownEvaluations:
     """Read the evaluations of a run. What is known of the newest one `before` is not read again.
 
     What was asked for by a process that is gone is as good as given up. Raises `BusUnavailable` and `DamagedRecord`.
@@ -106,7 +106,7 @@ def read_evaluations(runs: RunStore, before: Evaluations = NONE) -> Evaluations:
     )
 
 
-def read_news(runs: RunStore, before: Evaluations, told: Mapping[Name, str]) -> Evaluations:
+def read_news(runs: RunStore, before: KnownEvaluations, told: Mapping[Name, str]) -> KnownEvaluations:
     """Return the evaluations after what the log has told: the newest event of each evaluation in it.
 
     Costs a command for each that was opened, and a few for results and failures. Raises as `read_evaluations`.
@@ -141,7 +141,7 @@ def read_news(runs: RunStore, before: Evaluations, told: Mapping[Name, str]) -> 
     )
 
 
-def handed_in_at(known: Evaluations, heard: Mapping[Name, Collection[str]]) -> Evaluations:
+def handed_in_at(known: KnownEvaluations, heard: Mapping[Name, Collection[str]]) -> KnownEvaluations:
     """Return the evaluations where these sites have handed in, too, by what they have published."""
     return replace(known, open=tuple(_with_heard(each, heard) for each in known.open)) if heard else known
 
@@ -151,7 +151,7 @@ def _with_heard(each: OpenEvaluation, heard: Mapping[Name, Collection[str]]) -> 
     return replace(each, handed_in=each.handed_in | more) if more else each
 
 
-def _with_results(runs: RunStore, before: Evaluations, texts: Sequence[str]) -> Evaluations:
+def _with_results(runs: RunStore, before: KnownEvaluations, texts: Sequence[str]) -> KnownEvaluations:
     """Return what is known by the last entries of the run's list, without what is open."""
     commands, newest = 0, before.newest
     last = [EvaluationSummary.from_json(text) for text in texts]
@@ -179,7 +179,9 @@ def _newest(summaries: Sequence[EvaluationSummary]) -> EvaluationSummary | None:
 # -- as plain values
 
 
-def described_evaluations(known: Evaluations, run: RunView, config: RunConfig, named: str | None) -> dict[str, Any]:
+def described_evaluations(
+    known: KnownEvaluations, run: RunView, config: RunConfig, named: str | None
+) -> dict[str, Any]:
     """Return what is told of a run's evaluations: `evaluation`, `evaluating`, `central`, … and `selected`.
 
     `named` is the metric that a reader asks for.
@@ -215,7 +217,7 @@ def _described_central(summary: EvaluationSummary | None) -> dict[str, Any] | No
     }
 
 
-def _described_newest(known: Evaluations, select: Select | None, named: str | None) -> dict[str, Any] | None:
+def _described_newest(known: KnownEvaluations, select: Select | None, named: str | None) -> dict[str, Any] | None:
     found, summary = known.newest, known.summary
     if summary is None:
         return None
@@ -228,7 +230,7 @@ def _described_newest(known: Evaluations, select: Select | None, named: str | No
     }
 
 
-def _described_automatic(known: Evaluations, select: Select | None, named: str | None) -> dict[str, Any] | None:
+def _described_automatic(known: KnownEvaluations, select: Select | None, named: str | None) -> dict[str, Any] | None:
     """Return the newest evaluation that the run has made by itself; None for none, and where `evaluation` is that."""
     if known.automatic is None or known.automatic == known.summary:
         return None
@@ -291,7 +293,7 @@ def _selected(run: RunView, select: Select | None) -> dict[str, Any] | None:
     }
 
 
-def judging(known: Evaluations) -> Collection[str]:
+def judging(known: KnownEvaluations) -> Collection[str]:
     """Return the sites whose results are awaited at present."""
     return {name for each in known.open if each.view.state is EvaluationState.OPEN for name in each.awaited}
 

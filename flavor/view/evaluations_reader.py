@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from flavor.bus.runs import RunStore
 from flavor.records.names import count
 from flavor.view.client_reader import Credit
-from flavor.view.evaluations import MOST_OPEN, Evaluations, Name, handed_in_at, read_evaluations, read_news
+from flavor.view.evaluations import MOST_OPEN, KnownEvaluations, Name, handed_in_at, read_evaluations, read_news
 
 
 class EvaluationsReader:
@@ -48,7 +48,7 @@ class EvaluationsReader:
         else:
             self._events[round_, number] = event
 
-    def read(self, before: Evaluations) -> Evaluations:
+    def read(self, before: KnownEvaluations) -> KnownEvaluations:
         """Return the evaluations now: what the log tells is read at once, the rest with credit."""
         known = before
         if self.is_behind and self._credit.value > 0:

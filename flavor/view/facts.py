@@ -14,7 +14,7 @@ from flavor.records.pulse import Pulse
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.update import Refused, Update
-from flavor.view.evaluations import NONE, Evaluations, read_evaluations
+from flavor.view.evaluations import NONE, KnownEvaluations, read_evaluations
 
 Entry = tuple[str, Mapping[str, str]]
 """An entry of the log: its id and its fields."""
@@ -68,7 +68,7 @@ class Facts:
     """The number of refused updates in a row, of clients whose last update was refused."""
     is_served: bool = False
     """Whether a coordinator has the run's lease."""
-    evaluations: Evaluations = NONE
+    evaluations: KnownEvaluations = NONE
     log: Iterable[Entry] = ()
     """The newest entries of the run's log, newest first. May be iterated again."""
     refusal: str = ""

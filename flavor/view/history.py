@@ -22,7 +22,7 @@ from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.store.protocol import ObjectStore
 from flavor.view.curves import Curves, merged_curves, metric_names, with_sites
-from flavor.view.judged import Judged
+from flavor.view.judged import JudgedModels
 from flavor.view.reports import EvaluationReports
 from flavor.view.site_values import SiteValues
 from flavor.view.strip import RoundRow, Source, Strip
@@ -52,7 +52,7 @@ class History:
         self._runs, self._store, self._folder = runs, store, folder
         self._lock = threading.Lock()
         self._strip = Strip(runs, store)
-        self._judged, self._judged_of = Judged(runs, store), 0
+        self._judged, self._judged_of = JudgedModels(runs, store), 0
         self._reports = EvaluationReports(runs, store)  # has a lock of its own: the store may be slow
         self._values_lock = threading.Lock()  # the store may be slow, and only curves wait for it
         self._values, self._values_of = SiteValues(runs, store, folder=folder), 0
@@ -136,7 +136,7 @@ class History:
             return self._look_at_judged()[0].names()
 
     def evaluation(self, round_: int | None = None, number: int | None = None) -> dict[str, Any]:
-        """Return one evaluation in full; see `Judged.evaluation`. Raises `RunError` where there is none."""
+        """Return one evaluation in full; see `JudgedModels.evaluation`. Raises `RunError` where there is none."""
         with self._lock:
             judged, view = self._look_at_judged()
             return judged.evaluation(round_, number, select_of(RunConfig.known(view.config)))
@@ -167,7 +167,7 @@ class History:
         with self._lock:
             return self._judged.summary(round_, number)
 
-    def _look_at_judged(self) -> tuple[Judged, RunView]:
+    def _look_at_judged(self) -> tuple[JudgedModels, RunView]:
         view = self._strip.look()
         if self._judged_of != self._strip.generation:
             self._judged.forget()

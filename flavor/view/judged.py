@@ -13,12 +13,11 @@ from typing import Any
 
 from flavor.bus.runs import RunStore
 from flavor.policy.selection import Select
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, Best, EvaluationSummary
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, BestModel, EvaluationSummary
 from flavor.records.merging import sites_with
 from flavor.records.reporters import reporters_with
 from flavor.records.states import RoundState
-from flavor.results.best import Best as BestRound
-from flavor.results.best import MergedValue, best_of
+from flavor.results.best import BestRound, MergedValue, best_of
 from flavor.results.evaluated import better_of
 from flavor.results.evaluated_table import described
 from flavor.results.read_evaluated import chosen_among, failed_after, numbered_among, summaries_after, whole_of
@@ -33,7 +32,7 @@ _MOST_KEPT = 8
 """Described evaluations that are remembered."""
 
 
-class Judged:
+class JudgedModels:
     """The evaluations of one run. Not thread-safe: `History` has the lock. Asking again costs what is new."""
 
     def __init__(self, runs: RunStore, store: ObjectStore | None) -> None:
@@ -72,7 +71,7 @@ class Judged:
         """Return the names of the metrics, as `metric_names` orders them."""
         return metric_names(self.rows())
 
-    def curves(self, metric: str, select: Select | None, best: Best | None = None) -> Curves:
+    def curves(self, metric: str, select: Select | None, best: BestModel | None = None) -> Curves:
         """Return the curves of the merged metric, without those of single sites. The best is by the plain mean.
 
         `select`, the rule of the run, says which values of its metric are better, and of its own metric the best is
@@ -126,13 +125,13 @@ class Judged:
             self._described.popitem(last=False)
         return self._described[key]
 
-    def table(self, metric: str, before: int | None, select: Select | None, best: Best | None) -> dict[str, Any]:
+    def table(self, metric: str, before: int | None, select: Select | None, best: BestModel | None) -> dict[str, Any]:
         """Return the newest evaluations, or those before an entry; see `JudgedTable.page`. `best` is by `select`."""
         self._look()
         found = self._table.page(self._entries, metric, before, select)
         return {**found, "best": self._best(found["metric"], select, best)}
 
-    def _best(self, metric: str, select: Select | None, best: Best | None) -> dict[str, Any] | None:
+    def _best(self, metric: str, select: Select | None, best: BestModel | None) -> dict[str, Any] | None:
         if select is None:
             by_values = self.curves(metric, None).best
             return None if by_values is None else {"round": by_values.round, "metric": metric, "selected": False}
@@ -143,7 +142,7 @@ class Judged:
         return [each for each in self._entries if isinstance(each, EvaluationSummary)]
 
 
-def _marked(best: Best | None, known: Mapping[int, MergedValue]) -> BestRound | None:
+def _marked(best: BestModel | None, known: Mapping[int, MergedValue]) -> BestRound | None:
     """Return the best model by `--select` in the form of a best round, without rounds that are not compared."""
     if best is None or best.round not in known:
         return None

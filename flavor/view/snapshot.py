@@ -20,7 +20,7 @@ from flavor.records.states import ClientState, RoundState
 from flavor.records.update import Refused, Update
 from flavor.view.client_events import ClientJoined, ClientLeft, ClientLost, ClientStopped
 from flavor.view.client_snapshot import ClientMemory, ClientSnapshot, Known, Phase
-from flavor.view.evaluations import NONE, Evaluations, judging
+from flavor.view.evaluations import NONE, KnownEvaluations, judging
 from flavor.view.facts import LOOKED_BACK, Facts, last_of, read_facts, time_of
 from flavor.view.round_events import RunCreated, RunResumed
 from flavor.view.server import refusal_of
@@ -45,7 +45,7 @@ class Snapshot:
     """Why no aggregator does the work that there is; '' while one does it, there is no work, or `jobs` was None."""
     ending: str
     """Why the run ended, in the words for the operator; '' while it goes on."""
-    evaluations: Evaluations = NONE
+    evaluations: KnownEvaluations = NONE
     refusal: str = ""
     """Why Redis takes no writes, so that the run stands still, and what to do; '' where it takes writes."""
 

@@ -18,7 +18,7 @@ import pytest
 from flavor.ledger.archive import Archive
 from flavor.ledger.evaluation import read_manifest
 from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, read_records
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, Best, EvaluationSummary
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, BestModel, EvaluationSummary
 from flavor.records.states import EvaluationState
 from flavor.store.local import LocalStore
 from flavor.store.paths import evaluations_folder
@@ -324,7 +324,7 @@ def test_people_see_what_the_operators_data_says(bench, tmp_path):
     again = bench.done("flavor", "recover", "--run", bench.run, "--store", bench.store, "--untrusted")
     assert again.wait() == 0, again.stderr
     assert [replace(each, closed_ms=before[0].closed_ms) for each in central(bench)] == before
-    assert bench.runs.read().best == Best(1, before[0].metrics[NAME], 1)
+    assert bench.runs.read().best == BestModel(1, before[0].metrics[NAME], 1)
 
 
 def test_a_local_run_judges_on_data_of_its_own(bench, tmp_path):

@@ -15,7 +15,7 @@ from flavor.errors import FlavorError, IllegalMove
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.evaluation import read_manifest
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, Best, EvaluationSummary, EvaluationView, Result
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, BestModel, EvaluationSummary, EvaluationView, Result
 from flavor.records.info import info_bytes
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
@@ -51,7 +51,7 @@ def merging(driven: Driven) -> EvaluationView:
     return found
 
 
-def commit(driven: Driven, best: Best | None) -> str:
+def commit(driven: Driven, best: BestModel | None) -> str:
     summary = EvaluationSummary(1, AUTOMATIC, 1, sites=1, expected=1, examples=1)
     driven.runs.commit_evaluation(
         1,
@@ -71,7 +71,7 @@ def commit(driven: Driven, best: Best | None) -> str:
 def test_it_is_closed_beside_the_model_that_has_become_the_best(driven):
     told = []
 
-    def close(best: Best | None) -> str:
+    def close(best: BestModel | None) -> str:
         told.append(best and best.round)
         if len(told) == 1:
             driven.judge_centrally(100, {NAME: 0.9}, 1)
@@ -84,7 +84,7 @@ def test_it_is_closed_beside_the_model_that_has_become_the_best(driven):
 
 
 def test_it_says_so_where_the_best_changes_each_time(driven):
-    def close(best: Best | None) -> str:
+    def close(best: BestModel | None) -> str:
         now = (best.round if best else 0) + 1
         fields = {"best_round": now, "best_value": "0.5", "best_sites": 1}
         driven.runs.redis.hset(driven.runs.keys.state, mapping=fields)

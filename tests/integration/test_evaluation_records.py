@@ -12,7 +12,7 @@ import pytest
 from flavor.bus.admission import replace_key
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
-from flavor.ledger.evaluation import EvaluationManifest, Judge, put_manifest
+from flavor.ledger.evaluation import EvaluationManifest, JudgeRecord, put_manifest
 from flavor.ledger.keys import SigningKey
 from flavor.records.evaluation import EvaluationSummary
 from flavor.records.merging import merge_infos
@@ -118,7 +118,7 @@ def made_up(bench, round_: int, best_round: int, *, days: int = 0) -> Evaluation
     info = {"metadata": {"epoch": 1, "importance": 1.0, "datasetSize": 100}, "metrics": {**CONFUSION, "accuracy": 0.99}}
     data = json.dumps(info).encode()
     ref = archive.put(named(prefix, "result-c1", sha256(data), ".json"), data)
-    judge = Judge(client="c1", num_examples=100, info_path=ref.path, info_digest=ref.digest)
+    judge = JudgeRecord(client="c1", num_examples=100, info_path=ref.path, info_digest=ref.digest)
     signature = key.sign(true.statement(judge).message())
     judge = judge.model_copy(update={"public_key": str(key.public), "signature": signature})
     data = json.dumps(merge_infos(["c1"], [info])).encode()

@@ -11,7 +11,7 @@ import pytest
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.errors import IllegalMove, LeaseLost
-from flavor.records.evaluation import EvaluationSummary, EvaluationView, Judged
+from flavor.records.evaluation import EvaluationSummary, EvaluationView, ResultVerdict
 from flavor.records.objects import ObjectRef
 from flavor.records.round import Reference
 from flavor.records.states import (
@@ -178,7 +178,7 @@ def of_evaluation(
             1,
             0,
             attempt=1,
-            verdicts={"a": Judged(False, "why")},
+            verdicts={"a": ResultVerdict(False, "why")},
             info=ref,
             manifest=ref,
             summary=summary,

@@ -14,7 +14,7 @@ from typing import Any
 
 from flavor.records.pulse import Doing
 from flavor.records.states import RoundState
-from flavor.results.best import Best
+from flavor.results.best import BestRound
 from flavor.view.curves import Curves, merged_curves, metric_names
 from flavor.view.history import RoundRow, Source
 from flavor.view.timeline import ClientRound, Outcome, PhaseSpan, RoundTimeline
@@ -224,7 +224,7 @@ def document(run: str, clients: Mapping[str, Mapping[str, Any]], **fields: Any) 
         "no_aggregator": "",
         "last_round": {"round": 11, "metrics": {"val_auc": 0.9412, "loss": 0.2113}},
         "metric": "val_auc",
-        "best": {"metric": "val_auc", **asdict(Best(9, 0.9446, 4, 4, 4, 0, 0, 11)), "rounds": 11},
+        "best": {"metric": "val_auc", **asdict(BestRound(9, 0.9446, 4, 4, 4, 0, 0, 11)), "rounds": 11},
         "global_model": "mammo/rounds/11/global.ckpt",
         "clients": dict(clients),
     }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flavor.errors import RunError
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, Best, EvaluationSummary
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, BestModel, EvaluationSummary
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.evaluated import SiteMeasures
 from flavor.results.read_evaluated import Chosen, chosen_among, numbered_among
@@ -76,7 +76,7 @@ def test_the_curve_of_the_metric_of_select_marks_the_model_that_select_has_chose
         sites = {"c1": (10, {"accuracy": c1, "loss": c1}), "c2": (10, {"accuracy": c1, "loss": c1})}
         both = {**sites, "c3": (10, {"accuracy": c3, "loss": 0.1})} if c3 else sites
         run.judge(both, {} if c3 else {"c3": "its evaluator ended"})
-    chosen = Best(3, 0.58, 2)  # as a worker chooses, which compares models over the sites that have judged both
+    chosen = BestModel(3, 0.58, 2)  # as a worker chooses, which compares models over the sites that have judged both
     run.runs.redis.hset(run.runs.keys.state, mapping=chosen.to_hash())
     history = History(run.runs, None)
     marked = history.judged_curves("accuracy").best

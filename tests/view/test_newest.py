@@ -15,7 +15,7 @@ from flavor.protocol import SPEAKS
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing, Pulse
 from flavor.records.states import RunState
-from flavor.results.best import Best
+from flavor.results.best import BestRound
 from flavor.store.local import LocalStore
 from flavor.view.board import Board
 from flavor.view.described import described
@@ -126,7 +126,7 @@ def test_the_best_round_is_the_best_of_all_rounds(url: str) -> None:
     found = described(driven.runs, url)
     assert found["best"] == best
     assert followed(driven).read().document["best"] == best
-    assert History(driven.runs, None).curves("auc", ()).best == Best(3, 0.9, **ALONE)
+    assert History(driven.runs, None).curves("auc", ()).best == BestRound(3, 0.9, **ALONE)
     assert any("(best: 0.9, reported in round 3" in line.text for line in summary_of(found))
     driven.runs.redis.lpop(driven.runs.keys.closed, 20)
     driven.runs.redis.delete(*(driven.runs.keys.round(number) for number in range(1, 21)))

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from flavor.cli.status_frame import Screen, found_of, run_frame, runs_frame, spark_line
 from flavor.cli.status_lines import columns_of, summary_of
-from flavor.results.best import Best
+from flavor.results.best import BestRound
 from flavor.view.document import lost_row
 from flavor.view.styles import BAD, COLOUR_OF_PHASE
 
@@ -38,7 +38,7 @@ def document(clients: dict[str, dict[str, Any]], **fields: Any) -> dict[str, Any
         "last_round": {"round": 11, "metrics": {"auc": 0.87654, "loss": 0.31}, "contributors": 3},
         "left_s": 3000.0,
     }
-    best = {"metric": "auc", "rounds": 11, **asdict(Best(9, 0.88, 3, 3, 3, 0, 0, 11))}
+    best = {"metric": "auc", "rounds": 11, **asdict(BestRound(9, 0.88, 3, 3, 3, 0, 0, 11))}
     made |= {"best": best, "clients": clients}
     return {**made, **fields}
 

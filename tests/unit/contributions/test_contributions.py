@@ -30,7 +30,7 @@ ZERO = weights(0, 0)
 
 @dataclass
 class FirstWeight:
-    """A `Judge`: the first weight of the model. It fails for models below `least`."""
+    """A `ModelJudge`: the first weight of the model. It fails for models below `least`."""
 
     least: float = -np.inf
     seen: list[float] = field(default_factory=list)

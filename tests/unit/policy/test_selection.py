@@ -8,7 +8,7 @@ import pytest
 
 from flavor.errors import DamagedRecord
 from flavor.policy.selection import Select, StopAfterNoGain, StopWhen, choose, lacking, stops, value_of
-from flavor.records.evaluation import Beside, Best, EvaluationSummary
+from flavor.records.evaluation import Beside, BestModel, EvaluationSummary
 from flavor.records.lacking import Lacking, SomeSites
 
 
@@ -29,7 +29,7 @@ def summary(
     )
 
 
-def best(select: str, *summaries: EvaluationSummary) -> Best | None:
+def best(select: str, *summaries: EvaluationSummary) -> BestModel | None:
     found = None
     for each in summaries:
         found = choose(found, each, select=Select.parse(select), when=()).best
@@ -38,15 +38,15 @@ def best(select: str, *summaries: EvaluationSummary) -> Best | None:
 
 def test_the_best_is_the_largest_or_the_smallest_and_of_equal_ones_the_first():
     rounds = [summary(1, 0.5), summary(2, 0.9), summary(3, 0.9), summary(4, 0.2)]
-    assert best("a:max", *rounds) == Best(2, 0.9, 3)
-    assert best("a:min", *rounds) == Best(4, 0.2, 3)
+    assert best("a:max", *rounds) == BestModel(2, 0.9, 3)
+    assert best("a:min", *rounds) == BestModel(4, 0.2, 3)
     assert best("b:max", *rounds) is None
 
 
 def test_the_worst_site_decides():
     first, second = summary(1, 0.5), summary(2, 0.6)
-    assert best("worst/a:max", first, second) == Best(2, 0.5, 3)
-    assert best("worst/a:min", first, second) == Best(1, 0.6, 3)
+    assert best("worst/a:max", first, second) == BestModel(2, 0.5, 3)
+    assert best("worst/a:min", first, second) == BestModel(1, 0.6, 3)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_the_worst_site_decides():
 )
 def test_a_value_that_lacks_a_site_is_not_compared_with_one_of_all(lost):
     """Without the worst site a mean looks better than it is."""
-    assert best("a:max", summary(1, 0.5), summary(2, 0.9, **lost), summary(3, 0.6)) == Best(3, 0.6, 3)
-    assert best("a:max", summary(1, 0.9, **lost), summary(2, 0.5)) == Best(2, 0.5, 3)
+    assert best("a:max", summary(1, 0.5), summary(2, 0.9, **lost), summary(3, 0.6)) == BestModel(3, 0.6, 3)
+    assert best("a:max", summary(1, 0.9, **lost), summary(2, 0.5)) == BestModel(2, 0.5, 3)
 
 
 def test_a_goal_is_reached():
@@ -98,9 +98,9 @@ def test_each_sign(sign, met):
 def test_evaluations_without_a_gain():
     select = Select.parse("a:max")
     rounds = [summary(1, 0.5), summary(2, 0.6), summary(3, 0.6005), summary(4, 0.9, sites=2), summary(5, 0.55)]
-    assert StopAfterNoGain.parse("2:0.001").without_gain(select, rounds) == (2, Best(2, 0.6, 3))
-    assert StopAfterNoGain.parse("2").without_gain(select, rounds) == (1, Best(3, 0.6005, 3))
-    assert StopAfterNoGain.parse("2").without_gain(Select.parse("a:min"), rounds) == (3, Best(1, 0.5, 3))
+    assert StopAfterNoGain.parse("2:0.001").without_gain(select, rounds) == (2, BestModel(2, 0.6, 3))
+    assert StopAfterNoGain.parse("2").without_gain(select, rounds) == (1, BestModel(3, 0.6005, 3))
+    assert StopAfterNoGain.parse("2").without_gain(Select.parse("a:min"), rounds) == (3, BestModel(1, 0.5, 3))
     reason = stops(rounds, when=[], after=StopAfterNoGain.parse("2:0.001"), select=select)
     assert reason == (
         "a has not got better by more than 0.001 than in round 2, 0.6, in 2 evaluations (--stop-after-no-gain 2:0.001)"
@@ -129,17 +129,17 @@ def test_gains_are_those_over_the_sites_that_have_judged_both():
         compared(3, 0.5, sites=2, with_=2, beside=Beside(0.5, 0.5, 2)),
         compared(4, 0.45, sites=2, with_=2, beside=Beside(0.45, 0.5, 2)),
     ]
-    assert after.without_gain(select, [*before, *left]) == (2, Best(2, 0.7, 3))
+    assert after.without_gain(select, [*before, *left]) == (2, BestModel(2, 0.7, 3))
     risen = compared(3, 0.55, sites=2, with_=2, beside=Beside(0.55, 0.5, 2))
-    assert after.without_gain(select, [*before, risen]) == (0, Best(3, 0.55, 2))
+    assert after.without_gain(select, [*before, risen]) == (0, BestModel(3, 0.55, 2))
     same = summary(4, 0.55, sites=2)
-    assert after.without_gain(select, [*before, risen, same]) == (1, Best(3, 0.55, 2))
+    assert after.without_gain(select, [*before, risen, same]) == (1, BestModel(3, 0.55, 2))
     few = compared(3, 0.99, sites=3, with_=2, beside=None)  # as many sites, and others
-    assert after.without_gain(select, [*before, few]) == (0, Best(2, 0.7, 3))
+    assert after.without_gain(select, [*before, few]) == (0, BestModel(2, 0.7, 3))
     more = compared(3, 0.1, sites=4, with_=2, beside=None)
-    assert after.without_gain(select, [*before, left[0], more]) == (0, Best(3, 0.1, 4))
+    assert after.without_gain(select, [*before, left[0], more]) == (0, BestModel(3, 0.1, 4))
     other = compared(3, 0.55, sites=3, with_=1, beside=Beside(0.55, 0.1, 2))  # the record of round 2 was lost since
-    assert after.without_gain(select, [*before, other]) == (1, Best(2, 0.7, 3))
+    assert after.without_gain(select, [*before, other]) == (1, BestModel(2, 0.7, 3))
 
 
 def test_gains_that_are_too_small_by_themselves_add_up_across_sites_that_leave():
@@ -150,8 +150,8 @@ def test_gains_that_are_too_small_by_themselves_add_up_across_sites_that_leave()
         compared(3, 0.9, sites=2, with_=2, beside=Beside(0.9, 0.91, 2)),
         compared(4, 0.88, sites=2, with_=3, beside=Beside(0.88, 0.9, 2)),
     ]
-    assert rule.without_gain(select, rounds[:3]) == (2, Best(1, 0.6, 3))
-    assert rule.without_gain(select, rounds) == (0, Best(4, 0.88, 2))
+    assert rule.without_gain(select, rounds[:3]) == (2, BestModel(1, 0.6, 3))
+    assert rule.without_gain(select, rounds) == (0, BestModel(4, 0.88, 2))
 
 
 def test_an_evaluation_whose_metric_is_not_finite_is_one_without_a_gain():
@@ -159,16 +159,18 @@ def test_an_evaluation_whose_metric_is_not_finite_is_one_without_a_gain():
     nan = {"a": Lacking(not_finite=SomeSites.of("xyz"))}
     diverged = [replace(summary(number, None), lacking=nan) for number in (3, 4)]
     before = [summary(1, 0.5), summary(2, 0.6)]
-    assert after.without_gain(select, [*diverged, *before, *diverged]) == (2, Best(2, 0.6, 3))
+    assert after.without_gain(select, [*diverged, *before, *diverged]) == (2, BestModel(2, 0.6, 3))
     assert "has not got better in 2 evaluations" in stops([*before, *diverged], when=[], after=after, select=select)
     assert choose(None, diverged[0], select=select, when=[]).notes == (
         "--select: a is not a finite number at x, y and z",
     )
     most = replace(compared(3, 0.9, sites=1, with_=2, beside=None), lacking=nan)
-    assert after.without_gain(select, [*before, most]) == (1, Best(2, 0.6, 3))
+    assert after.without_gain(select, [*before, most]) == (1, BestModel(2, 0.6, 3))
     more = replace(compared(3, 0.1, sites=4, with_=2, beside=None), lacking=nan)
-    assert after.without_gain(select, [*before, *diverged, more]) == (0, Best(3, 0.1, 4))
-    assert after.without_gain(select, [*before, summary(3, None)]) == (0, Best(2, 0.6, 3)), "no site has a part in it"
+    assert after.without_gain(select, [*before, *diverged, more]) == (0, BestModel(3, 0.1, 4))
+    assert after.without_gain(select, [*before, summary(3, None)]) == (0, BestModel(2, 0.6, 3)), (
+        "no site has a part in it"
+    )
 
 
 def test_a_comparison_that_is_damaged_is_named():
@@ -182,13 +184,18 @@ def test_what_an_evaluation_means():
     select, when = Select.parse("a:max"), [StopWhen.parse("b>1")]
     first = choose(None, summary(1, 0.5), select=select, when=when)
     assert first == (
-        Best(1, 0.5, 3),
+        BestModel(1, 0.5, 3),
         "the best so far by a: 0.5",
         ("--stop-when: there is no metric 'b': there are a",),
         None,
     )
     better = choose(first.best, summary(2, 0.75), select=select, when=())
-    assert better == (Best(2, 0.75, 3), "the best so far by a: 0.75, after 0.5 in round 1", (), Beside(0.75, 0.5, 3))
+    assert better == (
+        BestModel(2, 0.75, 3),
+        "the best so far by a: 0.75, after 0.5 in round 1",
+        (),
+        Beside(0.75, 0.5, 3),
+    )
     assert choose(better.best, summary(3, 0.6), select=select, when=()) == (better.best, "", (), Beside(0.6, 0.75, 3))
     fewer = choose(better.best, summary(4, 0.9, sites=2), select=select, when=())
     assert fewer == (

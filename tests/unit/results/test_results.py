@@ -14,7 +14,7 @@ import pytest
 from flavor.errors import InvalidInfo
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
-from flavor.results.best import Best, MergedValue, best_of
+from flavor.results.best import BestRound, MergedValue, best_of
 from flavor.results.computed_columns import told_apart
 from flavor.results.plot import draw, panels, plot_metrics
 from flavor.results.rounds import RoundResult, SiteResult, best_round, for_people, merged_info, scalars
@@ -134,7 +134,7 @@ def test_the_plot_has_each_site_the_merged_curve_and_the_best_round() -> None:
     assert legend == ["a", "b", "mean, weighted by examples", "plain mean", "best round, by the thick line"]
 
 
-def named(best: tuple[str, Best] | None) -> tuple[str, int, float] | None:
+def named(best: tuple[str, BestRound] | None) -> tuple[str, int, float] | None:
     return best and (best[0], best[1].round, best[1].value)
 
 
