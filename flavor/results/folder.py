@@ -31,6 +31,7 @@ from flavor.results.evaluated import as_round
 from flavor.results.evaluated_table import described
 from flavor.results.evaluation_files import EvaluationFiles
 from flavor.results.kept import folder_of_round, kept_infos
+from flavor.results.plot import Plotted
 from flavor.results.plotting import Plotting
 from flavor.results.read_evaluated import summaries
 from flavor.results.reading import CHANGED, SPOILED, RoundReading
@@ -125,7 +126,7 @@ class ResultFolder:
         self._evaluations.update(runs, store, view, is_last=self._is_last)
         new, self._given = self.rounds[self._given :], len(self.rounds)
         if new:
-            self._plotting.draw_when_due(view.run, self.rounds, self._judged(), select_of(RunConfig.known(view.config)))
+            self._plotting.draw_when_due(self._plotted(view))
         self._reading.tell_lacking()
         return new
 
@@ -149,7 +150,7 @@ class ResultFolder:
         for name in ("global", "info"):
             (self.out / name).mkdir(exist_ok=True)
         if self.rounds:
-            self._plotting.draw(view.run, self.rounds, self._judged(), select_of(RunConfig.known(view.config)))
+            self._plotting.draw(self._plotted(view))
         model = self._final(view, store) if self.rounds else None
         self._write_best(runs, view, store)
         results = self.known(runs, str(model) if model else None)
@@ -177,8 +178,10 @@ class ResultFolder:
             without_value=without_value_at_last(config, summaries(runs)),
         )
 
-    def _judged(self) -> list[RoundResult]:
-        return [as_round(each) for each in self._evaluations.by_round]
+    def _plotted(self, view: RunView) -> Plotted:
+        judged = [as_round(each) for each in self._evaluations.by_round]
+        select = select_of(RunConfig.known(view.config))
+        return Plotted(view.run, [*self.rounds], judged, select, selected_of(view))
 
     def lacks_plot(self) -> str:
         """Say how to get the plot where matplotlib is not installed; '' where the plot is there."""

@@ -2,7 +2,8 @@
 
 Each mean has one colour and one stroke, which are those of the page: the mean weighted by examples is blue, and the
 plain mean brown and dashed. The thick line is the one by which the best round is known: the weighted mean of what
-training scripts report, and the plain mean of evaluations, by which `--select` goes.
+training scripts report, and the plain mean of evaluations. The star of the metric of `--select` is at the best model by
+that rule, which may go by another number than the thick line.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from flavor.results.best import MergedValue, best_of
 from flavor.results.direction import direction_of
 from flavor.results.evaluated import better_of
 from flavor.results.rounds import RoundResult
+from flavor.results.selected import Selected
 
 _MOST_PANELS = 24
 _MOST_MARKED = 40
@@ -60,21 +63,32 @@ _NO_MEAN = {
 }
 """What a metric is that is no mean of the sites' values, by the beginning of its name."""
 _BEST = "#F0E442"
+_Line = tuple[str, dict[str, str], list[float]]
+"""A line of a merged metric: its label, its look and its values, by round."""
 _JUDGED = " (judged)"
 """The end of the title of a metric of evaluations."""
 
 
-def plot_metrics(
-    run: str,
-    rounds: Sequence[RoundResult],
-    path: Path,
-    judged: Sequence[RoundResult] = (),
-    select: Select | None = None,
-) -> bool:
-    """Draw the metrics over the rounds; return False when matplotlib is not installed.
+@dataclass(frozen=True)
+class Plotted:
+    """What a plot shows of a run."""
 
-    `judged` are the evaluations of global models, in the form of rounds. `select`, the rule of the run, says which
-    values of its metric are better there.
+    run: str
+    rounds: Sequence[RoundResult]
+    judged: Sequence[RoundResult] = ()
+    """The evaluations of global models, in the form of rounds."""
+    select: Select | None = None
+    """The rule of the run, which says which values of its metric are better."""
+    selected: Selected | None = None
+    """The best model by that rule."""
+
+    def is_selected_by(self, panel: str) -> bool:
+        """Whether the rule goes by a line of this panel of evaluations, or by its lowest or highest values."""
+        return self.select is not None and self.select.base.removesuffix(WEIGHTED) == panel
+
+
+def plot_metrics(plotted: Plotted, path: Path) -> bool:
+    """Draw the metrics over the rounds; return False when matplotlib is not installed.
 
     A letter that the font lacks is drawn as a box, without matplotlib's warning.
     """
@@ -82,23 +96,22 @@ def plot_metrics(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError:
         return False
-    figure = draw(run, rounds, judged, select)
+    figure = draw(plotted)
     warnings.filterwarnings("ignore", message="Glyph .* missing from")  # for good: a thread may not take it back
     FigureCanvasAgg(figure).print_png(content := io.BytesIO())  # type: ignore[no-untyped-call]
     write_whole(path, content.getvalue())
     return True
 
 
-def draw(
-    run: str, rounds: Sequence[RoundResult], judged: Sequence[RoundResult] = (), select: Select | None = None
-) -> Any:
+def draw(plotted: Plotted) -> Any:
     """Return matplotlib's figure of the metrics over the rounds.
 
     Metrics of evaluations have panels of their own, whose titles say so: they are of the global models of the rounds,
-    and what training scripts report is not.
+    and what training scripts report is not. In the panel of the metric of `--select` the star is at the best model.
     """
     from matplotlib.figure import Figure
 
+    rounds, judged = plotted.rounds, plotted.judged
     trained, of_models = [(name, rounds) for name in panels(rounds)], [(name, judged) for name in panels(judged)]
     room = max(_MOST_PANELS - len(trained), min(len(of_models), _MOST_PANELS // 2))
     of_models = of_models[:room]
@@ -106,13 +119,20 @@ def draw(
     wide = min(3, len(shown))
     high = -(-len(shown) // wide)
     figure = Figure(figsize=(max(6.4, 4.2 * wide), 3.0 * high + 1.0), dpi=120, layout="constrained")
-    figure.suptitle(printable(f"{run}: {counted(len(rounds), 'round')}"), parse_math=False)
+    figure.suptitle(printable(f"{plotted.run}: {counted(len(rounds), 'round')}"), parse_math=False)
     drawn: dict[str, Any] = {}
     for index, (name, of) in enumerate(shown):
         axes = figure.add_subplot(high, wide, index + 1)
         is_judged = index < len(of_models)
-        better = better_of(name, select) if is_judged else direction_of(name)
-        _panel(axes, name, of, drawn, better, of_metrics=bool(of_models or trained), is_judged=is_judged)
+        lines = _panel(axes, name, of, drawn, of_metrics=bool(of_models or trained), is_judged=is_judged)
+        if is_judged and plotted.is_selected_by(name):
+            best = _mark_selected(axes, plotted.selected, drawn)
+        else:
+            better = better_of(name, plotted.select) if is_judged else direction_of(name)
+            best = _mark_best(axes, _thick(name, of, lines), better, drawn)
+        axes.set_title(best, loc="right", fontsize=8, color="0.3")
+        title = _title(shown_name(name) + (_JUDGED if is_judged else ""), is_beside=bool(best))
+        axes.set_title(title, loc="left", fontsize=10, parse_math=False)
     if drawn:
         figure.legend(
             drawn.values(),
@@ -143,11 +163,11 @@ def _panel(
     name: str,
     rounds: Sequence[RoundResult],
     drawn: dict[str, Any],
-    better: int,
     *,
     of_metrics: bool,
     is_judged: bool,
-) -> None:
+) -> list[_Line]:
+    """Draw the lines of a panel, and return those of the merged metric, the thick one first."""
     from matplotlib.ticker import MaxNLocator
 
     x = [each.round for each in rounds]
@@ -168,29 +188,28 @@ def _panel(
         wide = {"linewidth": 1.5, "markersize": 3} if number else {"linewidth": 3.5, "markersize": 4}
         (line,) = axes.plot(x, y, marker=marker, zorder=2 if is_named else 4, solid_capstyle="round", **wide, **look)
         drawn.setdefault(label, line)
-    values = lines[0][2] if lines else [math.nan] * len(rounds)
-    merged_values = {
-        each.round: each.of_sites(name, value)
-        for each, value in zip(rounds, values, strict=True)
-        if not math.isnan(value)
-    }
-    if few := {number: each.value for number, each in merged_values.items() if each.words}:
+    if few := {number: each.value for number, each in _thick(name, rounds, lines).items() if each.words}:
         (line,) = axes.plot(few.keys(), few.values(), "o", markersize=5, markerfacecolor="w", color="0.1", zorder=5)
         drawn.setdefault("not of all sites", line)
-    best = _mark_best(axes, merged_values, better, drawn)
-    axes.set_title(best, loc="right", fontsize=8, color="0.3")
-    title = _title(shown_name(name) + (_JUDGED if is_judged else ""), is_beside=bool(best))
-    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
     axes.set_xlabel("round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if len(x) == 1:
         axes.set_xlim(x[0] - 1, x[0] + 1)
     axes.grid(alpha=0.3)
+    return lines
 
 
-def _merged(
-    name: str, rounds: Sequence[RoundResult], *, is_judged: bool
-) -> list[tuple[str, dict[str, str], list[float]]]:
+def _thick(name: str, rounds: Sequence[RoundResult], lines: Sequence[_Line]) -> dict[int, MergedValue]:
+    """Return the values of a panel's thick line, by round."""
+    values = lines[0][2] if lines else [math.nan] * len(rounds)
+    return {
+        each.round: each.of_sites(name, value)
+        for each, value in zip(rounds, values, strict=True)
+        if not math.isnan(value)
+    }
+
+
+def _merged(name: str, rounds: Sequence[RoundResult], *, is_judged: bool) -> list[_Line]:
     """Return the lines of a merged metric, each with its label, look and values, the one first that stands for it."""
     values = [each.metrics.get(name, math.nan) for each in rounds]
     if only := next((look for prefix, look in _NO_MEAN.items() if name.startswith(prefix)), None):
@@ -225,9 +244,20 @@ def _mark_best(axes: Any, merged: dict[int, MergedValue], better: int, drawn: di
     best = best_of(merged, better)
     if best is None or best.is_alone:
         return ""
-    (star,) = axes.plot([best.round], [best.value], "*", color=_BEST, markeredgecolor="0.1", markersize=12, zorder=5)
-    drawn["best round, by the thick line"] = drawn.pop("best round, by the thick line", star)  # the last of the legend
-    return f"best: {best.value:.4g} in round {best.round}"
+    return _starred(axes, best.round, best.value, "best round, by the thick line", drawn)
+
+
+def _mark_selected(axes: Any, selected: Selected | None, drawn: dict[str, Any]) -> str:
+    """Mark the best model by `--select`, and describe it; '' where no model is the best yet."""
+    if selected is None:
+        return ""
+    return _starred(axes, selected.round, selected.value, f"best model, by --select {selected.select}", drawn)
+
+
+def _starred(axes: Any, round_: int, value: float, label: str, drawn: dict[str, Any]) -> str:
+    (star,) = axes.plot([round_], [value], "*", color=_BEST, markeredgecolor="0.1", markersize=12, zorder=5)
+    drawn[label] = drawn.pop(label, star)  # the last of the legend
+    return f"best: {value:.4g} in round {round_}"
 
 
 def _is_some(values: Sequence[float]) -> bool:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from flavor.policy.selection import Select
-from flavor.results.plot import plot_metrics
-from flavor.results.rounds import RoundResult
+from flavor.results.plot import Plotted, plot_metrics
 
 _FIRST_S = 10.0
 _SHARE = 20
@@ -35,39 +33,23 @@ class Plotting:
         """Whether a reason was told why there is no plot, or an old one."""
         return bool(self._told)
 
-    def draw_when_due(
-        self,
-        run: str,
-        rounds: Sequence[RoundResult],
-        judged: Sequence[RoundResult] = (),
-        select: Select | None = None,
-    ) -> None:
-        """Begin to draw these rounds, if the last drawing has ended and was long enough ago; see `plot_metrics`."""
+    def draw_when_due(self, plotted: Plotted) -> None:
+        """Begin to draw, if the last drawing has ended and was long enough ago. `plotted` may not change afterwards."""
         if (self._thread is not None and self._thread.is_alive()) or time.monotonic() < self._due_at:
             return
-        self._thread = threading.Thread(
-            target=self._draw, args=(run, [*rounds], [*judged], select), name="plot", daemon=True
-        )
+        self._thread = threading.Thread(target=self._draw, args=(plotted,), name="plot", daemon=True)
         self._thread.start()
 
-    def draw(
-        self,
-        run: str,
-        rounds: Sequence[RoundResult],
-        judged: Sequence[RoundResult] = (),
-        select: Select | None = None,
-    ) -> None:
-        """Draw these rounds, after the drawing that is under way."""
+    def draw(self, plotted: Plotted) -> None:
+        """Draw, after the drawing that is under way."""
         if self._thread is not None:
             self._thread.join()
-        self._draw(run, rounds, judged, select)
+        self._draw(plotted)
 
-    def _draw(
-        self, run: str, rounds: Sequence[RoundResult], judged: Sequence[RoundResult], select: Select | None
-    ) -> None:
+    def _draw(self, plotted: Plotted) -> None:
         began = time.monotonic()
         try:
-            plot_metrics(run, rounds, self._path, judged, select)
+            plot_metrics(plotted, self._path)
         except Exception as error:  # of a library that draws what sites named: the tables stand
             line = f"{self._path} cannot be drawn: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             if line not in self._told:

@@ -14,8 +14,9 @@ from flavor.records.merging import merge_infos, sites_of
 from flavor.results.evaluated import Evaluated, SiteMeasures, as_round, headline_of, mean_of, metrics_of, shown_by
 from flavor.results.evaluated_table import described, judged_words, lines_of, table_of
 from flavor.results.evaluation_tables import values_of
-from flavor.results.plot import draw
+from flavor.results.plot import Plotted, draw
 from flavor.results.rounds import RoundResult, measured_by_site, scalars
+from flavor.results.selected import Selected
 from tests.driven import info
 
 REPORTED = {
@@ -156,7 +157,7 @@ def test_metrics_of_evaluations_have_panels_of_their_own():
     pytest.importorskip("matplotlib")
     trained = [RoundResult(round_, 1.0, ["a"], 10, 5, {"accuracy": 0.1 * round_}) for round_ in (1, 2, 3)]
     judged = [as_round(replace(FOUND, round=round_)) for round_ in (2, 3)]
-    panels = {axes.get_title("left"): axes for axes in draw("r", trained, judged).axes}
+    panels = {axes.get_title("left"): axes for axes in draw(Plotted("r", trained, judged)).axes}
     assert "accuracy" in panels
     assert "accuracy (judged)" in panels
     lines = {line.get_label(): list(line.get_xdata()) for line in panels["accuracy (judged)"].lines}
@@ -181,7 +182,7 @@ def test_each_mean_looks_the_same_in_all_panels_and_the_thick_one_is_that_of_the
             for number, (plain, weighted) in values.items()
         ]
 
-    figure = draw("r", rounds("count/n"), rounds("pooled/accuracy", "central/accuracy"))
+    figure = draw(Plotted("r", rounds("count/n"), rounds("pooled/accuracy", "central/accuracy")))
     panels = {axes.get_title("left"): axes for axes in figure.axes}
     looks = {
         title: [(line.get_color(), line.get_linestyle(), line.get_linewidth()) for line in panels[title].lines[:2]]
@@ -209,7 +210,7 @@ def test_no_two_panels_have_one_title() -> None:
         f"{'x' * 90}/{'y' * 90}/auc",
     ]
     judged = [RoundResult(number, 1.0, ["a"], 1, 1, dict.fromkeys(names, number / 4)) for number in (1, 2)]
-    titles = {axes.get_title("left"): axes.get_title("right") for axes in draw("r", [], judged).axes}
+    titles = {axes.get_title("left"): axes.get_title("right") for axes in draw(Plotted("r", [], judged)).axes}
     assert len(titles) == 4
     assert titles["pooled/three/auc (judged)"]
     assert titles["pooled/three/accuracy (judged)\n"], "the best value stands below a longer title"
@@ -233,7 +234,7 @@ def test_a_number_of_several_sites_says_which_mean_it_is(name: str, sites: int, 
 def test_many_metrics_of_scripts_leave_room_for_those_of_evaluations():
     pytest.importorskip("matplotlib")
     trained = [RoundResult(1, 1.0, ["a"], 10, 5, {f"m{number}": 0.1 for number in range(40)})]
-    titles = [axes.get_title("left") for axes in draw("r", trained, [as_round(FOUND)]).axes]
+    titles = [axes.get_title("left") for axes in draw(Plotted("r", trained, [as_round(FOUND)])).axes]
     assert len(titles) == 24
     assert {"accuracy (judged)", "loss (judged)", "m0"} <= set(titles)
 
@@ -242,9 +243,32 @@ def test_many_metrics_of_scripts_leave_room_for_those_of_evaluations():
 def test_the_rule_of_the_run_says_which_values_of_its_metric_are_better_in_the_plot(which: str, best: str) -> None:
     pytest.importorskip("matplotlib")
     judged = [RoundResult(number, 1.0, ["a"], 1, 1, {"x": value}) for number, value in ((1, 1.0), (2, 3.0))]
-    for select, title in ((Select.parse(f"worst/x:{which}"), best), (None, "")):
-        (axes,) = [each for each in draw("r", [], judged, select).axes if each.get_title("left") == "x (judged)"]
+    for select, title in ((Select.parse(f"pooled/x:{which}"), best), (None, "")):
+        (axes,) = [
+            each for each in draw(Plotted("r", [], judged, select)).axes if each.get_title("left") == "x (judged)"
+        ]
         assert axes.get_title("right") == title
+
+
+@pytest.mark.parametrize("name", ["x", "x (weighted)", "worst/x", "pooled/x"])
+def test_the_star_of_a_judged_metric_is_at_the_model_that_select_has_chosen(name: str) -> None:
+    """By each number that is merged the last round is the best, and by that of --select it was the first."""
+    pytest.importorskip("matplotlib")
+    merged = {"x": 0.5, "x (weighted)": 0.4, "pooled/x": 0.3}
+    judged = [
+        RoundResult(number, 1.0, ["a"], 1, 1, {each: number * value for each, value in merged.items()})
+        for number in (1, 2, 3)
+    ]
+    select = Select.parse(f"{name}:max")
+    panel = "pooled/x" if name == "pooled/x" else "x"
+    for selected, title in ((Selected(f"{name}:max", 1, 0.25, 1), "best: 0.25 in round 1"), (None, "")):
+        figure = draw(Plotted("r", [], judged, select, selected))
+        titles = {axes.get_title("left"): axes.get_title("right") for axes in figure.axes}
+        assert titles[f"{panel} (judged)"] == title
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert (f"best model, by --select {name}:max" in legend) == (selected is not None)
+    other = "x" if panel == "pooled/x" else "pooled/x"
+    assert titles[f"{other} (judged)"].endswith("in round 3"), "the rule does not go by it"
 
 
 def test_a_command_shows_the_metrics_for_which_the_table_has_no_room() -> None:

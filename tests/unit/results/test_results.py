@@ -16,7 +16,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.results.best import BestRound, MergedValue, best_of
 from flavor.results.computed_columns import told_apart
-from flavor.results.plot import draw, panels, plot_metrics
+from flavor.results.plot import Plotted, draw, panels, plot_metrics
 from flavor.results.rounds import RoundResult, SiteResult, best_round, for_people, merged_info, scalars
 from flavor.results.tables import MOST_COLUMNS, Tables
 from flavor.store.local import LocalStore
@@ -67,7 +67,7 @@ def test_a_name_that_a_file_cannot_hold_or_a_terminal_should_not_be_shown_is_spe
     Tables(tmp_path).write(rounds)
     for file in TABLES:
         assert rows(tmp_path / file)[0][-3:] == ["\\ud800x", "\\x1b[31m\\u202eacc", "\\ud800x (metric)"]
-    assert plot_metrics("r", rounds, tmp_path / "m.png")
+    assert plot_metrics(Plotted("r", rounds), tmp_path / "m.png")
 
 
 def test_a_site_with_new_names_in_each_round_fills_a_table_and_no_more(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_the_plot_has_each_site_the_merged_curve_and_the_best_round() -> None:
         )
         for number, value in values.items()
     ]
-    figure = draw("r", rounds)
+    figure = draw(Plotted("r", rounds))
     of = {axes.get_title(loc="left"): axes for axes in figure.axes}
     curves = [[round(float(y), 9) for y in line.get_ydata()] for line in of["auc"].lines]
     assert curves == [[0.4, 0.8, 0.6], [0.6, 1.0, 0.8], [0.5, 0.9, 0.7], [0.55, 0.95, 0.75], [0.9]]
@@ -153,7 +153,7 @@ def test_a_round_of_which_a_site_reports_no_value_is_not_the_best_round(tmp_path
     assert named(best) == ("auc", 3, 0.8)
     assert best is not None
     assert best[1].without == "not compared: round 2, in which fewer than 3 sites report it"
-    (axes,) = draw("r", rounds).axes
+    (axes,) = draw(Plotted("r", rounds)).axes
     assert axes.get_title(loc="right") == "best: 0.8 in round 3"
     assert [list(line.get_xdata()) for line in axes.lines][-2:] == [[2], [3]], "its value is marked as not of all sites"
     Tables(tmp_path).write(rounds)
@@ -216,9 +216,9 @@ def test_rounds_are_compared_by_the_sites_that_report_the_metric(tmp_path: Path)
     best = best_round(rounds)
     assert best is not None
     assert (best[1].round, best[1].others) == (3, 1)
-    (axes,) = draw("r", rounds).axes
+    (axes,) = draw(Plotted("r", rounds)).axes
     assert axes.get_title(loc="right") == "best: 0.4 in round 3"
-    (axes,) = draw("r", rounds[1:]).axes
+    (axes,) = draw(Plotted("r", rounds[1:])).axes
     assert axes.get_title(loc="right") == "", "no two rounds are of the same sites"
 
 
@@ -285,8 +285,10 @@ def test_the_confusion_matrix_and_plain_means_are_not_for_people() -> None:
 
 def test_a_plot_is_drawn_of_whatever_a_metric_is_called(tmp_path: Path) -> None:
     names = {"$\\frac{$": 0.5, "Grüße 精度": 0.5, "x" * 300: 0.1}
-    assert plot_metrics("r", [result(1, names, {f"s{number}": names for number in range(40)})], tmp_path / "m.png")
-    assert plot_metrics("r", [result(1, {})], tmp_path / "n.png")
+    assert plot_metrics(
+        Plotted("r", [result(1, names, {f"s{number}": names for number in range(40)})]), tmp_path / "m.png"
+    )
+    assert plot_metrics(Plotted("r", [result(1, {})]), tmp_path / "n.png")
     assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
 
 
