@@ -10,8 +10,9 @@ from flavor.results.computed_columns import HIGHEST, LOWEST, OF_EVALUATIONS, OF_
 from flavor.results.evaluated import Evaluated, metrics_of
 from flavor.results.tables import Rows, Table
 
-FIXED = ("round", "evaluation", "closed", "seconds", "sites", "expected", "missing", "examples")
-FIXED_OF_SITES = ("round", "evaluation", "site", "examples")
+FIXED = ("round", "evaluation", "closed", "seconds", "sites", "expected", "missing", "examples", "model")
+FIXED_OF_SITES = ("round", "evaluation", "site", "examples", "model")
+"""The last column, which tables of an earlier release lack, says which model it is in words (`Subject`)."""
 
 
 class EvaluationTables:
@@ -62,6 +63,7 @@ def _rows(every: Iterable[Evaluated]) -> Rows:
                     len(each.expected),
                     " ".join(each.missing),
                     each.examples,
+                    each.subject.words,
                 ),
             ],
             values_of(each),
@@ -72,7 +74,9 @@ def _rows(every: Iterable[Evaluated]) -> Rows:
 
 def _site_rows(every: Iterable[Evaluated]) -> Rows:
     return [
-        ([each.round, each.number, site, of.examples], of.metrics) for each in every for site, of in each.sites.items()
+        ([each.round, each.number, site, of.examples, each.subject.words], of.metrics)
+        for each in every
+        for site, of in each.sites.items()
     ]
 
 

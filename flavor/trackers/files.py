@@ -168,8 +168,8 @@ class CsvTracker(_FileTracker):
     def write_evaluations(self, every: Sequence[Evaluated]) -> int:
         """See `Tracker`: into two tables beside the others, which are written anew."""
         merged, sites = (self._path.with_name(f"{self._path.stem}{end}{self._path.suffix}") for end in _JUDGED)
-        before = self._read(merged, OF_EVALUATIONS)
-        self._read(sites, OF_EVALUATED_SITES)
+        before = self._read(merged, OF_EVALUATIONS, may_lack_last=True)
+        self._read(sites, OF_EVALUATED_SITES, may_lack_last=True)
         if any(cells["round"] not in {str(each.round) for each in every} for cells, _ in before):
             raise self._of_another(merged)
         EvaluationTables(self._path.parent, self._tell, merged=merged.name, sites=sites.name).write(every)
@@ -182,8 +182,13 @@ class CsvTracker(_FileTracker):
     def _save(self, rounds: Sequence[ClosedRound]) -> None:
         self._tables.write([each.result for each in rounds])
 
-    def _read(self, path: Path, fixed: Sequence[str]) -> list[tuple[dict[str, str], dict[str, float]]]:
-        """Read a table: for each row its fixed columns and its metrics. A last line that was cut off is left out."""
+    def _read(
+        self, path: Path, fixed: Sequence[str], *, may_lack_last: bool = False
+    ) -> list[tuple[dict[str, str], dict[str, float]]]:
+        """Read a table: for each row its fixed columns and its metrics. A last line that was cut off is left out.
+
+        With `may_lack_last`, it may be of an earlier release, which has not written the last of the fixed columns.
+        """
         if not self._check(path):
             return []
         try:
@@ -192,6 +197,8 @@ class CsvTracker(_FileTracker):
         except (ValueError, csv.Error):
             raise self._foreign(path) from None
         heads = rows[0] if rows else []
+        if may_lack_last and heads[len(fixed) - 1 : len(fixed)] != [fixed[-1]]:
+            fixed = fixed[:-1]
         if tuple(heads[: len(fixed)]) != tuple(fixed):
             raise self._foreign(path)
         found = []

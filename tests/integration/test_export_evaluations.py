@@ -99,6 +99,16 @@ def test_tables(run: Driven, tmp_path: Path) -> None:
     assert [float(each["accuracy (weighted)"]) for each in found] == pytest.approx([0.8, 0.8, 0.5])
     of_sites = rows(tmp_path / "m-evaluations-sites.csv")
     assert len(of_sites) == 5
+    for name in ("m-evaluations.csv", "m-evaluations-sites.csv"):
+        table = tmp_path / name
+        before = table.read_bytes()
+        with table.open(newline="") as file:
+            lines = list(csv.reader(file))
+        at = lines[0].index("model")
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows([*line[:at], *line[at + 1 :]] for line in lines)
+        assert "nothing is new" in exported(run, CsvTracker(path, print)), "an earlier release has exported it"
+        assert table.read_bytes() == before
     assert not {*of_sites[0], *rows(tmp_path / "m-sites.csv")[0]} & CLAIMS.keys(), "no name of flavor's is a site's"
     assert [float(each["accuracy"]) for each in rows(path)] == pytest.approx([0.1] * 3), "what scripts report"
     (tmp_path / "other-evaluations.csv").write_text("name,age\nmeier,7\n")

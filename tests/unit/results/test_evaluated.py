@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +13,10 @@ from flavor.policy.selection import Select
 from flavor.records.counts import COMPUTED
 from flavor.records.evaluation import EvaluationSummary
 from flavor.records.merging import merge_infos, sites_of
+from flavor.records.subject import Subject, SubjectKind
 from flavor.results.evaluated import Evaluated, SiteMeasures, as_round, headline_of, mean_of, metrics_of, shown_by
 from flavor.results.evaluated_table import described, judged_words, lines_of, table_of
-from flavor.results.evaluation_tables import values_of
+from flavor.results.evaluation_tables import EvaluationTables, values_of
 from flavor.results.plot import Plotted, draw
 from flavor.results.rounds import RoundResult, measured_by_site, scalars
 from flavor.results.selected import Selected
@@ -269,6 +272,19 @@ def test_the_star_of_a_judged_metric_is_at_the_model_that_select_has_chosen(name
         assert (f"best model, by --select {name}:max" in legend) == (selected is not None)
     other = "x" if panel == "pooled/x" else "pooled/x"
     assert titles[f"{other} (judged)"].endswith("in round 3"), "the rule does not go by it"
+
+
+def test_the_tables_name_the_model_that_was_judged(tmp_path: Path) -> None:
+    update = replace(FOUND, round=0, number=1, of=Subject(SubjectKind.UPDATE, 3, "site-2"))
+    EvaluationTables(tmp_path).write([FOUND, update])
+    for name, lines in (("evaluations.csv", 1), ("evaluations-sites.csv", len(FOUND.sites))):
+        with (tmp_path / name).open(newline="") as file:
+            found = [(row["round"], row["model"]) for row in csv.DictReader(file)]
+        assert (
+            found
+            == [(str(FOUND.round), f"the model of round {FOUND.round}")] * lines
+            + [("0", "the update of site-2 in round 3")] * lines
+        )
 
 
 def test_a_command_shows_the_metrics_for_which_the_table_has_no_room() -> None:
