@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from flavor.config import RunConfig
@@ -16,6 +16,8 @@ from flavor.ledger.closed_evaluation import verdicts_of
 from flavor.ledger.evaluation_signers import compared
 from flavor.ledger.evaluations import EvaluationRecord, Signed, newest_of, read_records
 from flavor.ledger.trust import Trust
+from flavor.policy.advice import some
+from flavor.policy.evaluating import is_due
 from flavor.policy.selection import value_of
 from flavor.records.evaluation import AUTOMATIC, BestModel, EvaluationSummary
 from flavor.records.info import MAX_BYTES, Info, parse_info
@@ -27,6 +29,9 @@ from flavor.results.evaluated import OWN_DATA
 from flavor.results.evaluation_summary import central_lacking, evaluation_summary, ruled_names
 from flavor.results.judged_both import JudgedBoth
 from flavor.results.read_evaluated import read_merged
+
+_MOST_NAMED = 10
+"""Rounds that one line names."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ def rebuilt_evaluations(
 ) -> RebuiltEvaluations:
     """Read the evaluations of the closed rounds. `tell` gets a line about each that is not believed or cannot be read.
 
-    Raises nothing for those: a run is rebuilt without them.
+    Raises nothing for those: a run is rebuilt without them. An evaluation without a result leaves no record, so that no
+    failed one is rebuilt: `tell` gets a line about the rounds that may have had one.
     """
     config, read, signed = RunConfig.known(chain.config), list[EvaluationRecord](), Signed.of(chain, trust)
     for path, record in read_records(archive, chain.listing.paths, signed):
@@ -88,12 +94,34 @@ def rebuilt_evaluations(
         if record.manifest.best_round not in (0, best_round):
             best_round = record.manifest.best_round
             of_best = infos if best_round == each.round else {}
+    if lacking := _without_record(config, {(each.manifest.round, each.manifest.evaluation) for each in read}, chain):
+        tell(
+            f"no record says that the {'model' if len(lacking) == 1 else 'models'} of {_rounds(lacking)} had a "
+            "result: an evaluation without one leaves no record, and is not rebuilt"
+        )
     best = _best(config, best_round, found)
     if best_round and best is None:
         tell(
             f"the run's best model is that of round {best_round}, whose evaluation cannot be read: none is the best now"
         )
     return RebuiltEvaluations(tuple(found), best, reported)
+
+
+def _without_record(config: RunConfig, recorded: Collection[tuple[int, int]], chain: Chain) -> list[int]:
+    """Return the rounds whose models were to be judged by the sites, as later or earlier ones were, without a record.
+
+    The newest round's model may not have been judged yet.
+    """
+    if not any(number == AUTOMATIC for _, number in recorded):
+        return []
+    due = (round_ for round_ in range(1, chain.closed) if is_due(config, round_, ends=False))
+    return [round_ for round_ in due if (round_, AUTOMATIC) not in recorded]
+
+
+def _rounds(rounds: list[int]) -> str:
+    more = f"{counted(len(rounds), 'round')}, the newest of them " if len(rounds) > _MOST_NAMED else ""
+    shown = some([str(each) for each in rounds[-_MOST_NAMED:]], _MOST_NAMED)
+    return f"{more}{shown}" if more else f"round{'' if len(rounds) == 1 else 's'} {shown}"
 
 
 def _infos(archive: Archive, record: EvaluationRecord) -> dict[str, Info]:

@@ -252,6 +252,16 @@ def test_a_run_that_is_rebuilt_has_its_evaluations_and_its_best_model(judged):
     assert not [path for path in judged.store.rglob("*") if path.is_file() and judged.run in path.parts]
 
 
+def test_a_model_without_a_record_of_its_evaluation_is_named(judged):
+    """An evaluation that has failed leaves none, so that no store tells it from one that was removed."""
+    record_of(judged, 1).unlink()
+    judged.redis.flushall()
+    done = judged.done("flavor", "recover", "--run", judged.run, "--store", judged.store, "--untrusted")
+    assert done.wait() == 0, done.stderr
+    said = "no record says that the model of round 1 had a result: an evaluation without one leaves no record"
+    assert said in done.stderr
+
+
 def test_a_record_that_is_not_believed_is_not_rebuilt(judged):
     record = record_of(judged, 1)
     manifest = EvaluationManifest.parse(record.read_bytes(), "")
@@ -260,6 +270,7 @@ def test_a_record_that_is_not_believed_is_not_rebuilt(judged):
     done = judged.done("flavor", "recover", "--run", judged.run, "--store", judged.store, "--untrusted")
     assert done.wait() == 0, done.stderr
     assert f"{record.name}: it was changed" in done.stderr
+    assert "no record says" not in done.stderr
     assert [EvaluationSummary.from_json(text).round for text in judged.runs.evaluated()] == [2]
     assert "whose evaluation cannot be read: none is the best now" in done.stderr
     assert judged.runs.read().best is None
