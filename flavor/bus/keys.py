@@ -13,7 +13,8 @@ run                                   hash    run_id, protocol, config, state, r
                                               manifest_digest, reason, created_ms, ended_ms,
                                               recovered_ms, recovered_round, changed,
                                               resumed_ms, resumed_round, paused_ms,
-                                              best_round, best_value, best_sites, met
+                                              best_round, best_value, best_sites, met,
+                                              begun_from
 members                               set     clients that have joined                        coordinator
 public_keys                           hash    client to the public key that its updates must  coordinator, worker,
                                               be signed with                                  operator

@@ -44,17 +44,18 @@ class RunStore(Rounds, Verdicts, Evaluations):
         initial: GlobalModel | None = None,
         record: ObjectRef | None = None,
         run_id: str = "",
-        begins: str = "",
+        begun_from: str = "",
     ) -> bool:
         """Create the run, whose record in the store is `record`. Returns False, and changes nothing, when it exists.
 
-        `run_id` is the id in its record; without one a new id is made. `begins` says for the log from which model of
+        `run_id` is the id in its record; without one a new id is made. `begun_from` says from which model of
         another run it begins.
         """
         fields = flat({"run_id": run_id or new_run_id(), "protocol": str(PROTOCOL)})
         fields += flat(initial.to_hash()) if initial else []
         fields += flat(record.to_hash("manifest_")) if record else []
-        reason = "; ".join(filter(None, (counted(rounds, "round"), begins)))
+        fields += ["begun_from", begun_from] if begun_from else []
+        reason = counted(rounds, "round") + (f"; it begins from {begun_from}" if begun_from else "")
         keys = [self.keys.state, self.keys.log, RUNS, self.keys.replaced, REMOVED]
         return bool(self.call("create_run", keys, [self.run, rounds, json.dumps(config), reason, *fields]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flavor.errors import RunError
@@ -14,19 +14,22 @@ if TYPE_CHECKING:
     from flavor.cli.opened_run import OpenedRun
     from flavor.config import RunConfig
     from flavor.coordinator.asked_evaluation import Asked, AskedEvaluation
-    from flavor.records.evaluation import EvaluationView
+    from flavor.records.evaluation import EvaluationSummary, EvaluationView
     from flavor.records.run import RunView
     from flavor.results.evaluated import Evaluated
     from flavor.store.protocol import ObjectStore
 
 
-@dataclass(frozen=True)
+@dataclass
 class JudgingSites:
     """What has them judge models, and reads what they have measured."""
 
     runs: RunStore
     objects: ObjectStore
     driver: AskedEvaluation
+    _summaries: dict[tuple[int, int], EvaluationSummary] = field(default_factory=dict)
+    _read: int = 0
+    """Entries of the run's list of evaluations that were read."""
 
     def judge(self, asked: Asked) -> Evaluated:
         """Have them judge one model. Raises as `AskedEvaluation.carry_out`."""
@@ -57,11 +60,14 @@ class JudgingSites:
 
     def _evaluated(self, done: EvaluationView) -> Evaluated:
         from flavor.results.evaluated import evaluated_of
-        from flavor.results.read_evaluated import infos_in, summaries
+        from flavor.results.read_evaluated import infos_in, summaries_after
 
         merged, infos = infos_in(self.objects, done)
-        of_it = (each for each in summaries(self.runs) if (each.round, each.number) == (done.round, done.number))
-        return evaluated_of(self.runs.run, done, next(of_it, None), merged=merged, infos=infos)
+        new = summaries_after(self.runs, self._read)
+        self._read += len(new)
+        self._summaries |= {(each.round, each.number): each for each in new if each is not None}
+        summary = self._summaries.get((done.round, done.number))
+        return evaluated_of(self.runs.run, done, summary, merged=merged, infos=infos)
 
 
 @contextlib.contextmanager

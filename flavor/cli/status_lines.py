@@ -56,6 +56,8 @@ def summary_of(found: Found) -> list[Line]:
     """Return the lines above the table of sites; one more where no site has joined."""
     head = "  ".join((found["run"], found["state"], f"round {found['round']} of {found['rounds']}", _clock(found)))
     lines = [Line(head.rstrip(), "head")]
+    if found.get("begun_from"):
+        lines.append(Line(f"begun from: {found['begun_from']}"))
     # first what is missing: nothing moves without it
     lines += [Line(each, "absent") for each in found["absent"] if each != found["waits_for"]]
     lines += [Line(each["sentence"], "absent") for each in found.get("not_judged") or ()]

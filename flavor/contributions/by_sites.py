@@ -123,7 +123,7 @@ class BySites:
         if len(kept.updates) == 1:
             return ONE_SITE
         if not self._owners(kept):
-            return "none of its sites allows it (flavor-fl --allow-cross)"
+            return "none of its sites runs with --allow-cross (flavor-fl), which lets others judge its update"
         rule = kept.config.aggregator or DEFAULT_AGGREGATOR  # `why_not_again` finds out whether it was another one
         before = self._disclosures(kept).of_round(kept.round)
         return why_exposed(Mixed(rule, list(kept.updates), counting, before), self.allowing)

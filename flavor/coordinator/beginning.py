@@ -64,10 +64,16 @@ def create_or_find(
         )
         begun = once_usable(store_url, lambda: history.begin(record), tell=tell, pause=pause)
         left = ObjectRef(run_record_path(runs.run), begun.digest)
-        begins = f"it begins from {begun.begun_from.words}" if begun.begun_from is not None else ""
+        where = begun.begun_from.words if begun.begun_from is not None else ""
         if runs.create(
-            rounds=begun.rounds, config=settings, initial=initial, record=left, run_id=begun.run_id, begins=begins
+            rounds=begun.rounds,
+            config=settings,
+            initial=initial,
+            record=left,
+            run_id=begun.run_id,
+            begun_from=where,
         ):
+            begins = f"it begins from {where}" if where else ""
             observer.hear(RunCreated(begins, run=runs.run, run_id=begun.run_id))
             return False, config
     view = runs.read_own()

@@ -275,6 +275,7 @@ def _rebuild(
         "recovered_round": str(closed),
         **ObjectRef(path, chain.head).to_hash("manifest_"),
         **(model.to_global(seal).to_hash() if model else {}),
+        **({"begun_from": record.begun_from.words} if record.begun_from is not None else {}),
         **({"ended_ms": str(manifests[-1].closed_ms)} if finished else {}),
         **(evaluations.best.to_hash() if evaluations.best is not None else {}),
     }

@@ -17,7 +17,8 @@ from flavor.rule_settings import COMMAND
 
 LEAST_KEPT = 3
 """So many sites of a round that keep their updates to themselves hide each other's."""
-NOT_ALLOWED = "it does not allow it (flavor-fl --allow-cross)"
+NOT_ALLOWED = "other sites judge a site's update only if it allows them to (flavor-fl --allow-cross)"
+"""Why a site's update is kept from others. It may stand behind the names of several sites."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def why_exposed(mixed: Mixed, allowing: Collection[str]) -> str:
 
 
 def _are_kept(kept: Collection[str]) -> str:
-    return f"{some(list(kept))} {'does' if len(kept) == 1 else 'do'} not allow it (flavor-fl --allow-cross)"
+    return f"{some(list(kept))} {'runs' if len(kept) == 1 else 'run'} without --allow-cross"
 
 
 def _is_mean(rule: str) -> bool:

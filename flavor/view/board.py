@@ -143,10 +143,11 @@ class Board:
         """Return a run as it is, as `flavor status RUN --json` prints it; with times in place of durations.
 
         Keys: `run`, `folder` (by which commands name the run; '' where its name does), `run_id`, `protocol`, `head`,
-        `state`, `round`, `rounds`, `round_state`, `reason`, `created_ms`, `ended_ms`, `took_s` (how long the run took
-        that has ended, without times for which it had ended before), `opened_ms`, `deadline_ms` and `closed_ms` (of the
-        round), `paused_ms` (for how long the run had ended since the round was opened: no time of the round),
-        `recovered_ms` (when `flavor recover` has rebuilt the run last),
+        `state`, `round`, `rounds`, `round_state`, `reason`, `begun_from` (the model of another run, in words),
+        `created_ms`, `ended_ms`, `took_s` (how long the run took that has ended, without times for which it had ended
+        before), `opened_ms`, `deadline_ms` and `closed_ms` (of the round), `paused_ms` (for how long the run had ended
+        since the round was opened: no time of the round), `recovered_ms` (when `flavor recover` has rebuilt the run
+        last),
         `worked_from_ms` (`opened_ms`, later by `paused_ms`), `round_timeout_s`, `attempt`, `expected`, `needed`, `in`
         (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a sentence), `since_ms` (since when it waits), `held`,
         `missing_clients` (how many more have to be ready before the next round can open), `absent` (sentences),

@@ -86,6 +86,7 @@ def described_run(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_
         "rounds": view.rounds,
         "round_state": round_.state.value if round_ else None,
         "reason": snapshot.ending or view.reason,
+        "begun_from": view.begun_from or None,
         "took_s": view.took_s,
         "expected": len(round_.expected) if round_ else 0,
         "needed": snapshot.needed,

@@ -237,9 +237,11 @@ def test_no_model_is_made_from_which_the_update_of_a_site_that_keeps_it_follows(
     bench.logged("round.closed", round=1)
     refused = by_sites(bench, *METRIC)
     assert refused.wait() == 1
-    assert "no site was left out: c3, c4 do not allow it (flavor-fl --allow-cross), and each" in refused.stdout
+    assert "no site was left out: c3, c4 run without --allow-cross, and each" in refused.stdout
     crossed = bench.done("flavor", "evaluate", bench.run, "--cross")
-    assert (crossed.wait(), "--cross: round 1: c3, c4 do not allow it" in crossed.stderr) == (1, True), crossed.stderr
+    assert (crossed.wait(), "--cross: round 1: c3, c4 run without --allow-cross" in crossed.stderr) == (1, True), (
+        crossed.stderr
+    )
     assert bench.runs.evaluated() == []
     assert models_in_store(bench) == []
     for words, code, said in (

@@ -359,7 +359,7 @@ def test_sites_that_allow_it_judge_each_others_models(bench, crossing):
         shown = evaluate(bench, "--cross", "--metric", "accuracy")
         assert shown.wait() == 0, shown.stderr
         assert shown.stdout.splitlines()[1].split() == ["JUDGE", "global", "model", "c1", "c2"]
-        assert "without the model of c3: it does not allow it (flavor-fl --allow-cross)" in shown.stdout
+        assert "without the model of c3: other sites judge a site's update only if it allows them to" in shown.stdout
         newest = json.loads(bench.done("flavor", "results", bench.run, "--json").stdout)
         assert newest["round"] == 1, "no site's update is the newest model that was judged"
         of_c2 = {"kind": "update", "round": 1, "site": "c2"}
@@ -404,7 +404,7 @@ def test_no_update_follows_from_two_calls_between_which_sites_have_changed_their
             bench.eventually(f"{name} has changed its mind", partial(allows, name, bool(words)))
         refused = evaluate(bench, "--cross", "--round", 1)
         assert refused.wait() == 1
-        assert "c4, c5 do not allow it (flavor-fl --allow-cross)" in refused.stderr
+        assert "c4, c5 run without --allow-cross" in refused.stderr
         assert "that of c1 was given to other sites before" in refused.stderr
         assert bench.runs.read_evaluation(0, 3) is None
 
@@ -413,6 +413,6 @@ def test_a_rule_that_is_no_mean_needs_the_word_of_all_sites(bench, crossing):
     with crossing("--aggregator", "median"):
         refused = evaluate(bench, "--cross")
         assert refused.wait() == 1
-        said = "c3, c4, c5 do not allow it (flavor-fl --allow-cross), and median may show parts of a single update"
+        said = "c3, c4, c5 run without --allow-cross, and median may show parts of a single update"
         assert f"--cross: round 1: {said}" in refused.stderr
         assert bench.runs.read_evaluation(1, 1) is None

@@ -135,6 +135,12 @@ def test_a_run_begins_from_the_model_of_another_one_and_its_record_names_it(benc
     assert f"\nbegun from: {began}\n" in verified.stdout
     second.logged("run.created", reason=f"1 round; it begins from {began}")
     assert f"; it begins from {began}" in coordinator.stderr
+    for _ in range(2):
+        shown = second.done("flavor", "status", second.run)
+        assert f"\nbegun from: {began}\n" in shown.stdout
+        second.redis.delete(*second.redis.keys(f"flavor:{{{second.run}}}*"))
+        rebuilt = second.done("flavor", "recover", "--run", second.run, "--store", second.store, "--untrusted")
+        assert rebuilt.wait() == 0, rebuilt.stderr
 
     for words, said in (
         (["--from-run", bench.run, "--from-round", "best"], "has no best round: it was begun without --select"),

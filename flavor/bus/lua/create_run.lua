@@ -1,7 +1,7 @@
 -- Create a run, once.
 -- KEYS  1 run  2 log  3 flavor:runs  4 replaced: none are, when a run begins  5 flavor:removed
 -- ARGV  1 name  2 rounds  3 config (JSON)  4 reason for the log  then field, value ... : run_id, protocol, and those of
---       the initial global model, if any
+--       the initial global model, if any, and of the run that has made it
 -- Invariant: a run that exists is left untouched. A new run is in `flavor:runs` from its first moment, and has no
 -- replaced keys, and was not removed: only an earlier run of the same name could have left that.
 -- Returns 1, or 0 when a run of this name is there already.

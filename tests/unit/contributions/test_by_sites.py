@@ -166,9 +166,9 @@ def test_only_sites_are_left_out_that_allow_it(run, tmp_path):
 @pytest.mark.parametrize(
     ("allowing", "why"),
     [
-        ("abcd", "e does not allow it (flavor-fl --allow-cross), and its update could be computed"),
-        ("abc", "d, e do not allow it"),
-        ("", "none of its sites allows it"),
+        ("abcd", "e runs without --allow-cross, and its update could be computed"),
+        ("abc", "d, e run without --allow-cross"),
+        ("", "none of its sites runs with --allow-cross"),
     ],
 )
 def test_no_model_is_made_from_which_the_update_of_a_site_follows_that_keeps_it(allowing, why, run, tmp_path):
@@ -188,7 +188,7 @@ def test_no_update_follows_from_two_calls_between_which_a_site_has_taken_its_wor
     sites = FirstWeights(run, {"z": 1})
     found = measured(run, tmp_path, sites, allowing="cd")
     assert sites.asked == []
-    assert found.rounds[0].why_not.startswith("a, b do not allow it (flavor-fl --allow-cross)")
+    assert found.rounds[0].why_not.startswith("a, b run without --allow-cross")
     assert found.rounds[0].why_not.endswith("; that of e was given to other sites before")
     assert measured(run, tmp_path, sites, allowing="de").is_judged, "nothing new follows"
     run.round({name: (weights(at, 1), 10) for at, name in enumerate("abcde")})
@@ -209,7 +209,7 @@ def test_a_site_that_counts_for_nothing_in_the_mean_hides_no_other_one(run, tmp_
     sites = FirstWeights(run, {"z": 1})
     found = measured(run, tmp_path, sites, allowing="ab")
     assert sites.asked == []
-    assert found.rounds[0].why_not.startswith("c, d do not allow it")
+    assert found.rounds[0].why_not.startswith("c, d run without --allow-cross")
 
 
 @pytest.mark.parametrize("rule", ["median", "krum:f=1", "norm_clip:c=1/fedavg"])
@@ -219,7 +219,7 @@ def test_a_rule_that_may_show_a_single_update_needs_the_word_of_all_sites(rule, 
     sites = FirstWeights(run, {"z": 1})
     found = measured(run, tmp_path, sites, allowing="ab")
     assert sites.asked == []
-    assert f"c, d, e, f do not allow it (flavor-fl --allow-cross), and {rule} may show" in found.rounds[0].why_not
+    assert f"c, d, e, f run without --allow-cross, and {rule} may show" in found.rounds[0].why_not
     assert measured(run, tmp_path, sites, allowing="abcdef").is_judged
 
 

@@ -25,8 +25,8 @@ def test_all_sites_may_allow_it_or_so_many_keep_theirs_that_these_hide_each_othe
 @pytest.mark.parametrize(
     ("allowing", "said"),
     [
-        (("a", "b", "c", "d"), "e does not allow it (flavor-fl --allow-cross), and its update could be computed"),
-        (("a", "b", "c"), "d, e do not allow it (flavor-fl --allow-cross), and each of them could compute the other's"),
+        (("a", "b", "c", "d"), "e runs without --allow-cross, and its update could be computed"),
+        (("a", "b", "c"), "d, e run without --allow-cross, and each of them could compute the other's"),
     ],
 )
 def test_fewer_would_be_exposed(allowing, said):
@@ -36,9 +36,9 @@ def test_fewer_would_be_exposed(allowing, said):
 @pytest.mark.parametrize(
     ("disclosed", "allowing", "said"),
     [
-        ("ab", "cd", "e does not allow it (flavor-fl --allow-cross), and its update could be computed"),
-        ("ab", "c", "d, e do not allow it"),
-        ("de", "cd", "a, b do not allow it"),
+        ("ab", "cd", "e runs without --allow-cross, and its update could be computed"),
+        ("ab", "c", "d, e run without --allow-cross"),
+        ("de", "cd", "a, b run without --allow-cross"),
         ("ab", "abcde", ""),
         ("a", "b", ""),
         ("abc", "de", ""),
@@ -54,7 +54,7 @@ def test_an_update_that_was_given_away_before_hides_no_other_one(disclosed, allo
 
 
 def test_a_site_without_weight_hides_no_other_one():
-    assert exposed(SITES, "ab", counting="abcd").startswith("c, d do not allow it")
+    assert exposed(SITES, "ab", counting="abcd").startswith("c, d run without --allow-cross")
     assert exposed(SITES, "ab", counting="ab") == ""
 
 
@@ -72,7 +72,7 @@ def test_a_site_without_weight_hides_no_other_one():
 )
 def test_only_a_weighted_mean_hides_updates_behind_each_other(rule, named):
     why = exposed(SITES, "ab", rule=rule)
-    assert why == f"c, d, e do not allow it (flavor-fl --allow-cross), and {named} may show parts of a single update"
+    assert why == f"c, d, e run without --allow-cross, and {named} may show parts of a single update"
     assert exposed(SITES, SITES, rule=rule) == ""
     assert exposed(SITES, "ab", rule="mean") == ""
 
