@@ -6,7 +6,6 @@ for it. Its words stay on the worker's machine; the run's log has its exit code.
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 import time
@@ -29,9 +28,6 @@ from flavor.errors import (
 )
 from flavor.evaluation_settings import rules_of, select_of
 from flavor.failpoints import reach
-from flavor.ledger.archive import Archive
-from flavor.ledger.canonical import sha256
-from flavor.ledger.evaluation import EvaluationManifest, put_manifest
 from flavor.policy.selection import choose
 from flavor.programs.own_evaluator import EvaluatorFiles
 from flavor.programs.process import ChildProcess, described_exit
@@ -44,11 +40,9 @@ from flavor.records.summary import kept_metrics
 from flavor.results.evaluated import shown_by
 from flavor.results.evaluation_summary import central_lacking, ruled_names
 from flavor.store.digests import copy_of
-from flavor.store.paths import evaluation_prefix, named
-from flavor.store.trouble import StoreHealth
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed
 from workers.central_judge import CentralJudge
-from workers.closing import close_on_best, is_current
+from workers.closing import Ending, Outcome, is_current, record_and_close
 from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
 
@@ -133,58 +127,25 @@ class _Judging:
     def commit(self) -> str:
         """Judge the model, store the result with its signed record, and close the evaluation; return the reason."""
         merged, examples = _merged(self._measured(), self._ruled)
-        evaluation, store = self._evaluation, self._context.store
-        archive, health = Archive(store, self._view.run), StoreHealth(store, self._view.run, self._view.run_id)
-        data = json.dumps(merged, allow_nan=False).encode()
-        prefix = evaluation_prefix(self._view.run, evaluation.round, CENTRAL)
-        with health.mounted(whose=True):
-            info = archive.put(named(prefix, "merged", sha256(data), ".json"), data)
         summary = self._summary(merged, examples)
         rules = rules_of(self._config, central=True)
+        reason = f"on the operator's own data, {counted(examples, 'example')}"
+        reason += f": {shown}" if (shown := shown_by(summary, select_of(self._config))) else ""
 
-        def close(before: BestModel | None) -> str:
+        def end(before: BestModel | None) -> Ending:
             choice = choose(before, summary, select=rules.select, when=rules.when)
-            model = evaluation.model.model
-            manifest = EvaluationManifest(
-                run=self._view.run,
-                run_id=self._view.run_id,
-                round=evaluation.round,
-                evaluation=CENTRAL,
-                model_path=model.path,
-                model_digest=model.digest,
-                opened_ms=evaluation.opened_ms,
-                closed_ms=self._runs.now_ms(),
-                expected=(),
-                judges=(),
-                missing={},
-                central=examples,
-                best_round=choice.best.round if choice.best else 0,
-                merged_path=info.path,
-                merged_digest=info.digest,
-            )
-            with health.mounted(whose=True):
-                recorded = put_manifest(archive, manifest.signed(self._context.key))
-            reach("worker.judged_centrally")
-            shown = shown_by(summary, select_of(self._config))
-            reason = f"on the operator's own data, {counted(examples, 'example')}"
-            reason += f": {shown}" if shown else ""
-            reason += "".join(f"; {line}" for line in choice.notes)
-            self._runs.commit_evaluation(
-                evaluation.round,
-                CENTRAL,
-                attempt=evaluation.attempt,
-                verdicts={},
-                info=info,
-                manifest=recorded,
-                summary=summary,
-                reason=reason,
-                before=before,
-                best=choice.best,
-                best_reason=choice.reason,
-            )
-            return reason
+            return Ending(choice, summary, reason + "".join(f"; {line}" for line in choice.notes))
 
-        return close_on_best(self._runs, evaluation, self._runs.read_own().best, close)
+        return record_and_close(
+            self._context,
+            self._runs,
+            self._view,
+            self._evaluation,
+            Outcome(merged, {"expected": (), "judges": (), "missing": {}, "central": examples}),
+            end,
+            best=self._runs.read_own().best,
+            failpoint="worker.judged_centrally",
+        )
 
     def _measured(self) -> Info:
         """Have the evaluator judge the model, and return what it has measured. Raises `EvaluatorFailed`."""

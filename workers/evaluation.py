@@ -5,7 +5,6 @@ All results are judged in one job, at the end of the evaluation: they are small,
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,9 +18,7 @@ from flavor.counted import counted
 from flavor.errors import BusUnavailable, FlavorError, IllegalMove, InvalidResult, StoreUnavailable
 from flavor.evaluation_settings import rules_of, select_of
 from flavor.failpoints import reach
-from flavor.ledger.archive import Archive
-from flavor.ledger.canonical import sha256
-from flavor.ledger.evaluation import EvaluationManifest, JudgedSubject, JudgeRecord, put_manifest
+from flavor.ledger.evaluation import JudgeRecord
 from flavor.ledger.statement import EvaluationStatement
 from flavor.policy.advice import listed
 from flavor.policy.selection import Choice, choose, same_number
@@ -47,10 +44,9 @@ from flavor.results.evaluation_summary import evaluation_summary, ruled_names
 from flavor.results.judged_both import JudgedBoth
 from flavor.results.rounds import measured_by_site
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
-from flavor.store.trouble import StoreHealth
 from flavor.view.evaluation_events import EvaluationClosed
 from workers.beside_best import BesideBest
-from workers.closing import close_on_best, is_current
+from workers.closing import Ending, Outcome, is_current, record_and_close
 from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
 from workers.missing import why_missing
@@ -135,61 +131,33 @@ class _Merge:
         )
         summary = replace(summary, of=evaluation.of)
         ruled = ruled_names(self._config, central=False) if evaluation.number == AUTOMATIC else []
-        archive = Archive(self._context.store, self._view.run)
-        health = StoreHealth(self._context.store, self._view.run, self._view.run_id)
-        data = json.dumps(merged, allow_nan=False).encode()
-        with health.mounted(whose=True):
-            info = archive.put(named(self._prefix, "merged", sha256(data), ".json"), data)
         reason = "" if evaluation.round else f"{evaluation.what}: "
         reason += f"{counted(len(counting), 'result')}, {counted(examples, 'example')}"
         reason += f": {shown}" if (shown := shown_by(summary, select_of(self._config))) else ""
         reason += f"; without {told}" if told else ""
-
         replaced = self._runs.replaced()
+        judges = tuple(JudgeRecord.of(client, each, replaced.get(client, ())) for client, each in counting.items())
 
-        def close(before: BestModel | None) -> str:
+        def end(before: BestModel | None) -> Ending:
             choice = self._chosen(before, summary, infos)
-            model = evaluation.model.model
-            manifest = EvaluationManifest(
-                run=self._view.run,
-                run_id=self._view.run_id,
-                round=evaluation.round,
-                evaluation=evaluation.number,
-                subject=JudgedSubject.of(evaluation.subject),
-                model_path=model.path,
-                model_digest=model.digest,
-                opened_ms=evaluation.opened_ms,
-                closed_ms=self._runs.now_ms(),
-                expected=evaluation.expected,
-                judges=tuple(
-                    JudgeRecord.of(client, each, replaced.get(client, ())) for client, each in counting.items()
-                ),
-                missing=missing,
-                best_round=choice.best.round if choice.best else 0,
-                merged_path=info.path,
-                merged_digest=info.digest,
-            )
-            with health.mounted(whose=True):
-                recorded = put_manifest(archive, manifest.signed(self._context.key))
-            reach("worker.evaluated")
             said = reason + "".join(f"; {line}" for line in (*choice.notes, *of_counts(merged, infos)))
-            self._runs.commit_evaluation(
-                evaluation.round,
-                evaluation.number,
-                attempt=evaluation.attempt,
-                verdicts=verdicts,
-                info=info,
-                manifest=recorded,
-                summary=self._compared(summary, before, choice),
-                reason=said,
-                before=before,
-                best=choice.best,
-                best_reason=choice.reason,
-                reported=reported_by_now(ruled, sites, known),
-            )
-            return said
+            return Ending(choice, self._compared(summary, before, choice), said)
 
-        return close_on_best(self._runs, evaluation, self._view.best, close)
+        return record_and_close(
+            self._context,
+            self._runs,
+            self._view,
+            evaluation,
+            Outcome(
+                merged,
+                {"expected": evaluation.expected, "judges": judges, "missing": missing},
+                verdicts,
+                reported_by_now(ruled, sites, known),
+            ),
+            end,
+            best=self._view.best,
+            failpoint="worker.evaluated",
+        )
 
     def _chosen(self, before: BestModel | None, summary: EvaluationSummary, infos: Mapping[str, Info]) -> Choice:
         """Return which model is the best with this evaluation. What somebody asks for decides nothing."""
