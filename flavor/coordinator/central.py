@@ -21,7 +21,7 @@ from flavor.failpoints import reach
 from flavor.policy.central import CentralWork, central_step, skipped, where_of
 from flavor.policy.decision import Action, Decision
 from flavor.policy.evaluating import is_due
-from flavor.policy.selection import stops
+from flavor.policy.selection import reached
 from flavor.records.evaluation import CENTRAL, EvaluationView
 from flavor.records.states import EvaluationState
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened, EvaluationSkipped
@@ -67,6 +67,7 @@ class CentralEvaluations:
         self._looked_at = 0.0
         self._has_results = True  # whether there may be results that the goal was not worked out for
         self._judged: int | None = None  # how many results it was worked out for
+        self._first = 0  # the first of these that may have reached it
         self._goal = ""
         self._told = False  # whether it was told that no worker can judge models
 
@@ -108,16 +109,14 @@ class CentralEvaluations:
     def goal(self, closed: int) -> str:
         """Return why the run has reached its goal by the results that there are now; '' where it has not."""
         _, when, after = self._rules
-        if not (when or after) or not self._has_results or self._goal:  # the last model is judged after it is reached
+        if not (when or after) or not self._has_results:
             return self._goal
         self._has_results = False
         own = [each for each in self._summaries.read() if each.number == CENTRAL and each.round <= closed]
-        first = len(own) if self._judged is None else self._judged + 1
+        if not self._goal:  # the last model is judged after it is reached, and the reason says what came of that
+            self._first = len(own) if self._judged is None else self._judged + 1
         self._judged = len(own)
-        reached = (
-            stops(own[:end], when=when, after=after, select=self._rules.select) for end in range(first, len(own) + 1)
-        )
-        self._goal = next(filter(None, reached), "")
+        self._goal = reached(own, first=self._first, when=when, after=after, select=self._rules.select)
         return self._goal
 
     def give_up_open(self) -> None:

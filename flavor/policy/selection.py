@@ -172,21 +172,31 @@ class StopAfterNoGain:
         Each model is compared with the best one before it, over the sites that have judged both, and gains that are
         not enough by themselves add up. An evaluation that cannot be compared does not count, unless the metric is no
         finite number: such a model is no gain.
+
+        Models are compared in the order of their rounds. A result that comes after that of a later round may be the
+        best, with which those after it are compared. It is neither a gain nor one without: it says nothing of how the
+        run goes on.
         """
         best: BestModel | None = None
         last: BestModel | None = None
         since, lead = 0, 0.0  # `lead`: how much better `best` is than `last`, the last one with a gain
+        newest = 0  # the newest round that was compared
         for summary in summaries:
             found = value_of(select.name, summary, is_larger=select.is_larger)
             beside = _beside(best, summary, *found) if best is not None and found is not None else None
             new = select.best(best, summary, beside)
-            if beside is None and best is not None and new is best and is_not_finite(select.name, summary):
+            is_kept = beside is None and best is not None and new is best
+            has_diverged = is_kept and is_not_finite(select.name, summary)
+            is_late = summary.round < newest
+            if (beside is not None or has_diverged) and not is_late:
                 since += 1
             if beside is not None:
-                gain = (beside.value - beside.best) * (1 if select.is_larger else -1)
-                lead, since = lead + max(gain, 0.0), since + 1
+                lead += max((beside.value - beside.best) * (1 if select.is_larger else -1), 0.0)
             if new is not None and new is not best and (beside is None or lead > self.least):
-                last, since, lead = new, 0, 0.0
+                last, lead = new, 0.0
+                since = since if is_late else 0
+            if found is not None or has_diverged:
+                newest = max(newest, summary.round)
             best = new
         return since, last
 
@@ -326,3 +336,41 @@ def stops(
                 return f"{select.name} has not got better by more than {after.least:g} than {than}, {in_all}"
             return f"{select.name} was best in round {best.round}, {best.value:.6g}, and has not got better {in_all}"
     return ""
+
+
+def reached(
+    summaries: Sequence[EvaluationSummary],
+    *,
+    first: int,
+    when: Iterable[StopWhen],
+    after: StopAfterNoGain | None,
+    select: Select | None,
+) -> str:
+    """Return why a run has reached its goal with one of these evaluations, and which model is the best by now.
+
+    Asked are the evaluations from the one of number `first` on, counted from 1. '' where none has reached it.
+    """
+    when = list(when)
+    for end in range(max(first, 1), len(summaries) + 1):
+        if why := stops(summaries[:end], when=when, after=after, select=select):
+            return why + _judged_since(summaries, end, select)
+    return ""
+
+
+def _judged_since(summaries: Sequence[EvaluationSummary], end: int, select: Select | None) -> str:
+    """Return which model is the best now that was judged after the first `end` evaluations; '' where none is."""
+    if select is None:
+        return ""
+    best = _best_of(summaries, select)
+    if best is None or best == _best_of(summaries[:end], select):
+        return ""
+    return f"; judged after that, the model of round {best.round} is the best by {select.name}: {best.value:.6g}"
+
+
+def _best_of(summaries: Iterable[EvaluationSummary], select: Select) -> BestModel | None:
+    best: BestModel | None = None
+    for summary in summaries:
+        found = value_of(select.name, summary, is_larger=select.is_larger)
+        beside = _beside(best, summary, *found) if best is not None and found is not None else None
+        best = select.best(best, summary, beside)
+    return best

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flavor.errors import DamagedRecord
-from flavor.policy.selection import Select, StopAfterNoGain, StopWhen, choose, lacking, stops, value_of
+from flavor.policy.selection import Select, StopAfterNoGain, StopWhen, choose, lacking, reached, stops, value_of
 from flavor.records.evaluation import Beside, BestModel, EvaluationSummary
 from flavor.records.lacking import Lacking, SomeSites
 
@@ -152,6 +152,45 @@ def test_gains_that_are_too_small_by_themselves_add_up_across_sites_that_leave()
     ]
     assert rule.without_gain(select, rounds[:3]) == (2, BestModel(1, 0.6, 3))
     assert rule.without_gain(select, rounds) == (0, BestModel(4, 0.88, 2))
+
+
+@pytest.mark.parametrize(
+    ("late", "since"),
+    [
+        pytest.param(summary(2, 0.2), 0, id="worse than a later model"),
+        pytest.param(replace(summary(2, None), lacking={"a": Lacking(SomeSites(("central",), 1))}), 0, id="diverged"),
+        pytest.param(summary(2, 0.9), 0, id="better than a later model"),
+    ],
+)
+def test_a_result_that_comes_after_that_of_a_later_round_is_not_one_without_a_gain(late, since):
+    """As after a restart of the worker that had the earlier model in hand: the values get better in each round."""
+    judged = [summary(1, 0.3), summary(3, 0.4), late]
+    assert StopAfterNoGain(1).without_gain(Select.parse("a:max"), judged)[0] == since
+    assert stops(judged, when=(), after=StopAfterNoGain(1), select=Select.parse("a:max")) == ""
+
+
+def test_a_result_that_comes_after_that_of_a_later_round_is_no_gain_but_may_be_the_best():
+    select, after = Select.parse("a:max"), StopAfterNoGain(2)
+    judged = [summary(1, 0.3), summary(3, 0.2), summary(2, 0.9)]
+    assert after.without_gain(select, judged) == (1, BestModel(2, 0.9, 3))
+    judged.append(summary(4, 0.5))  # it is compared with that of round 2
+    assert stops(judged, when=(), after=after, select=select) == (
+        "a was best in round 2, 0.9, and has not got better in 2 evaluations (--stop-after-no-gain 2)"
+    )
+
+
+def test_the_reason_of_a_goal_says_what_was_judged_after_it():
+    select, after = Select.parse("a:max"), StopAfterNoGain(1)
+    rules = {"when": [StopWhen.parse("a>=0.95")], "after": after, "select": select}
+    judged = [summary(1, 0.5), summary(2, 0.4)]
+    why = "a was best in round 1, 0.5, and has not got better in 1 evaluation (--stop-after-no-gain 1)"
+    assert reached(judged[:1], first=1, **rules) == ""
+    assert reached(judged, first=2, **rules) == reached([*judged, summary(3, 0.1)], first=2, **rules) == why
+    then = "; judged after that, the model of round 3 is the best by a: 0.8"
+    assert reached([*judged, summary(3, 0.8)], first=2, **rules) == why + then
+    assert reached([*judged, summary(3, 0.8)], first=3, **rules) == ""
+    good = "a of the model of round 1 is 0.97 (--stop-when 'a>=0.95')"
+    assert reached([summary(1, 0.97), summary(2, 0.1)], first=1, **rules) == good
 
 
 def test_an_evaluation_whose_metric_is_not_finite_is_one_without_a_gain():
