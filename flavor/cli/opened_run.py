@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flavor.cli.lacking import naming_recover
-from flavor.cli.options import needed, store_url
+from flavor.cli.options import is_of_environment, needed
 from flavor.errors import MisuseError, RunNotFound
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class OpenedRun:
     redis: Redis
     url: str = field(repr=False)
     store: str | None
-    """The URL of a local run's store; None for other runs, whose settings have it."""
+    """The URL of a local run's store; None for other runs, whose settings have it, and for the store of a package."""
     is_left: bool = False
     """Whether the `flavor run` of a local run has ended, so that none of its processes is there."""
     has_own_server: bool = False
@@ -49,13 +49,15 @@ def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
     A `RunNotFound` of the body names `flavor recover` too, if the store is known and holds the run.
     """
     from flavor.local.record import Record, is_folder, results_in, server_of
+    from flavor.store.url import package_scheme
 
     with contextlib.ExitStack() as stack:
         name, store, runs, embedded = run, None, True, False
         if is_folder(run):
             out = Path(run).absolute()
             record = Record.of(out)
-            name, store, embedded = record.run, record.store, record.embedded
+            name, embedded = record.run, record.embedded
+            store = None if package_scheme(record.store) else record.store  # then `store_of_run` says what to do
             redis_url = record.server(Path(run), redis_url)
             if embedded:
                 redis_url, runs = stack.enter_context(server_of(out))
@@ -112,7 +114,8 @@ def connected(
 def store_of_run(run: str, config: Mapping[str, Any]) -> str:
     """Return the URL of the store in the settings of a run on Redis, for a command without --store.
 
-    Raises `MisuseError` for the store of a package, whose code a party that can write to Redis would choose.
+    Raises `MisuseError` for the store of a package, whose code a party would choose that can write to Redis, or that
+    has made the run's result folder.
     """
     from flavor.store.open import is_installed
     from flavor.store.url import package_scheme
@@ -133,4 +136,6 @@ def named_store(run: str, store: str | None) -> tuple[str, str]:
     if not is_folder(run):
         return run, needed(store, "--store", "FLAVOR_STORE")
     record = Record.of(Path(run).absolute())
-    return record.run, store_url(store, record.store) or record.store
+    if is_of_environment("store") or not store:
+        store = store_of_run(record.run, {"store": record.store})
+    return record.run, store

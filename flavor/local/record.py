@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flavor.atomic import write_json
+from flavor.bus.append_only_file import check_links
 from flavor.bus.connection import connect, shown
 from flavor.bus.embedded import embedded_server
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunError
@@ -125,7 +126,11 @@ def results_in(folder: Path) -> Path | None:
 
 @contextlib.contextmanager
 def own_server(folder: Path) -> Iterator[str]:
-    """Start a server whose data stay in `folder`, and give its URL. Raises `RunError` when another process runs it."""
+    """Start a server whose data stay in `folder`, and give its URL.
+
+    Raises `RunError` when another process runs it, and `InvalidSetting` for a folder that holds more than values.
+    """
+    check_links(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with locked(folder / "lock") as is_mine:
         if not is_mine:
@@ -164,7 +169,8 @@ def server_of(out: Path) -> Iterator[tuple[str, bool]]:
 
 
 def is_served(out: Path) -> bool:
-    """Whether a process runs the server of this local run."""
+    """Whether a process runs the server of this local run. Raises `InvalidSetting` where the folder has links."""
+    check_links(out / "redis")
     with locked(out / "redis" / "lock") as is_mine:
         return not is_mine
 
@@ -173,6 +179,8 @@ def _running(folder: Path) -> str | None:
     """The URL of the server that another process runs, as soon as the server answers."""
     with contextlib.suppress(OSError, FlavorError, BusUnavailable):
         url = (folder / "url").read_text(encoding="utf-8")
+        if not url.startswith("unix://"):  # the embedded server has no other
+            return None
         client = connect(url, patience_s=1.0)
         with contextlib.closing(client):
             client.time()  # PING is refused where its disk is full
