@@ -122,11 +122,14 @@ class _Walk:
         for _ in range(number):
             self.length()
 
+    def texts(self, number: int) -> None:
+        for _ in range(number):
+            self.string()
+
     def strings(self, each: int = 1, *, raw: int = 0) -> None:
         """Pass a number, and so many times `each` strings and `raw` bytes."""
         for _ in range(self.length()):
-            for _ in range(each):
-                self.string()
+            self.texts(each)
             self.skip(raw)
 
 
@@ -156,7 +159,7 @@ _OPCODES: dict[int, Callable[[_Walk], None]] = {
     253: lambda walk: walk.skip(4),  # expiry in seconds
     252: lambda walk: walk.skip(8),  # and in milliseconds
     251: lambda walk: walk.lengths(2),  # sizes of a database
-    250: lambda walk: (walk.string(), walk.string())[0],  # about the server, such as its version
+    250: lambda walk: walk.texts(2),  # about the server, such as its version
     249: lambda walk: walk.skip(1),  # how often a key is used
     248: lambda walk: walk.lengths(1),  # how long it was not
     244: lambda walk: walk.lengths(3),  # sizes of a slot
