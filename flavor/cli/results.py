@@ -21,6 +21,7 @@ from flavor.errors import RunError
 
 if TYPE_CHECKING:
     from flavor.policy.selection import Select
+    from flavor.records.failed_evaluation import FailedEvaluation
     from flavor.results.evaluated import Evaluated
 
 
@@ -35,6 +36,8 @@ class _Shown:
     """Key of the aggregator whose signature was checked; '' for what was not read from the store."""
     is_trusted: bool = False
     notes: tuple[str, ...] = ()
+    failing: list[FailedEvaluation] | None = None
+    """The newest evaluations that have no result; None for the store, which has no record of them."""
     reports: dict[str, Any] | None = None
     """What sites have reported beside their metrics; None where none has, or Redis alone was read."""
 
@@ -93,7 +96,7 @@ def results(
     if as_json:
         click.echo(json.dumps(_described(shown), indent=2))
     else:
-        _show(shown, names)
+        _show(shown, names, is_newest=round_ is None and evaluation is None)
     for note in (*shown.notes, *_lacking(shown)):
         print_line(note, err=True)
     if shown.signed_by and not shown.is_trusted:
@@ -111,7 +114,14 @@ def _read(
     trusted: tuple[str, ...],
 ) -> _Shown:
     from flavor.policy.selection import Select
-    from flavor.results.read_evaluated import FOLDER, best_in_folder, from_folder, reports_of, selected_in
+    from flavor.results.read_evaluated import (
+        FOLDER,
+        best_in_folder,
+        failing_in_folder,
+        from_folder,
+        reports_of,
+        selected_in,
+    )
 
     out = Path(run)
     is_folder = (out / FOLDER).is_dir()
@@ -123,7 +133,7 @@ def _read(
         select = Select.parse(selected.select) if selected is not None else None
         found = from_folder(out, number, evaluation)
         best = selected.round if selected is not None else None
-        return _Shown(found, select, best, reports=reports_of(out, found))
+        return _Shown(found, select, best, reports=reports_of(out, found), failing=failing_in_folder(out))
     return _from_redis(run, round_, evaluation, redis_url)
 
 
@@ -141,10 +151,10 @@ def _from_redis(run: str, round_: int | None, evaluation: int | None, redis_url:
         url = store_url(None, found_run.store) or store_of_run(found_run.run, view.config)
         found = from_redis(found_run.runs, round_, evaluation, store=lambda: open_store(url, settings=store_settings()))
         select = select_of(RunConfig.known(view.config))
-        notes = [each.sentence for each in found_run.runs.failing()] if round_ is None and evaluation is None else []
+        failing, notes = found_run.runs.failing(), list[str]()
     if any(len(site.metrics) >= MOST_METRICS for site in found.sites.values()):
         notes.append(f"Redis keeps {MOST_METRICS} metrics of a site: --store shows all of them")
-    return _Shown(found, select, view.best.round if view.best else None, notes=tuple(notes))
+    return _Shown(found, select, view.best.round if view.best else None, notes=tuple(notes), failing=failing)
 
 
 def _from_store(
@@ -190,13 +200,15 @@ def _name_in(found: Evaluated, name: str) -> str:
     return base if name not in _names(found) and base in _names(found) else name
 
 
-def _show(shown: _Shown, names: tuple[str, ...]) -> None:
+def _show(shown: _Shown, names: tuple[str, ...], *, is_newest: bool) -> None:
     from flavor.ledger.keys import fingerprint
     from flavor.results.evaluated_table import lines_of, table_of
 
     found = shown.found
     for line in lines_of(found):
         print_line(line)
+    for each in (shown.failing or ()) if is_newest else ():
+        print_line(each.sentence)
     if shown.best_round is not None:
         select = f" by --select {shown.select}" if shown.select else ""
         which = "this one" if shown.best_round == found.round else "another one"
@@ -226,4 +238,5 @@ def _described(shown: _Shown) -> dict[str, Any]:
         "best_round": shown.best_round,
         "signed_by": shown.signed_by or None,
         "reports": shown.reports,
+        "not_judged": None if shown.failing is None else [each.described() for each in shown.failing],
     }

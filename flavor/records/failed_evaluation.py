@@ -50,6 +50,15 @@ class FailedEvaluation(OfModel):
             kept["subject"] = self.of.to_plain()
         return json.dumps({**kept, "reason": self.reason[:_LONGEST_REASON]}, separators=(",", ":"))
 
+    def kept(self) -> dict[str, Any]:
+        """Return what `from_json` reads, as plain values."""
+        return {"in_a_row": self.in_a_row, "over_ms": self.over_ms, **json.loads(self.to_json())}
+
+    def described(self) -> dict[str, Any]:
+        """Return what JSON for programs has of it."""
+        names = ("round", "is_central", "in_a_row", "reason", "over_ms", "sentence")
+        return {name: getattr(self, name) for name in names}
+
     @classmethod
     def from_json(cls, text: str) -> FailedEvaluation:
         """Read what stands in Redis. Raises `DamagedRecord`."""

@@ -23,7 +23,17 @@ from flavor.results.evaluated import (
     with_central,
 )
 from flavor.results.evaluation_tables import EvaluationTables
-from flavor.results.read_evaluated import BEST, FOLDER, OF_SITES, REPORTS, infos_in, is_automatic, summaries_after
+from flavor.results.failed_evaluations import write_failed
+from flavor.results.read_evaluated import (
+    BEST,
+    FOLDER,
+    OF_SITES,
+    REPORTS,
+    failed_after,
+    infos_in,
+    is_automatic,
+    summaries_after,
+)
 from flavor.results.reports import Reports, reports_in
 from flavor.results.selected import Selected, selected_of
 from flavor.store.protocol import ObjectStore
@@ -37,7 +47,7 @@ class EvaluationFiles:
         self._out, self._folder = out, out / FOLDER
         self._tell = tell
         self._tables = EvaluationTables(out, tell)
-        self._looked = 0  # entries of the run's list that were read
+        self._looked = self._looked_failed = 0  # entries of the run's lists that were read
         self._best: Selected | None = None
         self.found: list[Evaluated] = []
         """The evaluations in the folder, in the order in which they were closed."""
@@ -62,6 +72,9 @@ class EvaluationFiles:
 
         Raises `StoreError` for a store that may be read later, unless this `is_last`.
         """
+        failed = failed_after(runs, self._looked_failed)
+        write_failed(self._folder, [each for each in failed if each is not None])
+        self._looked_failed += len(failed)
         for summary in summaries_after(runs, self._looked):
             if summary is not None:
                 self.found.append(self._written(runs, store, summary, is_last=is_last))

@@ -26,6 +26,7 @@ from flavor.records.merging import sites_of
 from flavor.records.objects import ObjectRef
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.evaluated import Evaluated, SiteMeasures, chosen_of, evaluated_of, numbers_of
+from flavor.results.failed_evaluations import failed_in, failing_among, why_failed
 from flavor.results.reading import SPOILED
 from flavor.results.reports import Reports, reports_in
 from flavor.results.rounds import measured_by_site, scalars
@@ -329,8 +330,14 @@ def from_folder(out: Path, round_: int | None = None, number: int | None = None)
         return replace(of_round[number], central=central)
     chosen = chosen_of(found, round_)
     if chosen is None:
-        raise RunError(_lacking(str(out), round_, sorted({each.round for each in found})))
+        rounds = sorted({each.round for each in found})
+        raise RunError(_lacking(str(out), round_, rounds, why_failed(out / FOLDER, round_)))
     return chosen
+
+
+def failing_in_folder(out: Path) -> list[FailedEvaluation]:
+    """Return what a result folder has of the newest evaluations that have failed, as `RunStore.failing`."""
+    return failing_among(failed_in(out / FOLDER), in_folder(out))
 
 
 def in_folder(out: Path) -> Iterator[Evaluated]:

@@ -195,13 +195,8 @@ def described_evaluations(
         "evaluating_central": [each.round for each in known.central_open],
         "evaluating_central_times": [_times(each) for each in known.central_open],
         "selected": _selected(run, select),
-        "not_judged": [_described_failing(each) for each in known.failing],
+        "not_judged": [each.described() for each in known.failing],
     }
-
-
-def _described_failing(each: FailedEvaluation) -> dict[str, Any]:
-    names = ("round", "is_central", "in_a_row", "reason", "over_ms", "sentence")
-    return {name: getattr(each, name) for name in names}
 
 
 def _described_central(summary: EvaluationSummary | None) -> dict[str, Any] | None:

@@ -168,7 +168,7 @@ def test_a_model_that_never_came_from_the_run_is_judged_by_named_sites(bench, id
     from_store = json.loads(bench.done("flavor", "results", bench.run, "--json", "--store", bench.store).stdout)
     assert from_store["subject"] == found["subject"] == {"kind": "outside", "round": 0, "site": ""}
     assert again.stdout.splitlines()[-1] == f"`flavor results {bench.run} --evaluation 2` shows it again"
-    apart = {"best_round": None, "signed_by": None, "reports": None}
+    apart = {"best_round": None, "signed_by": None, "reports": None, "not_judged": []}
     first = bench.done("flavor", "results", bench.run, "--evaluation", 1, "--json")
     assert json.loads(first.stdout) == {**found, **apart}
     recorded = bench.done("flavor", "results", bench.run, "--evaluation", 1, "--json", "--store", bench.store)

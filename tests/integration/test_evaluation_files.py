@@ -54,9 +54,9 @@ def test_a_run_leaves_its_evaluations_and_says_which_model_is_the_best(bench, tm
     best = json.loads(bench.done("flavor", "results", out, "--round", "best", "--json").stdout)
     found = json.loads(from_folder.stdout)
     assert (found["round"], best["round"], found["best_round"]) == (2, 1, 1)
-    assert found == {**summary["evaluation"], "best_round": 1, "signed_by": None, "reports": None}
+    assert found == {**summary["evaluation"], "best_round": 1, "signed_by": None, "reports": None, "not_judged": []}
     of_store = json.loads(bench.done("flavor", "results", out, "--trust", key(out), "--json").stdout)
-    assert {**of_store, "signed_by": None, "closed_ms": found["closed_ms"]} == found
+    assert {**of_store, "signed_by": None, "not_judged": [], "closed_ms": found["closed_ms"]} == found
     before = {path: path.stat().st_mtime_ns for path in (out / "evaluations").iterdir()}
     again = bench.done("flavor", "run", "--resume", out, "--rounds", 3)
     assert again.wait() == 0, again.stderr

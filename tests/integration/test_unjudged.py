@@ -33,7 +33,7 @@ def test_evaluations_without_a_result_are_told_of_once_and_at_the_end(bench, tmp
     last = f"evaluation of the model of round 2: {why}"
     assert failed == {"round": 2, "reason": last, "is_central": False, "sites": ["edge-1", "edge-2"]}
     asked = bench.done("flavor", "results", out, env=OWN)
-    assert f"no model of run {bench.run!r} has been judged: {last}" in asked.stderr
+    assert f"no model of run {str(out)!r} has been judged: {last}" in asked.stderr
     of_round = bench.done("flavor", "results", out, "--round", 1, env=OWN)
     assert f"has been judged: {last.replace('round 2', 'round 1')}" in of_round.stderr
     again = bench.done("flavor", "run", "--resume", out, "--rounds", 4, env=OWN)
