@@ -10,7 +10,7 @@ from flavor.counted import counted
 from flavor.printable import printable, shown_name
 from flavor.records.subject import Subject
 from flavor.results.best import MergedValue
-from flavor.results.evaluated import OWN_DATA, by_of, by_sites_of, mean_of
+from flavor.results.evaluated import OWN_DATA, MetricOfSites, by_of, by_sites_of, mean_of
 
 MOST_METRICS = 4
 _MOST_NAMED = 5
@@ -35,28 +35,25 @@ def lines_of_evaluations(found: Described) -> list[str]:
     return lines
 
 
-def _metric(name: str, newest: Described) -> str:
-    metric = newest["metrics"][name]
-    plain, pooled = metric.get("plain_mean"), metric.get("pooled")
-    value, shown = (plain, shown_name(name)) if plain is not None else (pooled, shown_name(f"pooled/{name}"))
-    if value is None:
+def _metric(metric: MetricOfSites, sites: int) -> str:
+    if metric.value is None:
         return ""
-    of = MergedValue(value, metric["sites"], newest["sites"]).words
-    return " ".join((shown, f"{value:.4g}", of)).rstrip()
+    of = MergedValue(metric.value, metric.sites, sites).words
+    return " ".join((shown_name(metric.value_name), f"{metric.value:.4g}", of)).rstrip()
 
 
 def _newest(newest: Described) -> str:
-    names = [newest["metric"], *(name for name in newest["metrics"] if name != newest["metric"])]
-    parts = [text for name in names if name in newest["metrics"] and (text := _metric(name, newest))]
-    worst = newest["metrics"].get(newest["metric"], {})
-    if parts and worst.get("worst") is not None:
-        value = worst["lowest"] if worst["better"] == "larger" else worst["highest"]
-        parts[0] += f" (worst: {worst['worst']}, {value:.4g})"
+    metrics = {name: MetricOfSites.in_document(name, of) for name, of in newest["metrics"].items()}
+    headline = metrics.pop(newest["metric"], None)
+    shown = [*([headline] if headline else []), *metrics.values()]
+    parts = [text for metric in shown if (text := _metric(metric, newest["sites"]))]
+    if headline is not None and headline.worst is not None:
+        value = headline.lowest if headline.better == "larger" else headline.highest
+        parts[0] += f" (worst: {headline.worst}, {value:.4g})"
     more = f", and {len(parts) - MOST_METRICS} more" if len(parts) > MOST_METRICS else ""
     what = Subject(**newest["subject"]).words
     by = by_sites_of(newest["sites"], newest["expected"])
-    has_mean = newest["sites"] > 1 and any(each["plain_mean"] is not None for each in newest["metrics"].values())
-    means = ", plain means" if has_mean else ""
+    means = ", plain means" if any(each.sites > 1 and each.plain_mean is not None for each in shown) else ""
     line = f"judged: {what} {by}{means}: {', '.join(parts[:MOST_METRICS]) or 'no finite metric'}{more}"
     missing = list(newest["missing"].items())
     if missing:

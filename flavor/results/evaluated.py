@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from flavor.counted import counted
@@ -160,10 +160,22 @@ class MetricOfSites:
     worst: str | None = None
     """The site whose value is worst, the first by name of equal ones; None where all have the same."""
 
+    @classmethod
+    def in_document(cls, name: str, found: Mapping[str, Any]) -> MetricOfSites:
+        """Take it out of a described evaluation, which may leave out what is None."""
+        return cls(
+            **{"sites": 0, **{each.name: found[each.name] for each in fields(cls) if each.name in found}, "name": name}
+        )
+
     @property
     def value(self) -> float | None:
         """The number that stands for the metric where there is room for one: the plain mean, or else the pooled one."""
         return self.plain_mean if self.plain_mean is not None else self.pooled
+
+    @property
+    def value_name(self) -> str:
+        """The name of `value` in the merged information: `auc`, or `pooled/auc`."""
+        return self.name if self.plain_mean is not None else f"{POOLED}{self.name}"
 
 
 def name_of(round_: int, number: int) -> str:
@@ -371,6 +383,6 @@ def shown_by(summary: EvaluationSummary, select: Select | None) -> str:
     metric = metrics.get(headline_of(metrics.values(), select) or "")
     if metric is None or metric.value is None:
         return ""
-    name = metric.name if metric.plain_mean is not None else POOLED + metric.name
     of = MergedValue(metric.value, metric.sites, summary.sites).words
-    return " ".join((shown_name(name), f"{metric.value:.4g}{mean_of(name, metric.sites)}", of)).rstrip()
+    what = f"{metric.value:.4g}{mean_of(metric.value_name, metric.sites)}"
+    return " ".join((shown_name(metric.value_name), what, of)).rstrip()

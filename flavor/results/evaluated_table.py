@@ -11,7 +11,7 @@ from flavor.counted import counted
 from flavor.policy.advice import some
 from flavor.policy.selection import Select
 from flavor.printable import printable, shown_name
-from flavor.records.counts import POOLED, is_beside
+from flavor.records.counts import is_beside
 from flavor.records.evaluation import CENTRAL
 from flavor.results.evaluated import (
     OWN_DATA,
@@ -139,12 +139,11 @@ def judged_words(judged: Mapping[str, Any]) -> str:
 
     Where fewer sites report the metric: `accuracy 0.91 (plain mean) by 3 sites, accuracy of 2, round 5`.
     """
-    metric = judged["metrics"].get(judged["metric"], {})
-    plain, pooled = metric.get("plain_mean"), metric.get("pooled")
-    value = plain if plain is not None else pooled
-    name = judged["metric"] if plain is not None else f"{POOLED}{judged['metric']}"
-    what = "no finite metric" if value is None else f"{shown_name(name)} {value:.4g}{mean_of(name, metric['sites'])}"
+    metric = MetricOfSites.in_document(judged["metric"] or "", judged["metrics"].get(judged["metric"], {}))
     by = by_sites_of(len(judged["sites"]), len(judged["expected"]))
-    if value is not None and metric["sites"] < len(judged["sites"]):
-        by += f", {shown_name(name)} of {metric['sites']}"
+    what = "no finite metric"
+    if metric.value is not None:
+        name = shown_name(metric.value_name)
+        what = f"{name} {metric.value:.4g}{mean_of(metric.value_name, metric.sites)}"
+        by += f", {name} of {metric.sites}" if metric.sites < len(judged["sites"]) else ""
     return f"{what} {OWN_DATA if judged['evaluation'] == CENTRAL else by}, round {judged['round']}"

@@ -302,9 +302,8 @@ def automatic_of(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def merged_of(described: Mapping[str, Any]) -> dict[str, float]:
     """Return the merged metrics of a described evaluation by the names of `--select`: plain means, `pooled/NAME`."""
     found: dict[str, float] = {}
-    for name, metric in described["metrics"].items():
-        if (plain := metric.get("plain_mean")) is not None:
-            found[name] = plain
-        if (pooled := metric.get("pooled")) is not None:
-            found[f"{POOLED}{name}"] = pooled
+    for name, of in described["metrics"].items():
+        metric = MetricOfSites.in_document(name, of)
+        merged = {name: metric.plain_mean, f"{POOLED}{name}": metric.pooled}
+        found |= {each: value for each, value in merged.items() if value is not None}
     return found

@@ -1,0 +1,76 @@
+"""What `flavor status` says of an evaluation: of all sites together, and of metrics that are pooled alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from flavor.cli.evaluation_lines import lines_of_evaluations
+from flavor.config import RunConfig
+from flavor.records.evaluation import EvaluationSummary
+from flavor.records.run import RunView
+from flavor.records.states import RunState
+from flavor.results.evaluated import Evaluated, MetricOfSites, SiteMeasures
+from flavor.view.evaluations import KnownEvaluations, described_evaluations, merged_of
+
+RUN = RunView("r", RunState.RUNNING, 2, 5, {"rounds": 5}, "", None, created_ms=1, ended_ms=None)
+OWN = {"a": 0.5, "b": 0.9}
+POOLED_AUC = {"pooled/auc": 0.93, "pooled/auc_bound": 0.002}
+
+
+def said(
+    metrics: Mapping[str, float],
+    select: str | None = None,
+    named: str | None = None,
+    own: Mapping[str, float] = OWN,
+) -> list[str]:
+    """Return the lines about the evaluation of round 3 with these merged metrics, as Redis has it.
+
+    `own` is the accuracy at those of the three sites that report one.
+    """
+    sites = {site: SiteMeasures(40, {"accuracy": own[site]} if site in own else {}) for site in "abc"}
+    few = {"accuracy": len(own)}
+    found = Evaluated("r", 3, 0, "f" * 64, 1, 2, tuple(sites), sites, {}, metrics=metrics, few=few)
+    summary = EvaluationSummary(3, 0, 1, closed_ms=2, sites=3, expected=3, examples=120, metrics=metrics, few=few)
+    config = RunConfig(rounds=5, store="s", select=select)
+    described = described_evaluations(KnownEvaluations(found, summary), RUN, config, named)
+    assert merged_of(described["evaluation"]) == {
+        name: value for name, value in metrics.items() if not name.endswith("_bound")
+    }
+    return lines_of_evaluations({**described, "run": "r"})
+
+
+@pytest.mark.parametrize(
+    ("metrics", "select", "named", "line"),
+    [
+        (POOLED_AUC, None, None, "judged: the model of round 3 by 3 sites: pooled/auc 0.93"),
+        (
+            {"accuracy": 0.7, **POOLED_AUC},
+            "pooled/auc:max",
+            None,
+            "judged: the model of round 3 by 3 sites, plain means: pooled/auc 0.93, accuracy 0.7 of 2 of 3 sites",
+        ),
+        (
+            {**POOLED_AUC, "accuracy": 0.7},
+            None,
+            "accuracy",
+            "judged: the model of round 3 by 3 sites, plain means: accuracy 0.7 of 2 of 3 sites (worst: a, 0.5), "
+            "pooled/auc 0.93",
+        ),
+        ({}, "pooled/auc:max", None, "judged: the model of round 3 by 3 sites: no finite metric"),
+    ],
+)
+def test_a_metric_that_is_pooled_alone_is_shown(
+    metrics: Mapping[str, float], select: str | None, named: str | None, line: str
+) -> None:
+    assert said(metrics, select, named) == [line]
+
+
+def test_the_value_of_one_site_is_no_mean() -> None:
+    (line,) = said({"accuracy": 0.5}, own={"a": 0.5})
+    assert line == "judged: the model of round 3 by 3 sites: accuracy 0.5 of 1 of 3 sites"
+
+
+def test_a_described_metric_need_not_name_what_is_none() -> None:
+    assert MetricOfSites.in_document("auc", {"sites": 3, "pooled": 0.9}) == MetricOfSites("auc", 3, pooled=0.9)
