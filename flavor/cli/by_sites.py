@@ -49,7 +49,6 @@ def trial_by_sites(
         sites=sites,
         store=store,
         select=_of_sites(select, config),
-        allowing=frozenset(name for name, (status, _) in runs.clients(runs.members()).items() if status.allows_cross),
         timeout_s=timeout_s or config.evaluation_timeout_s,
         folder=folder,
         tell=tell,

@@ -22,6 +22,7 @@ from flavor.errors import InvalidSetting, RunError, StoreError
 if TYPE_CHECKING:
     from flavor.bus.runs import RunStore
     from flavor.cli.cross import Crossed
+    from flavor.cli.judging_sites import JudgingSites
     from flavor.config import RunConfig
     from flavor.coordinator.asked_evaluation import Asked
     from flavor.records.model import GlobalModel
@@ -108,7 +109,7 @@ def evaluate(
         config = RunConfig.of_run(found_run.run, view.config)
         url = store_url(store, found_run.store) or store_of_run(found_run.run, view.config)
         objects = opened_once_usable(url, settings=store_settings(), tell=tell)
-        judge = stack.enter_context(judging_sites(found_run, view, config, objects, tell)).judge
+        sites = stack.enter_context(judging_sites(found_run, view, config, objects, tell))
         names = tuple(name.strip() for name in (clients or "").split(",") if name.strip())
         asked = _asked(runs, view, config, objects, round_, model_path)
         if model_path is not None:
@@ -118,9 +119,9 @@ def evaluate(
             )
         asked = replace(asked, clients=names, timeout_s=timeout_s or config.evaluation_timeout_s)
         if is_cross:
-            _show_cross(_crossed(runs, view, config, objects, asked, judge, tell), metric, as_json)
+            _show_cross(_crossed(runs, view, config, objects, asked, sites, tell), metric, as_json)
         else:
-            _show(run, judge(asked), as_json)
+            _show(run, sites.judge(asked), as_json)
 
 
 def _asked(
@@ -179,7 +180,7 @@ def _crossed(
     config: RunConfig,
     objects: ObjectStore,
     asked: Asked,
-    judge: Callable[[Asked], Evaluated],
+    sites: JudgingSites,
     tell: Callable[[str], None],
 ) -> Crossed:
     from flavor.cli.cross import cross
@@ -188,7 +189,7 @@ def _crossed(
     round_ = closed_round(runs, objects, asked.round, newest=view.round)
     if round_ is None:
         raise RunError(f"run {runs.run!r}: round {asked.round} is gone")
-    return cross(runs, view, config, objects, round_, asked, judge, tell)
+    return cross(runs, view, config, objects, round_, asked, sites, tell)
 
 
 def _show(run: str, found: Evaluated, as_json: bool) -> None:

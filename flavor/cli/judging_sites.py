@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flavor.cli.opened_run import OpenedRun
     from flavor.config import RunConfig
     from flavor.coordinator.asked_evaluation import Asked, AskedEvaluation
+    from flavor.records.client import ClientStatus
     from flavor.records.evaluation import EvaluationSummary, EvaluationView
     from flavor.records.run import RunView
     from flavor.results.evaluated import Evaluated
@@ -49,6 +50,20 @@ class JudgingSites:
 
         self.driver.carry_out_all(asked, ended=hear)
         return [found[place] for place in range(len(asked))]
+
+    def allowing(self) -> frozenset[str]:
+        """Return the sites that allow others to judge their updates now (`flavor-fl --allow-cross`)."""
+        return frozenset(name for name, (status, _) in self._statuses().items() if status.allows_cross)
+
+    def crossing(self) -> list[str]:
+        """Return those among them that are there and have an evaluator: they judge the updates of others."""
+        statuses = self._statuses()
+        return sorted(
+            name for name, (status, left_ms) in statuses.items() if status.allows_cross and status.evaluates and left_ms
+        )
+
+    def _statuses(self) -> Mapping[str, tuple[ClientStatus, int]]:
+        return self.runs.clients(self.runs.members())
 
     def note_placed(self, path: str) -> None:
         """See `Sites`."""

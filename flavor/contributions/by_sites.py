@@ -22,7 +22,7 @@ from flavor.coordinator.asked_evaluation import Asked
 from flavor.errors import AggregationError, AggregatorFailed, InvalidSetting, RunError, StoreError
 from flavor.ledger.disclosures import Disclosures
 from flavor.policy.advice import some
-from flavor.policy.exposure import NOT_ALLOWED, Mixed, keeping, why_exposed
+from flavor.policy.exposure import NOT_ALLOWED, Mixed, keeping, why_exposed, why_kept
 from flavor.policy.selection import Select
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
@@ -45,6 +45,9 @@ class Sites(Protocol):
         judge.
         """
 
+    def allowing(self) -> Collection[str]:
+        """Return the sites that allow others to judge their updates now."""
+
     def note_placed(self, path: str) -> None:
         """Record that this object is to be removed, for the case that this process is killed."""
 
@@ -60,8 +63,6 @@ class BySites:
     store: ObjectStore
     select: Select
     """A metric that single sites measure."""
-    allowing: Collection[str]
-    """The sites that allow others to judge their updates."""
     timeout_s: float
     """For each model."""
     folder: Path
@@ -78,61 +79,77 @@ class BySites:
 
     def models(self, kept: KeptRound) -> int:
         """See `Trial`."""
-        return 0 if self._refused(kept, list(kept.updates)) else 1 + len(self._owners(kept))
+        allowing = self.sites.allowing()
+        return 0 if self._refused(kept, list(kept.updates), allowing) else 1 + len(_owners(kept, allowing))
 
     def left_out(self, updates: RoundUpdates, found: OfRound, step: Callable[[], None]) -> OfRound:
-        """See `Trial`. Raises `InvalidSetting` where no site measures the metric."""
-        kept = updates.kept
+        """See `Trial`. Raises `InvalidSetting` where no site measures the metric.
+
+        Who allows it is asked anew before a model is put into the store, and again before the sites are given it.
+        """
+        kept, allowing = updates.kept, self.sites.allowing()
         sites = dict(found.sites)
-        for client in keeping(kept.updates, self.allowing):
+        for client in keeping(kept.updates, allowing):
             sites[client] = replace(sites[client], why_not=NOT_ALLOWED)
         found = replace(found, sites=sites)
         model = self.folder / "model.safetensors"
-        if why := self._refused(kept, updates.counting()) or why_not_again(updates, model):
+        counting = updates.counting()
+        if why := self._refused(kept, counting, allowing) or why_not_again(updates, model):
             return replace(found, why_not=why)
         model.unlink()
-        asked, placed = [self._asked(kept)], list[str]()
+        asked, placed, owners = [self._asked(kept)], list[str](), _owners(kept, allowing)
         try:
-            for client in self._owners(kept):
+            for client in owners:
                 try:
-                    if (left := self._placed(updates, client, placed)) is not None:
+                    if isinstance(left := self._placed(updates, counting, client, placed), Asked):
                         asked.append(left)
+                    elif left:
+                        sites[client] = replace(sites[client], why_not=left)
                 except (AggregationError, AggregatorFailed) as error:
                     sites[client] = replace(sites[client], why_not=" ".join(str(error).split()))
+            for each in asked[1:]:
+                if why := self._kept(kept, counting, each.subject.site):
+                    sites[each.subject.site] = replace(sites[each.subject.site], why_not=why)
+                    asked.remove(each)
+            judged_too = {each.model.model.path for each in asked}
+            self._remove(kept, placed, [path for path in placed if path not in judged_too])
             judged = self._judged(asked, step)
         except RunError as error:
             return replace(found, why_not=str(error))
         finally:
-            self._removed(kept, placed)
+            self._remove(kept, placed, list(placed))
         full = judged.pop("")
         if isinstance(full, str):
             return replace(found, why_not=f"its model has no result: {full}")
         with_it = self._values(full)
-        for client in self._owners(kept):
+        for client in owners:
             if not sites[client].why_not:
                 sites[client] = self._compared(client, sites[client], with_it, full, judged.get(client, full))
         return replace(found, value=mean(with_it.values()))
 
-    def _refused(self, kept: KeptRound, counting: Sequence[str]) -> str:
+    def _refused(self, kept: KeptRound, counting: Sequence[str], allowing: Collection[str]) -> str:
         """Return why no site is left out of a round, before any model is made; '' where some are.
 
-        `counting` are the sites whose updates count in a mean.
+        `counting` are the sites whose updates count in a mean, and `allowing` those that allow it.
         """
         if kept.not_ours:
             return kept.not_ours
         if len(kept.updates) == 1:
             return ONE_SITE
-        if not self._owners(kept):
+        if not _owners(kept, allowing):
             return "none of its sites runs with --allow-cross (flavor-fl), which lets others judge its update"
+        return why_exposed(self._mixed(kept, counting), allowing)
+
+    def _kept(self, kept: KeptRound, counting: Sequence[str], client: str) -> str:
+        """Return why no site may be given the model without `client` now; '' where they may."""
+        return why_kept(client, self._mixed(kept, counting), self.sites.allowing())
+
+    def _mixed(self, kept: KeptRound, counting: Sequence[str]) -> Mixed:
         rule = kept.config.aggregator or DEFAULT_AGGREGATOR  # `why_not_again` finds out whether it was another one
-        before = self._disclosures(kept).of_round(kept.round)
-        return why_exposed(Mixed(rule, list(kept.updates), counting, before), self.allowing)
+        return Mixed(rule, list(kept.updates), counting, self._disclosures(kept).of_round(kept.round))
 
     def _disclosures(self, kept: KeptRound) -> Disclosures:
         return Disclosures(self.store, kept.manifest.run, kept.manifest.run_id)
-
-    def _owners(self, kept: KeptRound) -> list[str]:
-        return [client for client in kept.updates if client in self.allowing]
 
     def _asked(self, kept: KeptRound) -> Asked:
         """Ask for the round's own model. Only the sites that allow it judge it, so it does not count for the run."""
@@ -141,13 +158,18 @@ class BySites:
             Subject(SubjectKind.WHOLE, kept.round), model, timeout_s=self.timeout_s, crossing=True, command=_COMMAND
         )
 
-    def _placed(self, updates: RoundUpdates, client: str, placed: list[str]) -> Asked | None:
-        """Put the model without one site into the store, where sites read it; None where it is the round's model."""
+    def _placed(self, updates: RoundUpdates, counting: Sequence[str], client: str, placed: list[str]) -> Asked | str:
+        """Put the model without one site into the store, where sites read it.
+
+        Returns '' where it is the round's model, and why it is not put there where it may not be.
+        """
         kept = updates.kept
         with self.store.stage() as staged:
             digest = updates.make(staged, without=client)
             if digest == kept.manifest.global_model.digest:
-                return None
+                return ""
+            if why := self._kept(kept, counting, client):
+                return why
             self._disclosures(kept).add(kept.round, client)
             path = named(global_prefix(kept.manifest.run, 0), "model", digest, kept.config.kind.object_extension)
             ref = ObjectRef(path, digest, staged.stat().st_size)
@@ -163,15 +185,17 @@ class BySites:
     def _health(self, kept: KeptRound) -> StoreHealth:
         return StoreHealth(self.store, kept.manifest.run, kept.manifest.run_id)
 
-    def _removed(self, kept: KeptRound, placed: Sequence[str]) -> None:
-        if not placed:
+    def _remove(self, kept: KeptRound, placed: list[str], gone: Sequence[str]) -> None:
+        """Remove those of the `placed` models from the store that are to be `gone`."""
+        if not gone:
             return
         try:
             with self._health(kept).mounted(whose=True):  # what is not there cannot be removed
-                self.store.delete(placed)
-            self.sites.forget_placed(placed)
+                self.store.delete(gone)
+            self.sites.forget_placed(gone)
+            placed[:] = [path for path in placed if path not in gone]
         except StoreError as error:
-            self.tell(f"models without a site stay in the store, which sites read ({', '.join(placed)}): {error}")
+            self.tell(f"models without a site stay in the store, which sites read ({', '.join(gone)}): {error}")
 
     def _judged(self, asked: Sequence[Asked], step: Callable[[], None]) -> dict[str, Evaluated | str]:
         """Return what came of each evaluation, by the site that its model lacks; '' for the round's own model."""
@@ -204,6 +228,10 @@ class BySites:
         for site in (with_it.keys() | without.keys()) - both.keys():
             lacking.setdefault(site, f"it has not measured {self.select.name}")
         return part.by_sites(client, both, lacking, self.select)
+
+
+def _owners(kept: KeptRound, allowing: Collection[str]) -> list[str]:
+    return [client for client in kept.updates if client in allowing]
 
 
 def _told(found: Evaluated | str) -> str:

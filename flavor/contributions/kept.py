@@ -9,6 +9,7 @@ from flavor.config import RunConfig
 from flavor.counted import counted
 from flavor.errors import InvalidRecord, RunError
 from flavor.ledger.archive import Archive
+from flavor.ledger.base_model import BASE_PRUNED, base_of, is_pruned
 from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust
@@ -89,7 +90,7 @@ def read_kept(archive: Archive, trust: Trust, most: int | None, *, run_id: str =
         )
     rounds, lacking = [], {}
     for manifest in wanted:
-        kept = KeptRound(manifest, RunConfig.of_run(archive.run, manifest.config), _before(chain, manifest))
+        kept = KeptRound(manifest, RunConfig.of_run(archive.run, manifest.config), _base(chain, manifest))
         if why := gone(archive.store, kept):
             lacking[manifest.round] = why
         else:
@@ -112,13 +113,10 @@ def _refuse_wrong(chain: Chain, wanted: Sequence[Manifest]) -> None:
         raise InvalidRecord(f"{problems[0]}{more}: `flavor verify {chain.run}` shows all")
 
 
-def _before(chain: Chain, manifest: Manifest) -> GlobalModel | None:
+def _base(chain: Chain, manifest: Manifest) -> GlobalModel | None:
     """Return the global model that a round began from, which the chain has been checked to name."""
-    if manifest.round == 1:
-        initial = chain.record.initial if chain.record is not None else None
-        return initial.to_global("") if initial is not None else None
-    before = next(each for each in chain.manifests if each.round == manifest.round - 1)
-    return before.global_model.to_global("")
+    models = {each.round: each.global_model for each in chain.manifests}
+    return base_of(manifest.round, chain.record, lambda round_: models[round_].to_global(""))
 
 
 def gone(store: ObjectStore, kept: KeptRound) -> str:
@@ -129,9 +127,7 @@ def gone(store: ObjectStore, kept: KeptRound) -> str:
             return f"the update of {client} is pruned (--keep-rounds {keep})" if keep else f"{client}'s update is gone"
         if not store.exists(update.info.path):
             return f"the information of {client} is gone"
-    if kept.old is not None and not store.exists(kept.old.model.path):
-        return "the model that it began from is pruned (--keep-globals)"
-    return ""
+    return BASE_PRUNED if is_pruned(store, kept.old) else ""
 
 
 def _listed(lacking: Mapping[int, str]) -> str:

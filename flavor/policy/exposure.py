@@ -58,6 +58,15 @@ def why_exposed(mixed: Mixed, allowing: Collection[str]) -> str:
     return f"{_are_kept(kept)}, and {how} from those of all others{given}"
 
 
+def why_kept(client: str, mixed: Mixed, allowing: Collection[str]) -> str:
+    """Return why the update of `client` may not be given to other sites now; '' where it may be.
+
+    A site can take its word back at any time. So `allowing`, and what was disclosed, are read anew before each update
+    is given away.
+    """
+    return why_exposed(mixed, allowing) if client in allowing else NOT_ALLOWED
+
+
 def _are_kept(kept: Collection[str]) -> str:
     return f"{some(list(kept))} {'runs' if len(kept) == 1 else 'run'} without --allow-cross"
 

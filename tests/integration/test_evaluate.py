@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flavor.policy.exposure import NOT_ALLOWED
 from flavor.records.states import EvaluationState
 from flavor.records.subject import Subject, SubjectKind
 from tests.integration.test_evaluation import STEP, accuracies, evaluator, finish, start, summaries
@@ -317,14 +318,14 @@ def crossing(bench):
     """Begin a run of five sites that waits after round 1: c1 and c2 allow `--cross`. Give the edges by name."""
 
     @contextlib.contextmanager
-    def begin(*serve):
+    def begin(*serve, flags=()):
         options = ("--heartbeat-timeout-s", 1, "--evaluate", "off", "--on-quorum-lost", "wait", *serve)
         coordinator = bench.serve(*options, rounds=2, clients=5)
         bench.aggregator()
         trainer = bench.trainer("--rounds", "c4:1")
         allow = ("-e", evaluator(), "--allow-cross")
         edges = {
-            "c1": bench.edge("c1", trainer, *allow),
+            "c1": bench.edge("c1", trainer, "-e", evaluator(*flags), "--allow-cross", env={"TEST_BUS": bench.url}),
             "c2": bench.edge("c2", trainer, *allow),
             "c3": bench.edge("c3", trainer, "-e", evaluator()),
             "c4": bench.edge("c4", trainer),
@@ -388,20 +389,45 @@ def test_sites_that_allow_it_judge_each_others_models(bench, crossing):
     assert status["evaluation"]["round"] == 1
 
 
-def test_no_update_follows_from_two_calls_between_which_sites_have_changed_their_mind(bench, crossing):
-    """The first call gives the updates of c1 and c2 to others. With that of c3, those of c4 and c5 would follow."""
+def test_sites_that_change_their_mind_while_a_call_runs_or_between_two(bench, crossing):
+    """c2 takes its word back while c1 judges the global model.
+
+    The next call gives the updates of c1 and c2 to others. With that of c3, those of c4 and c5 would follow. All are
+    differences to the weights that the run began from.
+    """
+    beginning = bench.work / "beginning.pkl"
+    tensors = {"w": np.ones((3, 2), np.float32), "b": np.zeros(4, np.float32)}
+    beginning.write_bytes(pickle.dumps({"state_dict": tensors}))
 
     def allows(name: str, is_so: bool) -> bool:
         status, left_ms = bench.runs.clients([name])[name]
         return left_ms > 0 and status.allows_cross == is_so
 
-    with crossing() as edges:
-        assert list(asked(bench, "--cross")["models"]) == ["c1", "c2"]
-        for name, words in (("c1", ()), ("c3", ("--allow-cross",))):
-            edges[name].send(signal.SIGTERM)
-            edges[name].wait()
-            edges[name] = bench.edge(name, bench.trainer(), "-e", evaluator(), *words)
-            bench.eventually(f"{name} has changed its mind", partial(allows, name, bool(words)))
+    def changed(name: str, *words: str) -> None:
+        edges[name].send(signal.SIGTERM)
+        edges[name].wait()
+        edges[name] = bench.edge(name, bench.trainer(), "-e", evaluator(), *words)
+        bench.eventually(f"{name} has changed its mind", partial(allows, name, bool(words)))
+
+    with crossing("--compress", "int8", "--init-model", beginning, flags=["--hold", "--in-round", 1]) as edges:
+        first = bench.start("flavor", "evaluate", bench.run, "--store", bench.store, "--cross", "--json")
+        bench.held("c1")
+        bench.eventually("c2 has judged", lambda: "c2" in bench.runs.results(1, 1, ["c2"]))
+        changed("c2")
+        bench.release("c1")
+        assert first.wait() == 0, first.stderr
+        found = json.loads(first.stdout)
+        assert (found["models"], found["missing"]["c2"]) == ({}, NOT_ALLOWED)
+        assert found["missing"]["c1"] == "no other site is there now that allows it and has an evaluator"
+        assert bench.runs.read_evaluation(0, 1) is None, "c2 has taken its word back: no other site gets its update"
+        changed("c2", "--allow-cross")
+        again = bench.start("flavor", "evaluate", bench.run, "--store", bench.store, "--cross", "--json")
+        bench.held("c1")
+        bench.release("c1")
+        assert again.wait() == 0, again.stderr
+        assert list(json.loads(again.stdout)["models"]) == ["c1", "c2"]
+        changed("c1")
+        changed("c3", "--allow-cross")
         refused = evaluate(bench, "--cross", "--round", 1)
         assert refused.wait() == 1
         assert "c4, c5 run without --allow-cross" in refused.stderr

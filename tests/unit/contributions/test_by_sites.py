@@ -47,6 +47,12 @@ class FirstWeights:
     asked: list[Asked] = field(default_factory=list)
     placed: set[str] = field(default_factory=set)
     had_placed: bool = False
+    allowed: Collection[str] = "abcde"
+    takes_back: str = ""
+    """The site that takes its word back once the first model is about to be put into the store."""
+
+    def allowing(self) -> Collection[str]:
+        return [site for site in self.allowed if not (self.placed and site == self.takes_back)]
 
     def note_placed(self, path: str) -> None:
         assert not self.run.store.exists(path), "before it is there"
@@ -89,11 +95,11 @@ def measured(
     said: list[str] | None = None,
     kept: Kept | None = None,
 ) -> Contributions:
+    sites.allowed = allowing
     trial = BySites(
         sites=sites,
         store=run.store,
         select=Select.parse("w:max"),
-        allowing=allowing,
         timeout_s=5,
         folder=tmp_path,
         tell=(said if said is not None else []).append,
@@ -194,6 +200,28 @@ def test_no_update_follows_from_two_calls_between_which_a_site_has_taken_its_wor
     run.round({name: (weights(at, 1), 10) for at, name in enumerate("abcde")})
     later = measured(run, tmp_path, sites, allowing="cd")
     assert [not each.why_not for each in later.rounds] == [False, True], "of another round nothing was said"
+
+
+@pytest.mark.parametrize(
+    ("allowing", "takes_back", "asked", "why"),
+    [
+        ("ae", "e", ["", "a"], {"a": "", "e": NOT_ALLOWED}),
+        ("ae", "a", ["", "e"], {"a": NOT_ALLOWED, "e": ""}),
+        ("abcde", "b", [""], {"b": NOT_ALLOWED, **dict.fromkeys("ade", "b runs without --allow-cross")}),
+    ],
+    ids=["before its model is put", "before it is judged", "so that its update would follow"],
+)
+def test_a_site_takes_its_word_back_while_the_models_are_made(allowing, takes_back, asked, why, run, tmp_path):
+    run.round({name: (weights(at, 0), 10) for at, name in enumerate("abcde")})
+    before, sites = objects(run), FirstWeights(run, {"z": 1}, takes_back=takes_back)
+    found = measured(run, tmp_path, sites, allowing=allowing)
+    assert [each.subject.site for each in sites.asked] == asked
+    parts = found.rounds[0].sites
+    for name, reason in why.items():
+        assert parts[name].why_not.startswith(reason), name
+        assert bool(parts[name].why_not) == bool(reason), name
+        assert (parts[name].contribution is None) == bool(reason), name
+    assert objects(run) == before
 
 
 def test_a_site_is_known_before_a_model_without_it_lies_in_the_store(run, tmp_path):
