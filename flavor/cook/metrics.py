@@ -42,8 +42,9 @@ def binary_counts(y: Any, score: Any, *, bins: int = 1000, threshold: float = 0.
 
     `y` [n] has the labels, 0 and 1 (bool, int or float). `score` [n] has the probability of class 1, from 0 to 1: bin k
     of `bins` is [k / bins, (k + 1) / bins), the last one with 1. A score outside is refused, unless it is rounded by
-    less than 1e-6. A score of `threshold` or more predicts class 1. All sites need the same `bins` and `threshold`:
-    what differs is not merged, and the merged information says so.
+    less than 1e-6. A score of `threshold` or more predicts class 1, where the threshold is rounded to the type of
+    `score` first, as numpy and torch do: a 32-bit score of 0.7 is not below a threshold of 0.7. All sites need the same
+    `bins` and `threshold`: what differs is not merged, and the merged information says so.
 
     `name` tells several labels apart: `pooled/NAME/auc`. More bins make the AUC more exact, and tell more about single
     patients: 1000 bins take up to 10 kB of the 64 kB that an info.json may have.
@@ -60,7 +61,7 @@ def binary_counts(y: Any, score: Any, *, bins: int = 1000, threshold: float = 0.
     )
     scores = np.clip(scores, 0.0, 1.0)
     positive = labels == 1
-    predicted = scores >= threshold
+    predicted = scores >= _in_type_of(score, float(threshold))
     by_bin = _bin_of(scores, bins)
     by_tenth = _bin_of(scores, CALIBRATION_BINS)
     errors = scores - labels
@@ -218,9 +219,24 @@ def _check_all(where: str, what: str, values: _Numbers, is_good: _Mask, needed: 
 # -- counting
 
 
+def _in_type_of(given: Any, number: float) -> float:
+    """Return a number as it is after rounding to the floating-point type of `given`, an array or a tensor.
+
+    So a comparison with it is one of that type. Lists, and arrays of integers, are of 64-bit floats here.
+    """
+    if hasattr(given, "detach"):  # of torch
+        return float(given.detach().cpu().new_tensor(number)) if given.is_floating_point() else number
+    type_ = np.asarray(np.ma.getdata(given) if isinstance(given, np.ma.MaskedArray) else given).dtype
+    is_float = type_.kind in "fV"  # V: types of other libraries, as bfloat16
+    return float(np.array([number]).astype(type_)[0]) if is_float else number
+
+
 def _bin_of(scores: _Numbers, bins: int) -> NDArray[np.int64]:
-    """Return the bin of each score from 0 to 1: floor(score · bins), which never changes the order of two scores."""
-    return np.minimum(np.floor(scores * bins), bins - 1).astype(np.int64)
+    """Return the bin of each score from 0 to 1: the last one whose lower edge, k / bins, is not above the score.
+
+    floor(score · bins) would be another one where the product is rounded: 0.29 · 100 is less than 29.
+    """
+    return np.searchsorted(np.arange(bins) / bins, scores, side="right") - 1
 
 
 def _counted(places: NDArray[np.int64], number: int) -> list[int | float]:

@@ -166,3 +166,34 @@ def test_its_import_loads_numpy_and_nothing_heavy() -> None:
 
 def test_a_list_of_a_hundred_classes_is_the_longest() -> None:
     assert len(multiclass_counts([99], [0], classes=100)["count/multiclass/confusion"]) == MOST_NUMBERS
+
+
+@pytest.mark.parametrize("bins", [7, 10, 20, 100, 1000, 9999])
+def test_a_score_at_the_edge_of_a_bin_lies_in_the_bin_above(bins: int) -> None:
+    """0.29 * 100 is 28.999999999999996."""
+    edges = [at / bins for at in range(bins)]
+    found = binary_counts([1] * bins, edges, bins=bins)
+    assert found["count/binary/positives"] == [1] * bins
+    below = np.nextafter(np.array(edges[1:]), 0)
+    assert binary_counts([1] * (bins - 1), below, bins=bins)["count/binary/positives"] == [*[1] * (bins - 1), 0]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda scores: np.array(scores, np.float32),
+        lambda scores: np.array(scores, np.float16),
+        lambda scores: np.ma.masked_array(np.array(scores, np.float32), [False] * len(scores)),
+        lambda scores: torch.tensor(scores, dtype=torch.float32),
+        lambda scores: torch.tensor(scores, dtype=torch.bfloat16, requires_grad=True),
+        lambda scores: scores,
+    ],
+    ids=["float32", "float16", "masked", "torch.float32", "torch.bfloat16", "list"],
+)
+def test_scores_are_compared_with_the_threshold_in_their_own_type(made: Callable[[list[float]], Any]) -> None:
+    """0.7 is below 0.7 where one of both is rounded to 32 bits."""
+    for at in (0.1, 0.3, 0.6, 0.7, 0.9):
+        scores = made([at, at - 0.01])
+        assert binary_counts([1, 1], scores, threshold=at)["count/binary/confusion"] == [1, 0, 1, 0]
+        if hasattr(scores, "dtype") and not isinstance(scores, np.ma.MaskedArray):
+            assert (scores >= at).tolist() == [True, False]
