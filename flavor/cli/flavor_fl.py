@@ -16,7 +16,7 @@ from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm, run_program
 from flavor.cli.script_options import trainer_options
 from flavor.cli.secrets import keep_private
-from flavor.cli.site_options import allow_cross_option, site_options
+from flavor.cli.site_options import allow_cross_option, check_together, no_outside_models_option, site_options
 from flavor.exit_codes import OF_RUNS, exit_codes_line
 from flavor.records.names import MOST_LOG_LINES
 
@@ -52,6 +52,7 @@ from flavor.records.names import MOST_LOG_LINES
     help="Share the last output of the training script with the operator when it fails.  [default: its exit code only]",
 )
 @allow_cross_option
+@no_outside_models_option
 @click.option(
     "--no-report",
     is_flag=True,
@@ -105,6 +106,7 @@ def command(
     strip_prefix: bool,
     report_output: bool,
     allow_cross: bool,
+    no_outside_models: bool,
     no_report: bool,
     share_log: int,
     patience_s: float,
@@ -125,6 +127,7 @@ def command(
     from flavor.view.blocked import noting
     from flavor.view.observer import Lines
 
+    check_together(allow_cross=allow_cross, no_outside_models=no_outside_models)
     identity = identity_of(join, run=run, client=client, redis_url=redis_url, store=store, workspace=workspace)
     run, client = identity.run, identity.client
     uploads = (workspace or default_workspace(run, client)).absolute() / "uploads"
@@ -148,6 +151,7 @@ def command(
         strip_prefix=strip_prefix,
         report_output=report_output,
         allow_cross=allow_cross,
+        outside_models=not no_outside_models,
         report=not no_report,
         share_log=share_log,
         patience_s=patience_s,

@@ -16,7 +16,7 @@ from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm, run_program
 from flavor.cli.script_options import evaluator_options
 from flavor.cli.secrets import keep_private
-from flavor.cli.site_options import allow_cross_option, site_options
+from flavor.cli.site_options import allow_cross_option, check_together, no_outside_models_option, site_options
 from flavor.exit_codes import OF_RUNS, exit_codes_line
 
 
@@ -42,6 +42,7 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     "only]",
 )
 @allow_cross_option
+@no_outside_models_option
 @click.option(
     "--no-report",
     is_flag=True,
@@ -82,6 +83,7 @@ def command(
     allow_set: tuple[str, ...],
     report_output: bool,
     allow_cross: bool,
+    no_outside_models: bool,
     no_report: bool,
     patience_s: float,
     join_timeout_s: float | None,
@@ -102,6 +104,7 @@ def command(
     from flavor.view.blocked import noting
     from flavor.view.observer import Lines
 
+    check_together(allow_cross=allow_cross, no_outside_models=no_outside_models)
     identity = identity_of(join, run=run, client=client, redis_url=redis_url, store=store, workspace=workspace)
     run, client = identity.run, identity.client
     folder = workspace or default_workspace(run, client)
@@ -124,6 +127,7 @@ def command(
         allow_set=tuple(checked_pattern(pattern) for pattern in allow_set),
         report_output=report_output,
         allow_cross=allow_cross,
+        outside_models=not no_outside_models,
         report=not no_report,
         patience_s=patience_s,
         join_timeout_s=join_timeout_s,

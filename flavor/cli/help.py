@@ -54,7 +54,7 @@ _GROUPS: dict[Group, tuple[str, ...]] = {
     Group.CLOSING: ("quorum", "round_timeout_s", "heartbeat_timeout_s"),
     Group.LIMITS: (
         *("key", "trust", "trusted", "run_id", "head", "untrusted", "opaque", "allow_set", "report_output", "records"),
-        *("new_key", "public_key", "update", "expected", "no_report", "share_log", "allow_cross"),
+        *("new_key", "public_key", "update", "expected", "no_report", "share_log", "allow_cross", "no_outside_models"),
         *("memory_limit", "cpu_limit_s", "file_size_limit", "user"),
     ),
     Group.REDIS: (

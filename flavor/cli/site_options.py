@@ -11,6 +11,7 @@ import click
 from flavor.bus.variables import JOIN_VARIABLE
 from flavor.checkpoints.format import FORMATS
 from flavor.cli.options import redis_option, store_option
+from flavor.errors import InvalidSetting
 
 Command = Callable[..., Any]
 
@@ -23,6 +24,24 @@ allow_cross_option = click.option(
     "to them (`flavor evaluate --cross`), and models that lack one update (`flavor contributions --by-sites`), which "
     "say what that update is.",
 )
+
+no_outside_models_option = click.option(
+    "--no-outside-models",
+    is_flag=True,
+    envvar="FLAVOR_NO_OUTSIDE_MODELS",
+    show_envvar=True,
+    help="Judge only global models of the run's rounds, and decline others (`flavor evaluate --model`): a model can be "
+    "made so that its metrics tell this site's data.",
+)
+
+
+def check_together(*, allow_cross: bool, no_outside_models: bool) -> None:
+    """Raise `InvalidSetting` where a site is to judge models that no round has made, and to decline them."""
+    if allow_cross and no_outside_models:
+        raise InvalidSetting(
+            "--allow-cross and --no-outside-models exclude each other: what other sites have trained is no global "
+            "model of a round"
+        )
 
 
 def site_options(program: str, script: str, *, formats: str) -> Callable[[Command], Command]:

@@ -34,6 +34,8 @@ class EdgeConfig(BaseModel):
     """The command that judges models; None for a site that judges none."""
     allow_cross: bool = False
     """Whether this site's updates may be sent to other sites that allow the same, to be judged there."""
+    outside_models: bool = True
+    """Whether this site judges models that no round of the run has made."""
     preprocess: tuple[str, ...] | None = None
     """The command that runs once before the trainer, or before the first evaluation at a site that trains nothing."""
     until_end: bool = False

@@ -20,7 +20,7 @@ from flavor.edge.notice import Failure, Notice, notice_of
 from flavor.edge.part import Part, Phase
 from flavor.edge.transfers import Transfers
 from flavor.edge.workspace import Workspace
-from flavor.errors import CommandNotFound, InvalidUpdate, MisuseError, StoreError, TransferStopped
+from flavor.errors import CommandNotFound, InvalidUpdate, MisuseError, RunRefused, StoreError, TransferStopped
 from flavor.failpoints import reach
 from flavor.ledger.statement import EvaluationStatement
 from flavor.programs.result_file import Written, clear_result, read_measured
@@ -152,11 +152,11 @@ class Evaluating:
         except CommandNotFound as error:
             self._refuse(task, Notice(Failure.EVALUATOR), str(error))
             return
-        except (InvalidUpdate, MisuseError, StoreError, OSError) as error:
+        except (InvalidUpdate, MisuseError, RunRefused, StoreError, OSError) as error:
             self._refuse(task, notice_of(error), str(error))
             return
         self._task, self._evaluator, self._has_begun = task, evaluator, True
-        self._site.observer.hear(EvaluationBegun("the evaluator judges the global model", task.round))
+        self._site.observer.hear(EvaluationBegun(_begun(task), task.round))
 
     def _result(self, task: EvaluationTask, info: Info, written: Written | None) -> Result:
         """Put what the evaluator has written into the store, and return the signed result. Raises `InvalidInfo`."""
@@ -217,3 +217,12 @@ class Evaluating:
             return (task.round, task.number) not in self._site.membership.evaluations()
 
         return over
+
+
+def _begun(task: EvaluationTask) -> str:
+    if task.round:
+        return "the evaluator judges the global model"
+    return (
+        f"the evaluator judges it (SHA-256 {task.model.model.digest[:12]}…), because the operator asks for it; such a "
+        "model can be made so that its metrics tell this site's data (--no-outside-models declines them)"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flavor.edge.exchange import Exchange
 from flavor.edge.joining import Site
 from flavor.edge.trust import ModelTrust
+from flavor.errors import RunRefused
 from flavor.ledger.archive import Archive
 from flavor.records.evaluation import EvaluationTask
 from flavor.records.model import GlobalModel
@@ -50,8 +51,17 @@ class GlobalModels:
         return model
 
     def place_judged(self, round_: int, model: GlobalModel) -> None:
-        """Place the model that round `round_` has made, to be judged; 0 for one of no round. Raises as `place`."""
+        """Place the model that round `round_` has made, to be judged; 0 for one of no round.
+
+        Raises as `place`, and `RunRefused` where the site declines models of no round.
+        """
         if round_ == 0:
+            if not self._site.config.outside_models:
+                raise RunRefused(
+                    "the site is asked to judge a model that no round of the run has made, which it declines: start "
+                    "without --no-outside-models if you expect such models, from an operator whom you trust",
+                    told="it judges only models that a round of the run has made (--no-outside-models)",
+                )
             self._trust.check_asked(model)
             self._exchange.place_global(model)
             return

@@ -252,7 +252,7 @@ class Federation:
             "PYTHONUNBUFFERED": "1",
         }
         for variable in (
-            *("FLAVOR_CLIENT", "FLAVOR_WORKSPACE", "FLAVOR_KEY", "FLAVOR_OUT"),
+            *("FLAVOR_CLIENT", "FLAVOR_WORKSPACE", "FLAVOR_KEY", "FLAVOR_OUT", "FLAVOR_NO_OUTSIDE_MODELS"),
             *("INPUT_PATH", "OUTPUT_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH", "LOG_PATH"),
         ):
             environment.pop(variable, None)  # each edge has folders of its own

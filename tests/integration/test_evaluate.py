@@ -305,8 +305,19 @@ def test_a_site_with_trust_judges_no_model_that_no_aggregator_has_signed(bench, 
     said = "is asked to judge a model that no round of the run has made"
     bench.eventually("the site says so", lambda: said in edges[0].stderr and trusted in edges[0].stderr)
     edges.append(judge(bench, "v1", "--trust", f"{key}.pub", *trusted.split(), "--until-end"))
-    bench.logged("client.joined", client="v1")
-    assert list(asked(bench, "--model", model)["sites"]) == ["c2", "v1"], "the same model has the same digest"
+    edges.append(judge(bench, "v2", "--no-outside-models", "--until-end"))
+    for name in ("v1", "v2"):
+        bench.logged("client.joined", client=name)
+    found = asked(bench, "--model", model)
+    assert list(found["sites"]) == ["c2", "v1"], "the same model has the same digest"
+    why = "it judges only models that a round of the run has made (--no-outside-models)"
+    assert found["missing"]["v2"].strip('"') == f"it does not take part as this run asks: {why}"
+    bench.eventually("its user is told", lambda: "which it declines: start without --no-outs" in edges[-1].stderr)
+    warned = (
+        f"judges it (SHA-256 {found['model'][:12]}…), because the operator asks for it; such a model can be made so"
+    )
+    bench.eventually("its user is told", lambda: warned in edges[-2].stderr)
+    assert list(asked(bench, "--round", 1, "--clients", "v2")["sites"]) == ["v2"]
     assert bench.done("flavor", "stop", bench.run).wait() == 0
     assert coordinator.wait() == 8
     for edge in edges:
