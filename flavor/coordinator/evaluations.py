@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from flavor.bus.jobs import JobQueue
@@ -32,7 +32,8 @@ from flavor.view.observer import Observer
 
 _MERGING_S = 15.0
 """How long the end of a run waits for results that are being merged, which takes a moment."""
-_MERGED_LOOK_S = 0.05
+_LOOK_S = 1.0
+"""An aggregator that has died publishes nothing: so often it is asked for where nothing is heard."""
 
 
 class SiteEvaluations:
@@ -111,16 +112,19 @@ class SiteEvaluations:
         else:
             self._give_up(decision.reason)
 
-    def give_up_open(self) -> None:
-        """End what is open once the run has ended: its sites end with it. Results that are handed in are merged yet."""
+    def give_up_open(self, hear: Callable[[float], object]) -> None:
+        """End what is open once the run has ended: its sites end with it. Results that are handed in are merged yet.
+
+        `hear` waits so many seconds for a publication of the run, as `Subscription.wait`.
+        """
         for round_, number in self._runs.evaluating():
-            view = self._merged(round_) if number == AUTOMATIC else None
+            view = self._merged(round_, hear) if number == AUTOMATIC else None
             if view is not None and not view.is_over:
                 why = "the run ended before its result"
                 with contextlib.suppress(IllegalMove):  # an aggregator has just closed it
                     self._runs.give_up_evaluation(self._lease.token, view, why, is_skipped=True)
 
-    def _merged(self, round_: int) -> EvaluationView | None:
+    def _merged(self, round_: int, hear: Callable[[float], object]) -> EvaluationView | None:
         """Return an evaluation; one whose results are being merged once that is done, if it takes no longer than usual.
 
         Nothing is waited for where no aggregator is there, and of an attempt that has failed no other one begins.
@@ -129,9 +133,10 @@ class SiteEvaluations:
         while True:
             view = self._runs.read_evaluation(round_, AUTOMATIC)
             is_merging = view is not None and view.state is EvaluationState.MERGING and not view.error
-            if not is_merging or time.monotonic() > until or not self._jobs.workers():
+            left_s = until - time.monotonic()
+            if not is_merging or left_s <= 0 or not self._jobs.workers():
                 break
-            time.sleep(_MERGED_LOOK_S)
+            hear(min(left_s, _LOOK_S))
         if view is not None and view.state is EvaluationState.CLOSED:
             self._observer.hear(EvaluationClosed(view.reason, round_, AUTOMATIC, is_routine=True))
         return view

@@ -135,7 +135,7 @@ class Coordinator:
         try:
             context = self._context(config, lease, pruning)
             self._serve(context, subscription, was_there=was_there)
-            return self._ended(context)
+            return self._ended(context, subscription)
         finally:
             pruning.close()
             lease.end()
@@ -188,11 +188,11 @@ class Coordinator:
             observer=observer,
         )
 
-    def _ended(self, context: RunContext) -> RunView:
+    def _ended(self, context: RunContext, subscription: Subscription) -> RunView:
         """Finish what the end of the run leaves to do, and return the run; after `stop`, the run as it goes on."""
         current = context.current
         if current.view.state.ended:
-            self._store_wait.until_done(lambda: _settle(context), current.view)
+            self._store_wait.until_done(lambda: _settle(context, subscription), current.view)
             self.closed = self._runs.closed(current.view)[0]
             current.view = replace(current.view, reason=self._runs.how_it_ended() or current.view.reason)
             self._observer.hear(_ENDINGS[current.view.state](current.view.reason, run=self._runs.run))
@@ -258,13 +258,13 @@ def _step(context: RunContext, stages: Stages) -> None:
             context.waits.has_moved()
 
 
-def _settle(context: RunContext) -> None:
+def _settle(context: RunContext, subscription: Subscription) -> None:
     """Answer late updates, log what was left out, and see that the newest closed round has its manifest.
 
     The manifest is missing when the aggregator died right after it had closed the round.
     """
     context.late.refuse_unheard()
-    context.evaluations.give_up_open()
+    context.evaluations.give_up_open(subscription.wait)
     context.central.give_up_open()
     context.left_behind.look(at_once=True)
     context.client_log.end_run()
