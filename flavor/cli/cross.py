@@ -54,8 +54,9 @@ class Crossed:
         every = [self.whole, *self.models.values()]
         named = [name for found in every for site in found.sites.values() for name in site.metrics]
         if metric is not None and metric not in named:
-            there = ", ".join(dict.fromkeys(named)) or "none"
-            raise RunError(f"--metric {metric}: the sites have measured {there}")
+            from flavor.policy.near_names import there_are
+
+            raise RunError(f"--metric {metric}: no site has measured it: {there_are(metric, named)}")
         chosen = metric or next(iter(named), "")
         judges = sorted({site for found in every for site in found.sites})
         rows = []

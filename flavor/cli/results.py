@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,19 +90,24 @@ def results(
     object store, and each number is checked against the signed record of the evaluation. The evaluation metrics are
     those of the global model that the round has made. Metrics that training scripts report are not shown here.
     """
+    from flavor.policy.near_names import there_are
+    from flavor.results.evaluated_table import name_in, names_in
+
     shown = _read(run, round_, evaluation, redis_url, store, trusted)
     found = shown.found
-    names = tuple(_name_in(found, name) for name in names)
+    known = {name: name_in(found, name) for name in names}
+    lacking = [name for name, there in known.items() if there is None]
     if as_json:
         click.echo(json.dumps(_described(shown), indent=2))
     else:
-        _show(shown, names, is_newest=round_ is None and evaluation is None)
+        _show(shown, [there or name for name, there in known.items()], is_newest=round_ is None and evaluation is None)
     for note in (*shown.notes, *_lacking(shown)):
         print_line(note, err=True)
     if shown.signed_by and not shown.is_trusted:
         print_line("not checked: whose key the record is signed with (--trust names those you know)", err=True)
-    if names and (lacking := [name for name in names if name not in _names(found)]):
-        raise RunError(f"--metric {lacking[0]}: this evaluation has {', '.join(_names(found)) or 'no metrics'}")
+    if lacking:
+        there = there_are(lacking[0], names_in(found))
+        raise RunError(f"--metric {lacking[0]}: this evaluation has no such metric: {there}")
 
 
 def _read(
@@ -185,27 +190,12 @@ def _from_store(
     )
 
 
-def _names(found: Evaluated) -> list[str]:
-    from flavor.results.evaluated import metrics_of
-
-    return [each.name for each in metrics_of(found)]
-
-
-def _name_in(found: Evaluated, name: str) -> str:
-    """Return the name of a metric in the table, also of one that is named as `--select` does, as `pooled/auc`."""
-    from flavor.policy.selection import Select
-    from flavor.results.evaluated import base_of
-
-    base = base_of(Select(name, is_larger=True).base)
-    return base if name not in _names(found) and base in _names(found) else name
-
-
-def _show(shown: _Shown, names: tuple[str, ...], *, is_newest: bool) -> None:
+def _show(shown: _Shown, names: Sequence[str], *, is_newest: bool) -> None:
     from flavor.ledger.keys import fingerprint
     from flavor.results.evaluated_table import lines_of, table_of
 
     found = shown.found
-    for line in lines_of(found):
+    for line in lines_of(found, names=names):
         print_line(line)
     for each in (shown.failing or ()) if is_newest else ():
         print_line(each.sentence)
@@ -216,7 +206,8 @@ def _show(shown: _Shown, names: tuple[str, ...], *, is_newest: bool) -> None:
     if shown.signed_by:
         print_line(f"checked against the record that is signed with key {fingerprint(shown.signed_by)}")
     heads, rows, further = table_of(found, select=shown.select, names=names)
-    print_table(heads, rows)
+    if rows:
+        print_table(heads, rows)
     if further:
         print_line(further)
     if shown.reports is not None and shown.reports["sites"]:

@@ -23,6 +23,7 @@ from flavor.errors import AggregationError, AggregatorFailed, InvalidSetting, Ru
 from flavor.ledger.disclosures import Disclosures
 from flavor.policy.advice import some
 from flavor.policy.exposure import NOT_ALLOWED, Mixed, keeping, why_exposed, why_kept
+from flavor.policy.near_names import there_are
 from flavor.policy.selection import Select
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
@@ -204,8 +205,8 @@ class BySites:
             self._done += 1
             self.tell(f"evaluation {self._done} of {self.total}: {asked[place].what}: {_told(found)}")
             if not asked[place].subject.site and isinstance(found, Evaluated) and not self._values(found):
-                named = dict.fromkeys(name for site in found.sites.values() for name in site.metrics)
-                raise InvalidSetting(f"--metric {self.select}: the sites have measured {', '.join(named) or 'nothing'}")
+                there = there_are(self.select.name, (name for site in found.sites.values() for name in site.metrics))
+                raise InvalidSetting(f"--metric {self.select}: no site has measured it: {there}")
             step()
 
         results = self.sites.judge_all(asked, ended)

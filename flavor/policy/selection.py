@@ -9,7 +9,6 @@ what the sites report that have judged both models, the best one so far and a ne
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from flavor.counted import counted
+from flavor.policy.near_names import there_are
 from flavor.records.counts import POOLED, WORST
 from flavor.records.evaluation import Beside, BestModel, EvaluationSummary
 from flavor.records.merging import WEIGHTED, sites_with
@@ -241,9 +241,7 @@ def lacking(name: str, summary: EvaluationSummary) -> str:
         return ""
     if is_not_finite(name, summary):
         return summary.lacking[_plain(name)].words(_plain(name))
-    there = sorted(summary.metrics)
-    near = difflib.get_close_matches(name.removeprefix(WORST), there, 3) or there[:5]
-    return f"there is no metric {name!r}: {'there are ' + ', '.join(near) if near else 'there are none'}"
+    return f"there is no metric {name!r}: {there_are(name, summary.metrics)}"
 
 
 class Choice(NamedTuple):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import filterfalse
 from typing import Any
 
 from flavor.counted import counted
 from flavor.policy.advice import some
 from flavor.policy.selection import Select
 from flavor.printable import printable, shown_name
-from flavor.records.counts import is_beside
+from flavor.records.counts import CENTRAL_PREFIX, WORST, is_beside
 from flavor.records.evaluation import CENTRAL
 from flavor.results.evaluated import (
     OWN_DATA,
     Evaluated,
     MetricOfSites,
+    base_of,
     by_sites_of,
     headline_of,
     mean_of,
@@ -36,21 +38,48 @@ _ROWS: tuple[tuple[str, str], ...] = (
 _LONGEST_REASON = 200
 
 
-def lines_of(found: Evaluated) -> list[str]:
-    """Return what stands above the table: who has judged which model, and who is missing, with the reason."""
+def lines_of(found: Evaluated, *, names: Sequence[str] = ()) -> list[str]:
+    """Return what stands above the table: who has judged which model, and who is missing, with the reason.
+
+    `names` are the metrics that are shown of the operator's own data, as of the sites; without them the first
+    `MOST_COLUMNS`.
+    """
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.closed_ms / 1000))
     model = f"the global model of round {found.round}" if found.round else found.subject.words
     lines = [f"{model}, judged {found.by}, {counted(found.examples, 'example')}, {at} (SHA-256 {found.model[:12]}…)"]
     lines += [f"without {site}: {printable(reason)[:_LONGEST_REASON]}" for site, reason in found.missing.items()]
     if found.central is not None and not found.is_central:
-        named = [
-            f"{shown_name(name)} {value:.6g}" for name, value in found.central.metrics.items() if not is_beside(name)
-        ]
-        shown = ", ".join(named[:MOST_COLUMNS]) or "no metrics"
+        own = {name: value for name, value in found.central.metrics.items() if not is_beside(name)}
+        if names:
+            own = {name: value for name, value in own.items() if {name, _of_sites(name)}.intersection(names)}
+        named = [f"{shown_name(name)} {value:.6g}" for name, value in own.items()][: None if names else MOST_COLUMNS]
+        shown = ", ".join(named) or f"no {' and no '.join(map(shown_name, names)) or 'metrics'}"
         lines.append(f"{OWN_DATA}, {counted(found.central.examples, 'example')}: {shown}")
     if found.skipped:
         lines.append(f"without an evaluator: {some(found.skipped, 10)}")
     return lines
+
+
+def _of_sites(name: str) -> str:
+    """Return how sites name what is `central/auc`, or `central/pooled/auc`, of the operator's own data."""
+    return base_of(name.removeprefix(CENTRAL_PREFIX))
+
+
+def name_in(found: Evaluated, name: str) -> str | None:
+    """Return by which name the table has a metric; None where the evaluation has no such metric.
+
+    A metric is found also by its name in `--select`, as `pooled/auc`, and one of the operator's own data by that of the
+    sites.
+    """
+    there = names_in(found)
+    own = [each for each in there if each.startswith(CENTRAL_PREFIX) and _of_sites(each) == name]
+    return next((each for each in (name, base_of(name.removeprefix(WORST)), *own) if each in there), None)
+
+
+def names_in(found: Evaluated) -> list[str]:
+    """Return the names of the metrics of an evaluation: of the sites, and those of the operator's own data."""
+    own = found.central.metrics if found.central is not None else {}
+    return list(dict.fromkeys([*(each.name for each in metrics_of(found)), *filterfalse(is_beside, own)]))
 
 
 def table_of(
@@ -59,11 +88,13 @@ def table_of(
     """Return the heads of a table, its rows, and a line about what it lacks; '' for nothing.
 
     A row for each site, and then one for each way to merge: over the examples of all sites (pooled), the two means, the
-    lowest and the highest value, and the site that is worst. `names` are the metrics of the table; without them the
-    first `MOST_COLUMNS`.
+    lowest and the highest value, and the site that is worst. `names` are the metrics of the table, which is empty
+    where the sites have none of them; without `names` it has the first `MOST_COLUMNS`.
     """
     every = metrics_of(found, select)
     columns = [each for each in every if each.name in names] if names else every[:MOST_COLUMNS]
+    if names and not columns:
+        return [], [], ""
     heads = ["SITE", "EXAMPLES", *(shown_name(each.name) for each in columns)]
     rows = [
         [site, str(of.examples), *(_number(of.metrics.get(each.name)) for each in columns)]

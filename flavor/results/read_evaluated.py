@@ -19,6 +19,7 @@ from flavor.ledger.evaluation_signers import compared
 from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, newest_of, read_records
 from flavor.ledger.trust import Trust
 from flavor.policy.advice import some
+from flavor.policy.near_names import there_are
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.info import MAX_BYTES, Info, parse_info
@@ -369,10 +370,9 @@ def best_in_folder(out: Path) -> int:
     """Return the round of the best model in a result folder. Raises `RunError` where no model is the best."""
     if (selected := selected_in(out)) is not None:
         return selected.round
-    there = ", ".join(sorted({name for each in in_folder(out) for name in each.metrics})[:_MOST_NAMED])
+    there = there_are("", (name for each in in_folder(out) for name in each.metrics))
     raise RunError(
-        f"{out} has no best model: the run was begun without --select, or no evaluation has had its metric: there are "
-        f"{there or 'none'}"
+        f"{out} has no best model: the run was begun without --select, or no evaluation has had its metric: {there}"
     )
 
 

@@ -87,7 +87,7 @@ def test_what_is_wrong_is_one_line(bench):
         in failed(bench, "-e", evaluator(), "--input", "nowhere", code=2).stderr
     )
     lacking = failed(bench, "-e", evaluator(), "--metric", "loss:min").stderr
-    assert "--metric loss:min: there is no metric 'loss': there are accuracy" in lacking
+    assert "--metric loss:min: there is no metric 'loss': there is only accuracy" in lacking
     ended = failed(bench, "-e", evaluator("--fail", "exit"), "--metric", "accuracy:max").stderr
     assert "the command of -e ended (exit code 3): the secret of patient 7" in ended
     for process in (lacking, ended):

@@ -365,10 +365,12 @@ def test_the_best_model_is_kept_named_and_fetched(bench, tmp_path):
 def test_a_run_without_a_best_model_says_why(bench):
     coordinator, edges = start(bench, "--select", "acuracy:max", rounds=1)
     finish(coordinator, edges)
-    assert "--select: there is no metric 'acuracy': there are accuracy" in bench.logged("evaluation.closed")["reason"]
+    assert (
+        "--select: there is no metric 'acuracy': there is only accuracy" in bench.logged("evaluation.closed")["reason"]
+    )
     got = bench.done("flavor", "get", bench.run, "--round", "best", "--store", bench.store)
     assert got.wait() == 1
-    assert "has no best round: --select: there is no metric 'acuracy': there are accuracy" in got.stderr
+    assert "has no best round: --select: there is no metric 'acuracy': there is only accuracy" in got.stderr
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_rules_without_a_value_are_told_of_once_and_at_the_end(bench, tmp_path):
     out = tmp_path / "out"
     done = local(bench, out, "-e", evaluator(), "--select", "acuracy:max", "--stop-when", "acuracy>0.1")
     assert done.wait() == 0, done.stderr
-    there = "there is no metric 'acuracy': there are accuracy"
+    there = "there is no metric 'acuracy': there is only accuracy"
     during, best, goal = lines_with("there is no metric", done.stderr)
     assert during.startswith("evaluation of the model of round 1: 2 results, 300 examples: accuracy 0.0")
     assert during.endswith(f"; --select: {there}; --stop-when: {there}")
@@ -81,7 +81,7 @@ def test_rules_without_a_value_are_told_of_once_and_at_the_end(bench, tmp_path):
         option = "--from-round" if words[0] == "run" else "--round"
         refused = bench.done("flavor", *words, option, "best", env=OWN)
         assert refused.wait() != 0
-        assert "there are accuracy" in refused.stderr, words
+        assert "there is only accuracy" in refused.stderr, words
         assert words[0] == "results" or f"has no best round: --select: {there}" in refused.stderr
 
 

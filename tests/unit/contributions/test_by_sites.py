@@ -268,7 +268,7 @@ def test_what_no_site_can_judge(run, tmp_path):
     assert measured(run, tmp_path, FirstWeights(run, {})).rounds[0].why_not.startswith("run 'r' has no site now")
     late = measured(run, tmp_path, FirstWeights(run, {"z": 1}, lost={"": "its deadline passed"}))
     assert late.rounds[0].why_not == "its model has no result: its deadline passed"
-    with pytest.raises(InvalidSetting, match="--metric w:max: the sites have measured v"):
+    with pytest.raises(InvalidSetting, match="--metric w:max: no site has measured it: there is only v"):
         measured(run, tmp_path, FirstWeights(run, {"z": 1}, metric="v"))
     assert objects(run) == before
 

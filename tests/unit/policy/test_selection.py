@@ -225,7 +225,7 @@ def test_what_an_evaluation_means():
     assert first == (
         BestModel(1, 0.5, 3),
         "the best so far by a: 0.5",
-        ("--stop-when: there is no metric 'b': there are a",),
+        ("--stop-when: there is no metric 'b': there is only a",),
         None,
     )
     better = choose(first.best, summary(2, 0.75), select=select, when=())
@@ -252,7 +252,9 @@ def test_what_an_evaluation_means():
 
 
 def test_what_is_missing_is_named():
-    assert lacking("acuracy", summary(1, 0.5, name="accuracy")) == "there is no metric 'acuracy': there are accuracy"
+    assert (
+        lacking("acuracy", summary(1, 0.5, name="accuracy")) == "there is no metric 'acuracy': there is only accuracy"
+    )
     assert lacking("accuracy", summary(1, 0.5, name="accuracy")) == ""
     assert lacking("a", summary(1, None)) == "there is no metric 'a': there are none"
     assert value_of("worst/a", summary(1, None), is_larger=True) is None

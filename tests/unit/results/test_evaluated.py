@@ -11,11 +11,12 @@ import pytest
 from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
 from flavor.records.counts import COMPUTED
+from flavor.records.evaluation import CENTRAL as OWN
 from flavor.records.evaluation import EvaluationSummary
 from flavor.records.merging import merge_infos, sites_of
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.evaluated import Evaluated, SiteMeasures, as_round, headline_of, mean_of, metrics_of, shown_by
-from flavor.results.evaluated_table import described, judged_words, lines_of, table_of
+from flavor.results.evaluated_table import described, judged_words, lines_of, name_in, table_of
 from flavor.results.evaluation_tables import EvaluationTables, values_of
 from flavor.results.plot import Plotted, draw
 from flavor.results.rounds import RoundResult, measured_by_site, scalars
@@ -129,6 +130,39 @@ def test_the_table_has_a_line_for_each_site_also_for_one_that_is_missing():
     assert not further, "one site alone reports the metric of which nothing is known"
     assert "without d: it handed in no result in time" in lines_of(FOUND)
     assert "judged by 3 of 4 sites, 400 examples" in lines_of(FOUND)[0]
+
+
+CENTRAL = {f"central/{name}": 0.9 for name in ("a1", "a2", "a3", "a4", "a5", "a6", "accuracy", "pooled/auc")}
+BOTH = replace(FOUND, central=SiteMeasures(50, {**CENTRAL, "central/pooled/auc_bound": 0.1}))
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "line", "heads"),
+    [
+        ("central/accuracy", "central/accuracy", "central/accuracy 0.9", []),
+        ("accuracy", "accuracy", "central/accuracy 0.9", ["accuracy"]),
+        ("worst/accuracy", "accuracy", "central/accuracy 0.9", ["accuracy"]),
+        ("pooled/auc", "auc", "central/pooled/auc 0.9", ["auc"]),
+        ("a6", "central/a6", "central/a6 0.9", []),
+        ("loss", "loss", "no loss", ["loss"]),
+        ("central/loss", None, "", []),
+    ],
+)
+def test_a_metric_is_shown_of_the_sites_and_of_the_operator_s_own_data(
+    name: str, there: str | None, line: str, heads: list[str]
+) -> None:
+    assert name_in(BOTH, name) == there
+    if there is not None:
+        assert lines_of(BOTH, names=[there])[-2] == f"on the operator's own data, 50 examples: {line}"
+        assert table_of(BOTH, names=[there])[0][2:] == heads
+
+
+def test_the_operator_s_own_data_have_as_many_metrics_above_the_table_as_it_has():
+    assert lines_of(BOTH)[-2].split(": ")[1] == ", ".join(f"central/a{number} 0.9" for number in range(1, 7))
+    alone = replace(BOTH, number=OWN, sites={}, metrics=CENTRAL)
+    assert alone.is_central
+    assert name_in(alone, "auc") == "central/pooled/auc"
+    assert table_of(alone, names=["central/pooled/auc"])[1] == [["[central]", "50", "0.9"]]
 
 
 def test_the_file_of_a_result_folder_is_read_as_it_was_written():
