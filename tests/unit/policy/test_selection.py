@@ -205,8 +205,8 @@ def test_an_evaluation_whose_metric_is_not_finite_is_one_without_a_gain():
     )
     most = replace(compared(3, 0.9, sites=1, with_=2, beside=None), lacking=nan)
     assert after.without_gain(select, [*before, most]) == (1, BestModel(2, 0.6, 3))
-    more = replace(compared(3, 0.1, sites=4, with_=2, beside=None), lacking=nan)
-    assert after.without_gain(select, [*before, *diverged, more]) == (0, BestModel(3, 0.1, 4))
+    more = replace(compared(5, 0.1, sites=4, with_=2, beside=None), lacking=nan)
+    assert after.without_gain(select, [*before, *diverged, more]) == (0, BestModel(5, 0.1, 4))
     assert after.without_gain(select, [*before, summary(3, None)]) == (0, BestModel(2, 0.6, 3)), (
         "no site has a part in it"
     )
