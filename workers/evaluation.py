@@ -33,7 +33,7 @@ from flavor.records.evaluation import (
     said_of,
 )
 from flavor.records.info import MAX_BYTES, Info, parse_info
-from flavor.records.lacking import reported_by_now
+from flavor.records.lacking import away_of, reported_by_now
 from flavor.records.merging import merge_infos
 from flavor.records.objects import ObjectRef, is_digest
 from flavor.records.run import RunView
@@ -117,7 +117,10 @@ class _Merge:
         merged = merge_infos(list(infos), list(infos.values()))
         examples = sum(result.num_examples for result in counting.values())
         sites = {client: each["metrics"] for client, each in infos.items()}
-        known = self._runs.reported(evaluation.expected) if evaluation.number == AUTOMATIC else {}
+        is_own = evaluation.number == AUTOMATIC
+        known = self._runs.reported() if is_own else {}
+        ruled = ruled_names(self._config, central=False) if is_own else []
+        away = away_of(ruled, evaluation.expected, known)
         summary = evaluation_summary(
             evaluation.round,
             evaluation.number,
@@ -128,9 +131,9 @@ class _Merge:
             sites=sites,
             config=self._config,
             before=known,
+            away=away,
         )
         summary = replace(summary, of=evaluation.of)
-        ruled = ruled_names(self._config, central=False) if evaluation.number == AUTOMATIC else []
         reason = "" if evaluation.round else f"{evaluation.what}: "
         reason += f"{counted(len(counting), 'result')}, {counted(examples, 'example')}"
         reason += f": {shown}" if (shown := shown_by(summary, select_of(self._config))) else ""
@@ -150,7 +153,7 @@ class _Merge:
             evaluation,
             Outcome(
                 merged,
-                {"expected": evaluation.expected, "judges": judges, "missing": missing},
+                {"expected": evaluation.expected, "judges": judges, "missing": missing, "away": away or None},
                 verdicts,
                 reported_by_now(ruled, sites, known),
             ),

@@ -185,24 +185,49 @@ def _made(client: Redis, user: str, rules_for: Callable[[str], list[str]], where
 def revoke(client: Redis, run: str, name: str, *, where: str) -> UserPersistence | None:
     """Remove the user of a client, end its connections and delete all keys that it wrote; None for an unknown user.
 
-    From then on the client counts as lost, so that no round waits for it. Its accepted updates stay: they stand in
-    verdicts, which the client did not write. A server that the client has filled has room again.
+    From then on the client counts as lost, so that no round waits for it, and no goal of `--stop-when` for a value of
+    it. Its accepted updates stay: they stand in verdicts, which the client did not write. A server that the client has
+    filled has room again.
     """
     run_keys = RunKeys(run)
     keys = run_keys.client(name)
     with translated(where):
         if not client.execute_command("ACL DELUSER", user_name(run, name)):  # this also ends its connections
             return None
-        kept, was_there = save_users(client), client.exists(keys.hash)
+        kept = save_users(client)
+        was_there = client.exists(keys.hash) or client.sismember(run_keys.members, name)
         client.unlink(keys.hash)  # of any type: the client wrote it
         remove_keys(client, f"{keys.hash}:")
+        client.hdel(run_keys.reported, name)
         if was_there:
             # a server that other clients have filled refuses this; the missing hash shows that the client is gone
-            with contextlib.suppress(redis.exceptions.OutOfMemoryError), client.pipeline(transaction=True) as step:
-                step.hset(keys.hash, mapping=revoked())
-                step.publish(keys.state, ClientState.REVOKED)
-                step.execute()
+            with contextlib.suppress(redis.exceptions.OutOfMemoryError):
+                _count_as_revoked(client, run_keys, name)
     return kept
+
+
+def revoke_absent(client: Redis, run: str, name: str, *, where: str) -> bool:
+    """Have a client that has no user count as revoked, where it has taken part in the run and its edge is gone.
+
+    False, and nothing has changed, where it has not, or its edge runs: no server keeps that out. The client may join
+    again.
+    """
+    keys = RunKeys(run)
+    with translated(where):
+        is_known = client.sismember(keys.members, name) or client.hexists(keys.reported, name)
+        if not is_known or client.exists(keys.client(name).lease):
+            return False
+        client.hdel(keys.reported, name)
+        _count_as_revoked(client, keys, name)
+    return True
+
+
+def _count_as_revoked(client: Redis, run_keys: RunKeys, name: str) -> None:
+    keys = run_keys.client(name)
+    with client.pipeline(transaction=True) as step:
+        step.hset(keys.hash, mapping=revoked())
+        step.publish(keys.state, ClientState.REVOKED)
+        step.execute()
 
 
 def revoke_worker(client: Redis, name: str, *, where: str) -> UserPersistence | None:

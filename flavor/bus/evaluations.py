@@ -248,12 +248,11 @@ class Evaluations(Clients):
         handed_in = [{"refused": fields} if isinstance(fields, str) else fields for fields, _ in found]
         return {name: result_from_hash(fields) for name, fields in zip(names, handed_in, strict=True) if fields}
 
-    def reported(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Return which metrics of the run's rules each of these sites has reported in evaluations."""
-        with translated(self.where):
-            found = self.redis.hmget(self.keys.reported, list(names)) if names else []
+    def reported(self) -> dict[str, tuple[str, ...]]:
+        """Return which metrics of the run's rules each site has reported in evaluations, without revoked sites."""
+        found = self.hash_at(self.keys.reported)
         with self.damage_at(self.keys.reported):
-            return {name: field_of({name: text}, name, texts) for name, text in zip(names, found, strict=True) if text}
+            return {name: field_of(found, name, texts) for name in found}
 
     def evaluating(self) -> list[tuple[int, int]]:
         """Return round and number of each evaluation that is not over."""

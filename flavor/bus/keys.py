@@ -103,7 +103,8 @@ unjudged                              list    a JSON of each evaluation that has
                                               oldest first: round, number, times, reason      evaluate`
 failing                               hash    K to its newest entry of `unjudged`, until an   coordinator, worker's
                                               evaluation K has a result: in_a_row counts them commit
-reported                              hash    client to JSON: the rules' metrics it has reported  worker's commit
+reported                              hash    client to JSON: the rules' metrics it has reported  worker's commit,
+                                                                                        `flavor revoke`
 contributions                         hash    run_id, result: the newest one of `flavor        `flavor
                                               contributions` as JSON, for people              contributions`
 closed                                list    a JSON of each closed round, oldest first:      worker's commit,

@@ -25,7 +25,8 @@ def revoke(run: str | None, client: str | None, worker: str | None, viewer: str 
 
     Undoes `flavor enroll RUN CLIENT`: the token of CLIENT is invalid at once. In a run that goes on, CLIENT counts as
     failed. Everything that CLIENT wrote into Redis is removed, even if Redis is full of it. Accepted updates of CLIENT
-    stay.
+    stay. A goal of --stop-when no longer waits for a value of CLIENT. A CLIENT without a token can be revoked once its
+    edge has ended: it counts as failed until it joins again.
 
     With --worker, undoes `flavor enroll --worker NAME`: the aggregator's URL is invalid at once, and its connections
     end. Another aggregator does the work that it had begun. Rounds that it has closed stay.
@@ -38,6 +39,7 @@ def revoke(run: str | None, client: str | None, worker: str | None, viewer: str 
         enrolled,
         enrolled_viewers,
         enrolled_workers,
+        revoke_absent,
         revoke_viewer,
         revoke_worker,
     )
@@ -62,10 +64,14 @@ def revoke(run: str | None, client: str | None, worker: str | None, viewer: str 
         checked_name(client, "client")
         redis, url = connected(redis_url)
         kept = revoke_user(redis, run, client, where=shown(url))
+        if kept is None and revoke_absent(redis, run, client, where=shown(url)):
+            tell(f"{client} is revoked for run {run}; it had no token, and takes part again if it is started again")
+            return
         if kept is None:
             raise RunError(
                 f"no client {client!r} is enrolled for run {run!r} on Redis at {shown(url)}: "
                 + _there(enrolled(redis, run, where=shown(url)), "client")
+                + "; one without a token can be revoked once its edge has ended"
             )
         tell(f"{client} is revoked for run {run}")
     else:

@@ -101,6 +101,11 @@ class EvaluationManifest(SignedRecord):
     judges: tuple[JudgeRecord, ...]
     missing: dict[str, str]
     """Sites whose result does not count, and why."""
+    away: tuple[str, ...] | None = Field(min_length=1, default=None)
+    """Sites that were not asked, and have a part in a metric of the run's rules, as they were not revoked.
+
+    None where there are none: the JSON then lacks the field.
+    """
     central: int | None = Field(ge=0, default=None)
     """Number of examples of the operator's own data, on which the worker has judged the model; None where sites did."""
     best_round: int = Field(ge=0, default=0)
@@ -120,7 +125,7 @@ class EvaluationManifest(SignedRecord):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_absent(handler(self), "subject")
+        return without_absent(handler(self), "subject", "away")
 
     @property
     def judged(self) -> Subject | None:

@@ -80,6 +80,9 @@ def rebuilt_evaluations(
     found, best_round, of_best = list[RebuiltEvaluation](), 0, dict[str, Info]()
     reported = dict[str, tuple[str, ...]]()
     for record in newest_of(believed).values():
+        if record.manifest.evaluation == AUTOMATIC:  # the others were revoked by then
+            there = {*record.manifest.expected, *(record.manifest.away or ())}
+            reported = {site: names for site, names in reported.items() if site in there}
         try:
             infos = _infos(archive, record)
             each = _rebuilt(archive, record, models.get(record.manifest.round), infos, config, reported)
@@ -170,6 +173,7 @@ def _rebuilt(
         sites=metrics,
         config=config,
         before=reported if manifest.evaluation == AUTOMATIC else {},
+        away=manifest.away or (),
     )
     summary = replace(summary, of=manifest.judged)
     if manifest.central is not None:

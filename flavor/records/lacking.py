@@ -1,7 +1,7 @@
 """Sites that have a part in the metric of a rule, and no finite value of it: without them it would be met too early.
 
-A site has a part in a metric if it reports it, also as NaN, or has reported it in an earlier evaluation of the run. A
-site that never reports it, such as one without labels, has none.
+A site has a part in a metric if it reports it, also as NaN, or has reported it in an earlier evaluation of the run,
+until an operator revokes it. A site that never reports it, such as one without labels, has none.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Lacking:
     """They report it as NaN, as infinite or as missing."""
     unsaid: SomeSites = SomeSites()
     """They do not report it, and have done so before."""
+    away: SomeSites = SomeSites()
+    """They were not asked, as they are gone or shut out, and have reported it before."""
 
     def words(self, metric: str) -> str:
         """Say who lacks the metric; '' where no site does."""
@@ -55,19 +57,30 @@ class Lacking:
         if self.unsaid.count:
             do, have = ("does", "has") if self.unsaid.count == 1 else ("do", "have")
             said.append(f"{self.unsaid.words} {do} not report {metric}, and {have} before")
+        if self.away.count:
+            was, have, it = ("was", "has", "it") if self.away.count == 1 else ("were", "have", "them")
+            said.append(
+                f"{self.away.words} {was} not there to judge the model, and {have} reported {metric} before: the rule "
+                f"counts again once {it} {'is' if it == 'it' else 'are'} back, or without {it} after `flavor revoke`"
+            )
         return "; ".join(said)
 
     def to_plain(self) -> list[Any]:
         """Write it for `read_lacking`."""
-        return [[list(each.named), each.count] for each in (self.not_finite, self.unsaid)]
+        every = (self.not_finite, self.unsaid, *([self.away] if self.away.count else []))
+        return [[list(each.named), each.count] for each in every]
 
 
 def lacking_of(
-    names: Iterable[str], sites: Mapping[str, Mapping[str, Any]], before: Mapping[str, Collection[str]]
+    names: Iterable[str],
+    sites: Mapping[str, Mapping[str, Any]],
+    before: Mapping[str, Collection[str]],
+    away: Collection[str] = (),
 ) -> dict[str, Lacking]:
     """Return who lacks each of these merged metrics, by their names without `(weighted)`.
 
     `sites` has the metrics of each site whose result counts, and `before` what each has reported in evaluations before.
+    `away` are sites that were not asked.
     """
     names = list(names)
     lacked = {site: set(names) - reported(names, metrics) for site, metrics in sites.items()}
@@ -76,8 +89,17 @@ def lacking_of(
         without = [site for site, of in lacked.items() if name in of]
         said = [site for site in without if name in sites[site] and not name.startswith(POOLED)]
         unsaid = [site for site in without if site not in said and name in before.get(site, ())]
-        found[name] = Lacking(SomeSites.of(said), SomeSites.of(unsaid))
+        gone = [site for site in away if name in before.get(site, ())]
+        found[name] = Lacking(SomeSites.of(said), SomeSites.of(unsaid), SomeSites.of(gone))
     return found
+
+
+def away_of(
+    names: Iterable[str], expected: Collection[str], before: Mapping[str, Collection[str]]
+) -> tuple[str, ...]:
+    """Return the sites with a part in one of these metrics that were not asked, sorted."""
+    ruled = set(names)
+    return tuple(sorted(site for site, of in before.items() if site not in expected and not ruled.isdisjoint(of)))
 
 
 def reported_by_now(
@@ -95,7 +117,9 @@ def reported_by_now(
 def read_lacking(given: Any) -> dict[str, Lacking]:
     """Read what `Lacking.to_plain` has written, by metric. Raises `ValueError`, `TypeError` and `AttributeError`."""
     found = {}
-    for name, both in (given or {}).items():
-        not_finite, unsaid = (SomeSites(tuple(map(str, named)), whole(count)) for named, count in both)
-        found[str(name)] = Lacking(not_finite, unsaid)
+    for name, each in (given or {}).items():
+        first, second, *third = (SomeSites(tuple(map(str, named)), whole(count)) for named, count in each)
+        if len(third) > 1:
+            raise ValueError("it has more kinds of sites than there are")
+        found[str(name)] = Lacking(first, second, *third)
     return found

@@ -42,10 +42,12 @@ def evaluation_summary(
     sites: Mapping[str, Mapping[str, Any]],
     config: RunConfig,
     before: Mapping[str, Collection[str]] = _NOTHING,
+    away: Collection[str] = (),
 ) -> EvaluationSummary:
     """Return the summary of one evaluation. `sites` are the metrics of each site whose result counts, by its name.
 
-    `before` says which metrics of the run's rules each site has reported in earlier evaluations.
+    `before` says which metrics of the run's rules each site has reported in earlier evaluations. `away` are those of
+    these sites that were not asked, and not revoked.
 
     The metrics of the run's rules (`--select`, `--stop-when`) come first, so that they are kept beside all that sites
     report.
@@ -68,5 +70,5 @@ def evaluation_summary(
         spread=spread_of((name for name in metrics if not name.endswith(WEIGHTED)), sites.values()),
         few=kept_few,
         reporters=reporters_of(sites, kept_few, sites),
-        lacking=lacking_of(ruled_names(config, central=False), sites, before),
+        lacking=lacking_of(ruled_names(config, central=False), sites, before, away),
     )

@@ -24,6 +24,7 @@ from flavor.bus.acl import (
     enrolled_workers,
     is_open,
     revoke,
+    revoke_absent,
     revoke_worker,
     rules,
     worker_user,
@@ -297,11 +298,19 @@ def test_enrolled_anew_the_old_secret_is_worth_nothing(url: str, admin: Redis, m
 def test_a_revoked_client_is_cut_off_and_counts_as_lost(url: str, admin: Redis, member: Redis) -> None:
     member.hset(OWN.hash, mapping={"state": "ready"})
     member.set(OWN.lease, "its token")
+    admin.hset(RUN_KEYS.reported, CLIENT, '["loss"]')
+    assert not revoke_absent(admin, RUN, CLIENT, where="here"), "its edge runs"
     assert revoke(admin, RUN, CLIENT, where="here") is UserPersistence.LOST
     with pytest.raises(redis.exceptions.AuthenticationError):
         member.ping()
     assert admin.hgetall(OWN.hash) == {"state": "revoked", "reason": "it was revoked"}
-    assert not admin.exists(OWN.lease)
+    assert not admin.exists(OWN.lease, RUN_KEYS.reported)
+    assert not revoke_absent(admin, RUN, CLIENT, where="here"), "it has taken no part in the run"
+    admin.hset(RUN_KEYS.reported, CLIENT, '["loss"]')
+    admin.delete(OWN.hash)
+    assert revoke_absent(admin, RUN, CLIENT, where="here")
+    assert admin.hget(OWN.hash, "state") == "revoked"
+    assert not admin.exists(RUN_KEYS.reported)
     assert revoke(admin, RUN, CLIENT, where="here") is None
     assert enrolled(admin, RUN, where="here") == []
     admin.delete(OWN.hash)

@@ -80,6 +80,9 @@ def test_a_goal_is_not_reached_without_a_site_that_has_a_part_in_it():
     assert choose(None, replace(nan, metrics={"a": 0.1}, spread={"a": (0.1, 0.2)}), select=None, when=when).notes == ()
     gone = replace(good, lacking={"a": Lacking(unsaid=SomeSites.of(["gamma"]))})
     assert stops([gone], when=when, after=None, select=None) == ""
+    away = replace(good, lacking={"a": Lacking(away=SomeSites.of(["gamma"]))})
+    assert stops([away], when=when, after=None, select=None) == ""
+    assert "gamma was not there to judge the model" in when[0].not_counted(away)
     without_part = replace(good, lacking={"a": Lacking()})
     assert "worst/a of the model of round 3 is 0.65" in stops([without_part], when=when, after=None, select=None)
     assert stops([good], when=when, after=None, select=None) == "", "the rule is newer than the evaluation"

@@ -7,7 +7,7 @@ import pytest
 from flavor.cook.metrics import binary_counts
 from flavor.errors import DamagedRecord
 from flavor.records.evaluation import EvaluationSummary
-from flavor.records.lacking import Lacking, SomeSites, lacking_of, reported_by_now
+from flavor.records.lacking import Lacking, SomeSites, away_of, lacking_of, reported_by_now
 
 COUNTS = binary_counts([1, 1], [0.5, 0.75], bins=4)  # of one class: the AUC of this site alone is 0/0
 
@@ -18,6 +18,19 @@ def test_a_site_has_a_part_once_it_reports_the_metric_and_keeps_it() -> None:
     assert found == {"loss": Lacking(SomeSites(("b",), 1), SomeSites(("c",), 1))}
     assert found["loss"].words("loss") == ("loss is not a finite number at b; c does not report loss, and has before")
     assert lacking_of(["loss"], {"a": {"loss": 0.5}, "d": {}}, {})["loss"].words("loss") == ""
+
+
+def test_a_site_that_was_not_asked_keeps_its_part() -> None:
+    before = {"a": ["loss"], "b": ["loss", "x"], "c": ["auc"], "d": ["loss"]}
+    assert away_of(["loss", "x"], ["a"], before) == ("b", "d")
+    assert away_of([], ["a"], before) == ()
+    found = lacking_of(["loss", "x"], {"a": {"loss": 0.5}}, before, ["b", "d"])
+    assert found == {"loss": Lacking(away=SomeSites(("b", "d"), 2)), "x": Lacking(away=SomeSites(("b",), 1))}
+    assert found["x"].words("x") == (
+        "b was not there to judge the model, and has reported x before: the rule counts again once it is back, or "
+        "without it after `flavor revoke`"
+    )
+    assert "b and d were not there" in found["loss"].words("loss")
 
 
 def test_the_counts_of_a_site_give_it_a_part_in_a_pooled_metric() -> None:
@@ -48,9 +61,9 @@ def test_three_sites_are_named() -> None:
 
 
 def test_a_summary_keeps_it() -> None:
-    made = EvaluationSummary(1, 0, 1, lacking={"loss": Lacking(SomeSites.of("abcd")), "x": Lacking()})
+    made = EvaluationSummary(1, 0, 1, lacking={"loss": Lacking(SomeSites.of("abcd")), "x": Lacking(away=SomeSites.of("e"))})
     text = made.closed_at(1)
     assert EvaluationSummary.from_json(text).lacking == made.lacking
-    for wrong in ("7", '{"loss":7}', '{"loss":[[["a"],-1],[[],0]]}', '{"loss":[[["a"],1]]}'):
+    for wrong in ("7", '{"loss":7}', '{"loss":[[["a"],-1],[[],0]]}', '{"loss":[[["a"],1]]}', '{"loss":[[[],0],[[],0],[[],0],[[],0]]}'):
         with pytest.raises(DamagedRecord, match="summary of an evaluation"):
             EvaluationSummary.from_json(f'{text[: text.index(chr(34) + "lacking")]}"lacking":{wrong}}}')
