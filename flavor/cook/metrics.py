@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from flavor.errors import InvalidInfo
 from flavor.records.counts import MOMENTS, MOST_NUMBERS, PREFIX, SAME
-from flavor.records.pooling import BASIC, CALIBRATION_BINS
+from flavor.records.pooling import BASIC
+from flavor.records.possible_counts import CALIBRATION_BINS
 
 __all__ = ["binary_counts", "multiclass_counts", "regression_sums"]
 

@@ -14,7 +14,8 @@
 
 The four `basic/confusion_*`, -1 where not counted, give the metrics of the first row, with `basic` for NAME.
 
-A metric of several counts is of the sites that report all of them. What is 0/0 is None, and so is what is no finite
+`flavor.records.possible_counts` says which counts of a site can be those of examples. A metric of several counts is of
+the sites that report all of them. What is 0/0 is None, and so is what is no finite
 number.
 """
 
@@ -27,11 +28,10 @@ from typing import Any, NamedTuple
 
 from flavor.records import score_histograms
 from flavor.records.counts import BOUND, POOLED, PREFIX, NotMerged, is_count, of_sites
+from flavor.records.possible_counts import CALIBRATION_BINS, MOMENTS_OF_Y, impossible, whole_counts
 
 BASIC = "basic"
 """The NAME of the metrics of `basic/confusion_*`."""
-CALIBRATION_BINS = 10
-"""Bins of the expected calibration error: [0, 0.1), [0.1, 0.2), …, [0.9, 1]."""
 _NAME = re.compile(rf"{PREFIX}((?:.+/)?)(binary|multiclass|regression)/")
 
 Values = dict[str, float | None]
@@ -58,9 +58,10 @@ def pooled(sites: Sequence[Mapping[str, Any]], confusion: Sequence[str]) -> Pool
     reasons: dict[str, str] = {}
     for label, kind in labels:
         made: list[tuple[str, float | None, int]] = []
+        path = f"{PREFIX}{label}{kind}/"
+        why_not = [impossible(kind, {name: metrics.get(path + name) for name in _COUNTS[kind]}) for metrics in sites]
         for source in _SOURCES[kind]:
-            names = [f"{PREFIX}{label}{kind}/{each}" for each in source.counts]
-            values, number = _of_source(source, names, sites, reasons)
+            values, number = _of_source(source, path, sites, why_not, reasons)
             made += [(f"{POOLED}{label}{name}", value, number) for name, value in values.items()]
         lists.append(made)
     tracking = [[metrics.get(cell) for cell in confusion] for metrics in sites]
@@ -105,21 +106,28 @@ def _collected(
 
 
 def _of_source(
-    source: _Source, names: Sequence[str], sites: Sequence[Mapping[str, Any]], reasons: dict[str, str]
+    source: _Source,
+    path: str,
+    sites: Sequence[Mapping[str, Any]],
+    why_not: Sequence[Mapping[str, str]],
+    reasons: dict[str, str],
 ) -> tuple[Values, int]:
     """Compute the metrics of one source over the sites that report all its counts; return them, and how many these are.
 
-    A count that does not go together, or is not what the source needs, leaves them out: `reasons` then says why.
+    `path` is the beginning of the counts' names, and `why_not` has for each site which of them cannot be, and why. A
+    count that does not go together, or is not what the source needs, leaves them out: `reasons` then says why.
     """
-    those = [metrics for metrics in sites if all(metrics.get(name) is not None for name in names)]
+    names = [path + each for each in source.counts]
+    those = [at for at, metrics in enumerate(sites) if all(metrics.get(name) is not None for name in names)]
     if not those:
         return {}, 0
     sums = []
-    for name in names:
+    for each, name in zip(source.counts, names, strict=True):
         try:
-            for metrics in those:
-                source.check(metrics[name])
-            sums.append(of_sites(name, those)[0])
+            for at in those:
+                if each in why_not[at]:
+                    raise NotMerged(f"of a site: {why_not[at][each]}")
+            sums.append(of_sites(name, [sites[at] for at in those])[0])
         except NotMerged as error:
             reasons[name] = str(error)
     if len(sums) < len(names):
@@ -131,39 +139,12 @@ def _of_source(
         return {}, 0
 
 
-# -- what a site may report
-
-
 def _whole(counts: Any) -> list[int]:
-    """Return counts of examples as integers, of which other languages write 3.0. Raises `NotMerged`."""
-    found = []
-    for count in counts if isinstance(counts, list | tuple) else [counts]:
-        if count < 0 or count != int(count):
-            raise NotMerged(f"a site reports {count}: numbers of examples are whole, and not negative")
-        found.append(int(count))
-    return found
-
-
-def _listed(value: Any) -> None:
-    if not isinstance(value, list):
-        raise NotMerged("a site reports a number: a list is needed")
-
-
-def _check_whole(value: Any) -> None:
-    _listed(value)
-    _whole(value)
-
-
-def _check_amounts(value: Any) -> None:
-    _listed(value)
-    if any(each < 0 for each in value):
-        raise NotMerged(f"a site reports {min(value)}: sums of this kind are not negative")
-
-
-def _check_errors_or_moments(value: Any) -> None:
-    """Only the mean, in the middle of moments, may be negative."""
-    _listed(value)
-    _check_amounts(value[:1] + value[2:])
+    """Return counts of examples as integers. Raises `NotMerged`."""
+    try:
+        return whole_counts(counts if isinstance(counts, list | tuple) else [counts])
+    except ValueError as error:
+        raise NotMerged(f"of a site: {error}") from None
 
 
 # -- what is computed
@@ -249,9 +230,7 @@ def _of_errors(sums: _Ingredients) -> Values:
 
 
 def _of_errors_and_moments(sums: _Ingredients, moments: _Ingredients) -> Values:
-    (n, _, squared), (of, _, apart) = _sized(sums, 3), moments
-    if n != of:
-        raise NotMerged(f"it is of {of} values, and the errors of {n}")
+    (n, _, squared), (_, _, apart) = _sized(sums, 3), moments
     unexplained = _ratio(squared, apart)
     return {"r2": None if unexplained is None or n < 2 else 1 - unexplained}
 
@@ -271,24 +250,27 @@ class _Source(NamedTuple):
     """What some metrics are computed of."""
 
     counts: tuple[str, ...]
-    check: Callable[[Any], None]
-    """Raises `NotMerged` for what no site may report as one of these."""
     compute: Callable[..., Values]
 
 
 _SOURCES: Mapping[str, tuple[_Source, ...]] = {
     "binary": (
-        _Source(("positives", "negatives"), _check_whole, _of_histograms),
-        _Source(("confusion",), _check_whole, _of_confusion),
-        _Source(("squared_error",), _check_amounts, _of_squared_error),
-        _Source(("calibration",), _check_amounts, _of_calibration),
+        _Source(("positives", "negatives"), _of_histograms),
+        _Source(("confusion",), _of_confusion),
+        _Source(("squared_error",), _of_squared_error),
+        _Source(("calibration",), _of_calibration),
     ),
-    "multiclass": (_Source(("confusion",), _check_whole, _of_multiclass),),
+    "multiclass": (_Source(("confusion",), _of_multiclass),),
     "regression": (
-        _Source(("errors",), _check_amounts, _of_errors),
-        _Source(("errors", "y.moments"), _check_errors_or_moments, _of_errors_and_moments),
+        _Source(("errors",), _of_errors),
+        _Source(("errors", MOMENTS_OF_Y), _of_errors_and_moments),
     ),
 }
+_COUNTS: Mapping[str, tuple[str, ...]] = {
+    kind: tuple(dict.fromkeys(name for source in sources for name in source.counts))
+    for kind, sources in _SOURCES.items()
+}
+"""The counts of each kind."""
 
 
 def pooled_of(metrics: Mapping[str, Any], confusion: Sequence[str]) -> list[str]:

@@ -27,5 +27,5 @@ def test_each_way_of_merging_is_named_once() -> None:
 def test_counts_that_cannot_be_used_are_told() -> None:
     both = {**binary_counts([0, 1], [0.1, 0.9]), **multiclass_counts([0], [0], classes=2)}
     assert "not pooled/accuracy: two kinds of counts give it" in said(**both)
-    assert "not count/binary/confusion: a site reports -1" in said(**{"count/binary/confusion": [-1, 0, 0, 0]})
+    assert "not count/binary/confusion: of a site: it has -1" in said(**{"count/binary/confusion": [-1, 0, 0, 0]})
     assert "\n" not in said(**{"count/binary/confusion": [-1, 0, 0, 0]})

@@ -1,0 +1,112 @@
+"""Which counts of one site can be those of examples: whole numbers of these, and figures that agree with each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+CALIBRATION_BINS = 10
+"""Bins of the expected calibration error: [0, 0.1), [0.1, 0.2), …, [0.9, 1]."""
+MOMENTS_OF_Y = "y.moments"
+_ROUNDING = 1e-9
+"""So far, relatively, a sum of floats may be beyond its largest possible value."""
+
+_Numbers = Sequence[int | float]
+
+_UNDERFLOW = 1e-150
+"""The square of a smaller error may be 0, or far from exact."""
+
+
+class _Impossible(Exception):
+    """Why a figure is not one of any examples."""
+
+
+def impossible(kind: str, counts: Mapping[str, Any]) -> dict[str, str]:
+    """Return which of one site's counts of a label cannot be, each with the reason; without entries where all can be.
+
+    `kind` and the names of `counts` are as in `flavor.records.pooling`: `confusion` of the kind `binary`. A list of
+    another length than the pooled metrics need is none of this module's concern.
+    """
+    found, examples = dict[str, str](), dict[str, int]()
+    for name, value in counts.items():
+        if (figure := _FIGURES.get((kind, name))) is None or value is None:
+            continue
+        try:
+            if not isinstance(value, list):
+                raise _Impossible("it is a number: a list is needed")
+            examples[name] = figure(value)
+        except _Impossible as error:
+            found[name] = str(error)
+    errors, moments = examples.get("errors"), examples.get(MOMENTS_OF_Y)
+    if errors is not None and moments is not None and errors != moments:
+        found[MOMENTS_OF_Y] = f"it is of {moments} values, and the errors of {errors}"
+    return found
+
+
+def whole_counts(counts: _Numbers) -> list[int]:
+    """Return counts of examples as integers, of which other languages write 3.0. Raises `ValueError`."""
+    for count in counts:
+        if count < 0 or count != int(count):
+            raise ValueError(f"it has {count}: numbers of examples are whole, and not negative")
+    return [int(count) for count in counts]
+
+
+def _whole(counts: _Numbers) -> list[int]:
+    try:
+        return whole_counts(counts)
+    except ValueError as error:
+        raise _Impossible(str(error)) from None
+
+
+def _of_cells(value: _Numbers) -> int:
+    return sum(_whole(value))
+
+
+def _of_sums(value: _Numbers) -> int:
+    """Check [n, a sum that is not negative, …]."""
+    (n,) = _whole(value[:1]) or (0,)
+    if any(each < 0 for each in value[1:]):
+        raise _Impossible(f"it has {min(value[1:])}: sums of this kind are not negative")
+    if not n and any(value[1:]):
+        raise _Impossible("it has sums of no examples")
+    return n
+
+
+def _of_errors(value: _Numbers) -> int:
+    """Check [n, Σ abs(error), Σ error²]: the square of the first sum is n times the second at most (Cauchy-Schwarz)."""
+    n = _of_sums(value)
+    if len(value) == 3 and value[1] > math.sqrt(n) * math.sqrt(value[2]) * (1 + _ROUNDING) + n * _UNDERFLOW:
+        raise _Impossible(f"it has {value[1]} as the sum of {n} errors, and {value[2]} as that of their squares")
+    return n
+
+
+def _of_moments(value: _Numbers) -> int:
+    """Check [n, mean, M2], of which only the mean may be negative."""
+    return _of_sums([*value[:1], *value[2:]])
+
+
+def _of_calibration(value: _Numbers) -> int:
+    """Check numbers of examples by bin, those of positives and sums of scores from 0 to 1."""
+    bins = CALIBRATION_BINS
+    examples, positives, scores = _whole(value[:bins]), _whole(value[bins : 2 * bins]), value[2 * bins :]
+    for at, (number, positive) in enumerate(zip(examples, positives, strict=False)):
+        if positive > number:
+            raise _Impossible(f"it has {positive} positive examples of {number} in bin {at}")
+    for at, (number, score) in enumerate(zip(examples, scores, strict=False)):
+        if not 0 <= score <= number * (1 + _ROUNDING):
+            raise _Impossible(f"it has {score} as the sum of {number} scores from 0 to 1 in bin {at}")
+    return sum(examples)
+
+
+_FIGURES: Mapping[tuple[str, str], Callable[[_Numbers], int]] = {
+    ("binary", "positives"): _of_cells,
+    ("binary", "negatives"): _of_cells,
+    ("binary", "confusion"): _of_cells,
+    ("binary", "squared_error"): _of_sums,
+    ("binary", "calibration"): _of_calibration,
+    ("multiclass", "confusion"): _of_cells,
+    ("regression", "errors"): _of_errors,
+    ("regression", MOMENTS_OF_Y): _of_moments,
+}
+"""Each checks one figure, and returns of how many examples it is. Raises `_Impossible`."""
