@@ -7,7 +7,8 @@
     │   ├── UnknownEvent              (also ValueError) an event name that is not in the protocol
     │   ├── MissingVariable           (also KeyError) an environment variable the edge should have set
     │   ├── InvalidInfo               (also ValueError) info.json lacks a field or has a bad one
-    │   │   └── InvalidReport         result.json of an evaluator lacks a field or has a bad one
+    │   │   ├── InvalidReport         result.json of an evaluator lacks a field or has a bad one
+    │   │   └── NoResult              an evaluator has written neither of the two
     │   ├── InvalidSetting            (also ValueError) an option or environment variable with a bad value
     │   │   └── UnusableStore         the store that a site names cannot be used
     │   └── CommandNotFound           a -m or -p command that does not exist
@@ -92,6 +93,15 @@ class MissingVariable(MisuseError, KeyError):
 
 class InvalidInfo(MisuseError, ValueError):
     """The client information lacks a field or has a bad one; the message names each."""
+
+
+class NoResult(InvalidInfo):
+    """An evaluator has ended and written neither an info.json nor a result.json."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the evaluator has written no result: call SaveInfoJson(...), or write $OUTPUT_PATH/result.json"
+        )
 
 
 class InvalidReport(InvalidInfo):

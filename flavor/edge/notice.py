@@ -20,6 +20,7 @@ from flavor.errors import (
     InvalidUpdate,
     LocalFault,
     MisuseError,
+    NoResult,
     NotAdmitted,
     OtherStore,
     RunRefused,
@@ -68,6 +69,8 @@ class Failure(StrEnum):
     CHECKPOINT = "checkpoint"
     INFO = "info"
     REPORT = "report"
+    NO_RESULT = "no-result"
+    """The evaluator ended with exit code 0, and has reported nothing."""
     NOT_TAKEN_UP = "round-not-taken-up"
     """The trainer set TrainFinished of a round for which it never waited."""
 
@@ -88,6 +91,7 @@ _SENTENCES = {
     Failure.CHECKPOINT: "its checkpoint cannot be used",
     Failure.INFO: "its info.json cannot be used",
     Failure.REPORT: "its result.json, or an image that it names, cannot be used",
+    Failure.NO_RESULT: "its evaluator ended with exit code 0 and has written no result",
     Failure.NOT_TAKEN_UP: "its trainer finished a round that it had not waited for",
 }
 
@@ -153,6 +157,7 @@ _CLASSES: tuple[tuple[type[BaseException], Failure], ...] = (
     (RunRefused, Failure.DECLINED),
     (DamagedRecord, Failure.DAMAGED),
     (InvalidReport, Failure.REPORT),
+    (NoResult, Failure.NO_RESULT),
     (InvalidInfo, Failure.INFO),
     (MisuseError, Failure.MISUSE),
     (InvalidUpdate, Failure.CHECKPOINT),

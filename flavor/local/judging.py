@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,13 +10,22 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.policy.advice import natural
 from flavor.policy.central import where_of
+from flavor.printable import printable
+from flavor.programs.process import shortened
 from flavor.records.evaluation import EvaluationKind
 from flavor.results.read_evaluated import summaries_after
 from flavor.results.unjudged import unjudged, without_value
+from flavor.stamp import without_stamp
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationEvent, EvaluationFailed
 
 _LAST = 20
 """Entries of the run's list among which that of an event is looked for: the event is read soon after it happens."""
+
+_LAST_BYTES = 64 * 1024
+_LONGEST_WORDS = 300
+_LONGEST_WORDS = 300
+_NOT_JUDGED = re.compile(r"\[[^]]*\] (flavor: .{,60} could not be judged: |run \S+: (?=the evaluator ))(?P<words>.+)")
+"""What an edge and an aggregator print of a model that they could not judge, behind their names."""
 
 
 def judging_line(runs: RunStore, event: EvaluationEvent, logs: Path, told: set[str]) -> str:
@@ -59,7 +69,27 @@ def _incomplete(runs: RunStore, event: EvaluationEvent, round_: int, logs: Path)
 
 
 def named_log(logs: Path, sites: Iterable[str]) -> str:
-    """Return, to be added to a reason, which log says more: that of the first of these sites, or of an aggregator."""
+    """Return, to be added to a reason, what the log says of it, and which log: of the first site, or of an aggregator.
+
+    What an evaluator has printed stays at its site, and the reason does not quote it. Here the site is this user's.
+    """
     name = min(sites, key=natural, default="")
     found = [logs / f"{name}.log"] if name else sorted(logs.glob("aggregator*.log"))
-    return f"; its log: {found[0]}" if found else ""
+    if not found:
+        return ""
+    words = _own_words(found[0])
+    return f"{f'; {found[0].stem}: {words}' if words else ''}; its log: {found[0]}"
+
+
+def _own_words(log: Path) -> str:
+    """Return what the newest line about a model that could not be judged says in the log of its site or aggregator."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _LAST_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    for line in reversed(text.splitlines()):
+        if found := _NOT_JUDGED.fullmatch(without_stamp(line)):
+            return shortened(printable(found["words"].partition("; before that: ")[0]), _LONGEST_WORDS)
+    return ""

@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from flavor.errors import InvalidInfo
+from flavor.errors import InvalidInfo, NoResult
 from flavor.programs.account import Account
 from flavor.programs.aggregator_environment import inherited
 from flavor.programs.aggregator_folder import AggregatorFolder, check_folder
@@ -121,9 +121,7 @@ class OwnEvaluator:
         if written is not None:
             return without_report(with_report(own, written.report, round_, digest=written.digest))
         if own is None:
-            raise InvalidInfo(
-                "the evaluator has written no result: call SaveInfoJson(...), or write $OUTPUT_PATH/result.json"
-            )
+            raise NoResult
         return own
 
     def _own_info(self, path: Path) -> Info | None:

@@ -14,7 +14,7 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flavor.errors import InvalidInfo, InvalidReport
+from flavor.errors import InvalidReport, NoResult
 from flavor.records.evaluated_info import with_report, without_report
 from flavor.records.evaluation_report import (
     FILE_NAME,
@@ -67,9 +67,7 @@ def read_measured(output: Path, info: Path, round_: int) -> tuple[Info, Written 
         own = read_info(info) if info.exists() else None
         return with_report(own, written.report, round_, digest=written.digest), written
     if not info.exists():
-        raise InvalidInfo(
-            "the evaluator has written no result: call SaveInfoJson(...), or write $OUTPUT_PATH/result.json"
-        )
+        raise NoResult
     return without_report(read_info(info)), None
 
 

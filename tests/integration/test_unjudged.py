@@ -13,6 +13,8 @@ from tests.integration.test_evaluation import evaluator
 
 OWN = {"FLAVOR_REDIS_URL": None}
 """The variables of a local run that has a server of its own."""
+SECRET = "the evaluator ended (exit code 3): the secret of patient 7"
+"""What the log of a site says, which this user may read."""
 
 
 def local(bench, out, *options, env=None, **others):
@@ -38,7 +40,7 @@ def test_evaluations_without_a_result_are_told_of_once_and_at_the_end(bench, tmp
     assert f"has been judged: {last.replace('round 2', 'round 1')}" in of_round.stderr
     again = bench.done("flavor", "run", "--resume", out, "--rounds", 4, env=OWN)
     assert again.wait() == 0, again.stderr
-    log = f"its log: {out / 'logs' / 'edge-1.log'}"
+    log = f"edge-1: {SECRET}; its log: {out / 'logs' / 'edge-1.log'}"
     during, end = lines_with("no result counts", again.stderr)
     assert during == f"evaluation of the model of round 3: {why}; {log}"
     assert end == f"judged:        nothing: evaluation of the model of round 4: {why}; {log}"
@@ -48,7 +50,9 @@ def test_an_evaluation_without_one_site_names_it_with_its_log(bench, tmp_path):
     out = tmp_path / "out"
     done = local(bench, out, "-e", evaluator("--fail", "exit", "--only", "edge-2"), "--evaluate", "every")
     assert done.wait() == 0, done.stderr
-    why = f'without edge-2: "its evaluator ended (exit code 3)"; its log: {out / "logs" / "edge-2.log"}'
+    why = (
+        f'without edge-2: "its evaluator ended (exit code 3)"; edge-2: {SECRET}; its log: {out / "logs" / "edge-2.log"}'
+    )
     during, end = lines_with("without edge-2", done.stderr)
     assert during.startswith("evaluation of the model of round 1: 1 result, 100 examples: accuracy 0.0")
     assert during.endswith(why)
@@ -63,7 +67,7 @@ def test_an_evaluation_on_the_operators_data_without_a_result_is_told_of(bench, 
     assert done.wait() == 0, done.stderr
     during, end = lines_with("on the operator's own data", done.stderr)
     why = "the model of round 2 on the operator's own data: its evaluator ended (exit code 3)"
-    assert during == f"{why}; its log: {out / 'logs' / 'aggregator.log'}"
+    assert during == f"{why}; aggregator: {SECRET}; its log: {out / 'logs' / 'aggregator.log'}"
     assert end == f"               {during}", "below the line about the sites"
 
 

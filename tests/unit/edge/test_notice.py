@@ -13,6 +13,7 @@ from flavor.errors import (
     DigestMismatch,
     InvalidRecord,
     InvalidSetting,
+    NoResult,
     ObjectMissing,
     OtherStore,
     RunRefused,
@@ -20,6 +21,7 @@ from flavor.errors import (
     UntrustedModel,
     UnusableStore,
 )
+from flavor.programs.result_file import read_measured
 from flavor.store.open import open_store
 
 
@@ -64,3 +66,11 @@ def test_what_a_site_refuses_is_no_fault_of_its_store(error: StoreError, failure
 def test_each_class_of_failure_has_a_sentence() -> None:
     for failure in Failure:
         assert Notice(failure).reason
+
+
+def test_an_evaluator_that_has_reported_nothing_left_no_file_that_could_be_wrong(tmp_path: Path) -> None:
+    with pytest.raises(NoResult, match="call SaveInfoJson"):
+        read_measured(tmp_path, tmp_path / "info.json", 1)
+    notice = notice_of(NoResult())
+    assert (notice.failure, "info.json" in notice.reason) == ("no-result", False)
+    assert notice.reason == "its evaluator ended with exit code 0 and has written no result"

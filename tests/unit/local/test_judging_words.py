@@ -1,0 +1,46 @@
+"""What `flavor run` quotes of a site's log where a model could not be judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flavor.local.judging import named_log
+
+TIME = "2026-11-30 17:05:28 "
+ENDED = "the evaluator ended (exit code 2): python: can't open file 'evalute.py'"
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([f"{TIME}[b] flavor: round 1: its global model could not be judged: {ENDED}"], ENDED),
+        ([f"[b] flavor: a model that no round has made could not be judged: {ENDED}; before that: x | y"], ENDED),
+        ([f"{TIME}[b] run r: {ENDED}", f"{TIME}[b] run r, round 2: 2 updates"], ENDED),
+        (
+            [f"[b] flavor: round {n}: its global model could not be judged: it is {n}" for n in (1, 2)],
+            "it is 2",
+        ),
+        (["[b] flavor: round 1: its global model could not be judged: a\x1b[2Jb"], "a\\x1b[2Jb"),
+        (["[b] flavor: round 1: the result is handed in", "[b] run r: an update is refused"], ""),
+        ([], ""),
+    ],
+)
+def test_the_newest_reason_in_the_log_of_the_first_site_is_quoted(tmp_path: Path, lines: list[str], words: str) -> None:
+    log = tmp_path / "b.log"
+    log.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    assert named_log(tmp_path, ["b", "c"]) == f"{f'; b: {words}' if words else ''}; its log: {log}"
+
+
+def test_of_a_long_log_the_end_is_read_and_of_a_long_line_the_beginning(tmp_path: Path) -> None:
+    log = tmp_path / "aggregator.log"
+    log.write_text(f"[aggregator] run r: {ENDED}\n" + "x\n" * 50_000, encoding="utf-8")
+    assert named_log(tmp_path, []) == f"; its log: {log}"
+    log.write_text(f"[aggregator] run r: the evaluator {'y' * 5000}\n", encoding="utf-8")
+    assert len(named_log(tmp_path, [])) < 400 + len(str(log))
+
+
+def test_a_log_that_is_not_there_is_named_all_the_same(tmp_path: Path) -> None:
+    assert named_log(tmp_path, ["a"]) == f"; its log: {tmp_path / 'a.log'}"
+    assert named_log(tmp_path, []) == ""
