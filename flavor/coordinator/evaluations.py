@@ -177,9 +177,13 @@ class SiteEvaluations:
         )
 
     def _judged_before(self) -> Collection[str]:
-        """Return the sites with a result of the newest evaluation before; none where all members have come back."""
-        members = self._members
-        if all(name in members.clients and not members.clients[name].ended_with_run for name in members.names):
+        """Return the sites with a result of the newest evaluation before; none where all members have come back.
+
+        A run that was rebuilt does not know those members that only judge.
+        """
+        members, is_rebuilt = self._members, bool(self._current.view.recovered_ms)
+        are_back = all(name in members.clients and not members.clients[name].ended_with_run for name in members.names)
+        if are_back and not is_rebuilt:
             return ()
         for before in reversed(self._summaries.read()):
             if before.number == AUTOMATIC:

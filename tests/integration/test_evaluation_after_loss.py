@@ -1,6 +1,6 @@
 """After `flavor recover` sites come back one after another: the first of them does not judge a model alone.
 
-The toy evaluator of client i measures a mean weight by 100, plus i / 1000.
+The site v3 only judges (`flavor-fv`), and so is in no record of a round. The toy evaluator of client i measures a mean weight by 100, plus i / 1000.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ import signal
 
 from flavor.records.evaluation import AUTOMATIC
 from tests.integration.test_evaluation import evaluator, finish, start, summaries
+from tests.integration.test_judging_site import judge
 
-RULE = ["--stop-when", "accuracy>=0.0345", "--quorum", 1]  # of the second model: c2's 0.0353, and 0.0348 of both
+RULE = ["--stop-when", "accuracy>=0.0345", "--quorum", 1]  # of the second model: 0.0353 of all, and 0.0348 of c1 and c2
 ENDLESS = ("--rounds", "endless")
 
 
 def lose(bench):
     """Have the server lose a run while its second model is judged, and rebuild it; no process is left."""
     flags = ["--hold", "--in-round", 2]
+    site = judge(bench, "v3")
     coordinator, edges = start(bench, *RULE, flags=flags, rounds=3, trainer=ENDLESS)
     bench.held("c1")
     bench.held("c2")
-    for process in (coordinator, *edges.values()):
+    for process in (coordinator, site, *edges.values()):
         process.send(signal.SIGKILL)
         process.wait()
     bench.redis.flushall()
@@ -38,7 +40,10 @@ def test_a_model_is_judged_once_the_next_round_can_be_opened(bench):
     first = edge(bench, "c2")
     bench.logged("run.waiting", saying="1 of at least 2 clients is ready; c1: it has not come back yet")
     assert bench.runs.read_evaluation(2, AUTOMATIC) is None
-    finish(coordinator, {"c2": first, "c1": edge(bench, "c1")})
+    second = edge(bench, "c1")
+    said = "waiting for v3, which has judged the model before and has not come back yet, for 60 s at most"
+    bench.logged("evaluation.opened", round=2, saying=f"its global model is judged by c1, c2, v3; {said}")
+    finish(coordinator, {"c2": first, "c1": second, "v3": judge(bench, "v3", "--until-end")})
     check_end(bench)
 
 
@@ -48,14 +53,14 @@ def test_a_site_that_has_judged_before_is_waited_for(bench):
     assert coordinator.wait() == 8
     coordinator = bench.start("flavor", "resume", bench.run, "--min-clients", 1)
     first = edge(bench, "c2")
-    said = "waiting for c1, which has judged the model before and has not come back yet, for 60 s at most"
-    bench.logged("evaluation.opened", round=2, saying=f"its global model is judged by c1, c2; {said}")
-    held = bench.logged("run.waiting", saying=f"evaluation of the model of round 2: 1 of 2 results handed in, {said}")
+    said = "waiting for c1, v3, which have judged the model before and have not come back yet, for 60 s at most"
+    bench.logged("evaluation.opened", round=2, saying=f"its global model is judged by c1, c2, v3; {said}")
+    held = bench.logged("run.waiting", saying=f"evaluation of the model of round 2: 1 of 3 results handed in, {said}")
     assert held["held"]
-    finish(coordinator, {"c2": first, "c1": edge(bench, "c1")})
+    finish(coordinator, {"c2": first, "c1": edge(bench, "c1"), "v3": judge(bench, "v3", "--until-end")})
     check_end(bench)
 
 
 def check_end(bench):
-    assert [(each.round, each.sites, each.expected) for each in summaries(bench)] == [(1, 2, 2), (2, 2, 2)]
+    assert [(each.round, each.sites, each.expected) for each in summaries(bench)] == [(1, 3, 3), (2, 3, 3)]
     assert bench.runs.read().is_met
