@@ -82,9 +82,10 @@ round:N:entries                       hash    client to number of its entries in
                                               told:CLIENT, again:CLIENT (expires after a week)
 round:N:evaluation:K                  hash    state, global_*, format, expected, skipped,     coordinator, worker
                                               opened_ms, deadline_ms, attempt, merging_ms,
-                                              error, hopeless, closed_ms, reason, merged_*,
-                                              manifest_*, subject; K is 0 for the coordinator's
-                                              own, 999999999 for that on the operator's data
+                                              error, hopeless, unneeded, closed_ms, reason,
+                                              merged_*, manifest_*, subject; K is 0 for the
+                                              coordinator's own, 999999999 for that on the
+                                              operator's data
 round:N:evaluation:K:verdicts         hash    client to JSON: accepted, reason, what was inspected  worker
 round:N:evaluation:K:lease            string  token of the worker that judges it (expires)    worker
 evaluating                            hash    `N K` of each one that is not over, to its opening  coordinator, worker

@@ -20,6 +20,7 @@ from flavor.bus.verdicts import Verdicts
 from flavor.counted import counted
 from flavor.errors import IllegalMove, RunNotFound
 from flavor.protocol import PROTOCOL, check_run, new_run_id
+from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
@@ -108,10 +109,11 @@ class RunStore(Rounds, Verdicts, Evaluations):
         """Let an ended run go on from its round `round_`, with these settings; see `flavor.coordinator.resume`.
 
         `token` is that of the coordinator's lease. The updates of `spoiled` are forgotten, so that they are handed in
-        again.
+        again. Evaluations of its model that the end of the run has cut off are removed where the round is closed.
         """
         keys = [self.keys.coordinator, self.keys.state, self.keys.log, self.keys.round(round_)]
         keys.append(self.keys.verdicts(round_))
+        keys += [self.keys.evaluation(round_, number) for number in (AUTOMATIC, CENTRAL)]
         for client in spoiled:
             keys += [self.keys.client(client).update(round_), self.keys.client(client).verdict(round_)]
         args: list[str | int] = [token, round_, json.dumps(config), int(config["rounds"]), reason]

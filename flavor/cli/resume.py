@@ -112,6 +112,8 @@ def go_on_with(
         tell(f"round {done.round} is open again; updates accepted in it so far, which count: {done.kept}")
     else:
         tell(f"run {run!r} goes on after round {done.round}")
+    if done.cut_off:
+        tell(done.cut_off)
     tell("sites that ended with the run start `flavor-fl` again")
     if objects is None:
         command = f"`flavor serve --run {run}` again, with the options that it had" if is_ours else coordinated_by(view)

@@ -10,6 +10,8 @@ from flavor.bus.no_coordinator import no_coordinator
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.errors import RunError
+from flavor.policy.evaluating import is_due
+from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.records.run import RunView
 from flavor.records.states import RoundState, RunState
 from flavor.resume import changes, goes_on_by, resumed_config
@@ -27,6 +29,8 @@ class Resumed:
     """How many accepted updates the open round has; they count as before."""
     changed: tuple[str, ...]
     """The settings that have changed, a line for each."""
+    cut_off: str = ""
+    """What becomes of the evaluation of the newest model that the end of the run has cut off; '' for none."""
 
 
 def resume(
@@ -39,7 +43,8 @@ def resume(
     """Let a run go on that has failed, was stopped, or finished before all its rounds, with the settings in `given`.
 
     A round that was open when the run ended is open again, with a new deadline: accepted updates count, and clients may
-    hand in again what was refused or found spoiled. `check` may raise for the new settings.
+    hand in again what was refused or found spoiled. Where no round was open, the newest model is judged again if the
+    end of the run has cut that off. `check` may raise for the new settings.
 
     Raises `RunError` for a run that has not ended or has nothing left to do, `InvalidSetting` for settings that are not
     possible, and `LeaseHeld` when the coordinator of the run is alive; nothing has changed then.
@@ -59,6 +64,7 @@ def resume(
         again = round_ is not None and round_.state is RoundState.FAILED
         kept = sum(verdict.accepted for verdict in round_.verdicts.values()) if round_ is not None and again else 0
         spoiled = round_.spoiled if round_ is not None and again else ()
+        cut_off = _cut_off(runs, config, closed, is_open=again)
         runs.resume(
             lease.token,
             view.round,
@@ -69,7 +75,20 @@ def resume(
             timeout_s=config.round_timeout_s,
             reason=f"it goes on after it {was}, with {'; '.join(changed) or 'the same settings'}",
         )
-    return Resumed(config, view.round, again, kept - len(spoiled), tuple(changed))
+    return Resumed(config, view.round, again, kept - len(spoiled), tuple(changed), cut_off)
+
+
+def _cut_off(runs: RunStore, config: RunConfig, closed: int, *, is_open: bool) -> str:
+    """Return what becomes of the evaluation that the end of the run has cut off; '' for none. See `resume_run.lua`."""
+    found = (runs.read_evaluation(closed, number) for number in (AUTOMATIC, CENTRAL)) if closed else ()
+    if not any(each is not None and each.is_unneeded for each in found) or not is_due(config, closed, ends=False):
+        return ""
+    if is_open:
+        return (
+            f"the model of round {closed} stays without the evaluation that the end of the run has cut off: `flavor "
+            f"evaluate {runs.run} --round {closed}` has sites judge it, which decides nothing (--select, --stop-when)"
+        )
+    return f"the model of round {closed} is judged anew: the run ended before the result"
 
 
 def _ever_changed(view: RunView, config: RunConfig) -> list[str]:

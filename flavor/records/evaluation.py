@@ -190,6 +190,8 @@ class EvaluationView(OfModel):
     """Which model it is; None for that of the round."""
     is_hopeless: bool = False
     """Whether another attempt would go wrong as well: no site has a result that counts."""
+    is_unneeded: bool = False
+    """Whether it was given up because its result was not needed any more, as that of a run that ends."""
     info: ObjectRef | None = None
     """The merged information."""
     manifest: ObjectRef | None = None
@@ -240,6 +242,7 @@ class EvaluationView(OfModel):
             error=fields.get("error", ""),
             of=Subject.of_hash(fields, round_),
             is_hopeless=fields.get("hopeless") == "1",
+            is_unneeded=fields.get("unneeded") == "1",
             info=ObjectRef.from_hash(fields, "merged_"),
             manifest=ObjectRef.from_hash(fields, "manifest_"),
             verdicts={client: field_of(verdicts, client, ResultVerdict.from_json) for client in verdicts},

@@ -298,6 +298,18 @@ def test_results_that_are_handed_in_are_merged_yet_when_a_run_is_stopped(bench):
     assert not [entry for entry in bench.log() if entry["event"] == "evaluation.skipped"]
 
 
+def test_a_model_whose_evaluation_a_stop_has_cut_off_is_judged_after_resume(bench):
+    coordinator, edges = start(bench, "--evaluate", "every", flags=["--hold", "--in-round", 1], clients=("c1",))
+    bench.held("c1")
+    assert bench.done("flavor", "stop", bench.run).wait() == 0
+    assert (coordinator.wait(), edges["c1"].wait()) == (8, 8)
+    assert "the run ended before its result" in bench.logged("evaluation.skipped", round=1)["reason"]
+    coordinator = bench.start("flavor", "resume", bench.run)
+    coordinator.until("the model of round 1 is judged anew: the run ended before the result")
+    finish(coordinator, {"c1": bench.edge("c1", bench.trainer(), "-e", evaluator())})
+    assert [each.round for each in summaries(bench)] == [1, 2]
+
+
 def test_a_result_of_another_model_does_not_count(bench):
     """A site that lies about what it has judged: its result is signed, and of another digest."""
     coordinator, _ = start(bench, "--evaluate", "every", flags=["--hold", "--only", "c2"], rounds=1)

@@ -9,6 +9,7 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local state = redis.call('HGET', KEYS[2], 'state')
 if state ~= 'open' and state ~= 'merging' then return {'state', tostring(state)} end
 redis.call('HSET', KEYS[2], 'state', 'failed', 'reason', ARGV[4])
+if ARGV[5] == 'evaluation.skipped' then redis.call('HSET', KEYS[2], 'unneeded', '1') end
 redis.call('HDEL', KEYS[4], ARGV[2] .. ' ' .. ARGV[3])
 for i = 7, #KEYS, 3 do
   redis.call('DEL', KEYS[i], KEYS[i + 1])

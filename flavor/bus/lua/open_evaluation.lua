@@ -5,7 +5,7 @@
 --       7 reason  8 fields of a model (JSON) that somebody wants judged, also once the run has ended; '' for the run's own
 --       9 which model it is (JSON), which no site is told; '' for that of round N, or one from outside
 --       10 '1' where somebody asks for it, '' for an evaluation of the run's own
--- Invariants: an evaluation is opened once. The coordinator's own is of the run's current global model, which round N
+-- Invariants: an evaluation is opened once, or anew after resume_run.lua has removed it. The coordinator's own is of the run's current global model, which round N
 -- has made: it is read here and not taken from a caller that may have read it earlier. An evaluation begins without
 -- results: keys of one of this number, written to a server that had lost the run, are deleted.
 -- Returns {'ok', opened_ms} or an error: lease, state.

@@ -1,12 +1,14 @@
 -- Let a run that has ended go on: its state, its settings, and its last round where that was not closed.
--- KEYS  1 coordinator  2 run  3 log  4 round:N of the current round  5 round:N:verdicts  then, of each client whose
---       object was spoiled, its update and its verdict in this round
+-- KEYS  1 coordinator  2 run  3 log  4 round:N of the current round  5 round:N:verdicts  6, 7 the
+--       evaluations of its model by the sites and on the operator's data  then, of each client whose object was
+--       spoiled, its update and its verdict in this round
 -- ARGV  1 token of the coordinator's lease  2 N  3 config (JSON)  4 rounds  5 reason  6 settings that were ever changed
 --       (JSON)  7 timeout of the round in ms  8 the newest closed round  then the clients whose objects were spoiled
 -- Invariants: only a run that has ended, and only while no coordinator serves it. What was accepted in the round stands,
 -- but for the spoiled; the global model stays the same. The round keeps when it was opened, how often it was opened and
 -- tried, and for which times the run had ended: `pauses`, a JSON of [ended_ms, resumed_ms], oldest first. The run keeps
--- for how long it had ended: `paused_ms`.
+-- for how long it had ended: `paused_ms`. An evaluation of the newest model that the end of the run has cut off is
+-- removed, so that the coordinator opens it anew: one of `unneeded`. Others stay as they ended.
 -- Returns {'ok', ''} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HMGET', KEYS[2], 'state', 'round', 'ended_ms')
@@ -30,7 +32,11 @@ if round[1] == 'failed' then
   redis.call('HDEL', KEYS[4], 'lease', 'lease_ms', 'error', 'passing_ms', 'waits', 'spoiled', 'unfit', 'contributors',
              'openings', 'reason')
   for i = 9, #ARGV do redis.call('HDEL', KEYS[5], ARGV[i]) end
-  for i = 6, #KEYS do redis.call('DEL', KEYS[i]) end
+  for i = 8, #KEYS do redis.call('DEL', KEYS[i]) end
+else
+  for i = 6, 7 do
+    if redis.call('HGET', KEYS[i], 'unneeded') == '1' then redis.call('DEL', KEYS[i]) end
+  end
 end
 log_entry(KEYS[3], 'event', 'run.resumed', 'round', ARGV[2], 'reason', ARGV[5])
 redis.call('PUBLISH', KEYS[2], 'resumed')
