@@ -52,7 +52,7 @@ class NoJobs:
     def judges(self) -> int:
         return 0
 
-    def waits_for_judge(self, run: str, round_: int, *, attempt: int) -> bool:
+    def waits_for_worker(self, run: str, round_: int, number: int, *, attempt: int) -> bool:
         return False
 
     def waits(self, job: str) -> bool:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 
-from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.counted import counted
@@ -45,6 +44,7 @@ from workers.central_judge import CentralJudge
 from workers.closing import Ending, Outcome, is_current, record_and_close
 from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
+from workers.in_hand import in_hand
 
 _LONGEST_REASON = 500
 _LOOK_S = 0.2
@@ -69,16 +69,12 @@ def judge_model(context: WorkerContext, run: str, round_: int, *, attempt: int) 
     if evaluation is None or not is_current(evaluation, attempt):
         return False
     context.require_record(view)
-    lease_s = RunConfig.of_run(run, view.config).aggregation_lease_s
-    key, what = runs.keys.judging(round_, CENTRAL), f"the evaluation of round {round_} of run {run!r}"
-    lease = Lease(runs.redis, key, ttl_s=lease_s, what=what)
-    if not lease.try_acquire():
-        return False
     over = threading.Event()
-    keeper = LeaseKeeper(lease, lost=over.set, beat=lambda: _look(runs, evaluation, over))
-    keeper.start()
     try:
-        reason = _Judging(context, judge, runs, view, evaluation, over).commit()
+        with in_hand(runs, view, evaluation, lost=over.set, beat=lambda: _look(runs, evaluation, over)) as is_ours:
+            if not is_ours:
+                return False
+            reason = _Judging(context, judge, runs, view, evaluation, over).commit()
     except (IllegalMove, _Over):
         return False
     except (GivenBack, BusUnavailable):
@@ -92,10 +88,6 @@ def judge_model(context: WorkerContext, run: str, round_: int, *, attempt: int) 
         with suppress(IllegalMove):
             runs.fail_merge(round_, CENTRAL, attempt=attempt, reason=why[:_LONGEST_REASON], is_hopeless=is_hopeless)
         return False
-    finally:
-        keeper.stop()
-        with suppress(Exception):  # the lease runs out by itself
-            lease.release()
     context.observer.hear(EvaluationClosed(reason, round_, CENTRAL, run=run))
     return True
 

@@ -49,6 +49,7 @@ from workers.beside_best import BesideBest
 from workers.closing import Ending, Outcome, is_current, record_and_close
 from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
+from workers.in_hand import in_hand
 from workers.missing import why_missing
 from workers.notes import of_counts
 from workers.reports import take_report
@@ -59,7 +60,7 @@ _LONGEST_REASON = 500
 
 
 def merge_results(context: WorkerContext, run: str, round_: int, number: int, *, attempt: int) -> bool:
-    """Merge the results, unless another attempt is current. A stale or doubled job changes nothing.
+    """Merge the results, unless another attempt is current, or another worker has this one in hand.
 
     An error is reported to the coordinator, which tries again or gives the evaluation up. Raises `GivenBack` for a
     fault of this worker or its store.
@@ -71,7 +72,10 @@ def merge_results(context: WorkerContext, run: str, round_: int, number: int, *,
         return False
     context.require_record(view)
     try:
-        reason = _Merge(context, runs, view, evaluation).commit()
+        with in_hand(runs, view, evaluation) as is_ours:
+            if not is_ours:
+                return False
+            reason = _Merge(context, runs, view, evaluation).commit()
     except IllegalMove:  # another worker was faster
         return False
     except NoResult as error:

@@ -12,7 +12,6 @@ from flavor.bus.connection import translated
 from flavor.bus.scripts import flat
 from flavor.records.damage import field_of, texts
 from flavor.records.evaluation import (
-    CENTRAL,
     RESULT_FIELDS,
     BestModel,
     EvaluationKind,
@@ -231,10 +230,10 @@ class Evaluations(Clients):
         with self.damage_at(key):
             return EvaluationView.from_hash(round_, number, fields, verdicts)
 
-    def is_judging(self, round_: int) -> bool:
-        """Whether a worker has the evaluation of this round's model on the operator's own data in hand."""
+    def is_in_hand(self, round_: int, number: int) -> bool:
+        """Whether a worker merges the results of this evaluation, or judges its model on the operator's own data."""
         with translated(self.where):
-            return bool(self.redis.exists(self.keys.judging(round_, CENTRAL)))
+            return bool(self.redis.exists(self.keys.evaluation_lease(round_, number)))
 
     def is_asking(self) -> bool:
         """Whether a process lives that asks for evaluations."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from flavor.bus.connection import options
 from flavor.bus.resting import resting, without
+from flavor.records.evaluation import CENTRAL
 
 INSPECT = "workers.jobs.inspect"
 AGGREGATE = "workers.jobs.aggregate"
@@ -39,8 +40,8 @@ class JobQueue(Protocol):
     def judges(self) -> int:
         """How many workers can do that, also those that rest; those that were killed count for half a minute more."""
 
-    def waits_for_judge(self, run: str, round_: int, *, attempt: int) -> bool:
-        """Whether no worker has taken this job of `judge` yet."""
+    def waits_for_worker(self, run: str, round_: int, number: int, *, attempt: int) -> bool:
+        """Whether no worker has taken this job of `merge` yet; for the number `CENTRAL`, of `judge`."""
 
     def waits(self, job: str) -> bool:
         """Whether no aggregator has taken this job yet."""
@@ -57,6 +58,14 @@ def _job_name(what: str, run: str, round_: int, first: str, attempt: int, *clien
     digest = hashlib.sha256(json.dumps([what, run, round_, attempt, clients]).encode()).hexdigest()[:16]
     shown = "-".join(part for part in (what, run, str(round_), first, str(attempt)) if part)
     return f"{shown.replace('.', '_')}-{digest}"
+
+
+def _merge_name(run: str, round_: int, number: int, attempt: int) -> str:
+    return _job_name("merge", run, round_, str(number), attempt)
+
+
+def _judge_name(run: str, round_: int, attempt: int) -> str:
+    return _job_name("judge", run, round_, "", attempt)
 
 
 def judging_queue(queue: str) -> str:
@@ -106,21 +115,21 @@ class RqJobQueue:
 
     def merge(self, run: str, round_: int, number: int, *, attempt: int) -> None:
         """See `JobQueue`."""
-        self._enqueue(MERGE, _job_name("merge", run, round_, str(number), attempt), run, round_, [number, attempt])
+        self._enqueue(MERGE, _merge_name(run, round_, number, attempt), run, round_, [number, attempt])
 
     def judge(self, run: str, round_: int, *, attempt: int) -> None:
         """See `JobQueue`."""
-        name = _job_name("judge", run, round_, "", attempt)
-        self._enqueue(JUDGE, name, run, round_, attempt, queue=self._judging)
+        self._enqueue(JUDGE, _judge_name(run, round_, attempt), run, round_, attempt, queue=self._judging)
 
     def judges(self) -> int:
         """See `JobQueue`."""
         return self._workers_of(self._judging) + len(resting(self._connection, self._judging.name, self._run))
 
-    def waits_for_judge(self, run: str, round_: int, *, attempt: int) -> bool:
+    def waits_for_worker(self, run: str, round_: int, number: int, *, attempt: int) -> bool:
         """See `JobQueue`."""
-        name = _job_name("judge", run, round_, "", attempt)
-        return self._connection.lpos(self._judging.key, name) is not None
+        if number == CENTRAL:
+            return self._connection.lpos(self._judging.key, _judge_name(run, round_, attempt)) is not None
+        return self.waits(_merge_name(run, round_, number, attempt))
 
     def _enqueue(self, function: str, job_id: str, *args: object, queue: Any = None) -> str:
         with self._connection.pipeline() as step:  # of its own accord RQ asks twice

@@ -87,7 +87,8 @@ round:N:evaluation:K                  hash    state, global_*, format, expected,
                                               coordinator's own, 999999999 for that on the
                                               operator's data
 round:N:evaluation:K:verdicts         hash    client to JSON: accepted, reason, what was inspected  worker
-round:N:evaluation:K:lease            string  token of the worker that judges it (expires)    worker
+round:N:evaluation:K:lease            string  token of the worker that merges its results, or worker
+                                              judges its model by itself (expires)
 evaluating                            hash    `N K` of each one that is not over, to its opening  coordinator, worker
 evaluator                             string  token of the lease of who asks for evaluations   `flavor evaluate`
                                               (expires)
@@ -249,8 +250,8 @@ class RunKeys:
         """Hash: one evaluation of the model of this round."""
         return f"{self.prefix}round:{round_}:evaluation:{number}"
 
-    def judging(self, round_: int, number: int) -> str:
-        """String with an expiry: the lease of the worker that judges this round's model on the operator's own data."""
+    def evaluation_lease(self, round_: int, number: int) -> str:
+        """String with an expiry: the lease of the worker that merges an evaluation's results, or judges its model."""
         return f"{self.prefix}round:{round_}:evaluation:{number}:lease"
 
     def evaluation_verdicts(self, round_: int, number: int) -> str:

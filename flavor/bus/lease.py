@@ -191,12 +191,15 @@ class LeaseKeeper:
 
 
 @contextlib.contextmanager
-def held(lease: Lease) -> Iterator[Lease]:
+def held(
+    lease: Lease, *, lost: Callable[[], None] = lambda: None, beat: Callable[[], object] | None = None
+) -> Iterator[Lease]:
     """Renew a lease that was acquired, to the end of the body, and release it then.
 
-    Where another process takes the lease, the body's next transition on the server finds out.
+    Where another process takes the lease, `lost` is called, and the body's next transition on the server finds out.
+    `beat` is as in `LeaseKeeper`.
     """
-    keeper = LeaseKeeper(lease, lost=lambda: None)
+    keeper = LeaseKeeper(lease, lost=lost, beat=beat)
     keeper.start()
     try:
         yield lease

@@ -17,6 +17,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.subscription import Subscription
 from flavor.config import RunConfig
 from flavor.coordinator.asking import give_up_asked
+from flavor.coordinator.evaluation_job import EvaluationJob
 from flavor.coordinator.members import Members
 from flavor.coordinator.old_evaluations import KEPT_ASKED, forget_asked
 from flavor.errors import IllegalMove, InvalidSetting, LeaseLost, RunError, RunNotFound, StoreError
@@ -83,6 +84,7 @@ class AskedEvaluation:
         self._runs, self._config, self._url, self._store, self._lease = runs, config, url, store, lease
         self._jobs, self._observer, self._members, self._admitting = jobs, observer, members, admitting
         self._told = ""
+        self._followed: dict[tuple[int, int], EvaluationJob] = {}
         self._coming_s = 0.0 if members is None else _COMING_S
 
     def carry_out(self, asked: Asked) -> EvaluationView:
@@ -230,6 +232,7 @@ class AskedEvaluation:
                     views[place] = self._read(views[place])
                 if views[place].is_over:
                     open_.remove(place)
+                    self._followed.pop((views[place].round, views[place].number), None)
                     ended(place, views[place])
                     told += 1
                     if told % KEPT_ASKED == 0:
@@ -248,10 +251,7 @@ class AskedEvaluation:
         """Take the next step of an evaluation; return for what it waits, and '' where it has moved."""
         handed_in = self._runs.results(view.round, view.number, view.expected)
         now_ms = self._runs.now_ms()
-        is_overdue = (
-            view.state is EvaluationState.MERGING and now_ms - view.merging_ms > self._config.aggregation_lease_s * 1000
-        )
-        workers = self._jobs.workers() if is_overdue else None
+        job = self._followed.setdefault((view.round, view.number), EvaluationJob(self._runs, self._jobs, self._config))
         decision = evaluation_step(
             view,
             dict.fromkeys(handed_in, True),
@@ -259,24 +259,22 @@ class AskedEvaluation:
             self._config,
             closed=view.round,
             now_ms=now_ms,
-            workers=workers,
-            absence=self._jobs.absence() if workers == 0 else "",
+            job=job.look(view, now_ms) if view.state is EvaluationState.MERGING else None,
             what=f"evaluation of {asked.what}",
         )
         assert decision is not None, "it is not over"
         if decision.waits:
             return decision.reason
-        if decision.action is Action.MERGE:
-            self._merge(view)
-        else:
-            self._runs.give_up_evaluation(self._lease.token, view, decision.reason, by=self._runs.keys.evaluator)
+        token, by = self._lease.token, self._runs.keys.evaluator
+        try:
+            if decision.action is Action.MERGE:
+                job.begin(token, view, by=by)
+            else:
+                self._runs.give_up_evaluation(token, view, decision.reason, by=by)
+        except IllegalMove:  # a worker has just closed it, unless it is gone
+            if self._runs.read_evaluation(view.round, view.number) is None:
+                raise
         return ""
-
-    def _merge(self, view: EvaluationView) -> None:
-        attempt = view.attempt + 1
-        by = self._runs.keys.evaluator
-        self._runs.begin_merge(self._lease.token, view.round, view.number, attempt=attempt, by=by)
-        self._jobs.merge(self._runs.run, view.round, view.number, attempt=attempt)
 
     def _tell(self, line: str) -> None:
         if line != self._told:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from flavor.bus.connection import translated
 from flavor.bus.lease import Lease, held
 from flavor.bus.runs import RunStore
-from flavor.errors import IllegalMove, StoreError
+from flavor.coordinator.evaluation_job import give_up_open
+from flavor.errors import StoreError
 from flavor.records.evaluation import EvaluationKind
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
@@ -46,13 +47,13 @@ def asking(runs: RunStore, store: ObjectStore, tell: Callable[[str], None]) -> I
 
 def give_up_asked(runs: RunStore, token: str, why: str) -> None:
     """End what was asked for and is not over, by the token of the lease: only its holder asks."""
-    for round_, number in runs.evaluating():
-        is_asked = EvaluationKind.of(number) is EvaluationKind.ASKED
-        view = runs.read_evaluation(round_, number) if is_asked else None
-        if view is not None and not view.is_over:
-            with contextlib.suppress(IllegalMove):  # an aggregator has just closed it
-                reason = f"evaluation of {view.what}: {why}"
-                runs.give_up_evaluation(token, view, reason, by=runs.keys.evaluator, is_skipped=True)
+    give_up_open(
+        runs,
+        token,
+        EvaluationKind.ASKED,
+        lambda view: f"evaluation of {view.what}: {why}",
+        by=runs.keys.evaluator,
+    )
 
 
 def _end_left_behind(runs: RunStore, store: ObjectStore, token: str, tell: Callable[[str], None]) -> None:

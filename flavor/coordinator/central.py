@@ -14,22 +14,22 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
+from flavor.coordinator.evaluation_job import ENDED_BEFORE, EvaluationJob, give_up, give_up_open
 from flavor.coordinator.summaries import Summaries
-from flavor.errors import IllegalMove
 from flavor.evaluation_settings import rules_of
 from flavor.failpoints import reach
-from flavor.policy.central import CentralWork, central_step, skipped, where_of
+from flavor.policy.central import central_step, skipped, where_of
 from flavor.policy.decision import Action, Decision
 from flavor.policy.evaluating import is_due
 from flavor.policy.selection import reached
-from flavor.records.evaluation import CENTRAL, EvaluationView
+from flavor.records.evaluation import CENTRAL, EvaluationKind, EvaluationView
 from flavor.records.states import EvaluationState
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened, EvaluationSkipped
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
 _LOOK_S = 1.0
-"""Seconds between two looks at whether a worker still has an evaluation in hand."""
+"""Seconds between two looks at where the jobs are."""
 
 
 @dataclass
@@ -37,10 +37,7 @@ class _Pending:
     """An evaluation that is not over, as this coordinator has read it."""
 
     view: EvaluationView
-    seen_at: float
-    """When its job was last in a queue or in a worker's hands, by this process's monotonic clock."""
-    is_taken: bool = False
-    is_queued: bool = True
+    job: EvaluationJob
     lacking_since: float | None = None
     """Since when no worker could judge it, at the end of the run; None where one can."""
 
@@ -93,7 +90,6 @@ class CentralEvaluations:
             return
         self._looked_at = time.monotonic()
         for each in list(self._pending.values()):
-            self._find(each)
             self._act(each, ends=False)
 
     def last(self, closed: int) -> Decision | None:
@@ -121,11 +117,7 @@ class CentralEvaluations:
 
     def give_up_open(self) -> None:
         """End what is open once the run has ended."""
-        for round_, number in self._runs.evaluating():
-            view = self._runs.read_evaluation(round_, number) if number == CENTRAL else None
-            if view is not None and not view.is_over:
-                why = "the run ended before its result"
-                self._runs.give_up_evaluation(self._lease.token, view, why, is_skipped=True)
+        give_up_open(self._runs, self._lease.token, EvaluationKind.CENTRAL, lambda _: ENDED_BEFORE)
 
     def _is_expected(self) -> bool:
         """Whether a worker that judges models is to come back: a rule needs it, or it has judged models of this run."""
@@ -150,7 +142,7 @@ class CentralEvaluations:
             view, before = self._runs.read_evaluation(round_, CENTRAL), self._pending.get(round_)
             if view is not None and not view.is_over:
                 if before is None:
-                    self._pending[round_] = _Pending(view, time.monotonic())
+                    self._pending[round_] = self._followed(view)
                 else:
                     before.view = view
                 continue
@@ -159,35 +151,27 @@ class CentralEvaluations:
             if view is not None and before is not None and view.state is EvaluationState.CLOSED:
                 self._observer.hear(EvaluationClosed(view.reason, round_, CENTRAL, is_routine=True))
 
-    def _find(self, each: _Pending) -> None:
-        """Find out whether a worker has the evaluation in hand, or its job waits for one."""
-        round_, attempt = each.view.round, each.view.attempt
-        each.is_taken = self._runs.is_judging(round_)
-        each.is_queued = not each.is_taken and self._jobs.waits_for_judge(self._runs.run, round_, attempt=attempt)
-        if each.is_taken or each.is_queued:
-            each.seen_at = time.monotonic()
+    def _followed(self, view: EvaluationView) -> _Pending:
+        return _Pending(view, EvaluationJob(self._runs, self._jobs, self._config))
 
     def _act(self, each: _Pending, *, ends: bool) -> Decision | None:
         """Do what is to be done about an evaluation; returns the decision."""
-        now = time.monotonic()
+        now, now_ms = time.monotonic(), self._current.now_ms()
+        job = each.job.look(each.view, now_ms)
         if ends:
-            is_lacking = not each.is_taken and not self._jobs.judges()
+            is_lacking = not job.is_taken and not self._jobs.judges()
             each.lacking_since = (each.lacking_since or now) if is_lacking else None
-        work = CentralWork(
-            lost_s=now - each.seen_at,
-            lacking_s=None if each.lacking_since is None else now - each.lacking_since,
-        )
-        decision = central_step(each.view, work, self._config, ends=ends, now_ms=self._current.now_ms())
+        lacking_s = None if each.lacking_since is None else now - each.lacking_since
+        decision = central_step(each.view, job, self._config, ends=ends, now_ms=now_ms, lacking_s=lacking_s)
         if decision is not None and decision.action is Action.MERGE:
-            self._begin(each)
+            each.view = each.job.begin(self._lease.token, each.view)
         elif decision is not None and decision.action is Action.GIVE_UP:
             self._give_up(each, decision.reason)
         return decision
 
     def _open(self, round_: int) -> None:
         for each in list(self._pending.values()):
-            self._find(each)
-            if not each.is_taken:
+            if not each.job.look(each.view, self._current.now_ms(), anew=True).is_taken:
                 self._give_up(each, skipped(each.view, round_), is_skipped=True)
         reach("coordinator.judging")
         reason = f"{where_of(round_)} is judged by an aggregator"
@@ -204,23 +188,13 @@ class CentralEvaluations:
         self._observer.hear(EvaluationOpened(reason, round_, CENTRAL))
         view = self._runs.read_evaluation(round_, CENTRAL)
         if view is not None:
-            self._pending[round_] = _Pending(view, time.monotonic())
-            self._begin(self._pending[round_])
-
-    def _begin(self, each: _Pending) -> None:
-        """Begin an attempt to judge the model."""
-        view, attempt = each.view, each.view.attempt + 1
-        merging_ms = self._runs.begin_merge(self._lease.token, view.round, CENTRAL, attempt=attempt)
-        self._jobs.judge(self._runs.run, view.round, attempt=attempt)
-        each.view = replace(view, state=EvaluationState.MERGING, attempt=attempt, merging_ms=merging_ms, error="")
-        each.seen_at, each.is_taken, each.is_queued = time.monotonic(), False, True
+            each = self._pending[round_] = self._followed(view)
+            each.view = each.job.begin(self._lease.token, view)
 
     def _give_up(self, each: _Pending, reason: str, *, is_skipped: bool = False) -> None:
         del self._pending[each.view.round]
-        try:
-            self._runs.give_up_evaluation(self._lease.token, each.view, reason, is_skipped=is_skipped)
-        except IllegalMove:  # it has its result, of which the coordinator hears with its news
-            self._current.has_central_news = self._has_results = True
+        if not give_up(self._runs, self._lease.token, each.view, reason, is_skipped=is_skipped):
+            self._current.has_central_news = self._has_results = True  # it has its result, of which there is news
             return
         kind = EvaluationSkipped if is_skipped else EvaluationFailed
         self._observer.hear(kind(reason, each.view.round, CENTRAL))

@@ -6,25 +6,25 @@ of a run are judged in the order of their rounds. Nothing that goes wrong in an 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 
 from flavor.bus.jobs import JobQueue
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
+from flavor.coordinator.evaluation_job import ENDED_BEFORE, EvaluationJob, give_up, give_up_open
 from flavor.coordinator.members import Members
 from flavor.coordinator.summaries import Summaries
-from flavor.errors import IllegalMove
 from flavor.evaluation_settings import OFF, mode_of, rules_of
 from flavor.failpoints import reach
 from flavor.policy.decision import Action, Decision
 from flavor.policy.evaluating import evaluation_step, is_due, is_merged_beside, may_open, without_evaluator
 from flavor.policy.selection import not_counted, stops
-from flavor.records.evaluation import AUTOMATIC, EvaluationView
+from flavor.records.evaluation import AUTOMATIC, EvaluationKind, EvaluationView
 from flavor.records.states import EvaluationState
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
 from flavor.view.event import Notice
@@ -52,7 +52,7 @@ class SiteEvaluations:
     ) -> None:
         self._runs, self._config, self._current = runs, config, current
         self._members, self._jobs, self._lease, self._observer = members, jobs, lease, observer
-        self._summaries = Summaries(runs)
+        self._summaries, self._job = Summaries(runs), EvaluationJob(runs, jobs, config)
         self._round = 0  # the round whose evaluation was read
         self._view: EvaluationView | None = None
         self._handed_in: dict[str, bool] = {}
@@ -117,28 +117,25 @@ class SiteEvaluations:
 
         `hear` waits so many seconds for a publication of the run, as `Subscription.wait`.
         """
-        for round_, number in self._runs.evaluating():
-            view = self._merged(round_, hear) if number == AUTOMATIC else None
-            if view is not None and not view.is_over:
-                why = "the run ended before its result"
-                with contextlib.suppress(IllegalMove):  # an aggregator has just closed it
-                    self._runs.give_up_evaluation(self._lease.token, view, why, is_skipped=True)
+        token = self._lease.token
+        read = partial(self._merged, hear)
+        give_up_open(self._runs, token, EvaluationKind.SITES, lambda _: ENDED_BEFORE, read=read)
 
-    def _merged(self, round_: int, hear: Callable[[float], object]) -> EvaluationView | None:
+    def _merged(self, hear: Callable[[float], object], round_: int, number: int) -> EvaluationView | None:
         """Return an evaluation; one whose results are being merged once that is done, if it takes no longer than usual.
 
         Nothing is waited for where no aggregator is there, and of an attempt that has failed no other one begins.
         """
         until = time.monotonic() + min(self._config.aggregation_lease_s, _MERGING_S)
         while True:
-            view = self._runs.read_evaluation(round_, AUTOMATIC)
+            view = self._runs.read_evaluation(round_, number)
             is_merging = view is not None and view.state is EvaluationState.MERGING and not view.error
             left_s = until - time.monotonic()
             if not is_merging or left_s <= 0 or not self._jobs.workers():
                 break
             hear(min(left_s, _LOOK_S))
         if view is not None and view.state is EvaluationState.CLOSED:
-            self._observer.hear(EvaluationClosed(view.reason, round_, AUTOMATIC, is_routine=True))
+            self._observer.hear(EvaluationClosed(view.reason, round_, number, is_routine=True))
         return view
 
     @property
@@ -160,10 +157,6 @@ class SiteEvaluations:
         if self._current.has_result_news if is_open else self._current.has_evaluation_news:
             self._read(self._round)
         now_ms = self._current.now_ms()
-        workers, absence = None, ""
-        if self._is_overdue(now_ms):
-            workers = self._jobs.workers()
-            absence = self._jobs.absence() if not workers else ""
         return evaluation_step(
             self._view,
             self._handed_in,
@@ -172,8 +165,7 @@ class SiteEvaluations:
             closed=self._round,
             now_ms=now_ms,
             judged=self._judged_before() if self._view is None else (),
-            workers=workers,
-            absence=absence,
+            job=self._job.look(self._view, now_ms) if self._view is not None and self._is_merging else None,
         )
 
     def _judged_before(self) -> Collection[str]:
@@ -190,10 +182,6 @@ class SiteEvaluations:
                 view = self._runs.read_evaluation(before.round, AUTOMATIC)
                 return view.accepted if view is not None else ()
         return ()
-
-    def _is_overdue(self, now_ms: int) -> bool:
-        view, waits_ms = self._view, self._config.aggregation_lease_s * 1000
-        return view is not None and self._is_merging and now_ms - view.merging_ms > waits_ms
 
     def _read(self, closed: int) -> None:
         before = self._view if self._round == closed else None
@@ -228,17 +216,14 @@ class SiteEvaluations:
         self._observer.hear(EvaluationOpened(decision.reason, self._round, AUTOMATIC))
 
     def _merge(self) -> None:
-        view = self._view
-        assert view is not None
-        attempt = view.attempt + 1
+        assert self._view is not None
         self._current.has_evaluation_news = False  # of what this coordinator has done itself
-        merging_ms = self._runs.begin_merge(self._lease.token, self._round, AUTOMATIC, attempt=attempt)
-        reach("coordinator.merging")
-        self._jobs.merge(self._runs.run, self._round, AUTOMATIC, attempt=attempt)
-        self._view = replace(view, state=EvaluationState.MERGING, attempt=attempt, merging_ms=merging_ms, error="")
+        self._view = self._job.begin(self._lease.token, self._view)
 
     def _give_up(self, reason: str) -> None:
         assert self._view is not None
-        self._runs.give_up_evaluation(self._lease.token, self._view, reason)
+        if not give_up(self._runs, self._lease.token, self._view, reason):
+            self._current.has_evaluation_news = True  # it has its result
+            return
         self._view = replace(self._view, state=EvaluationState.FAILED, reason=reason)
         self._observer.hear(EvaluationFailed(reason, self._round, AUTOMATIC))

@@ -109,6 +109,7 @@ class RoundServer:
         self.runs, self._store = RunStore(self._redis, run, redis_url), store
         self._aggregator = aggregator(self._redis)
         self._inspectors = ThreadPoolExecutor(2, thread_name_prefix="inspect")
+        self._merging: set[tuple[int, int, int]] = set()  # round, number and attempt of jobs that a thread has or gets
         self._inbox: queue.SimpleQueue[_Ready | _Ended | _Broken] = queue.SimpleQueue()
         self._given: tuple[str, ...] = ()  # contributors of the newest round that `wait` returned
         self._claim: Claim | None = None  # taken by the coordinator's thread, used and given up by the caller's
@@ -143,6 +144,7 @@ class RoundServer:
 
     def merge(self, run: str, round_: int, number: int, *, attempt: int) -> None:
         """See `JobQueue`."""
+        self._merging.add((round_, number, attempt))
         self._inspectors.submit(self._evaluate, run, round_, number, attempt)
 
     def judge(self, run: str, round_: int, *, attempt: int) -> None:
@@ -152,15 +154,17 @@ class RoundServer:
         """See `JobQueue`."""
         return 0
 
-    def waits_for_judge(self, run: str, round_: int, *, attempt: int) -> bool:
-        """See `JobQueue`."""
-        return False
+    def waits_for_worker(self, run: str, round_: int, number: int, *, attempt: int) -> bool:
+        """See `JobQueue`. A job that a thread has begun counts as well."""
+        return (round_, number, attempt) in self._merging
 
     def _evaluate(self, run: str, round_: int, number: int, attempt: int) -> None:
         try:
             self._aggregator.evaluate(run, round_, number, attempt)
         except Exception as error:  # the coordinator requests it again, and gives the evaluation up in the end
             self._observer.hear(Notice(f"round {round_}: the results of its evaluation were not merged: {error}"))
+        finally:
+            self._merging.discard((round_, number, attempt))
 
     def waits(self, job: str) -> bool:
         """See `JobQueue`. No job waits: each is begun at once."""

@@ -6,29 +6,15 @@ to judge. The end of the run waits for what is left of the last one's time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flavor.config import RunConfig
 from flavor.counted import counted
 from flavor.policy.decision import Action, Decision
+from flavor.policy.evaluation_job import Whereabouts
 from flavor.records.evaluation import EvaluationView
 from flavor.records.states import EvaluationState
 
-LOST_S = 5.0
-"""How long a job may be in no queue and in no worker's hands: it is so for a moment when a worker takes it."""
-
 LACKING_S = 60.0
 """How long the end of a run waits where no worker judges models: one that is restarted is back by then."""
-
-
-@dataclass(frozen=True)
-class CentralWork:
-    """Where an evaluation on the operator's own data stands."""
-
-    lost_s: float
-    """For how long its job has been in no worker's hands and in no queue."""
-    lacking_s: float | None = None
-    """For how long no worker has been there that could do it, at the end of the run; None where one is."""
 
 
 def where_of(round_: int) -> str:
@@ -37,16 +23,23 @@ def where_of(round_: int) -> str:
 
 
 def central_step(
-    known: EvaluationView, work: CentralWork, config: RunConfig, *, ends: bool, now_ms: int
+    known: EvaluationView,
+    job: Whereabouts,
+    config: RunConfig,
+    *,
+    ends: bool,
+    now_ms: int,
+    lacking_s: float | None = None,
 ) -> Decision | None:
     """Return what to do about an evaluation that is not over; None to let it go on.
 
-    `ends` says that no round follows, so that the run waits for it.
+    `ends` says that no round follows, so that the run waits for it. `lacking_s` is for how long no worker has been
+    there then that could judge the model; None where one is.
     """
     where = where_of(known.round)
     if known.state is EvaluationState.OPEN:  # by a coordinator that has died
         return Decision(Action.MERGE, where)
-    why = known.error or ("the worker that judged it is gone" if work.lost_s >= LOST_S else "")
+    why = known.error or ("the worker that judged it is gone" if job.is_lost(config) else "")
     if known.is_hopeless:
         return Decision(Action.GIVE_UP, f"{where}: {why}")
     if why and known.attempt >= config.aggregation_attempts:
@@ -55,16 +48,18 @@ def central_step(
         return Decision(Action.MERGE, f"{where}: again, because: {why}")
     if not ends:
         return None
-    return _at_the_end(known, work, config, where, now_ms=now_ms)
+    return _at_the_end(known, lacking_s, config, where, now_ms=now_ms)
 
 
-def _at_the_end(known: EvaluationView, work: CentralWork, config: RunConfig, where: str, *, now_ms: int) -> Decision:
+def _at_the_end(
+    known: EvaluationView, lacking_s: float | None, config: RunConfig, where: str, *, now_ms: int
+) -> Decision:
     if now_ms >= known.deadline_ms:
         limit = f"{config.evaluation_timeout_s:g} s (--evaluation-timeout-s)"
         return Decision(Action.GIVE_UP, f"{where}: there was no result after {limit}")
-    if work.lacking_s is None:
+    if lacking_s is None:
         return Decision(Action.WAIT, f"an aggregator judges {where}", is_usual=True)
-    if work.lacking_s >= LACKING_S:
+    if lacking_s >= LACKING_S:
         gone = f"for {LACKING_S:g} s there was no worker that judges models (flavor-agg -e)"
         return Decision(Action.GIVE_UP, f"{where}: {gone}")
     lacking = f"no worker on queue {config.queue!r} judges models: start one with `flavor-agg -e`"

@@ -19,6 +19,7 @@ from flavor.counted import counted
 from flavor.evaluation_settings import EVERY, FINAL, OFF, mode_of, rules_of
 from flavor.policy.advice import some
 from flavor.policy.decision import Action, Decision
+from flavor.policy.evaluation_job import Whereabouts
 from flavor.policy.standing import Client
 from flavor.records.evaluation import EvaluationView
 from flavor.records.states import ClientState, EvaluationState
@@ -64,15 +65,14 @@ def evaluation_step(
     closed: int,
     now_ms: int,
     judged: Collection[str] = (),
-    workers: int | None = None,
-    absence: str = "",
+    job: Whereabouts | None = None,
     what: str = "",
 ) -> Decision | None:
     """Return what to do about the evaluation of round `closed`; None when there is nothing (more) to do.
 
     `handed_in` has the sites of which a result is there, and `judged` those with a result of the evaluation before.
-    `workers` is the number of aggregators, or None where they were not counted; `absence` says why there is none.
-    `what` names the evaluation, where it is not of a round's model.
+    `job` is where the job is that merges the results, once that has begun. `what` names the evaluation, where it is not
+    of a round's model.
     """
     if known is None:
         return _opening(clients, judged)
@@ -80,7 +80,7 @@ def evaluation_step(
         return None
     where = what or f"evaluation of the model of round {closed}"
     if known.state is EvaluationState.MERGING:
-        return _merging(known, config, where, now_ms=now_ms, workers=workers, absence=absence)
+        return _merging(known, config, where, job or Whereabouts())
     answers = {name: answer_of(name, handed_in, clients) for name in known.expected}
     have = [name for name, answer in answers.items() if answer is Answer.HANDED_IN]
     awaited = [name for name, answer in answers.items() if answer is Answer.AWAITED]
@@ -144,19 +144,19 @@ def _coming(names: list[str]) -> str:
     )
 
 
-def _merging(
-    known: EvaluationView, config: RunConfig, where: str, *, now_ms: int, workers: int | None, absence: str
-) -> Decision:
-    waits_ms = config.aggregation_lease_s * 1000
-    is_overdue = now_ms - known.merging_ms > waits_ms
-    if not known.error and not is_overdue:
-        return Decision(Action.WAIT, f"{where}: an aggregator merges the results", is_usual=True)
-    if not known.error and workers == 0:
-        reason = absence or f"no aggregator listens on queue {config.queue!r}: start one with `flavor-agg`"
+def _merging(known: EvaluationView, config: RunConfig, where: str, job: Whereabouts) -> Decision:
+    is_lost = job.is_lost(config)
+    if not known.error and job.workers == 0:
+        reason = job.absence or f"no aggregator listens on queue {config.queue!r}: start one with `flavor-agg`"
         return Decision(Action.HOLD, f"{where}: {reason}", since_ms=known.merging_ms)
+    if not known.error and not is_lost and job.workers is not None:
+        busy = f"no aggregator on queue {config.queue!r} has taken its results yet: they have other work"
+        return Decision(Action.WAIT, f"{where}: {busy}")
+    if not known.error and not is_lost:
+        return Decision(Action.WAIT, f"{where}: an aggregator merges the results", is_usual=True)
     if known.is_hopeless:
         return Decision(Action.GIVE_UP, f"{where}: {known.error}")
-    problem = known.error or "no aggregator has merged its results in time"
+    problem = known.error or "the aggregator that merged its results stopped without a word"
     if known.attempt >= config.aggregation_attempts:
         return Decision(Action.GIVE_UP, f"{where}: {counted(known.attempt, 'attempt')} failed: {problem}")
     return Decision(Action.MERGE, f"{where}: again, because: {problem}")

@@ -125,9 +125,11 @@ class Unmounting(LocalStore):
         self.folder.with_name("elsewhere").rename(self.folder)
 
 
-def handed_in(server: str, store: LocalStore, sites: list[str], *, timeout_s: float = 600.0) -> Driven:
+def handed_in(
+    server: str, store: LocalStore, sites: list[str], *, timeout_s: float = 600.0, **settings: object
+) -> Driven:
     """A run whose newest model is judged by these sites: the first one has handed in its result, which is merged."""
-    driven = Driven(server, store)
+    driven = Driven(server, store, **settings)
     driven._place(run_record_path(driven.runs.run), json.dumps({"run_id": driven.runs.read().run_id}).encode())
     driven.open(["a"])
     driven.accept("a")

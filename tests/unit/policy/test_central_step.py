@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from flavor.config import RunConfig
-from flavor.policy.central import LACKING_S, LOST_S, CentralWork, central_step
+from flavor.policy.central import LACKING_S, central_step
 from flavor.policy.decision import Action
+from flavor.policy.evaluation_job import LOST_S, Whereabouts
 from flavor.records.evaluation import CENTRAL, EvaluationView
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
@@ -31,7 +32,7 @@ def step(*, lacking_s: float | None = None, lost_s: float = 0.0, ends: bool = Tr
         merging_ms=OPENED_MS,
     )
     now_ms = OPENED_MS + int(after_s * 1000)
-    return central_step(known, CentralWork(lost_s, lacking_s), CONFIG, ends=ends, now_ms=now_ms)
+    return central_step(known, Whereabouts(lost_s), CONFIG, ends=ends, now_ms=now_ms, lacking_s=lacking_s)
 
 
 def test_the_rounds_never_wait():
