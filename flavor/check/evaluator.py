@@ -17,6 +17,7 @@ from flavor.check.evaluator_checks import (
     EVALUATOR_CHECKS,
     EXAMPLES,
     KEEPS,
+    KNOWN,
     MEASURES,
     REPORTS,
     SAME,
@@ -28,10 +29,12 @@ from flavor.check.folders import Folders
 from flavor.check.merged_as import merged_as
 from flavor.check.output import Screen
 from flavor.check.report import Check, Report
+from flavor.check.report_names import unknown_names
 from flavor.check.script import Ended, Late, Over, QuietBell, Script
 from flavor.checkpoints import Checkpoint, Format, detect, read, write
 from flavor.counted import counted
 from flavor.errors import CheckpointError, InvalidInfo
+from flavor.printable import printable
 from flavor.programs.evaluator_environment import evaluator_environment
 from flavor.programs.result_file import Written, clear_result, read_measured
 from flavor.records.info import CONFUSION, UNCOUNTED, Info
@@ -41,8 +44,13 @@ _NEEDS_MODEL = (
     "the made-up model may be the cause: name one of yours with --model, such as global_model.* in the result folder "
     "of one round: flavor run -m 'python main.py' --edges 1 --rounds 1"
 )
+_NAN = (
+    "a metric that is None, NaN or infinite counts as missing at this site: that is right where its data do not give "
+    "the metric, as the AUC of one class"
+)
 _ROUND = 1
 _SHOWN = 3
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,10 @@ class EvaluatorCheck:
         except InvalidInfo as error:
             self._give_up(REPORTS, str(error))
         self._report.passed(REPORTS, "; ".join(filter(None, [_described(written), merged_as(info)])))
+        if unknown := unknown_names(self._files.output):
+            self._report.warned(KNOWN, _first(unknown))
+        else:
+            self._report.passed(KNOWN)
         self._look_at(info)
         placed = self._files.global_model
         if not placed.is_file() or sha256_file(placed) != sha256_file(model):
@@ -134,8 +146,11 @@ class EvaluatorCheck:
             self._report.passed(EXAMPLES, counted(examples, "example"))
         else:
             self._report.warned(EXAMPLES, "metadata.datasetSize is 0")
-        if found := _numbers(info):
+        found, without = _numbers(info), [name for name, value in info["metrics"].items() if value is None]
+        if found and not without:
             self._report.passed(MEASURES, _listed(found))
+        elif found:
+            self._report.warned(MEASURES, f"no finite number: {_first(without)}; measured: {_listed(found)}", hint=_NAN)
         else:
             self._report.warned(MEASURES, "no metric has a value")
 
@@ -221,6 +236,11 @@ def _numbers(info: Info) -> dict[str, float]:
         for name, value in info["metrics"].items()
         if isinstance(value, int | float) and not (name in CONFUSION and value == UNCOUNTED)
     } | {name: math.fsum(value) for name, value in info["metrics"].items() if isinstance(value, list)}
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(printable(name[:_LONGEST_NAME]) for name in names[:_SHOWN]) + more
 
 
 def _is_same(before: float, after: float | None) -> bool:

@@ -19,6 +19,11 @@ REPORTS = Check(
     "a valid $OUTPUT_PATH/result.json, or a valid info.json of SaveInfoJson, is there at its end",
     "call SaveInfoJson, or write result.json as docs/evaluation.md says",
 )
+KNOWN = Check(
+    "uses known names",
+    "each name in result.json, if there is one, is among those of docs/evaluation.md",
+    "correct the name: flavor leaves out what stands under it",
+)
 EXAMPLES = Check(
     "counts its examples",
     "metadata.datasetSize is more than 0",
@@ -26,7 +31,7 @@ EXAMPLES = Check(
 )
 MEASURES = Check(
     "measures something",
-    "there is a number among the metrics, or in a table of result.json",
+    "each metric, and each value in a table of result.json, is a finite number, and there is one",
     "report a metric as a number: SaveInfoJson({..., 'metrics': {'accuracy': 0.9}}), or a table with values",
 )
 KEEPS = Check(
@@ -45,4 +50,4 @@ USES = Check(
     "load the model from os.environ['WEIGHT_PATH'] before it is measured",
 )
 
-EVALUATOR_CHECKS: tuple[Check, ...] = (STARTS, ENDS, REPORTS, EXAMPLES, MEASURES, KEEPS, SAME, USES)
+EVALUATOR_CHECKS: tuple[Check, ...] = (STARTS, ENDS, REPORTS, KNOWN, EXAMPLES, MEASURES, KEEPS, SAME, USES)

@@ -68,6 +68,12 @@ def checked_info(value: object, *, where: str = "info") -> Info:
     if metrics is not None:
         if any(map(_is_of_counts, metrics)) and not any(cell in metrics for cell in CONFUSION):
             metrics = {**dict.fromkeys(CONFUSION, UNCOUNTED), **metrics}
+        if lacking := [cell for cell in CONFUSION if cell not in metrics]:
+            problems.append(
+                f"metrics lacks {', '.join(map(repr, lacking))}: report the four numbers, -1 each if the script does "
+                "not count them, or the counts of flavor.cook.metrics in their place (binary_counts(labels, scores))"
+            )
+            metrics = {**dict.fromkeys(lacking, UNCOUNTED), **metrics}
         for name in (*CONFUSION, *(name for name in metrics if name not in CONFUSION)):
             checked["metrics"][str(name)] = _metric(metrics, name, problems)
     for name, given in (metadata or {}).items():
@@ -155,7 +161,7 @@ def _integer(part: Mapping[str, Any], name: str, problems: list[str]) -> int:
 
 def _number(part: Mapping[str, Any], section: str, name: str, problems: list[str]) -> float | int:
     if name not in part:
-        problems.append(f"{section}[{name!r}] is missing (number; -1 if not tracked)")
+        problems.append(f"{section}[{name!r}] is missing (number)")
         return 0
     value = part[name]
     if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__"):

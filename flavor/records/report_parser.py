@@ -115,6 +115,8 @@ class _Field:
 
 
 def _report(given: _Field, is_sealed: bool) -> Report:
+    if isinstance(given.value, Mapping) and not {"metadata", "results"}.intersection(given.value):
+        raise _Wrong("metadata and results are missing: the lists of tables, plots and so on stand in results")
     size, results = given.part("metadata").part("datasetSize").count(), given.part("results")
     kinds: dict[str, Sequence[_Field]] = {}
     for kind in ("tables", "bars", "heatmaps", "plots", "images"):

@@ -75,6 +75,16 @@ WRONG = {
 WARNED = {
     "no examples": (changed("size = 5", "size = 0"), "counts its examples", "datasetSize is 0"),
     "no number": (changed('"values": [score]', '"values": [None]'), "measures something", "no metric has a value"),
+    "NaN beside a number": (
+        ONLY_INFO.replace('{"score": score}', '{"score": score, "auc": float("nan")}'),
+        "measures something",
+        "no finite number: auc; measured: score",
+    ),
+    "a name that is not known": (
+        changed('"labels": ["score"]', '"labels": ["score"], "xlabel": "x"'),
+        "uses known names",
+        "results.tables[0].xlabel",
+    ),
     "random": (
         changed("size = 5", "import random; score += random.random() / 9; size = 5"),
         "measures the same again",
@@ -188,7 +198,7 @@ def test_the_command_says_each_result_in_a_line_and_keeps_the_files_of_a_failure
     command = shlex.join([sys.executable, str(tmp_path / "evaluate.py")])
     done = check_fv("-m", command)
     assert done.returncode == 0, done.stderr
-    assert "8 passed: the script is ready for flavor-fv" in done.stdout
+    assert "9 passed: the script is ready for flavor-fv" in done.stdout
     (tmp_path / "evaluate.py").write_text(MAIN + "sys.exit(3)\n")
     done = check_fv("-m", command, "--json")
     assert done.returncode == 1

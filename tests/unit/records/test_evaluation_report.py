@@ -60,7 +60,7 @@ def test_the_example_of_the_ancestors_guide_is_read_and_written_again():
         ("metadata.datasetSize", True, "metadata.datasetSize must be an int"),
         ("metadata.datasetSize", 2**62, "metadata.datasetSize must be 0 or more, and 1000000000000 at most"),
         ("metadata.datasetSize", -1, "metadata.datasetSize must be 0 or more"),
-        ("results", KeyError, "results is missing"),
+        ("results", KeyError, ": results is missing"),
         ("results.tables", {}, "results.tables must be a list, not dict"),
         ("results.tables.0", 3, "results.tables[0] must be an object"),
         ("results.tables.0.title", KeyError, "results.tables[0].title is missing"),

@@ -93,7 +93,10 @@ def test_numpys_and_torchs_scalars_are_taken_in_metadata() -> None:
         (lambda v: v["metadata"].update(datasetSize=-1), "datasetSize must not be negative"),
         (lambda v: v["metadata"].update(datasetSize=10**30), "absurdly large"),
         (lambda v: v["metadata"].pop("importance"), "'importance'] is missing"),
-        (lambda v: v["metrics"].pop("basic/confusion_tn"), "'basic/confusion_tn'] is missing"),
+        (
+            lambda v: v["metrics"].pop("basic/confusion_tn"),
+            "metrics lacks 'basic/confusion_tn': report",
+        ),
         (lambda v: v["metrics"].update(f1="0.5"), "'f1'] must be a number, not '0.5'"),
         (lambda v: v["metrics"].update(f1=1e301), "'f1'] is 1e+301"),
         (lambda v: v["metrics"].update(f1=np.ones(2)), "'f1'] must be a number"),
@@ -114,7 +117,8 @@ def test_each_bad_field_is_named(change: Any, said: str) -> None:
 def test_all_bad_fields_are_named_at_once() -> None:
     with pytest.raises(InvalidInfo) as caught:
         checked_info({"metadata": {}, "metrics": {}})
-    assert str(caught.value).count("is missing") == 7
+    assert str(caught.value).count("is missing") == 3
+    assert all(f"'basic/confusion_{cell}'" in str(caught.value) for cell in ("tp", "fp", "fn", "tn"))
 
 
 @given(st.text(max_size=40))
@@ -288,3 +292,13 @@ def test_only_the_confusion_matrix_is_a_list_of_the_sites() -> None:
     assert merged["metrics"]["basic/accuracy"] == 0.625
     assert summed(merged)["metrics"]["basic/accuracy"] == 0.625
     assert isinstance(merged["metrics"]["basic/confusion_tp"], list)
+
+
+def test_the_four_cells_that_a_script_leaves_out_are_told_of_once_with_the_ways_out() -> None:
+    with pytest.raises(InvalidInfo) as found:
+        checked_info({"metadata": {"epoch": 0, "datasetSize": 1, "importance": 1.0}, "metrics": {"f1": 0.5}})
+    said = str(found.value)
+    assert said.startswith("info: metrics lacks 'basic/confusion_tp', 'basic/confusion_fp', 'basic/confusion_fn', ")
+    assert "-1 each if the script does not count them" in said
+    assert "binary_counts(labels, scores)" in said
+    assert said.count("confusion_tp") == 1
