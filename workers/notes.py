@@ -15,10 +15,12 @@ from flavor.records.counts import SAME, is_count
 from flavor.records.info import Info
 from flavor.records.merging import not_merged
 from flavor.records.round import RoundView
+from flavor.records.sound_counts import left_out_of
 from workers.combiner import Work
 from workers.unchanged import is_unchanged, unchanged_updates
 
 _MOST_TOLD = 5
+_LONGEST_WHY = 160
 _ADVICE = "if they are no quantities, --keep PATTERN keeps them, or --equal PATTERN demands that they are equal"
 
 
@@ -115,7 +117,7 @@ def of_reading(work: Work) -> Iterator[str]:
 
 
 def of_counts(info: Info, infos: Mapping[str, Info]) -> Iterator[str]:
-    """Warn of counts of the sites that do not go together, so that the merged information lacks them.
+    """Warn of counts of the sites that do not go together, and of those of single sites that are left out.
 
     `infos` are those of the sites. Only the operator is told which of them differ: all sites read what is merged.
     """
@@ -123,6 +125,16 @@ def of_counts(info: Info, infos: Mapping[str, Info]) -> Iterator[str]:
         name, why = next(iter(reasons.items()))
         more = f"; {len(reasons) - 1} more: see notMerged in the merged information" if len(reasons) > 1 else ""
         yield f"warning: the metric {shown_name(name)} is not merged: {printable(why)}{_whose(name, infos)}{more}"
+    if left_out := left_out_of(info):
+        told = [f"{site}'s {_left_out(why)}" for site, why in list(left_out.items())[:_MOST_TOLD]]
+        more = f" and of {len(left_out) - _MOST_TOLD} more sites" if len(left_out) > _MOST_TOLD else ""
+        yield f"warning: counts are left out of what is merged: {'; '.join(told)}{more}"
+
+
+def _left_out(reasons: Mapping[str, str]) -> str:
+    name, why = next(iter(reasons.items()), ("counts", "no reason is known"))
+    more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    return f"{shown_name(name)} ({printable(why)[:_LONGEST_WHY]}){more}"
 
 
 def _whose(name: str, infos: Mapping[str, Info]) -> str:
@@ -135,7 +147,7 @@ def _whose(name: str, infos: Mapping[str, Info]) -> str:
         setting = name if name.endswith(SAME) else name + SAME
         forms = _grouped({site: f"{setting} {metrics.get(setting)}" for site, metrics in given.items()})
     if len(forms) < 2:
-        return ""
+        return f" ({_some(list(given))})" if 2 * len(given) < len(infos) else ""
     most = max(map(len, forms.values()))
     usual = [form for form, sites in forms.items() if len(sites) == most]
     told = [each for each in forms.items() if [each[0]] != usual]

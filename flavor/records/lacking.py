@@ -94,9 +94,7 @@ def lacking_of(
     return found
 
 
-def away_of(
-    names: Iterable[str], expected: Collection[str], before: Mapping[str, Collection[str]]
-) -> tuple[str, ...]:
+def away_of(names: Iterable[str], expected: Collection[str], before: Mapping[str, Collection[str]]) -> tuple[str, ...]:
     """Return the sites with a part in one of these metrics that were not asked, sorted."""
     ruled = set(names)
     return tuple(sorted(site for site, of in before.items() if site not in expected and not ruled.isdisjoint(of)))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from flavor.records.counts import COMPUTED, POOLED, NotMerged, is_beside, is_count, of_sites
 from flavor.records.info import CONFUSION, Info
 from flavor.records.pooling import BASIC, pooled
+from flavor.records.sound_counts import listed, sound_counts
 
 WEIGHTED = " (weighted)"
 """The end of the name of a mean that is weighted by the sites' numbers of examples."""
@@ -98,9 +99,11 @@ def summed(merged: Info) -> Info:
 
     The sum stands in a list of one number, so that a script that adds up the list works with both. A count that a site
     does not track (-1 or null) is not added; where no site tracks it, the sum is -1. `sites`, the number of sites,
-    replaces their names. A list that one site alone reports, such as a histogram of its patients' scores, is left out.
+    replaces their names, and `leftOut`, which names them, goes. A list that one site alone reports, such as a histogram
+    of its patients' scores, is left out.
     """
     metadata, metrics = dict(merged["metadata"]), dict(merged["metrics"])
+    metadata.pop("leftOut", None)
     few, sites = sites_of(merged)
     alone = [name for name in metrics if is_count(name) and isinstance(metrics[name], list)]
     alone = [name for name in alone if sites_with(name, few, sites) < 2]
@@ -115,7 +118,7 @@ def summed(merged: Info) -> Info:
         metadata[name] = [sum(metadata[name])]
     for name, values in metrics.items():
         if name in CONFUSION and isinstance(values, list):
-            tracked = [value for value in values if value is not None and value != -1]
+            tracked = [value for value in values if value is not None and value >= 0]
             metrics[name] = [sum(tracked) if tracked else -1]
     return {"metadata": metadata, "metrics": metrics}
 
@@ -132,7 +135,8 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
 
     `epoch` is the first client's. Where not all clients report a metric, `metadata.metricSites` says how many do; one
     that none reports has no merged value. `metadata.notMerged` says why counts are missing that do not go together,
-    such as histograms of different bins.
+    such as histograms of different bins. A count of one site that is wrong, or of another form than that of most sites,
+    is left out, and `metadata.leftOut` says of which site, and why (`flavor.records.sound_counts`).
 
     The metrics are in the order of the clients' own: one of each client in turn, those first that report fewest. So one
     that reports very many leaves room for those of others, wherever only the first ones are kept. Pooled metrics and
@@ -140,10 +144,15 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
     """
     sizes = [info["metadata"]["datasetSize"] for info in infos]
     reported: list[Mapping[str, Any]] = [info["metrics"] for info in infos]
+    sound = sound_counts(reported, CONFUSION)
     own: list[list[str]] = sorted((list(metrics) for metrics in reported), key=len)
     names = _in_turn(own)
-    of_all = pooled(reported, CONFUSION)
-    reasons = dict(of_all.reasons)
+    of_all = pooled(sound.metrics, CONFUSION)
+    gone: dict[str, str] = {name: why for each in reversed(sound.left_out) for name, why in each.items()}
+    reasons = {
+        name: f"of a site: {why}" for name, why in gone.items() if all(each.get(name) is None for each in sound.metrics)
+    }
+    reasons |= of_all.reasons
     means: dict[str, Any] = {}
     counts: dict[str, Any] = {}
     sites: dict[str, int] = {}
@@ -154,17 +163,17 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
         if why := why_not_own(name):
             reasons[name] = why
             continue
-        there = sum(metrics.get(name) is not None for metrics in reported)
+        there = sum(metrics.get(name) is not None for metrics in (sound.metrics if is_count(name) else reported))
         if there < len(infos):
             sites[name] = there
         if there and is_count(name):
             try:
-                counts[name], _ = of_sites(name, reported)
+                counts[name], _ = of_sites(name, sound.metrics)
             except NotMerged as error:
                 reasons[name] = str(error)
         elif there:
             means[name], means[name + WEIGHTED] = _means([metrics.get(name) for metrics in reported], sizes)
-    listed = dict(itertools.islice(sorted(reasons.items()), MOST_REASONS))
+    some = dict(itertools.islice(sorted(reasons.items()), MOST_REASONS))
     return {
         "metadata": {
             "epoch": infos[0]["metadata"]["epoch"],
@@ -172,7 +181,8 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
             "importance": [info["metadata"]["importance"] for info in infos],
             "clients": list(clients),
             **({"metricSites": all_sites} if (all_sites := sites | of_all.sites) else {}),
-            **({"notMerged": listed} if listed else {}),
+            **({"notMerged": some} if some else {}),
+            **({"leftOut": those} if (those := listed(clients, sound.left_out)) else {}),
         },
         "metrics": {**_ordered(means, of_all.metrics, names), **counts},
     }

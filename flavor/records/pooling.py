@@ -14,9 +14,9 @@
 
 The four `basic/confusion_*`, -1 where not counted, give the metrics of the first row, with `basic` for NAME.
 
-`flavor.records.possible_counts` says which counts of a site can be those of examples. A metric of several counts is of
-the sites that report all of them. What is 0/0 is None, and so is what is no finite
-number.
+`flavor.records.possible_counts` says which counts of a site can be those of examples, and
+`flavor.records.sound_counts` leaves out those that cannot. A metric of several counts is of the sites that report all
+of them. What is 0/0 is None, and so is what is no finite number.
 """
 
 from __future__ import annotations
@@ -38,6 +38,17 @@ Values = dict[str, float | None]
 _Ingredients = Sequence[Any]
 
 
+class _Made(NamedTuple):
+    """A metric as one kind of counts gives it."""
+
+    name: str
+    value: float | None
+    sites: int
+    """Number of sites that report the counts."""
+    source: str
+    """The first of the counts."""
+
+
 class Pooled(NamedTuple):
     """The pooled metrics of a round."""
 
@@ -54,20 +65,21 @@ def pooled(sites: Sequence[Mapping[str, Any]], confusion: Sequence[str]) -> Pool
     labels: dict[tuple[str, str], None] = {}
     for metrics in sites:
         labels |= dict.fromkeys((found[1], found[2]) for name in metrics if (found := _NAME.match(name)))
-    lists: list[list[tuple[str, float | None, int]]] = []
+    lists: list[list[_Made]] = []
     reasons: dict[str, str] = {}
     for label, kind in labels:
-        made: list[tuple[str, float | None, int]] = []
+        made: list[_Made] = []
         path = f"{PREFIX}{label}{kind}/"
         why_not = [impossible(kind, {name: metrics.get(path + name) for name in _COUNTS[kind]}) for metrics in sites]
         for source in _SOURCES[kind]:
             values, number = _of_source(source, path, sites, why_not, reasons)
-            made += [(f"{POOLED}{label}{name}", value, number) for name, value in values.items()]
+            count = path + source.counts[0]
+            made += [_Made(f"{POOLED}{label}{name}", value, number, count) for name, value in values.items()]
         lists.append(made)
     tracking = [[metrics.get(cell) for cell in confusion] for metrics in sites]
     cells = [cells for cells in tracking if all(cell is not None and cell >= 0 for cell in cells)]
     basic = _of_basic(cells, reasons) if cells else {}
-    last = [(f"{POOLED}{BASIC}/{name}", value, len(cells)) for name, value in basic.items()]
+    last = [_Made(f"{POOLED}{BASIC}/{name}", value, len(cells), confusion[0]) for name, value in basic.items()]
     return _collected(lists, last, len(sites), reasons)
 
 
@@ -80,25 +92,35 @@ def _of_basic(cells: Sequence[Sequence[Any]], reasons: dict[str, str]) -> Values
 
 
 def _collected(
-    lists: Sequence[Sequence[tuple[str, float | None, int]]],
-    last: Sequence[tuple[str, float | None, int]],
+    lists: Sequence[Sequence[_Made]],
+    last: Sequence[_Made],
     sites: int,
     reasons: dict[str, str],
 ) -> Pooled:
     """Put the metrics in order: the first of each label, the second of each, and so on, so that none displaces others.
 
-    A metric that two kinds of counts give is left out.
+    Of a metric that two kinds of counts give, that of most sites is taken. Where both are, or neither is, it is left
+    out.
     """
     turns = [made[at] for at in range(max(map(len, lists), default=0)) for made in lists if at < len(made)]
-    turns.sort(key=lambda each: each[0].endswith(BOUND))
+    turns.sort(key=lambda each: each.name.endswith(BOUND))
     metrics, few = Values(), dict[str, int]()
-    for name, value, number in (*turns, *last):
+    every = (*turns, *last)
+    usual: dict[str, _Made | None] = {}
+    for each in every:
+        if each.sites > 1 and 2 * each.sites > sites:
+            usual[each.name] = None if each.name in usual else each
+    for each in every:
+        name = each.name
+        if (chosen := usual.get(name)) is not None and chosen is not each:
+            reasons[each.source] = f"it does not count for {name}, which most sites give by {chosen.source}"
+            continue
         if name in metrics:
             reasons[name] = "two kinds of counts give it: give one of them a name of its own (name=…)"
             continue
-        metrics[name] = value if value is None or math.isfinite(value) else None
-        if number < sites:
-            few[name] = number
+        metrics[name] = each.value if each.value is None or math.isfinite(each.value) else None
+        if each.sites < sites:
+            few[name] = each.sites
     for name in reasons.keys() & metrics.keys():
         del metrics[name]
         few.pop(name, None)
@@ -276,3 +298,12 @@ _COUNTS: Mapping[str, tuple[str, ...]] = {
 def pooled_of(metrics: Mapping[str, Any], confusion: Sequence[str]) -> list[str]:
     """Return the names of the pooled metrics that one site's metrics lead to."""
     return list(pooled([metrics], confusion).metrics) if any(map(is_count, metrics)) else []
+
+
+def counts_by_label(metrics: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the counts of one site that pooled metrics are computed of, by (what their names begin with, kind)."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, value in metrics.items():
+        if value is not None and (begin := _NAME.match(name)) and name[begin.end() :] in _COUNTS[begin[2]]:
+            found.setdefault((begin[0], begin[2]), {})[name[begin.end() :]] = value
+    return found

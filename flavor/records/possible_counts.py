@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from flavor.records.info import MOST_EXAMPLES, UNCOUNTED
+
 CALIBRATION_BINS = 10
 """Bins of the expected calibration error: [0, 0.1), [0.1, 0.2), …, [0.9, 1]."""
 MOMENTS_OF_Y = "y.moments"
@@ -25,8 +27,7 @@ class _Impossible(Exception):
 def impossible(kind: str, counts: Mapping[str, Any]) -> dict[str, str]:
     """Return which of one site's counts of a label cannot be, each with the reason; without entries where all can be.
 
-    `kind` and the names of `counts` are as in `flavor.records.pooling`: `confusion` of the kind `binary`. A list of
-    another length than the pooled metrics need is none of this module's concern.
+    `kind` and the names of `counts` are as in `flavor.records.pooling`: `confusion` of the kind `binary`.
     """
     found, examples = dict[str, str](), dict[str, int]()
     for name, value in counts.items():
@@ -35,13 +36,27 @@ def impossible(kind: str, counts: Mapping[str, Any]) -> dict[str, str]:
         try:
             if not isinstance(value, list):
                 raise _Impossible("it is a number: a list is needed")
+            if (wrong := _wrong_size(kind, name, len(value))) is not None:
+                raise _Impossible(f"it has {len(value)} numbers: {wrong} are needed")
             examples[name] = figure(value)
         except _Impossible as error:
             found[name] = str(error)
     errors, moments = examples.get("errors"), examples.get(MOMENTS_OF_Y)
     if errors is not None and moments is not None and errors != moments:
         found[MOMENTS_OF_Y] = f"it is of {moments} values, and the errors of {errors}"
+    both = [counts[name] for name in ("positives", "negatives") if name in examples]
+    if len(both) == 2 and len(both[0]) != len(both[1]):
+        why = f"there are {len(both[0])} bins of positives, and {len(both[1])} of negatives"
+        found |= dict.fromkeys(("positives", "negatives"), why)
     return found
+
+
+def _wrong_size(kind: str, name: str, size: int) -> int | None:
+    """Return the size that a list of another one should have; None for one that is right."""
+    needed = _SIZES.get((kind, name), size)
+    if (kind, name) == ("multiclass", "confusion"):
+        needed = max(1, math.isqrt(size)) ** 2
+    return None if size == needed else needed
 
 
 def whole_counts(counts: _Numbers) -> list[int]:
@@ -54,9 +69,21 @@ def whole_counts(counts: _Numbers) -> list[int]:
 
 def _whole(counts: _Numbers) -> list[int]:
     try:
-        return whole_counts(counts)
+        found = whole_counts(counts)
     except ValueError as error:
         raise _Impossible(str(error)) from None
+    if (most := max(found, default=0)) > MOST_EXAMPLES:
+        raise _Impossible(f"it has {most:.3g} examples, and {MOST_EXAMPLES:.0e} at most are taken")
+    return found
+
+
+def impossible_cells(cells: Sequence[Any]) -> str:
+    """Return why these cells of a confusion matrix cannot be; '' where they can. -1 and None are not counted."""
+    try:
+        _whole([cell for cell in cells if cell is not None and cell != UNCOUNTED])
+    except _Impossible as error:
+        return str(error)
+    return ""
 
 
 def _of_cells(value: _Numbers) -> int:
@@ -99,6 +126,12 @@ def _of_calibration(value: _Numbers) -> int:
     return sum(examples)
 
 
+_SIZES = {
+    ("binary", "confusion"): 4,
+    ("binary", "squared_error"): 2,
+    ("binary", "calibration"): 3 * CALIBRATION_BINS,
+    ("regression", "errors"): 3,
+}
 _FIGURES: Mapping[tuple[str, str], Callable[[_Numbers], int]] = {
     ("binary", "positives"): _of_cells,
     ("binary", "negatives"): _of_cells,

@@ -11,6 +11,7 @@ from flavor.records.info import CONFUSION
 from flavor.records.merging import WEIGHTED
 from flavor.records.numbers import finite
 from flavor.records.pooling import pooled
+from flavor.records.sound_counts import sound_counts
 
 _ALL = ""
 """The key of the digest of all sites of a round, which report each metric that is not named beside it."""
@@ -48,7 +49,8 @@ def reporters_of(
     """
     found = {_ALL: digest_of(sites)}
     few = few or {}
-    by_site = {site: reported(few, of) for site, of in (metrics or {}).items()} if few else {}
+    sound = sound_counts(list((metrics or {}).values()), CONFUSION).metrics if few else []
+    by_site = {site: reported(few, of) for site, of in zip(metrics or {}, sound, strict=bool(few))}
     for name, number in few.items():
         those = [site for site, names in by_site.items() if name in names]
         found[name] = digest_of(those) if len(those) == number else UNKNOWN

@@ -21,6 +21,7 @@ from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, Eva
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, sites_of, sites_with, why_not_own
 from flavor.records.reporters import reporters_of
+from flavor.records.sound_counts import left_out_in, left_out_of
 from flavor.records.subject import SUBJECT_FIELDS, OfModel, Subject
 from flavor.results.best import MergedValue
 from flavor.results.direction import direction_of
@@ -28,7 +29,7 @@ from flavor.results.rounds import RoundResult, SiteResult, measured_by_site, sca
 
 OWN_DATA = "on the operator's own data"
 _VERSION = 1
-_WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central", "of")
+_WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central", "of", "left_out")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Evaluated(OfModel):
     """What an aggregator has measured of the model on the operator's own data; None where that is nothing."""
     of: Subject | None = None
     """Which model it is; None for that of the round."""
+    left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Why counts of single sites are not in what is merged, by site and name; the first ones."""
 
     @property
     def is_central(self) -> bool:
@@ -105,6 +108,7 @@ class Evaluated(OfModel):
             **{name: value for name, value in self.__dict__.items() if name not in _WRITTEN_ELSEWHERE},
             **({"central": asdict(self.central)} if self.central is not None else {}),
             **({"subject": self.of.to_plain()} if self.of is not None else {}),
+            **({"left_out": self.left_out} if self.left_out else {}),
             "sites": {site: {"examples": of.examples, "metrics": dict(of.metrics)} for site, of in self.sites.items()},
         }
         return json.dumps(fields, allow_nan=False)
@@ -126,6 +130,7 @@ class Evaluated(OfModel):
                     "expected": tuple(map(str, fields["expected"])),
                     "skipped": tuple(map(str, fields["skipped"])),
                     "metrics": scalars(fields["metrics"]),
+                    "left_out": left_out_in(fields.get("left_out")),
                     "central": _measures(central) if (central := fields.get("central")) else None,
                 }
             )
@@ -241,6 +246,7 @@ def evaluated_of(
         merged_of=1 if view.is_central else 0,
         central=SiteMeasures(summary.examples if summary else 0, metrics) if view.is_central else None,
         of=view.of,
+        left_out=left_out_of(merged) if merged is not None else {},
     )
 
 

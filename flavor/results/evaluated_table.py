@@ -36,6 +36,7 @@ _ROWS: tuple[tuple[str, str], ...] = (
     ("highest", "highest"),
 )
 _LONGEST_REASON = 200
+_MOST_LEFT_OUT = 20
 
 
 def lines_of(found: Evaluated, *, names: Sequence[str] = ()) -> list[str]:
@@ -48,6 +49,11 @@ def lines_of(found: Evaluated, *, names: Sequence[str] = ()) -> list[str]:
     model = f"the global model of round {found.round}" if found.round else found.subject.words
     lines = [f"{model}, judged {found.by}, {counted(found.examples, 'example')}, {at} (SHA-256 {found.model[:12]}…)"]
     lines += [f"without {site}: {printable(reason)[:_LONGEST_REASON]}" for site, reason in found.missing.items()]
+    left_out = [(site, name, why) for site, reasons in found.left_out.items() for name, why in reasons.items()]
+    lines += [
+        f"without {shown_name(name)} of {site}: {printable(why)[:_LONGEST_REASON]}"
+        for site, name, why in left_out[:_MOST_LEFT_OUT]
+    ]
     if found.central is not None and not found.is_central:
         own = {name: value for name, value in found.central.metrics.items() if not is_beside(name)}
         if names:
@@ -151,6 +157,7 @@ def described(found: Evaluated, *, select: Select | None = None) -> dict[str, An
         "sites": _plain(found.sites),
         "missing": dict(found.missing),
         "skipped": list(found.skipped),
+        "left_out": {site: dict(why) for site, why in found.left_out.items()},
         "examples": found.examples,
         "metric": headline_of(metrics, select),
         "metrics": {

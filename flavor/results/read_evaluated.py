@@ -20,11 +20,13 @@ from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, 
 from flavor.ledger.trust import Trust
 from flavor.policy.advice import some
 from flavor.policy.near_names import there_are
+from flavor.policy.selection import Select
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.merging import sites_of
 from flavor.records.objects import ObjectRef
+from flavor.records.sound_counts import left_out_of
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.evaluated import Evaluated, SiteMeasures, chosen_of, evaluated_of, numbers_of
 from flavor.results.failed_evaluations import failed_in, failing_among, why_failed
@@ -310,6 +312,7 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, d
         merged_of=0 if manifest.central is None else 1,
         central=None if manifest.central is None else SiteMeasures(manifest.central, metrics),
         of=manifest.judged,
+        left_out=left_out_of(merged),
     )
     return found, infos
 
@@ -359,9 +362,10 @@ def reports_of(out: Path, found: Evaluated) -> dict[str, Any] | None:
 
 
 def selected_in(out: Path) -> Selected | None:
-    """Return the best model by the run's `--select`, as a result folder has it; None for none."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    """Return the best model by the run's `--select`, as a result folder has it; None for none, or a damaged file."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         fields = json.loads((out / FOLDER / BEST).read_text(encoding="utf-8"))
+        Select.parse(str(fields["select"]))
         return Selected(str(fields["select"]), int(fields["round"]), float(fields["value"]), int(fields["sites"]))
     return None
 

@@ -61,9 +61,17 @@ def test_three_sites_are_named() -> None:
 
 
 def test_a_summary_keeps_it() -> None:
-    made = EvaluationSummary(1, 0, 1, lacking={"loss": Lacking(SomeSites.of("abcd")), "x": Lacking(away=SomeSites.of("e"))})
+    made = EvaluationSummary(
+        1, 0, 1, lacking={"loss": Lacking(SomeSites.of("abcd")), "x": Lacking(away=SomeSites.of("e"))}
+    )
     text = made.closed_at(1)
     assert EvaluationSummary.from_json(text).lacking == made.lacking
-    for wrong in ("7", '{"loss":7}', '{"loss":[[["a"],-1],[[],0]]}', '{"loss":[[["a"],1]]}', '{"loss":[[[],0],[[],0],[[],0],[[],0]]}'):
+    for wrong in (
+        "7",
+        '{"loss":7}',
+        '{"loss":[[["a"],-1],[[],0]]}',
+        '{"loss":[[["a"],1]]}',
+        '{"loss":[[[],0],[[],0],[[],0],[[],0]]}',
+    ):
         with pytest.raises(DamagedRecord, match="summary of an evaluation"):
             EvaluationSummary.from_json(f'{text[: text.index(chr(34) + "lacking")]}"lacking":{wrong}}}')

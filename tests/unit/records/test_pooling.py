@@ -284,17 +284,16 @@ def test_bins_and_thresholds_that_differ_are_recognised() -> None:
             "of a site: it has -1: numbers of examples are whole, and not negative",
         ),
         ({"count/binary/confusion": [1, 0.5, 0, 0]}, "of a site: it has 0.5"),
-        ({"count/binary/confusion": 3}, "some sites report a number, and others a list"),
-        ({"count/binary/confusion": [1, 2, 3]}, "lists of different lengths (3, 4)"),
-        ({"count/binary/confusion": [1e300] * 4}, ""),
+        ({"count/binary/confusion": 3}, "of a site: it is a number: a list is needed"),
+        ({"count/binary/confusion": [1, 2, 3]}, "of a site: it has 3 numbers: 4 are needed"),
+        ({"count/binary/confusion": [1e300] * 4}, "of a site: it has 1e+300 examples, and 1e+12 at most are taken"),
     ],
 )
 def test_counts_that_cannot_be_are_left_out_with_the_reason(change: dict[str, Any], said: str) -> None:
     good = binary_counts([0, 1], [0.1, 0.9])
-    found = merged(good, {**good, **change})
-    if said:
-        assert said in " ".join(not_merged(found).values())
-        assert "pooled/accuracy" not in found["metrics"]
+    found = merged({**good, **change})
+    assert not_merged(found)["count/binary/confusion"].startswith(said)
+    assert "pooled/accuracy" not in found["metrics"]
     assert found["metrics"]["pooled/auc"] == 1.0
 
 

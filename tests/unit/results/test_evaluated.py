@@ -165,6 +165,14 @@ def test_the_operator_s_own_data_have_as_many_metrics_above_the_table_as_it_has(
     assert table_of(alone, names=["central/pooled/auc"])[1] == [["[central]", "50", "0.9"]]
 
 
+def test_a_count_that_is_left_out_of_one_site_is_told_and_kept():
+    found = replace(FOUND, left_out={"b": {"count/binary/confusion": "a site reports -1\x1b[2J"}})
+    assert "without count/binary/confusion of b: a site reports -1\\x1b[2J" in lines_of(found)
+    assert described(found)["left_out"] == {"b": {"count/binary/confusion": "a site reports -1\x1b[2J"}}
+    assert Evaluated.from_json(found.to_json(), "here").left_out == found.left_out
+    assert "left_out" not in FOUND.to_json()
+
+
 def test_the_file_of_a_result_folder_is_read_as_it_was_written():
     again = Evaluated.from_json(FOUND.to_json(), "x.json")
     assert again == FOUND

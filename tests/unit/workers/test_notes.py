@@ -14,8 +14,14 @@ from workers.notes import of_counts
 @pytest.mark.parametrize(
     ("sites", "said"),
     [
-        ({"s1": {"count/n": [1, 2]}, "s2": {"count/n": [3, 4]}, "s3": {"count/n": [5]}}, "(s3: a list of 1)"),
-        ({"s1": {"count/n": 1}, "s2": {"count/n": [3, 4]}, "s3": {"count/n": 7}}, "(s2: a list of 2)"),
+        (
+            {"s1": {"count/n": [1, 2]}, "s2": {"count/n": [3, 4]}, "s3": {"count/n": [5]}},
+            "s3's count/n (it is a list of 1, and that",
+        ),
+        (
+            {"s1": {"count/n": 1}, "s2": {"count/n": [3, 4]}, "s3": {"count/n": 7}},
+            "s2's count/n (it is a list of 2, and that",
+        ),
         ({"s1": {"count/n": [1]}, "s2": {"count/n": [3, 4]}, "s3": {}}, "(s1: a list of 1; s2: a list of 2)"),
         (
             {f"s{each}": {"count/n": [0] * length} for each, length in enumerate((1, 1, 2, 2, 3))},
@@ -23,7 +29,7 @@ from workers.notes import of_counts
         ),
         (
             {f"s{each}": {"count/n": 1, "count/n.same": at} for each, at in enumerate((0.5, 0.5, 0.7))},
-            "(s2: count/n.same 0.7)",
+            "s2's count/n (it is a number with count/n.same 0.7, and that",
         ),
         ({"s1": {"central/accuracy": 1.0}, "s2": {}}, "operator's own data (s1)"),
     ],
