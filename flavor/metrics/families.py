@@ -154,6 +154,7 @@ def _evaluations(sheet: Sheet, scene: RunScene) -> None:
     if by_sites:
         sheet.set("flavor_evaluation_sites", by_sites["sites"], run)
         sheet.set("flavor_evaluation_expected_sites", by_sites["expected"], run)
+        sheet.set("flavor_evaluations_incomplete_in_a_row", document.get("incomplete_in_a_row", 0), run)
     metrics = _bounded(merged_of(by_sites), scene.judged) if by_sites else {}
     for name, value in {**metrics, **(_bounded(central["metrics"], None) if central else {})}.items():
         sheet.set("flavor_evaluation_last", value, run, name)

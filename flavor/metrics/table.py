@@ -141,6 +141,8 @@ FAMILIES: Mapping[str, Family] = {
                 "flavor_evaluation_sites": "Sites whose results count in the newest evaluation by sites.",
                 "flavor_evaluation_expected_sites": "Sites that were to judge the model of the newest evaluation by "
                 "sites.",
+                "flavor_evaluations_incomplete_in_a_row": "Evaluations by sites, up to the newest with a result, that "
+                "lack the result of a site that was to judge the model.",
                 "flavor_evaluation_best_round": "Round of the best model by the run's --select.",
             },
         ),

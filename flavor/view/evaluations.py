@@ -64,6 +64,8 @@ class KnownEvaluations:
     """The newest one on the operator's own data, where it is among the last few."""
     central_open: tuple[EvaluationView, ...] = ()
     """Those on the operator's own data that are not over."""
+    incomplete_in_a_row: int = 0
+    """How many of the coordinator's evaluations by the sites, up to the newest, lack a site's result."""
     failing: tuple[FailedEvaluation, ...] = ()
     """The newest ones by the sites and on the operator's own data, where these have failed."""
     commands: int = 0
@@ -160,7 +162,8 @@ def _with_results(runs: RunStore, before: KnownEvaluations, texts: Sequence[str]
         last = [EvaluationSummary.from_json(text) for text in runs.evaluated()]
         commands += 1
     own = next((each for each in reversed(last) if each.number == CENTRAL), known.central)
-    automatic = next((each for each in reversed(last) if each.number == AUTOMATIC), known.automatic)
+    by_itself = [each for each in last if each.number == AUTOMATIC]
+    automatic = by_itself[-1] if by_itself else known.automatic
     summary = _newest(last) or known.summary
     if summary is None:
         newest = None
@@ -168,7 +171,24 @@ def _with_results(runs: RunStore, before: KnownEvaluations, texts: Sequence[str]
         view = runs.read_evaluation(summary.round, summary.number)
         commands += 2
         newest = None if view is None or view.closed_ms is None else evaluated_of(runs.run, view, summary)
-    return replace(before, newest=newest, summary=summary, automatic=automatic, central=own, commands=commands)
+    return replace(
+        before,
+        newest=newest,
+        summary=summary,
+        automatic=automatic,
+        incomplete_in_a_row=_incomplete_in_a_row(known, by_itself),
+        central=own,
+        commands=commands,
+    )
+
+
+def _incomplete_in_a_row(known: KnownEvaluations, last: Sequence[EvaluationSummary]) -> int:
+    """Return how many evaluations lack a site, up to the newest of these, of which some were known before."""
+    new = last[last.index(known.automatic) + 1 :] if known.automatic in last else last
+    number = known.incomplete_in_a_row
+    for each in new:
+        number = number + 1 if each.sites < each.expected else 0
+    return number
 
 
 def _newest(summaries: Sequence[EvaluationSummary]) -> EvaluationSummary | None:
@@ -191,6 +211,7 @@ def described_evaluations(
         "evaluation": _described_newest(known, select, named),
         "automatic": _described_automatic(known, select, named),
         "evaluating": [_described_open(each) for each in known.open],
+        "incomplete_in_a_row": known.incomplete_in_a_row,
         "central": _described_central(known.central),
         "evaluating_central": [each.round for each in known.central_open],
         "evaluating_central_times": [_times(each) for each in known.central_open],

@@ -54,6 +54,20 @@ def hands_in(run: Driven, client: str) -> None:
     run.runs.redis.publish(key, "1")
 
 
+def test_evaluations_that_lack_a_site_are_counted_until_one_is_complete(server: str, run: Driven) -> None:
+    name, known, told = run.runs.run, NONE, list[tuple[int, int, int]]()
+    with Board(server) as board:
+        for missing in ({}, {"c2": "it failed"}, {"c2": "it failed"}, {}, {"c2": "it failed"}):
+            trains(run)
+            run.judge({"c1": C1} if missing else {"c1": C1, "c2": C2}, missing=missing)
+            run.judge({"c1": C1}, number=1, missing={"c2": "it hangs"})  # asked for: it does not count
+            known = read_evaluations(run.runs, known)
+            eventually("it is seen", lambda: (automatic_of(board.document(name)) or {}).get("round") == run.round)
+            every = (known, read_evaluations(run.runs))
+            told.append((board.document(name)["incomplete_in_a_row"], *(each.incomplete_in_a_row for each in every)))
+    assert told == [(number,) * 3 for number in (0, 1, 2, 0, 1)]
+
+
 def test_a_board_follows_an_evaluation_from_its_beginning_to_its_result(server: str, run: Driven) -> None:
     joins(run, "c1")
     joins(run, "c2")

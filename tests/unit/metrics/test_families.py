@@ -440,6 +440,7 @@ def test_evaluations_have_families_of_their_own() -> None:
     found = document(
         clients={"a": client(), "b": client()},
         evaluation=JUDGED,
+        incomplete_in_a_row=4,
         selected=best,
         central={"round": 6, "opened_ms": NOW_MS - 9000, "closed_ms": NOW_MS - 4000, "metrics": {"central/auc": 0.8}},
         evaluating=[{"evaluation": 2, **times}, {"evaluation": 0, **times}, {"evaluation": 3, "opened_ms": NOW_MS}],
@@ -461,6 +462,7 @@ def test_evaluations_have_families_of_their_own() -> None:
     assert by_kind(said, "flavor_evaluation_last_seconds") == {"sites": 1, "central": 5}
     assert said[f"flavor_evaluation_sites{{{run}}}"] == 2
     assert said[f"flavor_evaluation_expected_sites{{{run}}}"] == 3
+    assert said[f"flavor_evaluations_incomplete_in_a_row{{{run}}}"] == 4
     assert by_kind(said, "flavor_evaluations_open") == {"sites": 1, "central": 1, "asked": 2}
     opened = by_kind(said, "flavor_evaluation_opened_timestamp_seconds")
     assert {kind: NOW_MS / 1000 - at for kind, at in opened.items()} == {"sites": 60, "central": 0.5, "asked": 60}

@@ -96,6 +96,10 @@ def failed(times: int, kind: str = "sites") -> dict[str, float]:
     return {f'flavor_evaluations_failed_in_a_row{{{RUN},kind="{kind}"}}': times}
 
 
+def incomplete(times: int) -> dict[str, float]:
+    return {f"flavor_evaluations_incomplete_in_a_row{{{RUN}}}": times}
+
+
 def kind(name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The series of another kind of evaluations."""
     return {each.replace('kind="sites"', f'kind="{name}"'): value for each, value in changes.items()}
@@ -137,6 +141,7 @@ def both(one: Case, other: dict[str, Any], at: dict[int, list[str]]) -> Case:
 
 
 SLOW_ONE = ["FlavorEvaluationSlow"]
+INCOMPLETE = ["FlavorEvaluationsIncomplete"]
 CASES = {
     "all is well": case(at={0: [], 300: [], 600: []}),
     "Redis is away": case(BLIND, since=4, at={60: [], 75: [], 90: ["FlavorUnobserved"], 600: ["FlavorUnobserved"]}),
@@ -218,6 +223,38 @@ CASES = {
     ),
     "those that were asked for fail": case(failed(9, "asked"), at={600: []}),
     "evaluations failed before the end": case(JUDGED, failed(2), ENDED, at={600: []}),
+    "an evaluation lacks a site": case(JUDGED, incomplete(1), at={0: [], 600: []}),
+    "two in a row lack a site": case(JUDGED, incomplete(2), since=4, at={45: [], 60: INCOMPLETE, 600: INCOMPLETE}),
+    "a site holds each evaluation to its timeout": case(
+        JUDGING,
+        BETWEEN,
+        incomplete(2),
+        {
+            f'flavor_evaluation_last_seconds{{{RUN},kind="sites"}}': 400,
+            f'flavor_evaluation_deadline_timestamp_seconds{{{RUN},kind="sites"}}': 400,
+        },
+        at={0: INCOMPLETE, 300: INCOMPLETE, 435: INCOMPLETE},
+    ),
+    "evaluations lacked a site before the end": case(JUDGED, incomplete(2), ENDED, at={600: []}),
+    "evaluations lacked a site, and fail now": case(
+        JUDGED, incomplete(2), failed(2), at={600: ["FlavorEvaluationsFail"]}
+    ),
+    "evaluations lack a site, and those on the operator's data fail": case(
+        JUDGED,
+        incomplete(2),
+        kind("central", JUDGED),
+        failed(2, "central"),
+        at={600: ["FlavorEvaluationsFail", *INCOMPLETE]},
+    ),
+    **{
+        f"evaluations lack a site, and {alert}": case(JUDGED, incomplete(2), cause, at={600: [alert]})
+        for cause, alert in (
+            (REDIS_FULL, "FlavorRedisNearlyFull"),
+            (UNCOORDINATED, "FlavorCoordinatorGone"),
+            (UNAGGREGATED, "FlavorNoAggregator"),
+            (LOST, "FlavorNoQuorum"),
+        )
+    },
     "an evaluation takes three times as long": case(
         JUDGING, BETWEEN, at={300: [], 360: [], 375: ["FlavorEvaluationSlow"], 600: ["FlavorEvaluationSlow"]}
     ),
