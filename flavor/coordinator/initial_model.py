@@ -22,6 +22,8 @@ def store_initial(
 
     Raises `InvalidSetting` for a file that is no checkpoint of this kind; the message names the option `what`.
     """
+    if not path.is_file():
+        raise InvalidSetting(f"{what} {path}: it is no file: a pipe or a device cannot be read twice")
     with store.stage() as staged:
         try:
             wire = kind.to_wire(path, staged)

@@ -20,7 +20,15 @@ from flavor.edge.notice import Failure, Notice, notice_of
 from flavor.edge.part import Part, Phase
 from flavor.edge.transfers import Transfers
 from flavor.edge.workspace import Workspace
-from flavor.errors import CommandNotFound, InvalidUpdate, MisuseError, RunRefused, StoreError, TransferStopped
+from flavor.errors import (
+    CommandNotFound,
+    DamagedRecord,
+    InvalidUpdate,
+    MisuseError,
+    RunRefused,
+    StoreError,
+    TransferStopped,
+)
 from flavor.failpoints import reach
 from flavor.ledger.statement import EvaluationStatement
 from flavor.programs.result_file import Written, clear_result, read_measured
@@ -129,7 +137,14 @@ class Evaluating:
             evaluator.stop()
 
     def _begin(self, round_: int, number: int) -> None:
-        task = self._site.membership.evaluation_task(round_, number)
+        try:
+            task = self._site.membership.evaluation_task(round_, number)
+        except DamagedRecord as error:
+            self._site.observer.hear(ResultWithheld(str(error), round_))
+            self._site.membership.hand_in_result(
+                round_, number, notice_of(error).refused(self._site.shared(str(error)))
+            )
+            return
         if task is None:  # it is over, or its result was handed in before a restart
             return
         if self._is_late(task):

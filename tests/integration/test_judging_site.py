@@ -49,7 +49,15 @@ def test_it_judges_the_models_that_others_train_and_stays_after_the_end(bench):
     for number in (1, 2):
         assert bench.runs.read_round(number).expected == ("c1",)
     site.until("this site stays")
-    assert bench.redis.exists(bench.runs.keys.client("v3").lease)
+    keys = bench.runs.keys.client("v3")
+    assert bench.redis.exists(keys.lease)
+    damaged = {"global_path": "x", "global_digest": "y", "global_size": "9" * 30, "deadline_ms": "soon"}
+    bench.redis.hset(keys.evaluation_task(2, 7), mapping=damaged)
+    bench.redis.hset(keys.evaluations, "2 7", 1)
+    bench.redis.publish(keys.evaluations, "1")
+    refused = bench.eventually("this one is refused", lambda: bench.redis.hgetall(keys.result(2, 7)))
+    assert refused["refused"] == "a record on Redis, such as its task, cannot be read"
+    site.until("could not be judged: the task")
     site.send(signal.SIGTERM)
     assert site.wait() == 143, site.stderr
 
