@@ -108,7 +108,7 @@ def test_a_run_that_cannot_be_read_is_told_with_the_key_and_what_to_do(tmp_path:
             for client in ("site-1", "site-2"):
                 joins(run, client)
         key = bad.runs.keys.members
-        kept = bad.runs.redis.dump(key)
+        bad.runs.redis.rename(key, "aside")
         bad.runs.redis.set(key, "x")
         with Board(redis.url) as board, shown_board(redis.url, board, place):
             page: Any = window.open(place.address)
@@ -121,7 +121,7 @@ def test_a_run_that_cannot_be_read_is_told_with_the_key_and_what_to_do(tmp_path:
             expect(problem).not_to_contain_text("from before")
             expect(page.locator(".stand .title")).to_contain_text("damaged")
             expect(page.locator("#live")).to_have_text("◐ not read")
-            bad.runs.redis.restore(key, 0, kept, replace=True)
+            bad.runs.redis.rename("aside", key)
             expect(page.locator(".sites .item")).to_have_count(2)
             expect(problem).to_be_hidden()
             expect(page.locator("#live")).to_have_text("● live")

@@ -414,13 +414,12 @@ def test_rounds_that_neither_has_are_said_to_be_unknown_and_looked_for_again(dri
     two_rounds(driven)
     keys = driven.runs.keys
     driven.runs.redis.delete(keys.closed)
-    kept = driven.runs.redis.dump(keys.round(1))
-    driven.runs.redis.delete(keys.round(1))
+    driven.runs.redis.rename(keys.round(1), "aside")
     now = [0.0]
     read = strip.Strip(driven.runs, driven.store, clock=lambda: now[0])
     read.look()
     assert [(row.round, row.source) for row in read.rows()] == [(1, Source.NONE), (2, Source.ROUND)]
-    driven.runs.redis.restore(keys.round(1), 0, kept)
+    driven.runs.redis.rename("aside", keys.round(1))
     read.look()
     assert read.rows()[0].source is Source.NONE
     now[0] += 61
