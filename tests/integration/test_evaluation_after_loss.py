@@ -1,6 +1,7 @@
 """After `flavor recover` sites come back one after another: the first of them does not judge a model alone.
 
-The site v3 only judges (`flavor-fv`), and so is in no record of a round. The toy evaluator of client i measures a mean weight by 100, plus i / 1000.
+The site v3 only judges (`flavor-fv`), and so is in no record of a round. The toy evaluator of client i measures
+a mean weight by 100, plus i / 1000.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ C4 = {"x": 1}
 """A site without labels: it has no part in any rule."""
 SITES = {"c1": [GOOD] * 6, "c2": [GOOD] * 6, "c3": [*C3, GOOD], "c4": [C4] * 6}
 AWAY = (
-    "c5 was not there to judge the model, and has reported {} before: the rule counts again once it is back, or without "
-    "it after `flavor revoke`"
+    "c5 was not there to judge the model, and has reported {} before: the rule counts again once it is back, "
+    "or without it after `flavor revoke`"
 )
 
 
@@ -92,8 +92,8 @@ def test_a_site_whose_value_is_nan_infinite_or_missing_keeps_a_goal_from_being_r
         "--stop-when 'pooled/accuracy>=0.75' does not count, though pooled/accuracy is 0.9: "
         "c3 does not report pooled/accuracy, and has before",
     ]
-    for line, name in zip(told, ("loss", "accuracy", "score", "pooled/accuracy"), strict=True):
-        line = f"{line}; {AWAY.format(name)}"
+    for begin, name in zip(told, ("loss", "accuracy", "score", "pooled/accuracy"), strict=True):
+        line = f"{begin}; {AWAY.format(name)}"
         assert line in reason
         assert first.stderr.count(line) == 1, "the coordinator says it as well"
     before, reported = bench.runs.evaluated(), bench.runs.reported()
