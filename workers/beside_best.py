@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from flavor.bus.runs import RunStore
 from flavor.errors import DigestMismatch, InvalidInfo, InvalidRecord, ObjectMissing
-from flavor.records.evaluation import AUTOMATIC, Beside, BestModel, Result
+from flavor.policy.compared import Found
+from flavor.records.comparison import Comparison
+from flavor.records.evaluation import AUTOMATIC, BestModel, Result
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.results.judged_both import JudgedBoth
 from flavor.store.protocol import ObjectStore
@@ -16,12 +18,12 @@ class BesideBest:
     def __init__(self, store: ObjectStore, runs: RunStore, judged_both: JudgedBoth) -> None:
         self._store, self._runs, self._judged_both = store, runs, judged_both
 
-    def __call__(self, before: BestModel, value: float, sites: int) -> Beside | None:
-        """Return both values over the sites that have judged both; None where those are too few."""
+    def __call__(self, before: BestModel, found: Found) -> Comparison:
+        """Return how both models compare."""
         of_best = self._runs.read_evaluation(before.round, AUTOMATIC)
         results = {} if of_best is None else {site: each.result for site, each in of_best.accepted.items()}
         return self._judged_both.compare(
-            before, value, sites, judged=results, result_of=lambda site: self._read(results[site])
+            before, found, judged=results, result_of=lambda site: self._read(results[site])
         )
 
     def _read(self, result: Result | None) -> Info | None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import replace
 
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
@@ -27,17 +28,21 @@ from flavor.errors import (
 )
 from flavor.evaluation_settings import rules_of, select_of
 from flavor.failpoints import reach
+from flavor.policy.compared import Found
 from flavor.policy.selection import choose
 from flavor.programs.own_evaluator import EvaluatorFiles
 from flavor.programs.process import ChildProcess, described_exit
+from flavor.records.comparison import Comparison
 from flavor.records.counts import CENTRAL_PREFIX, is_count
 from flavor.records.evaluation import CENTRAL, BestModel, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, merge_infos, why_not_own
+from flavor.records.not_finite import FIELD as NOT_FINITE
+from flavor.records.not_finite import not_finite_of, text_of
 from flavor.records.run import RunView
 from flavor.records.summary import kept_metrics
 from flavor.results.evaluated import shown_by
-from flavor.results.evaluation_summary import central_lacking, ruled_names
+from flavor.results.evaluation_summary import central_comparison, central_lacking, ruled_names
 from flavor.store.digests import copy_of
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed
 from workers.central_judge import CentralJudge
@@ -124,9 +129,15 @@ class _Judging:
         reason = f"on the operator's own data, {counted(examples, 'example')}"
         reason += f": {shown}" if (shown := shown_by(summary, select_of(self._config))) else ""
 
+        def compare(before: BestModel, found: Found) -> Comparison:
+            return central_comparison(rules.select, before, found, merged) if rules.select else Comparison()
+
         def end(before: BestModel | None) -> Ending:
-            choice = choose(before, summary, select=rules.select, when=rules.when)
-            return Ending(choice, summary, reason + "".join(f"; {line}" for line in choice.notes))
+            choice = choose(before, summary, select=rules.select, when=rules.when, compare=compare)
+            compared = replace(summary, best_before=before.round, comparison=choice.comparison) if before else summary
+            return Ending(
+                choice, compared if rules.select else summary, reason + "".join(f"; {line}" for line in choice.notes)
+            )
 
         return record_and_close(
             self._context,
@@ -206,7 +217,7 @@ class _Judging:
             expected=1,
             examples=examples,
             metrics=kept_metrics({**ruled, **metrics}),
-            lacking=central_lacking(self._config, metrics),
+            lacking=central_lacking(self._config, merged),
         )
 
 
@@ -225,4 +236,7 @@ def _merged(info: Info, ruled: Collection[str]) -> tuple[Info, int]:
         and ((named := f"{CENTRAL_PREFIX}{name}") in ruled or value is not None)
     }
     examples: int = info["metadata"]["datasetSize"]
-    return {"metadata": {"clients": [], "datasetSize": [examples]}, "metrics": metrics}, examples
+    words = {f"{CENTRAL_PREFIX}{name}": word for name, word in not_finite_of(info).items()}
+    odd = {name: word for name, word in words.items() if name in metrics}
+    kept = {NOT_FINITE: text_of(odd)} if odd else {}
+    return {"metadata": {"clients": [], "datasetSize": [examples], **kept}, "metrics": metrics}, examples

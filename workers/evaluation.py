@@ -6,7 +6,7 @@ All results are judged in one job, at the end of the evaluation: they are small,
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -21,7 +21,9 @@ from flavor.failpoints import reach
 from flavor.ledger.evaluation import JudgeRecord
 from flavor.ledger.statement import EvaluationStatement
 from flavor.policy.advice import listed
+from flavor.policy.compared import Found
 from flavor.policy.selection import Choice, choose, same_number
+from flavor.records.comparison import Comparison
 from flavor.records.evaluation import (
     AUTOMATIC,
     MOST_METRICS,
@@ -35,6 +37,7 @@ from flavor.records.evaluation import (
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.lacking import away_of, reported_by_now
 from flavor.records.merging import merge_infos
+from flavor.records.not_finite import not_finite_of
 from flavor.records.objects import ObjectRef, is_digest
 from flavor.records.run import RunView
 from flavor.records.summary import kept_metrics
@@ -136,6 +139,7 @@ class _Merge:
             config=self._config,
             before=known,
             away=away,
+            odd={client: not_finite_of(each) for client, each in infos.items()},
         )
         summary = replace(summary, of=evaluation.of)
         reason = "" if evaluation.round else f"{evaluation.what}: "
@@ -171,9 +175,9 @@ class _Merge:
         if self._evaluation.number != AUTOMATIC:
             return Choice(before, "", ())
         rules = rules_of(self._config, central=False)
-        compare = same_number
+        compare: Callable[[BestModel, Found], Comparison] = same_number
         if rules.select is not None:
-            judged_both = JudgedBoth(self._config, rules.select, infos, asked=len(self._evaluation.expected))
+            judged_both = JudgedBoth(self._config, rules.select, infos, asked=self._evaluation.expected)
             compare = BesideBest(self._context.store, self._runs, judged_both)
         return choose(before, summary, select=rules.select, when=rules.when, compare=compare)
 
@@ -182,7 +186,7 @@ class _Merge:
         is_ruled = self._evaluation.number == AUTOMATIC and rules_of(self._config, central=False).select is not None
         if before is None or not is_ruled:
             return summary
-        return replace(summary, best_before=before.round, beside=choice.beside)
+        return replace(summary, best_before=before.round, comparison=choice.comparison)
 
     def _verdicts(self) -> dict[str, ResultVerdict]:
         evaluation = self._evaluation

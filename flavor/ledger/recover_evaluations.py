@@ -23,10 +23,11 @@ from flavor.records.evaluation import AUTOMATIC, BestModel, EvaluationSummary
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.lacking import reported_by_now
 from flavor.records.model import GlobalModel
+from flavor.records.not_finite import not_finite_of
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
 from flavor.results.evaluated import OWN_DATA
-from flavor.results.evaluation_summary import central_lacking, evaluation_summary, ruled_names
+from flavor.results.evaluation_summary import central_comparison, central_lacking, evaluation_summary, ruled_names
 from flavor.results.judged_both import JudgedBoth
 from flavor.results.read_evaluated import read_merged
 
@@ -85,12 +86,12 @@ def rebuilt_evaluations(
             reported = {site: names for site, names in reported.items() if site in there}
         try:
             infos = _infos(archive, record)
-            each = _rebuilt(archive, record, models.get(record.manifest.round), infos, config, reported)
+            before = _best(config, best_round, found)
+            each = _rebuilt(archive, record, models.get(record.manifest.round), infos, config, reported, before)
         except FlavorError as error:
             tell(f"{record.ref.path}: {error}; the run is rebuilt without it")
             continue
-        before = _best(config, best_round, found)
-        found.append(replace(each, summary=_compared(config, each, infos, before, of_best)))
+        found.append(replace(each, summary=_compared(config, each, infos, before, of_best, record.manifest.expected)))
         if each.number == AUTOMATIC:
             sites = {site: info["metrics"] for site, info in infos.items()}
             reported |= reported_by_now(ruled_names(config, central=False), sites, reported)
@@ -141,15 +142,16 @@ def _compared(
     infos: dict[str, Info],
     before: BestModel | None,
     of_best: dict[str, Info],
+    asked: Collection[str],
 ) -> EvaluationSummary:
     """Return the summary with what the worker has compared: by it, `--stop-after-no-gain` decides as it has before."""
     select, summary = rules_of(config, central=False).select, each.summary
-    found = value_of(select.name, summary, is_larger=select.is_larger) if select is not None else None
-    if select is None or found is None or before is None or each.number != AUTOMATIC or not of_best:
+    if select is None or before is None or each.number != AUTOMATIC or not of_best:
         return summary
-    judged_both = JudgedBoth(config, select, infos, asked=summary.expected)
-    beside = judged_both.compare(before, *found, judged=of_best, result_of=of_best.get)
-    return replace(summary, best_before=before.round, beside=beside)
+    found = value_of(select.name, summary, is_larger=select.is_larger)
+    judged_both = JudgedBoth(config, select, infos, asked=asked)
+    made = judged_both.compare(before, found, judged=of_best, result_of=of_best.get)
+    return replace(summary, best_before=before.round, comparison=made)
 
 
 def _rebuilt(
@@ -159,6 +161,7 @@ def _rebuilt(
     infos: dict[str, Info],
     config: RunConfig,
     reported: Mapping[str, tuple[str, ...]],
+    best: BestModel | None,
 ) -> RebuiltEvaluation:
     manifest = record.manifest
     merged_ref = ObjectRef(manifest.merged_path, manifest.merged_digest)
@@ -174,11 +177,16 @@ def _rebuilt(
         config=config,
         before=reported if manifest.evaluation == AUTOMATIC else {},
         away=manifest.away or (),
+        odd={site: not_finite_of(info) for site, info in infos.items()},
     )
     summary = replace(summary, of=manifest.judged)
     if manifest.central is not None:
-        lacking = central_lacking(config, merged["metrics"])
+        lacking = central_lacking(config, merged)
         summary = replace(summary, sites=1, expected=1, examples=manifest.central, reporters={}, lacking=lacking)
+        if best is not None and (select := rules_of(config, central=True).select) is not None:
+            value = value_of(select.name, summary, is_larger=select.is_larger)
+            made = central_comparison(select, best, value, merged)
+            summary = replace(summary, best_before=best.round, comparison=made)
     by = OWN_DATA if manifest.central is not None else counted(len(manifest.judges), "result")
     model = model or GlobalModel(ObjectRef(manifest.model_path, manifest.model_digest))
     fields = {

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from flavor.counted import counted
+from flavor.policy.compared import Found, compared_notes, of_both
 from flavor.policy.near_names import there_are
+from flavor.records.comparison import NOT_COMPARED, Beside, Comparison
 from flavor.records.counts import POOLED, WORST
-from flavor.records.evaluation import Beside, BestModel, EvaluationSummary
+from flavor.records.evaluation import BestModel, EvaluationSummary
 from flavor.records.merging import WEIGHTED, sites_with
 
 LARGER, SMALLER = "max", "min"
@@ -26,9 +28,10 @@ _COMPARED = re.compile(r"(?P<name>[^<>=]+?)\s*(?P<sign>>=|<=|>|<)\s*(?P<value>[^
 _GAIN = re.compile(r"(?P<times>[0-9]{1,6})(:(?P<least>.+))?")
 
 
-def same_number(before: BestModel, value: float, sites: int) -> Beside | None:
+def same_number(before: BestModel, found: Found) -> Comparison:
     """Compare the values as they are, if as many sites have judged both models."""
-    return Beside(value, before.value, sites) if sites == before.sites else None
+    has_both = found is not None and found[1] == before.sites
+    return Comparison(Beside(found[0], before.value, found[1])) if found is not None and has_both else NOT_COMPARED
 
 
 @dataclass(frozen=True)
@@ -68,22 +71,20 @@ class Select:
         return f"{self.name}:{LARGER if self.is_larger else SMALLER}"
 
     def best(
-        self, before: BestModel | None, summary: EvaluationSummary, beside: Beside | None = None
+        self, before: BestModel | None, summary: EvaluationSummary, comparison: Comparison = NOT_COMPARED
     ) -> BestModel | None:
         """Return the best after this evaluation: a new one, or the one before.
 
-        `beside` is what the sites say that have judged both; None where they are too few to compare. A model that more
-        sites have judged takes the place of one that fewer have then. Of equal values the earlier stays.
+        `comparison` is that of both models. Where none could be made, a model that more sites have judged takes the
+        place of one that fewer have. Of equal values the earlier stays.
         """
         found = value_of(self.name, summary, is_larger=self.is_larger)
         if found is None:
             return before
         new = BestModel(summary.round, *found)
-        if before is None or (beside is None and new.sites > before.sites):
+        if before is None or (not comparison.is_made and new.sites > before.sites):
             return new
-        if beside is None:
-            return before
-        return new if (beside.value > beside.best if self.is_larger else beside.value < beside.best) else before
+        return new if comparison.is_better(is_larger=self.is_larger) else before
 
 
 @dataclass(frozen=True)
@@ -167,11 +168,16 @@ class StopAfterNoGain:
         return cls(int(found["times"]), least)
 
     def without_gain(self, select: Select, summaries: Iterable[EvaluationSummary]) -> tuple[int, BestModel | None]:
-        """Return how many evaluations in a row have had no gain by now, and the last one that had.
+        """Return how many evaluations in a row have had no gain by now, and the last one that had."""
+        found = self.gains(select, summaries)
+        return found.since, found.last
+
+    def gains(self, select: Select, summaries: Iterable[EvaluationSummary]) -> Gains:
+        """Return how many evaluations in a row have had no gain by now.
 
         Each model is compared with the best one before it, over the sites that have judged both, and gains that are
-        not enough by themselves add up. An evaluation that cannot be compared does not count, unless the metric is no
-        finite number: such a model is no gain.
+        not enough by themselves add up. A model that has diverged at a site is no gain. An evaluation that could not be
+        compared does not count.
 
         Models are compared in the order of their rounds. A result that comes after that of a later round may be the
         best, with which those after it are compared. It is neither a gain nor one without: it says nothing of how the
@@ -179,34 +185,45 @@ class StopAfterNoGain:
         """
         best: BestModel | None = None
         last: BestModel | None = None
-        since, lead = 0, 0.0  # `lead`: how much better `best` is than `last`, the last one with a gain
+        since = apart = 0
+        lead = 0.0  # how much better `best` is than `last`, the last one with a gain
         newest = 0  # the newest round that was compared
         for summary in summaries:
             found = value_of(select.name, summary, is_larger=select.is_larger)
-            beside = _beside(best, summary, *found) if best is not None and found is not None else None
-            new = select.best(best, summary, beside)
-            is_kept = beside is None and best is not None and new is best
-            has_diverged = is_kept and is_not_finite(select.name, summary)
+            made = _comparison(best, summary, found) if best is not None else NOT_COMPARED
+            new = select.best(best, summary, made)
             is_late = summary.round < newest
-            if (beside is not None or has_diverged) and not is_late:
-                since += 1
-            if beside is not None:
-                lead += max((beside.value - beside.best) * (1 if select.is_larger else -1), 0.0)
-            if new is not None and new is not best and (beside is None or lead > self.least):
+            if best is not None and not is_late:
+                since, apart = (since + 1, apart) if made.is_made else (since, apart + 1)
+            if made.beside is not None and not made.diverged.count:
+                lead += max((made.beside.value - made.beside.best) * (1 if select.is_larger else -1), 0.0)
+            is_gain = made.beside is None or made.recovered.count > 0 or lead > self.least
+            if new is not None and new is not best and is_gain:
                 last, lead = new, 0.0
-                since = since if is_late else 0
-            if found is not None or has_diverged:
+                since, apart = (since, apart) if is_late else (0, 0)
+            if found is not None or made.is_made:
                 newest = max(newest, summary.round)
             best = new
-        return since, last
+        return Gains(since, last, apart)
 
 
-def _beside(best: BestModel, summary: EvaluationSummary, value: float, sites: int) -> Beside | None:
+class Gains(NamedTuple):
+    """How the evaluations of a run have gone on since the last one with a gain."""
+
+    since: int
+    """Evaluations that were compared and had no gain."""
+    last: BestModel | None
+    """The last model that was a gain."""
+    apart: int
+    """Further evaluations since then, which could not be compared."""
+
+
+def _comparison(best: BestModel, summary: EvaluationSummary, found: Found) -> Comparison:
     """Return what the worker has compared; of an evaluation without that, the values as they are."""
-    return summary.beside if summary.best_before == best.round else same_number(best, value, sites)
+    return summary.comparison if summary.best_before == best.round else same_number(best, found)
 
 
-def value_of(name: str, summary: EvaluationSummary, *, is_larger: bool) -> tuple[float, int] | None:
+def value_of(name: str, summary: EvaluationSummary, *, is_larger: bool) -> Found:
     """Return the value of a rule's metric in an evaluation, and how many sites report it; None where it is missing.
 
     `is_larger` says whether larger values are better, on which the worst site depends.
@@ -244,6 +261,13 @@ def lacking(name: str, summary: EvaluationSummary) -> str:
     return f"there is no metric {name!r}: {there_are(name, summary.metrics)}"
 
 
+def _diverged(select: Select, summary: EvaluationSummary) -> str:
+    """Return at which sites a model is infinite or NaN that has a value without them; '' for none."""
+    found = summary.lacking.get(select.merged)
+    has_value = value_of(select.name, summary, is_larger=select.is_larger) is not None
+    return found.words(select.merged) if found is not None and found.has_diverged and has_value else ""
+
+
 class Choice(NamedTuple):
     """What an evaluation means for the rules of its run."""
 
@@ -253,8 +277,8 @@ class Choice(NamedTuple):
     """Why its model is the best so far; '' where it is not."""
     notes: tuple[str, ...]
     """What the operator should know: a rule without a value, a value that could not be compared."""
-    beside: Beside | None = None
-    """What the sites say that have judged both this model and the best one before; None where that is not compared."""
+    comparison: Comparison = NOT_COMPARED
+    """How its model compares with the best one before."""
 
 
 def choose(
@@ -263,51 +287,39 @@ def choose(
     *,
     select: Select | None,
     when: Sequence[StopWhen],
-    compare: Callable[[BestModel, float, int], Beside | None] = same_number,
+    compare: Callable[[BestModel, Found], Comparison] = same_number,
 ) -> Choice:
     """Return what this evaluation means; `before` is the best model of the evaluations before it.
 
-    `compare` is asked for the values over the sites that have judged both models. It gets the best one so far, and the
-    value of the new one with the number of its sites.
+    `compare` gets the best model so far and the value of the new one with the number of its sites.
     """
     rules = [*([("--select", select.name)] if select else []), *(("--stop-when", rule.name) for rule in when)]
     notes = [f"{option}: {why}" for option, name in rules if (why := lacking(name, summary))]
     notes += not_counted(when, summary)
     found = value_of(select.name, summary, is_larger=select.is_larger) if select else None
-    if select is None or found is None:
+    if select is None:
         return Choice(before, "", tuple(notes))
-    beside = compare(before, *found) if before is not None else None
-    best = select.best(before, summary, beside)
-    if best is not None and best is not before:
-        reason = f"the best so far by {select.name}: {best.value:.6g}"
-        if before is not None:
-            reason += f", after {before.value:.6g} in round {before.round}"
-            reason += f", which {counted(before.sites, 'site')} had judged" if before.sites != best.sites else ""
-            reason += _of_both(select, before, beside, best.value)
-        return Choice(best, reason, tuple(notes), beside)
-    if before is not None and beside is None:
-        of, had = f"{select.name} of {counted(found[1], 'site')}", counted(before.sites, "site")
-        notes.append(
-            f"{of} is not compared with that of round {before.round}, of {had}: "
-            "too few sites have a value of it for both models"
-        )
-    elif before is not None:
-        said = _of_both(select, before, beside, found[0])
-        notes += [f"round {before.round} stays the best by {select.name}{said}"] if said else []
-    return Choice(before, "", tuple(notes), beside)
+    if diverged := _diverged(select, summary):
+        notes.append(f"--select: {diverged}")
+    made = compare(before, found) if before is not None else NOT_COMPARED
+    best = select.best(before, summary, made)
+    if best is None or best is before or found is None:
+        notes += compared_notes(select.name, before, found, made) if before is not None else []
+        return Choice(before, "", tuple(notes), made)
+    several = f" (of {best.sites} of {counted(summary.expected, 'site')})" if best.sites < summary.expected else ""
+    reason = f"the best so far by {select.name}: {best.value:.6g}{several}"
+    if before is not None:
+        reason += f", after {before.value:.6g} in round {before.round}"
+        reason += f", which {counted(before.sites, 'site')} had judged" if before.sites != best.sites else ""
+        reason += f", and which has diverged at {made.recovered.words}" if made.recovered.count else ""
+        reason += of_both(select.name, before, made.beside, best.value)
+    reason += f"; {diverged}" if diverged else ""
+    return Choice(best, reason, tuple(notes), made)
 
 
 def not_counted(when: Iterable[StopWhen], summary: EvaluationSummary) -> list[str]:
     """Return which goals would be reached by an evaluation, were they not without a site, and which site that is."""
     return [why for rule in when if (why := rule.not_counted(summary))]
-
-
-def _of_both(select: Select, before: BestModel, beside: Beside | None, value: float) -> str:
-    """Return what the sites report that have judged both models; '' where that is what all report."""
-    if beside is None or (beside.value, beside.best) == (value, before.value):
-        return ""
-    by = f"the {beside.sites} sites" if beside.sites > 1 else "the site"
-    return f": by {by} that judged both models, {select.name} is {beside.value:.6g} now and was {beside.best:.6g}"
 
 
 def stops(
@@ -325,10 +337,15 @@ def stops(
         if (value := rule.is_met(newest)) is not None:
             return f"{rule.name} of the model of round {newest.round} is {value:.6g} (--stop-when {rule.text!r})"
     if after is not None and select is not None:
-        since, best = after.without_gain(select, summaries)
+        since, best, apart = after.gains(select, summaries)
         if since >= after.times and best is not None:
             option = f"(--stop-after-no-gain {after.times}{f':{after.least:g}' if after.least else ''})"
             in_all = f"in {counted(since, 'evaluation')} {option}"
+            in_all += (
+                f"; {counted(apart, 'further one')} could not be compared with it: too few sites have a value of both"
+                if apart
+                else ""
+            )
             if after.least:
                 than = f"in round {best.round}, {best.value:.6g}"
                 return f"{select.name} has not got better by more than {after.least:g} than {than}, {in_all}"
@@ -369,6 +386,5 @@ def _best_of(summaries: Iterable[EvaluationSummary], select: Select) -> BestMode
     best: BestModel | None = None
     for summary in summaries:
         found = value_of(select.name, summary, is_larger=select.is_larger)
-        beside = _beside(best, summary, *found) if best is not None and found is not None else None
-        best = select.best(best, summary, beside)
+        best = select.best(best, summary, _comparison(best, summary, found) if best is not None else NOT_COMPARED)
     return best

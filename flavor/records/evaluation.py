@@ -9,9 +9,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from flavor.printable import quoted
+from flavor.records.comparison import NOT_COMPARED, Comparison
 from flavor.records.damage import damage_in, field_of, number, optional_of, table, texts
 from flavor.records.lacking import Lacking, read_lacking
 from flavor.records.model import GlobalModel
@@ -274,14 +275,6 @@ class BestModel:
         return cls(field_of(fields, "best_round", number), value, field_of(fields, "best_sites", number))
 
 
-class Beside(NamedTuple):
-    """The value of a new model and of the best one before it, over the sites that have judged both."""
-
-    value: float
-    best: float
-    sites: int
-
-
 @dataclass(frozen=True)
 class EvaluationSummary(OfModel):
     """One closed evaluation in numbers, kept for as long as the run is in Redis. It is not signed: its manifest is."""
@@ -304,8 +297,8 @@ class EvaluationSummary(OfModel):
     """Who reports a metric, as digests; see `flavor.records.reporters`. Empty where that is not known."""
     best_before: int = 0
     """The round of the best model by `--select` with which this one was compared; 0 where it was not."""
-    beside: Beside | None = None
-    """What the sites say that have judged both of these models; None where they are too few to compare."""
+    comparison: Comparison = NOT_COMPARED
+    """How its model compares with that one."""
     lacking: Mapping[str, Lacking] = field(default_factory=dict)
     """Who lacks the metrics of the run's rules, by their names without `(weighted)`. Others are not in it."""
     of: Subject | None = None
@@ -330,7 +323,7 @@ class EvaluationSummary(OfModel):
                 **({"subject": self.of.to_plain()} if self.of is not None else {}),
             }
             if self.best_before:
-                fields |= {"best_before": self.best_before, "beside": self.beside}
+                fields |= {"best_before": self.best_before, **self.comparison.to_plain()}
             text = json.dumps(fields, separators=(",", ":"), allow_nan=False)
             if len(text) <= MOST_BYTES or not metrics:
                 return text
@@ -358,20 +351,10 @@ class EvaluationSummary(OfModel):
                 },
                 few={str(name): whole(several) for name, several in (fields.get("few") or {}).items()},
                 reporters=read_reporters(fields.get("reporters")),
-                beside=_beside_of(fields.get("beside")),
+                comparison=Comparison.of_plain(fields),
                 lacking=read_lacking(fields.get("lacking")),
                 of=Subject.of_fields(fields, numbers["round"]),
             )
-
-
-def _beside_of(found: Any) -> Beside | None:
-    """Read the two values and the number of sites. Raises `ValueError` and `TypeError`."""
-    if found is None:
-        return None
-    value, best, sites = found
-    if finite(value) is None or finite(best) is None:
-        raise ValueError("its values beside the best model are no finite numbers")
-    return Beside(float(value), float(best), whole(sites))
 
 
 def said_of(refused: Refused, most: int) -> str:

@@ -20,6 +20,8 @@ from typing import Any
 from flavor.errors import InvalidInfo
 from flavor.printable import BLANKS
 from flavor.records.counts import LARGEST, PREFIX, checked_list, is_count
+from flavor.records.not_finite import FIELD as NOT_FINITE
+from flavor.records.not_finite import not_finite_of, text_of, word_of
 
 FILE_NAME = "info.json"
 MERGED_NAME = "merged-info.json"
@@ -54,7 +56,8 @@ def checked_info(value: object, *, where: str = "info") -> Info:
     number); `metrics` needs the four `basic/confusion_*` numbers, which are -1 where it has counts and none of the
     four; further metrics, up to `MOST_METRICS`, are numbers under any name of characters that can be seen. A count,
     whose name begins with `count/`, is a number or a flat list of finite numbers (`flavor.records.counts`). A number
-    that is None, NaN or infinite (the AUC of a site with one class) is None: missing at this site. Numpy's and torch's
+    that is None, NaN or infinite (the AUC of a site with one class) is None: missing at this site, and
+    `metadata.notFinite` says which of these are NaN or infinite (`flavor.records.not_finite`). Numpy's and torch's
     scalars become plain numbers, in further `metadata` too.
     """
     problems: list[str] = []
@@ -82,6 +85,7 @@ def checked_info(value: object, *, where: str = "info") -> Info:
         plain = checked["metadata"][name] = _plain(given)
         if not isinstance(name, str) or not isinstance(plain, str | int | float | None):
             problems.append(f"metadata[{name!r}] must be a text or a number, not {_shown(given)}")
+    _note_not_finite(checked, metrics or {})
     problems += [
         f"the name {name[:40]!r}… has {len(name)} characters, and {LONGEST_NAME} at most are taken"
         for name in (*(metadata or {}), *(metrics or {}))
@@ -103,6 +107,16 @@ def checked_info(value: object, *, where: str = "info") -> Info:
         more = f"; and {len(problems) - _MOST_PROBLEMS} more" if len(problems) > _MOST_PROBLEMS else ""
         raise InvalidInfo(f"{where}: {'; '.join(problems[:_MOST_PROBLEMS])}{more}")
     return checked
+
+
+def _note_not_finite(checked: Info, given: Mapping[str, Any]) -> None:
+    """Add to `metadata.notFinite` which of the `given` metrics are infinite or NaN."""
+    missing = [
+        name for name, value in given.items() if checked["metrics"].get(str(name), 0) is None and value is not None
+    ]
+    found = {str(name): word for name in missing if (word := word_of(_scalar(given[name]))) is not None}
+    if found:
+        checked["metadata"][NOT_FINITE] = text_of(not_finite_of(checked) | found)
 
 
 def completed(value: object, round_: int) -> object:
@@ -206,13 +220,19 @@ def _plain(value: Any) -> Any:
 
     Any other value is returned unchanged.
     """
-    if not isinstance(value, str | int | float | None) and math.prod(getattr(value, "shape", (0,))) == 1:
-        with contextlib.suppress(Exception):  # the caller's message names the value
-            value = value.item()
+    value = _scalar(value)
     if isinstance(value, str):
         return str(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
+    return value
+
+
+def _scalar(value: Any) -> Any:
+    """Return a scalar of numpy or torch as Python's own, and any other value unchanged."""
+    if not isinstance(value, str | int | float | None) and math.prod(getattr(value, "shape", (0,))) == 1:
+        with contextlib.suppress(Exception):  # the caller's message names the value
+            value = value.item()
     return value
 
 

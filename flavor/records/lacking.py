@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from flavor.records.counts import CENTRAL_PREFIX, POOLED
+from flavor.records.not_finite import WORDS
 from flavor.records.numbers import whole
 from flavor.records.reporters import reported
 
 _MOST_NAMED = 3
+_NULL = " (null)"
+"""The end of the name of a site, which has no such letters, that reports a metric as missing."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Lacking:
     away: SomeSites = SomeSites()
     """They were not asked, as they are gone or shut out, and have reported it before."""
 
+    @property
+    def has_diverged(self) -> bool:
+        """Whether it is known of a site that its value is infinite or NaN, and not missing."""
+        return any(site.endswith(")") and not site.endswith(_NULL) for site in self.not_finite.named)
+
     def words(self, metric: str) -> str:
         """Say who lacks the metric; '' where no site does."""
         said = []
@@ -76,11 +84,13 @@ def lacking_of(
     sites: Mapping[str, Mapping[str, Any]],
     before: Mapping[str, Collection[str]],
     away: Collection[str] = (),
+    odd: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Lacking]:
     """Return who lacks each of these merged metrics, by their names without `(weighted)`.
 
     `sites` has the metrics of each site whose result counts, and `before` what each has reported in evaluations before.
-    `away` are sites that were not asked.
+    `away` are sites that were not asked. `odd` has the metrics of each site that are infinite or NaN
+    (`flavor.records.not_finite`): so the value stands behind a site's name.
     """
     names = list(names)
     lacked = {site: set(names) - reported(names, metrics) for site, metrics in sites.items()}
@@ -90,7 +100,7 @@ def lacking_of(
         said = [site for site in without if name in sites[site] and not name.startswith(POOLED)]
         unsaid = [site for site in without if site not in said and name in before.get(site, ())]
         gone = [site for site in away if name in before.get(site, ())]
-        found[name] = Lacking(SomeSites.of(said), SomeSites.of(unsaid), SomeSites.of(gone))
+        found[name] = Lacking(_with_values(said, name, odd), SomeSites.of(unsaid), SomeSites.of(gone))
     return found
 
 
@@ -98,6 +108,20 @@ def away_of(names: Iterable[str], expected: Collection[str], before: Mapping[str
     """Return the sites with a part in one of these metrics that were not asked, sorted."""
     ruled = set(names)
     return tuple(sorted(site for site, of in before.items() if site not in expected and not ruled.isdisjoint(of)))
+
+
+def _with_values(sites: Iterable[str], metric: str, odd: Mapping[str, Mapping[str, str]] | None) -> SomeSites:
+    """Name the sites with their values, those first that are infinite or NaN."""
+    if odd is None:
+        return SomeSites.of(list(sites))
+    words = {site: odd.get(site, {}).get(metric) for site in sorted(sites)}
+    ordered = sorted(words, key=lambda site: words[site] is None)
+    return SomeSites(tuple(with_value(site, words[site]) for site in ordered[:_MOST_NAMED]), len(ordered))
+
+
+def with_value(site: str, word: str | None) -> str:
+    """Return a site with the value that it reports in place of a finite one: `edge-4 (inf)`, or `edge-4 (null)`."""
+    return f"{site}{_NULL if word is None else f' ({WORDS[word]})'}"
 
 
 def reported_by_now(

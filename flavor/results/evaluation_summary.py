@@ -7,10 +7,13 @@ from typing import Any
 
 from flavor.config import RunConfig
 from flavor.evaluation_settings import goals_of, rules_of, select_of
-from flavor.policy.selection import names_in
-from flavor.records.evaluation import EvaluationSummary
-from flavor.records.lacking import Lacking, lacking_of
+from flavor.policy.compared import Found
+from flavor.policy.selection import Select, names_in, same_number
+from flavor.records.comparison import Comparison
+from flavor.records.evaluation import BestModel, EvaluationSummary
+from flavor.records.lacking import Lacking, SomeSites, lacking_of, with_value
 from flavor.records.merging import WEIGHTED, by_sites, sites_of
+from flavor.records.not_finite import not_finite_of
 from flavor.records.reporters import reporters_of
 from flavor.records.summary import kept_metrics, names_of, spread_of
 
@@ -26,9 +29,16 @@ def ruled_names(config: RunConfig, *, central: bool) -> list[str]:
     return names_in([rules.select, *rules.when])
 
 
-def central_lacking(config: RunConfig, metrics: Mapping[str, Any]) -> dict[str, Lacking]:
+def central_lacking(config: RunConfig, merged: Mapping[str, Any]) -> dict[str, Lacking]:
     """Return which metrics of the run's rules, `central/…`, are no finite numbers on the operator's own data."""
-    return lacking_of(ruled_names(config, central=True), {"central": metrics}, {})
+    return lacking_of(ruled_names(config, central=True), {"central": merged["metrics"]}, {})
+
+
+def central_comparison(select: Select, before: BestModel, found: Found, merged: Mapping[str, Any]) -> Comparison:
+    """Compare the values on the operator's own data, where a model that is infinite or NaN has diverged."""
+    if found is None and (word := not_finite_of(merged).get(select.merged)) is not None:
+        return Comparison(diverged=SomeSites.of([with_value("the operator's own data", word)]))
+    return same_number(before, found)
 
 
 def evaluation_summary(
@@ -43,11 +53,12 @@ def evaluation_summary(
     config: RunConfig,
     before: Mapping[str, Collection[str]] = _NOTHING,
     away: Collection[str] = (),
+    odd: Mapping[str, Mapping[str, str]] | None = None,
 ) -> EvaluationSummary:
     """Return the summary of one evaluation. `sites` are the metrics of each site whose result counts, by its name.
 
     `before` says which metrics of the run's rules each site has reported in earlier evaluations. `away` are those of
-    these sites that were not asked, and not revoked.
+    these sites that were not asked, and not revoked. `odd` is as in `lacking_of`.
 
     The metrics of the run's rules (`--select`, `--stop-when`) come first, so that they are kept beside all that sites
     report.
@@ -70,5 +81,5 @@ def evaluation_summary(
         spread=spread_of((name for name in metrics if not name.endswith(WEIGHTED)), sites.values()),
         few=kept_few,
         reporters=reporters_of(sites, kept_few, sites),
-        lacking=lacking_of(ruled_names(config, central=False), sites, before, away),
+        lacking=lacking_of(ruled_names(config, central=False), sites, before, away, odd),
     )

@@ -1,7 +1,8 @@
 """Compare a model with the best one before it by what the sites report that have judged both.
 
 A site that is gone for good, or that hands in no result of one of the models, has no part in the comparison: it cannot
-keep a later model from being the best, nor make another one the best by its absence.
+keep a later model from being the best, nor make another one the best by its absence. A site that reports one model as
+infinite or NaN, and the other one not, says that the first one is worse.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from flavor.config import RunConfig
+from flavor.policy.compared import Found
 from flavor.policy.selection import Select, value_of
-from flavor.records.evaluation import AUTOMATIC, Beside, BestModel
+from flavor.records.comparison import Beside, Comparison
+from flavor.records.evaluation import AUTOMATIC, BestModel
 from flavor.records.info import Info
+from flavor.records.lacking import SomeSites, with_value
 from flavor.records.merging import merge_infos
+from flavor.records.not_finite import not_finite_of
 from flavor.records.reporters import reported
 from flavor.results.evaluation_summary import evaluation_summary
 
@@ -25,37 +30,48 @@ class JudgedBoth:
     config: RunConfig
     select: Select
     infos: Mapping[str, Info]
-    asked: int
-    """Number of sites that were to judge the new model."""
+    asked: Collection[str]
+    """The sites that were to judge the new model."""
 
     def compare(
         self,
         before: BestModel,
-        value: float,
-        sites: int,
+        found: Found,
         *,
         judged: Collection[str],
         result_of: Callable[[str], Info | None],
-    ) -> Beside | None:
-        """Return both values over the sites that have judged both; None where those are not most of the sites asked.
+    ) -> Comparison:
+        """Return how both models compare at the sites that have a part in the metric: a finite value of one of them.
 
-        `judged` are the sites whose results of the best model count. `result_of` returns the result of one of them,
-        None for a lost one. It is called only where other sites have judged the best model than the new one.
+        The values are compared over the sites that have one of both models, if these are more than half of those that
+        have a part and were asked. A site at which one model alone is infinite or NaN decides against that model.
+
+        `found` is the new model's value. `judged` are the sites whose results of the best model count. `result_of`
+        returns the result of one of them, None for a lost one. It is not called where all sites have values of both.
         """
-        if set(judged) == self.infos.keys() and sites == before.sites == len(judged):
-            return Beside(value, before.value, sites)
-        common = [site for site in self._reporting(self.infos) if site in judged]
-        if not self._are_most(common):
-            return None
-        infos = {site: info for site in common if (info := result_of(site)) is not None}
-        common = self._reporting(infos)
-        if not self._are_most(common):
-            return None
+        is_of_all = found is not None and found[1] == before.sites == len(judged)
+        if found is not None and is_of_all and set(judged) == self.infos.keys():
+            return Comparison(Beside(found[0], before.value, found[1]))
+        infos = {site: info for site in judged if (info := result_of(site)) is not None}
+        new, old = self._reporting(self.infos), self._reporting(infos)
+        common = [site for site in new if site in old]
+        having_part = {*new, *old} & set(self.asked)
+        beside = self._beside(common, infos) if 2 * len(common) > len(having_part) else None
+        return Comparison(
+            beside,
+            diverged=self._not_finite(old, self.infos),
+            recovered=self._not_finite(new, infos),
+            lacked=SomeSites.of(having_part - set(common)),
+        )
+
+    def _beside(self, common: Sequence[str], infos: Mapping[str, Info]) -> Beside | None:
         new, old = self._value(common, self.infos), self._value(common, infos)
         return None if new is None or old is None else Beside(new, old, len(common))
 
-    def _are_most(self, common: Sequence[str]) -> bool:
-        return 2 * len(common) > self.asked
+    def _not_finite(self, having: Sequence[str], infos: Mapping[str, Info]) -> SomeSites:
+        """Return which of the sites that have a value of one model report none that is finite of the other one."""
+        words = {site: not_finite_of(infos[site]).get(self.select.merged) for site in having if site in infos}
+        return SomeSites.of([with_value(site, word) for site, word in words.items() if word is not None])
 
     def _reporting(self, infos: Mapping[str, Info]) -> list[str]:
         """Return the sites that have a part in the metric."""

@@ -243,7 +243,7 @@ def test_a_run_that_is_rebuilt_has_its_evaluations_and_its_best_model(judged):
     for one, other in zip(rebuilt, map(EvaluationSummary.from_json, before), strict=True):
         assert (one.round, one.metrics, one.spread, one.few) == (other.round, other.metrics, other.spread, other.few)
         assert (one.sites, one.expected, one.examples) == (other.sites, other.expected, other.examples)
-        assert (one.best_before, one.beside) == (other.best_before, other.beside)
+        assert (one.best_before, one.comparison) == (other.best_before, other.comparison)
     assert rebuilt[1].best_before == 1
     again, first = json.loads(judged.done("flavor", "results", judged.run, "--json").stdout), json.loads(table)
     assert {**again, "closed_ms": 0} == {**first, "closed_ms": 0}

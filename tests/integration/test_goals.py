@@ -85,9 +85,9 @@ def test_a_site_whose_value_is_nan_infinite_or_missing_keeps_a_goal_from_being_r
     assert (bench.runs.read().round, bench.runs.read().is_met) == (3, False)
     reason = bench.logged("evaluation.closed", round=2)["reason"]
     told = [
-        "--stop-when 'loss<=0.5' does not count, though loss is 0.4: loss is not a finite number at c3",
+        "--stop-when 'loss<=0.5' does not count, though loss is 0.4: loss is not a finite number at c3 (inf)",
         "--stop-when 'worst/accuracy>=0.5' does not count, though worst/accuracy is 0.9: "
-        "accuracy is not a finite number at c3",
+        "accuracy is not a finite number at c3 (NaN)",
         "--stop-when 'score>=0.7' does not count, though score is 0.9: c3 does not report score, and has before",
         "--stop-when 'pooled/accuracy>=0.75' does not count, though pooled/accuracy is 0.9: "
         "c3 does not report pooled/accuracy, and has before",

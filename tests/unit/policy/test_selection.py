@@ -8,7 +8,8 @@ import pytest
 
 from flavor.errors import DamagedRecord
 from flavor.policy.selection import Select, StopAfterNoGain, StopWhen, choose, lacking, reached, stops, value_of
-from flavor.records.evaluation import Beside, BestModel, EvaluationSummary
+from flavor.records.comparison import Beside, Comparison
+from flavor.records.evaluation import BestModel, EvaluationSummary
 from flavor.records.lacking import Lacking, SomeSites
 
 
@@ -107,6 +108,7 @@ def test_evaluations_without_a_gain():
     reason = stops(rounds, when=[], after=StopAfterNoGain.parse("2:0.001"), select=select)
     assert reason == (
         "a has not got better by more than 0.001 than in round 2, 0.6, in 2 evaluations (--stop-after-no-gain 2:0.001)"
+        "; 1 further one could not be compared with it: too few sites have a value of both"
     )
     rising = [summary(1, 0.942548), summary(2, 0.95), summary(3, 0.96)]
     reason = stops(rising, when=[], after=StopAfterNoGain.parse("2:0.02"), select=select)
@@ -120,7 +122,7 @@ def test_evaluations_without_a_gain():
 
 def compared(round_: int, value: float, *, sites: int, with_: int, beside: Beside | None) -> EvaluationSummary:
     """An evaluation that a worker has compared with the best one before; it stands in Redis as JSON."""
-    made = replace(summary(round_, value, sites=sites), best_before=with_, beside=beside)
+    made = replace(summary(round_, value, sites=sites), best_before=with_, comparison=Comparison(beside))
     return EvaluationSummary.from_json(made.closed_at(1))
 
 
@@ -196,22 +198,57 @@ def test_the_reason_of_a_goal_says_what_was_judged_after_it():
     assert reached([summary(1, 0.97), summary(2, 0.1)], first=1, **rules) == good
 
 
-def test_an_evaluation_whose_metric_is_not_finite_is_one_without_a_gain():
+def test_a_model_that_has_diverged_is_no_gain_and_one_that_could_not_be_compared_does_not_count():
     select, after = Select.parse("a:max"), StopAfterNoGain.parse("2")
-    nan = {"a": Lacking(not_finite=SomeSites.of("xyz"))}
-    diverged = [replace(summary(number, None), lacking=nan) for number in (3, 4)]
+    made = Comparison(diverged=SomeSites.of(["x (inf)"]))
+    diverged = [read_again(replace(summary(number, None), best_before=2, comparison=made)) for number in (3, 4)]
     before = [summary(1, 0.5), summary(2, 0.6)]
-    assert after.without_gain(select, [*diverged, *before, *diverged]) == (2, BestModel(2, 0.6, 3))
+    assert after.without_gain(select, [*diverged, *before]) == (0, BestModel(2, 0.6, 3))
+    assert after.without_gain(select, [*before, *diverged]) == (2, BestModel(2, 0.6, 3))
     assert "has not got better in 2 evaluations" in stops([*before, *diverged], when=[], after=after, select=select)
-    assert choose(None, diverged[0], select=select, when=[]).notes == (
-        "--select: a is not a finite number at x, y and z",
+    better_without_x = replace(diverged[0], metrics={"a": 0.9}, comparison=replace(made, beside=Beside(0.9, 0.6, 2)))
+    assert after.without_gain(select, [*before, better_without_x]) == (1, BestModel(2, 0.6, 3))
+    nulls = {"a": Lacking(not_finite=SomeSites.of(["x (null)", "y (null)"]))}
+    for value in (None, 0.9):
+        apart = replace(compared(3, value, sites=1, with_=2, beside=None), lacking=nulls)
+        assert after.gains(select, [*before, apart]) == (0, BestModel(2, 0.6, 3), 1)
+    assert (
+        stops([*before, *[replace(apart, round=at) for at in range(3, 9)]], when=[], after=after, select=select) == ""
     )
-    most = replace(compared(3, 0.9, sites=1, with_=2, beside=None), lacking=nan)
-    assert after.without_gain(select, [*before, most]) == (1, BestModel(2, 0.6, 3))
-    more = replace(compared(5, 0.1, sites=4, with_=2, beside=None), lacking=nan)
-    assert after.without_gain(select, [*before, *diverged, more]) == (0, BestModel(5, 0.1, 4))
-    assert after.without_gain(select, [*before, summary(3, None)]) == (0, BestModel(2, 0.6, 3)), (
-        "no site has a part in it"
+
+
+def read_again(made: EvaluationSummary) -> EvaluationSummary:
+    return EvaluationSummary.from_json(made.closed_at(1))
+
+
+@pytest.mark.parametrize("select", ["a:max", "a:min", "a (weighted):max", "worst/a:min"])
+def test_of_two_models_the_worse_one_has_diverged_where_the_other_one_has_not(select):
+    rule = Select.parse(select)
+    one, other = (summary(number, value, name="a") for number, value in ((1, 0.5), (2, 0.4)))
+    one, other = (replace(each, metrics={**each.metrics, "a (weighted)": each.metrics["a"]}) for each in (one, other))
+    best = rule.best(None, one)
+    for beside in (None, Beside(0.9, 0.1, 2), Beside(0.1, 0.9, 2)):
+        diverged = Comparison(beside, diverged=SomeSites.of(["x (NaN)"]))
+        assert rule.best(best, other, diverged) is best
+        assert rule.best(best, other, replace(diverged, recovered=SomeSites.of(["y (inf)"]))) is best, "the earlier one"
+        recovered = Comparison(beside, recovered=SomeSites.of(["x (NaN)"]))
+        assert rule.best(best, other, recovered).round == 2
+        told = choose(best, other, select=rule, when=(), compare=lambda *_, made=diverged: made)
+        assert told.notes == (
+            f"round 1 stays the best by {rule.name}: the new model has diverged at x (NaN), where that one has a "
+            "finite value",
+        )
+        told = choose(best, other, select=rule, when=(), compare=lambda *_, made=recovered: made)
+        assert "in round 1, and which has diverged at x (NaN)" in told.reason
+
+
+def test_the_log_says_of_how_many_sites_the_best_is_and_where_it_is_not_finite():
+    found = replace(
+        summary(1, 0.5, sites=4, few=2), lacking={"a": Lacking(not_finite=SomeSites.of(["c (inf)", "d (null)"]))}
+    )
+    told = choose(None, found, select=Select.parse("a:max"), when=())
+    assert told.reason == (
+        "the best so far by a: 0.5 (of 2 of 4 sites); a is not a finite number at c (inf) and d (null)"
     )
 
 
@@ -229,16 +266,21 @@ def test_what_an_evaluation_means():
         BestModel(1, 0.5, 3),
         "the best so far by a: 0.5",
         ("--stop-when: there is no metric 'b': there is only a",),
-        None,
+        Comparison(),
     )
     better = choose(first.best, summary(2, 0.75), select=select, when=())
     assert better == (
         BestModel(2, 0.75, 3),
         "the best so far by a: 0.75, after 0.5 in round 1",
         (),
-        Beside(0.75, 0.5, 3),
+        Comparison(Beside(0.75, 0.5, 3)),
     )
-    assert choose(better.best, summary(3, 0.6), select=select, when=()) == (better.best, "", (), Beside(0.6, 0.75, 3))
+    assert choose(better.best, summary(3, 0.6), select=select, when=()) == (
+        better.best,
+        "",
+        (),
+        Comparison(Beside(0.6, 0.75, 3)),
+    )
     fewer = choose(better.best, summary(4, 0.9, sites=2), select=select, when=())
     assert fewer == (
         better.best,
@@ -247,11 +289,11 @@ def test_what_an_evaluation_means():
             "a of 2 sites is not compared with that of round 2, of 3 sites: "
             "too few sites have a value of it for both models",
         ),
-        None,
+        Comparison(),
     )
     more = choose(better.best, summary(5, 0.6, sites=4), select=select, when=())
     assert more.reason == "the best so far by a: 0.6, after 0.75 in round 2, which 3 sites had judged"
-    assert choose(None, summary(1, 0.5), select=None, when=()) == (None, "", (), None)
+    assert choose(None, summary(1, 0.5), select=None, when=()) == (None, "", (), Comparison())
 
 
 def test_what_is_missing_is_named():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from flavor.records.info import (
     read_info,
 )
 from flavor.records.merging import merge_infos, not_merged, summed
+from flavor.records.not_finite import not_finite_of
 from tests.lazy import Lazy
 
 torch = Lazy("torch")
@@ -302,3 +304,34 @@ def test_the_four_cells_that_a_script_leaves_out_are_told_of_once_with_the_ways_
     assert "-1 each if the script does not count them" in said
     assert "binary_counts(labels, scores)" in said
     assert said.count("confusion_tp") == 1
+
+
+def test_which_metrics_are_infinite_or_nan_is_kept_beside_them() -> None:
+    metrics = {
+        **dict.fromkeys(CONFUSION, -1),
+        "a": math.inf,
+        "b": np.float32(-np.inf),
+        "c": math.nan,
+        "d": None,
+        "e": 1,
+    }
+    given = {"metadata": {"epoch": 1, "datasetSize": 2, "importance": 1}, "metrics": metrics}
+    found = checked_info(given)
+    words = {"a": "Infinity", "b": "-Infinity", "c": "NaN"}
+    assert not_finite_of(found) == words
+    read = parse_info(info_bytes(found), where="info.json")
+    assert read == found
+    assert b"NaN}" not in info_bytes(found), "it is valid JSON"
+    assert not_finite_of(parse_info(json.dumps(given | {"metrics": {**metrics, "b": None}}).encode(), where="")) == {
+        "a": "Infinity",
+        "c": "NaN",
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "7", '{"e": "NaN"}', '{"x": "NaN"}', '{"d": "inf"}', '{"d": 7}', '{"d": null}', 7, None]
+)
+def test_what_a_site_says_of_values_that_are_not_finite_may_be_anything(text: object) -> None:
+    metrics = {**dict.fromkeys(CONFUSION, -1), "d": None, "e": 1}
+    metadata = {"epoch": 1, "datasetSize": 2, "importance": 1, "notFinite": text}
+    assert not_finite_of(checked_info({"metadata": metadata, "metrics": metrics})) == {}

@@ -75,3 +75,12 @@ def test_a_summary_keeps_it() -> None:
     ):
         with pytest.raises(DamagedRecord, match="summary of an evaluation"):
             EvaluationSummary.from_json(f'{text[: text.index(chr(34) + "lacking")]}"lacking":{wrong}}}')
+
+
+def test_the_value_that_is_not_finite_stands_behind_the_site() -> None:
+    sites = {site: {"loss": None} for site in "abcde"}
+    found = lacking_of(["loss"], sites, {}, odd={"d": {"loss": "Infinity"}, "e": {"other": "NaN"}})["loss"]
+    assert found.not_finite == SomeSites(("d (inf)", "a (null)", "b (null)"), 5)
+    assert found.has_diverged
+    assert not lacking_of(["loss"], sites, {}, odd={})["loss"].has_diverged
+    assert not lacking_of(["loss"], sites, {})["loss"].has_diverged, "of an earlier release"

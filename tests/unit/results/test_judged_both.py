@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import pytest
 
 from flavor.config import RunConfig
 from flavor.policy.selection import Choice, Select, choose
-from flavor.records.evaluation import Beside, EvaluationSummary
-from flavor.records.info import Info
+from flavor.records.comparison import Beside
+from flavor.records.evaluation import EvaluationSummary
+from flavor.records.info import CONFUSION, Info, checked_info
 from flavor.records.merging import merge_infos
+from flavor.records.not_finite import not_finite_of
 from flavor.results.evaluation_summary import evaluation_summary
 from flavor.results.judged_both import JudgedBoth
 
@@ -28,18 +31,19 @@ def compared(select: str, first: Mapping[str, dict[str, object]], second: Mappin
     config = RunConfig(rounds=2, store="file:///store", select=select)
     before, after = ({site: info(metrics) for site, metrics in each.items()} for each in (first, second))
     best = choose(None, summary(1, before, config), select=rule, when=()).best
-    judged_both = JudgedBoth(config, rule, after, asked=len(after))
+    judged_both = JudgedBoth(config, rule, after, asked=after)
     return choose(
         best,
         summary(2, after, config),
         select=rule,
         when=(),
-        compare=lambda best, value, sites: judged_both.compare(best, value, sites, judged=before, result_of=before.get),
+        compare=lambda best, found: judged_both.compare(best, found, judged=before, result_of=before.get),
     )
 
 
 def info(metrics: dict[str, object]) -> Info:
-    return {"metadata": {"epoch": 1, "datasetSize": 20, "importance": 1.0}, "metrics": metrics}
+    metadata = {"epoch": 1, "datasetSize": 20, "importance": 1.0}
+    return checked_info({"metadata": metadata, "metrics": {**dict.fromkeys(CONFUSION, -1), **metrics}})
 
 
 def summary(round_: int, infos: Mapping[str, Info], config: RunConfig) -> EvaluationSummary:
@@ -52,6 +56,7 @@ def summary(round_: int, infos: Mapping[str, Info], config: RunConfig) -> Evalua
         merged=merge_infos(list(infos), list(infos.values())),
         sites={site: each["metrics"] for site, each in infos.items()},
         config=config,
+        odd={site: not_finite_of(each) for site, each in infos.items()},
     )
 
 
@@ -61,10 +66,10 @@ def test_counts_of_other_sites_are_not_compared() -> None:
     second = {"a": right(18), "b": right(18), "c": OTHER, "d": OTHER}
     choice = compared("pooled/accuracy:max", first, second)
     assert choice.best is not None
-    assert (choice.best.round, choice.beside) == (1, None)
+    assert (choice.best.round, choice.comparison.beside) == (1, None)
     assert choice.notes == (
         "pooled/accuracy of 2 sites is not compared with that of round 1, of 2 sites: "
-        "too few sites have a value of it for both models",
+        "too few sites have a value of it for both models (a, b, c and 1 more have one of one model alone)",
     )
 
 
@@ -75,7 +80,7 @@ def test_counts_of_the_sites_that_have_them_of_both_models_are_compared(good: in
     second = {**dict.fromkeys("abc", right(good)), "d": OTHER}
     choice = compared("pooled/accuracy:max", first, second)
     assert choice.best is not None
-    assert (choice.best.round, choice.beside) == (best, Beside(good / 20, 0.6, 3))
+    assert (choice.best.round, choice.comparison.beside) == (best, Beside(good / 20, 0.6, 3))
 
 
 @pytest.mark.parametrize("select", ["accuracy:max", "worst/accuracy:max", "accuracy (weighted):max"])
@@ -84,4 +89,60 @@ def test_a_value_that_is_not_finite_leaves_its_site_out_of_both(select: str) -> 
     second = {**{site: {"accuracy": 0.375} for site in "abc"}, "d": {"accuracy": None}}
     choice = compared(select, first, second)
     assert choice.best is not None
-    assert (choice.best.round, choice.beside) == (1, Beside(0.375, 0.5, 3))
+    assert (choice.best.round, choice.comparison.beside) == (1, Beside(0.375, 0.5, 3))
+
+
+def values(**of: object) -> dict[str, dict[str, object]]:
+    return {site: {"a": value} if value is not ... else OTHER for site, value in of.items()}
+
+
+INF, NAN = math.inf, math.nan
+
+
+@pytest.mark.parametrize("lack", [None, NAN, ...], ids=["null", "NaN", "not reported"])
+@pytest.mark.parametrize("select", ["a:max", "worst/a:max", "a (weighted):max"])
+def test_two_sites_of_four_are_compared_where_they_alone_report_the_metric(select: str, lack: object) -> None:
+    first, second = (values(a=low, b=low + 0.1, c=lack, d=lack) for low in (0.4, 0.5))
+    choice = compared(select, first, second)
+    assert choice.best is not None
+    assert (choice.best.round, choice.best.sites) == (2, 2)
+    assert "(of 2 of 4 sites)" in choice.reason
+    assert compared(select, second, first).best == compared(select, second, second).best, "the first one stays"
+
+
+def test_one_of_the_reporting_sites_is_compared_only_if_it_is_most_of_them() -> None:
+    first = values(a=0.5, b=0.5, c=0.5, d=...)
+    fewer = compared("a:max", first, values(a=0.9, b=None, c=None, d=...))
+    assert fewer.best is not None
+    assert (fewer.best.round, fewer.comparison.is_made) == (1, False)
+    assert "(b and c have one of one model alone)" in fewer.notes[0]
+    most = compared("a:max", first, values(a=0.9, b=0.6, c=None, d=...))
+    assert (most.best and most.best.round, most.comparison.beside) == (2, Beside(0.75, 0.5, 2))
+
+
+@pytest.mark.parametrize(("word", "value"), [("inf", INF), ("-inf", -INF), ("NaN", NAN)])
+@pytest.mark.parametrize("select", ["a:min", "worst/a:min", "a (weighted):min"])
+def test_a_model_that_diverges_at_a_site_where_the_best_one_did_not_is_not_better(
+    select: str, word: str, value: float
+) -> None:
+    finite = values(a=0.5, b=0.5, c=0.5, d=0.5)
+    odd = values(a=0.4, b=0.4, c=0.4, d=value)
+    choice = compared(select, finite, odd)
+    assert choice.best is not None
+    assert choice.best.round == 1
+    assert choice.comparison.diverged.named == (f"d ({word})",)
+    assert f"diverged at d ({word})" in choice.notes[-1]
+    recovered = compared(select, odd, finite)
+    assert recovered.best is not None
+    assert recovered.best.round == 2, "though its other sites are worse"
+    assert f"diverged at d ({word})" in recovered.reason
+    both = compared(select, odd, values(a=0.3, b=0.3, c=0.3, d=value))
+    assert both.best is not None
+    assert (both.best.round, both.comparison.diverged.count) == (2, 0), "it has no value of either model"
+    assert f"not a finite number at d ({word})" in both.reason
+
+
+def test_a_site_that_is_infinite_at_all_sites_is_compared_too() -> None:
+    choice = compared("a:min", values(a=0.5, b=0.5), values(a=INF, b=NAN))
+    assert choice.comparison.diverged.named == ("a (inf)", "b (NaN)")
+    assert (choice.best and choice.best.round) == 1

@@ -1,0 +1,38 @@
+"""What the log says of a comparison of a new model with the best one before it."""
+
+from __future__ import annotations
+
+from flavor.counted import counted
+from flavor.records.comparison import Beside, Comparison
+from flavor.records.evaluation import BestModel
+
+Found = tuple[float, int] | None
+"""The value of a rule's metric in an evaluation, and how many sites report it; None where it is missing."""
+
+
+def compared_notes(metric: str, before: BestModel, found: Found, made: Comparison) -> list[str]:
+    """Return what the operator should know of a comparison after which the best model stays."""
+    stays = f"round {before.round} stays the best by {metric}"
+    if made.diverged.count:
+        return [f"{stays}: the new model has diverged at {made.diverged.words}, where that one has a finite value"]
+    if found is None:
+        return []
+    if made.beside is None:
+        of, had = f"{metric} of {counted(found[1], 'site')}", counted(before.sites, "site")
+        lacked = ""
+        if made.lacked.count:
+            lacked = f" ({made.lacked.words} {'has' if made.lacked.count == 1 else 'have'} one of one model alone)"
+        return [
+            f"{of} is not compared with that of round {before.round}, of {had}: "
+            f"too few sites have a value of it for both models{lacked}"
+        ]
+    said = of_both(metric, before, made.beside, found[0])
+    return [f"{stays}{said}"] if said else []
+
+
+def of_both(metric: str, before: BestModel, beside: Beside | None, value: float) -> str:
+    """Return what the sites report that have judged both models; '' where that is what all report."""
+    if beside is None or (beside.value, beside.best) == (value, before.value):
+        return ""
+    by = f"the {beside.sites} sites" if beside.sites > 1 else "the site"
+    return f": by {by} that judged both models, {metric} is {beside.value:.6g} now and was {beside.best:.6g}"
