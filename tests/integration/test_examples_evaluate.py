@@ -38,4 +38,4 @@ def test_an_evaluator(tmp_path, name):
     assert metrics <= judged["metrics"].keys(), judged
     model = result["global_model"]
     checked = done("check-fv", "-m", "python evaluate.py", "--model", model, INPUT_PATH=str(folder / "site1"))
-    assert "8 passed" in checked
+    assert "9 passed" in checked
