@@ -155,6 +155,8 @@ class MetricOfSites:
     """Its value of the examples of all sites together."""
     pooled_bound: float | None = None
     """The largest error of `pooled`."""
+    pooled_sites: int | None = None
+    """Number of sites whose counts give `pooled`."""
     plain_mean: float | None = None
     weighted_mean: float | None = None
     """The mean weighted by the sites' numbers of examples."""
@@ -352,11 +354,13 @@ def _metric(base: str, found: Evaluated, select: Select | None) -> MetricOfSites
     better = better_of(named, select)
     low, high = (min(values.values()), max(values.values())) if values else found.spread.get(base, (None, None))
     wanted = {1: low, -1: high}.get(better) if low != high else None
+    all_sites = len(found.sites) or found.merged_of
     return MetricOfSites(
         name=base,
-        sites=sites_with(named, found.few, len(found.sites) or found.merged_of),
+        sites=sites_with(named, found.few, all_sites),
         pooled=found.metrics.get(pooled),
         pooled_bound=found.metrics.get(pooled + BOUND),
+        pooled_sites=sites_with(pooled, found.few, all_sites) if pooled in found.metrics else None,
         plain_mean=found.metrics.get(base),
         weighted_mean=found.metrics.get(base + WEIGHTED),
         lowest=low,

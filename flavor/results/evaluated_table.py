@@ -14,6 +14,7 @@ from flavor.policy.selection import Select
 from flavor.printable import printable, shown_name
 from flavor.records.counts import CENTRAL_PREFIX, WORST, is_beside
 from flavor.records.evaluation import CENTRAL
+from flavor.results.best import MergedValue
 from flavor.results.evaluated import (
     OWN_DATA,
     Evaluated,
@@ -114,9 +115,11 @@ def table_of(
         return heads, rows, further
     rows += [[site, _NONE, *[_NONE] * len(columns)] for site in found.missing]
     for head, name in _ROWS:
-        cells = [_merged(each, name) for each in columns]
+        cells = [_merged(each, name, len(found.sites)) for each in columns]
         if any(cell != _NONE for cell in cells):
-            rows.append([f"[{head}]", str(found.examples) if head == "pooled" else "", *cells])
+            rows.append(
+                [f"[{head}]", str(found.examples) if name == "pooled" and _is_of_all(columns, found) else "", *cells]
+            )
     rows.append(["[worst site]", "", *(each.worst or _NONE for each in columns)])
     return heads, rows, "; ".join(filter(None, (further, _without_worst(columns))))
 
@@ -135,11 +138,18 @@ def _number(value: float | None) -> str:
     return _NONE if value is None else f"{value:.6g}"
 
 
-def _merged(metric: MetricOfSites, name: str) -> str:
+def _is_of_all(columns: Sequence[MetricOfSites], found: Evaluated) -> bool:
+    """Return whether all sites have a part in each pooled value: then it is of the examples of all of them."""
+    return all(each.pooled_sites in (None, len(found.sites)) for each in columns)
+
+
+def _merged(metric: MetricOfSites, name: str, sites: int) -> str:
     text = _number(getattr(metric, name))
-    if name == "pooled" and text != _NONE and metric.pooled_bound is not None:
-        return f"{text} ± {metric.pooled_bound:.2g}"
-    return text
+    if text == _NONE or name in ("lowest", "highest"):
+        return text
+    of = (metric.pooled_sites or 0) if name == "pooled" else metric.sites
+    error = f" ± {metric.pooled_bound:.2g}" if name == "pooled" and metric.pooled_bound is not None else ""
+    return f"{text}{error} {MergedValue(0, of, sites).words}".rstrip()
 
 
 def described(found: Evaluated, *, select: Select | None = None) -> dict[str, Any]:

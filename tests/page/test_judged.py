@@ -176,6 +176,8 @@ def test_all_evaluations_say_who_has_judged_which_model(server: str, tmp_path: P
         expect(rows.filter(has=page.locator(".best-mark"))).to_contain_text("round 6")
         expect(best).to_have_attribute("data-tip", "The best model by --select, by accuracy.")
         older = table.get_by_role("button", name="Older evaluations")
+        box: Any = older.bounding_box()
+        assert box["width"] > 2 * box["height"], "it was one letter wide"
         older.press("Enter")
         expect(rows).to_have_count(13)
         expect(older).to_be_hidden()

@@ -173,6 +173,25 @@ def test_a_count_that_is_left_out_of_one_site_is_told_and_kept():
     assert "left_out" not in FOUND.to_json()
 
 
+def test_a_value_of_fewer_sites_says_of_how_many_and_names_no_number_of_examples_of_all():
+    few = {**FOUND.few, "pooled/auc": 2, "accuracy": 3}
+    found = replace(FOUND, few=few)
+    heads, rows, _ = table_of(found, names=["accuracy", "auc", "rare"])
+    cells = {row[0]: row[1:] for row in rows}
+    assert heads[2:] == ["accuracy", "rare", "auc"]
+    assert cells["[pooled]"] == ["", "0.8", "-", "0.93 ± 0.002 of 2 of 3 sites"]
+    assert cells["[plain mean]"] == ["", "0.7", "7 of 1 of 3 sites", "-"]
+    assert cells["[weighted mean]"][2].endswith(" of 1 of 3 sites")
+    assert cells["[lowest]"][2] == "7"
+    whole = {row[0]: row for row in table_of(found, names=["accuracy"])[1]}
+    assert whole["[pooled]"][1:] == ["400", "0.8"], "all sites have a part in each value that is shown"
+    accuracy, auc = (next(each for each in metrics_of(found) if each.name == name) for name in ("accuracy", "auc"))
+    assert (accuracy.sites, accuracy.pooled_sites, auc.sites, auc.pooled_sites) == (3, 3, 2, 2)
+    other = replace(FOUND, few={"pooled/accuracy": 2})
+    (accuracy,) = [each for each in metrics_of(other) if each.name == "accuracy"]
+    assert (accuracy.sites, accuracy.pooled_sites) == (3, 2), "all report it, and two of them counts"
+
+
 def test_the_file_of_a_result_folder_is_read_as_it_was_written():
     again = Evaluated.from_json(FOUND.to_json(), "x.json")
     assert again == FOUND

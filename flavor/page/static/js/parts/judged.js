@@ -3,7 +3,7 @@
 // "Model" has.
 
 import { fill, h, show, text } from "../dom.js";
-import { called, clock, count, counted, full, metric, quoted, some } from "../format.js";
+import { called, clock, count, counted, full, metric, ofSites, quoted, some } from "../format.js";
 import { get, of } from "../api.js";
 import { failed, tablebox } from "../panel.js";
 import { named } from "../said.js";
@@ -91,6 +91,13 @@ export function judged(name) {
     const isOwn = found.evaluation === CENTRAL;
     const every = Object.keys(found.metrics);
     const names = [...every].sort((one, other) => Number(other === found.metric) - Number(one === found.metric)).slice(0, MOST);
+    const had = Object.keys(found.sites).length;
+    const all = had + (found.left_out ?? 0);
+    const beside = (of, key) => {
+      if (!Number.isFinite(of[key])) return "";
+      if (key === "pooled") return `${Number.isFinite(of.pooled_bound) ? ` ± ${metric(of.pooled_bound)}` : ""}${ofSites(of.pooled_sites, all)}`;
+      return key.endsWith("_mean") ? ofSites(of.sites, all) : "";
+    };
     const cells = (make) => names.map((each) => make(found.metrics[each], each));
     const head = h("tr", {}, h("th", { scope: "col" }, "site"), h("th", { scope: "col" }, "examples"), names.map((each) => h("th", { scope: "col" }, named(each))));
     const sites = Object.entries(found.sites).map(([site, own]) =>
@@ -100,11 +107,10 @@ export function judged(name) {
       h("tr", {}, h("td", { class: "text" }, site), h("td", { class: "text quiet", colspan: names.length + 1 }, `no result: ${why}`)),
     );
     const merged = MERGED.filter(([, key]) => !isOwn && names.some((each) => Number.isFinite(found.metrics[each][key]))).map(([word, key, tip]) =>
-      h("tr", { class: "merged" }, h("th", { scope: "row", "data-tip": tip }, word), h("td", {}, key === "pooled" ? count(found.examples) : ""), cells((of) => h("td", {}, metric(of[key]), key === "pooled" && Number.isFinite(of.pooled_bound) ? ` ± ${metric(of.pooled_bound)}` : ""))),
+      h("tr", { class: "merged" }, h("th", { scope: "row", "data-tip": tip }, word), h("td", {}, key === "pooled" && names.every((each) => (found.metrics[each].pooled_sites ?? all) === all) ? count(found.examples) : ""), cells((of) => h("td", {}, metric(of[key]), beside(of, key)))),
     );
     const central = found.central && h("tr", { class: "merged own-row" }, h("th", { scope: "row" }, OWN_DATA), h("td", {}, count(found.central.examples)), names.map((each) => h("td", {}, metric(ownValue(found.central.metrics, each)))));
     table(h("table", { class: "plain" }, h("thead", {}, head), h("tbody", {}, sites, missing, merged, central)));
-    const had = Object.keys(found.sites).length;
     const by = isOwn ? `on ${OWN_DATA}` : `by ${found.expected.length > had + found.left_out ? `${count(had)} of ` : ""}${counted(found.expected.length, "site")}`;
     const model = modelOf(found);
     text(heading, `${model.charAt(0).toUpperCase()}${model.slice(1)}, judged ${by}, ${counted(found.examples, "example")}`);
