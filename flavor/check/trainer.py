@@ -17,6 +17,7 @@ from typing import NoReturn
 from flavor.bus.address import to_environment
 from flavor.check.again import Again, judge_first_round
 from flavor.check.aggregation import Aggregation, Mean, Sent
+from flavor.check.algorithm_calls import AlgorithmCalls
 from flavor.check.fake_bus import CLIENT, RUN, FakeBus
 from flavor.check.folders import Folders, Stamp
 from flavor.check.handed_in import HandedIn
@@ -93,6 +94,7 @@ class TrainerCheck:
         self._at_event: dict[str, tuple[Stamp | None, Stamp | None]] = {}
         self._set_again = False
         self._handed_in = HandedIn(self._report, settings.rounds)
+        self._calls = AlgorithmCalls(self._report, self._files.local_model)
         self._mark: ReadMark | None = None
         self._was_read: dict[str, bool | None] = {}  # at TrainFinished, by its key
         self._first: Tensors | None = None  # what was handed in in round one
@@ -119,6 +121,7 @@ class TrainerCheck:
             finally:
                 self._screen.waited()
                 self._script.stop()
+                self._calls.end()
                 self._aggregation.stop()
         return self._report
 
@@ -185,6 +188,7 @@ class TrainerCheck:
         self._screen.tell(f"round {round_} of {self._settings.rounds}")
         self._files.clear_local()
         self._second.begins(round_)
+        self._calls.begin_round()
         self._set_again = False
         if round_ > 1:
             self._folders.place_made_in(round_ - 1)
@@ -230,6 +234,7 @@ class TrainerCheck:
             if late:
                 self._report.failed(FINISHED, f"round {round_}: {' and '.join(late)} came after TrainFinished")
                 self._at_event[self._finished_key(round_)] = self._folders.stamps()
+        self._calls.look_at(round_)
         info = self._handed_in.look_at_info(round_, self._files.local_info)
         if not self._files.local_model.is_file():
             hint = npz_hint(self._files.local_model) or None

@@ -109,6 +109,12 @@ REPORTS = Check(
     "goes on",
     if_used=True,
 )
+ALGORITHM = Check(
+    "calls what its algorithm needs",
+    "a script that makes `proximal` of `flavor.cook` also calls it in every round",
+    "docs/your-script.md shows the lines that each algorithm needs",
+    if_used=True,
+)
 SEEDED = Check(
     "starts from the same weights",
     "started a second time without a global model, the script hands in nearly the same model in round "
@@ -142,6 +148,7 @@ TRAINER_CHECKS: tuple[Check, ...] = (
     FINISHED,
     ENDS,
     REPORTS,
+    ALGORITHM,
     SEEDED,
     FROM_GLOBAL,
 )

@@ -247,6 +247,11 @@ def SetPaths(filename: str, items: str | os.PathLike[str] | Sequence[str | os.Pa
     write_paths(Path(_variable("OUTPUT_PATH")), filename, chosen)
 
 
+def current_round() -> int | None:
+    """The round that this process has taken up; None before the first one, and in a process that waits for none."""
+    return _Session._instance.round if _Session._instance is not None else None
+
+
 def _is_started_anew() -> bool:
     """Whether this is an aggregator that is started anew in each round: it has no bus."""
     return os.environ.get("FLAVOR_ROLE") == "aggregator" and not os.environ.get("FLAVOR_REDIS_URL")

@@ -408,6 +408,30 @@ def test_a_report_that_never_works_is_a_warning(check):
     assert report.ok
 
 
+MAKES = "    load()\n    from flavor.cook.numpy import proximal\n    term = proximal(model, 0.1)\n"
+USES = "    pull = term.gradients(model)\n"
+FEDPROX = {
+    "in each round": (MAKES + USES, ""),
+    "made before the loop": (MAKES.replace("    term =", "    term = epoch > 1 and term or") + USES, ""),
+    "never": (MAKES, "round 1: it made proximal(model, mu) and never used the term, so it trained as FedAvg does"),
+    "in the first round alone": (
+        MAKES + "    if epoch == 1:\n    " + USES,
+        "round 2: it made proximal(model, mu) and never used the term, so it trained as FedAvg does",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FEDPROX)
+def test_a_proximal_term_that_is_made_has_to_be_used_in_every_round(check, tmp_path, name):
+    lines, told = FEDPROX[name]
+    report = check(changed(("    load()\n", lines)), timeout_s=30, environment={"OUTPUT_PATH": str(tmp_path / "out")})
+    failed = [result for result in report.results if result.status is Status.FAILED]
+    assert [result.detail for result in failed] == ([told] if told else [])
+    if told:
+        assert "add the term to the loss (loss = loss + term())" in failed[0].hint
+    assert detail(report, "calls what its algorithm needs").startswith(told or "FedProx: ")
+
+
 READS = """import functools
 @functools.lru_cache
 def read():

@@ -53,6 +53,12 @@ def torch_digits_learned(result: dict) -> None:
     assert result["global_model"].endswith(".ckpt")
 
 
+def fedprox_learned(result: dict) -> None:
+    """Of five epochs in each round, as the mean of models that stay near to each other."""
+    assert result["rounds"][0]["metrics"]["accuracy"] < 0.3
+    assert result["rounds"][-1]["metrics"]["accuracy"] > 0.6
+
+
 def lightning_learned(result: dict) -> None:
     """Three rounds are three epochs of one fit: its epoch stands beside the weights of each global model."""
     assert [round_["metrics"]["epochs"] for round_ in result["rounds"]] == [1, 2, 3]
@@ -97,6 +103,7 @@ FAST = [
 ]
 SLOW = [
     Example("torch-digits", ("torch._dynamo", "sklearn.datasets"), rounds=6, learned=torch_digits_learned),
+    Example("fedprox-digits", ("torch._dynamo", "sklearn.datasets"), learned=fedprox_learned),
     Example("lightning-digits", ("torch._dynamo", "sklearn.datasets", "lightning"), learned=lightning_learned),
     Example(
         "diloco-char",

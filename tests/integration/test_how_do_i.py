@@ -232,7 +232,7 @@ def labelled(label: str) -> list[str]:
 def test_fedprox_stays_nearer_to_the_global_model(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     (snippet,) = labelled("fedprox")
-    start, step = re.match(r"(mu = .*?\nanchor = .*?\n)(loss = .*)", snippet, flags=re.DOTALL).groups()
+    start, step = re.match(r"(.*?\nterm = .*?\n)(loss = .*)", snippet, flags=re.DOTALL).groups()
     goal = torch.tensor([[3.0, -1.0]])
 
     def trained(mu: str) -> object:

@@ -19,9 +19,11 @@ from warm import starter_with
 from flavor.cook.report import flush
 from flavor.programs.report_file import read_report
 from flavor.records.reported import Reported
+from tests.lazy import Lazy
 
+torch = Lazy("torch")
 PAGE = (Path(__file__).parents[2] / "docs" / "your-script.md").read_text()
-SCHEDULE, REPORT, SKLEARN, HELPER = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+SCHEDULE, REPORT, FEDPROX, FEDPROX_NUMPY, SKLEARN, HELPER = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 PROTOCOL = (Path(__file__).parents[2] / "examples" / "shell" / "README.md").read_text()
 (SHELL,) = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
 
@@ -47,6 +49,25 @@ def test_a_schedule_is_placed_by_the_round() -> None:
     for round_ in (1, 2, 5):
         exec(SCHEDULE, {"WaitEvent": lambda event, round_=round_: round_, "optimizer": optimizer})
         assert [group["lr"] for group in optimizer.param_groups] == [0.1 * 0.9 ** (round_ - 1)] * 2
+
+
+def test_fedprox_keeps_a_model_nearer_to_the_global_one() -> None:
+    model = torch.nn.Linear(2, 1, bias=False)
+    data = [(torch.eye(2), torch.tensor([[3.0], [-1.0]]))] * 100
+    start = model.weight.detach().clone()
+
+    def step() -> None:
+        with torch.no_grad():
+            model.weight -= 0.2 * model.weight.grad
+
+    names = {"loader": data, "criterion": lambda said, y: ((said - y) ** 2).sum() / 2, "model": model}
+    exec(FEDPROX, names | {"optimizer": SimpleNamespace(zero_grad=model.zero_grad, step=step)})
+    expected = (torch.tensor([[3.0, -1.0]]) + 0.1 * start) / 1.1  # the minimum of the loss with its term
+    assert torch.allclose(model.weight, expected, atol=1e-4)
+
+    arrays = {"weight": np.zeros(2)}
+    exec(FEDPROX_NUMPY, {"model": arrays, "rate": 0.5, "gradient": np.array([2.0, -2.0])})
+    assert arrays["weight"].tolist() == [-1.0, 1.0]
 
 
 @pytest.mark.slow

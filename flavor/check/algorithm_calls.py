@@ -1,0 +1,53 @@
+"""Looks at whether a training script calls what the algorithm needs that it has asked for: FedProx."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flavor.check.report import Report
+from flavor.check.trainer_checks import ALGORITHM
+from flavor.programs.calls_file import take_calls
+
+_NEEDED = {
+    "proximal": {
+        "term": (
+            "it made proximal(model, mu) and never used the term, so it trained as FedAvg does",
+            "in each step, add the term to the loss (loss = loss + term()), or with numpy term.gradients(model) to the "
+            "gradients",
+        ),
+    },
+}
+"""For each helper, the calls that each round needs; what is said where one is missing, and the hint."""
+_SHOWN = {"proximal": "FedProx: proximal was made, and its term used in every round"}
+
+
+class AlgorithmCalls:
+    """The calls of flavor's algorithms that one start of a script has made."""
+
+    def __init__(self, report: Report, local_model: Path) -> None:
+        self._report, self._local_model = report, local_model
+        self._made: set[str] = set()
+        self._calls: set[tuple[str, str]] = set()
+
+    def begin_round(self) -> None:
+        """Forget the calls before a round, except that a helper was made."""
+        self._take()
+        self._calls = set()
+
+    def look_at(self, round_: int) -> None:
+        """Record which calls were missing in a round that the script has finished."""
+        self._take()
+        for helper in sorted(self._made & _NEEDED.keys()):
+            for call, (what, hint) in _NEEDED[helper].items():
+                if (helper, call) not in self._calls:
+                    self._report.failed(ALGORITHM, f"round {round_}: {what}", hint=hint)
+            self._report.passed(ALGORITHM, _SHOWN[helper])
+
+    def end(self) -> None:
+        """Remove the notes that are left."""
+        take_calls(self._local_model)
+
+    def _take(self) -> None:
+        taken = take_calls(self._local_model)
+        self._calls |= taken
+        self._made |= {helper for helper, call in taken if call == "made"}

@@ -1,0 +1,42 @@
+"""What the helpers of `flavor.cook.torch` and `flavor.cook.numpy` share: when a round begins, and their calls."""
+
+from __future__ import annotations
+
+import math
+
+from flavor.cook.utils import current_round
+from flavor.errors import InvalidSetting
+from flavor.programs.calls_file import note_call
+
+
+class Calls:
+    """The calls of one helper, such as `proximal`, in the rounds of a script."""
+
+    def __init__(self, helper: str) -> None:
+        self._helper = helper
+        self._round = current_round()
+        self.note("made")
+
+    def note(self, call: str) -> None:
+        """Note a call, for `check-fl`."""
+        note_call(self._helper, call)
+
+    def is_new_round(self) -> bool:
+        """Return whether the script is in another round than at the last time, or at the making.
+
+        A process that takes up no rounds itself, such as one that the script has started, never sees a new round.
+        """
+        before, self._round = self._round, current_round()
+        return self._round != before
+
+
+def checked(helper: str, name: str, value: object, *, least: float, is_least_allowed: bool) -> float:
+    """Return a setting of a helper as a float. Raises `InvalidSetting`, in one line, for what is no such number."""
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or number < least or (number == least and not is_least_allowed):
+        bound = f"{least:g} or more" if is_least_allowed else f"more than {least:g}"
+        raise InvalidSetting(f"{helper}: {name} must be a finite number, {bound}, and is {str(value)[:40]}")
+    return number
