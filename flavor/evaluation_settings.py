@@ -117,8 +117,9 @@ def conflict_of(config: _Evaluated) -> str:
     for option, value in ruled:
         if value and mode_of(config) == OFF:
             return f"{option} needs evaluations, and --evaluate is off: leave --evaluate out, or pass --evaluate every"
-    if config.stop_when and mode_of(config) == FINAL:
-        return "--stop-when never ends a run of which only the last model is judged: pass --evaluate every"
+    for option, value in (("--stop-when", config.stop_when), ("--stop-after-no-gain", config.stop_after_no_gain)):
+        if value and mode_of(config) == FINAL:
+            return f"{option} never ends a run of which only the last model is judged: pass --evaluate every"
     return ""
 
 

@@ -22,7 +22,8 @@ from flavor.policy.central import central_step, skipped, where_of
 from flavor.policy.decision import Action, Decision
 from flavor.policy.evaluating import is_due
 from flavor.policy.selection import reached
-from flavor.records.evaluation import CENTRAL, EvaluationKind, EvaluationView
+from flavor.records.evaluation import CENTRAL, EvaluationKind, EvaluationSummary, EvaluationView
+from flavor.records.own_evaluations import own_evaluations
 from flavor.records.states import EvaluationState
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened, EvaluationSkipped
 from flavor.view.event import Notice
@@ -108,7 +109,7 @@ class CentralEvaluations:
         if not (when or after) or not self._has_results:
             return self._goal
         self._has_results = False
-        own = [each for each in self._summaries.read() if each.number == CENTRAL and each.round <= closed]
+        own = [each for each in self._own() if each.round <= closed]
         if not self._goal:  # the last model is judged after it is reached, and the reason says what came of that
             self._first = len(own) if self._judged is None else self._judged + 1
         self._judged = len(own)
@@ -121,9 +122,10 @@ class CentralEvaluations:
 
     def _is_expected(self) -> bool:
         """Whether a worker that judges models is to come back: a rule needs it, or it has judged models of this run."""
-        return bool(self._rules.select or self._rules.when) or any(
-            each.number == CENTRAL for each in self._summaries.read()
-        )
+        return bool(self._rules.select or self._rules.when or self._own())
+
+    def _own(self) -> list[EvaluationSummary]:
+        return own_evaluations(self._summaries.read(), EvaluationKind.CENTRAL)
 
     def _tell_lacking(self) -> None:
         if self._told or not (self._rules.select or self._rules.when):

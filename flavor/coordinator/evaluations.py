@@ -25,6 +25,7 @@ from flavor.policy.decision import Action, Decision
 from flavor.policy.evaluating import evaluation_step, is_due, is_merged_beside, may_open, without_evaluator
 from flavor.policy.selection import not_counted, stops
 from flavor.records.evaluation import AUTOMATIC, EvaluationKind, EvaluationView
+from flavor.records.own_evaluations import own_evaluations
 from flavor.records.states import EvaluationState
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
 from flavor.view.event import Notice
@@ -95,7 +96,7 @@ class SiteEvaluations:
         if self._view.state is not EvaluationState.CLOSED:
             return ""
         if self._goal is None:
-            own = [each for each in self._summaries.read() if each.number == AUTOMATIC and each.round <= closed]
+            own = [each for each in own_evaluations(self._summaries.read()) if each.round <= closed]
             self._goal = stops(own, when=when, after=after, select=select)
             if not self._goal and own and self._told != own[-1].round:
                 self._told = own[-1].round
@@ -177,10 +178,9 @@ class SiteEvaluations:
         are_back = all(name in members.clients and not members.clients[name].ended_with_run for name in members.names)
         if are_back and not is_rebuilt:
             return ()
-        for before in reversed(self._summaries.read()):
-            if before.number == AUTOMATIC:
-                view = self._runs.read_evaluation(before.round, AUTOMATIC)
-                return view.accepted if view is not None else ()
+        for before in reversed(own_evaluations(self._summaries.read())):
+            view = self._runs.read_evaluation(before.round, AUTOMATIC)
+            return view.accepted if view is not None else ()
         return ()
 
     def _read(self, closed: int) -> None:

@@ -52,6 +52,11 @@ class EvaluationRecord:
         """The round and the number of the evaluation."""
         return self.manifest.round, self.manifest.evaluation
 
+    @property
+    def number(self) -> int:
+        """The number of the evaluation among those of its round."""
+        return self.manifest.evaluation
+
 
 @dataclass(frozen=True)
 class Signed:

@@ -19,12 +19,13 @@ from flavor.ledger.trust import Trust
 from flavor.policy.advice import some
 from flavor.policy.evaluating import is_due
 from flavor.policy.selection import value_of
-from flavor.records.evaluation import AUTOMATIC, BestModel, EvaluationSummary
+from flavor.records.evaluation import AUTOMATIC, BestModel, EvaluationKind, EvaluationSummary
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.lacking import reported_by_now
 from flavor.records.model import GlobalModel
 from flavor.records.not_finite import not_finite_of
 from flavor.records.objects import ObjectRef
+from flavor.records.own_evaluations import own_evaluations
 from flavor.records.states import EvaluationState
 from flavor.results.evaluated import OWN_DATA
 from flavor.results.evaluation_summary import central_comparison, central_lacking, evaluation_summary, ruled_names
@@ -95,7 +96,8 @@ def rebuilt_evaluations(
         if each.number == AUTOMATIC:
             sites = {site: info["metrics"] for site, info in infos.items()}
             reported |= reported_by_now(ruled_names(config, central=False), sites, reported)
-        if record.manifest.best_round not in (0, best_round):
+        is_own = EvaluationKind.of(each.number) is not EvaluationKind.ASKED
+        if is_own and record.manifest.best_round not in (0, best_round):
             best_round = record.manifest.best_round
             of_best = infos if best_round == each.round else {}
     if lacking := _without_record(config, {(each.manifest.round, each.manifest.evaluation) for each in read}, chain):
@@ -208,10 +210,12 @@ def _rebuilt(
 
 
 def _best(config: RunConfig, best_round: int, found: list[RebuiltEvaluation]) -> BestModel | None:
+    """Return the best model with the value by which the run has chosen it."""
     select = select_of(config)
     if select is None or not best_round:
         return None
-    for each in reversed(found):
+    kind = EvaluationKind.CENTRAL if rules_of(config, central=True).select is not None else EvaluationKind.SITES
+    for each in reversed(own_evaluations(found, kind)):
         if each.round == best_round and (value := value_of(select.name, each.summary, is_larger=select.is_larger)):
             return BestModel(best_round, *value)
     return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
 from flavor.printable import shown_name
 from flavor.records.counts import BOUND, CENTRAL_PREFIX, POOLED, is_beside, is_count
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationKind, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, sites_of, sites_with, why_not_own
 from flavor.records.reporters import reporters_of
@@ -100,6 +100,11 @@ class Evaluated(OfModel):
     def by(self) -> str:
         """`by 3 sites`, `by 2 of 3 sites`, or `on the operator's own data`."""
         return OWN_DATA if self.is_central else by_sites_of(len(self.sites), len(self.expected))
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody has asked for it, so that it decides nothing in the run."""
+        return EvaluationKind.of(self.number) is EvaluationKind.ASKED
 
     def to_json(self) -> str:
         """Write it for `from_json`, which a result folder keeps."""
@@ -286,21 +291,6 @@ def with_central(found: Evaluated, own: Evaluated | None) -> Evaluated:
     if own is None or own.central is None:
         return found
     return replace(found, metrics={**found.metrics, **own.metrics}, central=own.central)
-
-
-def chosen_of(found: Sequence[Evaluated], round_: int | None = None) -> Evaluated | None:
-    """Return the newest evaluation, or that of the model of `round_`, with that on the operator's own data beside it.
-
-    `found` is in the order in which they were closed. One by sites comes first; None where there is none. The newest is
-    none of a model that is a single site's update, or lacks one.
-    """
-    those = [each for each in found if round_ in (None, each.round) and each.subject.counts]
-    by_sites = [each for each in those if not each.is_central]
-    if not by_sites:
-        return those[-1] if those else None
-    newest = by_sites[-1]
-    own = [each for each in found if each.is_central and each.round == newest.round]
-    return replace(newest, central=own[-1].central if own else None)
 
 
 def as_round(found: Evaluated) -> RoundResult:

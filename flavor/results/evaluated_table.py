@@ -48,7 +48,8 @@ def lines_of(found: Evaluated, *, names: Sequence[str] = ()) -> list[str]:
     """
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.closed_ms / 1000))
     model = f"the global model of round {found.round}" if found.round else found.subject.words
-    lines = [f"{model}, judged {found.by}, {counted(found.examples, 'example')}, {at} (SHA-256 {found.model[:12]}…)"]
+    by = f"{found.by} that a command has asked" if found.is_asked else found.by
+    lines = [f"{model}, judged {by}, {counted(found.examples, 'example')}, {at} (SHA-256 {found.model[:12]}…)"]
     lines += [f"without {site}: {printable(reason)[:_LONGEST_REASON]}" for site, reason in found.missing.items()]
     left_out = [(site, name, why) for site, reasons in found.left_out.items() for name, why in reasons.items()]
     lines += [

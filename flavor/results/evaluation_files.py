@@ -14,9 +14,9 @@ from flavor.ledger.closed_evaluation import closed_evaluation
 from flavor.records.evaluation import EvaluationSummary
 from flavor.records.info import Info
 from flavor.records.run import RunView
+from flavor.results.chosen_evaluation import chosen_of
 from flavor.results.evaluated import (
     Evaluated,
-    chosen_of,
     evaluated_of,
     name_of,
     numbers_of,

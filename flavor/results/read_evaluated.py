@@ -26,9 +26,11 @@ from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.merging import sites_of
 from flavor.records.objects import ObjectRef
+from flavor.records.own_evaluations import shown_of
 from flavor.records.sound_counts import left_out_of
 from flavor.records.subject import Subject, SubjectKind
-from flavor.results.evaluated import Evaluated, SiteMeasures, chosen_of, evaluated_of, numbers_of
+from flavor.results.chosen_evaluation import chosen_of
+from flavor.results.evaluated import Evaluated, SiteMeasures, evaluated_of, numbers_of
 from flavor.results.failed_evaluations import failed_in, failing_among, why_failed
 from flavor.results.reading import SPOILED
 from flavor.results.reports import Reports, reports_in
@@ -257,7 +259,8 @@ def from_store(
         those = [each for each in bad if (each.manifest.round, each.manifest.evaluation) == key]
     else:
         chosen = [each for each in counting if round_ in (None, each.manifest.round)]
-        chosen = [each for each in chosen if each.manifest.central is None] or chosen
+        by_sites = [each for each in chosen if each.manifest.central is None]
+        chosen = (by_sites if round_ is None else shown_of(by_sites)) or chosen
         those = [each for each in bad if round_ in (None, each.manifest.round)]
     if not chosen:
         if those:

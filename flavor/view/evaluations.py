@@ -13,6 +13,7 @@ from flavor.policy.selection import Select
 from flavor.records.counts import POOLED, is_beside
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationKind, EvaluationSummary, EvaluationView
 from flavor.records.failed_evaluation import FailedEvaluation
+from flavor.records.own_evaluations import own_evaluations
 from flavor.records.run import RunView
 from flavor.records.states import EvaluationState
 from flavor.results.evaluated import Evaluated, MetricOfSites, evaluated_of, headline_of, metrics_of, numbers_of
@@ -161,8 +162,8 @@ def _with_results(runs: RunStore, before: KnownEvaluations, texts: Sequence[str]
     if known.summary is None and _newest(last) is None and len(texts) == _LAST_AT_FIRST:
         last = [EvaluationSummary.from_json(text) for text in runs.evaluated()]
         commands += 1
-    own = next((each for each in reversed(last) if each.number == CENTRAL), known.central)
-    by_itself = [each for each in last if each.number == AUTOMATIC]
+    own = next(reversed(own_evaluations(last, EvaluationKind.CENTRAL)), known.central)
+    by_itself = own_evaluations(last)
     automatic = by_itself[-1] if by_itself else known.automatic
     summary = _newest(last) or known.summary
     if summary is None:

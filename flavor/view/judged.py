@@ -13,8 +13,9 @@ from typing import Any
 
 from flavor.bus.runs import RunStore
 from flavor.policy.selection import Select
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, BestModel, EvaluationSummary
+from flavor.records.evaluation import BestModel, EvaluationKind, EvaluationSummary
 from flavor.records.merging import sites_with
+from flavor.records.own_evaluations import own_evaluations
 from flavor.records.reporters import reporters_with
 from flavor.records.states import RoundState
 from flavor.results.best import BestRound, MergedValue, best_of
@@ -51,11 +52,10 @@ class JudgedModels:
         closed, failed = summaries_after(self._runs, self._closed), failed_after(self._runs, self._failed)
         self._closed, self._failed = self._closed + len(closed), self._failed + len(failed)
         self._entries += by_time(closed, failed)
-        for summary in closed:
-            if summary is not None and summary.number == AUTOMATIC:
-                self._rows[summary.round] = row_of_evaluation(summary)
-            elif summary is not None and summary.number == CENTRAL:
-                self._own[summary.round] = row_of_evaluation(summary)
+        read = [summary for summary in closed if summary is not None]
+        self._rows |= {summary.round: row_of_evaluation(summary) for summary in own_evaluations(read)}
+        of_own = own_evaluations(read, EvaluationKind.CENTRAL)
+        self._own |= {summary.round: row_of_evaluation(summary) for summary in of_own}
 
     def rows(self) -> list[RoundRow]:
         """Return each evaluation in the form of a round, by round."""

@@ -15,7 +15,16 @@ from flavor.records.evaluation import CENTRAL as OWN
 from flavor.records.evaluation import EvaluationSummary
 from flavor.records.merging import merge_infos, sites_of
 from flavor.records.subject import Subject, SubjectKind
-from flavor.results.evaluated import Evaluated, SiteMeasures, as_round, headline_of, mean_of, metrics_of, shown_by
+from flavor.results.chosen_evaluation import chosen_of
+from flavor.results.evaluated import (
+    Evaluated,
+    SiteMeasures,
+    as_round,
+    headline_of,
+    mean_of,
+    metrics_of,
+    shown_by,
+)
 from flavor.results.evaluated_table import described, judged_words, lines_of, name_in, table_of
 from flavor.results.evaluation_tables import EvaluationTables, values_of
 from flavor.results.plot import Plotted, draw
@@ -352,3 +361,17 @@ def test_a_command_shows_the_metrics_for_which_the_table_has_no_room() -> None:
     many = {site: SiteMeasures(1, {f"m{number}": 0.5 for number in range(8)}) for site in "ab"}
     found = replace(FOUND, sites=many, metrics={})
     assert table_of(found)[2].startswith("2 further metrics: `flavor results --metric NAME` shows them")
+
+
+def test_a_round_is_shown_by_the_runs_own_evaluation_and_the_newest_of_all_may_be_one_that_was_asked_for():
+    own, asked = FOUND, replace(FOUND, number=1, sites={"a": FOUND.sites["a"]}, expected=("a",))
+    later, central = replace(asked, round=2, number=2), replace(FOUND, number=OWN, central=SiteMeasures(50))
+    every = [own, asked, central, later]
+    for round_, number in ((3, 0), (2, 2), (None, 2)):
+        chosen = chosen_of(every, round_)
+        assert chosen is not None
+        assert chosen.number == number, round_
+    assert chosen_of([asked, later], 3) == asked, "where the run has none of its own"
+    assert chosen_of([central], 3) == central
+    assert "judged by 1 site that a command has asked, 100 examples" in lines_of(asked)[0]
+    assert "judged by 3 of 4 sites, 400 examples" in lines_of(own)[0]

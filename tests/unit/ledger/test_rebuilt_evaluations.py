@@ -1,0 +1,134 @@
+"""What a run's evaluations were, from their signed records: what somebody has asked for decides nothing, as before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from flavor.ledger.canonical import sha256
+from flavor.ledger.chain import Chain, read_chain
+from flavor.ledger.evaluation import EvaluationManifest, JudgeRecord, put_manifest
+from flavor.ledger.evaluations import EvaluationRecord, Signed, read_records
+from flavor.ledger.recover_evaluations import RebuiltEvaluations, rebuilt_evaluations
+from flavor.ledger.trust import Trust
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, BestModel
+from flavor.records.info import CONFUSION, info_bytes
+from flavor.records.merging import merge_infos
+from flavor.results.read_evaluated import from_store
+from flavor.store.paths import evaluation_prefix, named
+from tests.unit.contributions.madeup import MadeRun, weights
+
+Sites = Mapping[str, Mapping[str, float]]
+
+
+def made(tmp_path: Path, **config: object) -> MadeRun:
+    """A run of two rounds."""
+    run = MadeRun(tmp_path / "store", weights(0, 0), config={"select": "accuracy:max", "evaluate": "every", **config})
+    for value in (1, 2):
+        run.round({"a": (weights(value, 0), 10), "b": (weights(value, 0), 10)})
+    return run
+
+
+def judge(run: MadeRun, round_: int, number: int, sites: Sites, *, best: int, closed_ms: int, twice: str = "") -> str:
+    """Put a signed record: these sites have measured this. `twice` is a site that the record has two times."""
+    prefix = evaluation_prefix(run.name, round_, number)
+    infos, judges = {}, []
+    for site, metrics in sites.items():
+        metadata = {"epoch": 1, "datasetSize": 10, "importance": 1.0}
+        infos[site] = {"metadata": metadata, "metrics": {**dict.fromkeys(CONFUSION, -1), **metrics}}
+        data = info_bytes(infos[site])
+        path = named(prefix, f"result-{site}", sha256(data), ".json")
+        run.archive.put(path, data)
+        judges += [JudgeRecord(client=site, num_examples=10, info_path=path, info_digest=sha256(data))] * (
+            2 if site == twice else 1
+        )
+    merged = merge_infos(list(infos), list(infos.values()))
+    if number == CENTRAL:
+        merged = {"metadata": {"clients": [], "datasetSize": [10]}, "metrics": dict(*sites.values())}
+        judges = []
+    data = json.dumps(merged).encode()
+    ref = run.archive.put(named(prefix, "merged", sha256(data), ".json"), data)
+    model = run.manifests[round_ - 1].global_model
+    manifest = EvaluationManifest(
+        run=run.name,
+        run_id=run.run_id,
+        round=round_,
+        evaluation=number,
+        model_path=model.path,
+        model_digest=model.digest,
+        opened_ms=closed_ms - 10,
+        closed_ms=closed_ms,
+        expected=() if number == CENTRAL else tuple(sites),
+        judges=tuple(judges),
+        missing={},
+        central=10 if number == CENTRAL else None,
+        best_round=best,
+        merged_path=ref.path,
+        merged_digest=ref.digest,
+    )
+    return put_manifest(run.archive, manifest.signed(run.key)).path
+
+
+def chain_of(run: MadeRun) -> Chain:
+    return read_chain(run.archive, Trust(), run_id=run.run_id)
+
+
+def rebuilt(run: MadeRun) -> RebuiltEvaluations:
+    said = list[str]()
+    found = rebuilt_evaluations(run.archive, chain_of(run), Trust(), said.append)
+    assert not [line for line in said if "had a result" not in line]
+    return found
+
+
+def test_the_best_model_keeps_the_value_of_the_runs_own_evaluation(tmp_path):
+    run = made(tmp_path)
+    judge(run, 1, AUTOMATIC, {"a": {"accuracy": 0.3}, "b": {"accuracy": 0.4}}, best=1, closed_ms=3_000)
+    judge(run, 2, AUTOMATIC, {"a": {"accuracy": 0.5}, "b": {"accuracy": 0.7}}, best=2, closed_ms=3_100)
+    before = rebuilt(run)
+    assert before.best == BestModel(2, 0.6, 2)
+    judge(run, 2, 1, {"a": {"accuracy": 0.5}}, best=2, closed_ms=3_200)
+    judge(run, 1, 1, {"c": {"accuracy": 0.9, "more": 1.0}}, best=1, closed_ms=3_300)
+    after = rebuilt(run)
+    assert after.best == before.best
+    assert after.reported == before.reported
+    assert set(after.reported) == {"a", "b"}, "a site that was asked has no part in the run's rules"
+    assert [(each.round, each.number) for each in after.every] == [(1, 0), (2, 0), (2, 1), (1, 1)]
+    own = [each.summary for each in after.every if each.number == AUTOMATIC]
+    assert own == [each.summary for each in before.every]
+
+
+def test_the_best_model_on_the_operators_own_data_keeps_that_value(tmp_path):
+    run = made(tmp_path, select="central/accuracy:max")
+    judge(run, 1, CENTRAL, {"x": {"central/accuracy": 0.7}}, best=1, closed_ms=2_900)
+    judge(run, 2, CENTRAL, {"x": {"central/accuracy": 0.8}}, best=2, closed_ms=3_000)
+    judge(run, 2, AUTOMATIC, {"a": {"accuracy": 0.5}}, best=2, closed_ms=3_100)
+    judge(run, 2, 1, {"a": {"accuracy": 0.5}}, best=2, closed_ms=3_200)
+    assert rebuilt(run).best == BestModel(2, 0.8, 1)
+
+
+def test_the_store_shows_the_runs_own_evaluation_of_a_round_and_the_newest_of_all(tmp_path):
+    run = made(tmp_path)
+    judge(run, 1, 1, {"a": {"accuracy": 0.2}}, best=0, closed_ms=3_000)
+    judge(run, 2, AUTOMATIC, {"a": {"accuracy": 0.5}, "b": {"accuracy": 0.7}}, best=2, closed_ms=3_100)
+    judge(run, 2, 1, {"a": {"accuracy": 0.5}}, best=2, closed_ms=3_200)
+    shown = {
+        "best": from_store(run.archive, best=True),
+        "round 2": from_store(run.archive, 2),
+        "round 1": from_store(run.archive, 1),
+        "newest": from_store(run.archive),
+        "named": from_store(run.archive, 2, 1),
+    }
+    names = {what: (stored.found.round, stored.found.number) for what, stored in shown.items()}
+    assert names == {"best": (2, 0), "round 2": (2, 0), "round 1": (1, 1), "newest": (2, 1), "named": (2, 1)}
+
+
+@pytest.mark.parametrize("twice", ["", "a"])
+def test_a_record_that_has_a_site_twice_is_wrong(tmp_path, twice):
+    run = made(tmp_path)
+    path = judge(run, 1, AUTOMATIC, {"a": {"accuracy": 0.3}, "b": {"accuracy": 0.4}}, best=1, closed_ms=9, twice=twice)
+    ((_, record),) = read_records(run.archive, [path], Signed.of(chain_of(run), Trust()))
+    assert isinstance(record, EvaluationRecord)
+    assert record.problems == (("a site is in it twice",) if twice else ())
