@@ -19,6 +19,7 @@ import inmemory  # before others keep the environment
 import owncache  # noqa: F401 - as that one
 import pytest
 from buckets import S3
+from mlflowserver import mlflow_server
 from order import ordered
 from summary import Summary
 from warm import SESSION, STARTER, Starter, have_nursery, nursery_of_session, starter_with
@@ -45,6 +46,9 @@ TRAINER = Path(__file__).parent / "integration" / "toy_trainer.py"
 UNPLOTTED = Path(__file__).parent / "unplotted"
 """A `matplotlib` that is not there, as without the extra `plot`: to import it takes as long as a whole local run."""
 ONE_THREAD = "1"
+_GARBAGE = 20_000
+"""So many objects more are there before garbage is looked for, in a process of pytest: it has ten times as many as the
+700 of the interpreter allow for, and hypothesis is told of each time."""
 PLOTTED = ("matplotlib.backends.backend_agg", "matplotlib.figure")
 """What a run that is drawn imports."""
 os.environ.setdefault(
@@ -87,6 +91,7 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(_GARBAGE)
         gc.enable()
 
 
@@ -190,6 +195,7 @@ class Bench:
         self.store = folder / "store"
         self.work = folder / "work"
         self.work.mkdir(parents=True)
+        self._older = set(os.listdir("/proc"))
         self.handed_in = folder / "handed-in"  # the journal of all edges
         self.redis: Redis = connect(url)
         self.runs = RunStore(self.redis, self.run, url)
@@ -276,8 +282,8 @@ class Bench:
     def survivors(self) -> dict[int, str]:
         """Every live process that this bench or a descendant of its processes started."""
         found, mark = {}, f"{TAG}={self.tag}".encode()
-        for name in os.listdir("/proc"):  # plain calls: each test looks at each process of the machine
-            if not name.isdigit() or int(name) == os.getpid():
+        for name in os.listdir("/proc"):  # plain calls, and only what is younger: each test looks
+            if not name.isdigit() or name in self._older:
                 continue
             with contextlib.suppress(OSError):  # it has ended, or is another user's
                 if mark in _read(f"/proc/{name}/environ"):
@@ -354,6 +360,13 @@ def s3() -> Iterator[S3]:
     service = S3()
     yield service
     service.close()
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an MLflow server of this test session, which starts for seconds; tests keep apart by experiments."""
+    with mlflow_server(tmp_path_factory.mktemp("mlflow") / "server") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mlflowserver import mlflow_server
 
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
@@ -107,12 +106,6 @@ def made(bench_class, server: str, tmp_path_factory: pytest.TempPathFactory) -> 
             yield Made(folder, url, place.folder)
     finally:
         place.close()
-
-
-@pytest.fixture(scope="module")
-def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow") / "server") as url:
-        yield url
 
 
 # -- files

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mlflowserver import mlflow_server
 
 from flavor.credits import contributions
 from flavor.errors import InvalidSetting
@@ -256,58 +255,55 @@ def test_tensorboard_has_metrics_that_are_called_like_computed_columns_apart(run
         assert scalars(place, "evaluation/accuracy (lowest) (metric)") == [(3, 3.0)]
 
 
-def test_mlflow(run: Driven, tmp_path: Path) -> None:
+def test_mlflow(run: Driven, mlflow_url: str) -> None:
     from mlflow.tracking import MlflowClient
 
     def tracker() -> MlflowTracker:
-        return MlflowTracker(url, "judged", model=None, has_model=False, tell=print)
+        return MlflowTracker(mlflow_url, "judged", model=None, has_model=False, tell=print)
 
-    with mlflow_server(tmp_path / "server") as url:
-        assert "2 rounds and 2 evaluations" in exported(run, tracker())
-        round_of(run)
-        run.judge({"c1": C1})
-        assert "1 round and 1 evaluation" in exported(run, tracker())
-        assert "nothing is new" in exported(run, tracker())
-        client = MlflowClient(url)
-        experiment = client.get_experiment_by_name("judged")
-        assert experiment is not None
-        found = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
+    assert "2 rounds and 2 evaluations" in exported(run, tracker())
+    round_of(run)
+    run.judge({"c1": C1})
+    assert "1 round and 1 evaluation" in exported(run, tracker())
+    assert "nothing is new" in exported(run, tracker())
+    client = MlflowClient(mlflow_url)
+    experiment = client.get_experiment_by_name("judged")
+    assert experiment is not None
+    found = {each.info.run_name: each for each in client.search_runs([experiment.experiment_id])}
 
-        def values(name: str, metric: str) -> list[tuple[int, float]]:
-            history = client.get_metric_history(found[name].info.run_id, metric)
-            return [(each.step, pytest.approx(each.value)) for each in history]
+    def values(name: str, metric: str) -> list[tuple[int, float]]:
+        history = client.get_metric_history(found[name].info.run_id, metric)
+        return [(each.step, pytest.approx(each.value)) for each in history]
 
-        parent = run.runs.run
-        assert values(parent, "evaluation/accuracy") == [(1, 0.7), (2, 0.7), (3, 0.5)]
-        assert values(parent, "evaluation/weighted/accuracy") == [(1, 0.8), (2, 0.8), (3, 0.5)]
-        assert values("c2", "evaluation/accuracy") == [(1, 0.9), (2, 0.9)]
-        assert values(parent, "accuracy") == [(1, 0.1), (2, 0.1), (3, 0.1)]
-        assert values(parent, "evaluation/flavor/sites") == [(1, 2), (2, 2), (3, 1)]
-        told = {name.removeprefix("evaluation/") for name in found["c1"].data.metrics}
-        assert "accuracy" in told
-        assert not told & {*CLAIMS, "weighted/accuracy"}, "no name of flavor's is a site's"
+    parent = run.runs.run
+    assert values(parent, "evaluation/accuracy") == [(1, 0.7), (2, 0.7), (3, 0.5)]
+    assert values(parent, "evaluation/weighted/accuracy") == [(1, 0.8), (2, 0.8), (3, 0.5)]
+    assert values("c2", "evaluation/accuracy") == [(1, 0.9), (2, 0.9)]
+    assert values(parent, "accuracy") == [(1, 0.1), (2, 0.1), (3, 0.1)]
+    assert values(parent, "evaluation/flavor/sites") == [(1, 2), (2, 2), (3, 1)]
+    told = {name.removeprefix("evaluation/") for name in found["c1"].data.metrics}
+    assert "accuracy" in told
+    assert not told & {*CLAIMS, "weighted/accuracy"}, "no name of flavor's is a site's"
 
 
-def test_mlflow_has_evaluations_on_the_operators_data_at_their_rounds(run: Driven, tmp_path: Path) -> None:
+def test_mlflow_has_evaluations_on_the_operators_data_at_their_rounds(run: Driven, mlflow_url: str) -> None:
     from mlflow.tracking import MlflowClient
 
-    with mlflow_server(tmp_path / "server") as url:
+    def tracker() -> MlflowTracker:
+        return MlflowTracker(mlflow_url, "judged centrally", model=None, has_model=False, tell=print)
 
-        def tracker() -> MlflowTracker:
-            return MlflowTracker(url, "judged", model=None, has_model=False, tell=print)
+    exported(run, tracker())
+    judged_centrally(run, tracker)
+    client = MlflowClient(mlflow_url)
+    experiment = client.get_experiment_by_name("judged centrally")
+    assert experiment is not None
+    (found,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{run.runs.run}'")
 
-        exported(run, tracker())
-        judged_centrally(run, tracker)
-        client = MlflowClient(url)
-        experiment = client.get_experiment_by_name("judged")
-        assert experiment is not None
-        (found,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{run.runs.run}'")
+    def values(metric: str) -> list[tuple[int, float]]:
+        history = client.get_metric_history(found.info.run_id, metric)
+        return sorted((each.step, each.value) for each in history)
 
-        def values(metric: str) -> list[tuple[int, float]]:
-            history = client.get_metric_history(found.info.run_id, metric)
-            return sorted((each.step, each.value) for each in history)
-
-        assert values("evaluation/central/accuracy") == [(3, 0.3), (4, 0.4), (5, 0.5)]
-        assert values("evaluation/flavor/central/examples") == [(3, 50), (4, 50), (5, 50)]
-        assert values("evaluation/flavor/central/round") == [(3, 3), (4, 4), (5, 5)]
-        assert [step for step, _ in values("evaluation/accuracy")] == [1, 2, 3, 4, 5]
+    assert values("evaluation/central/accuracy") == [(3, 0.3), (4, 0.4), (5, 0.5)]
+    assert values("evaluation/flavor/central/examples") == [(3, 50), (4, 50), (5, 50)]
+    assert values("evaluation/flavor/central/round") == [(3, 3), (4, 4), (5, 5)]
+    assert [step for step, _ in values("evaluation/accuracy")] == [1, 2, 3, 4, 5]
