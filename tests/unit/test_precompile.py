@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from _pytest.assertion import rewrite
+from hypothesis.internal import charmap
 
-from tests.precompile import compile_, is_rewritten, sources
+from tests.precompile import compile_, is_rewritten, list_characters, sources
 
 
 def test_pytest_reads_the_rewritten_assertions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,3 +41,12 @@ def test_all_that_the_tests_import_is_among_it() -> None:
     names = {path.name for path in sources()}
     assert {"test_precompile.py", "conftest.py", "warm.py", "serving.py", "fork_server.py"} <= names
     assert is_rewritten(Path("tests/conftest.py"))
+
+
+def test_hypothesis_need_not_find_the_characters_of_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    list_characters()
+    monkeypatch.setattr(charmap, "_charmap", None)
+    monkeypatch.setattr(charmap, "chr", None, raising=False)  # it would look at each of a million
+    assert charmap.charmap()["Lu"][0] == (65, 90)
+    encodable, _ = charmap.intervals_from_codec("utf-8")
+    assert 0xD800 not in encodable, "a surrogate"
