@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ ENVIRONMENT_BYTES = 64 * 1024
 """Room for what /proc shows as a process's environment."""
 _DESCRIPTORS = 3
 _MADV_COLLAPSE, _HUGE = 25, 2 << 20
+_ROOM_MIB = 60
+"""About what all imports of the nursery need."""
+_HALF_KIB, _KEPT = 512 - 40, 700
+"""The size of an object that takes half a KiB; one of so many of them is enough to keep its arena."""
+_room: list[object] = []
 
 Born = tuple[dict[str, Any], list[socket.socket]]
 """What a fork server was asked to be, and its sockets."""
@@ -113,6 +119,7 @@ def main() -> Born:
     os.environ.pop("FLAVOR_TEST_ROOM")
     if place := os.environ.pop(starts.VARIABLE, ""):
         starts.count_at(place)
+    _take_contiguous_room()
     failure = _imported(modules)
     for name in programs:
         sys.modules.pop(name, None)  # executed anew in each process
@@ -129,6 +136,7 @@ def main() -> Born:
         life.close()
 
     request, sockets = _grow(asked, close, failure)
+    _in_huge_pages()  # of this process's own: the nursery has written to many of its pages since
     os.environ.clear()
     os.environ.update(request["environment"])
     own = os.environ["PYTHONPATH"].split(os.pathsep)
@@ -140,12 +148,16 @@ def main() -> Born:
 
 def _imported(modules: Sequence[str]) -> str:
     """Import them; why nothing may be forked after that, or ''."""
+    gc.disable()  # next to nothing of what an import makes is garbage
     try:
         for name in modules:
             importlib.import_module(name)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
+    finally:
+        gc.enable()
     _use_for_the_first_time()
+    _leave_at_the_end()
     gc.collect()
     gc.freeze()
     _in_huge_pages()
@@ -160,6 +172,27 @@ def _use_for_the_first_time() -> None:
     """Do what takes a library long only once in a process: OpenSSL finds its algorithms for the first key."""
     key = ed25519.Ed25519PrivateKey.generate()
     key.public_key().verify(key.sign(b""), b"")
+
+
+def _leave_at_the_end() -> None:
+    """Have the end of a forked process leave as they are the objects that an import has made.
+
+    torch takes apart each library of its operators, for 10 to 20 ms of each process. It did so with the imported
+    modules, and those are left as well (`flavor.local.fork_server.end`).
+    """
+    for each in weakref.finalize._registry:  # type: ignore[attr-defined]
+        each.atexit = False
+
+
+def _take_contiguous_room() -> None:
+    """Have the interpreter take its next arenas in one piece, and keep them.
+
+    Else each arena of 1 MiB lies between the libraries that are loaded meanwhile, and no huge page fits in.
+    """
+    blocks: list[object] = [None] * (_ROOM_MIB << 11)
+    for number in range(len(blocks)):
+        blocks[number] = bytes(_HALF_KIB)
+    _room.extend(blocks[::_KEPT])
 
 
 def _in_huge_pages() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregators.catalogue import GROUP
 from flavor.plugins import points
 
 Ed25519PrivateKey.generate().sign(b"")  # OpenSSL looks up its algorithms, and seeds itself anew after a fork
+isinstance([], Mapping)  # a look at all subclasses, whose answer is kept; click asks it of each command
 list(points(GROUP))  # the folders of installed packages, which are read again when they have changed

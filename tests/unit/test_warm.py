@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from warm import Starter
 from warmscripts import libraries_of
 
 from flavor.local.forked import ForkedProcess
+from tests import nursery
 from tests.conftest import Bench
 from tests.faults.networks import Network, why_not
 
@@ -290,3 +292,11 @@ def test_what_a_library_leaves_in_the_environment_is_gone_before_the_next_test(r
     request.config.hook.pytest_runtest_setup(item=request.node)
     assert "A_LIBRARYS_OWN" not in os.environ
     assert os.environ["OMP_NUM_THREADS"]
+
+
+def test_the_end_of_a_forked_process_leaves_what_an_import_has_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weakref.finalize, "_registry", {})
+    of_import = weakref.finalize(object, print)
+    nursery._leave_at_the_end()
+    assert not of_import.atexit
+    assert weakref.finalize(object, print).atexit, "a program's own"
