@@ -48,8 +48,10 @@ def prepare(modules: Sequence[str], programs: Sequence[str]) -> None:
     Ends this process with exit code 1 if a thread is left over after that: no child would have it. The threads of a
     BLAS library do not count: it ends them when a process forks, and starts them again when it needs them.
     """
+    gc.disable()  # next to nothing of what an import makes is garbage
     for name in modules:
         importlib.import_module(name)
+    gc.enable()
     for name in programs:
         sys.modules.pop(name, None)
     gc.collect()
