@@ -32,9 +32,18 @@ class Lease:
     """
 
     def __init__(
-        self, client: Redis, key: str, *, ttl_s: float, what: str, token: str = "", announce: str = ""
+        self,
+        client: Redis,
+        key: str,
+        *,
+        ttl_s: float,
+        what: str,
+        token: str = "",
+        announce: str = "",
+        advice: str = "stop that one, or choose another name",
     ) -> None:
         self._client, self.key, self.ttl_s, self._what = client, key, ttl_s, what
+        self._advice = advice
         self.token = token or f"{own_name()}:{secrets.token_hex(8)}"
         self._renewal = Renewal(client, key, self.token, ttl_ms=int(ttl_s * 1000), announce=announce)
 
@@ -75,9 +84,7 @@ class Lease:
                     f"{min(left_ms / 1000, self.ttl_s):.0f} s for a sign of life, and taking over if there is none"
                 )
             elif before[0] != holder or left_ms > before[1]:
-                raise LeaseHeld(
-                    f"{self._what} is already running as process {pid} on {host}: stop that one, or choose another name"
-                )
+                raise LeaseHeld(f"{self._what} is already running as process {pid} on {host}: {self._advice}")
             before = (holder, left_ms)
             if is_too_long and waited_s >= self.ttl_s and self._take_over(holder):
                 return

@@ -8,6 +8,7 @@ from typing import Any
 
 from flavor.counted import counted
 from flavor.printable import printable, shown_name
+from flavor.records.evaluation import EvaluationKind
 from flavor.records.subject import Subject
 from flavor.results.best import MergedValue
 from flavor.results.evaluated import OWN_DATA, MetricOfSites, by_of, by_sites_of, mean_of
@@ -66,14 +67,16 @@ def _newest(newest: Described) -> str:
 
 
 def _open(each: Described) -> str:
-    what = Subject(**each["subject"]).words
+    is_asked = EvaluationKind.of(each["evaluation"]) is EvaluationKind.ASKED
+    judging = f"judging{' (asked for)' if is_asked else ''}: {Subject(**each['subject']).words}"
     if each["merging"]:
-        return f"judging: {what}: an aggregator merges the results of {_some(each['in'])}"
+        return f"{judging}: an aggregator merges the results of {_some(each['in'])}"
     have = f"{_some(each['in'])} {'has' if len(each['in']) == 1 else 'have'} handed in" if each["in"] else ""
     awaited = (
         f"{_some(each['awaited'])} {'is' if len(each['awaited']) == 1 else 'are'} awaited" if each["awaited"] else ""
     )
-    return f"judging: {what}: {', '.join(filter(None, (have, awaited)))}"
+    first = "; a site judges it before it trains again" if is_asked and awaited else ""
+    return f"{judging}: {', '.join(filter(None, (have, awaited)))}{first}"
 
 
 def _selected(selected: Described, run: str) -> str:

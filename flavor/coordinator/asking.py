@@ -28,7 +28,8 @@ _GONE = "the process that asked for it has ended"
 
 
 def _lease(runs: RunStore) -> Lease:
-    return Lease(runs.redis, runs.keys.evaluator, ttl_s=_LEASE_S, what=f"an evaluation of run {runs.run!r}")
+    what, advice = f"an evaluation that was asked for of run {runs.run!r}", "wait for its end, or stop that one"
+    return Lease(runs.redis, runs.keys.evaluator, ttl_s=_LEASE_S, what=what, advice=advice)
 
 
 @contextlib.contextmanager

@@ -100,7 +100,7 @@ class SiteEvaluations:
             self._goal = stops(own, when=when, after=after, select=select)
             if not self._goal and own and self._told != own[-1].round:
                 self._told = own[-1].round
-                for line in not_counted(when, own[-1]):
+                for line in not_counted(when, own[-1]) if self._view.is_complete else ():  # or its result says it
                     self._observer.hear(Notice(line))
         return self._goal
 
@@ -136,7 +136,7 @@ class SiteEvaluations:
                 break
             hear(min(left_s, _LOOK_S))
         if view is not None and view.state is EvaluationState.CLOSED:
-            self._observer.hear(EvaluationClosed(view.reason, round_, number, is_routine=True))
+            self._observer.hear(_closed(view))
         return view
 
     @property
@@ -197,7 +197,7 @@ class SiteEvaluations:
         elif view.state is EvaluationState.OPEN:
             self._handed_in = dict.fromkeys(self._runs.results(closed, AUTOMATIC, view.expected), True)
         elif view.state is EvaluationState.CLOSED and before is not None and not before.is_over:
-            self._observer.hear(EvaluationClosed(view.reason, closed, AUTOMATIC, is_routine=True))
+            self._observer.hear(_closed(view))
 
     def _open(self, decision: Decision) -> None:
         reach("coordinator.evaluating")
@@ -227,3 +227,8 @@ class SiteEvaluations:
             return
         self._view = replace(self._view, state=EvaluationState.FAILED, reason=reason)
         self._observer.hear(EvaluationFailed(reason, self._round, AUTOMATIC))
+
+
+def _closed(view: EvaluationView) -> EvaluationClosed:
+    """Return the event, which a terminal shows where a site is missing."""
+    return EvaluationClosed(view.reason, view.round, view.number, is_routine=view.is_complete)

@@ -2,7 +2,8 @@
 
 Sites that come and go can change what a run waits for at any rate, so that there are bounds. An unusual wait is
 reported and added to the log as often as `ClientLog` allows; beyond that it replaces the entry that this coordinator
-wrote last. A usual wait is logged once it has lasted for some seconds, as no wait of a fast round does.
+wrote last. A usual wait is logged once it has lasted for some seconds, as no wait of a fast round does. One that its
+decision calls long is reported once until the run moves.
 
 While missing clients may be coming back to a coordinator that has just begun, or to a server that was away, the run
 seems to wait for less than before. That goes on with the wait before, and so does the same wait after it: each has the
@@ -34,6 +35,7 @@ class Waits:
         self._runs, self._client_log, self._observer = runs, client_log, observer
         self._began = time.monotonic()
         self._told: _What | None = None
+        self._has_told_long = False
         self._written: _What | None = None
         self._is_written_held = False
         self._written_at = 0.0
@@ -56,6 +58,7 @@ class Waits:
         """Record that the run has moved: what it waits for next is new."""
         self._written, self._began = None, time.monotonic()
         self._newest = self._before = None
+        self._has_told_long = False
         if self._told is not None and self._told[0] is None:
             self._told = None
 
@@ -63,6 +66,9 @@ class Waits:
         """Note that the run or a round waits, as decided."""
         if decision.is_usual:
             self.usual(decision.round, decision.reason)
+            if decision.is_long and not self._has_told_long:
+                self._has_told_long = True
+                self._observer.hear(waiting(decision.round, decision.reason))
         else:
             is_postponed = decision.postponed is not None
             self.unusual(decision.round, decision.reason, is_postponed=is_postponed, since_ms=decision.since_ms)

@@ -60,6 +60,8 @@ class Decision:
     """The round that the decision is about; None between rounds."""
     is_usual: bool = False
     """Whether the run waits for what comes by itself, such as updates of clients that train."""
+    is_long: bool = False
+    """Whether a usual wait has lasted for so long that the operator is told of it."""
     since_ms: int | None = None
     """Since when the run waits, in milliseconds of the server's clock; None where the wait begins now."""
     missing: int = 0

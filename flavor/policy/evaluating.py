@@ -26,6 +26,8 @@ from flavor.records.states import ClientState, EvaluationState
 
 COMING_S = 60.0
 """How long an evaluation waits for a site that is to come back after the run was rebuilt or resumed."""
+LONG_S = 60.0
+"""An evaluation that waits for so long, or for half of its time, is worth telling the operator of."""
 
 
 class Answer(StrEnum):
@@ -75,7 +77,7 @@ def evaluation_step(
     of a round's model.
     """
     if known is None:
-        return _opening(clients, judged)
+        return _opening(clients, judged, config.evaluation_timeout_s)
     if known.is_over:
         return None
     where = what or f"evaluation of the model of round {closed}"
@@ -90,8 +92,11 @@ def evaluation_step(
     if (awaited or to_come) and now_ms < known.deadline_ms:
         handed = f"{where}: {len(have)} of {counted(len(known.expected), 'result')} handed in"
         waits = [some(awaited)] if awaited else []
-        waits += [_coming(to_come)] if to_come else []
-        return Decision(Action.WAIT, f"{handed}, waiting for {' and for '.join(waits)}", is_usual=not to_come)
+        time_s = (known.deadline_ms - known.opened_ms) / 1000
+        waits += [_coming(to_come, time_s)] if to_come else []
+        is_long = now_ms >= known.opened_ms + min(LONG_S, time_s / 2) * 1000
+        reason = f"{handed}, waiting for {' and for '.join(waits)}"
+        return Decision(Action.WAIT, reason, is_usual=not to_come, is_long=is_long)
     if not have:
         why = f"its deadline passed without a result of {some(awaited)}" if awaited else "its sites are gone"
         return Decision(Action.GIVE_UP, f"{where}: {why}")
@@ -125,23 +130,21 @@ def answer_of(name: str, handed_in: Mapping[str, bool], clients: Mapping[str, Cl
     return Answer.TO_COME if client.ended_with_run else Answer.GONE
 
 
-def _opening(clients: Mapping[str, Client], judged: Collection[str]) -> Decision | None:
+def _opening(clients: Mapping[str, Client], judged: Collection[str], time_s: float) -> Decision | None:
     there = {name for name, client in clients.items() if client.may_evaluate}
     to_come = {name for name in judged if answer_of(name, {}, clients) is Answer.TO_COME}
     if not (there or to_come):
         return None
     reason = f"its global model is judged by {some(sorted(there | to_come))}"
-    reason += f"; waiting for {_coming(sorted(to_come))}" if to_come else ""
+    reason += f"; waiting for {_coming(sorted(to_come), time_s)}" if to_come else ""
     lacking = without_evaluator(clients)
     reason += f"; without an evaluator: {some(lacking)}" if lacking else ""
     return Decision(Action.EVALUATE, reason, tuple(sorted(there | to_come)))
 
 
-def _coming(names: list[str]) -> str:
-    have = "has" if len(names) == 1 else "have"
-    return (
-        f"{some(names)}, which {have} judged the model before and {have} not come back yet, for {COMING_S:g} s at most"
-    )
+def _coming(names: list[str], time_s: float) -> str:
+    have, most_s = "has" if len(names) == 1 else "have", min(COMING_S, time_s)
+    return f"{some(names)}, which {have} judged the model before and {have} not come back yet, for {most_s:g} s at most"
 
 
 def _merging(known: EvaluationView, config: RunConfig, where: str, job: Whereabouts) -> Decision:

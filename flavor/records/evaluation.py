@@ -214,6 +214,11 @@ class EvaluationView(OfModel):
         return self.state in (EvaluationState.CLOSED, EvaluationState.FAILED)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the result of each site that was to judge the model counts."""
+        return len(self.accepted) == len(self.expected)
+
+    @property
     def accepted(self) -> dict[str, ResultVerdict]:
         """The results that count, by site."""
         return {client: each for client, each in self.verdicts.items() if each.accepted}

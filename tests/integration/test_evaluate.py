@@ -213,6 +213,8 @@ def test_one_who_asks_is_alone_and_gives_up_when_interrupted(bench, held, idle):
     bench.held("c2")
     second = evaluate(bench)
     assert second.wait() == 1
+    assert second.stderr.rstrip().endswith(": wait for its end, or stop that one")
+    assert "an evaluation that was asked for of run" in second.stderr
     assert "is already running as process" in second.stderr
     first.send(signal.SIGINT)
     assert first.wait() == 130

@@ -231,7 +231,10 @@ def test_an_evaluator_that_hangs_is_left_out_at_the_deadline_and_ended(bench):
     coordinator, edges = start(bench, "--evaluate", "every", "--evaluation-timeout-s", 1, flags=flags, rounds=1)
     bench.held("c2")
     finish(coordinator, edges)
-    assert "without c2: it handed in no result in time" in bench.logged("evaluation.closed", round=1)["reason"]
+    reason = bench.logged("evaluation.closed", round=1)["reason"]
+    assert "without c2: it handed in no result in time" in reason
+    assert coordinator.stderr.count("of 2 results handed in, waiting for") == 1, "once it has waited for long"
+    assert coordinator.stderr.count(reason) == 1
     assert not [command for command in bench.survivors().values() if "toy_evaluator" in command]
 
 
@@ -435,3 +438,5 @@ def test_a_goal_that_one_site_keeps_from_being_known_is_not_reached(bench):
     finish(coordinator, edges)
     assert bench.runs.read().round == 2
     assert not bench.runs.read().is_met
+    for told in ("does not count, though accuracy is", "; without c1: "):
+        assert coordinator.stderr.count(told) == 2, "once for each round"

@@ -8,14 +8,16 @@ import pytest
 
 from flavor.cli.evaluation_lines import lines_of_evaluations
 from flavor.config import RunConfig
-from flavor.records.evaluation import EvaluationSummary
+from flavor.records.evaluation import CENTRAL, EvaluationSummary
 from flavor.records.run import RunView
 from flavor.records.states import RunState
+from flavor.records.subject import Subject
 from flavor.results.evaluated import Evaluated, MetricOfSites, SiteMeasures
 from flavor.view.evaluations import KnownEvaluations, described_evaluations, merged_of
 
 RUN = RunView("r", RunState.RUNNING, 2, 5, {"rounds": 5}, "", None, created_ms=1, ended_ms=None)
 OWN = {"a": 0.5, "b": 0.9}
+FIRST = "; a site judges it before it trains again"
 POOLED_AUC = {"pooled/auc": 0.93, "pooled/auc_bound": 0.002}
 
 
@@ -65,6 +67,15 @@ def test_a_metric_that_is_pooled_alone_is_shown(
     metrics: Mapping[str, float], select: str | None, named: str | None, line: str
 ) -> None:
     assert said(metrics, select, named) == [line]
+
+
+@pytest.mark.parametrize(("number", "asked", "first"), [(0, "", ""), (2, " (asked for)", FIRST), (CENTRAL, "", "")])
+def test_an_open_evaluation_says_whether_somebody_asked_for_it(number: int, asked: str, first: str) -> None:
+    open_ = {"evaluation": number, "subject": Subject.of_round(3).to_plain(), "merging": False, "in": ["a"]}
+    (line,) = lines_of_evaluations({"run": "r", "evaluating": [{**open_, "awaited": ["b"]}]})
+    assert line == f"judging{asked}: the model of round 3: a has handed in, b is awaited{first}"
+    (line,) = lines_of_evaluations({"run": "r", "evaluating": [{**open_, "awaited": [], "merging": True}]})
+    assert line == f"judging{asked}: the model of round 3: an aggregator merges the results of a"
 
 
 def test_the_value_of_one_site_is_no_mean() -> None:

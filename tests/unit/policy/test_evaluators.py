@@ -8,7 +8,7 @@ import pytest
 
 from flavor.config import RunConfig
 from flavor.policy.decision import Action, Decision, next_round, reopened
-from flavor.policy.evaluating import COMING_S, evaluation_step, is_merged_beside, may_open
+from flavor.policy.evaluating import COMING_S, LONG_S, evaluation_step, is_merged_beside, may_open
 from flavor.policy.standing import TRAINS_NOT, Client, Standing, standings
 from flavor.records.evaluation import EvaluationView
 from flavor.records.model import GlobalModel
@@ -129,6 +129,37 @@ def test_who_is_to_come_back_is_waited_for_by_name_and_for_a_time_that_is_said()
     assert "1 of 2 results handed in, waiting for b, which has judged the model before" in waits.reason
     assert "has not come back yet, for 60 s at most" in waits.reason
     assert step(last_ms).action is Action.MERGE
+    short = evaluation_step(
+        replace(OPEN, deadline_ms=OPEN.opened_ms + 20_000), {}, {}, CONFIG, closed=1, now_ms=OPEN.opened_ms
+    )
+    assert short is not None
+    assert short.reason.endswith("for 20 s at most"), "its own time ends before"
+    opened = evaluation_step(
+        None,
+        {},
+        {"a": TRAINER},
+        CONFIG.model_copy(update={"evaluation_timeout_s": 20.0}),
+        closed=1,
+        now_ms=0,
+        judged=["b"],
+    )
+    assert opened is not None
+    assert opened.reason.endswith("for 20 s at most")
     back = step(last_ms, b=TRAINER)
     assert (back.action, back.is_held) == (Action.WAIT, False)
     assert back.reason.endswith("waiting for b")
+
+
+@pytest.mark.parametrize(("time_s", "long_s"), [(3600, LONG_S), (20, 10)])
+def test_a_wait_for_a_slow_evaluator_is_worth_telling_after_a_while(time_s, long_s):
+    view = replace(OPEN, deadline_ms=OPEN.opened_ms + time_s * 1000)
+
+    def is_long(after_ms):
+        now_ms = view.opened_ms + after_ms
+        found = evaluation_step(view, {}, {"a": TRAINER, "b": TRAINER}, CONFIG, closed=1, now_ms=now_ms)
+        assert found is not None
+        assert (found.action, found.is_usual) == (Action.WAIT, True)
+        return found.is_long
+
+    last_ms = int(long_s * 1000)
+    assert [is_long(0), is_long(last_ms - 1), is_long(last_ms)] == [False, False, True]
