@@ -296,8 +296,18 @@ class ChainReader:
             self._wrong(number, path, "its clients trained from another global model than the one before it")
         if record is not None and (differ := fixed_settings_differ(manifest.config, record.config)):
             self._wrong(number, path, f"its settings differ from the run's: {', '.join(differ)}")
-        for what in _misplaced(manifest):
+        for what in (*self._misbegun(manifest), *_misplaced(manifest)):
             self._wrong(number, path, what)
+
+    def _misbegun(self, manifest: Manifest) -> Iterator[str]:
+        """Yield what is wrong with the models that contributors of an asynchronous run began from."""
+        for each in manifest.contributors:
+            if each.task_round is None:
+                continue
+            if each.task_round >= manifest.round:
+                yield f"{each.client} did the task of round {each.task_round}, which had not begun before this round"
+            elif (base := self._base(each.task_round)) is not None and each.trained_from != base:
+                yield f"{each.client} trained from another global model than the one before round {each.task_round}"
 
     def _base(self, round_: int) -> str | None:
         """Return the digest of the global model before this round; None when it is unknown by now."""
@@ -305,8 +315,10 @@ class ChainReader:
             if self.chain.record is None:
                 return None
             return self.chain.record.initial.digest if self.chain.record.initial else ""
-        before = self.chain.links[-2].manifest
-        return before.global_model.digest if before else None
+        for link in reversed(self.chain.links):
+            if link.round < round_:
+                return link.manifest.global_model.digest if link.manifest and link.round == round_ - 1 else None
+        return None
 
 
 def _misplaced(manifest: Manifest) -> Iterator[str]:
@@ -321,7 +333,7 @@ def _misplaced(manifest: Manifest) -> Iterator[str]:
             yield f"{each.client!r} is not a client's name"
             continue
         for path in filter(None, (each.path, each.info_path)):
-            if not is_update_of(path, manifest.run, manifest.round, each.client):
+            if not is_update_of(path, manifest.run, manifest.task_round(each), each.client):
                 yield f"{path!r} is not an update of {each.client} in this round"
     clients = [each.client for each in manifest.contributors]
     if len(set(clients)) < len(clients):

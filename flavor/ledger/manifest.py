@@ -10,7 +10,15 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from flavor.errors import InvalidRecord
 from flavor.ledger.canonical import canonical, sha256
@@ -169,10 +177,32 @@ class Contributor(Strict):
     """Signature by that key on the update's `Statement`."""
     replaced: tuple[str, ...] = ()
     """Keys of this client that an operator has replaced in this run (`flavor enroll --new-key`), oldest first."""
+    task_round: int | None = Field(ge=1, default=None)
+    """The round whose task it has done, where that is an earlier one than the round that its update counts in.
+
+    None in every other case: the JSON then lacks this field and `trained_from`, as that of synchronous runs does.
+    """
+    trained_from: str | None = Field(pattern=r"^[0-9a-f]{64}$", default=None)
+    """SHA-256 of the global model that it got with the task of `task_round`."""
+
+    @model_validator(mode="after")
+    def _is_stale_as_a_whole(self) -> Self:
+        if (self.task_round is None) != (self.trained_from is None):
+            raise ValueError("a task of an earlier round and the model of that task go together")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_absent(handler(self), "task_round", "trained_from")
 
     @classmethod
-    def of(cls, client: str, update: Update, replaced: tuple[str, ...] = ()) -> Contributor:
-        """Make the record of a client whose `update` was aggregated."""
+    def of(
+        cls, client: str, update: Update, replaced: tuple[str, ...] = (), *, task_round: int | None = None
+    ) -> Contributor:
+        """Make the record of a client whose `update` was aggregated.
+
+        `task_round` is the round of its task, where that is an earlier one; `update.base` is then that task's model.
+        """
         return cls(
             client=client,
             path=update.object.path,
@@ -185,6 +215,8 @@ class Contributor(Strict):
             public_key=update.public_key,
             signature=update.signature,
             replaced=replaced,
+            task_round=task_round,
+            trained_from=update.trained_from if task_round is not None else None,
         )
 
     def to_update(self) -> Update:
@@ -285,9 +317,14 @@ class Manifest(SignedRecord):
         return without_absent(handler(self), "chosen", "pauses")
 
     def statement(self, of: Contributor) -> Statement:
-        """Return the statement that a contributor has signed."""
+        """Return the statement that a contributor has signed: on the round of its task, and the model of that task."""
         update, run = of.to_update(), (self.run, self.run_id)
-        return Statement.of(update, run=run, round_=self.round, client=of.client, trained_from=self.trained_from)
+        base = self.trained_from if of.trained_from is None else of.trained_from
+        return Statement.of(update, run=run, round_=self.task_round(of), client=of.client, trained_from=base)
+
+    def task_round(self, of: Contributor) -> int:
+        """Return the round whose task a contributor has done: this one, or an earlier one of an asynchronous run."""
+        return self.round if of.task_round is None else of.task_round
 
 
 def settings_differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,19 @@ class ForgedRun:
         return self.record
 
     def manifest(
-        self, round_: int, *, previous: str = "", trained_from: str = "", tag: str = "", weights: bytes = b""
+        self,
+        round_: int,
+        *,
+        previous: str = "",
+        trained_from: str = "",
+        tag: str = "",
+        weights: bytes = b"",
+        stale: Mapping[str, tuple[int, str]] | None = None,
     ) -> Manifest:
-        """A round's objects, and its manifest, not put into the store yet. `tag` makes its model another one."""
+        """A round's objects, and its manifest, not put into the store yet. `tag` makes its model another one.
+
+        `stale` are clients that have done the task of an earlier round: that round, and the digest of its model.
+        """
         before = self.manifests[round_ - 2] if round_ > 1 else None
         assert self.record.initial is not None
         previous = previous or (before.digest if before else self.record.digest)
@@ -110,7 +121,12 @@ class ForgedRun:
             closed_ms=1000 * round_ + 500,
             expected=tuple(SIZES),
             trained_from=trained_from,
-            contributors=tuple(self._contributor(client, round_, trained_from) for client in SIZES),
+            contributors=tuple(
+                self._stale(client, *stale[client])
+                if stale and client in stale
+                else self._contributor(client, round_, trained_from)
+                for client in SIZES
+            ),
             global_model=Model(
                 path=path,
                 digest=digest,
@@ -130,6 +146,11 @@ class ForgedRun:
             return {"metadata": {"datasetSize": SIZES[client]}}
         metadata = {"epoch": 1, "datasetSize": SIZES[client], "importance": 1.0}
         return {"metadata": metadata, "metrics": {**dict.fromkeys(CONFUSION, -1), **self.metrics.get(client, {})}}
+
+    def _stale(self, client: str, round_: int, trained_from: str) -> Contributor:
+        """A client that has done the task of an earlier round."""
+        whole = self._contributor(client, round_, trained_from)
+        return whole.model_copy(update={"task_round": round_, "trained_from": trained_from})
 
     def _contributor(self, client: str, round_: int, trained_from: str) -> Contributor:
         data = f"update of {client} in {round_}".encode()
