@@ -28,6 +28,7 @@ from workers.blame import refusal
 from workers.combiner import RULES, Combined, Work, of_most
 from workers.held import Held
 from workers.reading import Reading
+from workers.stale import moved, tensors_of
 from workers.start import of_start
 from workers.updates import open_global, open_updates
 from workers.weights import weights_of
@@ -95,6 +96,7 @@ class Made:
     chosen: tuple[str, ...] | None
     """See `Combined`."""
     updates: Mapping[str, ClientModel]
+    """As they were handed in: a stale one is not moved onto the newest global model."""
     first: ClientModel
     """An update with the order and the nesting of tensors that most sites have."""
     held: Mapping[str, Tensor]
@@ -116,18 +118,20 @@ def make(work: Work, target: Path, threads: int) -> Made:
     Writes nothing to the store. The same updates give the same bytes, for any number of threads. Raises `FlavorError`.
     """
     config = work.config
-    models = open_updates(work.opened, list(work.updates.values()), work.old)
-    updates = dict(zip(work.updates, models, strict=True))
+    bases = [work.base_of(client) for client in work.updates]
+    models = open_updates(work.opened, list(work.updates.values()), work.old, bases=bases)
+    handed_in = dict(zip(work.updates, models, strict=True))
     weights = weights_of(config.weights, list(work.infos.values()))
     rule = _rule(config.aggregator or DEFAULT_AGGREGATOR, config.server_step)
     constants = work.constants
     old = open_global(work.opened, work.old) if work.old and _is_needed(work, rule, constants) else None
+    updates = moved(handed_in, work.stale, old, opened=work.opened, statistics=config.statistics)
     held = Held(config, updates, constants, old).settle()
     steps = not isinstance(rule.server_step, Replace)
     if work.old is None:
         rule = rule.without_global()
     first = _of_most(list(updates.values()))
-    base = _tensors(old) if old and rule.needs_global else None
+    base = tensors_of(old) if old and rule.needs_global else None
     round_ = _Round(rule, updates, weights, held, base, config.statistics)
     if rule.server_step.slots:
         round_.state = _state(work.opened, work.old)
@@ -150,7 +154,7 @@ def make(work: Work, target: Path, threads: int) -> Made:
         size_bytes=writer.size_bytes,
         state=state,
         chosen=chosen,
-        updates=updates,
+        updates=handed_in,
         first=first,
         held=held,
         old=old,
@@ -231,7 +235,8 @@ def _of_most(updates: Sequence[ClientModel]) -> ClientModel:
 def _is_needed(work: Work, rule: Algorithm, constants: Mapping[str, Sequence[str]]) -> bool:
     """Return whether to read the global model: for the rule, a tensor that is held, or notes where it is at hand."""
     at_hand = work.store.url.startswith("file:")
-    return rule.needs_global or bool(work.config.keep or work.config.equal or constants) or at_hand
+    is_for_rule = rule.needs_global or bool(work.stale)
+    return is_for_rule or bool(work.config.keep or work.config.equal or constants) or at_hand
 
 
 def _state(opened: Reading, model: GlobalModel | None) -> ServerState | None:
@@ -239,7 +244,7 @@ def _state(opened: Reading, model: GlobalModel | None) -> ServerState | None:
     if model is None or model.state is None:
         return None
     file = opened.open(model.state)
-    return ServerState.restore(_tensors(file), file.metadata)
+    return ServerState.restore(tensors_of(file), file.metadata)
 
 
 def _put_state(work: Work, state: ServerState) -> ObjectRef:
@@ -251,8 +256,3 @@ def _put_state(work: Work, state: ServerState) -> ObjectRef:
         ref = ObjectRef(named(work.prefix, "state", writer.sha256, ".safetensors"), writer.sha256)
         work.store.put(ref, staged)
     return ref
-
-
-def _tensors(file: TensorFile) -> dict[str, Any]:
-    """Return the tensors in the order of the file, in which they are read, written and hashed."""
-    return {spec.name: file.stored(spec.name) for spec in file.specs_in_file_order}

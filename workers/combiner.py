@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.update import Update
 from flavor.store.protocol import ObjectStore
 from workers.reading import Reading
+from workers.stale import Stale
 
 T = TypeVar("T", bound=Hashable)
 
@@ -40,7 +41,8 @@ class Work:
     prefix: str
     """The prefix of the round's results in the store."""
     old: GlobalModel | None
-    """The global model that the clients trained from; None in a first round without pre-trained weights."""
+    """The newest global model, which the clients trained from, but for those in `stale`; None in a first round without
+    pre-trained weights."""
     updates: Mapping[str, Update]
     """The accepted update of each contributor."""
     constants: Mapping[str, Sequence[str]]
@@ -51,6 +53,12 @@ class Work:
     """The clients' merged information."""
     opened: Reading
     """Opens objects that their sites can still write to."""
+    stale: Mapping[str, Stale] = field(default_factory=dict)
+    """The contributors whose updates were trained from an older global model than `old`; empty in a synchronous run."""
+
+    def base_of(self, client: str) -> GlobalModel | None:
+        """Return the global model that a contributor trained from."""
+        return self.stale[client].base if client in self.stale else self.old
 
     @property
     def format(self) -> str:

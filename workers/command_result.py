@@ -21,7 +21,6 @@ from flavor.errors import AggregatorFailed, CheckpointError
 from flavor.programs.account import Account
 from flavor.programs.aggregator_files import RoundFiles
 from flavor.records.info import Info
-from flavor.records.update import Update
 from flavor.store.links import is_sole, linked
 from workers.combiner import Combined, Work
 from workers.structure import structure
@@ -108,9 +107,9 @@ def _linked_wire(kind: CheckpointKind, made: Path, target: Path) -> Wire | None:
 
 def _check_tensors(work: Work, target: Path) -> None:
     """Refuse non-finite values, unless in a constant buffer that equals the first contributor's, bit by bit."""
-    client, first = next(iter(work.updates.items()))
+    client = next(iter(work.updates))
     constants = work.constants.get(client, ())
-    found, update, model = digest_and_check(target), _opened(work, first), TensorFile.open(target)
+    found, update, model = digest_and_check(target), _opened(work, client), TensorFile.open(target)
     if problems := structure_problems(structure(model.specs), structure(update.specs), "the local models"):
         raise CheckpointError(problems)
     for name in found.odd if found.nonfinite else ():
@@ -119,8 +118,8 @@ def _check_tensors(work: Work, target: Path) -> None:
             raise CheckpointError(f"tensor {name!r} has NaN or infinite values")
 
 
-def _opened(work: Work, update: Update) -> ClientModel:
-    (model,) = open_updates(work.opened, [update], work.old)
+def _opened(work: Work, client: str) -> ClientModel:
+    (model,) = open_updates(work.opened, [work.updates[client]], work.base_of(client))
     return model
 
 

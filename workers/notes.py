@@ -197,7 +197,7 @@ def of_training(
     """Warn of updates, and of a result, that equal the global model."""
     if work.old is None:
         return
-    idle = unchanged_updates(work.updates, updates, work.old, old)
+    idle = unchanged_updates(work, updates, work.old, old)
     if empty := [client for client in idle if not work.updates[client].num_examples]:
         yield (
             f"warning: {_some(empty)} had no examples (datasetSize 0) and handed in the global model, unchanged: is "

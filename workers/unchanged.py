@@ -12,18 +12,27 @@ from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
 from flavor.checkpoints.compare import same_bits
 from flavor.records.model import GlobalModel
-from flavor.records.update import Update
+from workers.combiner import Work
+from workers.updates import open_global
 
 
 def unchanged_updates(
-    updates: Mapping[str, Update], models: Mapping[str, ClientModel], old: GlobalModel, base: TensorFile | None
+    work: Work, models: Mapping[str, ClientModel], old: GlobalModel, base: TensorFile | None
 ) -> list[str]:
-    """Return the clients that handed in the global model; without `base`, those whose file has the same bytes."""
-    return [
-        client
-        for client, update in updates.items()
-        if update.object.digest == old.model.digest or (base is not None and is_unchanged(models[client].tensors, base))
-    ]
+    """Return the clients that handed in the global model that they got.
+
+    `models` are their updates as handed in. Without `base`, which is the model `old`, returns those whose file has the
+    same bytes.
+    """
+    found = []
+    for client, update in work.updates.items():
+        given, file = work.base_of(client) or old, base
+        if base is not None and given is not old:
+            file = open_global(work.opened, given)
+        is_same = update.object.digest == given.model.digest
+        if is_same or (file is not None and is_unchanged(models[client].tensors, file)):
+            found.append(client)
+    return found
 
 
 def is_unchanged(tensors: Mapping[str, Tensor], base: TensorFile) -> bool:

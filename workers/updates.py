@@ -34,20 +34,29 @@ def update_file(store: ObjectStore, update: Update) -> Path:
     return store.open(update.object)
 
 
-def open_updates(opened: Reading, updates: Sequence[Update], model: GlobalModel | None) -> list[ClientModel]:
-    """Return the models of these accepted updates, read through `opened`; `model` is the global model of the round.
+def open_updates(
+    opened: Reading,
+    updates: Sequence[Update],
+    model: GlobalModel | None,
+    *,
+    bases: Sequence[GlobalModel | None] | None = None,
+) -> list[ClientModel]:
+    """Return the models of these accepted updates, read through `opened`.
 
-    Encoded updates share one open global model. Raises `StoreError` when a file is not what was inspected.
+    `model` is the global model that they were trained from; `bases` names that of each, where they differ. Encoded
+    updates of one base share it, open. Raises `StoreError` when a file is not what was inspected.
     """
     files = [open_update(opened, update) for update in updates]
-    base: TensorFile | None = None
+    bases = [model] * len(files) if bases is None else bases
+    shared: dict[str, TensorFile] = {}
     models = []
-    for file in files:
+    for file, base in zip(files, bases, strict=True):
         encoding = Encoding.of(file)
         if encoding is not None:
-            check_base(encoding, model.model if model else None)
-            base = base or (open_global(opened, model) if model else None)
-        models.append(ClientModel.of(file, base))
+            check_base(encoding, base.model if base else None)
+            if base is not None and base.model.digest not in shared:
+                shared[base.model.digest] = open_global(opened, base)
+        models.append(ClientModel.of(file, shared[base.model.digest] if encoding is not None and base else None))
     return models
 
 

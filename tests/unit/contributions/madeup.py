@@ -26,8 +26,9 @@ from flavor.store.digests import sha256_file
 from flavor.store.open import open_store
 from flavor.store.paths import global_prefix, named, update_prefix
 from workers.builtin import Engine
-from workers.combiner import Work
+from workers.combiner import Combiner, Work
 from workers.reading import reading
+from workers.stale import Stale
 
 Model_ = Mapping[str, Any]
 
@@ -49,9 +50,14 @@ class MadeRun:
         self.settings = RunConfig(**{"rounds": 5, "keep_rounds": 3, "store": str(self.folder), **self.config})
         self.manifests: list[Manifest] = []
         self.model: GlobalModel | None = None
+        self.made: list[GlobalModel] = []
+        """The initial model, where there is one, and that of each round."""
+        self.notes: tuple[str, ...] = ()
+        """What the newest aggregation noticed."""
         if self.initial is not None:
             path = self.put(global_prefix(self.name, 0), "model", self.initial)
             self.model = GlobalModel(path, None, None, "pickle")
+            self.made.append(self.model)
         self.record = RunRecord(
             run=self.name,
             run_id=self.run_id,
@@ -89,19 +95,19 @@ class MadeRun:
         file = TensorFile.open(self.store.local(self.model.model.path))
         return {name: np.array(file.tensor(name)) for name in file.names}
 
-    def update(self, client: str, tensors: Model_, examples: int, round_: int) -> Update:
-        """Hand in an update, compressed as the run asks."""
+    def update(self, client: str, tensors: Model_, examples: int, round_: int, given: GlobalModel | None) -> Update:
+        """Hand in an update that was trained from the model `given`, compressed as the run asks."""
         prefix = update_prefix(self.name, round_, client)
         ref = self.put(prefix, "update", tensors)
-        if self.settings.compress != "none" and self.model is not None:
+        if self.settings.compress != "none" and given is not None:
             with self.store.stage() as staged:
-                base = TensorFile.open(self.store.local(self.model.model.path))
-                encoding = Encoding(self.settings.compress, self.model.model.digest)
+                base = TensorFile.open(self.store.local(given.model.path))
+                encoding = Encoding(self.settings.compress, given.model.digest)
                 encode(self.store.local(ref.path), staged, base, encoding)
                 ref = self.put_file(prefix, "update", staged, ".safetensors")
         metadata = {"epoch": 1, "datasetSize": examples, "importance": 1.0}
         info = self.put_json(prefix, "info", {"metadata": metadata, "metrics": dict.fromkeys(CONFUSION, -1)})
-        return Update(ref, ObjectRef(info.path, info.digest), "pickle", examples)
+        return Update(ref, ObjectRef(info.path, info.digest), "pickle", examples, given.model if given else None)
 
     def round(
         self,
@@ -109,13 +115,22 @@ class MadeRun:
         *,
         by: RunConfig | None = None,
         constants: Mapping[str, Sequence[str]] | None = None,
+        stale: Mapping[str, tuple[int, float]] | None = None,
+        combiner: Combiner | None = None,
     ) -> Manifest:
         """Close a round: client to its model and its number of examples.
 
-        `by` are other settings of the worker, `constants` what its inspection has found.
+        `by` are other settings of the worker, `constants` what its inspection has found. `stale` are clients that have
+        done the task of an earlier round: that round, and s(τ). `combiner` is another one than the run's rule.
         """
         number = len(self.manifests) + 1
-        updates = {client: self.update(client, *given, number) for client, given in models.items()}
+        late = {c: Stale(round_, self.made[round_ - 1], scale) for c, (round_, scale) in (stale or {}).items()}
+        updates = {
+            client: self.update(client, *given, late[client].task_round, late[client].base)
+            if client in late
+            else self.update(client, *given, number, self.model)
+            for client, given in models.items()
+        }
         infos = {client: json.loads(self.store.local(each.info.path).read_text()) for client, each in updates.items()}
         prefix, old = global_prefix(self.name, number), self.model
         with self.store.stage() as staged:
@@ -132,11 +147,14 @@ class MadeRun:
                     infos=infos,
                     info=merge_infos(list(infos), list(infos.values())),
                     opened=opened,
+                    stale=late,
                 )
-                made = Engine(1).combine(work, staged)
+                made = (combiner or Engine(1)).combine(work, staged)
+            self.notes = made.notes
             model = self.put_file(prefix, "model", staged, ".safetensors")
         info = self.put_json(prefix, "info", made.info)
         self.model = GlobalModel(model, ObjectRef(info.path, info.digest), made.state, "pickle")
+        self.made.append(self.model)
         manifest = Manifest(
             run=self.name,
             run_id=self.run_id,
@@ -147,7 +165,10 @@ class MadeRun:
             closed_ms=1000 * number + 500,
             expected=tuple(updates),
             trained_from=old.model.digest if old else "",
-            contributors=tuple(Contributor.of(client, each) for client, each in updates.items()),
+            contributors=tuple(
+                Contributor.of(client, each, task_round=late[client].task_round if client in late else None)
+                for client, each in updates.items()
+            ),
             chosen=made.chosen,
             global_model=Model.of(self.model),
             previous=self.manifests[-1].digest if self.manifests else self.record.digest,
