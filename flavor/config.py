@@ -18,11 +18,13 @@ from pydantic import (
 )
 
 from flavor import evaluation_settings as evaluation
+from flavor import mode_settings
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import check_kind_name, kind_named
 from flavor.errors import InvalidSetting
 from flavor.option_groups import Group
 from flavor.patterns import STATISTICS
+from flavor.policy.mode import Buffered
 from flavor.rule_settings import conflict_of_rule
 from flavor.script_settings import checked_settings
 from flavor.setting import LONGEST_S, explained, quorum_of, setting
@@ -69,6 +71,7 @@ class RunConfig(BaseModel):
         default="fail",
         may_change=True,
     )
+    mode: mode_settings.ModeText = mode_settings.MODE
     round_attempts: int = setting(
         "Maximum number of times that a round is opened with --on-quorum-lost retry.",
         Group.CLOSING,
@@ -302,7 +305,7 @@ class RunConfig(BaseModel):
     def _settings_go_together(self) -> Self:
         if isinstance(self.quorum, int) and self.quorum > self.min_clients:
             raise ValueError(f"quorum {self.quorum} is more than min_clients {self.min_clients}")
-        if reason := evaluation.conflict_of(self):
+        if reason := evaluation.conflict_of(self) or mode_settings.conflict_of_mode(self):
             raise ValueError(reason)
         return self
 
@@ -330,8 +333,15 @@ class RunConfig(BaseModel):
         return kind_named(self.checkpoint)
 
     @property
+    def buffered(self) -> Buffered | None:
+        """The settings of asynchronous rounds; None in a synchronous run."""
+        return Buffered.parse(self.mode)
+
+    @property
     def needed(self) -> int:
         """Accepted updates with which a round of `min_clients` clients may close."""
+        if (mode := self.buffered) is not None:
+            return mode.buffer
         if self.quorum is None:
             return max(1, math.ceil(self.fraction * self.min_clients))
         return self.quorum if isinstance(self.quorum, int) else math.ceil(self.quorum * self.min_clients)
@@ -366,7 +376,7 @@ class RunConfig(BaseModel):
         than the run asks for. A package's kind of checkpoints must be installed here, and is imported by `kind` alone.
         """
         if unknown := sorted(values.keys() - cls.model_fields):
-            told = ", ".join(f"{name} ({_shown(values[name])})" for name in unknown)
+            told = ", ".join(f"{name} ({json.dumps(values[name])[:80]})" for name in unknown)
             raise InvalidSetting(
                 f"run {run!r} has settings that this release of flavor does not know: {told}: install the "
                 "coordinator's release here"
@@ -386,8 +396,3 @@ class RunConfig(BaseModel):
         """As plain JSON values."""
         loaded: dict[str, Any] = json.loads(self.model_dump_json())
         return loaded
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"

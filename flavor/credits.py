@@ -21,6 +21,8 @@ class Contribution:
     samples: int
     in_model: bool = True
     """Whether its update entered the model: False where the rule (Krum, for example) left it out."""
+    staleness: int = 0
+    """How many rounds before this one the client began it; 0 in a synchronous run. It counts no fewer samples."""
 
 
 class CreditBook:
@@ -66,7 +68,13 @@ def contributions(runs: RunStore, store: ObjectStore | None = None) -> list[Cont
     Raises `RunNotFound`, and `StoreError` where neither has a round.
     """
     return [
-        Contribution(round_.round, client, round_.inspected(client).num_examples, client in round_.in_model)
+        Contribution(
+            round_.round,
+            client,
+            round_.inspected(client).num_examples,
+            client in round_.in_model,
+            round_.round - round_.task_round(client),
+        )
         for round_ in closed_rounds(runs, store)
         for client in sorted(round_.contributors)
     ]

@@ -24,6 +24,9 @@ class _Ruled(Protocol):
     def max_update_norm(self) -> float | None: ...
 
     @property
+    def mode(self) -> str: ...
+
+    @property
     def checkpoint(self) -> str: ...
 
     @property
@@ -42,4 +45,6 @@ def conflict_of_rule(config: _Ruled, *, has_tensors: bool) -> str:
     if not has_tensors and (config.compress != "none" or config.max_update_norm is not None):
         option = "--compress" if config.compress != "none" else "--max-update-norm"
         return f"{option} is for tensors, and {name} checkpoints have none that it could see"
+    if not has_tensors and config.mode != "sync":
+        return f"mode {config.mode} measures changes of tensors, and {name} checkpoints have none that it could see"
     return config.not_for_command if not has_tensors or config.aggregator == COMMAND else ""

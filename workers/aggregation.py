@@ -46,6 +46,7 @@ from workers.infos import accepted_infos, read_client_info
 from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
 from workers.notes import of_counts, of_reading, of_repetition
 from workers.reading import CHANGED, ChangedWhileRead, NotAsAccepted, Reading, reading
+from workers.stale import stale_of
 from workers.updates import open_update, update_file
 
 _LOOKS = 3
@@ -233,6 +234,7 @@ def _aggregated(
     verdicts = {client: round_view.verdicts[client] for client in round_view.contributors}
     updates = {client: verdict.inspected for client, verdict in verdicts.items()}
     infos = dict(zip(updates, accepted_infos(context.store, updates.values()), strict=True))
+    stale = stale_of(attempt.runs, round_view, config)
     prefix = global_prefix(view.run, attempt.round)
     work = Work(
         run=view.run,
@@ -246,6 +248,7 @@ def _aggregated(
         infos=infos,
         info=merge_infos(list(infos), list(infos.values())),
         opened=Reading(context.store),
+        stale=stale,
     )
     with context.store.stage() as staged:
         combined = _combined(context, work, staged)
@@ -271,6 +274,7 @@ def _aggregated(
         model=model,
         chosen=combined.chosen,
         now_ms=now_ms,
+        stale=stale,
     )
     told = (*of_reading(work), *of_repetition(work, read_closed), *of_counts(work.info, work.infos))
     counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from rq.timeouts import JobTimeoutException
 
@@ -23,6 +23,7 @@ from flavor.failpoints import reach
 from flavor.policy.standing import is_quarantined
 from flavor.records.info import CONFUSION, MAX_BYTES
 from flavor.records.measured import Measured
+from flavor.records.model import GlobalModel
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.records.update import Refused, Update, handed_size
@@ -65,22 +66,24 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
     config = RunConfig.of_run(run, view.config)
     expected, accepted = round_view.expected, {c: each.object.path for c, each in round_view.accepted.items()}
     base = view.global_model.model if view.global_model else None
+    tasks = Tasks(round_view.since, runs.given(round_view.since)) if round_view.since else Tasks()
 
     def neighbours(client: str) -> Iterator[str]:
         yield from (path for name, path in accepted.items() if name != client)
-        for name, handed_in in runs.updates(round_, expected).items():
+        for name, handed_in in runs.updates(round_, expected, since=round_view.since).items():
             path = handed_in.object.path if isinstance(handed_in, Update) else ""
-            if name != client and is_handed_in_by(path, run, round_, name):
+            if name != client and is_handed_in_by(path, run, round_view.task_round(name), name):
                 yield from (path, accepted_path(path))  # where it lies once it was taken
 
-    inspector = Inspector(runs, context.store, view, round_, Signatures.of(runs, view), neighbours)
+    inspector = Inspector(runs, context.store, view, round_, Signatures.of(runs, view), neighbours, tasks)
     refused = {client: verdict for client, verdict in round_view.verdicts.items() if not verdict.accepted}
     unjudged = [c for c in round_view.expected if c not in round_view.verdicts or c in refused]
 
     def new(names: Sequence[str]) -> dict[str, Update | Refused]:
         """Return the updates of these clients that are not quarantined, without a try that was refused before."""
         refusals, most = runs.refusals(), config.quarantine_after
-        found = runs.updates(round_, [c for c in names if not is_quarantined(refusals.get(c, 0), most)], base=base)
+        wanted = [c for c in names if not is_quarantined(refusals.get(c, 0), most)]
+        found = tasks.trained_from(runs.updates(round_, wanted, base=base, since=round_view.since))
         return {c: each for c, each in found.items() if c not in refused or not refused[c].is_about(each)}
 
     updates = new([client for client in unjudged if client in clients])
@@ -97,7 +100,8 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
         raise
     finally:
         for client, verdict in verdicts.items():
-            recorded = runs.judge(round_, client, verdict, inspector.measured.get(client))
+            measured, task = inspector.measured.get(client), round_view.task_round(client)
+            recorded = runs.judge(round_, client, verdict, measured, task_round=task)
             if recorded and recorded is not Recorded.ACCEPTED:
                 inspector.discard(client)
             if event := _event(runs, recorded, verdict, round_, client):
@@ -123,6 +127,30 @@ def is_small(handed_in: Update | Refused) -> bool:
     return size is not None and size < SMALL_UPDATE_BYTES
 
 
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks of earlier rounds that clients do in a round of an asynchronous run."""
+
+    rounds: Mapping[str, int] = field(default_factory=dict)
+    """Client to the round of its task, where that is an earlier one."""
+    bases: Mapping[str, GlobalModel] = field(default_factory=dict)
+    """The global model that each of them got with its task."""
+
+    def round_of(self, client: str, round_: int) -> int:
+        """Return the round of a client's task in round `round_`."""
+        return self.rounds.get(client, round_)
+
+    def trained_from(self, updates: Mapping[str, Update | Refused]) -> dict[str, Update | Refused]:
+        """Return these updates, each with the model that it was trained from; lacks those whose task is gone."""
+        return {
+            client: replace(each, base=self.bases[client].model)
+            if client in self.bases and isinstance(each, Update)
+            else each
+            for client, each in updates.items()
+            if client not in self.rounds or client in self.bases
+        }
+
+
 class Inspector:
     """Judges the updates of one round. `neighbours` yields the paths of other clients' updates."""
 
@@ -134,17 +162,23 @@ class Inspector:
         round_: int,
         signatures: Signatures,
         neighbours: Callable[[str], Iterable[str]] = lambda _: (),
+        tasks: Tasks | None = None,
     ) -> None:
+        self._tasks = tasks or Tasks()
         self._runs, self._store, self._view, self._round = runs, store, view, round_
         self._neighbours = neighbours
         self._signatures, self._config = signatures, RunConfig.of_run(view.run, view.config)
-        kind, model = self._config.kind, view.global_model
-        self._look: Look = (
-            TensorLook(runs, store, view, round_, self._config) if kind.has_tensors else FileLook(store, kind, model)
-        )
+        self._look = self._look_from(view.global_model)
         self._taken: dict[str, list[str]] = {}  # client -> what lies out of its reach
         self.measured: dict[str, Measured] = {}
         """What was measured of each client that was judged, for people: its phases, and its metrics."""
+
+    def _look_from(self, model: GlobalModel | None) -> Look:
+        """Return what looks at updates that were trained from this global model."""
+        kind, view = self._config.kind, replace(self._view, global_model=model)
+        if not kind.has_tensors:
+            return FileLook(self._store, kind, model)
+        return TensorLook(self._runs, self._store, view, self._round, self._config)
 
     def judge(self, client: str, handed_in: Update | Refused) -> Verdict:
         """Return the verdict on one update. Any fault of the update becomes the reason of this client alone.
@@ -205,7 +239,7 @@ class Inspector:
         if update.num_examples != num_examples:
             handed = handed_size(update.num_examples)
             raise InvalidUpdate(f"datasetSize is {num_examples} in its info.json, and {handed} was handed in beside it")
-        update = self._signatures.check(self._view, self._round, client, update)
+        update = self._signatures.check(self._view, self._tasks.round_of(client, self._round), client, update)
         size_bytes = self._store.size_bytes(path)
         self._check_limits(num_examples, size_bytes)
         check_weight(self._config.weights, info)
@@ -213,9 +247,11 @@ class Inspector:
             size = "none" if update.object.size_bytes is None else update.object.size_bytes
             said = f"{size} were {'signed' if update.signature else 'handed in'}"
             raise InvalidUpdate(f"object {path} has {size_bytes} bytes; {said}")
+        base = self._tasks.bases.get(client)
+        look = self._look if base is None else self._look_from(base)
         for _ in range(_LOOKS):
             opened = Reading(self._store)
-            found = self._look(opened, path, update, size_bytes)
+            found = look(opened, path, update, size_bytes)
             if not opened.changed():  # so every inspected byte is one of those with this digest
                 break
         else:
@@ -230,7 +266,8 @@ class Inspector:
 
     def _own(self, client: str, path: str) -> str:
         """Return `path`, if the client may hand in an object there."""
-        if not is_handed_in_by(checked_path(path), self._view.run, self._round, client):
+        round_ = self._tasks.round_of(client, self._round)
+        if not is_handed_in_by(checked_path(path), self._view.run, round_, client):
             raise InvalidUpdate(f"object path {path!r} does not belong to this client and round")
         return path
 

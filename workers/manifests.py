@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flavor.errors import FlavorError, StateLost
@@ -14,6 +16,7 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.view.event import Notice
 from flavor.view.round_events import RoundNote
+from workers.stale import Stale
 
 if TYPE_CHECKING:
     from workers.context import WorkerContext
@@ -49,6 +52,7 @@ def stage_manifest(
     model: GlobalModel,
     chosen: tuple[str, ...] | None,
     now_ms: int,
+    stale: Mapping[str, Stale] | None = None,
 ) -> ObjectRef:
     """Put the signed manifest of this attempt beside its model.
 
@@ -66,14 +70,21 @@ def stage_manifest(
         pauses=round_.pauses or None,
         expected=round_.expected,
         trained_from=view.global_model.model.digest if view.global_model else "",
-        contributors=tuple(
-            Contributor.of(client, round_.inspected(client), replaced.get(client, ())) for client in round_.contributors
-        ),
+        contributors=tuple(_contributor(round_, client, replaced, stale or {}) for client in round_.contributors),
         chosen=chosen,
         global_model=Model.of(model),
         previous=view.manifest.digest if view.manifest else "",
     )
     return Archive(context.store, view.run).stage(manifest.signed(context.key))
+
+
+def _contributor(
+    round_: RoundView, client: str, replaced: Mapping[str, tuple[str, ...]], stale: Mapping[str, Stale]
+) -> Contributor:
+    update, keys = round_.inspected(client), replaced.get(client, ())
+    if (older := stale.get(client)) is None:
+        return Contributor.of(client, update, keys)
+    return Contributor.of(client, replace(update, base=older.base.model), keys, task_round=older.task_round)
 
 
 def publish_manifest(context: WorkerContext, run: str, round_: int, ref: ObjectRef) -> None:

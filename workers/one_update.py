@@ -24,7 +24,7 @@ def write_update(
 ) -> None:
     """Write the model that `client` has handed in for this closed round to the file `target`, as safetensors.
 
-    `base` is the global model that the round began from, to which an encoded update is a difference. Raises
+    `base` is the global model that the client trained from, to which an encoded update is a difference. Raises
     `StoreError` for an update that is gone, and `RunError` for a kind of checkpoint without tensors.
     """
     config = RunConfig.of_run(view.run, view.config)

@@ -11,8 +11,12 @@ from typing import Any
 
 from aggregators.rebased import rebased
 from aggregators.updates import ClientModel
+from flavor.bus.runs import RunStore
 from flavor.checkpoints import TensorFile
+from flavor.config import RunConfig
+from flavor.errors import IllegalMove
 from flavor.records.model import GlobalModel
+from flavor.records.round import RoundView
 from workers.reading import Reading
 from workers.updates import open_global
 
@@ -27,6 +31,21 @@ class Stale:
     """The global model that it was trained from: that before `task_round`."""
     scale: float
     """s(τ), from 0 to 1: the share of its change that counts."""
+
+
+def stale_of(runs: RunStore, round_: RoundView, config: RunConfig) -> dict[str, Stale]:
+    """Return the contributors of a round that did the task of an earlier one; empty in a synchronous run.
+
+    Raises `IllegalMove` where Redis no longer has what such a client was given: another round has been opened since.
+    """
+    mode = config.buffered
+    tasks = {client: round_.since[client] for client in round_.contributors if client in round_.since}
+    if not tasks or mode is None:
+        return {}
+    given, rule = runs.given(tasks), mode.rule
+    if gone := sorted(tasks.keys() - given.keys()):
+        raise IllegalMove(f"round {round_.round}: the task that {gone[0]} has done is gone from Redis")
+    return {client: Stale(task, given[client], rule.factor(round_.round - task)) for client, task in tasks.items()}
 
 
 def moved(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -14,10 +14,12 @@ from flavor.errors import BusUnavailable
 from flavor.records import client as client_record
 from flavor.records import pulse, update
 from flavor.records.client import ClientStatus
+from flavor.records.model import GlobalModel
 from flavor.records.names import MOST_LOG_BYTES, MOST_LOG_LINES, checked_name
 from flavor.records.objects import ObjectRef
 from flavor.records.pulse import Pulse
 from flavor.records.states import ClientState
+from flavor.records.task import Task
 from flavor.records.update import Refused, Update
 
 RECORDED = "recorded"
@@ -124,15 +126,41 @@ class Clients(RunScripts):
         return text.split("\n")[-MOST_LOG_LINES:] if text else []
 
     def updates(
-        self, round_: int, names: Iterable[str], *, base: ObjectRef | None = None
+        self,
+        round_: int,
+        names: Iterable[str],
+        *,
+        base: ObjectRef | None = None,
+        since: Mapping[str, int] | None = None,
     ) -> dict[str, Update | Refused]:
-        """What each client has handed in for this round, if anything; `base` is the global model of the round."""
-        names = list(names)
-        found = self._of_clients([self.keys.client(name).update(round_) for name in names], update.FIELDS)
+        """What each client has handed in for this round, if anything; `base` is the global model of the round.
+
+        `since` names the clients that do the task of an earlier round, and that round.
+        """
+        names, since = list(names), since or {}
+        keys = [self.keys.client(name).update(since.get(name, round_)) for name in names]
+        found = self._of_clients(keys, update.FIELDS)
         handed_in = [{"refused": fields} if isinstance(fields, str) else fields for fields, _ in found]
         return {
             name: update.from_hash(fields, base=base) for name, fields in zip(names, handed_in, strict=True) if fields
         }
+
+    def given(self, tasks: Mapping[str, int]) -> dict[str, GlobalModel]:
+        """The global model that each client got with its task of this round, by client.
+
+        Lacks clients whose task is gone, or names no model. Raises `DamagedRecord`.
+        """
+        with translated(self.where), self.redis.pipeline(transaction=False) as reads:
+            for client, round_ in tasks.items():
+                reads.hgetall(self.keys.client(client).task(round_))
+            answers = reads.execute()
+        found = {}
+        for (client, round_), fields in zip(tasks.items(), answers, strict=True):
+            with self.damage_at(self.keys.client(client).task(round_)):
+                task = Task.from_hash(round_, fields)
+            if task is not None and task.base is not None:
+                found[client] = task.base
+        return found
 
     def _of_clients(
         self, hashes: Sequence[str], names: Sequence[str], others: Sequence[str] = ()

@@ -69,7 +69,9 @@ round:N                               hash    state, expected, contributors, dea
                                               earlier_openings, earlier_attempts, waits,
                                               passing_ms, away_ms, made_by, notes, unfit,
                                               forgiven:CLIENT, spoilt:CLIENT; chosen, where
-                                              the rule left contributors out
+                                              the rule left contributors out; since, in an
+                                              asynchronous run: client to the round of the
+                                              earlier task that it goes on with (JSON)
 round:N:verdicts                      hash    client to JSON: accepted, reason, blameless,    worker, coordinator
                                               try_id, and what was inspected: path, digest,
                                               size_bytes, seal, format, num_examples,

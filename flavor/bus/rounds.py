@@ -31,13 +31,18 @@ class Rounds(RunScripts):
         expected: Sequence[str],
         timeout_s: float,
         reason: str,
+        since: Mapping[str, int] | None = None,
     ) -> int:
-        """Open round `round_` for `expected`, from the run's global model; returns the server's time in ms."""
+        """Open round `round_` for `expected`, from the run's global model; returns the server's time in ms.
+
+        In an asynchronous run, `since` names the clients that go on with the task of an earlier round, and that round.
+        """
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
-        clients = [self.keys.client(client) for client in expected]
+        clients = [self.keys.client(client) for client in expected if since is None or client not in since]
         keys += [self.keys.verdicts(round_), self.keys.measured(round_)]
         keys += [client.task(round_) for client in clients] + [client.update(round_) for client in clients]
         args: list[str | int] = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason]
+        args.append("" if since is None else json.dumps(dict(since)))
         return int(self.move("open_round", keys, args))
 
     def reopen_round(
@@ -63,6 +68,16 @@ class Rounds(RunScripts):
         args.append(json.dumps(list(left_out)))
         return int(self.move("reopen_round", keys, args))
 
+    def join_round(self, token: str, round_: int, *, expected: Sequence[str], new: Sequence[str], reason: str) -> None:
+        """Give the clients `new` the task of the current round of an asynchronous run, which is open.
+
+        `expected` are all of its clients, with these.
+        """
+        keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
+        clients = [self.keys.client(client) for client in new]
+        keys += [client.task(round_) for client in clients] + [client.update(round_) for client in clients]
+        self.move("join_round", keys, [token, round_, json.dumps(list(expected)), reason])
+
     def decide_structure(
         self, token: str, round_: int, reference: Reference, *, others: Sequence[str], reason: str
     ) -> None:
@@ -83,28 +98,44 @@ class Rounds(RunScripts):
         contributors: Sequence[str],
         reason: str,
         refused: Sequence[Refusal] = (),
+        since: Mapping[str, int] | None = None,
     ) -> None:
         """Fix the contributors and start an attempt; `IllegalMove` when another update was accepted since.
 
-        `refused` are the updates that the last attempt has found spoiled.
+        `refused` are the updates that the last attempt has found spoiled; `since` is that of the round.
         """
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
         keys += [self.keys.verdicts(round_), self.keys.refusals]
         args: list[str | int] = [token, round_, attempt, json.dumps(list(contributors)), reason]
-        self.move("begin_aggregation", *self._refusing(round_, refused, keys, args))
+        self.move("begin_aggregation", *self._refusing(round_, refused, keys, args, since or {}))
 
-    def return_round(self, token: str, round_: int, *, attempt: int, refused: Sequence[Refusal], reason: str) -> None:
+    def return_round(
+        self,
+        token: str,
+        round_: int,
+        *,
+        attempt: int,
+        refused: Sequence[Refusal],
+        reason: str,
+        since: Mapping[str, int] | None = None,
+    ) -> None:
         """Open a round again that lost its quorum during its aggregation; the updates of `refused` no longer count."""
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.verdicts(round_)]
         keys += [self.keys.log, self.keys.refusals]
-        self.move("return_round", *self._refusing(round_, refused, keys, [token, round_, attempt, reason]))
+        args: list[str | int] = [token, round_, attempt, reason]
+        self.move("return_round", *self._refusing(round_, refused, keys, args, since or {}))
 
     def _refusing(
-        self, round_: int, refused: Sequence[Refusal], keys: list[str], args: list[str | int]
+        self,
+        round_: int,
+        refused: Sequence[Refusal],
+        keys: list[str],
+        args: list[str | int],
+        since: Mapping[str, int],
     ) -> tuple[list[str], list[str | int]]:
         """Return keys and arguments with those of `refuse_spoiled` at their ends."""
         for client, verdict, fault in refused:
-            keys.append(self.keys.client(client).verdict(round_))
+            keys.append(self.keys.client(client).verdict(since.get(client, round_)))
             args += [client, verdict.to_json(), verdict.reason, verdict.try_id, "1" if fault else ""]
         return keys, args
 

@@ -105,17 +105,20 @@ class RunStore(Rounds, Verdicts, Evaluations):
         spoiled: Sequence[str],
         timeout_s: float,
         reason: str,
+        since: Mapping[str, int] | None = None,
     ) -> None:
         """Let an ended run go on from its round `round_`, with these settings; see `flavor.coordinator.resume`.
 
         `token` is that of the coordinator's lease. The updates of `spoiled` are forgotten, so that they are handed in
         again. Evaluations of its model that the end of the run has cut off are removed where the round is closed.
+        `since` is that of the round.
         """
         keys = [self.keys.coordinator, self.keys.state, self.keys.log, self.keys.round(round_)]
         keys.append(self.keys.verdicts(round_))
         keys += [self.keys.evaluation(round_, number) for number in (AUTOMATIC, CENTRAL)]
         for client in spoiled:
-            keys += [self.keys.client(client).update(round_), self.keys.client(client).verdict(round_)]
+            of_client, task = self.keys.client(client), (since or {}).get(client, round_)
+            keys += [of_client.update(task), of_client.verdict(task)]
         args: list[str | int] = [token, round_, json.dumps(config), int(config["rounds"]), reason]
         args += [json.dumps(list(changed)), int(timeout_s * 1000), closed, *spoiled]
         self.move("resume_run", keys, args)

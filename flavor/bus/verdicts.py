@@ -51,27 +51,45 @@ def not_admitted(try_id: str = "") -> Verdict:
 class Verdicts(RunScripts):
     """The verdicts of one run, and its clients' refusals in a row. See `RunStore`."""
 
-    def judge(self, round_: int, client: str, verdict: Verdict, measured: Measured | None = None) -> Recorded:
+    def judge(
+        self,
+        round_: int,
+        client: str,
+        verdict: Verdict,
+        measured: Measured | None = None,
+        *,
+        task_round: int | None = None,
+    ) -> Recorded:
         """Record a verdict, if it is the first on this try of the client; otherwise change nothing.
 
         An update whose round is no longer open is refused as late, and one of a client that the run does not admit is
         refused, also where its inspection accepted it: only `Recorded.ACCEPTED` says that the update counts. An
         accepted update of a quarantined client is not recorded, nor is anything about a round that does not exist.
-        `measured` is recorded with the verdict, for people who look at the run.
+        `measured` is recorded with the verdict, for people who look at the run. `task_round` is the round whose task
+        the client has done, where that is an earlier one.
         """
         refused = "update.blameless" if verdict.blameless else "update.refused"
-        return self._judge(round_, client, "update.accepted" if verdict.accepted else refused, verdict, measured)
+        event = "update.accepted" if verdict.accepted else refused
+        return self._judge(round_, client, event, verdict, measured, task_round=task_round)
 
     def refuse_late(self, round_: int, client: str, try_id: str = "", measured: Measured | None = None) -> Recorded:
         """Refuse a try as late. Records nothing when the try has a verdict or its round is open."""
         return self._judge(round_, client, "update.late", late(round_, try_id), measured)
 
     def _judge(
-        self, round_: int, client: str, event: str, verdict: Verdict, measured: Measured | None = None
+        self,
+        round_: int,
+        client: str,
+        event: str,
+        verdict: Verdict,
+        measured: Measured | None = None,
+        *,
+        task_round: int | None = None,
     ) -> Recorded:
         keys = [self.keys.verdicts(round_), self.keys.log, self.keys.round(round_)]
-        keys += [self.keys.client(client).verdict(round_), self.keys.refusals, self.keys.entries(round_)]
-        keys += [self.keys.state, self.keys.client(client).admission, self.keys.measured(round_)]
+        of_client = self.keys.client(client)
+        keys += [of_client.verdict(task_round or round_), self.keys.refusals, self.keys.entries(round_)]
+        keys += [self.keys.state, of_client.admission, self.keys.measured(round_)]
         too_late, kept_out = late(round_, verdict.try_id), not_admitted(verdict.try_id)
         args: list[str | int] = [client, round_, verdict.to_json(), event, verdict.reason, too_late.to_json()]
         args.append(too_late.reason)

@@ -76,10 +76,14 @@ def _as_json(run: str, found: list[Contribution]) -> dict[str, object]:
 
 
 def _round_as_json(parts: list[Contribution]) -> dict[str, object]:
-    """Samples by client; `chosen` only where the rule left contributors out, as in the manifest."""
-    samples = {one.client: one.samples for one in parts}
+    """Samples by client; `chosen` only where the rule left contributors out, `staleness` where an update is stale."""
+    found: dict[str, object] = {"samples": {one.client: one.samples for one in parts}}
     chosen = [one.client for one in parts if one.in_model]
-    return {"samples": samples} if len(chosen) == len(parts) else {"samples": samples, "chosen": chosen}
+    if len(chosen) < len(parts):
+        found["chosen"] = chosen
+    if stale := {one.client: one.staleness for one in parts if one.staleness}:
+        found["staleness"] = stale
+    return found
 
 
 def _totals(found: list[Contribution]) -> Table:
@@ -99,10 +103,13 @@ def _totals(found: list[Contribution]) -> Table:
 
 def _rounds(found: list[Contribution]) -> Table:
     shows_choice = not all(one.in_model for one in found)
-    table = _table("client", "round", *(["in model"] if shows_choice else []), "examples")
+    shows_staleness = any(one.staleness for one in found)
+    further = [*(["in model"] if shows_choice else []), *(["staleness"] if shows_staleness else [])]
+    table = _table("client", "round", *further, "examples")
     for one in found:
         choice = ["yes" if one.in_model else "no"] if shows_choice else []
-        table.add_row(cell(one.client), f"{one.round}", *choice, f"{one.samples}")
+        stale = [f"{one.staleness}"] if shows_staleness else []
+        table.add_row(cell(one.client), f"{one.round}", *choice, *stale, f"{one.samples}")
     return table
 
 

@@ -163,11 +163,10 @@ def _models(
     from flavor.records.subject import Subject, SubjectKind
     from workers.one_update import write_update
 
-    base = _base(runs, view, objects, round_)
     format_ = view.global_model.format if view.global_model is not None else ""
     for owner in owners:
         with tempfile.TemporaryDirectory(prefix="flavor-cross-") as folder:
-            target = Path(folder) / "model.safetensors"
+            target, base = Path(folder) / "model.safetensors", _base(runs, view, objects, round_.task_round(owner))
             try:
                 write_update(objects, view, round_, base, owner, target)
             except StoreError as error:
@@ -183,8 +182,8 @@ def _models(
         yield owner, Asked(subject, replace(model, format=format_ or model.format), crossing=True)
 
 
-def _base(runs: RunStore, view: RunView, objects: ObjectStore, round_: RoundView) -> GlobalModel | None:
-    """Return the model from which the round began."""
+def _base(runs: RunStore, view: RunView, objects: ObjectStore, round_: int) -> GlobalModel | None:
+    """Return the model that a site trains from with the task of this round."""
     from flavor.ledger.archive import Archive
     from flavor.ledger.base_model import base_of
     from flavor.ledger.rounds import closed_round
@@ -194,4 +193,4 @@ def _base(runs: RunStore, view: RunView, objects: ObjectStore, round_: RoundView
         before = closed_round(runs, objects, number, newest=view.round)
         return GlobalModel(before.model) if before is not None and before.model is not None else None
 
-    return base_of(round_.round, Archive(objects, view.run).beginning(), model_of)
+    return base_of(round_, Archive(objects, view.run).beginning(), model_of)

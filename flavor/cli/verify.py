@@ -20,6 +20,7 @@ from flavor.sizes import shown_bytes
 if TYPE_CHECKING:
     from flavor.ledger.audit import Audit
     from flavor.ledger.chain import Link
+    from flavor.ledger.manifest import Contributor
 
 _CLOSING_S = 10.0
 """Seconds that `flavor verify` waits for the manifest of a round that is being closed."""
@@ -106,9 +107,10 @@ def _verdict(found: Audit, link: Link) -> str:
     return f"ok, {len(gone)} pruned" if gone else "ok"
 
 
-def _named(client: str, chosen: tuple[str, ...] | None) -> str:
-    """Name a contributor, with a mark where the rule left its update out of the model."""
-    return client if chosen is None or client in chosen else f"{client} (left out)"
+def _named(of: Contributor, chosen: tuple[str, ...] | None) -> str:
+    """Name a contributor, with a mark where the rule left its update out, or where it did the task of another round."""
+    name = of.client if of.task_round is None else f"{of.client} (task of round {of.task_round})"
+    return name if chosen is None or of.client in chosen else f"{name} (left out)"
 
 
 def _show(found: Audit, *, trusted: bool) -> None:
@@ -127,7 +129,7 @@ def _show(found: Audit, *, trusted: bool) -> None:
         parts = manifest.contributors
         table.add_row(
             str(link.round),
-            cell(*(_named(each.client, manifest.chosen) for each in parts)),
+            cell(*(_named(each, manifest.chosen) for each in parts)),
             cell(*(str(each.num_examples) for each in parts)),
             cell(*(fingerprint(each.public_key) if each.signature else "unsigned" for each in parts)),
             cell(manifest.global_model.digest[:12]),

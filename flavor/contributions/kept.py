@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flavor.config import RunConfig
 from flavor.counted import counted
@@ -18,6 +18,7 @@ from flavor.records.update import Update
 from flavor.resume import averages_itself
 from flavor.rule_settings import COMMAND
 from flavor.store.protocol import ObjectStore
+from workers.stale import Stale
 
 MOST_ROUNDS = 10
 """The rounds that are looked at where a run keeps the updates of more, and no number is given."""
@@ -31,7 +32,14 @@ class KeptRound:
     config: RunConfig
     """The settings of the run in this round."""
     old: GlobalModel | None
-    """The global model that the sites trained from; None in a first round without pre-trained weights."""
+    """The global model before it, from which all sites trained but those in `stale`; None in a first round without
+    pre-trained weights."""
+    stale: Mapping[str, Stale] = field(default_factory=dict)
+    """The contributors that did the task of an earlier round; empty in a synchronous run."""
+
+    def base_of(self, client: str) -> GlobalModel | None:
+        """Return the global model that a contributor trained from."""
+        return self.stale[client].base if client in self.stale else self.old
 
     @property
     def round(self) -> int:
@@ -90,7 +98,8 @@ def read_kept(archive: Archive, trust: Trust, most: int | None, *, run_id: str =
         )
     rounds, lacking = [], {}
     for manifest in wanted:
-        kept = KeptRound(manifest, RunConfig.of_run(archive.run, manifest.config), _base(chain, manifest))
+        config, old = RunConfig.of_run(archive.run, manifest.config), _base(chain, manifest.round)
+        kept = KeptRound(manifest, config, old, _stale(chain, manifest, config))
         if why := gone(archive.store, kept):
             lacking[manifest.round] = why
         else:
@@ -113,10 +122,20 @@ def _refuse_wrong(chain: Chain, wanted: Sequence[Manifest]) -> None:
         raise InvalidRecord(f"{problems[0]}{more}: `flavor verify {chain.run}` shows all")
 
 
-def _base(chain: Chain, manifest: Manifest) -> GlobalModel | None:
-    """Return the global model that a round began from, which the chain has been checked to name."""
+def _stale(chain: Chain, manifest: Manifest, config: RunConfig) -> dict[str, Stale]:
+    """Return the contributors that did the task of an earlier round, with the model of that task."""
+    found, mode = dict[str, Stale](), config.buffered
+    for each in manifest.contributors:
+        if each.task_round is not None and mode is not None and (base := _base(chain, each.task_round)) is not None:
+            scale = mode.rule.factor(manifest.round - each.task_round)
+            found[each.client] = Stale(each.task_round, base, scale)
+    return found
+
+
+def _base(chain: Chain, round_: int) -> GlobalModel | None:
+    """Return the global model before a round, which the chain has been checked to name."""
     models = {each.round: each.global_model for each in chain.manifests}
-    return base_of(manifest.round, chain.record, lambda round_: models[round_].to_global(""))
+    return base_of(round_, chain.record, lambda number: models[number].to_global(""))
 
 
 def gone(store: ObjectStore, kept: KeptRound) -> str:
@@ -127,7 +146,8 @@ def gone(store: ObjectStore, kept: KeptRound) -> str:
             return f"the update of {client} is pruned (--keep-rounds {keep})" if keep else f"{client}'s update is gone"
         if not store.exists(update.info.path):
             return f"the information of {client} is gone"
-    return BASE_PRUNED if is_pruned(store, kept.old) else ""
+    bases = (kept.old, *(each.base for each in kept.stale.values()))
+    return BASE_PRUNED if any(is_pruned(store, base) for base in bases) else ""
 
 
 def _listed(lacking: Mapping[int, str]) -> str:

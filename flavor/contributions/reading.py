@@ -20,6 +20,7 @@ from workers.held import Held
 from workers.infos import accepted_infos
 from workers.look_tensors import odd_tensors
 from workers.reading import ChangedWhileRead, Reading, reading
+from workers.stale import moved
 from workers.updates import open_global, open_updates
 from workers.weights import counting, weights_of
 
@@ -81,8 +82,8 @@ class RoundUpdates:
         raise AssertionError
 
     def _found_constants(self, opened: Reading) -> dict[str, Sequence[str]]:
-        updates = self.kept.updates
-        models = open_updates(opened, list(updates.values()), self.kept.old)
+        updates, bases = self.kept.updates, [self.kept.base_of(client) for client in self.kept.updates]
+        models = open_updates(opened, list(updates.values()), self.kept.old, bases=bases)
         found: dict[str, Sequence[str]] = {}
         for (client, update), model in zip(updates.items(), models, strict=True):
             if odd := odd_tensors(digest_and_check(opened.open(update.object)), model):
@@ -92,9 +93,10 @@ class RoundUpdates:
     def _agreement(self, opened: Reading) -> Agreement:
         config, old = self.kept.config, self.kept.old
         assert old is not None
-        updates = self.kept.updates
-        models = dict(zip(updates, open_updates(opened, list(updates.values()), old), strict=True))
+        updates, bases = self.kept.updates, [self.kept.base_of(client) for client in self.kept.updates]
+        handed_in = dict(zip(updates, open_updates(opened, list(updates.values()), old, bases=bases), strict=True))
         file = open_global(opened, old)
+        models = moved(handed_in, self.kept.stale, file, opened=opened, statistics=config.statistics)
         held = Held(config, models, self._constants, file).settle()
         weights = weights_of(config.weights, list(self._infos.values()))
         base = {name: file.stored(name) for name in file.names}
@@ -117,4 +119,5 @@ class RoundUpdates:
             infos=infos,
             info=merge_infos(list(infos), list(infos.values())),
             opened=opened,
+            stale={client: each for client, each in kept.stale.items() if client in updates},
         )

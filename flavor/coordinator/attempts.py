@@ -34,6 +34,7 @@ def begin_attempt(
         contributors=contributors,
         reason=reason,
         refused=refusals_of_spoiled(round_.view),
+        since=round_.view.since,
     )
     reach("coordinator.aggregating")
     context.jobs.aggregate(context.runs.run, number, attempt=attempt)

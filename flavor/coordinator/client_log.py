@@ -62,10 +62,11 @@ class ClientLog:
         self._runs.log(event.name, client=event.client, reason=event.reason)
         self._observer.hear(event)
 
-    def refuse(self, round_: int, client: str, verdict: Verdict) -> None:
-        """Refuse an update, and report the refusal."""
+    def refuse(self, round_: int, client: str, verdict: Verdict, *, task_round: int | None = None) -> None:
+        """Refuse an update, and report the refusal. `task_round` is the round of its task, where that is earlier."""
         self._own.add((round_, client, verdict.try_id))
-        self._report(self._runs.judge(round_, client, verdict), UpdateRefused(verdict.reason, client, round_), round_)
+        recorded = self._runs.judge(round_, client, verdict, task_round=task_round)
+        self._report(recorded, UpdateRefused(verdict.reason, client, round_), round_)
 
     def refuse_late(self, round_: int, client: str, handed_in: Update | Refused) -> None:
         """Refuse an update that arrived after its round was closed for updates, and report the refusal."""

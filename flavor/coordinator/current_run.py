@@ -146,7 +146,7 @@ class CurrentRun:
         """Read the updates that these clients have handed in for the current round."""
         names, round_ = list(clients), self.round
         assert round_ is not None
-        found = self._runs.updates(round_.number, names)
+        found = self._runs.updates(round_.number, names, since=round_.view.since)
         round_.learn_updates(names, found, most_taken_back=self._config.aggregation_attempts)
 
     def read_changes(self, channels: list[str]) -> None:
@@ -165,16 +165,17 @@ class CurrentRun:
             parsed = self._runs.keys.parse_client_channel(channel)
             if parsed is not None:
                 client, rest = parsed
+                task = self.round.view.task_round(client) if self.round else number
                 if rest == "state":
                     clients.add(client)
-                elif rest == f"round:{number}:update":
+                elif rest == f"round:{task}:update":
                     updates.add(client)
-                elif rest == f"round:{number}:verdict":
+                elif rest == f"round:{task}:verdict":
                     judged.add(client)
                 elif rest.endswith(":update") and (other := count(rest.split(":")[1])) is not None:
                     self._late.refuse(other, client)
         late = updates if self.round and not self.round.is_open else set()
-        for client in late:
+        for client in late if self.round and not self.round.view.is_buffered else ():  # else for the next round
             self._late.refuse(number, client)
         new = self._runs.verdicts(number, judged) if self.round and judged else {}
         if self._members.recount(clients | judged, refused=self._client_log.report_verdicts(number, new)):

@@ -7,7 +7,7 @@ of a run are judged in the order of their rounds. Nothing that goes wrong in an 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -21,9 +21,11 @@ from flavor.coordinator.members import Members
 from flavor.coordinator.summaries import Summaries
 from flavor.evaluation_settings import OFF, mode_of, rules_of
 from flavor.failpoints import reach
+from flavor.policy.buffered import carried
 from flavor.policy.decision import Action, Decision
 from flavor.policy.evaluating import evaluation_step, is_due, is_merged_beside, may_open, without_evaluator
 from flavor.policy.selection import not_counted, stops
+from flavor.policy.standing import Client
 from flavor.records.evaluation import AUTOMATIC, EvaluationKind, EvaluationView
 from flavor.records.own_evaluations import own_evaluations
 from flavor.records.states import EvaluationState
@@ -161,13 +163,21 @@ class SiteEvaluations:
         return evaluation_step(
             self._view,
             self._handed_in,
-            self._members.clients,
+            self._members.clients if self._view is not None else self._free(),
             self._config,
             closed=self._round,
             now_ms=now_ms,
             judged=self._judged_before() if self._view is None else (),
             job=self._job.look(self._view, now_ms) if self._view is not None and self._is_merging else None,
         )
+
+    def _free(self) -> Mapping[str, Client]:
+        """Return the clients without those that train on in an asynchronous run, for which all others would wait."""
+        clients, round_, mode = self._members.clients, self._current.round, self._config.buffered
+        if round_ is None or mode is None:
+            return clients
+        busy, _ = carried(round_.view, clients, mode)
+        return {name: client for name, client in clients.items() if name not in busy}
 
     def _judged_before(self) -> Collection[str]:
         """Return the sites with a result of the newest evaluation before; none where all members have come back.

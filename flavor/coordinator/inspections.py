@@ -108,7 +108,8 @@ class Inspections:
 
     def _refuse(self, round_: CurrentRound, client: str, reason: str) -> None:
         refused = Verdict(False, reason, try_id=round_.updates[client].try_id)
-        self._client_log.refuse(round_.number, client, refused)
+        task = round_.view.task_round(client)
+        self._client_log.refuse(round_.number, client, refused, task_round=task)
         self._current.read_round_view(round_)
 
     def _enqueue(self, round_: CurrentRound, clients: list[str], size_bytes: int) -> None:

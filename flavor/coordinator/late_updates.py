@@ -13,8 +13,8 @@ from flavor.view.client_events import UpdateIgnored
 class LateUpdates:
     """Refuses the late updates of one run.
 
-    An edge hands in no update for a round once the next round is open. So it is enough to look for late updates once
-    more after each opening of a round. A coordinator that takes over looks at the round before the current one.
+    An edge hands in no update for a round once it has a task of the next one. So it is enough to look for late updates
+    once more after each opening of a round. A coordinator that takes over looks at the round before the current one.
     """
 
     def __init__(self, runs: RunStore, client_log: ClientLog) -> None:
@@ -25,6 +25,9 @@ class LateUpdates:
 
     def expect(self, view: RoundView) -> None:
         """Record that this round is closed for updates: an update that comes now is late."""
+        if view.is_buffered:  # what comes now counts in the next round
+            self._round, self._missing = view.round, set()
+            return
         accepted = {client for client, verdict in view.verdicts.items() if verdict.accepted}
         self._round, self._missing = view.round, {*view.expected, *view.left_out} - accepted
 

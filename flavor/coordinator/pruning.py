@@ -95,12 +95,14 @@ class Pruning:
         Raises `LocalFault` while the folder of the store is not mounted: nothing then counts as removed or as missing.
         """
         require_mounted(self._store, self._runs.run)
+        mode = self._config.buffered
         if keep := self._kept_of(closed):
-            newest = closed - keep
+            still = mode.max_staleness if mode is not None else 0  # so many rounds back, tasks may still be done
+            newest = closed - keep - still
             for old in range(max(self._pruned + 1, newest - _CATCH_UP, 1), newest + 1):
                 self._remove_round(old, clients)
                 self._pruned = old
-            forgotten = closed - max(_KEPT_IN_REDIS, self._config.keep_rounds)
+            forgotten = closed - max(_KEPT_IN_REDIS, self._config.keep_rounds) - still
             self._forget_hashes(forgotten)
             self._evaluations.forget(forgotten)
             if newest > 0 and newest >= self._swept + _SWEEP_ROUNDS:

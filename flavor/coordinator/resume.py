@@ -73,6 +73,7 @@ def resume(
             closed=closed,
             spoiled=spoiled,
             timeout_s=config.round_timeout_s,
+            since=round_.since if round_ is not None else {},
             reason=f"it goes on after it {was}, with {'; '.join(changed) or 'the same settings'}",
         )
     return Resumed(config, view.round, again, kept - len(spoiled), tuple(changed), cut_off)

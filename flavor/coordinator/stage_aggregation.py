@@ -59,7 +59,9 @@ class Aggregation:
         self._check_unchanged(view)  # else updates that were handed in again since then would be removed
         with contextlib.suppress(StoreUnavailable, LocalFault):  # an aggregator refuses what is left there
             context.store.delete([path for _, verdict, _ in refused for path in verdict.inspected.paths])
-        context.runs.return_round(context.lease.token, view.round, attempt=view.attempt, refused=refused, reason=reason)
+        context.runs.return_round(
+            context.lease.token, view.round, attempt=view.attempt, refused=refused, reason=reason, since=view.since
+        )
         context.observer.hear(RoundReturned(reason, view.round))
         context.current.reload_round()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.round_as_read import CurrentRound
 from flavor.failpoints import reach
+from flavor.policy.buffered import carried, too_old
 from flavor.policy.decision import Action, Decision
 from flavor.policy.next_step import next_step
 from flavor.records.round import RoundView
@@ -60,14 +61,35 @@ class BetweenRounds:
 
     def _open(self, number: int, expected: tuple[str, ...], reason: str) -> None:
         context, config = self._context, self._context.config
+        since, given_up = self._carried(number)
+        expected, reason = tuple(sorted({*expected, *(since or ())})), reason + given_up
         reach("coordinator.opening")
         opened_ms = context.runs.open_round(
-            context.lease.token, number, expected=expected, timeout_s=config.round_timeout_s, reason=reason
+            context.lease.token, number, expected=expected, timeout_s=config.round_timeout_s, reason=reason, since=since
         )
         reach("coordinator.opened")
         context.late.refuse_unheard()
         context.current.set_clock(opened_ms)
         deadline_ms = opened_ms + int(config.round_timeout_s * 1000)
-        context.current.opened(RoundView.opened(number, expected, opened_ms=opened_ms, deadline_ms=deadline_ms))
+        context.current.opened(
+            RoundView.opened(number, expected, opened_ms=opened_ms, deadline_ms=deadline_ms, since=since)
+        )
+        if since:
+            context.current.read_updates(since)  # handed in while no round was open
         context.observer.hear(RoundOpened(reason, number, rounds=config.rounds))
         context.pruning.after(number - 1, context.members.names)
+
+    def _carried(self, number: int) -> tuple[dict[str, int] | None, str]:
+        """Return who goes on with an earlier task in an asynchronous run, and in words whose task is too old for that.
+
+        A task without a global model, of a first round, is not gone on with: the change that it makes has no base.
+        """
+        context, mode = self._context, self._context.config.buffered
+        if mode is None:
+            return None, ""
+        round_ = context.current.round
+        if round_ is None:
+            return {}, ""
+        going, old = carried(round_.view, context.members.clients, mode)
+        given = context.runs.given(going)
+        return {name: task for name, task in going.items() if name in given}, too_old(number, old, mode)

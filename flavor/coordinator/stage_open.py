@@ -8,12 +8,14 @@ from dataclasses import replace
 from flavor.coordinator.attempts import begin_attempt
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.round_as_read import CurrentRound
-from flavor.counted import counted
+from flavor.counted import are, counted
+from flavor.policy.advice import some
+from flavor.policy.buffered import newcomers
 from flavor.policy.decision import Action, agreed_structure
 from flavor.policy.next_step import next_step
 from flavor.policy.standing import Standing, standings
 from flavor.records.round import Reference
-from flavor.view.round_events import RoundReopened, StructureDecided
+from flavor.view.round_events import RoundNote, RoundReopened, StructureDecided
 
 
 class OpenRound:
@@ -26,6 +28,8 @@ class OpenRound:
         """See `Stage`."""
         assert round_ is not None
         context = self._context
+        if round_.view.is_buffered and context.current.view.global_model is not None and self._join(round_):
+            return True
         uninspected = context.inspections.request(round_)
         standing = standings(round_.view, round_.updates, context.members.clients)
         since_ms = context.inspections.since_ms(round_)
@@ -41,6 +45,18 @@ class OpenRound:
             self._aggregate(round_, decision.reason)
         else:
             context.end(decision)
+        return True
+
+    def _join(self, round_: CurrentRound) -> bool:
+        """Give clients that have become ready the task of an asynchronous round; return whether there are any."""
+        context, before = self._context, round_.view
+        if not (new := newcomers(before, context.members.clients)):
+            return False
+        expected = tuple(sorted({*before.expected, *new}))
+        reason = f"{some(new)} {are(len(new))} ready, and {'gets' if len(new) == 1 else 'get'} the newest model"
+        context.runs.join_round(context.lease.token, before.round, expected=expected, new=new, reason=reason)
+        round_.view = replace(before, expected=expected)
+        context.observer.hear(RoundNote(reason, before.round))
         return True
 
     def _aggregate(self, round_: CurrentRound, reason: str) -> None:

@@ -46,6 +46,19 @@ class Site:
     meter: Meter = field(default_factory=Meter)
     """Measures what this site does in each round."""
 
+    @property
+    def is_buffered(self) -> bool:
+        """Whether the run is asynchronous: this site goes on with its task until it gets another one."""
+        return self.settings.buffered is not None
+
+    def newest_task(self, round_: int) -> int:
+        """Return the round of the task that this site is to do while the run is in `round_`; 0 for none.
+
+        In a synchronous run that is the run's round, of which a site that was not sampled has no task.
+        """
+        mode = self.settings.buffered
+        return round_ if mode is None else self.membership.newest_task(round_, mode.max_staleness)
+
     def shared(self, text: str) -> str | None:
         """`text`, if the site's own user shares the trainer's output with the run's operator (`--report-output`)."""
         return text if self.config.report_output else None

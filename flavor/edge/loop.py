@@ -90,9 +90,10 @@ class Loop:
                 self._run_ended(view)
                 return True
             if news.resync:
-                self._work.repeat_if_forgotten(view.round)
-                self._updates.repeat_if_forgotten(view.round)
-                self._heard_of(view.round)
+                round_ = self._site.newest_task(view.round)
+                self._work.repeat_if_forgotten(round_)
+                self._updates.repeat_if_forgotten(round_)
+                self._heard_of(round_)
             self._standing.announce()
         if news.resync or news.admission:
             self._standing.check_admitted()

@@ -93,6 +93,19 @@ class Membership:
         with damage_in(f"the task {key} on Redis at {self._where} cannot be read"):
             return Task.from_hash(round_, self._read(key))
 
+    def newest_task(self, round_: int, back: int) -> int:
+        """Return the newest round up to `round_`, at most `back` rounds earlier, of which the client has a task.
+
+        0 for none: a site of an asynchronous run may go on with the task of an earlier round.
+        """
+        rounds = range(round_, max(0, round_ - back - 1), -1)
+        if not rounds:
+            return 0
+        with translated(self._where), self._redis.pipeline(transaction=False) as reads:
+            for each in rounds:
+                reads.exists(self._keys.task(each))
+            return next((each for each, there in zip(rounds, reads.execute(), strict=True) if there), 0)
+
     def evaluations(self) -> list[tuple[int, int]]:
         """The evaluations that await this client, each by its round and its number, oldest first."""
         found = {name: count(opened) or 0 for name, opened in self._read(self._keys.evaluations).items()}
@@ -172,8 +185,11 @@ class Membership:
         measured_at: Callable[[int], Measured] = lambda _: Measured(),
         *,
         moved: Moved | None = None,
+        or_later: bool = False,
     ) -> bool:
         """Write the update of this round, in place of an earlier one; False when the run is no longer in the round.
+
+        With `or_later`, as in an asynchronous run, the run may be in a later round.
 
         `measured_at` gets the time of the server in milliseconds since 1970, and returns what was measured. `moved` is
         what this edge has moved so far: rounds may be too short for a pulse, which tells it otherwise.
@@ -187,7 +203,7 @@ class Membership:
                 step.hset(self._keys.hash, mapping=moved.to_hash())
             step.publish(key, str(round_))
 
-        return self._write(commands, round_)
+        return self._write(commands, round_, or_later=or_later)
 
     def report(self, status: ClientStatus) -> None:
         """Write where this client is, and why, into its own hash; host and process are this process's."""
@@ -226,7 +242,9 @@ class Membership:
         names = list(keys)
         self._write(lambda step, _: step.delete(*names))
 
-    def _write(self, commands: Callable[[Redis, int], object], round_: int | None = None) -> bool:
+    def _write(
+        self, commands: Callable[[Redis, int], object], round_: int | None = None, *, or_later: bool = False
+    ) -> bool:
         """Run these commands in one transaction, in which neither the lease nor (if given) the run's round changes.
 
         `commands` gets the pipeline, and the time of the server in milliseconds since 1970. Returns False, and writes
@@ -240,7 +258,8 @@ class Membership:
             holder, (state, current), (seconds, microseconds) = answers
             if holder not in (None, token):
                 raise self.replaced()
-            goes = round_ is None or (state == RunState.RUNNING and current == str(round_))
+            is_in = current == str(round_) or (or_later and round_ is not None and (count(current) or 0) > round_)
+            goes = round_ is None or (state == RunState.RUNNING and is_in)
             if goes:
                 commands(step, _milliseconds(seconds, microseconds))
             return goes

@@ -29,7 +29,7 @@ def take_over(site: Site, view: RunView, events: ClientEvents, *, has_files: Cal
     still there (`has_files`); the events that the trainer was told to be set stay set. An update that was refused is
     taken back, and the round is trained again.
     """
-    round_, membership = view.round, site.membership
+    round_, membership = site.newest_task(view.round), site.membership
     keys = site.runs.keys.client(site.config.client)
     of_round = [keys.event(round_, event) for event in Event]
     remove = [keys.started, keys.taken, keys.idle, keys.event(round_, Event.ERROR)]

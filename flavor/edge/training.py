@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from flavor.bus.events import ClientEvents
 from flavor.bus.subscription import RESYNC
+from flavor.counted import counted
 from flavor.edge.exchange import Exchange
 from flavor.edge.inbox import News, Woken
 from flavor.edge.joining import Site
@@ -106,7 +107,14 @@ class Training:
         """Hand in the trainer's files of this round, or the reason why they cannot be used."""
         self._standing.part = self._standing.part.finished(round_)
         if (newest := self._standing.part.newest) > round_:
-            self._site.observer.hear(RoundMissed(f"trained too late: round {newest} is open already", round_))
+            late = f"trained too late: round {newest} is open already"
+            if (mode := self._site.settings.buffered) is not None:
+                most = counted(mode.max_staleness, "round")
+                late = (
+                    f"trained too late: the task of round {newest} has taken its place, as an update counts at most "
+                    f"{most} after its task"
+                )
+            self._site.observer.hear(RoundMissed(late, round_))
             return
         self._site.meter.begin(round_, Doing.UPLOADING)
         was_read = self._exchange.was_read(round_)  # before the trainer's next pass can read it
@@ -162,6 +170,6 @@ class Training:
             ):
                 return False
             view = runs.find()
-            return view is None or view.state.ended or view.round != round_
+            return view is None or view.state.ended or self._site.newest_task(view.round) != round_
 
         return over

@@ -63,7 +63,8 @@ class Updates:
     def _write(self, round_: int, content: Update | Refused) -> bool:
         meter = self._site.meter
         measured = functools.partial(meter.measured, round_)
-        if not self._site.membership.hand_in(round_, content, measured, moved=meter.moved):
+        or_later = self._site.is_buffered
+        if not self._site.membership.hand_in(round_, content, measured, moved=meter.moved, or_later=or_later):
             self._site.observer.hear(RoundMissed("trained too late: the run is no longer in it", round_))
             return False
         note_handed_in(self._site.config.journal, round_, self._site.config.client)

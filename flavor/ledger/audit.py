@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from typing import Any
 
-from flavor.errors import BadObjectPath, DigestMismatch, FlavorError, ObjectMissing, ObjectWithheld, StoreError
+from flavor.errors import (
+    BadObjectPath,
+    DigestMismatch,
+    FlavorError,
+    InvalidSetting,
+    ObjectMissing,
+    ObjectWithheld,
+    StoreError,
+)
 from flavor.ledger.archive import Archive
 from flavor.ledger.audit_evaluations import EvaluationAudit, audit_evaluations, left_over, taken_paths
 from flavor.ledger.chain import Chain, Problem, read_chain
 from flavor.ledger.evaluations import EvaluationRecord
 from flavor.ledger.manifest import Manifest
 from flavor.ledger.trust import Trust
+from flavor.policy.mode import SYNC, Buffered
 from flavor.records.objects import ObjectRef
 from flavor.resume import changes
 from flavor.store.digests import sha256_file
@@ -196,9 +207,18 @@ def _without_record(chain: Chain, named: Set[str]) -> list[str]:
     """Return the paths of the other objects, without those of the open round, whose manifest will name them."""
     unnamed = sorted((chain.listing.paths | chain.listing.of_clients) - named)
     if chain.closed < chain.rounds:
-        taken = f"{accepted_folder(chain.run)}{chain.closed + 1:04d}-"
-        unnamed = [path for path in unnamed if not path.startswith(taken)]
+        folder, now = accepted_folder(chain.run), chain.closed + 1
+        tasks = range(now - _most_staleness(chain.config), now + 1)
+        unnamed = [path for path in unnamed if not (path.startswith(folder) and round_of(path) in tasks)]
     return unnamed
+
+
+def _most_staleness(config: Mapping[str, Any]) -> int:
+    """Return by how many rounds a task may be older than the round that its update counts in; 0 for `--mode sync`."""
+    with contextlib.suppress(InvalidSetting):
+        mode = Buffered.parse(str(config.get("mode", SYNC)))
+        return mode.max_staleness if mode is not None else 0
+    return 0
 
 
 def _named_of(evaluations: EvaluationAudit) -> Iterator[Named]:

@@ -74,6 +74,7 @@ def _closed_ms(runs: RunStore, round_: int) -> int:
 def round_fields(manifest: Manifest, ref: ObjectRef) -> dict[str, str]:
     """Return the hash of a closed round, as Redis has it."""
     examples = sum(each.num_examples for each in manifest.contributors)
+    since = {each.client: each.task_round for each in manifest.contributors if each.task_round is not None}
     return {
         "state": RoundState.CLOSED.value,
         "expected": json.dumps(list(manifest.expected)),
@@ -88,6 +89,7 @@ def round_fields(manifest: Manifest, ref: ObjectRef) -> dict[str, str]:
         "reason": f"{counted(len(manifest.contributors), 'update')}, {counted(examples, 'example')} "
         "(rebuilt from the store)" + in_model(manifest.chosen),
         **({"pauses": json.dumps([list(pause) for pause in manifest.pauses])} if manifest.pauses else {}),
+        **({"since": json.dumps(since)} if since else {}),
         **({"chosen": json.dumps(list(manifest.chosen))} if manifest.chosen else {}),
         **ref.to_hash("manifest_"),
     }

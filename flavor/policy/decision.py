@@ -18,6 +18,7 @@ from enum import StrEnum
 from flavor.config import RunConfig
 from flavor.counted import are, counted
 from flavor.policy.advice import Reason, finished_early, gist, listed, public, some, way_on
+from flavor.policy.buffered import train_on, with_tasks
 from flavor.policy.standing import Client, Standing, trainers
 from flavor.records.round import RoundView
 from flavor.records.states import ClientState
@@ -171,8 +172,11 @@ def close_round(
     *,
     without_store: Collection[str] = (),
     is_served: bool = True,
+    is_early: bool = False,
 ) -> Decision:
     """In an open round: wait, aggregate, finish (its clients were leaving as it opened), open it again or fail.
+
+    A round that `is_early` closes as soon as it has the updates that it needs: the other clients train on.
 
     `standings` gives each expected client's standing and, where the client is refused or gone, why. `without_store` are
     the clients that wait for the object store. The round is held while it waits for such clients only. `is_served` says
@@ -186,6 +190,9 @@ def close_round(
         by[standings[client][0]].append(client)
     accepted, open_ = len(by[Standing.ACCEPTED]), len(by[Standing.PENDING]) + len(by[Standing.SUBMITTED])
     needed, total = config.needed_of(len(round_.expected)), len(round_.expected)
+    if is_early and accepted >= needed:
+        on = train_on(round_, [*by[Standing.PENDING], *by[Standing.SUBMITTED]])
+        return Decision(Action.AGGREGATE, f"{accepted} of {counted(needed, 'needed update')} accepted{on}")
     missing = [name for kind in _LOST for name in by[kind]]
     lost = {name: gist(why) if kind in _JUDGED else why for name in missing for kind, why in [standings[name]]}
     kinds = [standings[name][0].value for name in missing]
@@ -209,6 +216,7 @@ def close_round(
     pending, submitted = by[Standing.PENDING], by[Standing.SUBMITTED]
     if now_ms < round_.deadline_ms:
         is_stuck = bool(pending) and not submitted and set(pending) <= set(without_store)
+        pending, total = with_tasks(round_, pending), needed if is_early else total
         who = f"the object store, which {some(pending)} cannot use for now" if is_stuck else some(pending)
         why = [f"waiting for {who}"] if pending else []
         if submitted:

@@ -95,6 +95,8 @@ def _open_round(known: Known, round_: RoundView) -> Decision:
         known.config,
         without_store=[name for name, client in known.clients.items() if client.awaits_store],
         is_served=known.is_served,
+        # the change that an update of a first round makes has no base: no site goes on with its task then
+        is_early=known.config.buffered is not None and known.run.global_model is not None,
     )
     if decision.action is Action.WAIT:
         if known.uninspected:

@@ -203,7 +203,7 @@ def standings(
             found[name] = (Standing.REFUSED, verdict.reason)
         elif name in updates:
             found[name] = (Standing.SUBMITTED, "")
-        elif client is not None and not client.comes and not client.hands_in_again(round_.round):
+        elif client is not None and not client.comes and not client.hands_in_again(round_.task_round(name)):
             how = _ENDINGS.get(client.state, Standing.GONE)
             if how is Standing.LEFT and round_.resumed:  # its trainer ended with the run
                 how = Standing.GONE

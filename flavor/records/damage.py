@@ -69,6 +69,14 @@ def texts_by_name(text: str) -> dict[str, str]:
     return value
 
 
+def numbers_by_name(text: str) -> dict[str, int]:
+    """Read a JSON object of whole numbers >= 0. Lua writes an empty one as it writes an empty list."""
+    value = json.loads(text) or {}
+    if not isinstance(value, dict) or not all(type(each) is int and each >= 0 for each in value.values()):
+        raise ValueError(f"it is no JSON object of numbers: {text[:40]}")
+    return value
+
+
 def texts(text: str) -> tuple[str, ...]:
     """Read a JSON list of texts. Lua writes an empty one as it writes an empty object."""
     value = json.loads(text) or []

@@ -6,7 +6,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flavor.records.damage import damage_in, field_of, number, optional_of, texts, texts_by_name
+from flavor.records.damage import (
+    damage_in,
+    field_of,
+    number,
+    numbers_by_name,
+    optional_of,
+    texts,
+    texts_by_name,
+)
 from flavor.records.objects import ObjectRef
 from flavor.records.states import RoundState
 from flavor.records.update import Update
@@ -114,6 +122,10 @@ class RoundView:
     """When an inspection ended so last, while the round was open."""
     spoiled: tuple[str, ...] = ()
     """Contributors whose objects were no longer what was inspected when the last attempt read them."""
+    is_buffered: bool = False
+    """Whether it closes with the first few updates, so that some clients go on with the task of an earlier round."""
+    since: Mapping[str, int] = field(default_factory=dict)
+    """The clients that do so, and the round of each one's task; all others that are expected have this round's task."""
     unfit: Mapping[str, str] = field(default_factory=dict)
     """Those of them whose updates are to blame, as they cannot be used with the others; and the reason."""
 
@@ -152,13 +164,25 @@ class RoundView:
         """The clients whose updates entered the model of a closed round."""
         return self.chosen or self.contributors
 
+    def task_round(self, client: str) -> int:
+        """Return the round whose task a client does here: in Redis its task, update and answer have that number."""
+        return self.since.get(client, self.round)
+
     def inspected(self, client: str) -> Update:
         """What was inspected of this contributor's."""
         return self.verdicts[client].inspected
 
     @classmethod
-    def opened(cls, round_: int, expected: tuple[str, ...], *, opened_ms: int, deadline_ms: int) -> RoundView:
-        """A round that was just opened for these clients."""
+    def opened(
+        cls,
+        round_: int,
+        expected: tuple[str, ...],
+        *,
+        opened_ms: int,
+        deadline_ms: int,
+        since: Mapping[str, int] | None = None,
+    ) -> RoundView:
+        """A round that was just opened for these clients; `since` is that of an asynchronous round."""
         return cls(
             round=round_,
             state=RoundState.OPEN,
@@ -172,6 +196,8 @@ class RoundView:
             reason="",
             error=None,
             verdicts={},
+            is_buffered=since is not None,
+            since=since or {},
         )
 
     @classmethod
@@ -193,6 +219,8 @@ class RoundView:
             info=ObjectRef.from_hash(fields, "info_"),
             spoiled=field_of(fields, "spoiled", texts, "[]"),
             unfit=field_of(fields, "unfit", texts_by_name, "{}"),
+            is_buffered="since" in fields,
+            since=field_of(fields, "since", numbers_by_name, "{}"),
             verdicts={client: field_of(verdicts, client, Verdict.from_json) for client in verdicts},
             openings=field_of(fields, "openings", number, "1"),
             left_out=field_of(fields, "left_out", texts, "[]"),

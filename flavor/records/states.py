@@ -84,6 +84,7 @@ RUN_MOVES: Final[Mapping[tuple[RunState, str], frozenset[RunState]]] = {
 
 ROUND_MOVES: Final[Mapping[tuple[RoundState, str], RoundState]] = {
     (RoundState.OPEN, "reopen_round"): RoundState.OPEN,
+    (RoundState.OPEN, "join_round"): RoundState.OPEN,
     (RoundState.OPEN, "decide_structure"): RoundState.OPEN,
     (RoundState.OPEN, "begin_aggregation"): RoundState.AGGREGATING,
     (RoundState.AGGREGATING, "begin_aggregation"): RoundState.AGGREGATING,  # the next attempt

@@ -149,7 +149,7 @@ class ClientReader:
         heard = self._wanted_updates(view.round, accepted, is_new_round=is_new_round)
         expected = frozenset(round_.expected if round_ is not None else ())
         if updates := sorted(name for name in {*heard, *again} - accepted.keys() if name in expected):
-            found = self._runs.updates(view.round, updates)
+            found = self._runs.updates(view.round, updates, since=round_.since if round_ is not None else None)
             self._credit.spend(1 + len(updates) * (_COST - 1))
             for name in updates:
                 if name in clients:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from flavor.counted import counted
 from flavor.policy.standing import ENDED_WITH_RUN, TRAINS_NOT, Client, Standing, client_of
 from flavor.records.client import ClientStatus
 from flavor.records.moved import Moved
@@ -94,6 +95,8 @@ class Known(NamedTuple):
     run: str
     name: str
     round: int
+    task_round: int
+    """The round whose task it does: an earlier one where it goes on with a task of an asynchronous run."""
     begun_ms: int
     """When the run began."""
     has_ended: bool
@@ -170,6 +173,9 @@ def _client(known: Known) -> ClientSnapshot:
         reason = f"{pardon}: too many refused updates in a row"  # what to do first: a table cuts the end
     phase = _phase(known, state, where)
     reason = known.lost or reason if phase is Phase.GONE else reason
+    if not reason and known.task_round < known.round and phase in (Phase.TRAINING, Phase.UPLOADED):
+        old = counted(known.round - known.task_round, "round")
+        reason = f"with the task of round {known.task_round}, {old} ago"
     transfer = status.transfer if known.is_alive is not False else None
     fits = _FITS.get(phase, frozenset())
     return ClientSnapshot(
@@ -180,7 +186,7 @@ def _client(known: Known) -> ClientSnapshot:
         standing=where,
         is_awaited=known.is_awaited,
         seen_ms=known.seen_ms,
-        progress=progress_of(pulse, transfer, fits=fits, round_=known.round, begun_ms=known.begun_ms),
+        progress=progress_of(pulse, transfer, fits=fits, round_=known.task_round, begun_ms=known.begun_ms),
         failure=status.failure or failed.failure or None,
         report=status.report or failed.report or None,
         update_bytes=(known.handed_in.object.size_bytes or None) if isinstance(known.handed_in, Update) else None,

@@ -131,7 +131,7 @@ def read_facts(runs: RunStore, log: Iterable[Entry] | None = None) -> Facts:
     refusals, found = runs.refusals(), read_clients(runs, runs.members(), view, config, now_ms)
     accepted = round_.accepted if round_ is not None else {}
     awaited = [name for name in round_.expected if name in found and name not in accepted] if round_ is not None else []
-    updates = runs.updates(view.round, awaited)
+    updates = runs.updates(view.round, awaited, since=round_.since if round_ is not None else None)
     clients = {name: replace(each, update=updates[name]) if name in updates else each for name, each in found.items()}
     with translated(runs.where):
         is_served = bool(runs.redis.exists(runs.keys.coordinator))

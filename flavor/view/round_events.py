@@ -181,7 +181,7 @@ class RoundReturned(RoundEvent):
 
 @dataclass(frozen=True)
 class RoundNote(RoundEvent):
-    """A note of the aggregator about the round, for its operator."""
+    """A note of the aggregator or the coordinator about the round, for its operator."""
 
     name = "round.note"
 

@@ -125,6 +125,7 @@ def snapshot_of(
                 run=view.run,
                 name=name,
                 round=view.round,
+                task_round=round_.task_round(name) if round_ is not None else view.round,
                 begun_ms=view.created_ms,
                 has_ended=ended,
                 status=client.status,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -25,6 +26,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from flavor.bus.runs import RunStore
+from flavor.config import RunConfig
 from flavor.records.names import Event
 from flavor.records.objects import ObjectRef
 from flavor.records.states import RoundState
@@ -88,13 +90,18 @@ class History:
         if not view.contributors or set(view.contributors) - set(view.expected):
             raise Broken(f"I2: round {number}: contributors {view.contributors} of {view.expected}")
         total: dict[str, np.ndarray] = {}
+        newest, factor = self._model_before(number), self._staleness()
         verdicts = [view.verdicts[client] for client in view.contributors]
         sizes = [verdict.inspected.num_examples for verdict in verdicts]
-        for verdict, size in zip(verdicts, sizes, strict=True):
+        for client, verdict, size in zip(view.contributors, verdicts, sizes, strict=True):
             if not verdict.accepted:
                 raise Broken(f"I2: round {number}: a refused update counted: {verdict.reason}")
-            for name, array in self._object(verdict.inspected.object).items():
-                total[name] = total.get(name, 0.0) + array.astype(np.float64) * (size / sum(sizes))
+            for name, handed_in in self._object(verdict.inspected.object).items():
+                array = handed_in.astype(np.float64)
+                if client in view.since:
+                    base = self._model_before(view.since[client])
+                    array = newest[name] + factor(number - view.since[client]) * (array - base[name])
+                total[name] = total.get(name, 0.0) + array * (size / sum(sizes))
         found = self._object(view.model)
         if found.keys() != total.keys():
             raise Broken(f"I2: round {number}: tensors {sorted(found)} of {sorted(total)}")
@@ -104,6 +111,18 @@ class History:
         info = json.loads(self._store.local(view.info.path).read_text())
         if (info["metadata"]["sites"], info["metadata"]["datasetSize"]) != (len(sizes), [sum(sizes)]):
             raise Broken(f"I2: round {number}: merged info of {info['metadata']}")
+
+    def _model_before(self, number: int) -> dict[str, np.ndarray]:
+        """The global model that a round began from, in float64; empty where there was none."""
+        view = self._runs.read_round(number - 1) if number > 1 else None
+        if view is None or view.model is None:
+            return {}
+        return {name: array.astype(np.float64) for name, array in self._object(view.model).items()}
+
+    def _staleness(self) -> Callable[[int], float]:
+        """How much an update of the run counts that was begun so many rounds before."""
+        mode = RunConfig.known(self._runs.read().config).buffered
+        return mode.rule.factor if mode is not None else lambda _: 1.0
 
     def _object(self, ref: ObjectRef) -> dict[str, np.ndarray]:
         local = self._store.local(ref.path)
@@ -147,13 +166,14 @@ class History:
     def lost_updates(self) -> list[str]:
         """Every update of a closed round that has no verdict, and every accepted one that does not count."""
         found = []
-        acknowledged = self.acknowledged()
-        for number in self.closed():
-            view = self._runs.read_round(number)
-            assert view is not None
+        acknowledged, views = self.acknowledged(), {number: self._runs.read_round(number) for number in self.closed()}
+        judged = {(view.task_round(client), client) for view in views.values() for client in view.verdicts}
+        if views and (last := views[max(views)]).is_buffered:  # what comes after the last round counts in none
+            judged |= {(last.task_round(client), client) for client in last.expected}
+        for number, view in views.items():
             noted = {client for round_, client in acknowledged if round_ == number}
             there = self._runs.updates(number, {*view.expected, *noted}).keys()
-            for client in sorted((there | noted) - view.verdicts.keys()):
+            for client in sorted(each for each in there | noted if (number, each) not in judged):
                 gone = "" if client in there else ", and it is gone"
                 found.append(f"round {number}: handed in and never judged: {client}{gone}")
             accepted = {client for client, verdict in view.verdicts.items() if verdict.accepted}

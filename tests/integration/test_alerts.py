@@ -304,6 +304,7 @@ PASSES = {
     **dict.fromkeys((18, 21), "the attempt is made again at once"),
     **dict.fromkeys((30, 49), "one refusal, and the round goes on without the update"),
     **dict.fromkeys((55, 56), "another one goes on with the evaluation, or what judges is there again"),
+    57: "another one goes on with the round, or the site does its task again",
     52: "Redis is as it should be: `flavor verify` looks at the store",
 }
 """Rows after which nothing is wrong two heartbeats later, and why."""

@@ -46,7 +46,14 @@ def write(runs: RunStore, state: RunState, round_: RoundState | None, *, number:
     runs.redis.hset(runs.keys.state, mapping=fields)
     if round_ is not None:
         attempt = "0" if round_ is RoundState.OPEN else "1"
-        times = {"opened_ms": "1", "deadline_ms": "2", "lease": WORKER, "lease_ms": "1", "error": "it failed"}
+        times = {
+            "opened_ms": "1",
+            "deadline_ms": "2",
+            "lease": WORKER,
+            "lease_ms": "1",
+            "error": "it failed",
+            "since": "{}",
+        }
         of_round = {"state": round_, "attempt": attempt, "expected": '["a"]', "contributors": '["a"]', **times}
         runs.redis.hset(runs.keys.round(number), mapping=of_round)
 
@@ -69,6 +76,7 @@ def of_round(state: RoundState) -> dict[str, Callable[[RunStore], object]]:
     structure = Reference(ObjectRef("p", "d", 3), "s")
     return {
         "reopen_round": lambda runs: runs.reopen_round(TOKEN, 1, **again),  # type: ignore[arg-type]
+        "join_round": lambda runs: runs.join_round(TOKEN, 1, expected=["a", "b"], new=["b"], reason="why"),
         "decide_structure": lambda runs: runs.decide_structure(TOKEN, 1, structure, others=[], reason="why"),
         "begin_aggregation": lambda runs: runs.begin_aggregation(
             TOKEN, 1, attempt=attempt, contributors=["a"], reason="why"

@@ -60,6 +60,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "flavor.script_settings",
         "flavor.setting",
         "flavor.evaluation_settings",
+        "flavor.mode_settings",
         "flavor.rule_settings",
     ),
     ("flavor.view",),

@@ -1,5 +1,5 @@
 -- Record the verdict on one client's update, once, and tell that client.
--- KEYS  1 round:N:verdicts  2 log  3 round:N  4 the client's round:N:verdict  5 refusals  6 round:N:entries
+-- KEYS  1 round:N:verdicts  2 log  3 round:N  4 the client's verdict of the round of its task  5 refusals  6 round:N:entries
 --       7 run  8 the client's admission  9 round:N:measured
 -- ARGV  1 client  2 N  3 verdict (JSON)  4 update.accepted, update.refused, update.blameless or update.late
 --       5 reason  6 verdict (JSON) and 7 reason to record instead if the update is late
@@ -16,6 +16,8 @@
 -- - `update.late` is recorded only when the round is not open: the caller may be a coordinator that was paused while
 --   another one took over and opened the round again.
 -- - A try that the round no longer waits for is answered, too: it is late.
+-- - In an asynchronous round that is no longer open, only the coordinator refuses an update as late: other clients go on,
+--   and their updates are inspected again for the next round.
 -- - No update of a quarantined client is accepted. It gets no verdict until an operator pardons the client.
 -- - An update of a client that the run does not admit is refused, and the refusal does not count.
 -- - A round that does not exist gets no verdicts: the server may have lost the run during the inspection.
@@ -29,6 +31,7 @@ local round, late = redis.call('HMGET', KEYS[3], 'state', 'left_out'), event == 
 local state, left_out = round[1], false
 for _, client in ipairs(cjson.decode(round[2] or '[]')) do left_out = left_out or client == ARGV[1] end
 if not state or (late and state == 'open') then return 0 end
+if not late and state ~= 'open' and redis.call('HEXISTS', KEYS[3], 'since') == 1 then return 0 end
 if event == 'update.accepted' and state == 'open' and left_out then return 0 end
 if event == 'update.accepted' and state ~= 'open' then
   late, verdict, reason = true, ARGV[6], ARGV[7]

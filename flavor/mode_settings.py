@@ -1,0 +1,77 @@
+"""The setting of a run about rounds that do not wait for all sites, which is a field of `flavor.config.RunConfig`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Protocol, TypeAlias
+
+from pydantic import AfterValidator
+
+from flavor.errors import InvalidSetting
+from flavor.option_groups import Group
+from flavor.policy.mode import SYNC, Buffered
+from flavor.setting import setting
+
+
+def _checked(text: str) -> str:
+    try:
+        return str(Buffered.parse(text) or SYNC)
+    except InvalidSetting as error:
+        raise ValueError(str(error)) from None
+
+
+ModeText: TypeAlias = Annotated[str, AfterValidator(_checked)]
+
+MODE: Any = setting(
+    "Wait for all updates of a round (sync), or close a round with the first K of them (async:buffer=K): sites that "
+    "still train go on, and their update counts in a later round, by its staleness rule (constant, polynomial:A or "
+    "hinge:A:B) and at most max_staleness rounds later.",
+    Group.CLOSING,
+    default=SYNC,
+    metavar="sync|async:buffer=K,...",
+)
+
+
+class _Moded(Protocol):
+    """The settings that the mode has to go together with."""
+
+    @property
+    def buffered(self) -> Buffered | None: ...
+
+    @property
+    def min_clients(self) -> int: ...
+
+    @property
+    def quorum(self) -> int | float | None: ...
+
+    @property
+    def fraction(self) -> float: ...
+
+    @property
+    def on_quorum_lost(self) -> str: ...
+
+    @property
+    def keep_globals(self) -> int: ...
+
+
+def conflict_of_mode(config: _Moded) -> str:
+    """Return why an asynchronous mode does not go together with the other settings; '' where it does."""
+    mode = config.buffered
+    if mode is None:
+        return ""
+    if mode.buffer > config.min_clients:
+        return (
+            f"mode {mode}: buffer {mode.buffer} is more than min_clients {config.min_clients}: a round could wait for "
+            "more updates than there are sites"
+        )
+    if config.quorum is not None:
+        return f"mode {mode} and quorum {config.quorum}: the buffer says how many updates close a round: leave out one"
+    if config.fraction < 1:
+        return f"mode {mode} and fraction {config.fraction:g}: an asynchronous round samples no sites: leave out one"
+    if config.on_quorum_lost == "retry":
+        return f"mode {mode}: on_quorum_lost retry opens no asynchronous round again: choose wait or fail"
+    if 0 < config.keep_globals <= mode.max_staleness + 1:
+        return (
+            f"mode {mode}: keep_globals {config.keep_globals} does not keep the models that sites train from: "
+            f"{mode.max_staleness + 2} or more, or 0 for all, is needed with max_staleness {mode.max_staleness}"
+        )
+    return ""

@@ -1,0 +1,66 @@
+"""Buffered asynchronous rounds (FedBuff, arXiv 2106.06639): who trains on when a round closes early.
+
+A task keeps the number of its round: it trains from the global model of the round before. A round closes with K
+accepted updates. A client that still trains then is *carried*: it goes on with its task, and its update counts in the
+round that is open when it comes. Its staleness τ is the number of that round minus that of its task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from flavor.counted import counted
+from flavor.policy.advice import some
+from flavor.policy.mode import Buffered
+from flavor.policy.standing import Client
+from flavor.records.round import RoundView
+
+
+def carried(closed: RoundView, clients: Mapping[str, Client], mode: Buffered) -> tuple[dict[str, int], dict[str, int]]:
+    """Return who goes on with an earlier task in the round after `closed`, and whose task is too old for that.
+
+    Both give the round of each client's task. A client without a verdict on its update goes on, also one that is away
+    for now: its update counts when it comes. A client that is gone for good, is shut out or does not take part gets no
+    task before it comes back. Any other client has handed in, and gets a task of the new round.
+    """
+    going, old = dict[str, int](), dict[str, int]()
+    for name in closed.expected:
+        client = clients.get(name)
+        if name in closed.verdicts or client is None or client.state.gone or client.quarantined:
+            continue
+        if not (client.is_admitted and client.trains):
+            continue
+        task = closed.task_round(name)
+        is_too_old = closed.round + 1 - task > mode.max_staleness
+        (old if is_too_old else going)[name] = task
+    return going, old
+
+
+def newcomers(round_: RoundView, clients: Mapping[str, Client]) -> tuple[str, ...]:
+    """Return the clients that have become ready since the round was opened, sorted: they get its task at once."""
+    expected = frozenset(round_.expected)
+    return tuple(sorted(name for name, client in clients.items() if client.ready and name not in expected))
+
+
+def train_on(round_: RoundView, names: Sequence[str]) -> str:
+    """Say at the end of a reason who trains on when a round closes: `; 2 clients train on: a, b`; '' for no client."""
+    if not names:
+        return ""
+    verb = "trains" if len(names) == 1 else "train"
+    return f"; {counted(len(names), 'client')} {verb} on: {some(with_tasks(round_, names))}"
+
+
+def with_tasks(round_: RoundView, names: Sequence[str]) -> list[str]:
+    """Return the clients, and for each one that does the task of an earlier round which it is: `b (since round 4)`."""
+    return [f"{name} (since round {round_.since[name]})" if name in round_.since else name for name in names]
+
+
+def too_old(round_: int, old: Mapping[str, int], mode: Buffered) -> str:
+    """Say who gets the newest model in place of its task as round `round_` opens; '' for no client."""
+    if not old:
+        return ""
+    told = [f"{name} (since round {task}, {round_ - task} rounds)" for name, task in old.items()]
+    return (
+        f"; past the maximum staleness of {counted(mode.max_staleness, 'round')}: {some(told)}: no update of these "
+        "tasks counts any more, and their sites get the newest model"
+    )

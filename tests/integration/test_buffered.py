@@ -1,0 +1,202 @@
+"""Asynchronous rounds: real processes, held and released by the test, against a replay of the closed form."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aggregators.staleness import parse_staleness
+from flavor.checkpoints import TensorFile
+from flavor.ledger.archive import Archive
+from flavor.ledger.audit import audit
+from flavor.ledger.manifest import Manifest
+from flavor.store.open import open_store
+
+MODE = "async:buffer=2,staleness=polynomial:0.5,max_staleness=10"
+
+
+def manifests(bench) -> list[Manifest]:
+    archive = Archive(open_store(str(bench.store)), bench.run)
+    return [archive.manifest(number) for number in range(1, bench.runs.read().round + 1)]
+
+
+def weights(bench, manifest: Manifest) -> np.ndarray:
+    file = TensorFile.open(open_store(str(bench.store)).local(manifest.global_model.path))
+    return np.array(file.tensor("w"), np.float64)
+
+
+def who(manifest: Manifest) -> dict[str, int]:
+    """Each contributor of a round, and the round of its task."""
+    return {each.client: manifest.task_round(each) for each in manifest.contributors}
+
+
+def replayed(bench, rule: str, closed: list[Manifest]) -> list[np.ndarray]:
+    """The global models in float64: each client adds its number to every weight of its base."""
+    factor, models = parse_staleness(rule).factor, [np.zeros((3, 2))]
+    for manifest in closed:
+        total = sum(each.num_examples for each in manifest.contributors)
+        step = sum(
+            each.num_examples * factor(manifest.round - manifest.task_round(each)) * int(each.client[-1])
+            for each in manifest.contributors
+        )
+        models.append(models[-1] + step / total)
+    return models[1:]
+
+
+def test_a_slow_site_counts_when_it_comes_and_the_rounds_do_not_wait(bench):
+    coordinator = bench.serve("--mode", MODE, rounds=6, clients=3)
+    bench.aggregator()
+    bench.edge("edge-1", bench.trainer("--hold", "--at", 5))
+    bench.edge("edge-2", bench.trainer())
+    bench.edge("edge-3", bench.trainer("--hold", "--at", 2))
+    bench.held("edge-3")
+    bench.held("edge-1")  # in round 5, which the two others have to close
+    assert bench.runs.read_round(5).since == {"edge-3": 2}
+    bench.release("edge-3")
+    assert coordinator.wait() == 0
+    closed = manifests(bench)
+    assert [who(each) for each in closed] == [
+        {"edge-1": 1, "edge-2": 1, "edge-3": 1},
+        {"edge-1": 2, "edge-2": 2},
+        {"edge-1": 3, "edge-2": 3},
+        {"edge-1": 4, "edge-2": 4},
+        {"edge-2": 5, "edge-3": 2},
+        {"edge-2": 6, "edge-3": 6},
+    ]
+    for manifest, expected in zip(closed, replayed(bench, "polynomial:0.5", closed), strict=True):
+        np.testing.assert_allclose(weights(bench, manifest), expected, rtol=1e-5)
+    assert audit(Archive(open_store(str(bench.store)), bench.run)).problems == []
+    shown_by_the_commands(bench)
+
+
+def shown_by_the_commands(bench) -> None:
+    """What verify, credits and recover know of the stale update."""
+    on_server = ("--redis-url", bench.url)
+    table = bench.done("flavor", "verify", bench.run, "--store", bench.store).stdout
+    assert "edge-3 (task of round 2)" in table
+    credit = json.loads(bench.done("flavor", "credits", bench.run, "--json", *on_server).stdout)
+    assert credit["credits"] == {"edge-1": 40, "edge-2": 120, "edge-3": 90}, "a stale update's examples count in full"
+    assert [each.get("staleness") for each in credit["rounds"]] == [None, None, None, None, {"edge-3": 3}, None]
+    by_round = bench.done("flavor", "credits", bench.run, "--by-round", *on_server).stdout
+    assert "staleness" in by_round
+    bench.redis.delete(*bench.redis.scan_iter(f"{bench.runs.keys.prefix}*"))
+    recovered = bench.done("flavor", "recover", "--run", bench.run, "--untrusted", "--store", bench.store, *on_server)
+    assert recovered.wait() == 0, recovered.stderr
+    again = bench.done("flavor", "credits", bench.run, "--json", "--store", bench.store, *on_server).stdout
+    assert json.loads(again) == credit, "the manifests have it all"
+
+
+def test_with_all_sites_and_no_stale_update_it_is_the_synchronous_run_bit_for_bit(bench_at, server):
+    models = []
+    for mode in ("sync", "async:buffer=3"):
+        bench = bench_at(server)
+        coordinator = bench.serve("--mode", mode, "--aggregator", "diloco", rounds=4, clients=3)
+        bench.aggregator()
+        for number in (1, 2, 3):
+            bench.edge(f"edge-{number}", bench.trainer())
+        assert coordinator.wait() == 0
+        models.append([each.global_model.digest for each in manifests(bench)])
+        assert all(not bench.runs.read_round(number).since for number in range(1, 5))
+    assert models[0] == models[1]
+
+
+def test_a_site_that_is_killed_and_comes_back_does_its_task_again(bench):
+    coordinator = bench.serve("--mode", MODE, "--heartbeat-timeout-s", 2, rounds=4, clients=3)
+    bench.aggregator()
+    bench.edge("edge-1", bench.trainer("--hold", "--at", 4))
+    bench.edge("edge-2", bench.trainer())
+    slow = bench.edge("edge-3", bench.trainer("--hold", "--at", 2))
+    bench.held("edge-3")
+    bench.held("edge-1")
+    slow.send(signal.SIGKILL)
+    slow.wait()
+    bench.logged("client.lost", client="edge-3")
+    bench.edge("edge-3", bench.trainer())
+    assert coordinator.wait() == 0
+    assert who(manifests(bench)[3]) == {"edge-2": 4, "edge-3": 2}, "the task that it had, again"
+
+
+def test_a_task_that_is_too_old_counts_no_more_and_its_site_gets_the_newest_model(bench):
+    coordinator = bench.serve("--mode", "async:buffer=2,max_staleness=1", rounds=5, clients=3)
+    bench.aggregator()
+    bench.edge("edge-1", bench.trainer("--hold", "--at", 5))
+    bench.edge("edge-2", bench.trainer())
+    slow = bench.edge("edge-3", bench.trainer("--hold", "--at", 2))
+    bench.held("edge-3")
+    bench.held("edge-1")
+    opened = bench.logged("round.opened", round=4)["reason"]
+    assert "past the maximum staleness of 1 round: edge-3 (since round 2, 2 rounds)" in opened
+    bench.release("edge-3")
+    assert coordinator.wait() == 0
+    last = manifests(bench)[4]
+    assert who(last)["edge-2"] == 5
+    assert 4 <= who(last)["edge-3"] <= 5, "round 4 or 5, whichever task it had heard of"
+    slow.until("as an update counts at most 1 round after its task")
+
+
+@pytest.mark.parametrize("compress", ["bf16", "int8"])
+def test_a_compressed_stale_update_is_a_difference_to_its_own_base(bench, compress):
+    coordinator = bench.serve("--mode", MODE, "--compress", compress, rounds=4, clients=3)
+    bench.aggregator()
+    bench.edge("edge-1", bench.trainer("--hold", "--at", 4))
+    bench.edge("edge-2", bench.trainer())
+    bench.edge("edge-3", bench.trainer("--hold", "--at", 2))
+    bench.held("edge-3")
+    bench.held("edge-1")
+    bench.release("edge-3")
+    assert coordinator.wait() == 0
+    closed = manifests(bench)
+    assert who(closed[3]) == {"edge-2": 4, "edge-3": 2}
+    for manifest, expected in zip(closed, replayed(bench, "polynomial:0.5", closed), strict=True):
+        np.testing.assert_allclose(weights(bench, manifest), expected, rtol=2e-2)
+    assert audit(Archive(open_store(str(bench.store)), bench.run)).problems == []
+
+
+def test_an_evaluation_asks_the_sites_that_do_not_train_on(bench):
+    """The slow site, which trains all the time, keeps no other site from judging the models and going on."""
+    command = f"{sys.executable} {Path(__file__).with_name('toy_evaluator.py')}"
+    coordinator = bench.serve("--mode", MODE, "--evaluate", "every", rounds=3, clients=3)
+    bench.aggregator()
+    bench.edge("edge-1", bench.trainer(), "-e", command)
+    bench.edge("edge-2", bench.trainer(), "-e", command)
+    bench.edge("edge-3", bench.trainer("--hold", "--at", 2), "-e", command)
+    assert coordinator.wait() == 0
+    judged = [entry["reason"] for entry in bench.log() if entry["event"] == "evaluation.opened"]
+    assert ["edge-3" in reason.partition(";")[0] for reason in judged] == [True, False, False]
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_tasks_that_its_sites_had(bench):
+    words = ("--mode", MODE, "--on-quorum-lost", "wait")
+    bench.serve(*words, rounds=4, clients=3)
+    bench.aggregator()
+    bench.edge("edge-1", bench.trainer("--hold", "--at", 4))
+    bench.edge("edge-2", bench.trainer())
+    bench.edge("edge-3", bench.trainer("--hold", "--at", 2))
+    bench.held("edge-3")
+    bench.held("edge-1")
+    bench.logged("update.accepted", client="edge-2", round=4)
+    bench.done("flavor", "stop", bench.run)
+    coordinator = bench.start("flavor", "resume", bench.run, "--store", bench.store)
+    bench.edge("edge-3", bench.trainer())
+    assert coordinator.wait() == 0
+    assert who(manifests(bench)[3]) == {"edge-2": 4, "edge-3": 2}
+    assert audit(Archive(open_store(str(bench.store)), bench.run)).problems == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [
+        ("async:buffer=3", "buffer 3 is more than min_clients 2"),
+        ("async:buffer=1,staleness=linear", "unknown staleness rule 'linear'"),
+    ],
+)
+def test_a_mode_that_cannot_be_is_refused_before_anything_begins(bench, mode, why):
+    coordinator = bench.serve("--mode", mode)
+    assert coordinator.wait() == 2
+    assert why in coordinator.stderr
+    assert len(coordinator.stderr.strip().splitlines()) <= 2

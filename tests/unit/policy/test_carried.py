@@ -1,0 +1,120 @@
+"""Asynchronous rounds: when one closes, who trains on, whose task is too old, and who joins while it is open."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flavor.config import RunConfig
+from flavor.policy.buffered import carried, newcomers, too_old
+from flavor.policy.decision import Action, close_round
+from flavor.policy.mode import Buffered
+from flavor.policy.next_step import Known, next_step
+from flavor.policy.standing import Client, Standing
+from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
+from flavor.records.round import RoundView
+from flavor.records.run import RunView
+from flavor.records.states import ClientState, RoundState, RunState
+from flavor.records.verdict import Verdict
+
+MODE = Buffered(2, max_staleness=3)
+CONFIG = RunConfig(rounds=9, store="-", min_clients=3, mode=str(MODE))
+READY = Client(ClientState.READY, alive=True)
+ACCEPTED = Verdict(True, "good")
+
+
+def a_round(number: int = 5, expected: str = "abc", since: dict[str, int] | None = None, judged: str = "") -> RoundView:
+    view = RoundView.opened(number, tuple(expected), opened_ms=0, deadline_ms=1000, since=since or {})
+    return replace(view, verdicts=dict.fromkeys(judged, ACCEPTED))
+
+
+def standings(**of: Standing) -> dict[str, tuple[Standing, str]]:
+    return {name: (standing, "") for name, standing in of.items()}
+
+
+def closed(now_ms: int = 500, *, is_early: bool = True, since: dict[str, int] | None = None, **of: Standing):
+    found = close_round("r", now_ms, a_round(since=since), standings(**of), CONFIG, is_early=is_early)
+    return found.action, found.reason
+
+
+A, P, S, G = Standing.ACCEPTED, Standing.PENDING, Standing.SUBMITTED, Standing.GONE
+
+
+class TestWhenARoundCloses:
+    def test_with_the_buffer_full_it_closes_and_says_who_trains_on(self) -> None:
+        assert closed(a=A, b=A, c=P, since={"c": 3}) == (
+            Action.AGGREGATE,
+            "2 of 2 needed updates accepted; 1 client trains on: c (since round 3)",
+        )
+        assert closed(a=A, b=A, c=A) == (Action.AGGREGATE, "3 of 2 needed updates accepted")
+        assert closed(a=A, b=S, c=A)[1].endswith("1 client trains on: b"), "its update counts in the next round"
+
+    def test_until_then_it_waits_for_any_and_says_from_which_model_each_trains(self) -> None:
+        action, reason = closed(a=A, b=P, c=P, since={"c": 3})
+        assert action is Action.WAIT
+        assert reason == "1 of 2 updates accepted, waiting for b, c (since round 3)"
+
+    def test_without_a_model_it_waits_for_all_as_a_synchronous_one(self) -> None:
+        assert closed(a=A, b=A, c=P, is_early=False)[0] is Action.WAIT
+
+    def test_those_that_are_gone_may_leave_too_few(self) -> None:
+        action, reason = closed(a=A, b=G, c=G)
+        assert action is Action.FAIL
+        assert "2 updates are needed and 1 can come" in reason
+        waits = CONFIG.model_copy(update={"on_quorum_lost": "wait"})
+        found = close_round("r", 500, a_round(), standings(a=A, b=G, c=G), waits, is_early=True)
+        assert found.action is Action.HOLD
+
+    def test_the_deadline_bounds_the_wait_for_the_buffer(self) -> None:
+        assert closed(1000, a=A, b=P, c=P)[0] is Action.FAIL
+        assert closed(1000, a=A, b=A, c=P)[0] is Action.AGGREGATE
+
+    @pytest.mark.parametrize("has_model", [True, False])
+    def test_the_next_step_knows_whether_updates_have_a_base(self, has_model: bool) -> None:
+        model = GlobalModel(ObjectRef("p", "d" * 64, 3)) if has_model else None
+        run = RunView("r", RunState.RUNNING, 5, 9, {}, "", model, created_ms=0, ended_ms=None)
+        round_ = replace(a_round(), state=RoundState.OPEN)
+        known = Known(run, round_, standings(a=A, b=A, c=P), dict.fromkeys("abc", READY), CONFIG, 500)
+        assert next_step(known).action is (Action.AGGREGATE if has_model else Action.WAIT)
+
+
+class TestWhoGoesOn:
+    def test_who_has_no_verdict_goes_on_with_the_task_that_it_has(self) -> None:
+        view = a_round(since={"c": 4}, expected="abcd", judged="a")
+        assert carried(view, dict.fromkeys("abcd", READY), MODE) == ({"b": 5, "c": 4, "d": 5}, {})
+
+    def test_who_was_refused_gets_another_task(self) -> None:
+        view = replace(a_round(), verdicts={"a": Verdict(False, "NaN")})
+        assert "a" not in carried(view, dict.fromkeys("abc", READY), MODE)[0]
+
+    def test_who_is_away_for_now_goes_on_and_who_is_gone_for_good_does_not(self) -> None:
+        clients = {
+            "a": replace(READY, alive=False),
+            "b": replace(READY, state=ClientState.STOPPED),
+            "c": replace(READY, state=ClientState.LEFT),
+            "d": replace(READY, state=ClientState.REVOKED),
+            "e": replace(READY, quarantined=True),
+            "f": replace(READY, is_admitted=False),
+            "g": replace(READY, trains=False),
+        }
+        assert carried(a_round(expected="abcdefgh"), clients, MODE) == ({"a": 5, "b": 5}, {})
+
+    def test_a_task_may_be_as_many_rounds_old_as_the_maximum(self) -> None:
+        view = a_round(10, since={"a": 8, "b": 7})
+        going, old = carried(view, dict.fromkeys("abc", READY), MODE)
+        assert (going, old) == ({"a": 8, "c": 10}, {"b": 7})
+        assert too_old(11, old, MODE) == (
+            "; past the maximum staleness of 3 rounds: b (since round 7, 4 rounds): no update of these tasks counts "
+            "any more, and their sites get the newest model"
+        )
+        assert too_old(11, {}, MODE) == ""
+
+    def test_with_a_maximum_of_0_nobody_goes_on(self) -> None:
+        assert carried(a_round(), dict.fromkeys("abc", READY), Buffered(2, max_staleness=0))[0] == {}
+
+
+def test_who_becomes_ready_gets_the_task_of_the_open_round() -> None:
+    clients = {**dict.fromkeys("abcxe", READY), "y": Client(ClientState.JOINED, alive=True)}
+    assert newcomers(a_round(), clients) == ("e", "x")
