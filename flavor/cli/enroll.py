@@ -173,10 +173,13 @@ def enroll(
         f"{client} may join run {run} with this token, and with no earlier one: flavor-fl --join @FILE -m CMD, or "
         "flavor-fv to judge models only"
     )
+    _warn_of_store(store, tell)
+    warnings = _of_server(redis, url) + _of_address(public)
     if kept is not UserPersistence.SAVED:
-        tell(kept)
-    _warn(redis, url, tell, is_first=set(enrolled(redis, run, where=shown(url))) <= {client})
-    _warn_of_addresses(public, store, tell)
+        warnings.insert(0, (kept.value, "a restart of the server may forget its users"))
+    is_first = set(enrolled(redis, run, where=shown(url))) <= {client}
+    for line in (whole for whole, _ in warnings) if is_first else _again(warnings):
+        tell(line)
 
 
 def _enroll_for_all_runs(
@@ -207,18 +210,33 @@ def _enroll_for_all_runs(
     tell(f"{who} {name} may use this URL, and no earlier one: {how}")
 
 
-def _warn(redis: Redis, url: str, tell: Callable[[str], None], *, is_first: bool) -> None:
-    """Tell what on this server protects less than a token promises: how to mend it, for the first site of a run."""
+_Warnings = list[tuple[str, str]]
+"""What protects less than a token promises: with the way to mend it, and in a few words."""
+
+
+def _of_server(redis: Redis, url: str) -> _Warnings:
     from flavor.bus.acl import is_open
     from flavor.bus.bounds import bounds_warnings
 
+    warnings: _Warnings = []
     if is_open(redis):
-        tell(
-            "this server lets anyone in as its user 'default', so tokens protect nothing yet: give that user a "
-            "password (ACL SETUSER default '>PASSWORD', or requirepass), and use it in --redis-url"
+        warnings.append(
+            (
+                "this server lets anyone in as its user 'default', so tokens protect nothing yet: give that user a "
+                "password (ACL SETUSER default '>PASSWORD', or requirepass), and use it in --redis-url",
+                "the server lets anyone in as its user 'default', so tokens protect nothing yet",
+            )
         )
-    for line in bounds_warnings(redis, url):
-        tell(line if is_first else "warning: this server still lacks settings that bound what one site can take of it")
+    return warnings + [
+        (line, "the server lacks settings that bound what one site can take of it")
+        for line in bounds_warnings(redis, url)
+    ]
+
+
+def _again(warnings: _Warnings) -> list[str]:
+    """Return one line for all: the first site of the run was told how to mend each."""
+    said = "; ".join(few for _, few in warnings)
+    return [f"warning: still so, as this run's first site was told with the way to mend it: {said}"] if said else []
 
 
 def _check_out(out: str) -> None:
@@ -274,9 +292,8 @@ def _one_key(text: str, client: str) -> PublicKey:
     return found[0][1]
 
 
-def _warn_of_addresses(public: str, store: str | None, tell: Callable[[str], None]) -> None:
-    """Warn of what a token names and a site cannot reach."""
-    from flavor.bus.address import is_this_machine
+def _warn_of_store(store: str | None, tell: Callable[[str], None]) -> None:
+    """Warn of a store that the site would look for in a folder of its own."""
     from flavor.store.url import folder_of
 
     if store and (folder := folder_of(store)) and not os.path.isabs(folder):
@@ -284,11 +301,21 @@ def _warn_of_addresses(public: str, store: str | None, tell: Callable[[str], Non
             f"warning: the token carries the store as the relative path {store!r}: the site looks for it in the folder "
             "in which flavor-fl starts; enroll again with an absolute path, or let the site give --store"
         )
-    local = public.startswith("unix:") or is_this_machine(urlsplit(public).hostname or "localhost")
-    if local:
-        tell("the token's URL works on this machine alone: --public-url gives the URL at which the site reaches Redis")
-    elif public.startswith("redis:"):
-        tell("the token's URL is not encrypted: the site will need --insecure; rediss:// would protect its password")
+
+
+def _of_address(public: str) -> _Warnings:
+    """Return what a token's URL lacks for a site on another machine."""
+    from flavor.bus.address import is_this_machine
+
+    if public.startswith("unix:") or is_this_machine(urlsplit(public).hostname or "localhost"):
+        whole = (
+            "the token's URL works on this machine alone: --public-url gives the URL at which the site reaches Redis"
+        )
+        return [(whole, "the token's URL works on this machine alone")]
+    if public.startswith("redis:"):
+        whole = "the token's URL is not encrypted: the site will need --insecure; rediss:// would protect its password"
+        return [(whole, "the token's URL is not encrypted")]
+    return []
 
 
 def _certificates(file: str | None) -> str | None:
