@@ -19,7 +19,7 @@ from flavor.counted import counted
 from flavor.policy.compared import Found, compared_notes, of_both
 from flavor.policy.near_names import there_are
 from flavor.records.comparison import NOT_COMPARED, Beside, Comparison
-from flavor.records.counts import POOLED, WORST
+from flavor.records.counts import BOUND, POOLED, WORST
 from flavor.records.evaluation import BestModel, EvaluationSummary
 from flavor.records.merging import WEIGHTED, sites_with
 
@@ -314,6 +314,11 @@ def choose(
         reason += f", and which has diverged at {made.recovered.words}" if made.recovered.count else ""
         reason += of_both(select.name, before, made.beside, best.value)
     reason += f"; {diverged}" if diverged else ""
+    bound = summary.metrics.get(select.name + BOUND)
+    if bound and made.beside is not None and abs(made.beside.value - made.beside.best) <= bound:
+        within = f"the gain is within the bound of its error, ± {bound:.2g}, and may be none"
+        reason += f"; {within}"
+        notes.append(f"--select: {select.name}: {within}")
     return Choice(best, reason, tuple(notes), made)
 
 

@@ -327,3 +327,14 @@ def test_names_with_colons_and_signs():
     assert Select.parse("val:acc:max") == Select("val:acc", True)
     assert str(Select.parse(" loss : min")) == "loss:min"
     assert StopWhen.parse("pooled/accuracy>=0.95") == StopWhen("pooled/accuracy", ">=", 0.95, "pooled/accuracy>=0.95")
+
+
+@pytest.mark.parametrize(("bound", "is_told"), [(0.01, True), (0.0005, False), (0.0, False)])
+def test_a_gain_within_the_bound_of_a_pooled_metric_is_said_to_be(bound, is_told):
+    one, other = (summary(number, value, name="pooled/auc") for number, value in ((1, 0.876), (2, 0.877)))
+    other = replace(other, metrics={**other.metrics, "pooled/auc_bound": bound})
+    select = Select.parse("pooled/auc:max")
+    found = choose(select.best(None, one), other, select=select, when=())
+    assert found.best == BestModel(2, 0.877, 3)
+    assert ("the gain is within the bound of its error, ± 0.01" in found.reason) is is_told
+    assert bool(found.notes) is is_told
