@@ -82,6 +82,12 @@ class Patience(Retry):
         self._away, self._refused = _Spell(_FAILURES_APART_S), _Spell(_REFUSALS_APART_S)  # of this connection
         self._depth = 0  # a connection that can be made does not show that the server takes the command
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Patience:
+        """Return one for another connection: redis-py copies that of its pool for each, which no connection uses."""
+        made = type(self)(self._where, self.patience_s, quiet=self._quiet)
+        made._supported_errors = self._supported_errors
+        return made
+
     @property
     def where(self) -> str:
         """The server, as messages show it."""

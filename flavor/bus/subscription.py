@@ -25,6 +25,10 @@ _DRAIN_S = 0.05
 """Longest time for reading publications at once, so that a flood does not keep the caller from its work."""
 
 
+def _take_no_push(message: Any) -> None:
+    """Ignore what a server pushes: none does in RESP2. Without such a function redis-py sets a logger up."""
+
+
 class Subscription:
     """A subscription to channels and patterns of one server that reconnects by itself.
 
@@ -46,7 +50,7 @@ class Subscription:
 
     def _open(self) -> None:
         while self._pubsub is None:
-            pubsub = self._client.pubsub()
+            pubsub = self._client.pubsub(push_handler_func=_take_no_push)
             try:
                 if self._channels:
                     pubsub.subscribe(*self._channels)
