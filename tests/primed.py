@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from aggregators.catalogue import GROUP
 from flavor.plugins import points
+from flavor.records.names import count
+from flavor.script_settings import checked_settings
+from flavor.sizes import parse_size
 
 Ed25519PrivateKey.generate().sign(b"")  # OpenSSL looks up its algorithms, and seeds itself anew after a fork
+argparse.ArgumentParser()  # it has two regular expressions compiled, and so have the next three
+checked_settings({"A": "1"})
+count("1")
+parse_size("1", "")
 isinstance([], Mapping)  # a look at all subclasses, whose answer is kept; click asks it of each command
 list(points(GROUP))  # the folders of installed packages, which are read again when they have changed
