@@ -39,6 +39,7 @@ def ended(faulty, coordinator, edges) -> None:
 
 
 def test_a_coordinator_of_an_asynchronous_run_that_dies_is_followed_by_another(faulty):
+    """Row 57: killed at each step of a run; the slow site's update counts once."""
     faulty, edges = begun(faulty, 4)
     faulty.bench.aggregator()
     for name in [name for name in COORDINATOR if not name.startswith("coordinator.end")]:
@@ -47,7 +48,7 @@ def test_a_coordinator_of_an_asynchronous_run_that_dies_is_followed_by_another(f
 
 
 def test_a_worker_of_an_asynchronous_run_that_dies_is_followed_by_another(faulty):
-    """Each dies when it has the slow site's update, or aggregates it."""
+    """Row 57: each dies when it has the slow site's update, or aggregates it."""
     faulty, edges = begun(faulty, 4)
     bench = faulty.bench
     coordinator = faulty.serve(*MODE, *TAKEN_OVER, "--aggregation-attempts", len(WORKER) + 1)
@@ -67,6 +68,7 @@ def test_a_worker_of_an_asynchronous_run_that_dies_is_followed_by_another(faulty
 
 
 def test_the_edge_of_a_slow_site_that_dies_does_its_task_again(faulty):
+    """Row 57: it has the task of an earlier round, and no other."""
     faulty = Faulty(faulty.bench, 4, CLIENTS)
     bench = faulty.bench
     coordinator = faulty.serve(*MODE, *MISSED, *TAKEN_OVER)
