@@ -29,7 +29,7 @@ from flavor.policy.standing import Client
 from flavor.records.evaluation import AUTOMATIC, EvaluationKind, EvaluationView
 from flavor.records.own_evaluations import own_evaluations
 from flavor.records.states import EvaluationState
-from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
+from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened, EvaluationSkipped
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
@@ -59,6 +59,7 @@ class SiteEvaluations:
         self._round = 0  # the round whose evaluation was read
         self._view: EvaluationView | None = None
         self._handed_in: dict[str, bool] = {}
+        self._unfinished: set[int] = set()  # rounds whose evaluations are not known to be over
         self._told = 0  # the round of whose evaluation it was told why a goal does not count
         self._goal: str | None = None  # why the goal is reached, '' if it is not; None before that was worked out
 
@@ -68,7 +69,7 @@ class SiteEvaluations:
         if round_ is None or round_.is_closed:  # then `next` does it
             return
         self._look_back(round_.number)
-        decision = self._step() if self._is_merging else None
+        decision = self._earlier(round_.number)
         if decision is not None and not decision.waits:
             self.act(decision)
 
@@ -77,13 +78,15 @@ class SiteEvaluations:
         if then.action is Action.FAIL:
             return None
         self._look_back(closed)
-        if self._round < closed and self._is_merging and (earlier := self._step()) is not None:
+        if (earlier := self._earlier(closed)) is not None:
             return earlier
-        if not is_due(self._config, closed, ends=then.action is Action.FINISH):
+        if closed not in self._unfinished and not is_due(self._config, closed, ends=then.action is Action.FINISH):
             return None
         if self._round != closed:
             self._read(closed)
         decision = self._step()
+        if decision is None:
+            self._unfinished.discard(closed)
         if decision is not None and decision.action is Action.EVALUATE and not may_open(then):
             return None
         if decision is not None and decision.action is Action.WAIT and is_merged_beside(self._view, self._config, then):
@@ -146,16 +149,37 @@ class SiteEvaluations:
         return self._view is not None and self._view.state is EvaluationState.MERGING
 
     def _look_back(self, round_: int) -> None:
-        """Find an evaluation of an earlier round that is not over, where a coordinator before may have left one."""
-        if not self._current.is_evaluation_unknown or mode_of(self._config) == OFF:
+        """Find the evaluations that are not over, where a coordinator before may have left some.
+
+        What is open is driven to its end, also where other settings would not have it opened now.
+        """
+        if not self._current.is_evaluation_unknown:
             return
-        earlier = [each for each, number in self._runs.evaluating() if number == AUTOMATIC and each < round_]
-        if found := earlier[0] if earlier else self._round:
-            self._read(found)
+        self._unfinished = {each for each, number in self._runs.evaluating() if number == AUTOMATIC and each <= round_}
+        if self._round:
+            self._read(self._round)
         self._current.is_evaluation_unknown = False
 
+    def _earlier(self, round_: int) -> Decision | None:
+        """Return what to do about the oldest evaluation of an earlier round that is not over; None where all are."""
+        for earlier in sorted(each for each in self._unfinished if each < round_):
+            if self._round != earlier:
+                self._read(earlier)
+            if self._view is not None and (decision := self._step()) is not None:
+                return decision
+            self._unfinished.discard(earlier)
+        return None
+
     def _step(self) -> Decision | None:
-        """Return what to do about the evaluation; None once it is over."""
+        """Return what to do about the evaluation; None once it is over. No site is waited for with --evaluate off."""
+        decision = self._decided()
+        is_awaited = self._view is not None and self._view.state is EvaluationState.OPEN
+        if decision is None or not (is_awaited and decision.waits and mode_of(self._config) == OFF):
+            return decision
+        self._give_up("no model is judged any more (--evaluate off)", is_skipped=True)
+        return None
+
+    def _decided(self) -> Decision | None:
         is_open = self._view is not None and self._view.state is EvaluationState.OPEN  # moved by this coordinator alone
         if self._current.has_result_news if is_open else self._current.has_evaluation_news:
             self._read(self._round)
@@ -223,6 +247,7 @@ class SiteEvaluations:
         reach("coordinator.evaluation_opened")
         self._current.set_clock(opened_ms)
         self._view, self._handed_in = self._runs.read_evaluation(self._round, AUTOMATIC), {}
+        self._unfinished.add(self._round)
         self._observer.hear(EvaluationOpened(decision.reason, self._round, AUTOMATIC))
 
     def _merge(self) -> None:
@@ -230,13 +255,14 @@ class SiteEvaluations:
         self._current.has_evaluation_news = False  # of what this coordinator has done itself
         self._view = self._job.begin(self._lease.token, self._view)
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, *, is_skipped: bool = False) -> None:
         assert self._view is not None
-        if not give_up(self._runs, self._lease.token, self._view, reason):
+        if not give_up(self._runs, self._lease.token, self._view, reason, is_skipped=is_skipped):
             self._current.has_evaluation_news = True  # it has its result
             return
         self._view = replace(self._view, state=EvaluationState.FAILED, reason=reason)
-        self._observer.hear(EvaluationFailed(reason, self._round, AUTOMATIC))
+        kind = EvaluationSkipped if is_skipped else EvaluationFailed
+        self._observer.hear(kind(reason, self._round, AUTOMATIC))
 
 
 def _closed(view: EvaluationView) -> EvaluationClosed:

@@ -34,7 +34,11 @@ class BetweenRounds:
         if evaluation is None and decision.action is not Action.FAIL:
             if goal := context.evaluations.goal(known.closed) or context.central.goal(known.closed):
                 decision = Decision(Action.FINISH, goal, is_met=True)
-            if decision.action is Action.FINISH:
+                evaluation = context.evaluations.next(known.closed, decision)  # this model is the last one by now
+                if evaluation is not None and evaluation.action is Action.EVALUATE:
+                    context.evaluations.act(evaluation)
+                    return True
+            if evaluation is None and decision.action is Action.FINISH:
                 evaluation = context.central.last(known.closed)
         if (evaluation or decision).waits:
             context.waits.note(evaluation or decision)
