@@ -118,6 +118,11 @@ def record_and_close(
     return close_on_best(runs, evaluation, best, close)
 
 
+def _require_current(runs: RunStore, evaluation: EvaluationView) -> None:
+    if not is_current(runs.read_evaluation(evaluation.round, evaluation.number), evaluation.attempt):
+        raise IllegalMove(f"run {runs.run!r}: evaluation {evaluation.number} of round {evaluation.round} has gone on")
+
+
 def close_on_best(
     runs: RunStore, evaluation: EvaluationView, best: BestModel | None, close: Callable[[BestModel | None], str]
 ) -> str:
@@ -128,6 +133,7 @@ def close_on_best(
     """
     for _ in range(_TRIES):
         try:
+            _require_current(runs, evaluation)  # before its record is put: a later one would count after a recovery
             return close(best)
         except IllegalMove:
             if not is_current(runs.read_evaluation(evaluation.round, evaluation.number), evaluation.attempt):

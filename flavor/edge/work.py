@@ -1,10 +1,12 @@
 """The protocol for doing a task that the run gives to a client.
 
 The loop knows no kind of task: it hands each task to a `Work`, and lets that look at each piece of news.
-`flavor.edge.training.Training` is the only kind today. Where others will go:
+`flavor.edge.training.Training` is the only kind today. Evaluations are no tasks of a round, and no `Work`: several can
+await a site at once, and `flavor.edge.evaluating.Evaluating` carries them out while the trainer waits. Where others
+will go:
 
-- **A task of another kind than training** (evaluation, say: another command runs once for that task) is another class
-  with these methods, which `flavor.edge.loop.Loop` chooses by the task's kind in its method `_begin`.
+- **A task of another kind than training** is another class with these methods, which `flavor.edge.loop.Loop` chooses by
+  the task's kind in its method `_begin`.
 - **A relay** takes part in an upper run as an edge, and serves the rounds of a lower run to other sites. It is a `Work`
   in a room above `flavor.edge` and `flavor.coordinator`: its `begin` opens a round of the lower run with the model of
   the task, and its `look` hands in that round's result, with its examples added up, once the round has one.

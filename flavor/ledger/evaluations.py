@@ -14,6 +14,7 @@ from flavor.ledger.canonical import sha256
 from flavor.ledger.chain import Chain
 from flavor.ledger.evaluation import EvaluationManifest, JudgeRecord
 from flavor.ledger.keys import fingerprint
+from flavor.ledger.signers import signature_problems
 from flavor.ledger.trust import Trust, trust_hint
 from flavor.records.names import is_name
 from flavor.records.objects import ObjectRef
@@ -103,7 +104,8 @@ def newest_of(records: Iterable[EvaluationRecord]) -> dict[tuple[int, int], Eval
     """Return the record of each evaluation, in the order in which they were closed.
 
     An aggregator that is killed after it has put a record into the store leaves one that Redis does not name: the
-    attempt after it has the newer one.
+    attempt after it has the newer one. An attempt that has lost its lease looks whether it is the current one before it
+    takes the time of its record: only one that stands still right after that look can leave a newer record.
     """
     found: dict[tuple[int, int], EvaluationRecord] = {}
     for record in sorted(records, key=lambda record: (record.manifest.closed_ms, record.ref.digest)):
@@ -148,7 +150,7 @@ def _wrong(
         return
     if not ref.path.endswith(f"-{ref.digest[:16]}.json"):
         yield f"it was changed: its SHA-256 is {ref.digest[:16]}…"
-    yield from _of_worker(manifest)
+    yield from signature_problems(manifest)
     model = signed.models.get(manifest.round)
     if model is not None and model != manifest.model_digest:
         yield f"it is of the model {manifest.model_digest[:12]}…, and that of round {manifest.round} is {model[:12]}…"
@@ -166,16 +168,6 @@ def _wrong(
         yield f"{', '.join(strange)[:200]} took part without having been asked"
     for judge in manifest.judges:
         yield from (f"{judge.client}: {what}" for what in _of_site(manifest, judge, signed))
-
-
-def _of_worker(manifest: EvaluationManifest) -> Iterator[str]:
-    try:
-        if not manifest.signature:
-            yield "it is not signed"
-        elif not manifest.is_signed():
-            yield f"the signature is not that of its key {fingerprint(manifest.public_key)}: it was changed"
-    except InvalidSetting as error:
-        yield str(error)
 
 
 def _stranger(manifest: EvaluationManifest, signed: Signed) -> str:

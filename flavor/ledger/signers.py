@@ -13,8 +13,19 @@ from dataclasses import dataclass, field
 
 from flavor.errors import InvalidSetting
 from flavor.ledger.keys import fingerprint
-from flavor.ledger.manifest import Contributor, Manifest
+from flavor.ledger.manifest import Contributor, Manifest, SignedRecord
 from flavor.ledger.trust import Trust, trust_hint
+
+
+def signature_problems(record: SignedRecord) -> Iterator[str]:
+    """Yield what is wrong with the signature of an aggregator on its record."""
+    try:
+        if not record.signature:
+            yield "it is not signed"
+        elif not record.is_signed():
+            yield f"the signature is not that of its key {fingerprint(record.public_key)}: it was changed"
+    except InvalidSetting as error:
+        yield str(error)
 
 
 @dataclass
@@ -71,13 +82,7 @@ class Signers:
             self.problems.append((span.first, said + span.others + _in_brackets(trust_hint((client, key)))))
 
     def _of_worker(self, manifest: Manifest) -> Iterator[str]:
-        try:
-            if not manifest.signature:
-                yield "it is not signed"
-            elif not manifest.is_signed():
-                yield f"the signature is not that of its key {fingerprint(manifest.public_key)}: it was changed"
-        except InvalidSetting as error:
-            yield str(error)
+        yield from signature_problems(manifest)
         if manifest.public_key in self._workers:
             self._workers[manifest.public_key].add(manifest.round)
         else:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flavor.records import score_histograms
-from flavor.records.counts import BOUND, POOLED, PREFIX, NotMerged, is_count, of_sites
+from flavor.records.counts import BOUND, POOLED, PREFIX, NotMerged, of_sites
 from flavor.records.possible_counts import CALIBRATION_BINS, MOMENTS_OF_Y, impossible, whole_counts
 
 BASIC = "basic"
@@ -293,11 +293,6 @@ _COUNTS: Mapping[str, tuple[str, ...]] = {
     for kind, sources in _SOURCES.items()
 }
 """The counts of each kind."""
-
-
-def pooled_of(metrics: Mapping[str, Any], confusion: Sequence[str]) -> list[str]:
-    """Return the names of the pooled metrics that one site's metrics lead to."""
-    return list(pooled([metrics], confusion).metrics) if any(map(is_count, metrics)) else []
 
 
 def counts_by_label(metrics: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:

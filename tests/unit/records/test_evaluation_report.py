@@ -213,3 +213,11 @@ class TestImages:
     def test_what_is_refused(self, data, said):
         with pytest.raises(ValueError, match=said):
             picture_of(data)
+
+
+def test_the_mean_of_equal_numbers_is_that_number():
+    """The sum of six sixths of 0.93 is a little less."""
+    bars = [{"title": "t", "labels": ["a", "b"], "values": [0.93, 0.5]}]
+    sites = {site: read(of(bars=bars)) for site in "abcdef"}
+    (merged,) = merge_reports(sites)["bars"]
+    assert merged["values"] == [0.93, 0.5]
