@@ -36,7 +36,7 @@ def test_an_evaluation_that_a_coordinator_has_left_open_ends_also_where_others_a
 
 
 def test_the_last_model_is_judged_by_the_sites_where_a_rule_on_the_operators_own_data_ends_the_run(bench):
-    """The rule is met by the model of round 2 while c2 trains in round 3, whose model nothing else would have judged."""
+    """The rule is met by the model of round 2 while c2 trains in round 3, whose model nothing else would judge."""
     rule = ("--evaluate", 2, "--stop-when", "central/accuracy>=0.001")
     held = ("--hold", "--at", 3, "--only", "c2")
     coordinator = bench.serve("--heartbeat-timeout-s", 1, *rule, rounds=6)
