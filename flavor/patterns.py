@@ -12,9 +12,11 @@ STATISTICS = (
     "*moving_variance",
     "*moving_var",
     "*batch_stats*",
+    "*scaffold_c__*",
 )
-"""Names of the running statistics of normalisation layers in torch, Keras, MXNet and Flax. These tensors are no
-parameters. They are averaged, and the server step leaves them alone: its momentum could make a variance negative."""
+"""Names of the running statistics of normalisation layers in torch, Keras, MXNet and Flax, and of the control variates
+of SCAFFOLD (`flavor.cook.control`). These tensors are no parameters. They are averaged, and the server step leaves them
+alone: its momentum could make a variance negative."""
 
 
 def with_known(named: Sequence[str]) -> tuple[str, ...]:

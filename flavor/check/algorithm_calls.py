@@ -1,4 +1,4 @@
-"""Looks at whether a training script calls what the algorithm needs that it has asked for: FedProx."""
+"""Looks at whether a training script calls what the algorithm needs that it has asked for: FedProx, SCAFFOLD."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flavor.check.report import Report
 from flavor.check.trainer_checks import ALGORITHM
+from flavor.cook.control import OTHER_STEP
 from flavor.programs.calls_file import take_calls
 
 _NEEDED = {
@@ -16,9 +17,24 @@ _NEEDED = {
             "gradients",
         ),
     },
+    "Scaffold": {
+        "correct": (
+            "it made Scaffold(model, lr) and never called correct(), so no step was corrected",
+            "call scaffold.correct() in each step, between loss.backward() and optimizer.step(); with numpy add "
+            "scaffold.correction(model) to the gradients",
+        ),
+        "finish": (
+            "it made Scaffold(model, lr) and never called finish(), so no control variate was handed in",
+            "call scaffold.finish() after the last step of each round, and before the model is saved",
+        ),
+    },
 }
 """For each helper, the calls that each round needs; what is said where one is missing, and the hint."""
-_SHOWN = {"proximal": "FedProx: proximal was made, and its term used in every round"}
+_SHOWN = {
+    "proximal": "FedProx: proximal was made, and its term used in every round",
+    "Scaffold": "SCAFFOLD: every round had its corrections and its end",
+}
+_OTHER_STEP = ("Scaffold", "step")
 
 
 class AlgorithmCalls:
@@ -42,6 +58,9 @@ class AlgorithmCalls:
                 if (helper, call) not in self._calls:
                     self._report.failed(ALGORITHM, f"round {round_}: {what}", hint=hint)
             self._report.passed(ALGORITHM, _SHOWN[helper])
+        if _OTHER_STEP in self._calls:
+            what, _, hint = OTHER_STEP.partition(": ")
+            self._report.warned(ALGORITHM, f"round {round_}: {what}", hint=hint)
 
     def end(self) -> None:
         """Remove the notes that are left."""

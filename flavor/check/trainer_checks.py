@@ -111,7 +111,7 @@ REPORTS = Check(
 )
 ALGORITHM = Check(
     "calls what its algorithm needs",
-    "a script that makes `proximal` of `flavor.cook` also calls it in every round",
+    "a script that makes `proximal` or `Scaffold` of `flavor.cook` also calls it in every round",
     "docs/your-script.md shows the lines that each algorithm needs",
     if_used=True,
 )

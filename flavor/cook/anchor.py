@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from flavor.cook.utils import current_round
 from flavor.errors import InvalidSetting
@@ -14,7 +15,9 @@ class Calls:
 
     def __init__(self, helper: str) -> None:
         self._helper = helper
-        self._round = current_round()
+        self.round = current_round()
+        """The round of the last call of `is_new_round`, or of the making; None before there is one."""
+        self._told: set[str] = set()
         self.note("made")
 
     def note(self, call: str) -> None:
@@ -26,8 +29,15 @@ class Calls:
 
         A process that takes up no rounds itself, such as one that the script has started, never sees a new round.
         """
-        before, self._round = self._round, current_round()
-        return self._round != before
+        before, self.round = self.round, current_round()
+        return self.round != before
+
+    def tell_once(self, call: str, what: str, tell: Callable[[str], None]) -> None:
+        """Tell what is wrong, once in this process, and note it as this call."""
+        self.note(call)
+        if call not in self._told:
+            self._told.add(call)
+            tell(what)
 
 
 def checked(helper: str, name: str, value: object, *, least: float, is_least_allowed: bool) -> float:

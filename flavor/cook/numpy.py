@@ -1,4 +1,4 @@
-"""Algorithms for sites whose data differ, for a script that computes its gradients with numpy: FedProx.
+"""Algorithms for sites whose data differ, for a script that computes its gradients with numpy.
 
     from flavor.cook.numpy import proximal
 
@@ -6,22 +6,30 @@
     pull = term.gradients(model)                    # in each step
     model["weight"] -= lr * (gradient_of_weight + pull["weight"])
 
+    from flavor.cook.numpy import Scaffold
+
+    scaffold = Scaffold(model, lr)                  # once, before the loop over the rounds; model: a dict
+    correction = scaffold.correction(model)         # in each step
+    model["weight"] -= lr * (gradient_of_weight + correction["weight"])
+    scaffold.finish(model)                          # at the end of a round, before the model is saved
+
 `flavor.cook.torch` has the same for PyTorch, where the term is a part of the loss. Importing this module takes as long
 as importing numpy and redis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flavor.cook.anchor import Calls, checked
+from flavor.cook.control import PREFIX, OwnVariates, control_names, trained_after_finish, without_control_variates
 from flavor.errors import InvalidSetting
 
-__all__ = ["Proximal", "proximal"]
+__all__ = ["Proximal", "Scaffold", "proximal", "without_control_variates"]
 
 Arrays = Mapping[str, Any]
 """The arrays of a model by their names, of any shapes; only arrays of floats are trained."""
@@ -80,6 +88,89 @@ def proximal(model: Arrays, mu: float) -> Proximal:
     Raises `InvalidSetting` (a `ValueError`) for a `mu` that cannot be used, and for a model without arrays of floats.
     """
     return Proximal(model, mu)
+
+
+class Scaffold:
+    """SCAFFOLD's control variates, for arrays that plain SGD trains: each step is -η (g - cᵢ + c).
+
+    `flavor.cook.torch.Scaffold` says what it computes, and where c and cᵢ are: c are arrays of the model called
+    `scaffold_c__NAME`, which this function adds to `model` and which are to be saved and loaded with it.
+
+    Raises `InvalidSetting` (a `ValueError`) for an `lr` or `fraction` that cannot be used, and for a model without
+    arrays of floats.
+    """
+
+    def __init__(self, model: MutableMapping[str, Any], lr: float, *, fraction: float = 1.0) -> None:
+        self.lr = checked("Scaffold", "lr", lr, least=0.0, is_least_allowed=False)
+        self._fraction = checked("Scaffold", "fraction", fraction, least=0.0, is_least_allowed=False)
+        if self._fraction > 1:
+            raise InvalidSetting(f"Scaffold: fraction must be 1 at most, and is {self._fraction:g}")
+        trained = floats(without_control_variates(model))
+        self._names = control_names(list(trained))
+        for name, control in self._names.items():
+            model.setdefault(control, np.zeros_like(trained[name]))
+        self._calls = Calls("Scaffold")
+        self._variates = OwnVariates()
+        self._own: dict[str, NDArray[Any]] | None = None
+        self._finished: int | None = None
+        self._start: dict[str, NDArray[Any]] | None = None
+        self._rates = 0.0
+
+    def correction(self, model: Arrays) -> dict[str, NDArray[Any]]:
+        """Return c - cᵢ for each array, to be added to its gradient; call it once in each step.
+
+        The first call of a round takes the arrays of `model` as those of the global model. Raises `InvalidSetting` for
+        a model without these arrays, or without their control variates.
+        """
+        if self._calls.is_new_round() or self._start is None:
+            self._begin(model)
+        self._calls.note("correct")
+        assert self._own is not None
+        self._rates += checked("Scaffold", "lr", self.lr, least=0.0, is_least_allowed=False)
+        c = self._taken(model, control=True)
+        return {name: (c[name] - own).astype(np.asarray(model[name]).dtype) for name, own in self._own.items()}
+
+    def finish(self, model: MutableMapping[str, Any]) -> None:
+        """End the round's training: compute cᵢ', keep it, and put what the site hands in into `model`.
+
+        Call it after the last step, and before the model is saved. A round without a step leaves cᵢ as it is.
+        """
+        if self._calls.is_new_round() or self._start is None:
+            self._begin(model)
+        self._calls.note("finish")
+        assert self._own is not None
+        assert self._start is not None
+        before, after, c = self._own, dict(self._own), self._taken(model, control=True)
+        if self._rates:
+            now = self._taken(model)
+            after = {
+                name: own - c[name] + (self._start[name] - now[name]) / self._rates for name, own in before.items()
+            }
+        for name, control in self._names.items():
+            sent = after[name] if self._fraction == 1 else c[name] + self._fraction * (after[name] - before[name])
+            model[control] = sent.astype(np.asarray(model[name]).dtype)
+        self._finished = self._calls.round
+        self._variates.save(before, after, self._finished)
+        self._own, self._start = after, None
+
+    def _begin(self, model: Arrays) -> None:
+        round_ = self._calls.round
+        if round_ is not None and round_ == self._finished:
+            raise trained_after_finish(round_)
+        start = {name: array.copy() for name, array in self._taken(model).items()}
+        has_begun = any(bool(each.any()) for each in self._taken(model, control=True).values())
+        if self._own is None:
+            self._own = self._variates.load(start, round_, has_begun=has_begun)
+        self._start, self._rates = start, 0.0
+
+    def _taken(self, model: Arrays, *, control: bool = False) -> dict[str, NDArray[Any]]:
+        """Return the trained arrays in 32 or 64 bits, or their control variates, by the names of the arrays."""
+        chosen = {name: other if control else name for name, other in self._names.items()}
+        for name in chosen.values():
+            if name not in model:
+                hint = ": save and load all of model, with its control variates" if name.startswith(PREFIX) else ""
+                raise InvalidSetting(f"Scaffold: {name!r} is missing from the model{hint}")
+        return {name: wide(np.asarray(model[other])) for name, other in chosen.items()}
 
 
 def floats(model: Arrays) -> dict[str, NDArray[Any]]:

@@ -432,6 +432,39 @@ def test_a_proximal_term_that_is_made_has_to_be_used_in_every_round(check, tmp_p
     assert detail(report, "calls what its algorithm needs").startswith(told or "FedProx: ")
 
 
+SCAFFOLD_CALLS = {
+    "all": ("scaffold.correction(model)", "scaffold.finish(model)", ""),
+    "no correction": (
+        "None",
+        "scaffold.finish(model)",
+        "round 1: it made Scaffold(model, lr) and never called correct(), so no step was corrected",
+    ),
+    "no end": (
+        "scaffold.correction(model)",
+        "None",
+        "round 1: it made Scaffold(model, lr) and never called finish(), so no control variate was handed in",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCAFFOLD_CALLS)
+def test_what_scaffold_needs_is_called_in_every_round(check, name):
+    correct, finish, told = SCAFFOLD_CALLS[name]
+    report = check(
+        changed(
+            ("def train(", "from flavor.cook.numpy import Scaffold\nscaffold = Scaffold(model, 0.3)\n\ndef train("),
+            ("        hidden = ", f"        more = {correct}\n        hidden = "),
+            ("    train(model)\n", f"    train(model)\n    {finish}\n"),
+        ),
+        timeout_s=30,
+    )
+    failed = [result for result in report.results if result.status is Status.FAILED]
+    assert [result.detail for result in failed] == ([told] if told else [])
+    expected = told or "SCAFFOLD: every round had its corrections and its end"
+    assert detail(report, "calls what its algorithm needs") == expected
+    assert outcome(report, Status.WARNED) == []
+
+
 READS = """import functools
 @functools.lru_cache
 def read():

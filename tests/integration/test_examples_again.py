@@ -59,6 +59,14 @@ def fedprox_learned(result: dict) -> None:
     assert result["rounds"][-1]["metrics"]["accuracy"] > 0.6
 
 
+def scaffold_learned(result: dict) -> None:
+    """The model has its control variates beside its weights, and learned from steps that they corrected."""
+    fedprox_learned(result)
+    state = torch.load(result["global_model"], weights_only=True)["state_dict"]
+    assert len(state) == 8
+    assert all(state[f"scaffold_c__{name.replace('.', '__')}"].any() for name in ("0.weight", "2.bias"))
+
+
 def lightning_learned(result: dict) -> None:
     """Three rounds are three epochs of one fit: its epoch stands beside the weights of each global model."""
     assert [round_["metrics"]["epochs"] for round_ in result["rounds"]] == [1, 2, 3]
@@ -104,6 +112,7 @@ FAST = [
 SLOW = [
     Example("torch-digits", ("torch._dynamo", "sklearn.datasets"), rounds=6, learned=torch_digits_learned),
     Example("fedprox-digits", ("torch._dynamo", "sklearn.datasets"), learned=fedprox_learned),
+    Example("scaffold-digits", ("torch._dynamo", "sklearn.datasets"), learned=scaffold_learned),
     Example("lightning-digits", ("torch._dynamo", "sklearn.datasets", "lightning"), learned=lightning_learned),
     Example(
         "diloco-char",

@@ -14,6 +14,7 @@ from warm import starter_with
 FOLDERS = {
     "numpy-digits": (("sklearn.datasets", "sklearn.metrics"), {"loss", "accuracy"}),
     "torch-digits": (("torch._dynamo", "sklearn.datasets"), {"loss", "accuracy", "balanced_accuracy"}),
+    "scaffold-digits": (("torch._dynamo", "sklearn.datasets"), {"loss", "accuracy", "balanced_accuracy"}),
 }
 
 

@@ -171,9 +171,9 @@ def test_every_question_has_an_answer_that_one_can_run() -> None:
     assert set(AFTER) <= set(SECTIONS)
 
 
-ASKED = """TensorBoard MLflow browser evaluate best early resume FedProx differential secure LoRA personalisation GPUs
-Kubernetes message notebook Windows WSL upgrade hurts settings 100 leaves aggregator Python XGBoost slow key MinIO
-offline"""
+ASKED = """TensorBoard MLflow browser evaluate best early resume FedProx SCAFFOLD differential secure LoRA
+personalisation GPUs Kubernetes message notebook Windows WSL upgrade hurts settings 100 leaves aggregator Python XGBoost
+slow key MinIO offline"""
 
 
 @pytest.mark.parametrize("word", ASKED.split())
@@ -255,6 +255,21 @@ def test_fedprox_stays_nearer_to_the_global_model(monkeypatch: pytest.MonkeyPatc
     assert torch.allclose(
         trained("3.0"), (goal + 3.0 * torch.tensor([[1.0, 1.0]])) / 4.0, atol=1e-4
     )  # (g + µ a) / (1 + µ)
+
+
+def test_the_lines_of_scaffold_are_those_that_it_needs() -> None:
+    torch = pytest.importorskip("torch")
+    (snippet,) = labelled("scaffold")
+    model = torch.nn.Linear(2, 1, bias=False)
+    model.weight.grad = torch.tensor([[2.0, -2.0]])
+    before = model.weight.detach().clone()
+    start, correct, finish = re.match(r"(.*?\n.*?\n)(.*?\n)(.*)", snippet).groups()
+    names = {"model": model}
+    exec(start + correct, names)
+    with torch.no_grad():
+        model.weight -= 0.1 * model.weight.grad
+    exec(finish, names)
+    assert torch.allclose(model.state_dict()["scaffold_c__weight"], (before - model.weight) / 0.1)
 
 
 def test_what_is_not_saved_neither_leaves_nor_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,9 @@ from tests.lazy import Lazy
 
 torch = Lazy("torch")
 PAGE = (Path(__file__).parents[2] / "docs" / "your-script.md").read_text()
-SCHEDULE, REPORT, FEDPROX, FEDPROX_NUMPY, SKLEARN, HELPER = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+SCHEDULE, REPORT, FEDPROX, FEDPROX_NUMPY, SCAFFOLD, SCAFFOLD_NUMPY, SKLEARN, HELPER = re.findall(
+    r"```python\n(.*?)```", PAGE, flags=re.DOTALL
+)
 PROTOCOL = (Path(__file__).parents[2] / "examples" / "shell" / "README.md").read_text()
 (SHELL,) = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
 
@@ -49,6 +51,26 @@ def test_a_schedule_is_placed_by_the_round() -> None:
     for round_ in (1, 2, 5):
         exec(SCHEDULE, {"WaitEvent": lambda event, round_=round_: round_, "optimizer": optimizer})
         assert [group["lr"] for group in optimizer.param_groups] == [0.1 * 0.9 ** (round_ - 1)] * 2
+
+
+def test_scaffold_leaves_a_first_round_as_it_is_and_hands_in_its_mean_gradient() -> None:
+    model = torch.nn.Linear(2, 1, bias=False)
+    data = [(torch.eye(2), torch.tensor([[3.0], [-1.0]]))] * 100
+    start = model.weight.detach().clone()
+
+    def step() -> None:
+        with torch.no_grad():
+            model.weight -= 0.1 * model.weight.grad
+
+    names = {"loader": data, "criterion": lambda said, y: ((said - y) ** 2).sum() / 2, "model": model}
+    exec(SCAFFOLD, names | {"optimizer": SimpleNamespace(zero_grad=model.zero_grad, step=step)})
+    assert torch.allclose(model.weight, torch.tensor([[3.0, -1.0]]), atol=1e-3)
+    assert torch.allclose(model.scaffold_c__weight, (start - model.weight) / 10, atol=1e-5)
+
+    arrays = {"weight": np.zeros(2)}
+    exec(SCAFFOLD_NUMPY, {"model": arrays, "rate": 0.5, "gradient": np.array([2.0, -2.0])})
+    assert arrays["weight"].tolist() == [-1.0, 1.0]
+    assert arrays["scaffold_c__weight"].tolist() == [2.0, -2.0]
 
 
 def test_fedprox_keeps_a_model_nearer_to_the_global_one() -> None:

@@ -1,0 +1,84 @@
+"""A small network on handwritten digits, in PyTorch, with SCAFFOLD: see the four marked lines."""
+
+import os
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from flavor.cook.torch import Scaffold  # SCAFFOLD
+from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
+
+EPOCHS, LEARNING_RATE = 5, 0.1
+torch.set_num_threads(1)  # the sites share a machine here
+
+
+def train(model, dataloader, optimizer, scaffold):
+    model.train()
+    for x, y in dataloader:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        scaffold.correct()  # SCAFFOLD: between backward and step
+        optimizer.step()
+
+
+@torch.no_grad()
+def val(model, dataset):
+    model.eval()
+    x, y = dataset.tensors
+    score = model(x)
+    return {
+        "accuracy": (score.argmax(dim=1) == y).float().mean(),
+        "loss": nn.functional.cross_entropy(score, y),
+    }
+
+
+def main():
+    # Load the uploaded dataset
+    tensors = torch.load(os.path.join(os.environ["INPUT_PATH"], "digits.pt"))
+    dataset = {name: TensorDataset(*pair) for name, pair in tensors.items()}
+    dataloader = DataLoader(dataset["train"], batch_size=32, shuffle=True)
+    torch.manual_seed(0)  # all sites start from the same weights
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    scaffold = Scaffold(model, lr=LEARNING_RATE)  # SCAFFOLD: once, before the loop
+
+    # (Handle Events) Tell the server that all preparations for training have been completed.
+    SetEvent("TrainInitDone")
+
+    for _ in range(int(os.environ["TOTAL_ROUNDS"])):
+        # (Handle Events) Wait for the server; this returns the number of the round
+        round_ = WaitEvent("TrainStarted")
+
+        # Load checkpoint sent from the server (there is none in the first round, without pre-trained weights)
+        if os.path.exists(os.environ["GLOBAL_MODEL_PATH"]):
+            model.load_state_dict(torch.load(os.environ["GLOBAL_MODEL_PATH"])["state_dict"])
+
+        # Evaluate the global model before it is trained on
+        metrics = val(model, dataset["test"])
+
+        for _ in range(EPOCHS):
+            train(model, dataloader, optimizer, scaffold)
+        scaffold.finish()  # SCAFFOLD: after training, before saving
+
+        # Save checkpoint
+        torch.save({"state_dict": model.state_dict()}, os.environ["LOCAL_MODEL_PATH"])
+
+        # Save client information
+        output = {}
+        output["metadata"] = {"epoch": round_, "datasetSize": len(dataset["train"]), "importance": 1.0}
+        output["metrics"] = {
+            "basic/confusion_tp": -1,  # -1: not tracked
+            "basic/confusion_fp": -1,
+            "basic/confusion_fn": -1,
+            "basic/confusion_tn": -1,
+            **metrics,
+        }
+        SaveInfoJson(output)
+
+        # (Handle Events) Tell the server that this round of training work has ended.
+        SetEvent("TrainFinished")
+
+
+if __name__ == "__main__":
+    main()
