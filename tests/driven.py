@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from flavor.policy.selection import choose
 from flavor.programs.result_file import Written
 from flavor.records.evaluated_info import with_report
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, MOST_METRICS, EvaluationSummary, Result, ResultVerdict
-from flavor.records.info import CONFUSION, Info, info_bytes
+from flavor.records.info import CONFUSION, Info, checked_info, info_bytes
 from flavor.records.measured import Measured
 from flavor.records.merging import merge_infos
 from flavor.records.model import GlobalModel
@@ -28,6 +29,7 @@ from flavor.records.summary import kept_metrics
 from flavor.records.update import Update
 from flavor.records.verdict import Verdict
 from flavor.results.evaluation_summary import evaluation_summary
+from flavor.results.site_measures import not_finite_by_site
 from flavor.results.summaries import known_metrics, summary_of
 from flavor.store.local import LocalStore
 from flavor.store.paths import evaluation_prefix, global_prefix, named, taken_image, taken_report, update_prefix
@@ -37,9 +39,10 @@ NOTHING: Mapping[str, str] = {}
 
 
 def info(examples: int, metrics: Mapping[str, float | None]) -> Info:
-    """A client's information with these metrics."""
+    """A client's information with these metrics, also such as are infinite or NaN."""
     metadata = {"epoch": 1, "datasetSize": examples, "importance": 1.0}
-    return {"metadata": metadata, "metrics": {**dict.fromkeys(CONFUSION, -1), **metrics}}
+    made: Info = {"metadata": metadata, "metrics": {**dict.fromkeys(CONFUSION, -1), **metrics}}
+    return made if all(value is None or math.isfinite(value) for value in metrics.values()) else checked_info(made)
 
 
 def _without_confusion(of: Info) -> dict[str, float | None]:
@@ -167,7 +170,13 @@ class Driven:
             for site, of in infos.items()
         }
         verdicts = {
-            site: ResultVerdict(True, "", result, kept_metrics(_without_confusion(infos[site]), MOST_METRICS))
+            site: ResultVerdict(
+                True,
+                "",
+                result,
+                kept_metrics(_without_confusion(infos[site]), MOST_METRICS),
+                not_finite_by_site(infos[site]),
+            )
             for site, result in results.items()
         }
         refused = {site: ResultVerdict(False, why) for site, why in missing.items()}

@@ -26,7 +26,6 @@ from flavor.policy.selection import Choice, choose, same_number
 from flavor.records.comparison import Comparison
 from flavor.records.evaluation import (
     AUTOMATIC,
-    MOST_METRICS,
     BestModel,
     EvaluationSummary,
     EvaluationView,
@@ -40,12 +39,11 @@ from flavor.records.merging import merge_infos
 from flavor.records.not_finite import not_finite_of
 from flavor.records.objects import ObjectRef, is_digest
 from flavor.records.run import RunView
-from flavor.records.summary import kept_metrics
 from flavor.records.update import Refused, handed_size
 from flavor.results.evaluated import shown_by
 from flavor.results.evaluation_summary import evaluation_summary, ruled_names
 from flavor.results.judged_both import JudgedBoth
-from flavor.results.rounds import measured_by_site
+from flavor.results.site_measures import kept_of
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
 from flavor.view.evaluation_events import EvaluationClosed
 from workers.beside_best import BesideBest
@@ -252,7 +250,7 @@ class _Merge:
             True,
             counted(num_examples, "example"),
             Result(info_ref, num_examples, model, checked.public_key, checked.signature, result.try_id),
-            kept_metrics(measured_by_site(info["metrics"]), MOST_METRICS),
+            *kept_of(info),
         )
 
     def _taken(self, client: str, info: ObjectRef) -> ObjectRef:

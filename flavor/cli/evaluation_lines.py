@@ -9,6 +9,7 @@ from typing import Any
 from flavor.counted import counted
 from flavor.printable import printable, shown_name
 from flavor.records.evaluation import EvaluationKind
+from flavor.records.not_finite import shown
 from flavor.records.subject import Subject
 from flavor.results.best import MergedValue
 from flavor.results.evaluated import OWN_DATA, MetricOfSites, by_of, by_sites_of, mean_of
@@ -46,15 +47,16 @@ def _metric(metric: MetricOfSites, sites: int) -> str:
 def _newest(newest: Described) -> str:
     metrics = {name: MetricOfSites.in_document(name, of) for name, of in newest["metrics"].items()}
     headline = metrics.pop(newest["metric"], None)
-    shown = [*([headline] if headline else []), *metrics.values()]
-    parts = [text for metric in shown if (text := _metric(metric, newest["sites"]))]
+    every = [*([headline] if headline else []), *metrics.values()]
+    parts = [text for metric in every if (text := _metric(metric, newest["sites"]))]
     if headline is not None and headline.worst is not None:
         value = headline.lowest if headline.better == "larger" else headline.highest
-        parts[0] += f" (worst: {headline.worst}, {value:.4g})"
+        word = headline.worst_not_finite
+        parts[0] += f" (worst: {headline.worst}, {shown(word) if word is not None else f'{value:.4g}'})"
     more = f", and {len(parts) - MOST_METRICS} more" if len(parts) > MOST_METRICS else ""
     what = Subject(**newest["subject"]).words
     by = by_sites_of(newest["sites"], newest["expected"])
-    means = ", plain means" if any(each.sites > 1 and each.plain_mean is not None for each in shown) else ""
+    means = ", plain means" if any(each.sites > 1 and each.plain_mean is not None for each in every) else ""
     line = f"judged: {what} {by}{means}: {', '.join(parts[:MOST_METRICS]) or 'no finite metric'}{more}"
     missing = list(newest["missing"].items())
     if missing:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from flavor.bus.runs import RunStore
 from flavor.counted import counted
 from flavor.errors import InvalidRecord, ObjectMissing, ObjectWithheld, OtherProtocol
 from flavor.ledger.archive import Archive
 from flavor.ledger.evaluation import EvaluationManifest, manifest_ref, read_manifest
-from flavor.records.evaluation import MOST_METRICS, EvaluationSummary, EvaluationView, Result, ResultVerdict
+from flavor.records.evaluation import EvaluationSummary, EvaluationView, Result, ResultVerdict
+from flavor.records.info import Info
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
-from flavor.records.summary import kept_metrics
-from flavor.results.rounds import measured_by_site
+from flavor.results.site_measures import kept_of
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
 
@@ -62,12 +61,12 @@ def recorded_evaluation(runs: RunStore, store: ObjectStore | None, summary: Eval
     )
 
 
-def verdicts_of(manifest: EvaluationManifest, metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, ResultVerdict]:
-    """Return the verdicts that Redis had of an evaluation, with the first of these metrics of each site."""
+def verdicts_of(manifest: EvaluationManifest, infos: Mapping[str, Info]) -> dict[str, ResultVerdict]:
+    """Return the verdicts that Redis had of an evaluation, with the first metrics of each site's information."""
     verdicts = {}
     for judge in manifest.judges:
         info = ObjectRef(judge.info_path, judge.info_digest)
         result = Result(info, judge.num_examples, manifest.model_digest, judge.public_key, judge.signature)
-        shown = kept_metrics(measured_by_site(metrics.get(judge.client, {})), MOST_METRICS)
-        verdicts[judge.client] = ResultVerdict(True, counted(judge.num_examples, "example"), result, shown)
+        kept = kept_of(infos[judge.client]) if judge.client in infos else ({}, {})
+        verdicts[judge.client] = ResultVerdict(True, counted(judge.num_examples, "example"), result, *kept)
     return verdicts | {client: ResultVerdict(False, reason) for client, reason in manifest.missing.items()}

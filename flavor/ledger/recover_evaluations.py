@@ -205,7 +205,7 @@ def _rebuilt(
         **record.ref.to_hash("manifest_"),
         **({"subject": json.dumps(manifest.judged.to_plain())} if manifest.judged is not None else {}),
     }
-    written = {client: judged.to_json() for client, judged in verdicts_of(manifest, metrics).items()}
+    written = {client: judged.to_json() for client, judged in verdicts_of(manifest, infos).items()}
     return RebuiltEvaluation(manifest.round, manifest.evaluation, summary, fields, written)
 
 

@@ -23,7 +23,7 @@ from flavor.printable import printable, shown_name
 from flavor.records.states import RoundState, RunState
 from flavor.results.best import MergedValue
 from flavor.results.evaluated import mean_of
-from flavor.results.evaluated_table import judged_words
+from flavor.results.evaluated_table import diverged_words, judged_words
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, best_round, for_people
 from flavor.results.selected import Selected
@@ -218,6 +218,8 @@ class Progress:
         if (judged := results.evaluation) is not None:
             self._row(head, f"{judged_words(judged)}: flavor results {out}")
             head = ""
+            if diverged := diverged_words(judged):
+                self._row(head, diverged)
             if missing := judged["missing"]:
                 self._row(head, f"without {listed(missing)}{named_log(logs, missing)}")
         for each in results.not_judged:

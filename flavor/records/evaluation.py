@@ -17,12 +17,13 @@ from flavor.records.damage import damage_in, field_of, number, optional_of, tabl
 from flavor.records.lacking import Lacking, read_lacking
 from flavor.records.model import GlobalModel
 from flavor.records.names import count
+from flavor.records.not_finite import read_words
 from flavor.records.numbers import finite, whole
 from flavor.records.objects import ObjectRef
 from flavor.records.reporters import kept_reporters, read_reporters
 from flavor.records.states import EvaluationState
 from flavor.records.subject import OfModel, Subject
-from flavor.records.summary import kept_metrics
+from flavor.records.summary import LONGEST_NAME, kept_metrics
 from flavor.records.update import LONGEST_TRY, UNSAID, Refused
 
 AUTOMATIC = 0
@@ -131,6 +132,11 @@ def result_from_hash(fields: Mapping[str, str]) -> Result | Refused:
     )
 
 
+def kept_words(words: Mapping[str, str]) -> dict[str, str]:
+    """Return the first of a site's metrics without a finite value, as many as a verdict keeps; no long names."""
+    return dict([(name, word) for name, word in words.items() if len(name) <= LONGEST_NAME][:MOST_METRICS])
+
+
 @dataclass(frozen=True)
 class ResultVerdict:
     """What became of one site's result."""
@@ -141,6 +147,8 @@ class ResultVerdict:
     """The inspected result; None for one that was refused."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The first finite metrics of the site."""
+    not_finite: Mapping[str, str] = field(default_factory=dict)
+    """The first metrics that the site reports without a finite value; see `flavor.records.not_finite.without_value`."""
 
     def to_json(self) -> str:
         """Write it as it stands in Redis."""
@@ -148,6 +156,8 @@ class ResultVerdict:
         if self.result is not None:
             fields |= {**self.result.to_hash(), "num_examples": self.result.num_examples}
             fields["metrics"] = dict(self.metrics)
+            if self.not_finite:
+                fields["not_finite"] = dict(self.not_finite)
         return json.dumps(fields, separators=(",", ":"), allow_nan=False)
 
     @classmethod
@@ -163,8 +173,9 @@ class ResultVerdict:
                 named = {name: str(fields.get(name, "")) for name in ("model", "public_key", "signature")}
                 info = ObjectRef(str(fields["info_path"]), str(fields.get("info_digest", "")))
                 result = Result(info, examples, **named, try_id=str(fields.get("try", "")))
-            metrics = fields.get("metrics") or {}
-            return cls(bool(fields["accepted"]), str(fields["reason"]), result, kept_metrics(metrics, MOST_METRICS))
+            metrics = kept_metrics(fields.get("metrics") or {}, MOST_METRICS)
+            words = kept_words(read_words(fields.get("not_finite")))
+            return cls(bool(fields["accepted"]), str(fields["reason"]), result, metrics, words)
 
 
 @dataclass(frozen=True)

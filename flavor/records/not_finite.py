@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 FIELD = "notFinite"
+NULL = "null"
+"""The word of a metric that its script could not compute."""
 WORDS = {"Infinity": "inf", "-Infinity": "-inf", "NaN": "NaN"}
 """The values as JSON's readers name them, and as people read them."""
 
@@ -43,3 +45,25 @@ def not_finite_of(info: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(found, dict):
         return {}
     return {name: word for name, word in found.items() if word in WORDS and metrics.get(name, 0) is None}
+
+
+def without_value(info: Mapping[str, Any]) -> dict[str, str]:
+    """Return which metrics of one site's information have no finite value, with the name of the value, or `NULL`.
+
+    A metric that the site does not report is not among them.
+    """
+    words = not_finite_of(info)
+    return {name: words.get(name, NULL) for name, value in info["metrics"].items() if value is None}
+
+
+def shown(word: str) -> str:
+    """Return how people read the name of a value: `inf`, `-inf`, `NaN` or `null`."""
+    return WORDS.get(word, NULL)
+
+
+def read_words(given: Any) -> dict[str, str]:
+    """Return what `without_value` has returned, read from JSON; what is none of it is left out."""
+    if not isinstance(given, Mapping):
+        return {}
+    known = (*WORDS, NULL)
+    return {str(name): word for name, word in given.items() if isinstance(word, str) and word in known}

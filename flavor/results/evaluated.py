@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from flavor.counted import counted
@@ -20,25 +20,18 @@ from flavor.records.counts import BOUND, CENTRAL_PREFIX, POOLED, is_beside, is_c
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationKind, EvaluationSummary, EvaluationView
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, sites_of, sites_with, why_not_own
+from flavor.records.not_finite import without_value
 from flavor.records.reporters import reporters_of
 from flavor.records.sound_counts import left_out_in, left_out_of
 from flavor.records.subject import SUBJECT_FIELDS, OfModel, Subject
 from flavor.results.best import MergedValue
 from flavor.results.direction import direction_of
-from flavor.results.rounds import RoundResult, SiteResult, measured_by_site, scalars
+from flavor.results.rounds import RoundResult, SiteResult, scalars
+from flavor.results.site_measures import SiteMeasures
 
 OWN_DATA = "on the operator's own data"
 _VERSION = 1
 _WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central", "of", "left_out")
-
-
-@dataclass(frozen=True)
-class SiteMeasures:
-    """What one site has measured of a model."""
-
-    examples: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Its finite numbers."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +104,10 @@ class Evaluated(OfModel):
         fields: dict[str, Any] = {
             "version": _VERSION,
             **{name: value for name, value in self.__dict__.items() if name not in _WRITTEN_ELSEWHERE},
-            **({"central": asdict(self.central)} if self.central is not None else {}),
+            **({"central": self.central.to_plain()} if self.central is not None else {}),
             **({"subject": self.of.to_plain()} if self.of is not None else {}),
             **({"left_out": self.left_out} if self.left_out else {}),
-            "sites": {site: {"examples": of.examples, "metrics": dict(of.metrics)} for site, of in self.sites.items()},
+            "sites": {site: of.to_plain() for site, of in self.sites.items()},
         }
         return json.dumps(fields, allow_nan=False)
 
@@ -124,7 +117,7 @@ class Evaluated(OfModel):
         try:
             fields = json.loads(text)
             version = fields.pop("version")
-            sites = {site: _measures(of) for site, of in fields["sites"].items()}
+            sites = {site: SiteMeasures.of_plain(of) for site, of in fields["sites"].items()}
             if version != _VERSION:
                 raise ValueError("another release of flavor wrote it: use that one")
             return cls(
@@ -136,17 +129,13 @@ class Evaluated(OfModel):
                     "skipped": tuple(map(str, fields["skipped"])),
                     "metrics": scalars(fields["metrics"]),
                     "left_out": left_out_in(fields.get("left_out")),
-                    "central": _measures(central) if (central := fields.get("central")) else None,
+                    "central": SiteMeasures.of_plain(central) if (central := fields.get("central")) else None,
                 }
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InvalidRecord(
                 f"{where} is no evaluation of a result folder: {type(error).__name__}: {error}"
             ) from None
-
-
-def _measures(fields: Mapping[str, Any]) -> SiteMeasures:
-    return SiteMeasures(int(fields["examples"]), scalars(fields["metrics"]))
 
 
 @dataclass(frozen=True)
@@ -170,7 +159,11 @@ class MetricOfSites:
     better: str | None = None
     """"larger" or "smaller"; None where the metric's name does not say which values are better."""
     worst: str | None = None
-    """The site whose value is worst, the first by name of equal ones; None where all have the same."""
+    """The site whose value is worst, the first by name of equal ones; None where all have the same.
+
+    A site where the metric is infinite or NaN is worse than all others."""
+    worst_not_finite: str | None = None
+    """The value of `worst` where it is none of the finite ones: "Infinity", "-Infinity" or "NaN"."""
 
     @classmethod
     def in_document(cls, name: str, found: Mapping[str, Any]) -> MetricOfSites:
@@ -239,10 +232,9 @@ def evaluated_of(
         closed_ms=view.closed_ms or 0,
         expected=view.expected,
         sites={
-            site: SiteMeasures(
-                each.result.num_examples if each.result else 0,
-                measured_by_site(infos[site]["metrics"] if site in infos else each.metrics),
-            )
+            site: SiteMeasures.of_info(each.result.num_examples if each.result else 0, infos[site])
+            if site in infos
+            else SiteMeasures.of_verdict(each)
             for site, each in sorted(view.accepted.items())
         },
         missing={site: each.reason for site, each in sorted(view.verdicts.items()) if not each.accepted},
@@ -251,7 +243,9 @@ def evaluated_of(
         few=few,
         reporters=_reporters(view, few, infos, summary),
         merged_of=1 if view.is_central else 0,
-        central=SiteMeasures(summary.examples if summary else 0, metrics) if view.is_central else None,
+        central=SiteMeasures(summary.examples if summary else 0, metrics, without_value(merged) if merged else {})
+        if view.is_central
+        else None,
         of=view.of,
         left_out=left_out_of(merged) if merged is not None else {},
     )
@@ -314,7 +308,8 @@ def metrics_of(found: Evaluated, select: Select | None = None) -> list[MetricOfS
     `select`, the rule of a run, says which values of its metric are better.
     """
     bases: dict[str, None] = {}
-    own = (name for site in found.sites.values() for name in site.metrics)
+    measured = [*found.sites.values(), *([found.central] if found.central is not None and found.is_central else [])]
+    own = (name for each in measured for name in (*each.metrics, *each.not_finite))
     for name in (*found.metrics, *own):
         base = base_of(name)
         if not is_beside(name) and not is_beside(base) and base not in CONFUSION:
@@ -340,14 +335,18 @@ def better_of(name: str, select: Select | None) -> int:
 def _metric(base: str, found: Evaluated, select: Select | None) -> MetricOfSites:
     values = {site: of.metrics[base] for site, of in found.sites.items() if _is_tracked(base, of.metrics)}
     pooled = POOLED + base
-    named = base if values or base in found.metrics else pooled
+    named = base if values or base in found.metrics or pooled not in found.metrics else pooled
     better = better_of(named, select)
     low, high = (min(values.values()), max(values.values())) if values else found.spread.get(base, (None, None))
     wanted = {1: low, -1: high}.get(better) if low != high else None
     all_sites = len(found.sites) or found.merged_of
+    diverged = [(site, of.diverged[base]) for site, of in sorted(found.sites.items()) if base in of.diverged]
+    worst = next((site for site, value in sorted(values.items()) if value == wanted), None)
+    bad, word = diverged[0] if diverged else (worst, None)
+    is_known = values or named in found.metrics
     return MetricOfSites(
         name=base,
-        sites=sites_with(named, found.few, all_sites),
+        sites=sites_with(named, found.few, all_sites) if is_known else 0,
         pooled=found.metrics.get(pooled),
         pooled_bound=found.metrics.get(pooled + BOUND),
         pooled_sites=sites_with(pooled, found.few, all_sites) if pooled in found.metrics else None,
@@ -356,7 +355,8 @@ def _metric(base: str, found: Evaluated, select: Select | None) -> MetricOfSites
         lowest=low,
         highest=high,
         better={1: "larger", -1: "smaller"}.get(better),
-        worst=next((site for site, value in sorted(values.items()) if value == wanted), None),
+        worst=bad,
+        worst_not_finite=word,
     )
 
 

@@ -14,6 +14,8 @@ from flavor.policy.selection import Select
 from flavor.printable import printable, shown_name
 from flavor.records.counts import CENTRAL_PREFIX, WORST, is_beside
 from flavor.records.evaluation import CENTRAL
+from flavor.records.lacking import SomeSites, with_value
+from flavor.records.not_finite import shown
 from flavor.results.best import MergedValue
 from flavor.results.evaluated import (
     OWN_DATA,
@@ -25,6 +27,7 @@ from flavor.results.evaluated import (
     mean_of,
     metrics_of,
 )
+from flavor.results.site_measures import SiteMeasures
 
 MOST_COLUMNS = 6
 """Metrics in one table, unless they are named."""
@@ -38,6 +41,7 @@ _ROWS: tuple[tuple[str, str], ...] = (
 )
 _LONGEST_REASON = 200
 _MOST_LEFT_OUT = 20
+_MOST_DIVERGED = 3
 
 
 def lines_of(found: Evaluated, *, names: Sequence[str] = ()) -> list[str]:
@@ -57,12 +61,13 @@ def lines_of(found: Evaluated, *, names: Sequence[str] = ()) -> list[str]:
         for site, name, why in left_out[:_MOST_LEFT_OUT]
     ]
     if found.central is not None and not found.is_central:
-        own = {name: value for name, value in found.central.metrics.items() if not is_beside(name)}
+        of = found.central
+        own = [name for name in (*of.metrics, *of.not_finite) if not is_beside(name)]
         if names:
-            own = {name: value for name, value in own.items() if {name, _of_sites(name)}.intersection(names)}
-        named = [f"{shown_name(name)} {value:.6g}" for name, value in own.items()][: None if names else MOST_COLUMNS]
-        shown = ", ".join(named) or f"no {' and no '.join(map(shown_name, names)) or 'metrics'}"
-        lines.append(f"{OWN_DATA}, {counted(found.central.examples, 'example')}: {shown}")
+            own = [name for name in own if {name, _of_sites(name)}.intersection(names)]
+        named = [f"{shown_name(name)} {of.text(name)}" for name in own][: None if names else MOST_COLUMNS]
+        those = ", ".join(named) or f"no {' and no '.join(map(shown_name, names)) or 'metrics'}"
+        lines.append(f"{OWN_DATA}, {counted(of.examples, 'example')}: {those}")
     if found.skipped:
         lines.append(f"without an evaluator: {some(found.skipped, 10)}")
     return lines
@@ -86,7 +91,7 @@ def name_in(found: Evaluated, name: str) -> str | None:
 
 def names_in(found: Evaluated) -> list[str]:
     """Return the names of the metrics of an evaluation: of the sites, and those of the operator's own data."""
-    own = found.central.metrics if found.central is not None else {}
+    own = (*found.central.metrics, *found.central.not_finite) if found.central is not None else ()
     return list(dict.fromkeys([*(each.name for each in metrics_of(found)), *filterfalse(is_beside, own)]))
 
 
@@ -105,14 +110,15 @@ def table_of(
         return [], [], ""
     heads = ["SITE", "EXAMPLES", *(shown_name(each.name) for each in columns)]
     rows = [
-        [site, str(of.examples), *(_number(of.metrics.get(each.name)) for each in columns)]
-        for site, of in found.sites.items()
+        [site, str(of.examples), *(of.text(each.name) or _NONE for each in columns)] for site, of in found.sites.items()
     ]
     left = len(every) - len(columns)
     where = "`flavor results --metric NAME` shows them"
     further = f"{counted(left, 'further metric')}: {where}" if left and not names else ""
     if found.is_central:
-        rows = [["[central]", str(found.examples), *(_number(each.value) for each in columns)]]
+        words = found.central.not_finite if found.central is not None else {}
+        cells = [shown(words[each.name]) if each.name in words else _number(each.value) for each in columns]
+        rows = [["[central]", str(found.examples), *cells]]
         return heads, rows, further
     rows += [[site, _NONE, *[_NONE] * len(columns)] for site in found.missing]
     for head, name in _ROWS:
@@ -127,7 +133,8 @@ def table_of(
 
 def _without_worst(columns: Sequence[MetricOfSites]) -> str:
     """Say of which metrics no site is known to be the worst though they differ; '' for none."""
-    unknown = [shown_name(each.name) for each in columns if each.better is None and each.lowest != each.highest]
+    nameless = [each for each in columns if each.better is None and each.worst is None]
+    unknown = [shown_name(each.name) for each in nameless if each.lowest != each.highest]
     if not unknown:
         return ""
     which = "its name" if len(unknown) == 1 else "their names"
@@ -165,7 +172,7 @@ def described(found: Evaluated, *, select: Select | None = None) -> dict[str, An
         "opened_ms": found.opened_ms,
         "closed_ms": found.closed_ms,
         "expected": list(found.expected),
-        "sites": _plain(found.sites),
+        "sites": {site: of.to_plain() for site, of in found.sites.items()},
         "missing": dict(found.missing),
         "skipped": list(found.skipped),
         "left_out": {site: dict(why) for site, why in found.left_out.items()},
@@ -175,12 +182,23 @@ def described(found: Evaluated, *, select: Select | None = None) -> dict[str, An
             each.name: {name: value for name, value in asdict(each).items() if name != "name"} for each in metrics
         },
         "merged": dict(found.metrics),
-        "central": asdict(found.central) if found.central is not None else None,
+        "central": found.central.to_plain() if found.central is not None else None,
     }
 
 
-def _plain(sites: Mapping[str, Any]) -> dict[str, Any]:
-    return {site: {"examples": of.examples, "metrics": dict(of.metrics)} for site, of in sites.items()}
+def diverged_words(judged: Mapping[str, Any]) -> str:
+    """Say of a described evaluation where a metric is infinite or NaN; '' for nowhere."""
+    names, found = list(judged["metrics"]), dict[str, list[str]]()
+    for site, measures in judged["sites"].items():
+        for name, word in SiteMeasures.of_plain(measures).diverged.items():
+            found.setdefault(name, []).append(with_value(site, word))
+    known = sorted(found, key=lambda name: names.index(name) if name in names else len(names))
+    said = [
+        f"{shown_name(name)} is not a finite number at {SomeSites.of(found[name]).words}"
+        for name in known[:_MOST_DIVERGED]
+    ]
+    more = len(known) - _MOST_DIVERGED
+    return "; ".join([*said, *([f"and so {counted(more, 'further metric')}"] if more > 0 else [])])
 
 
 def judged_words(judged: Mapping[str, Any]) -> str:

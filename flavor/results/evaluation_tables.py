@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flavor.records.not_finite import shown
 from flavor.results.computed_columns import HIGHEST, LOWEST, OF_EVALUATIONS, OF_SITES, marked
 from flavor.results.evaluated import Evaluated, metrics_of
 from flavor.results.tables import Rows, Table
@@ -74,7 +75,10 @@ def _rows(every: Iterable[Evaluated]) -> Rows:
 
 def _site_rows(every: Iterable[Evaluated]) -> Rows:
     return [
-        ([each.round, each.number, site, of.examples, each.subject.words], of.metrics)
+        (
+            [each.round, each.number, site, of.examples, each.subject.words],
+            {**of.metrics, **{name: shown(word) for name, word in of.not_finite.items()}},
+        )
         for each in every
         for site, of in each.sites.items()
     ]

@@ -25,17 +25,19 @@ from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, Eva
 from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.merging import sites_of
+from flavor.records.not_finite import without_value
 from flavor.records.objects import ObjectRef
 from flavor.records.own_evaluations import shown_of
 from flavor.records.sound_counts import left_out_of
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.chosen_evaluation import chosen_of
-from flavor.results.evaluated import Evaluated, SiteMeasures, evaluated_of, numbers_of
+from flavor.results.evaluated import Evaluated, evaluated_of, numbers_of
 from flavor.results.failed_evaluations import failed_in, failing_among, why_failed
 from flavor.results.reading import SPOILED
 from flavor.results.reports import Reports, reports_in
-from flavor.results.rounds import measured_by_site, scalars
+from flavor.results.rounds import scalars
 from flavor.results.selected import Selected
+from flavor.results.site_measures import SiteMeasures
 from flavor.results.unjudged import NEEDED, unjudged
 from flavor.store.paths import evaluations_folder
 from flavor.store.protocol import ObjectStore
@@ -299,7 +301,7 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, d
     for judge in sorted(manifest.judges, key=lambda judge: judge.client):
         data = store.read(ObjectRef(judge.info_path, judge.info_digest), most=MAX_BYTES)
         infos[judge.client] = parse_info(data, where=judge.info_path)
-        sites[judge.client] = SiteMeasures(judge.num_examples, measured_by_site(infos[judge.client]["metrics"]))
+        sites[judge.client] = SiteMeasures.of_info(judge.num_examples, infos[judge.client])
     found = Evaluated(
         run=manifest.run,
         round=manifest.round,
@@ -313,7 +315,7 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, d
         metrics=metrics,
         few=sites_of(merged)[0],
         merged_of=0 if manifest.central is None else 1,
-        central=None if manifest.central is None else SiteMeasures(manifest.central, metrics),
+        central=None if manifest.central is None else SiteMeasures(manifest.central, metrics, without_value(merged)),
         of=manifest.judged,
         left_out=left_out_of(merged),
     )

@@ -58,8 +58,8 @@ class Tables:
         self._sites.write(rounds)
 
 
-Rows = list[tuple[list[object], Mapping[str, float]]]
-"""For each row, the values of the fixed columns, and its metrics."""
+Rows = list[tuple[list[object], Mapping[str, float] | Mapping[str, float | str]]]
+"""For each row, the values of the fixed columns, and its metrics: numbers, or words for what is no finite number."""
 
 
 class _OfRound(Protocol):

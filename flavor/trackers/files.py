@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from typing import Any
 from flavor.atomic import write_whole
 from flavor.errors import InvalidSetting
 from flavor.printable import printable
+from flavor.records.not_finite import NULL
 from flavor.records.run import RunView
 from flavor.results.computed_columns import MARK, told_apart
 from flavor.results.evaluated import Evaluated
@@ -217,6 +219,8 @@ def _named(metrics: Mapping[str, float], names: Mapping[str, str]) -> dict[str, 
 
 def _number(text: str, path: Path, tracker: _FileTracker) -> float:
     try:
+        if text == NULL:  # what a site could not compute
+            return math.nan
         return int(text) if text.lstrip("-").isdecimal() else float(text)
     except ValueError:
         raise tracker._foreign(path) from None

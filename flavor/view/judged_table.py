@@ -105,7 +105,7 @@ class JudgedTable:
             names = (f"{CENTRAL_PREFIX}{base}", f"{CENTRAL_PREFIX}{POOLED}{base}")
             return {**row, "own": {name: summary.metrics[name] for name in names if name in summary.metrics}}
         found = next((each for each in metrics_of(numbers_of(summary), select) if each.name == base), None)
-        return {**row, "merged": None if found is None else {**asdict(found), "worst": known["worst"].get(base)}}
+        return {**row, "merged": None if found is None else {**asdict(found), **known["worst"].get(base, {})}}
 
     def _beside(self, at: int, summary: EvaluationSummary, select: Select | None) -> Mapping[str, Any]:
         """Return what an evaluation has beside its numbers; of one that is gone, what its record in the store has."""
@@ -122,7 +122,11 @@ class JudgedTable:
                     "skipped": list(whole.skipped[:_MOST_NAMED]),
                     "all_skipped": len(whole.skipped),
                     "missing": {site: reason[:_LONGEST_REASON] for site, reason in missing},
-                    "worst": {each.name: each.worst for each in metrics_of(whole, select) if each.worst is not None},
+                    "worst": {
+                        each.name: {"worst": each.worst, "worst_not_finite": each.worst_not_finite}
+                        for each in metrics_of(whole, select)
+                        if each.worst is not None
+                    },
                 }
             self._kept[at] = found
         self._kept.move_to_end(at)

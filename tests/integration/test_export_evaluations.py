@@ -182,7 +182,7 @@ def test_json_has_evaluations_on_the_operators_data(run: Driven, tmp_path: Path)
     found = json.loads(path.read_text())["evaluations"]
     assert [(each["round"], each["evaluation"]) for each in found[5:]] == [(round_, CENTRAL) for round_ in (4, 5, 3)]
     metrics = {"central/accuracy": 0.4, "central/pooled/auc": 0.9}
-    assert (found[5]["central"], found[5]["sites"]) == ({"examples": 50, "metrics": metrics}, {})
+    assert (found[5]["central"], found[5]["sites"]) == ({"examples": 50, "metrics": metrics, "not_finite": {}}, {})
 
 
 def test_json(run: Driven, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_json(run: Driven, tmp_path: Path) -> None:
     assert "nothing is new" in exported(run, JsonTracker(path, print))
     found = json.loads(path.read_text())
     assert [each["round"] for each in found["evaluations"]] == [1, 2]
-    assert found["evaluations"][0]["sites"]["c2"] == {"examples": 300, "metrics": {"accuracy": 0.9}}
+    assert found["evaluations"][0]["sites"]["c2"] == {"examples": 300, "metrics": {"accuracy": 0.9}, "not_finite": {}}
     assert found["evaluations"][0]["missing"] == {"c3": "it is gone"}
     assert [each["metrics"]["accuracy"] for each in found["rounds"]] == pytest.approx([0.1, 0.1])
 

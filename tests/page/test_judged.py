@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,11 @@ def test_evaluations_have_a_curve_and_a_table_of_their_own(server: str, tmp_path
         for client in ("c1", "c2"):
             run.accept(client, 10, {"accuracy": 0.2})
         run.close()
-        run.judge({"c1": (100, {"accuracy": 0.6}), "c2": (300, {"accuracy": 1.0})})
+        odd = {"c1": (100, {"accuracy": 0.6, "loss": math.inf}), "c2": (300, {"accuracy": 1.0, "loss": None})}
+        run.judge(odd)
         expect(judged.locator(".note")).to_have_text("accuracy 0.8 (plain mean) of the model of round 2")
+        expect(rows.nth(0)).to_have_text("c11000.6 (worst)inf (worst)")
+        expect(rows.nth(1)).to_have_text("c23001null")
         expect(of_sites.locator("h3")).to_have_text("The model of round 2, judged by 2 sites, 400 examples")
         expect(judged.locator(".pointed")).to_have_text(
             "model of round 2 · plain 0.8 · weighted 0.9 · lowest 0.6 · highest 1"

@@ -11,8 +11,8 @@ import pytest
 from flavor.errors import RunError
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, BestModel, EvaluationSummary
 from flavor.records.subject import Subject, SubjectKind
-from flavor.results.evaluated import SiteMeasures
 from flavor.results.read_evaluated import Chosen, chosen_among, numbered_among
+from flavor.results.site_measures import SiteMeasures
 from flavor.store.local import LocalStore
 from flavor.view.history import History
 from flavor.view.judged_table import ROWS, JudgedTable

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 from flavor.cli.cross import Crossed
-from flavor.results.evaluated import Evaluated, SiteMeasures
+from flavor.results.evaluated import Evaluated
 from flavor.results.evaluated_table import described
+from flavor.results.site_measures import SiteMeasures
 
 
 def judged(**accuracies: float) -> Evaluated:

@@ -12,10 +12,12 @@ from flavor.records.evaluation import CENTRAL, EvaluationSummary
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.records.subject import Subject
-from flavor.results.evaluated import Evaluated, MetricOfSites, SiteMeasures
+from flavor.results.evaluated import Evaluated, MetricOfSites
+from flavor.results.site_measures import SiteMeasures
 from flavor.view.evaluations import KnownEvaluations, described_evaluations, merged_of
 
 RUN = RunView("r", RunState.RUNNING, 2, 5, {"rounds": 5}, "", None, created_ms=1, ended_ms=None)
+NONE: Mapping[str, Mapping[str, str]] = {}
 OWN = {"a": 0.5, "b": 0.9}
 FIRST = "; a site judges it before it trains again"
 POOLED_AUC = {"pooled/auc": 0.93, "pooled/auc_bound": 0.002}
@@ -26,12 +28,15 @@ def said(
     select: str | None = None,
     named: str | None = None,
     own: Mapping[str, float] = OWN,
+    odd: Mapping[str, Mapping[str, str]] = NONE,
 ) -> list[str]:
     """Return the lines about the evaluation of round 3 with these merged metrics, as Redis has it.
 
     `own` is the accuracy at those of the three sites that report one.
     """
-    sites = {site: SiteMeasures(40, {"accuracy": own[site]} if site in own else {}) for site in "abc"}
+    sites = {
+        site: SiteMeasures(40, {"accuracy": own[site]} if site in own else {}, odd.get(site, {})) for site in "abc"
+    }
     few = {"accuracy": len(own)}
     found = Evaluated("r", 3, 0, "f" * 64, 1, 2, tuple(sites), sites, {}, metrics=metrics, few=few)
     summary = EvaluationSummary(3, 0, 1, closed_ms=2, sites=3, expected=3, examples=120, metrics=metrics, few=few)
@@ -81,6 +86,11 @@ def test_an_open_evaluation_says_whether_somebody_asked_for_it(number: int, aske
 def test_the_value_of_one_site_is_no_mean() -> None:
     (line,) = said({"accuracy": 0.5}, own={"a": 0.5})
     assert line == "judged: the model of round 3 by 3 sites: accuracy 0.5 of 1 of 3 sites"
+
+
+def test_the_worst_site_is_the_one_that_diverges() -> None:
+    (line,) = said({"accuracy": 0.7}, odd={"c": {"accuracy": "NaN"}})
+    assert line.endswith("accuracy 0.7 of 2 of 3 sites (worst: c, NaN)")
 
 
 def test_a_described_metric_need_not_name_what_is_none() -> None:

@@ -24,7 +24,8 @@ from flavor.ledger.disclosures import Disclosures
 from flavor.ledger.trust import Trust
 from flavor.policy.exposure import NOT_ALLOWED
 from flavor.policy.selection import Select
-from flavor.results.evaluated import Evaluated, SiteMeasures
+from flavor.results.evaluated import Evaluated
+from flavor.results.site_measures import SiteMeasures
 from flavor.store.paths import run_record_path
 from tests.faults.servers import moved_away
 from tests.unit.contributions.madeup import MadeRun, weights

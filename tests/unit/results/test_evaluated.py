@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,24 +14,26 @@ from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
 from flavor.records.counts import COMPUTED
 from flavor.records.evaluation import CENTRAL as OWN
-from flavor.records.evaluation import EvaluationSummary
+from flavor.records.evaluation import EvaluationSummary, Result, ResultVerdict
 from flavor.records.merging import merge_infos, sites_of
+from flavor.records.objects import ObjectRef
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.chosen_evaluation import chosen_of
 from flavor.results.evaluated import (
     Evaluated,
-    SiteMeasures,
     as_round,
     headline_of,
     mean_of,
     metrics_of,
     shown_by,
 )
-from flavor.results.evaluated_table import described, judged_words, lines_of, name_in, table_of
+from flavor.results.evaluated_table import described, diverged_words, judged_words, lines_of, name_in, table_of
 from flavor.results.evaluation_tables import EvaluationTables, values_of
 from flavor.results.plot import Plotted, draw
 from flavor.results.rounds import RoundResult, measured_by_site, scalars
 from flavor.results.selected import Selected
+from flavor.results.site_measures import SiteMeasures, kept_of
+from flavor.trackers.files import CsvTracker
 from tests.driven import info
 
 REPORTED = {
@@ -199,6 +203,84 @@ def test_a_value_of_fewer_sites_says_of_how_many_and_names_no_number_of_examples
     other = replace(FOUND, few={"pooled/accuracy": 2})
     (accuracy,) = [each for each in metrics_of(other) if each.name == "accuracy"]
     assert (accuracy.sites, accuracy.pooled_sites) == (3, 2), "all report it, and two of them counts"
+
+
+LOSSES = {"a": 0.4, "b": math.inf, "c": math.nan, "d": None, "e": 0.5, "f": -math.inf}
+ODD = replace(
+    FOUND,
+    sites={
+        **{site: SiteMeasures.of_info(10, info(10, {"acc": 0.5, "loss": value})) for site, value in LOSSES.items()},
+        "g": SiteMeasures(10, {"acc": 0.75}),
+    },
+    metrics={"loss": 0.45, "acc": 0.6},
+    few={"loss": 2},
+    missing={},
+)
+
+
+def test_a_value_that_is_infinite_nan_or_null_and_one_that_is_not_reported_are_told_apart():
+    heads, rows, further = table_of(ODD)
+    assert (heads[2:], further) == (["loss", "acc"], "")
+    cells = {row[0]: row[2] for row in rows}
+    assert [cells[site] for site in "abcdefg"] == ["0.4", "inf", "NaN", "null", "0.5", "-inf", "-"]
+    assert (cells["[highest]"], cells["[worst site]"]) == ("0.5", "b"), "no site is worse than one that diverges"
+    sites = described(ODD)["sites"]
+    assert [sites[site]["not_finite"] for site in "abcdg"] == [
+        {},
+        {"loss": "Infinity"},
+        {"loss": "NaN"},
+        {"loss": "null"},
+        {},
+    ]
+    loss = described(ODD)["metrics"]["loss"]
+    assert (loss["worst"], loss["worst_not_finite"], loss["sites"]) == ("b", "Infinity", 2)
+    assert described(ODD)["metrics"]["acc"]["worst_not_finite"] is None
+    assert diverged_words(described(ODD)) == "loss is not a finite number at b (inf), c (NaN) and f (-inf)"
+    assert not diverged_words(described(FOUND))
+
+
+@pytest.mark.parametrize("name", ["accuracy", "score2x"])
+def test_a_site_that_diverges_is_the_worst_by_any_metric(name: str) -> None:
+    sites = {site: SiteMeasures.of_info(1, info(1, {name: value})) for site, value in (("a", 0.5), ("b", math.inf))}
+    (metric,) = metrics_of(replace(FOUND, sites={**sites, "c": SiteMeasures(1, {name: 0.1})}, metrics={name: 0.3}))
+    assert (metric.worst, metric.worst_not_finite, metric.lowest) == ("b", "Infinity", 0.1)
+
+
+def test_a_metric_of_which_no_site_has_a_finite_value_has_a_column() -> None:
+    alone = replace(ODD, sites={site: of for site, of in ODD.sites.items() if site in "bd"}, metrics={}, few={})
+    (metric, loss) = metrics_of(alone)
+    assert (metric.name, loss.name, loss.sites, loss.value, loss.worst) == ("acc", "loss", 0, None, "b")
+    assert [row[3] for row in table_of(alone)[1][:2]] == ["inf", "null"]
+    own = replace(alone, number=OWN, sites={}, central=SiteMeasures(5, {"central/acc": 0.5}, {"central/loss": "NaN"}))
+    assert name_in(own, "loss") == "central/loss"
+    assert table_of(own, names=["central/loss"])[1] == [["[central]", "5", "NaN"]]
+    both = replace(own, number=0)
+    assert lines_of(both)[-2] == "on the operator's own data, 5 examples: central/acc 0.5, central/loss NaN"
+
+
+def test_files_keep_what_a_site_could_not_measure(tmp_path: Path) -> None:
+    assert Evaluated.from_json(ODD.to_json(), "x.json") == ODD
+    EvaluationTables(tmp_path).write([ODD])
+    with (tmp_path / "evaluations-sites.csv").open(newline="") as file:
+        rows = {row["site"]: row["loss"] for row in csv.DictReader(file)}
+    assert rows == {"a": "0.4", "b": "inf", "c": "NaN", "d": "null", "e": "0.5", "f": "-inf", "g": ""}
+
+
+def test_a_table_of_such_values_is_exported_again(tmp_path: Path) -> None:
+    assert [CsvTracker(tmp_path / "m.csv", print).write_evaluations([ODD]) for _ in range(2)] == [1, 0]
+
+
+def test_redis_keeps_what_a_site_could_not_measure() -> None:
+    result = Result(ObjectRef("p", "d"), 10, "m")
+    names = {f"m{number}": None for number in range(30)}
+    for metrics, kept in (({"loss": math.nan, "acc": None}, {"loss": "NaN", "acc": "null"}), (names, 20)):
+        verdict = ResultVerdict(True, "", result, *kept_of(info(10, metrics)))
+        again = ResultVerdict.from_json(verdict.to_json())
+        assert again == verdict
+        assert SiteMeasures.of_verdict(again).not_finite == kept or len(again.not_finite) == kept
+    foreign = json.dumps({**json.loads(verdict.to_json()), "not_finite": {"loss": "huge", "x": 3, "y": "NaN"}})
+    assert ResultVerdict.from_json(foreign).not_finite == {"y": "NaN"}
+    assert "not_finite" not in ResultVerdict(True, "", result, {"acc": 0.5}).to_json()
 
 
 def test_the_file_of_a_result_folder_is_read_as_it_was_written():

@@ -10,11 +10,11 @@ import pytest
 from flavor.config import RunConfig
 from flavor.policy.selection import Choice, Select, choose
 from flavor.records.comparison import Beside
-from flavor.records.evaluation import EvaluationSummary
+from flavor.records.evaluation import BestModel, EvaluationSummary
 from flavor.records.info import CONFUSION, Info, checked_info
 from flavor.records.merging import merge_infos
 from flavor.records.not_finite import not_finite_of
-from flavor.results.evaluation_summary import evaluation_summary
+from flavor.results.evaluation_summary import central_comparison, evaluation_summary
 from flavor.results.judged_both import JudgedBoth
 
 OTHER = {"x": 1.0}
@@ -146,3 +146,20 @@ def test_a_site_that_is_infinite_at_all_sites_is_compared_too() -> None:
     choice = compared("a:min", values(a=0.5, b=0.5), values(a=INF, b=NAN))
     assert choice.comparison.diverged.named == ("a (inf)", "b (NaN)")
     assert (choice.best and choice.best.round) == 1
+
+
+@pytest.mark.parametrize(("value", "is_better"), [(math.inf, False), (math.nan, False), (0.4, True), (0.6, False)])
+def test_a_model_that_diverges_on_the_operator_s_own_data_is_not_better(value: float, is_better: bool) -> None:
+    select = Select.parse("central/loss:min")
+    merged = info({"central/loss": value})
+    found = None if merged["metrics"]["central/loss"] is None else (value, 1)
+    made = central_comparison(select, BestModel(1, 0.5, 1), found, merged)
+    assert made.is_made
+    assert made.is_better(is_larger=False) is is_better
+    word = {math.inf: "inf", 0.4: "", 0.6: ""}.get(value, "NaN")
+    assert made.diverged.named == ((f"the operator's own data ({word})",) if word else ())
+
+
+def test_a_model_without_a_value_on_the_operator_s_own_data_has_not_diverged() -> None:
+    merged = info({"central/loss": None})
+    assert not central_comparison(Select.parse("central/loss:min"), BestModel(1, 0.5, 1), None, merged).diverged.count

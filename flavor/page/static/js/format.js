@@ -66,6 +66,11 @@ export function metric(value) {
   return String(+value.toPrecision(4));
 }
 
+/** What a site has measured: its number, or the word for what is none; a dash for what it does not report. */
+export function measured(value, word) {
+  return Number.isFinite(value) || !word ? metric(value) : { Infinity: "inf", "-Infinity": "-inf" }[word] ?? word;
+}
+
 /**
  * Where a value was reported, and which model it belongs to: sites evaluate the model that they get, before they train.
  * `flavor status` says the same.

@@ -3,7 +3,7 @@
 // "Model" has.
 
 import { fill, h, show, text } from "../dom.js";
-import { called, clock, count, counted, full, metric, ofSites, quoted, some } from "../format.js";
+import { called, clock, count, counted, full, measured, metric, ofSites, quoted, some } from "../format.js";
 import { get, of } from "../api.js";
 import { failed, tablebox } from "../panel.js";
 import { named } from "../said.js";
@@ -101,7 +101,7 @@ export function judged(name) {
     const cells = (make) => names.map((each) => make(found.metrics[each], each));
     const head = h("tr", {}, h("th", { scope: "col" }, "site"), h("th", { scope: "col" }, "examples"), names.map((each) => h("th", { scope: "col" }, named(each))));
     const sites = Object.entries(found.sites).map(([site, own]) =>
-      h("tr", {}, h("td", { class: "text" }, site), h("td", {}, count(own.examples)), cells((of, each) => h("td", {}, metric(own.metrics[each]), of.worst === site ? " (worst)" : ""))),
+      h("tr", {}, h("td", { class: "text" }, site), h("td", {}, count(own.examples)), cells((of, each) => h("td", {}, measured(own.metrics[each], own.not_finite?.[each]), of.worst === site ? " (worst)" : ""))),
     );
     const missing = Object.entries(found.missing).map(([site, why]) =>
       h("tr", {}, h("td", { class: "text" }, site), h("td", { class: "text quiet", colspan: names.length + 1 }, `no result: ${why}`)),

@@ -1,0 +1,72 @@
+"""What one site has measured of a model: its numbers, and the metrics that it reports without a finite value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flavor.records.counts import is_beside
+from flavor.records.evaluation import MOST_METRICS, ResultVerdict, kept_words
+from flavor.records.info import CONFUSION, Info
+from flavor.records.merging import why_not_own
+from flavor.records.not_finite import NULL, read_words, shown, without_value
+from flavor.records.summary import kept_metrics
+from flavor.results.rounds import measured_by_site, scalars
+
+
+@dataclass(frozen=True)
+class SiteMeasures:
+    """What one site has measured of a model."""
+
+    examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Its finite numbers."""
+    not_finite: Mapping[str, str] = field(default_factory=dict)
+    """What it reports without a finite value: "Infinity", "-Infinity" or "NaN", or "null" where its evaluator has
+    reported none. A metric that it does not report is not among them."""
+
+    @classmethod
+    def of_info(cls, examples: int, info: Info) -> SiteMeasures:
+        """Return what a site's information has, for tables and charts."""
+        return cls(examples, measured_by_site(info["metrics"]), not_finite_by_site(info))
+
+    @classmethod
+    def of_verdict(cls, verdict: ResultVerdict) -> SiteMeasures:
+        """Return what Redis keeps of a site's result: its first metrics."""
+        examples = verdict.result.num_examples if verdict.result else 0
+        return cls(examples, measured_by_site(verdict.metrics), verdict.not_finite)
+
+    @classmethod
+    def of_plain(cls, fields: Mapping[str, Any]) -> SiteMeasures:
+        """Read what `to_plain` has written, or an earlier release. Raises `KeyError` and such for other values."""
+        return cls(int(fields["examples"]), scalars(fields["metrics"]), read_words(fields.get("not_finite")))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as plain values, which JSON can hold."""
+        return {"examples": self.examples, "metrics": dict(self.metrics), "not_finite": dict(self.not_finite)}
+
+    @property
+    def diverged(self) -> dict[str, str]:
+        """The metrics that are infinite or NaN, and not missing."""
+        return {name: word for name, word in self.not_finite.items() if word != NULL}
+
+    def text(self, name: str) -> str:
+        """Return a metric as a table has it: `0.912`, `inf`, `-inf`, `NaN`, `null`; '' where it is not reported."""
+        if (value := self.metrics.get(name)) is not None:
+            return f"{value:.6g}"
+        return shown(self.not_finite[name]) if name in self.not_finite else ""
+
+
+def not_finite_by_site(info: Info) -> dict[str, str]:
+    """Return which of a site's metrics have no finite value, without counts and names that flavor has a meaning for."""
+    return {
+        name: word
+        for name, word in without_value(info).items()
+        if not (why_not_own(name) or is_beside(name) or name in CONFUSION)
+    }
+
+
+def kept_of(info: Info) -> tuple[dict[str, float], dict[str, str]]:
+    """Return what a verdict keeps of a site's information: `ResultVerdict.metrics` and `.not_finite`."""
+    return kept_metrics(measured_by_site(info["metrics"]), MOST_METRICS), kept_words(not_finite_by_site(info))
