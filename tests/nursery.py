@@ -40,11 +40,6 @@ ENVIRONMENT_BYTES = 64 * 1024
 """Room for what /proc shows as a process's environment."""
 _DESCRIPTORS = 3
 _MADV_COLLAPSE, _HUGE = 25, 2 << 20
-_ROOM_MIB = 60
-"""About what all imports of the nursery need."""
-_HALF_KIB, _KEPT = 512 - 40, 700
-"""The size of an object that takes half a KiB; one of so many of them is enough to keep its arena."""
-_room: list[object] = []
 
 Born = tuple[dict[str, Any], list[socket.socket]]
 """What a fork server was asked to be, and its sockets."""
@@ -119,7 +114,6 @@ def main() -> Born:
     os.environ.pop("FLAVOR_TEST_ROOM")
     if place := os.environ.pop(starts.VARIABLE, ""):
         starts.count_at(place)
-    _take_contiguous_room()
     failure = _imported(modules)
     for name in programs:
         sys.modules.pop(name, None)  # executed anew in each process
@@ -136,7 +130,6 @@ def main() -> Born:
         life.close()
 
     request, sockets = _grow(asked, close, failure)
-    _in_huge_pages()  # of this process's own: the nursery has written to many of its pages since
     os.environ.clear()
     os.environ.update(request["environment"])
     own = os.environ["PYTHONPATH"].split(os.pathsep)
@@ -182,17 +175,6 @@ def _leave_at_the_end() -> None:
     """
     for each in weakref.finalize._registry:  # type: ignore[attr-defined]
         each.atexit = False
-
-
-def _take_contiguous_room() -> None:
-    """Have the interpreter take its next arenas in one piece, and keep them.
-
-    Else each arena of 1 MiB lies between the libraries that are loaded meanwhile, and no huge page fits in.
-    """
-    blocks: list[object] = [None] * (_ROOM_MIB << 11)
-    for number in range(len(blocks)):
-        blocks[number] = bytes(_HALF_KIB)
-    _room.extend(blocks[::_KEPT])
 
 
 def _in_huge_pages() -> None:
