@@ -122,14 +122,14 @@ def columns_of(found: Found) -> list[Column]:
         columns.append(column(name.upper() if (shown := shown_name(name)) == name else shown, value))
     further = [
         column("REPORTS", lambda client: words_of(Reported(**said) if (said := client["reported"]) else None)),
-        column("WHY", lambda client: "" if client["phase"] == "done" else _why(client)),
+        column("WHY", lambda client: client["staleness"] if client["phase"] == "done" else _why(client)),
     ]
     return [*columns, *(each for each in further if any(each.cells.values()))]
 
 
 def _why(client: Found) -> str:
     """Say why a site is in its state, with what the site shares (`--report-output`)."""
-    reason, report = str(client["reason"]), client["report"]
+    reason, report = str(client["reason"] or client["staleness"]), client["report"]
     if not report:
         return reason
     same, known = "its trainer ", "the trainer "  # the report begins with what the edge has told: not twice
@@ -154,6 +154,10 @@ def _clock(found: Found) -> str:
             return f"open for {shown_duration(found['open_s'])}, {found['in']} in"
         few = f", with {needed} at the deadline" if needed < total else ", deadline"
         left = found["deadline_s"]
+        if found["closes_early"] and needed < total:
+            until = f"deadline in {shown_duration(left)}" if left > 0 else "the deadline has passed"
+            first = f"closes with the first {needed} of {total}, {until}"
+            return f"open for {shown_duration(found['open_s'])}, {found['in']} in, {first}"
         when = f"{few} in {shown_duration(left)}" if left > 0 else ", the deadline has passed"
         every = "it is" if total == 1 else f"all {total} are"
         return f"open for {shown_duration(found['open_s'])}, {found['in']} in, closes when {every}{when}"

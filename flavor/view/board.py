@@ -149,8 +149,9 @@ class Board:
         since the round was opened: no time of the round), `recovered_ms` (when `flavor recover` has rebuilt the run
         last),
         `worked_from_ms` (`opened_ms`, later by `paused_ms`), `round_timeout_s`, `attempt`, `expected`, `needed`, `in`
-        (numbers of updates), `heartbeat_timeout_s`, `waits_for` (a sentence), `since_ms` (since when it waits), `held`,
-        `missing_clients` (how many more have to be ready before the next round can open), `absent` (sentences),
+        (numbers of updates), `closes_early` (whether it closes with the first `needed` ones), `heartbeat_timeout_s`,
+        `waits_for` (a sentence), `since_ms` (since when it waits), `held`, `missing_clients` (how many more have to be
+        ready before the next round can open), `absent` (sentences),
         `served`, `no_aggregator`, `last_round` (see `Newest.last`), `metric`, `best` (see `Newest.best`), `spark`,
         `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated time of the rounds after the present
         one), `holds_ms` (from when on the present round is overdue, and the estimate of no use),
@@ -159,7 +160,9 @@ class Board:
         `seen_ms` (the last sign of life; in patches that of a client that is there may be some heartbeats old),
         `samples`, `metrics`, `metrics_round` (in which it has reported them), `transfer`, `doing`, `doing_ms` (since
         when), `progress` (words), `reported`, `reported_ms` (when it did), `load`, `failure`, `report`,
-        `update_bytes`, `reason`, `refused_in_a_row`, `sent_bytes` and `received_bytes` (since `moved_since_ms`),
+        `update_bytes`, `reason`, `task_round` and `staleness` (the earlier round whose task it does in an asynchronous
+        run, and the same in words; None and ''), `refused_in_a_row`, `sent_bytes` and `received_bytes` (since
+        `moved_since_ms`),
         `median_s` and `last_s` (its time for a round), `phases` (of the present round, once it has a verdict: a list of
         [word, start_ms]).
 

@@ -87,6 +87,10 @@ class ClientSnapshot:
     """The versions of flavor and Python and the system that its edge runs on, as it says; '' where it does not say."""
     moved: Moved = field(default_factory=Moved)
     """What its edge has moved since it joined the run, as it says."""
+    task_round: int | None = None
+    """The earlier round whose task it does or has done, in an asynchronous run; None for a task of this round."""
+    staleness: str = ""
+    """The same in words: from which model it trains, and how many rounds ago that was the newest; '' for None."""
 
 
 class Known(NamedTuple):
@@ -173,9 +177,7 @@ def _client(known: Known) -> ClientSnapshot:
         reason = f"{pardon}: too many refused updates in a row"  # what to do first: a table cuts the end
     phase = _phase(known, state, where)
     reason = known.lost or reason if phase is Phase.GONE else reason
-    if not reason and known.task_round < known.round and phase in (Phase.TRAINING, Phase.UPLOADED):
-        old = counted(known.round - known.task_round, "round")
-        reason = f"with the task of round {known.task_round}, {old} ago"
+    is_stale = known.task_round < known.round and phase in _WITH_TASK
     transfer = status.transfer if known.is_alive is not False else None
     fits = _FITS.get(phase, frozenset())
     return ClientSnapshot(
@@ -194,7 +196,19 @@ def _client(known: Known) -> ClientSnapshot:
         refused_in_a_row=known.refused,
         version=status.version,
         moved=pulse.moved,
+        task_round=known.task_round if is_stale else None,
+        staleness=_staleness(known, phase) if is_stale else "",
     )
+
+
+_WITH_TASK = (Phase.TRAINING, Phase.UPLOADED, Phase.DONE)
+
+
+def _staleness(known: Known, phase: Phase) -> str:
+    """Say from which model a client trains, or has trained: `trained from the model of round 3, 2 rounds ago`."""
+    base, verb = known.task_round - 1, "trains" if phase is Phase.TRAINING else "trained"
+    model = f"the model of round {base}" if base else "the initial model"
+    return f"{verb} from {model}, {counted(known.round - known.task_round, 'round')} ago"
 
 
 _BY_STATE = {

@@ -27,7 +27,9 @@ def described(
     """Return a run with its current round and its clients, as plain values.
 
     `waits_for` says what the run waits for, `waits_s` for how long, and `held` whether it cannot go on by itself.
-    `missing_clients` is how many more clients have to be ready before the next round can open, 0 while one is open.
+    `closes_early` says whether the round closes with the first `needed` updates. A client's `staleness` says from which
+    earlier model it trains, with the task of `task_round`. `missing_clients` is how many more clients have to be ready
+    before the next round can open, 0 while one is open.
     `absent` names the run's own processes that are missing, or says that Redis came back older than the store. For
     programs, `served` says whether a coordinator serves the run, and `no_aggregator` why none does its work. The
     metrics of the newest closed round come from `store`, or from the store in the run's settings; they are left out
@@ -91,6 +93,7 @@ def described_run(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_
         "expected": len(round_.expected) if round_ else 0,
         "needed": snapshot.needed,
         "in": snapshot.accepted,
+        "closes_early": snapshot.closes_early,
         "heartbeat_timeout_s": snapshot.config.heartbeat_timeout_s,
         "round_timeout_s": snapshot.config.round_timeout_s,
         "waits_for": wait.reason if wait else "",
@@ -143,6 +146,8 @@ def row_of_client(client: ClientSnapshot, name: str, found: Newest) -> dict[str,
         "received_bytes": client.moved.received_bytes or None,
         "moved_since_ms": client.moved.since_ms or None,
         "reason": client.reason,
+        "task_round": client.task_round,
+        "staleness": client.staleness,
         "refused_in_a_row": client.refused_in_a_row,
     }
 

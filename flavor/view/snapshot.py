@@ -55,6 +55,11 @@ class Snapshot:
         return self.config.needed_of(len(self.round.expected)) if self.round else 0
 
     @property
+    def closes_early(self) -> bool:
+        """Whether the round closes with the first `needed` updates: see `flavor.policy.buffered`."""
+        return self.round is not None and self.config.buffered is not None and self.run.global_model is not None
+
+    @property
     def opened_until_ms(self) -> int:
         """The end of the time for which the newest round has been open: now, unless it is closed or the run over."""
         closed_ms = self.round.closed_ms if self.round else None

@@ -57,6 +57,10 @@ def test_a_slow_site_counts_when_it_comes_and_the_rounds_do_not_wait(bench):
     bench.held("edge-3")
     bench.held("edge-1")  # in round 5, which the two others have to close
     assert bench.runs.read_round(5).since == {"edge-3": 2}
+    told = json.loads(bench.done("flavor", "status", bench.run, "--json", "--redis-url", bench.url).stdout)
+    assert (told["closes_early"], told["needed"], told["expected"]) == (True, 2, 3)
+    assert told["clients"]["edge-3"]["staleness"] == "trains from the model of round 1, 3 rounds ago"
+    assert (told["clients"]["edge-1"]["staleness"], told["clients"]["edge-1"]["task_round"]) == ("", None)
     bench.release("edge-3")
     assert coordinator.wait() == 0
     closed = manifests(bench)

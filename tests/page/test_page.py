@@ -185,6 +185,12 @@ def test_changes_arrive_in_place(served: Serve, window: Window) -> None:
     expect(page.locator(".sites .item").nth(2)).to_contain_text("gone")
     expect(names).to_have_text(["site-4", "site-3", "site-1", "site-2"])  # rows keep their places
     assert page.evaluate("() => window.kept === document.querySelectorAll('.sites .item')[1]")
+    stale = "trained from the model of round 3, 2 rounds ago"
+    source.patch("mammo", {"clients": {"site-2": {"task_round": 4, "staleness": stale}}, "closes_early": True})
+    expect(page.locator(".sites .item").nth(3)).to_contain_text(stale)
+    expect(page.locator(".stand .more").first).to_contain_text(
+        "Closes with the first 3 updates of 4 sites; the deadline"
+    )
     source.patch("mammo", {"clients": {"site-0": client("starting")}, "waits_for": "waiting for an aggregator"})
     expect(names).to_have_text(["site-4", "site-3", "site-1", "site-2", "site-0"])
     expect(page.locator(".waits")).to_have_text("Round 12: waiting for an aggregator")

@@ -24,6 +24,7 @@ def client(phase: str = "training", **fields: Any) -> dict[str, Any]:
     made |= {"doing_ms": None, "reported_ms": None}
     made |= {"state": "ready", "phase": phase, "alive": True, "host": "h", "this_round": "pending", "awaited": False}
     made |= {"seen_ms": NOW - 2000, "metrics": {}, "metrics_round": 11, "doing": None, "progress": phase, "reason": ""}
+    made |= {"staleness": ""}
     return {**made, **fields}
 
 
@@ -32,6 +33,7 @@ def document(clients: dict[str, dict[str, Any]], **fields: Any) -> dict[str, Any
     made |= {"created_ms": NOW - 7_200_000, "ended_ms": None, "opened_ms": NOW - 60_000, "deadline_ms": NOW + 600_000}
     made |= {"took_s": None, "worked_from_ms": NOW - 60_000, "round_timeout_s": 660.0}
     made |= {"expected": len(clients), "needed": max(1, len(clients) - 1), "in": 1, "heartbeat_timeout_s": 30.0}
+    made |= {"closes_early": False}
     made |= {"waits_for": "1 of 3 updates accepted, waiting for site-2, site-3", "since_ms": NOW - 50_000}
     made |= {"held": False, "absent": [], "metric": "auc", "global_model": "runs/mammo/global/0011-model-1.npz"}
     made |= {
@@ -72,6 +74,26 @@ def drawn(
     assert max(map(cell_len, text)) <= width, max(text, key=cell_len)
     assert all(line.isprintable() for line in text)
     return text
+
+
+def test_an_asynchronous_run_says_when_its_round_closes_and_from_which_model_each_site_trains() -> None:
+    sites = {
+        "site-1": client(
+            "done", progress="done", reason="hidden", staleness="trained from the model of round 9, 2 rounds ago"
+        ),
+        "site-2": client(staleness="trains from the model of round 10, 1 round ago"),
+        "site-3": client(
+            "gone", reason="its heartbeat stopped", staleness="trains from the model of round 3, 8 rounds ago"
+        ),
+    }
+    text = drawn(document(sites, closes_early=True), 200, 40)
+    assert text[0].endswith("open for 1 min, 1 in, closes with the first 2 of 3, deadline in 10 min")
+    told = {line.split()[0]: line for line in text if line.startswith("site-")}
+    assert told["site-1"].endswith("  trained from the model of round 9, 2 rounds ago")
+    assert told["site-2"].endswith("  trains from the model of round 10, 1 round ago")
+    assert told["site-3"].endswith("  its heartbeat stopped")
+    late = drawn(document(sites, closes_early=True, deadline_ms=NOW - 1), 200, 40)[0]
+    assert late.endswith("closes with the first 2 of 3, the deadline has passed")
 
 
 def test_a_run_of_three_sites() -> None:

@@ -177,13 +177,14 @@ function evaluations(doc) {
   return parts.join(" ");
 }
 
-/** `Closes with 3 of 4 sites at 13:20, or when all are in.` */
+/** `Closes with 3 of 4 sites at 13:20, or when all are in.`; of an asynchronous run `Closes with the first 3 updates of 4 sites; …` */
 function closes(doc) {
   if (doc.round_state !== "open" || !Number.isFinite(doc.deadline_ms)) return "";
   const left = (doc.deadline_ms - now()) / 1000;
   const when = left > 0 ? `at ${clock(doc.deadline_ms, { seconds: left < 600 })} (in ${duration(left)})` : "now: its deadline has passed";
   const can = Object.values(doc.clients ?? {}).filter((client) => ["accepted", "submitted", "pending"].includes(client.this_round)).length;
   if (can < doc.needed) return ""; // it does not close with these
+  if (doc.closes_early && doc.needed < doc.expected) return `Closes with the first ${counted(doc.needed, "update")} of ${counted(doc.expected, "site")}; the deadline is ${when}.`;
   const sites = `${count(doc.needed)} of ${counted(doc.expected, "site")}`;
   return doc.needed < doc.expected ? `Closes with ${sites} ${when}, or when all are in.` : `Closes when all ${counted(doc.expected, "site")} are in; the deadline is ${when}.`;
 }

@@ -61,7 +61,7 @@ export function details(run, site) {
     node,
     update(client, doc) {
       text(meaning, meaningOf(client.phase, run, site));
-      text(reason, client.phase === "done" ? "" : client.reason);
+      text(reason, (client.phase === "done" ? "" : client.reason) || client.staleness);
       show(reason, reason.textContent);
       text(shared, client.report ? `It shares: ${said(client.report)}` : "");
       show(shared, client.report);

@@ -98,7 +98,7 @@ export function sites(name, { curve }) {
     const matches = (site) => {
       const client = doc.clients[site];
       if (!client || (group && !(group === "need attention" ? needs(client) : doingOf(client).word === group))) return false;
-      return !wanted || `${site} ${client.host ?? ""} ${doingOf(client).word} ${client.reason ?? ""} ${client.version ?? ""}`.toLowerCase().includes(wanted);
+      return !wanted || `${site} ${client.host ?? ""} ${doingOf(client).word} ${client.reason ?? ""} ${client.staleness ?? ""} ${client.version ?? ""}`.toLowerCase().includes(wanted);
     };
     const seen = wanted || group ? places.filter(matches) : places;
     attr(table, "aria-rowcount", seen.length + 1);
@@ -172,7 +172,7 @@ export function sites(name, { curve }) {
         show(track, part.share !== null);
         bar.style.width = `${100 * (part.share ?? 0)}%`;
         const reason = client.phase === "done" ? "" : (client.reason ?? "");
-        const words = reason || said(client.reported?.message);
+        const words = reason || client.staleness || said(client.reported?.message);
         text(why, words);
         attr(why, "title", words.length > 60 ? words.slice(0, 1000) : null);
         const silent = since(client.seen_ms);
