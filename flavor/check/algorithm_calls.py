@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flavor.check.model import Tensors
 from flavor.check.report import Report
 from flavor.check.trainer_checks import ALGORITHM
-from flavor.cook.control import OTHER_STEP
+from flavor.cook.control import OTHER_STEP, PREFIX
 from flavor.programs.calls_file import take_calls
 
 _NEEDED = {
@@ -34,6 +35,14 @@ _SHOWN = {
     "proximal": "FedProx: proximal was made, and its term used in every round",
     "Scaffold": "SCAFFOLD: every round had its corrections and its end",
 }
+_NO_VARIATES = (
+    "it called Scaffold's finish(), and the model that it saved has no control variates",
+    f"save all of model.state_dict() (with numpy, all of the dict), with the tensors called {PREFIX}NAME",
+)
+_SAVED_BEFORE = (
+    "all control variates in the saved model are 0",
+    "call scaffold.finish() before the model is saved, not after; see that a step was taken",
+)
 _OTHER_STEP = ("Scaffold", "step")
 
 
@@ -61,6 +70,16 @@ class AlgorithmCalls:
         if _OTHER_STEP in self._calls:
             what, _, hint = OTHER_STEP.partition(": ")
             self._report.warned(ALGORITHM, f"round {round_}: {what}", hint=hint)
+
+    def look_at_model(self, round_: int, tensors: Tensors, *, is_first: bool) -> None:
+        """Record whether SCAFFOLD's control variates are in the model; `is_first`: the server's were 0 before."""
+        if ("Scaffold", "finish") not in self._calls:
+            return
+        variates = [array for name, array in tensors.items() if PREFIX in name]
+        if not variates:
+            self._report.failed(ALGORITHM, f"round {round_}: {_NO_VARIATES[0]}", hint=_NO_VARIATES[1])
+        elif is_first and not any(array.any() for array in variates):
+            self._report.failed(ALGORITHM, f"round {round_}: {_SAVED_BEFORE[0]}", hint=_SAVED_BEFORE[1])
 
     def end(self) -> None:
         """Remove the notes that are left."""

@@ -255,6 +255,9 @@ class TrainerCheck:
             content = self._handed_in.look_at_model(round_, taken, self._was_read[self._finished_key(round_)])
         else:
             self._report.passed(SAVES, self._handed_in.described(round_, taken, kind))
+        if content:
+            is_first = round_ == 1 and self._folders.pretrained is None
+            self._calls.look_at_model(round_, content[0].tensors, is_first=is_first)
         if content and round_ == 1:
             self._first = content[0].tensors
         if content and round_ == 1 and (start := self._folders.pretrained) is not None:
