@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from flavor import evaluation_settings as evaluation
-from flavor import mode_settings
+from flavor import mode_settings, site_settings
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import check_kind_name, kind_named
 from flavor.errors import InvalidSetting
@@ -260,6 +260,7 @@ class RunConfig(BaseModel):
         option="--set",
     )
     """See `flavor.script_settings`."""
+    set_for: site_settings.SetFor = site_settings.SET_FOR
     queue: str = setting(
         "Name of the RQ queue that the aggregators work on.",
         Group.AGGREGATORS,

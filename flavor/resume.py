@@ -46,8 +46,13 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence
     return [
         f"{name} {shown(before.get(name))} -> {shown(after.get(name))}"
         for name in names or sorted(MAY_CHANGE)
-        if before.get(name) != after.get(name)
+        if _set(before.get(name)) != _set(after.get(name))
     ]
+
+
+def _set(value: object) -> object:
+    """Return a setting's value, None for an empty list or table: an older release had no such setting."""
+    return None if value in ([], {}) else value
 
 
 def is_of_fedtrain(view: RunView) -> bool:
@@ -94,6 +99,9 @@ def not_by_serve(view: RunView) -> str:
 
 def shown(value: object) -> str:
     """Write a setting's value for a line."""
+    if isinstance(value, Mapping):  # of `set_for`
+        every = [f"{client} {name}={said}" for client, settings in value.items() for name, said in settings.items()]
+        return ", ".join(every) or "not set"
     return "not set" if value is None else str(value)
 
 

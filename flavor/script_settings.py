@@ -57,13 +57,16 @@ def checked_settings(settings: Mapping[str, str]) -> dict[str, str]:
             raise InvalidSetting(
                 f"setting {name[:80]!r} cannot be used: a name is 1 to 64 of A-Z, 0-9 and '_', a letter first"
             )
-        pattern = next((pattern for pattern in PROTECTED if fnmatchcase(name, pattern)), None)
-        if pattern is not None:
+        if (pattern := _protecting(name)) is not None:
             which = "it is" if pattern == name else f"{pattern} is"
             raise InvalidSetting(f"setting {name!r} cannot be used: {which} a site's own; choose another name")
         if len(value) > LONGEST_VALUE or "\0" in value:
             raise InvalidSetting(f"setting {name!r}: its value is longer than {LONGEST_VALUE} characters, or has a NUL")
     return dict(sorted(settings.items()))
+
+
+def _protecting(name: str) -> str | None:
+    return next((pattern for pattern in PROTECTED if fnmatchcase(name, pattern)), None)
 
 
 def settings_not_taken(settings: Mapping[str, str], also: Iterable[str] = ()) -> list[str]:
@@ -102,3 +105,19 @@ def parse_settings(texts: Iterable[str]) -> dict[str, str]:
         return checked_settings(settings)
     except InvalidSetting as error:
         raise InvalidSetting(f"--set: {error}") from None
+
+
+def parse_own_settings(texts: Iterable[str]) -> dict[str, str]:
+    """Read the settings that a site gives to its script itself, in place of the run's, written as `NAME=VALUE`.
+
+    Raises `InvalidSetting` for other texts, and for names that no run may set: those need no place of their own here.
+    """
+    texts = tuple(texts)
+    for text in texts:
+        name = text.partition("=")[0]
+        if _NAME.fullmatch(name) and _protecting(name) is not None:
+            raise InvalidSetting(
+                f"--set {name}: no run can set this variable, so nothing is to be replaced: set it in the environment "
+                "of this program, which the script inherits"
+            )
+    return parse_settings(texts)

@@ -79,8 +79,9 @@ def explained(error: ValidationError) -> str:
         option = (
             "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-") if problem["loc"] else "settings"
         )
-        if problem["loc"][:1] == ("settings",):
-            lines.append(f"--set: {problem['msg'].removeprefix('Value error, ')}")
+        if problem["loc"][:1] in (("settings",), ("set_for",)):  # whose values may be secret
+            name = "--set" if problem["loc"][0] == "settings" else "--set-for"
+            lines.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}")
             continue
         given = "" if problem["loc"] == () else f" (given: {_shown(problem['input'])})"
         lines.append(f"{option}: {problem['msg'].removeprefix('Value error, ')}{given}")

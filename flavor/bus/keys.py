@@ -26,8 +26,8 @@ aggregator                            string  home of the worker that keeps the 
                                               aggregator (`--init-once`; expires)
 client:CLIENT                         hash    protocol, state, reason, failure, exit_code,    that edge
                                               report, round, host, pid, public_key, version,
-                                              told_ms, awaits, evaluates, cross; the state of a site
-                                              that trains nothing is `evaluator STATE`;
+                                              told_ms, awaits, evaluates, cross, sets; the state of a
+                                              site that trains nothing is `evaluator STATE`;
                                               while it moves a checkpoint phase, done, total,
                                               since_ms; doing, doing_round, doing_ms, reported_ms,
                                               reported, load, sent, received, moved_ms

@@ -103,6 +103,7 @@ def command(
     opaque: bool,
     checkpoint: str | None,
     allow_set: tuple[str, ...],
+    own_settings: tuple[str, ...],
     strip_prefix: bool,
     report_output: bool,
     allow_cross: bool,
@@ -122,7 +123,7 @@ def command(
     from flavor.edge.agent import Stopped, take_part
     from flavor.edge.config import EdgeConfig, default_key
     from flavor.programs.command import parse_command
-    from flavor.script_settings import checked_pattern
+    from flavor.script_settings import checked_pattern, parse_own_settings
     from flavor.stamp import with_times
     from flavor.view.blocked import noting
     from flavor.view.observer import Lines
@@ -148,6 +149,7 @@ def command(
         opaque=opaque,
         checkpoint=checkpoint,
         allow_set=tuple(checked_pattern(pattern) for pattern in allow_set),
+        own_settings=parse_own_settings(own_settings),
         strip_prefix=strip_prefix,
         report_output=report_output,
         allow_cross=allow_cross,

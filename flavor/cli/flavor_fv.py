@@ -81,6 +81,7 @@ def command(
     opaque: bool,
     checkpoint: str | None,
     allow_set: tuple[str, ...],
+    own_settings: tuple[str, ...],
     report_output: bool,
     allow_cross: bool,
     no_outside_models: bool,
@@ -99,7 +100,7 @@ def command(
     from flavor.edge.config import EdgeConfig, default_key
     from flavor.edge.judging import JudgingEdge
     from flavor.programs.command import parse_command
-    from flavor.script_settings import checked_pattern
+    from flavor.script_settings import checked_pattern, parse_own_settings
     from flavor.stamp import with_times
     from flavor.view.blocked import noting
     from flavor.view.observer import Lines
@@ -125,6 +126,7 @@ def command(
         opaque=opaque,
         checkpoint=checkpoint,
         allow_set=tuple(checked_pattern(pattern) for pattern in allow_set),
+        own_settings=parse_own_settings(own_settings),
         report_output=report_output,
         allow_cross=allow_cross,
         outside_models=not no_outside_models,

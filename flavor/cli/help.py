@@ -13,7 +13,7 @@ _GROUPS: dict[Group, tuple[str, ...]] = {
     Group.SCRIPT: (
         *("main_command", "preprocess_command", "client_command", "aggregator_command", "aggregator_main", "init_once"),
         *("evaluator", "central_evaluator", "evaluate_input", "evaluate_command", "by_sites"),
-        *("format_", "set_", "strip_prefix", "passed", "env_only", "ignore_ckpt"),
+        *("format_", "set_", "own_settings", "strip_prefix", "passed", "env_only", "ignore_ckpt"),
     ),
     Group.RUN: (
         *("join", "run", "run_name", "client", "rounds", "epochs", "edges", "input_path", "input_glob"),
@@ -177,6 +177,8 @@ class GroupedCommand(ExampleCommand):
                 return f"{option} takes one word: put {what} in quotes: {option} {example}"
             if word == "--set" and after and not after[0].startswith("-") and "=" not in args[number + 1]:
                 return "--set takes one word: --set NAME=VALUE"
+            if word == "--set-for" and len(after) > 1 and not after[1].startswith("-"):
+                return "--set-for takes two words: --set-for CLIENT NAME=VALUE"
         names = {parameter.name for parameter in self.get_params(ctx)}
         if {"main_command", "edges"} <= names and not any(word.startswith(("-m", "--main")) for word in args):
             return "Give the command of the script after -m, in quotes: -m 'python main.py'"

@@ -215,6 +215,7 @@ def run(
     _check_own_aggregator(config, aggregator_main, init_once)
     if redis_url is None:  # on a server of the user's, others may judge the models (flavor-fv, flavor-agg -e)
         _check_judged(config, evaluator, central)
+        _check_named(config, [site.client for site in clients])
     with beginning_of(init_model, from_run, from_round, redis_url) as given_beginning:
         beginning = given_beginning
         if beginning is not None:
@@ -314,6 +315,15 @@ def _check_judged(config: RunConfig, evaluator: str | None, central: Sequence[st
         raise InvalidSetting(reason)
 
 
+def _check_named(config: RunConfig, clients: Sequence[str]) -> None:
+    """Raise `InvalidSetting` for settings of a client that the run does not have."""
+    from flavor.errors import InvalidSetting
+    from flavor.site_settings import unknown_clients
+
+    for client, there_are in unknown_clients(config, clients):
+        raise InvalidSetting(f"--set-for {client}: this run has no client of this name: {there_are}")
+
+
 def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: Beside) -> int:
     """Go on with the run in `out`. Options that are not settings that may change are refused by name."""
     from flavor.errors import InvalidSetting
@@ -357,9 +367,10 @@ def go_on_in(
     from flavor.resume import resumed_config
 
     federation = Federation.of(out, redis_url, store_settings())
-    if redis_url is None and set(given) & {"evaluate", "stop_when", "stop_after_no_gain"}:
+    if redis_url is None and set(given) & {"evaluate", "stop_when", "stop_after_no_gain", "set_for"}:
         config, _ = resumed_config(federation.config.to_mapping(), given, closed=0)
         _check_judged(config, federation.evaluator, federation.central)
+        _check_named(config, [site.client for site in federation.sites])
     raise_on_sigterm()
     return beside.carry_out(
         federation, lambda ready, progress: ready.go_on(progress, given, mended, check), as_json=as_json

@@ -124,6 +124,8 @@ def _type(annotation: Any) -> dict[str, Any]:
         return {"type": click.Choice(get_args(annotation))}
     if annotation in (int, float, str):
         return {"type": annotation}
+    if get_origin(annotation) is Mapping and get_origin(get_args(annotation)[1]) is Mapping:
+        return {"type": str, "multiple": True, "nargs": 2}  # a key, and NAME=VALUE
     return {"type": str, "multiple": True}
 
 

@@ -137,6 +137,14 @@ def site_options(program: str, script: str, *, formats: str) -> Callable[[Comman
             help=f"Let the run set environment variables of this name or pattern for the {script}, e.g. 'LR_*'. "
             "LEARNING_RATE and other common names are always allowed. May be repeated.",
         ),
+        click.option(
+            "--set",
+            "own_settings",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help=f"Set an environment variable for the {script} of this site alone, in place of the run's value. The "
+            "run's operator learns the name, not the value. May be repeated.",
+        ),
     )
 
     def add(function: Command) -> Command:

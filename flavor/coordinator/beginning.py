@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from flavor.bus.acl import has_users
 from flavor.bus.bounds import bounds_warnings
@@ -21,6 +22,7 @@ from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.resume import FEDTRAIN, MAY_CHANGE, goes_on_by, is_of_fedtrain, not_by_serve
 from flavor.resume import shown as shown_setting
+from flavor.site_settings import set_for_options
 from flavor.store.opening import once_usable
 from flavor.store.paths import run_record_path
 from flavor.view.observer import Observer, notices
@@ -152,8 +154,12 @@ def _change_by(run: str, config: RunConfig, names: Iterable[str]) -> str:
     """Say how an operator changes these settings of a run; '' where one of them cannot change."""
     if not MAY_CHANGE.issuperset(names):
         return ""
-    options = [f"--{name.replace('_', '-')} {value}" for name in names if (value := getattr(config, name)) is not None]
+    options = [_option(name, value) for name in names if (value := getattr(config, name)) is not None]
     return f"; `flavor stop {run}`, then `flavor resume {' '.join([run, *options])}` changes that"
+
+
+def _option(name: str, value: Any) -> str:
+    return set_for_options(value) if name == "set_for" else f"--{name.replace('_', '-')} {value}"
 
 
 def _setting(value: object) -> str:

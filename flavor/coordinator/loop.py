@@ -28,6 +28,7 @@ from flavor.coordinator.inspections import Inspections
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
 from flavor.coordinator.pruning import Pruning
+from flavor.coordinator.set_for import not_enrolled, not_joined
 from flavor.coordinator.stages import Stages, stages_of
 from flavor.coordinator.store_wait import CoordinatorWait
 from flavor.coordinator.wait_log import Waits
@@ -116,7 +117,7 @@ class Coordinator:
             observer=self._observer,
             pause=self._stopped.wait,
         )
-        for line in self._warnings(config):
+        for line in (*self._warnings(config), *not_enrolled(self._runs, config)):
             self._tell(line)
         pruning = Pruning(self._runs, self._store, config, self._tell)
         lease = CoordinatorLease(self._runs, lease_s=config.heartbeat_timeout_s, tell=self._tell)
@@ -194,6 +195,8 @@ class Coordinator:
         if current.view.state.ended:
             self._store_wait.until_done(lambda: _settle(context, subscription), current.view)
             self.closed = self._runs.closed(current.view)[0]
+            for line in not_joined(context.config, self._runs.members()):
+                self._tell(line)
             current.view = replace(current.view, reason=self._runs.how_it_ended() or current.view.reason)
             self._observer.hear(_ENDINGS[current.view.state](current.view.reason, run=self._runs.run))
         return current.view

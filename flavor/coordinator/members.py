@@ -26,12 +26,15 @@ from flavor.view.client_events import (
     ClientNotAdmitted,
     ClientOtherKey,
     ClientQuarantined,
+    ClientSets,
     ClientStopped,
 )
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
 _ENDED = (ClientState.FAILED, ClientState.LEFT)
+_SHOWN = 20
+"""Most variables of a site that a line names."""
 _SCAN_S = 0.01
 """Seconds for which the keys of the server are searched for clients at a time."""
 
@@ -69,6 +72,7 @@ class Members:
         self._strangers: set[str] = set()
         self._told: dict[str, tuple[str, str]] = {}  # client -> why it is not admitted, and by which key
         self._welcomed: dict[str, str] = {}  # client -> the key by which it was told that it is admitted
+        self._sets: dict[str, tuple[str, ...]] = {}  # client -> the variables that its site sets itself, as told
         self._cursor = 0  # how far the server's keys have been looked through for clients
 
     def forget(self) -> None:
@@ -126,6 +130,17 @@ class Members:
                 self._client_log.note(_gone(state)(client.why_gone, name))
             elif before is not None and state is ClientState.STOPPED is not before.state and not client.gone:
                 self._client_log.note(ClientStopped(f"{client.reason or 'its edge was stopped'}: it is awaited", name))
+            if name in self.names and not client.gone:
+                self._tell_own_settings(name, status.sets)
+
+    def _tell_own_settings(self, name: str, sets: tuple[str, ...]) -> None:
+        """Log which variables the client's site sets for its script itself, if that has changed."""
+        if sets != self._sets.get(name, ()):
+            self._sets[name] = sets
+            shown = f"{', '.join(sets[:_SHOWN])}{' and more' if len(sets) > _SHOWN else ''}"
+            what = f"sets {shown} for its script" if sets else "sets no variable of its script any more"
+            counts = ": the run's values for them do not count there" if sets else ""
+            self._client_log.note(ClientSets(f"its site itself {what} (--set){counts}", name))
 
     def is_quarantined(self, name: str) -> bool:
         """Whether this client gets no tasks, and its updates do not count, until an operator pardons it."""

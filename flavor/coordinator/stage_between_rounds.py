@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.round_as_read import CurrentRound
+from flavor.coordinator.set_for import not_joined
 from flavor.failpoints import reach
 from flavor.policy.buffered import carried, too_old
 from flavor.policy.decision import Action, Decision
 from flavor.policy.next_step import next_step
 from flavor.records.round import RoundView
+from flavor.view.event import Notice
 from flavor.view.round_events import RoundClosed, RoundNote, RoundOpened
 
 
@@ -82,6 +84,9 @@ class BetweenRounds:
             context.current.read_updates(since)  # handed in while no round was open
         context.observer.hear(RoundOpened(reason, number, rounds=config.rounds))
         context.pruning.after(number - 1, context.members.names)
+        if number == 1:
+            for line in not_joined(config, context.members.names, so_far=True):
+                context.observer.hear(Notice(line))
 
     def _carried(self, number: int) -> tuple[dict[str, int] | None, str]:
         """Return who goes on with an earlier task in an asynchronous run, and in words whose task is too old for that.

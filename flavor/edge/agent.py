@@ -194,6 +194,8 @@ class Edge:
             allow_set=config.allow_set,
             store=config.store,
             checkpoint=config.checkpoint,
+            client=config.client,
+            own=config.own_settings,
         )
         transfers = self._transfers(standing)
         store = self._opened_store(site, transfers)

@@ -59,6 +59,8 @@ class EdgeConfig(BaseModel):
     """The kind of checkpoints of an installed package that this site takes; None for the built-in kinds alone."""
     allow_set: tuple[str, ...] = ()
     """Patterns of the settings that this site takes from a run, beside `flavor.script_settings.ALLOWED`."""
+    own_settings: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    """The variables that this site gives to its scripts in place of the run's. Their values do not leave the site."""
     strip_prefix: bool = False
     """Whether to take `module.` and `_orig_mod.` off the names of tensors, and to put them back on the global model."""
     report_output: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from flavor.checkpoints.kinds import BUILT_IN
@@ -23,6 +23,7 @@ from flavor.errors import (
 )
 from flavor.ledger.manifest import MOST_BYTES
 from flavor.script_settings import ALLOWED, settings_not_taken
+from flavor.site_settings import settings_of
 from flavor.store.paths import client_folder, run_record_path
 from flavor.store.protocol import ObjectStore
 from flavor.store.shared import lacking_right
@@ -38,6 +39,8 @@ def check_consent(
     allow_set: Sequence[str],
     store: str | None,
     checkpoint: str | None = None,
+    client: str = "",
+    own: Collection[str] = (),
 ) -> None:
     """Raise `RunRefused` unless the site takes this run's kind of checkpoint, its settings, and its folder.
 
@@ -45,7 +48,8 @@ def check_consent(
     own library loads it, and many libraries run code that such a file names. A setting is an environment variable of
     the trainer. A folder that the coordinator names is a folder of this machine. `store` is the store that the site
     named; None or empty if it named none. `checkpoint` is the kind of checkpoints that the site named: the package of
-    another one is not imported.
+    another one is not imported. Of the settings, those count that the run has for this `client`, without the names that
+    the site sets itself (`own`).
     """
     if config.checkpoint not in (*BUILT_IN, checkpoint):
         raise RunRefused(
@@ -60,15 +64,17 @@ def check_consent(
             "the trainer loads them: start with --opaque if you trust its coordinator that far",
             told=f"its user has not allowed {config.checkpoint} checkpoints (--opaque)",
         )
-    if odd := settings_not_taken(config.settings, allow_set):
-        shown = ", ".join(f"{name}={config.settings[name][:60]}" for name in odd[:5])
+    settings = _from_run(config, client, own)
+    if odd := settings_not_taken(settings, allow_set):
+        shown = ", ".join(f"{name}={settings[name][:60]}" for name in odd[:5])
+        option = "--set-for" if config.set_for.get(client, {}).keys() & set(odd) else "--set"
         more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
         allow = " ".join(f"--allow-set {name}" for name in odd[:5])
         raise RunRefused(
             f"run {run!r} sets {shown}{more} for its trainers, which this site does not take (it takes plain values "
             f"of {', '.join(ALLOWED[:3])}, …, see docs/protocol.md): ask its operator why, and start with {allow} if "
             "you agree",
-            told=f"its user has not allowed a setting of --set ({allow}{more})",
+            told=f"its user has not allowed a setting of {option} ({allow}{more})",
         )
     folder = folder_of(config.store)
     if folder is not None and not store:
@@ -147,13 +153,24 @@ def check_store(store: ObjectStore, run: str, run_id: str, *, tell: Callable[[st
         )
 
 
-def told(config: RunConfig) -> list[str]:
-    """The lines that a site's user is told about the run that the site joins."""
+def _from_run(config: RunConfig, client: str, own: Collection[str]) -> dict[str, str]:
+    return {name: value for name, value in settings_of(config, client).items() if name not in own}
+
+
+def told(config: RunConfig, client: str = "", *, own: Collection[str] = ()) -> list[str]:
+    """The lines that a site's user is told about the run that the site joins; `own` are the names that it sets itself.
+
+    The values of its own settings are in no line.
+    """
     lines = []
     if not config.kind.is_safe:
         name = config.checkpoint
         lines.append(f"its checkpoints are {name}: nothing looks into the global models before the trainer loads them")
-    if config.settings:
-        values = " ".join(f"{name}={value}" for name, value in config.settings.items())
+    if settings := _from_run(config, client, own):
+        values = " ".join(f"{name}={value}" for name, value in settings.items())
         lines.append(f"the run sets for its trainer: {values[:500]}")
+    if own:
+        replaced = settings_of(config, client).keys() & set(own)
+        names = ", ".join(f"{name} (in place of the run's)" if name in replaced else name for name in sorted(own))
+        lines.append(f"this site sets for its script itself: {names}")
     return lines

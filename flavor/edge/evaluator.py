@@ -56,7 +56,7 @@ class Evaluator:
             rounds=site.run.rounds,
             run=site.config.run,
             client=site.config.client,
-            settings=site.settings.settings,
+            settings=site.script_settings,
         )
         self._child = ChildProcess(
             command,

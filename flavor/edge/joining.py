@@ -21,6 +21,7 @@ from flavor.ledger.keys import SigningKey
 from flavor.protocol import check_run
 from flavor.records.run import RunView
 from flavor.records.states import RunState
+from flavor.site_settings import settings_of
 from flavor.view.observer import Observer, notices
 from flavor.view.site_events import RunAwaited, RunJoining
 
@@ -58,6 +59,11 @@ class Site:
         """
         mode = self.settings.buffered
         return round_ if mode is None else self.membership.newest_task(round_, mode.max_staleness)
+
+    @property
+    def script_settings(self) -> dict[str, str]:
+        """The variables that this site's scripts get: those of the run for it, or its own in place of these."""
+        return {**settings_of(self.settings, self.config.client), **self.config.own_settings}
 
     def shared(self, text: str) -> str | None:
         """`text`, if the site's own user shares the trainer's output with the run's operator (`--report-output`)."""
@@ -105,5 +111,5 @@ def tell_joining(site: Site) -> None:
     tell = notices(site.observer)
     if given := site.workspace.given:
         tell(f"taken from the environment: {', '.join(f'{name}={path}' for name, path in given.items())}")
-    for line in told_of_run(site.settings):
+    for line in told_of_run(site.settings, site.config.client, own=site.config.own_settings):
         tell(line)

@@ -156,7 +156,7 @@ def _preprocess(site: Site, leaving: contextlib.ExitStack) -> None:
         rounds=site.run.rounds,
         run=config.run,
         client=config.client,
-        settings=site.settings.settings,
+        settings=site.script_settings,
     )
     child = ChildProcess(
         config.preprocess,

@@ -110,5 +110,6 @@ class Standing:
                 evaluates=site.config.evaluator is not None,
                 allows_cross=site.config.allow_cross,
                 role=site.config.role,
+                sets=tuple(sorted(site.config.own_settings)) if site.config.report else (),
             )
         )

@@ -46,7 +46,7 @@ class Trainer:
             run=site.config.run,
             client=site.config.client,
             edge=site.membership.token,
-            settings=site.settings.settings,
+            settings=site.script_settings,
         )
         self._preprocess(environment)
         self._child = self._started(site.config.command, environment, "trainer")

@@ -32,6 +32,7 @@ from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.results.folder import ResultFolder, Results
 from flavor.results.rounds import RoundResult
+from flavor.site_settings import settings_of
 from flavor.store.open import open_store
 from flavor.store.paths import run_record_path
 from flavor.store.protocol import ObjectStore
@@ -280,7 +281,7 @@ class Federation:
             words += ["-e", self.evaluator] if self.evaluator else []
             words += ["--format", self.format] if self.format else []
             words += ["--report-output", "--allow-cross", *shared(self.redis_url)]  # this user is site and operator
-            words += self._consent()
+            words += self._consent(site.client)
             processes.start(
                 site.client,
                 "flavor.cli.flavor_fl",
@@ -289,10 +290,10 @@ class Federation:
                 log=self.layout.log(site.client),
             )
 
-    def _consent(self) -> list[str]:
+    def _consent(self, client: str) -> list[str]:
         """The options by which this user's own sites take what this user's run asks of them."""
         words = ["--checkpoint", self.config.checkpoint, *([] if self.config.kind.is_safe else ["--opaque"])]
-        words += [word for name in self.config.settings for word in ("--allow-set", name)]
+        words += [word for name in settings_of(self.config, client) for word in ("--allow-set", name)]
         return [*words, "--strip-prefix"] if self.strip_prefix else words
 
     def _aggregator_words(self) -> list[str]:

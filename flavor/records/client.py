@@ -15,11 +15,12 @@ from flavor.watch import PHASES
 FIELDS = (
     *("state", "reason", "failure", "exit_code", "report"),
     *("round", "host", "pid", "public_key", "protocol", "version", "phase", "done", "total", "since_ms", "told_ms"),
-    *("awaits", "evaluates", "cross"),
+    *("awaits", "evaluates", "cross", "sets"),
 )
 """The fields of a client's hash that are read. Nothing else that a client writes there is read."""
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,+_()/-]{0,119}")
+_SETS = re.compile(r"[A-Z][A-Z0-9_]{0,63}( [A-Z][A-Z0-9_]{0,63}){0,255}")
 _STORE = "store"
 _JUDGES = "evaluator "
 """What stands before the state of a client that trains nothing: an older coordinator knows no such state, and so never
@@ -107,6 +108,8 @@ class ClientStatus:
     """Whether the site has a command that judges models."""
     allows_cross: bool = False
     """Whether its updates may be sent to other sites that allow the same, to be judged there."""
+    sets: tuple[str, ...] = ()
+    """The names of the variables that the site sets for its scripts itself, in place of the run's."""
     role: Role = Role.TRAINER
     """What the client does in its run. In Redis it stands before the state, as in `evaluator ready`."""
 
@@ -136,6 +139,7 @@ class ClientStatus:
             "awaits": _STORE if self.awaits_store else "",
             "evaluates": "1" if self.evaluates else "",
             "cross": "1" if self.allows_cross else "",
+            "sets": " ".join(self.sets),
         }
 
     @classmethod
@@ -160,6 +164,7 @@ class ClientStatus:
             awaits_store=fields.get("awaits") == _STORE,
             evaluates=fields.get("evaluates") == "1",
             allows_cross=fields.get("cross") == "1",
+            sets=tuple(text.split(" ")) if _SETS.fullmatch(text := fields.get("sets", "")) else (),
         )
 
 

@@ -89,6 +89,8 @@ def by_round(every: Sequence[Evaluated], *, is_central: bool = False) -> list[Ev
 def settings_of(view: RunView) -> dict[str, str]:
     """Return the run's settings as texts, by name; those that `--set` gives to the scripts as `set/NAME`.
 
+    Those of `--set-for` are `set/NAME/CLIENT`.
+
     Leaves out settings without a value, and those that say where the operator keeps objects and jobs. The value of a
     setting whose name says that it is a secret is `HIDDEN`.
     """
@@ -98,6 +100,12 @@ def settings_of(view: RunView) -> dict[str, str]:
             continue
         if name == "settings" and isinstance(value, dict):
             found |= {f"set/{each}": HIDDEN if _SECRET.search(each) else _text(said) for each, said in value.items()}
+        elif name == "set_for" and isinstance(value, dict):
+            for client, settings in value.items():
+                found |= {
+                    f"set/{each}/{client}": HIDDEN if _SECRET.search(each) else _text(said)
+                    for each, said in settings.items()
+                }
         elif value is not None and value not in ([], {}):
             found[name] = _text(value)
     return found

@@ -68,6 +68,13 @@ class ClientStopped(ClientEvent):
 
 
 @dataclass(frozen=True)
+class ClientSets(ClientEvent):
+    """The names of the variables that the client's site sets for its scripts itself have changed."""
+
+    name = "client.sets"
+
+
+@dataclass(frozen=True)
 class ClientNotAdmitted(ClientEvent):
     """The client cannot take part."""
 

@@ -22,7 +22,7 @@ _EVENTS: Mapping[str, tuple[str, ...]] = {
     GOOD: ("round.closed", "run.finished", "run.best"),
     NEWS: ("run.created", "run.resumed", "run.recovered", "round.opened", "evaluation.closed"),
     QUIET: (
-        *("client.joined", "client.left", "client.pardoned", "update.accepted"),
+        *("client.joined", "client.left", "client.pardoned", "client.sets", "update.accepted"),
         *("round.aggregating", "round.structure", "evaluation.opened", "evaluation.skipped"),
     ),
 }

@@ -58,6 +58,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "flavor.results",
         "flavor.resume",
         "flavor.script_settings",
+        "flavor.site_settings",
         "flavor.setting",
         "flavor.evaluation_settings",
         "flavor.mode_settings",

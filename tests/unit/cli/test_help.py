@@ -73,6 +73,10 @@ def test_checks_list_the_short_names_that_people_type(module: str, short: list[s
         ),
         (["-m", "python main.py", "--edges", "2", "more"], ""),
         (["-m", "python main.py", "--set", "LR", "0.1"], "--set takes one word: --set NAME=VALUE"),
+        (
+            ["-m", "python main.py", "--set-for", "site1", "LR", "0.1"],
+            "--set-for takes two words: --set-for CLIENT NAME=VALUE",
+        ),
         (["python", "main.py"], "Give the command of the script after -m, in quotes: -m 'python main.py'"),
     ],
 )
@@ -81,7 +85,7 @@ def test_what_a_shell_has_taken_apart_needs_quotes(words: list[str], advice: str
     assert done.exit_code == 2
     assert "Got unexpected extra argument" in done.output
     assert advice in done.output
-    assert ("in quotes" in done.output or "one word" in done.output) == bool(advice)
+    assert any(how in done.output for how in ("in quotes", "one word", "two words")) == bool(advice)
 
 
 @pytest.mark.parametrize("module", ["check_fl", "flavor_fl"])

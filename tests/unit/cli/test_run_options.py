@@ -64,6 +64,10 @@ def test_what_a_command_does_otherwise_is_little() -> None:
         (["--statistics", "none"], {"statistics": ()}),
         (["--statistics", "*.seen"], {"statistics": (*RunConfig(rounds=1, store="s").statistics, "*.seen")}),
         (["--set", "LR=0.1", "--set", "A=b"], {"settings": {"A": "b", "LR": "0.1"}}),
+        (
+            ["--set-for", "b", "LR=0.1", "--set-for", "a", "LR=1", "--set-for", "b", "A=x=y"],
+            {"set_for": {"a": {"LR": "1"}, "b": {"A": "x=y", "LR": "0.1"}}},
+        ),
         (["--share-names", "--compress", "int8"], {"share_names": True, "compress": "int8"}),
         (["--heartbeat-timeout-s", "2"], {"heartbeat_timeout_s": 2.0}),
     ],

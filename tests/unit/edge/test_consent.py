@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flavor.config import RunConfig
-from flavor.edge.consent import check_consent, check_store
+from flavor.edge.consent import check_consent, check_store, told
 from flavor.errors import InvalidSetting, RunRefused
 from flavor.script_settings import checked_pattern, settings_not_taken
 from flavor.store.bucket import refusal
@@ -29,6 +29,29 @@ def test_names_that_are_not_listed_are_declined_and_can_be_allowed(name: str) ->
     with pytest.raises(RunRefused, match=rf"{name}=x.*--allow-set {name}"):
         check_consent("r", config(**{name: "x"}), opaque=False, allow_set=(), store="s")
     check_consent("r", config(**{name: "x"}), opaque=False, allow_set=[name[:3] + "*"], store="s")
+
+
+def test_what_is_set_for_another_site_or_replaced_by_this_one_needs_no_consent() -> None:
+    run = RunConfig.parse(
+        {"rounds": 1, "store": "s", "settings": {"DB": "x"}, "set_for": {"c1": {"KUBECONFIG": "/x"}, "c2": {"LR": "9"}}}
+    )
+
+    def lacks(client: str, *own: str) -> str:
+        with pytest.raises(RunRefused, match="does not take") as caught:
+            check_consent(
+                "r", run, opaque=False, allow_set=["D?"] * ("DB" not in own), store="s", client=client, own=own
+            )
+        return str(caught.value.told)
+
+    check_consent("r", run, opaque=False, allow_set=["DB"], store="s", client="c2")
+    check_consent("r", run, opaque=False, allow_set=[], store="s", client="c2", own=["DB"])
+    check_consent("r", run, opaque=False, allow_set=["DB"], store="s", client="c1", own=["KUBECONFIG"])
+    assert lacks("c1") == "its user has not allowed a setting of --set-for (--allow-set KUBECONFIG)"
+    assert lacks("c1", "DB") == lacks("c1"), "its other setting counts as before"
+    assert told(run, "c2") == ["the run sets for its trainer: DB=x LR=9"]
+    assert told(run, "c2", own=["LR", "NEW"])[1] == (
+        "this site sets for its script itself: LR (in place of the run's), NEW"
+    )
 
 
 @pytest.mark.parametrize("value", ["0.01", "-1e-3", "64,64", "adam", "", "cosine:0.1"])

@@ -145,6 +145,7 @@ STATUS = ClientStatus(
     awaits_store=True,
     evaluates=True,
     allows_cross=True,
+    sets=("BATCH_SIZE", "LR"),
 )
 
 
@@ -166,6 +167,7 @@ def test_what_a_client_says_of_itself_is_written_whole_so_that_nothing_of_an_ear
         "awaits": "store",
         "evaluates": "1",
         "cross": "1",
+        "sets": "BATCH_SIZE LR",
     }
     assert ClientStatus.from_hash(fields) == STATUS
     assert ClientStatus("ready").to_hash().keys() == fields.keys()
@@ -193,6 +195,8 @@ def test_what_a_client_says_of_itself_is_read_whatever_it_is() -> None:
     read = ClientStatus.from_hash({"state": "READY", "round": "-1", "pid": "x", "protocol": "two", "phase": "dancing"})
     assert read == ClientStatus("READY", protocol=0)
     assert read.known_state is None
+    for text in ("", " ", "lower", "A  B", "A\x1b[2J", "A" * 65, " ".join(["A"] * 257)):
+        assert ClientStatus.from_hash({"sets": text}).sets == (), text
     assert ClientStatus.from_hash({}) == ClientStatus(protocol=0)
     assert ClientStatus.from_hash(revoked()).known_state is ClientState.REVOKED
 
