@@ -20,11 +20,11 @@ def not_enrolled(runs: RunStore, config: RunConfig) -> list[str]:
         return []
     try:
         users = enrolled(runs.redis, runs.run, where=runs.where)
-    except BusUnavailable:  # the wait of the next command says so, if it is that
+    except BusUnavailable:  # also where its answer is an error; an outage is told by what needs the server next
         return []
-    known = {*users, *runs.public_keys(), *runs.members()}
     if not users:
         return []
+    known = {*users, *runs.public_keys(), *runs.members()}
     return [
         f"--set-for {client}: no client of this name is enrolled in run {runs.run!r}: {there_are}"
         for client, there_are in unknown_clients(config, known)

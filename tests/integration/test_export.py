@@ -99,6 +99,7 @@ def made(bench_class, server: str, tmp_path_factory: pytest.TempPathFactory) -> 
     try:
         command = f"{sys.executable} {TRAINER}"
         words = f"--edges 2 --rounds {ROUNDS} --run {RUN} --out out --set LR=0.1 --set API_KEY=x".split()
+        words += ["--set-for", "edge-1", "LR=0.2", "--set-for", "edge-1", "API_TOKEN=sesame"]
         done = place.done("flavor", "run", "-m", command, *words, timeout_s=120, env={"FLAVOR_REDIS_URL": None})
         assert done.wait() == 0, done.stderr
         folder = place.work / "out"
@@ -151,7 +152,9 @@ def test_json_has_the_rounds_with_the_digests_of_their_manifests(made: Made, tmp
     assert found["settings"]["rounds"] == str(ROUNDS)
     assert str(made.tmp) not in target.read_text(), "no path of this machine leaves it"
     assert found["settings"]["set/LR"] == "0.1"
-    assert "secret" in found["settings"]["set/API_KEY"]
+    assert found["settings"]["set/LR/edge-1"] == "0.2"
+    assert all("secret" in found["settings"][name] for name in ("set/API_KEY", "set/API_TOKEN/edge-1"))
+    assert "sesame" not in target.read_text()
     summary = json.loads((made.folder / "summary.json").read_text())
     theirs = [{name: each[name] for name in summary["rounds"][0]} for each in found["rounds"]]
     assert theirs == summary["rounds"]

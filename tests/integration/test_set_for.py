@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from flavor.bus.acl import enroll
+from flavor.config import RunConfig
+from flavor.coordinator.set_for import not_enrolled
 from tests.conftest import Bench
 
 RUNS = ["--set", "LR=0.1", "--set-for", "c1", "LR=0.5", "--set-for", "c1", "BATCH_SIZE=16", "--set-for", "c2", "LR=0.7"]
@@ -73,3 +76,17 @@ def test_a_site_gets_what_is_set_for_it_and_its_own_settings_count_first(
         verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
         assert verified.wait() == 0, verified.stderr
         assert "set_for C-1" in verified.stdout + verified.stderr
+
+
+def test_where_clients_are_enrolled_another_name_is_told_at_the_start(bench: Bench) -> None:
+    config = RunConfig.parse({"rounds": 1, "store": "s", "set_for": (("Site-1", "LR=1"), ("site-2", "LR=1"))})
+    assert not_enrolled(bench.runs, config) == [], "without users of their own, any name may come"
+    try:
+        for client in ("site-1", "site-2"):
+            enroll(bench.redis, bench.run, client, where="here")
+        assert not_enrolled(bench.runs, config) == [
+            f"--set-for Site-1: no client of this name is enrolled in run {bench.run!r}: there are site-1, site-2"
+        ]
+    finally:
+        for client in ("site-1", "site-2"):
+            bench.redis.acl_deluser(f"flavor:{bench.run}:{client}")
