@@ -425,7 +425,7 @@ def test_a_run_of_which_a_site_is_gone_for_good_ends_without_a_gain_as_well(benc
     first, second, third = summaries(bench)
     assert ((first.sites, first.best_before), second.best_before, third.best_before) == ((3, 0), 1, 1)
     of_three, of_two = 14 / 6 / 100, 0.0015  # what three sites add in round 1; what c1 and c2 have beside the weights
-    assert third.beside == pytest.approx((of_three + 2 * STEP / 100 + of_two, of_three + of_two, 2))
+    assert third.comparison.beside == pytest.approx((of_three + 2 * STEP / 100 + of_two, of_three + of_two, 2))
     on = bench.done("flavor", "resume", bench.run, "--rounds", 9)
     assert on.wait() == 0, on.stderr
     assert bench.runs.read().round == 3, "a coordinator that is started again decides the same"
