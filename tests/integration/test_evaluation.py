@@ -200,7 +200,7 @@ def test_who_has_measured_what_on_which_model_is_signed(bench):
     ("fail", "said"),
     [
         ("exit", '"its evaluator ended (exit code 3)"'),
-        ("silent", '"its info.json cannot be used"'),
+        ("silent", '"its evaluator ended with exit code 0 and has written no result"'),
         ("info", '"its evaluator ended (exit code 1)"'),
     ],
 )
