@@ -192,6 +192,36 @@ def test_a_run_that_was_stopped_goes_on_with_the_tasks_that_its_sites_had(bench)
     assert audit(Archive(open_store(str(bench.store)), bench.run)).problems == []
 
 
+def test_a_finished_run_is_extended_and_its_slow_site_goes_on_with_its_task_from_a_signed_model(bench, tmp_path):
+    """A site with `--trust` checks the model of its earlier task, which is not the newest one, against the records."""
+    coordinator = bench.serve("--mode", MODE, rounds=3, clients=3)
+    key, public = tmp_path / "aggregator.key", tmp_path / "aggregator.key.pub"
+    bench.aggregator("--key", key)
+    bench.eventually("the key is there", public.exists)
+    trusted = ("--trust", public)
+    sites = [
+        bench.edge("edge-1", bench.trainer(), *trusted),
+        bench.edge("edge-2", bench.trainer(), *trusted),
+        bench.edge("edge-3", bench.trainer("--hold", "--at", 2), *trusted),
+    ]
+    bench.held("edge-3")
+    assert coordinator.wait() == 0
+    for site in sites:
+        site.wait()
+    more = bench.start("flavor", "extend", bench.run, "--rounds", 5)
+    more.until("goes on after round 3")
+    bench.edge("edge-1", bench.trainer("--rounds", "endless", "--hold", "--at", 4), *trusted)
+    bench.edge("edge-2", bench.trainer("--rounds", "endless"), *trusted)
+    bench.edge("edge-3", bench.trainer("--rounds", "endless"), *trusted)
+    assert more.wait() == 0
+    closed = manifests(bench)
+    assert len(closed) == 5
+    assert who(closed[3]) == {"edge-2": 4, "edge-3": 2}
+    for manifest, expected in zip(closed, replayed(bench, "polynomial:0.5", closed), strict=True):
+        np.testing.assert_allclose(weights(bench, manifest), expected, rtol=1e-5)
+    assert audit(Archive(open_store(str(bench.store)), bench.run)).problems == []
+
+
 @pytest.mark.parametrize(
     ("mode", "why"),
     [
