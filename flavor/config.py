@@ -33,8 +33,8 @@ SMALL_UPDATE_BYTES = 4 * 1024 * 1024
 """Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
 DEFAULT_AGGREGATOR = "fedavg"
 RULE, PATTERN = "NAME[:OPTION=VALUE,...]", "PATTERN"
-_TO_SHOW, _OF_RUN = dict[str, object](), {"run": object()}
-"""The validation contexts of `RunConfig.known` and `RunConfig.of_run`, where a name of a kind imports no package."""
+_TO_SHOW, _OF_RUN, RESUMED = dict[str, object](), {"run": object()}, {"resumed": object()}
+"""Validation contexts: of `RunConfig.known` and `of_run`, which import no package of a kind, and of `flavor.resume`."""
 
 
 class RunConfig(BaseModel):
@@ -303,10 +303,11 @@ class RunConfig(BaseModel):
             raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
-    def _settings_go_together(self) -> Self:
+    def _settings_go_together(self, info: ValidationInfo) -> Self:
         if isinstance(self.quorum, int) and self.quorum > self.min_clients:
             raise ValueError(f"quorum {self.quorum} is more than min_clients {self.min_clients}")
-        if reason := evaluation.conflict_of(self) or mode_settings.conflict_of_mode(self):
+        rules = evaluation.ruled_by_sites(self) if info.context is None else []  # a run that is there keeps its own
+        if reason := evaluation.conflict_of(self) or mode_settings.conflict_of_mode(self, rules):
             raise ValueError(reason)
         return self
 

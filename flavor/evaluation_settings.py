@@ -123,6 +123,14 @@ def conflict_of(config: _Evaluated) -> str:
     return ""
 
 
+def ruled_by_sites(config: _Evaluated) -> list[str]:
+    """Return the rules on metrics that sites measure, each as its option and value: `--select accuracy:max`."""
+    select, when, after = rules_of(config, central=False)
+    found = [f"--select {select}"] if select else []
+    found += [f"--stop-when {rule.text!r}" for rule in when]
+    return found + ([f"--stop-after-no-gain {config.stop_after_no_gain}"] if after else [])
+
+
 def lacking_evaluator(config: _Evaluated, *, sites: bool, central: bool) -> str:
     """Return which setting needs an evaluator that a run does not have; '' where none does.
 

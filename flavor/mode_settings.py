@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Protocol, TypeAlias
 
 from pydantic import AfterValidator
@@ -53,8 +54,11 @@ class _Moded(Protocol):
     def keep_globals(self) -> int: ...
 
 
-def conflict_of_mode(config: _Moded) -> str:
-    """Return why an asynchronous mode does not go together with the other settings; '' where it does."""
+def conflict_of_mode(config: _Moded, rules: Sequence[str] = ()) -> str:
+    """Return why an asynchronous mode does not go together with the other settings; '' where it does.
+
+    `rules` are those on metrics of sites (`ruled_by_sites`) that the run does not have yet.
+    """
     mode = config.buffered
     if mode is None:
         return ""
@@ -73,5 +77,12 @@ def conflict_of_mode(config: _Moded) -> str:
         return (
             f"mode {mode}: keep_globals {config.keep_globals} does not keep the models that sites train from: "
             f"{mode.max_staleness + 2} or more, or 0 for all, is needed with max_staleness {mode.max_staleness}"
+        )
+    if rules:
+        return (
+            f"{rules[0]} does not go together with --mode async: each model is judged only by the sites that do not "
+            "train at that time, so that two models are rarely judged by the same sites: name a metric of the "
+            "operator's own data (central/NAME, by `flavor-agg -e`), or have sites judge a model later "
+            "(`flavor evaluate RUN --round N`)"
         )
     return ""

@@ -66,10 +66,11 @@ class Lacking:
             do, have = ("does", "has") if self.unsaid.count == 1 else ("do", "have")
             said.append(f"{self.unsaid.words} {do} not report {metric}, and {have} before")
         if self.away.count:
-            was, have, it = ("was", "has", "it") if self.away.count == 1 else ("were", "have", "them")
+            is_one = self.away.count == 1
+            was, have, back, it = ("was", "has", "it is", "it") if is_one else ("were", "have", "they are", "them")
             said.append(
                 f"{self.away.words} {was} not there to judge the model, and {have} reported {metric} before: the rule "
-                f"counts again once {it} {'is' if it == 'it' else 'are'} back, or without {it} after `flavor revoke`"
+                f"counts again once {back} back, or without {it} after `flavor revoke`"
             )
         return "; ".join(said)
 

@@ -9,6 +9,7 @@ import pytest
 from flavor.config import RunConfig
 from flavor.errors import InvalidSetting
 from flavor.policy.mode import Buffered
+from flavor.resume import resumed_config
 
 
 def config(mode: str = "async:buffer=2", **more: Any) -> RunConfig:
@@ -71,6 +72,38 @@ def test_settings_that_exclude_each_other_are_refused_with_their_numbers(more: d
     with pytest.raises(InvalidSetting) as error:
         config(**more)
     assert why in str(error.value)
+
+
+RULES_OF_SITES = [
+    ({"select": "accuracy:max"}, "--select accuracy:max"),
+    ({"select": "pooled/auc:max", "stop_after_no_gain": "3"}, "--select pooled/auc:max"),
+    ({"stop_when": ("central/auc>=0.9", "auc>=0.9")}, "--stop-when 'auc>=0.9'"),
+]
+
+
+@pytest.mark.parametrize(("more", "named"), RULES_OF_SITES)
+def test_a_rule_on_metrics_of_sites_is_refused_where_not_all_judge_each_model(more: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidSetting) as error:
+        config(**more)
+    assert f"{named} does not go together with --mode async: each model is judged only by" in str(error.value)
+    assert "(central/NAME, by `flavor-agg -e`)" in str(error.value)
+    assert "(`flavor evaluate RUN --round N`)" in str(error.value)
+    assert config("sync", **more).buffered is None
+
+
+def test_a_rule_on_the_operators_own_data_goes_together_with_asynchronous_rounds() -> None:
+    own = config(select="central/auc:max", stop_when=("central/auc>=0.9",), stop_after_no_gain="3")
+    assert own.buffered is not None
+
+
+def test_an_asynchronous_run_that_goes_on_gets_no_new_rule_on_metrics_of_sites() -> None:
+    before = {**config().to_mapping(), "select": "accuracy:max"}  # of an earlier state of this project
+    assert RunConfig.of_run("r", before).select == "accuracy:max"
+    assert resumed_config(before, {"rounds": 9}, closed=1)[0].rounds == 9
+    assert resumed_config(before, {"stop_when": ["central/auc>=0.9"]}, closed=1)[0].stop_when == ("central/auc>=0.9",)
+    for given, named in (({"stop_when": ["auc>=0.9"]}, "--stop-when"), ({"stop_after_no_gain": "3"}, "--stop-after")):
+        with pytest.raises(InvalidSetting, match=f"{named}.* does not go together with --mode async"):
+            resumed_config(before, given, closed=1)
 
 
 def test_the_settings_that_go_together_do() -> None:

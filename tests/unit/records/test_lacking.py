@@ -30,7 +30,10 @@ def test_a_site_that_was_not_asked_keeps_its_part() -> None:
         "b was not there to judge the model, and has reported x before: the rule counts again once it is back, or "
         "without it after `flavor revoke`"
     )
-    assert "b and d were not there" in found["loss"].words("loss")
+    assert found["loss"].words("loss") == (
+        "b and d were not there to judge the model, and have reported loss before: the rule counts again once they are "
+        "back, or without them after `flavor revoke`"
+    )
 
 
 def test_the_counts_of_a_site_give_it_a_part_in_a_pooled_metric() -> None:
