@@ -19,6 +19,7 @@ import inmemory  # before others keep the environment
 import owncache  # noqa: F401 - as that one
 import pytest
 from buckets import S3
+from hypothesis import settings
 from mlflowserver import mlflow_server
 from order import ordered
 from summary import Summary
@@ -54,6 +55,8 @@ PLOTTED = ("matplotlib.backends.backend_agg", "matplotlib.figure")
 os.environ.setdefault(
     "OMP_NUM_THREADS", ONE_THREAD
 )  # of examples, too: the threads of four tests at a time spin on two cores
+settings.register_profile("flavor", deadline=None)  # no test asserts speed: five run at a time
+settings.load_profile("flavor")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -110,9 +110,13 @@ class Pruning:
                 self._swept = newest
         if self._config.keep_globals:
             newest, told = closed - self._config.keep_globals, closed - max(_KEPT_IN_REDIS, self._config.keep_globals)
-            kept = {round_ for round_, _ in self._runs.evaluating()}  # before the best, which one of them may become
+            kept = self._judged_now()  # before the best, which one of them may become
             kept |= {best.round} if (best := self._runs.read().best) else set()
-            self._remove_before(global_folder(self._runs.run), newest, infos=told, but=kept)
+            self._remove_before(global_folder(self._runs.run), newest, infos=told, but=lambda: kept)
+
+    def _judged_now(self) -> set[int]:
+        """Return the rounds whose models are being judged: sites read these, and hand in results of these rounds."""
+        return {round_ for round_, _ in self._runs.evaluating()}
 
     def _kept_of(self, closed: int) -> int:
         """Return the number of rounds whose updates are kept after round `closed`; 0 keeps the updates of all rounds.
@@ -186,23 +190,36 @@ class Pruning:
         return done
 
     def _sweep(self, newest: int, clients: Collection[str]) -> None:
-        """Remove objects that no verdict names: those refused, late, or never handed in."""
+        """Remove objects that no verdict names: those refused, late, or never handed in.
+
+        What sites hand in for an evaluation that is open stays, however old the round of its model is.
+        """
         infos = min(newest, self._forgotten)
         self._remove_before(accepted_folder(self._runs.run), newest, infos=infos)
         for client in clients:
-            self._remove_before(client_folder(self._runs.run, client), newest, infos=infos, most=_MOST_OF_A_CLIENT)
+            folder = client_folder(self._runs.run, client)
+            self._remove_before(folder, newest, infos=infos, most=_MOST_OF_A_CLIENT, but=self._judged_now)
 
     def _remove_before(
-        self, folder: str, newest: int, *, infos: int, most: int | None = None, but: Collection[int] = ()
+        self,
+        folder: str,
+        newest: int,
+        *,
+        infos: int,
+        most: int | None = None,
+        but: Callable[[], Collection[int]] = tuple,
     ) -> None:
         """Remove the objects of rounds 1 to `newest` from a folder, and client information of rounds 1 to `infos`.
 
-        The objects of the rounds `but` stay.
+        The objects of the rounds `but` stay: asked for after the folder was listed, so that what is listed of an
+        evaluation was handed in after it had been opened.
         """
+        found = list(self._store.list(folder, most=most))
+        stay = but()
         self._store.delete(
             [
                 path
-                for path in self._store.list(folder, most=most)
-                if round_of(path) not in but and 0 < round_of(path) <= (infos if is_info(path) else newest)
+                for path in found
+                if round_of(path) not in stay and 0 < round_of(path) <= (infos if is_info(path) else newest)
             ]
         )

@@ -31,7 +31,7 @@ from flavor.records.states import ClientState
 from flavor.results.folder import ResultFolder
 from flavor.store.local import LocalStore
 from flavor.store.open import open_store
-from flavor.store.paths import global_prefix, is_info, manifest_path, named, round_of, update_prefix
+from flavor.store.paths import global_prefix, is_info, manifest_path, named, result_prefix, round_of, update_prefix
 from flavor.store.protocol import ObjectStore
 from tests.infos import put_info
 from tests.recorded import accepted, global_model
@@ -132,6 +132,27 @@ def test_redis_stays_flat_over_a_long_run(runs: RunStore, store: ObjectStore) ->
     assert len(store.list("runs/r/manifests/")) == 120, "they stay"
     assert runs.read_round(71) is not None
     assert runs.read_round(70) is None
+
+
+def test_what_sites_have_measured_of_an_old_model_stays_until_their_evaluation_is_over(
+    runs: RunStore, store: ObjectStore
+) -> None:
+    """`flavor evaluate RUN --round 3` while rounds go on: one site has handed in, and another one is slow."""
+    pruning = Pruning(runs, store, RunConfig(rounds=100, keep_rounds=1, store=store.url), print)
+    path = f"{result_prefix('r', 3, 1, 'a')}{'0' * 16}.json"
+    for round_ in range(1, 31):
+        close(runs, store, round_)
+        if round_ == 5:
+            put(store, path, b"{}")
+            runs.redis.hset(runs.keys.evaluating, "3 1", "1")
+        pruning.prune(round_, ["a"])
+    assert {round_of(kept) for kept in store.list("runs/r/clients/a/") if not is_info(kept)} == {3, 30}
+    assert store.exists(path)
+    runs.redis.delete(runs.keys.evaluating)
+    for round_ in range(31, 43):
+        close(runs, store, round_)
+        pruning.prune(round_, ["a"])
+    assert not store.exists(path), "nothing waits for it any more"
 
 
 def test_results_that_are_written_late_lack_nothing_of_a_site(
