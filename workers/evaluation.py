@@ -159,7 +159,13 @@ class _Merge:
             evaluation,
             Outcome(
                 merged,
-                {"expected": evaluation.expected, "judges": judges, "missing": missing, "away": away or None},
+                {
+                    "expected": evaluation.expected,
+                    "judges": judges,
+                    "missing": missing,
+                    "away": away or None,
+                    "training": evaluation.training or None,
+                },
                 verdicts,
                 reported_by_now(ruled, sites, known),
             ),

@@ -60,11 +60,13 @@ class Evaluations(Clients):
         model: GlobalModel | None = None,
         subject: Subject | None = None,
         by: str = "",
+        training: Sequence[str] = (),
     ) -> int:
         """Have `expected` judge the run's global model, which `round_` has made; return the server's time in ms.
 
         Or another `model`, also of a run that has ended; `subject` says which one. `by` is the
-        key of the lease of `token`, where that is not the coordinator's.
+        key of the lease of `token`, where that is not the coordinator's. `training` names the sites that are not asked
+        because they train on.
         """
         keys = [by or self.keys.coordinator, self.keys.state, self.keys.evaluation(round_, number), self.keys.log]
         keys += [self.keys.evaluating, self.keys.evaluation_verdicts(round_, number), self.keys.asked]
@@ -76,6 +78,7 @@ class Evaluations(Clients):
         is_said = subject is not None and subject != Subject.of_round(round_)
         args.append(json.dumps(subject.to_plain()) if subject is not None and is_said else "")
         args.append("1" if EvaluationKind.of(number) is EvaluationKind.ASKED else "")
+        args.append(json.dumps(list(training)) if training else "")
         return int(self.move("open_evaluation", keys, args))
 
     def begin_merge(self, token: str, round_: int, number: int, *, attempt: int, by: str = "") -> int:

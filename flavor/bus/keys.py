@@ -83,8 +83,8 @@ round:N:entries                       hash    client to number of its entries in
                                               that it caused in this round; 0 before the first;
                                               told:CLIENT, again:CLIENT (expires after a week)
 round:N:evaluation:K                  hash    state, global_*, format, expected, skipped,     coordinator, worker
-                                              opened_ms, deadline_ms, attempt, merging_ms,
-                                              error, hopeless, unneeded, closed_ms, reason,
+                                              training, opened_ms, deadline_ms, attempt,
+                                              merging_ms, error, hopeless, unneeded, closed_ms, reason,
                                               merged_*, manifest_*, subject; K is 0 for the
                                               coordinator's own, 999999999 for that on the
                                               operator's data

@@ -7,7 +7,7 @@ of a run are judged in the order of their rounds. Nothing that goes wrong in an 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 
@@ -23,9 +23,8 @@ from flavor.evaluation_settings import OFF, mode_of, rules_of
 from flavor.failpoints import reach
 from flavor.policy.buffered import carried
 from flavor.policy.decision import Action, Decision
-from flavor.policy.evaluating import evaluation_step, is_due, is_merged_beside, may_open, without_evaluator
+from flavor.policy.evaluating import evaluation_step, is_due, is_merged_beside, left_out, may_open, without_evaluator
 from flavor.policy.selection import not_counted, stops
-from flavor.policy.standing import Client
 from flavor.records.evaluation import AUTOMATIC, EvaluationKind, EvaluationView
 from flavor.records.own_evaluations import own_evaluations
 from flavor.records.states import EvaluationState
@@ -60,6 +59,7 @@ class SiteEvaluations:
         self._view: EvaluationView | None = None
         self._handed_in: dict[str, bool] = {}
         self._unfinished: set[int] = set()  # rounds whose evaluations are not known to be over
+        self._busy: Collection[str] = ()  # the sites that train on, as far as that keeps them from judging the model
         self._told = 0  # the round of whose evaluation it was told why a goal does not count
         self._goal: str | None = None  # why the goal is reached, '' if it is not; None before that was worked out
 
@@ -84,7 +84,7 @@ class SiteEvaluations:
             return None
         if self._round != closed:
             self._read(closed)
-        decision = self._step()
+        decision = self._step(ends=then.action is Action.FINISH)
         if decision is None:
             self._unfinished.discard(closed)
         if decision is not None and decision.action is Action.EVALUATE and not may_open(then):
@@ -170,38 +170,40 @@ class SiteEvaluations:
             self._unfinished.discard(earlier)
         return None
 
-    def _step(self) -> Decision | None:
-        """Return what to do about the evaluation; None once it is over. No site is waited for with --evaluate off."""
-        decision = self._decided()
+    def _step(self, *, ends: bool = False) -> Decision | None:
+        """Return what to do about the evaluation; None once it is over. No site is waited for with --evaluate off.
+
+        `ends` says that no round follows.
+        """
+        decision = self._decided(ends)
         is_awaited = self._view is not None and self._view.state is EvaluationState.OPEN
         if decision is None or not (is_awaited and decision.waits and mode_of(self._config) == OFF):
             return decision
         self._give_up("no model is judged any more (--evaluate off)", is_skipped=True)
         return None
 
-    def _decided(self) -> Decision | None:
+    def _decided(self, ends: bool) -> Decision | None:
         is_open = self._view is not None and self._view.state is EvaluationState.OPEN  # moved by this coordinator alone
         if self._current.has_result_news if is_open else self._current.has_evaluation_news:
             self._read(self._round)
         now_ms = self._current.now_ms()
+        self._busy = self._train_on() if self._view is None and not ends else ()
         return evaluation_step(
             self._view,
             self._handed_in,
-            self._members.clients if self._view is not None else self._free(),
+            self._members.clients,
             self._config,
             closed=self._round,
             now_ms=now_ms,
             judged=self._judged_before() if self._view is None else (),
+            busy=self._busy,
             job=self._job.look(self._view, now_ms) if self._view is not None and self._is_merging else None,
         )
 
-    def _free(self) -> Mapping[str, Client]:
-        """Return the clients without those that train on in an asynchronous run, for which all others would wait."""
-        clients, round_, mode = self._members.clients, self._current.round, self._config.buffered
-        if round_ is None or mode is None:
-            return clients
-        busy, _ = carried(round_.view, clients, mode)
-        return {name: client for name, client in clients.items() if name not in busy}
+    def _train_on(self) -> Collection[str]:
+        """Return the sites that train on in an asynchronous run. They judge the last model after their training."""
+        round_, mode = self._current.round, self._config.buffered
+        return carried(round_.view, self._members.clients, mode)[0] if round_ is not None and mode is not None else ()
 
     def _judged_before(self) -> Collection[str]:
         """Return the sites with a result of the newest evaluation before; none where all members have come back.
@@ -241,6 +243,7 @@ class SiteEvaluations:
             AUTOMATIC,
             expected=decision.names,
             skipped=without_evaluator(self._members.clients),
+            training=left_out(self._members.clients, self._busy),
             timeout_s=self._config.evaluation_timeout_s,
             reason=decision.reason,
         )

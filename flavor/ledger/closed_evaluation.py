@@ -58,6 +58,7 @@ def recorded_evaluation(runs: RunStore, store: ObjectStore | None, summary: Eval
         info=ObjectRef(manifest.merged_path, manifest.merged_digest),
         manifest=ref,
         verdicts=verdicts_of(manifest, {}),
+        training=manifest.training or (),
     )
 
 

@@ -106,6 +106,11 @@ class EvaluationManifest(SignedRecord):
 
     None where there are none: the JSON then lacks the field.
     """
+    training: tuple[str, ...] | None = Field(min_length=1, default=None)
+    """Sites with an evaluator that were not asked, because they trained on in an asynchronous run.
+
+    None where there are none: the JSON then lacks the field.
+    """
     central: int | None = Field(ge=0, default=None)
     """Number of examples of the operator's own data, on which the worker has judged the model; None where sites did."""
     best_round: int = Field(ge=0, default=0)
@@ -125,7 +130,7 @@ class EvaluationManifest(SignedRecord):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_absent(handler(self), "subject", "away")
+        return without_absent(handler(self), "subject", "away", "training")
 
     @property
     def judged(self) -> Subject | None:

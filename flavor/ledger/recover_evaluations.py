@@ -203,6 +203,7 @@ def _rebuilt(
         **model.to_hash(),
         **merged_ref.to_hash("merged_"),
         **record.ref.to_hash("manifest_"),
+        **({"training": json.dumps(list(manifest.training))} if manifest.training else {}),
         **({"subject": json.dumps(manifest.judged.to_plain())} if manifest.judged is not None else {}),
     }
     written = {client: judged.to_json() for client, judged in verdicts_of(manifest, infos).items()}

@@ -67,17 +67,19 @@ def evaluation_step(
     closed: int,
     now_ms: int,
     judged: Collection[str] = (),
+    busy: Collection[str] = (),
     job: Whereabouts | None = None,
     what: str = "",
 ) -> Decision | None:
     """Return what to do about the evaluation of round `closed`; None when there is nothing (more) to do.
 
-    `handed_in` has the sites of which a result is there, and `judged` those with a result of the evaluation before.
+    `handed_in` has the sites of which a result is there, `judged` those with a result of the evaluation before, and
+    `busy` those that train on in an asynchronous run, for which all others would wait.
     `job` is where the job is that merges the results, once that has begun. `what` names the evaluation, where it is not
     of a round's model.
     """
     if known is None:
-        return _opening(clients, judged, config.evaluation_timeout_s)
+        return _opening(clients, judged, busy, config.evaluation_timeout_s)
     if known.is_over:
         return None
     where = what or f"evaluation of the model of round {closed}"
@@ -116,6 +118,11 @@ def without_evaluator(clients: Mapping[str, Client]) -> list[str]:
     return sorted(name for name, client in clients.items() if client.alive and not client.evaluates)
 
 
+def left_out(clients: Mapping[str, Client], busy: Collection[str]) -> list[str]:
+    """Return those of the `busy` sites that could judge a model if they did not train, sorted."""
+    return sorted(name for name in busy if name in clients and clients[name].may_evaluate)
+
+
 def answer_of(name: str, handed_in: Mapping[str, bool], clients: Mapping[str, Client]) -> Answer:
     """Return where a site stands: one that is gone comes back with its next task."""
     if handed_in.get(name):
@@ -130,13 +137,17 @@ def answer_of(name: str, handed_in: Mapping[str, bool], clients: Mapping[str, Cl
     return Answer.TO_COME if client.ended_with_run else Answer.GONE
 
 
-def _opening(clients: Mapping[str, Client], judged: Collection[str], time_s: float) -> Decision | None:
-    there = {name for name, client in clients.items() if client.may_evaluate}
-    to_come = {name for name in judged if answer_of(name, {}, clients) is Answer.TO_COME}
+def _opening(
+    clients: Mapping[str, Client], judged: Collection[str], busy: Collection[str], time_s: float
+) -> Decision | None:
+    there = {name for name, client in clients.items() if client.may_evaluate and name not in busy}
+    to_come = {name for name in judged if answer_of(name, {}, clients) is Answer.TO_COME and name not in busy}
     if not (there or to_come):
         return None
     reason = f"its global model is judged by {some(sorted(there | to_come))}"
     reason += f"; waiting for {_coming(sorted(to_come), time_s)}" if to_come else ""
+    train_on = left_out(clients, busy)
+    reason += f"; not asked, because they train on: {some(train_on)}" if train_on else ""
     lacking = without_evaluator(clients)
     reason += f"; without an evaluator: {some(lacking)}" if lacking else ""
     return Decision(Action.EVALUATE, reason, tuple(sorted(there | to_come)))

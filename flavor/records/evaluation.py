@@ -204,6 +204,8 @@ class EvaluationView(OfModel):
     """Whether another attempt would go wrong as well: no site has a result that counts."""
     is_unneeded: bool = False
     """Whether it was given up because its result was not needed any more, as that of a run that ends."""
+    training: tuple[str, ...] = ()
+    """Sites with an evaluator that were not asked, because they trained on in an asynchronous run."""
     info: ObjectRef | None = None
     """The merged information."""
     manifest: ObjectRef | None = None
@@ -260,6 +262,7 @@ class EvaluationView(OfModel):
             of=Subject.of_hash(fields, round_),
             is_hopeless=fields.get("hopeless") == "1",
             is_unneeded=fields.get("unneeded") == "1",
+            training=field_of(fields, "training", texts, "[]"),
             info=ObjectRef.from_hash(fields, "merged_"),
             manifest=ObjectRef.from_hash(fields, "manifest_"),
             verdicts={client: field_of(verdicts, client, ResultVerdict.from_json) for client in verdicts},

@@ -30,6 +30,7 @@ from flavor.results.rounds import RoundResult, SiteResult, scalars
 from flavor.results.site_measures import SiteMeasures
 
 OWN_DATA = "on the operator's own data"
+TRAINS_ON = "it was not asked, because it trains on"
 _VERSION = 1
 _WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central", "of", "left_out")
 
@@ -52,7 +53,7 @@ class Evaluated(OfModel):
     sites: Mapping[str, SiteMeasures]
     """The sites whose results count."""
     missing: Mapping[str, str]
-    """Expected sites whose results do not count, and why."""
+    """Expected sites whose results do not count, and sites that were not asked because they trained on: why."""
     skipped: tuple[str, ...] = ()
     """Sites that were there and have no evaluator. Signed records do not name them."""
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -237,7 +238,9 @@ def evaluated_of(
             else SiteMeasures.of_verdict(each)
             for site, each in sorted(view.accepted.items())
         },
-        missing={site: each.reason for site, each in sorted(view.verdicts.items()) if not each.accepted},
+        missing=missing_of(
+            {site: each.reason for site, each in view.verdicts.items() if not each.accepted}, view.training
+        ),
         skipped=view.skipped,
         metrics=metrics,
         few=few,
@@ -257,6 +260,11 @@ def _reporters(
     if infos:
         return reporters_of(view.accepted, few, {site: info["metrics"] for site, info in infos.items()})
     return summary.reporters if summary is not None else {}
+
+
+def missing_of(without: Mapping[str, str], training: Iterable[str]) -> dict[str, str]:
+    """Return why sites have no result that counts: those with the reason of it, and those that trained on."""
+    return {**dict(sorted(without.items())), **dict.fromkeys(training, TRAINS_ON)}
 
 
 def numbers_of(summary: EvaluationSummary) -> Evaluated:

@@ -31,7 +31,7 @@ from flavor.records.own_evaluations import shown_of
 from flavor.records.sound_counts import left_out_of
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.chosen_evaluation import chosen_of
-from flavor.results.evaluated import Evaluated, evaluated_of, numbers_of
+from flavor.results.evaluated import Evaluated, evaluated_of, missing_of, numbers_of
 from flavor.results.failed_evaluations import failed_in, failing_among, why_failed
 from flavor.results.reading import SPOILED
 from flavor.results.reports import Reports, reports_in
@@ -311,7 +311,7 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, d
         closed_ms=manifest.closed_ms,
         expected=manifest.expected,
         sites=sites,
-        missing=dict(sorted(manifest.missing.items())),
+        missing=missing_of(manifest.missing, manifest.training or ()),
         metrics=metrics,
         few=sites_of(merged)[0],
         merged_of=0 if manifest.central is None else 1,

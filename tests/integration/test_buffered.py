@@ -15,6 +15,7 @@ from flavor.checkpoints import TensorFile
 from flavor.ledger.archive import Archive
 from flavor.ledger.audit import audit
 from flavor.ledger.manifest import Manifest
+from flavor.records.evaluation import AUTOMATIC
 from flavor.store.open import open_store
 
 MODE = "async:buffer=2,staleness=polynomial:0.5,max_staleness=10"
@@ -161,17 +162,42 @@ def test_a_compressed_stale_update_is_a_difference_to_its_own_base(bench, compre
     assert audit(Archive(open_store(str(bench.store)), bench.run)).problems == []
 
 
-def test_an_evaluation_asks_the_sites_that_do_not_train_on(bench):
-    """The slow site, which trains all the time, keeps no other site from judging the models and going on."""
+def test_an_evaluation_asks_the_sites_that_do_not_train_on_and_the_last_one_all(bench):
+    """The slow site keeps no other site from going on, and judges the last model once it has handed in."""
     command = f"{sys.executable} {Path(__file__).with_name('toy_evaluator.py')}"
     coordinator = bench.serve("--mode", MODE, "--evaluate", "every", rounds=3, clients=3)
     bench.aggregator()
     bench.edge("edge-1", bench.trainer(), "-e", command)
     bench.edge("edge-2", bench.trainer(), "-e", command)
     bench.edge("edge-3", bench.trainer("--hold", "--at", 2), "-e", command)
+    bench.logged("evaluation.opened", round=3)
+    bench.release("edge-3")
     assert coordinator.wait() == 0
-    judged = [entry["reason"] for entry in bench.log() if entry["event"] == "evaluation.opened"]
-    assert ["edge-3" in reason.partition(";")[0] for reason in judged] == [True, False, False]
+    opened = [
+        entry["reason"].partition("judged by ")[2] for entry in bench.log() if entry["event"] == "evaluation.opened"
+    ]
+    everyone = "edge-1, edge-2, edge-3"
+    assert opened == [everyone, "edge-1, edge-2; not asked, because they train on: edge-3", everyone]
+    judged = [bench.runs.read_evaluation(number, AUTOMATIC) for number in (1, 2, 3)]
+    assert [sorted(each.accepted) for each in judged] == [
+        everyone.split(", "),
+        ["edge-1", "edge-2"],
+        everyone.split(", "),
+    ]
+    shown_of_who_trains_on(bench)
+    bench.redis.delete(*bench.redis.scan_iter(f"{bench.runs.keys.prefix}*"))
+    again = ("--untrusted", "--store", bench.store, "--redis-url", bench.url)
+    assert bench.done("flavor", "recover", "--run", bench.run, *again).wait() == 0
+    shown_of_who_trains_on(bench)
+
+
+def shown_of_who_trains_on(bench) -> None:
+    """The site that was not asked stands among those without a result, and nowhere else."""
+    shown = bench.done("flavor", "results", bench.run, "--round", 2, "--redis-url", bench.url, "--store", bench.store)
+    assert "without edge-3: it was not asked, because it trains on" in shown.stdout
+    last = bench.done("flavor", "results", bench.run, "--round", 3, "--redis-url", bench.url, "--store", bench.store)
+    assert "without edge-3" not in last.stdout
+    assert audit(Archive(open_store(str(bench.store)), bench.run)).problems == []
 
 
 def test_a_run_that_was_stopped_goes_on_with_the_tasks_that_its_sites_had(bench):

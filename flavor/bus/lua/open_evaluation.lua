@@ -5,6 +5,7 @@
 --       7 reason  8 fields of a model (JSON) that somebody wants judged, also once the run has ended; '' for the run's own
 --       9 which model it is (JSON), which no site is told; '' for that of round N, or one from outside
 --       10 '1' where somebody asks for it, '' for an evaluation of the run's own
+--       11 sites with an evaluator that are not asked because they train on (JSON); '' for none
 -- Invariants: an evaluation is opened once, or anew after resume_run.lua has removed it. The coordinator's own is of the run's current global model, which round N
 -- has made: it is read here and not taken from a caller that may have read it earlier. An evaluation begins without
 -- results: keys of one of this number, written to a server that had lost the run, are deleted.
@@ -32,6 +33,7 @@ redis.call('DEL', KEYS[6])
 redis.call('HSET', KEYS[3], 'state', 'open', 'expected', ARGV[5], 'skipped', ARGV[6], 'attempt', '0', 'reason', ARGV[7],
            unpack(fields))
 if ARGV[9] ~= '' then redis.call('HSET', KEYS[3], 'subject', ARGV[9]) end
+if ARGV[11] ~= '' then redis.call('HSET', KEYS[3], 'training', ARGV[11]) end
 local name, ms = ARGV[2] .. ' ' .. ARGV[3], string.format('%.0f', opened)
 redis.call('HSET', KEYS[5], name, ms)
 if ARGV[10] == '1' then redis.call('HSET', KEYS[7], name, ms, ARGV[2], ARGV[3]) end

@@ -8,7 +8,7 @@ import pytest
 
 from flavor.config import RunConfig
 from flavor.policy.decision import Action, Decision, next_round, reopened
-from flavor.policy.evaluating import COMING_S, LONG_S, evaluation_step, is_merged_beside, may_open
+from flavor.policy.evaluating import COMING_S, LONG_S, evaluation_step, is_merged_beside, left_out, may_open
 from flavor.policy.standing import TRAINS_NOT, Client, Standing, standings
 from flavor.records.evaluation import EvaluationView
 from flavor.records.model import GlobalModel
@@ -51,6 +51,19 @@ def test_they_judge_models():
     found = evaluation_step(None, {}, {"a": READY, "v": JUDGE, "w": JOINED, "x": GONE}, CONFIG, closed=1, now_ms=0)
     assert found is not None
     assert (found.action, found.names) == (Action.EVALUATE, ("v",))
+
+
+def test_a_site_that_trains_on_is_not_asked_and_is_named():
+    busy, trains = replace(JUDGE, trains=True), replace(JUDGE, trains=True, evaluates=False)
+    clients = {"a": busy, "b": busy, "c": trains, "v": JUDGE}
+    found = evaluation_step(None, {}, clients, CONFIG, closed=1, now_ms=0, busy=["b", "c"], judged=["b", "v"])
+    assert found is not None
+    assert found.names == ("a", "v")
+    assert found.reason == (
+        "its global model is judged by a, v; not asked, because they train on: b; without an evaluator: c"
+    )
+    assert left_out(clients, ["b", "c", "x"]) == ["b"]
+    assert evaluation_step(None, {}, {"b": busy}, CONFIG, closed=1, now_ms=0, busy=["b"]) is None
 
 
 MODEL = GlobalModel(ObjectRef("m", "d"), None, None, "torch")
