@@ -8,7 +8,8 @@ and `results` with lists of these kinds. One site writes it, and all who look at
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -48,7 +49,7 @@ class Table:
     title: str
     labels: tuple[str, ...]
     values: tuple[float | None, ...]
-    """None where a value is missing at this site."""
+    """None where a value is missing at this site, infinite or NaN."""
     y_axis: str = ""
     merge: Merge = Merge.MEAN
 
@@ -102,6 +103,11 @@ class Report:
     heatmaps: tuple[Heatmap, ...] = ()
     plots: tuple[Plot, ...] = ()
     images: tuple[Image, ...] = ()
+    not_finite: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Which of the metrics are infinite or NaN, with the name of the value (`flavor.records.not_finite`).
+
+    `to_plain` has `null` for them: the information beside the report says which values these were.
+    """
 
     @property
     def metrics(self) -> dict[str, float | None]:

@@ -28,6 +28,7 @@ from flavor.records.evaluation_report import (
 )
 from flavor.records.info import LONGEST_NAME, MOST_EXAMPLES, has_unseen
 from flavor.records.merging import WEIGHTED
+from flavor.records.not_finite import word_of
 from flavor.records.objects import is_digest
 
 _FILE = re.compile(r"[^\x00-\x1f\\/]+(/[^\x00-\x1f\\/]+)*")
@@ -94,7 +95,7 @@ class _Field:
         return self.value
 
     def number(self) -> float | None:
-        """Return a finite number; None for null and NaN, which say that the value is missing."""
+        """Return a finite number; None for null, NaN and infinities, which `_not_finite` tells apart in tables."""
         value = self.value
         if value is None:
             return None
@@ -131,6 +132,7 @@ def _report(given: _Field, is_sealed: bool) -> Report:
         heatmaps=tuple(_heatmap(each) for each in kinds["heatmaps"]),
         plots=tuple(_plot(each) for each in kinds["plots"]),
         images=tuple(_image(each, is_sealed) for each in kinds["images"]),
+        not_finite=_not_finite(kinds["tables"]),
     )
     _check_metrics(kinds["tables"], report.tables)
     if (total := sum(image.size_bytes for image in report.images)) > MOST_IMAGES_BYTES:
@@ -179,6 +181,16 @@ def _table(each: _Field, *, axis: bool = False) -> Table:
     return Table(
         each.part("title").text(), labels, values, _axis(each, "y-axis") if axis else "", _merge(each, Merge.MEAN)
     )
+
+
+def _not_finite(tables: Sequence[_Field]) -> dict[str, str]:
+    """Return which metrics of tables that have been read are infinite or NaN, with the name of the value."""
+    cells = (
+        (metric_of(each.value["title"], label), value)
+        for each in tables
+        for label, value in zip(each.value["labels"], each.value["values"], strict=True)
+    )
+    return {name: word for name, value in cells if (word := word_of(value)) is not None}
 
 
 def _heatmap(each: _Field) -> Heatmap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from copy import deepcopy
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from flavor.errors import InvalidInfo
-from flavor.records.evaluated_info import report_digest, with_report, without_report
+from flavor.records.evaluated_info import contradiction, report_digest, with_report, without_report
 from flavor.records.evaluation_report import MAX_BYTES, MOST_IMAGES, MOST_OF_A_KIND
 from flavor.records.images import picture_of
+from flavor.records.info import checked_info, completed
 from flavor.records.merged_report import merge_reports
+from flavor.records.not_finite import not_finite_of
 from flavor.records.report_parser import parse_report
 from tests.fuzz.report_target import GOOD_REPORT
 from tests.infos import png
@@ -108,11 +111,15 @@ def test_bytes_that_are_no_report():
             parse_report(data, where="result.json")
 
 
-def test_nan_is_a_missing_value():
-    report = parse_report(
-        b'{"metadata":{"datasetSize":1},"results":{"tables":[{"title":"","labels":["a"],"values":[NaN]}]}}', where=""
-    )
-    assert report.metrics == {"a": None}
+def test_values_of_tables_that_are_not_finite_are_missing_and_named():
+    values = [math.nan, math.inf, -math.inf, None, 0.5]
+    report = read(of(tables=[{"title": "T", "labels": list("abcde"), "values": values}]))
+    assert report.metrics == {"T/a": None, "T/b": None, "T/c": None, "T/d": None, "T/e": 0.5}
+    assert report.not_finite == {"T/a": "NaN", "T/b": "Infinity", "T/c": "-Infinity"}
+    assert json.loads(report.to_bytes())["results"]["tables"][0]["values"] == [None, None, None, None, 0.5]
+    found = with_report(None, report, 7, digest="a" * 64)
+    assert not_finite_of(found) == report.not_finite
+    contradiction(found, read(report.to_plain(), is_sealed=True))
 
 
 REPORT = read(of(tables=[{"title": "T", "labels": ["a", "b"], "values": [0.5, None]}]))
@@ -138,6 +145,27 @@ class TestBesideAnInfo:
             with_report(other, REPORT, 7, digest="a" * 64)
         with pytest.raises(InvalidInfo, match=r"a table says that 'T/a' is 0\.5, and info\.json that it is 0\.75"):
             with_report({**INFO, "metrics": {"T/a": 0.75}}, REPORT, 7, digest="a" * 64)
+
+    @pytest.mark.parametrize(("own", "table", "word"), [(math.inf, None, "Infinity"), (None, math.nan, "NaN")])
+    def test_null_in_one_file_is_no_contradiction_of_infinity_in_the_other(self, own, table, word):
+        info = checked_info(completed({**INFO, "metrics": {"T/a": own}}, 3))
+        report = read(of(tables=[{"title": "T", "labels": ["a"], "values": [table]}]))
+        found = with_report(info, report, 7, digest="a" * 64)
+        assert not_finite_of(found) == {"T/a": word}
+
+    @pytest.mark.parametrize(
+        ("own", "table", "said"),
+        [
+            (math.inf, math.nan, "is NaN, and info.json that it is inf"),
+            (0.5, -math.inf, "is -inf, and info.json that it is 0.5"),
+            (math.nan, 0.5, "is 0.5, and info.json that it is NaN"),
+        ],
+    )
+    def test_infinity_contradicts_another_value(self, own, table, said):
+        info = checked_info(completed({**INFO, "metrics": {"T/a": own}}, 3))
+        report = read(of(tables=[{"title": "T", "labels": ["a"], "values": [table]}]))
+        with pytest.raises(InvalidInfo, match=re.escape(said)):
+            with_report(info, report, 7, digest="a" * 64)
 
     def test_another_digest_is_refused(self):
         with pytest.raises(InvalidInfo, match="no SHA-256"):

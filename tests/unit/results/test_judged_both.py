@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
 from flavor.config import RunConfig
 from flavor.policy.selection import Choice, Select, choose
+from flavor.programs.result_file import read_measured
 from flavor.records.comparison import Beside
 from flavor.records.evaluation import BestModel, EvaluationSummary
 from flavor.records.info import CONFUSION, Info, checked_info
@@ -44,6 +47,48 @@ def compared(select: str, first: Mapping[str, dict[str, object]], second: Mappin
 def info(metrics: dict[str, object]) -> Info:
     metadata = {"epoch": 1, "datasetSize": 20, "importance": 1.0}
     return checked_info({"metadata": metadata, "metrics": {**dict.fromkeys(CONFUSION, -1), **metrics}})
+
+
+def by_info(folder: Path, metrics: dict[str, object]) -> None:
+    """Write an info.json, as `SaveInfoJson` does."""
+    (folder / "info.json").write_text(json.dumps(info(metrics)))
+
+
+def by_table(folder: Path, metrics: dict[str, object]) -> None:
+    """Write a result.json with a table."""
+    table = {"title": "", "labels": list(metrics), "values": list(metrics.values())}
+    (folder / "result.json").write_text(json.dumps({"metadata": {"datasetSize": 20}, "results": {"tables": [table]}}))
+
+
+@pytest.mark.parametrize("write", [by_info, by_table])
+@pytest.mark.parametrize("select", ["a:min", "worst/a:min"])
+@pytest.mark.parametrize(("word", "value"), [("inf", math.inf), ("NaN", math.nan)])
+def test_both_ways_of_reporting_name_a_model_that_has_diverged(
+    tmp_path: Path, write: Callable[[Path, dict[str, object]], None], select: str, word: str, value: float
+) -> None:
+    """The plan of a reader: the second model is infinite or NaN at one site, and better at the others."""
+    rule = Select.parse(select)
+    config = RunConfig(rounds=2, store="file:///store", select=select)
+    rounds = [values(a=0.5, b=0.5, c=0.5, d=0.5), values(a=0.45, b=0.45, c=0.45, d=value)]
+    measured: list[dict[str, Info]] = []
+    for number, sites in enumerate(rounds, 1):
+        measured.append({})
+        for site, metrics in sites.items():
+            (folder := tmp_path / str(number) / site).mkdir(parents=True)
+            write(folder, metrics)
+            measured[-1][site] = read_measured(folder, folder / "info.json", number)[0]
+    before, after = measured
+    best = choose(None, summary(1, before, config), select=rule, when=()).best
+    both = JudgedBoth(config, rule, after, asked=after)
+    choice = choose(
+        best,
+        summary(2, after, config),
+        select=rule,
+        when=(),
+        compare=lambda best, found: both.compare(best, found, judged=before, result_of=before.get),
+    )
+    assert choice.best == best
+    assert choice.comparison.diverged.named == (f"d ({word})",)
 
 
 def summary(round_: int, infos: Mapping[str, Info], config: RunConfig) -> EvaluationSummary:
