@@ -8,11 +8,13 @@ from pathlib import Path
 
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.evaluation_settings import rules_of
 from flavor.policy.advice import natural
 from flavor.policy.central import where_of
+from flavor.policy.selection import value_of
 from flavor.printable import printable
 from flavor.programs.process import shortened
-from flavor.records.evaluation import EvaluationKind
+from flavor.records.evaluation import CENTRAL, EvaluationKind, EvaluationSummary
 from flavor.results.read_evaluated import summaries_after
 from flavor.results.unjudged import unjudged, without_value
 from flavor.stamp import without_stamp
@@ -23,13 +25,12 @@ _LAST = 20
 
 _LAST_BYTES = 64 * 1024
 _LONGEST_WORDS = 300
-_LONGEST_WORDS = 300
 _NOT_JUDGED = re.compile(r"\[[^]]*\] (flavor: .{,60} could not be judged: |run \S+: (?=the evaluator ))(?P<words>.+)")
 """What an edge and an aggregator print of a model that they could not judge, behind their names."""
 
 
 def judging_line(runs: RunStore, event: EvaluationEvent, logs: Path, told: set[str]) -> str:
-    """Return the line about an evaluation that failed, or lacks a site or a rule's value.
+    """Return the line about an evaluation that failed, lacks a site or a rule's value, or has replaced a best model.
 
     '' for any other, and where its fault is in `told`, to which it is added.
     """
@@ -62,10 +63,26 @@ def _incomplete(runs: RunStore, event: EvaluationEvent, round_: int, logs: Path)
     config, last = RunConfig.known(runs.read().config), summaries_after(runs, -_LAST)
     of_it = [each for each in last if each is not None and (each.round, each.number) == (round_, number)]
     lacking = [note for each in of_it for note in without_value(config, each)]
-    if not missing and not lacking:
+    given_way = [words for each in of_it if (words := given_way_words(config, each))]
+    if not missing and not lacking and not given_way:
         return "", ""
     what = where_of(round_) if event.kind is EvaluationKind.CENTRAL else f"evaluation of the model of round {round_}"
-    return f"{missing} {lacking}", f"{what}: {event.reason}{named_log(logs, missing) if missing else ''}"
+    line = "; ".join((f"{what}: {event.reason}", *given_way))
+    return f"{missing} {lacking} {given_way}", f"{line}{named_log(logs, missing) if missing else ''}"
+
+
+def given_way_words(config: RunConfig, summary: EvaluationSummary) -> str:
+    """Return that the best model so far has given way to this one because it had diverged; '' where it has not."""
+    select, made = rules_of(config, central=summary.number == CENTRAL).select, summary.comparison
+    if select is None or not made.recovered.count or not made.is_better(is_larger=select.is_larger):
+        return ""
+    found = value_of(select.name, summary, is_larger=select.is_larger)
+    return (
+        f"the best by {select.name} is now the model of round {summary.round}, {found[0]:.6g}: that of round "
+        f"{summary.best_before} has diverged at {made.recovered.words}, where this one has a finite value"
+        if found is not None
+        else ""
+    )
 
 
 def named_log(logs: Path, sites: Iterable[str]) -> str:

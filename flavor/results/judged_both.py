@@ -44,7 +44,10 @@ class JudgedBoth:
         """Return how both models compare at the sites that have a part in the metric: a finite value of one of them.
 
         The values are compared over the sites that have one of both models, if these are more than half of those that
-        have a part and were asked. A site at which one model alone is infinite or NaN decides against that model.
+        have a part and were asked. A site at which the new model alone is infinite or NaN decides against it. One at
+        which the best model alone is so decides for the new model only if this has a finite value at more than half of
+        the sites that have any value of one of both, NaN and infinite included, and were asked: so no model takes the
+        place of one that most sites have judged because it was judged by few.
 
         `found` is the new model's value. `judged` are the sites whose results of the best model count. `result_of`
         returns the result of one of them, None for a lost one. It is not called where all sites have values of both.
@@ -57,10 +60,12 @@ class JudgedBoth:
         common = [site for site in new if site in old]
         having_part = {*new, *old} & set(self.asked)
         beside = self._beside(common, infos) if 2 * len(common) > len(having_part) else None
+        diverged, recovered = self._not_finite(old, self.infos), self._not_finite(new, infos)
+        measuring = {*having_part, *self._words(infos), *self._words(self.infos)} & set(self.asked)
         return Comparison(
             beside,
-            diverged=self._not_finite(old, self.infos),
-            recovered=self._not_finite(new, infos),
+            diverged=SomeSites.of(diverged),
+            recovered=SomeSites.of(recovered if 2 * len(measuring & set(new)) > len(measuring) else []),
             lacked=SomeSites.of(having_part - set(common)),
         )
 
@@ -68,10 +73,15 @@ class JudgedBoth:
         new, old = self._value(common, self.infos), self._value(common, infos)
         return None if new is None or old is None else Beside(new, old, len(common))
 
-    def _not_finite(self, having: Sequence[str], infos: Mapping[str, Info]) -> SomeSites:
+    def _words(self, infos: Mapping[str, Info]) -> dict[str, str]:
+        """Return which sites report the metric as infinite or NaN, with the name of the value."""
+        words = {site: not_finite_of(info).get(self.select.merged) for site, info in infos.items()}
+        return {site: word for site, word in words.items() if word is not None}
+
+    def _not_finite(self, having: Sequence[str], infos: Mapping[str, Info]) -> list[str]:
         """Return which of the sites that have a value of one model report none that is finite of the other one."""
-        words = {site: not_finite_of(infos[site]).get(self.select.merged) for site in having if site in infos}
-        return SomeSites.of([with_value(site, word) for site, word in words.items() if word is not None])
+        words = self._words(infos)
+        return [with_value(site, words[site]) for site in having if site in words]
 
     def _reporting(self, infos: Mapping[str, Info]) -> list[str]:
         """Return the sites that have a part in the metric."""

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from flavor.local.judging import named_log
+from flavor.config import RunConfig
+from flavor.local.judging import given_way_words, named_log
+from flavor.records.comparison import Beside, Comparison
+from flavor.records.evaluation import EvaluationSummary
+from flavor.records.lacking import SomeSites
 
 TIME = "2026-11-30 17:05:28 "
 ENDED = "the evaluator ended (exit code 2): python: can't open file 'evalute.py'"
@@ -44,3 +48,26 @@ def test_of_a_long_log_the_end_is_read_and_of_a_long_line_the_beginning(tmp_path
 def test_a_log_that_is_not_there_is_named_all_the_same(tmp_path: Path) -> None:
     assert named_log(tmp_path, ["a"]) == f"; its log: {tmp_path / 'a.log'}"
     assert named_log(tmp_path, []) == ""
+
+
+FELL = SomeSites(("d (NaN)",), 1)
+
+
+@pytest.mark.parametrize(
+    ("comparison", "words"),
+    [
+        (
+            Comparison(recovered=FELL),
+            "the best by a is now the model of round 2, 0.5: that of round 1 has diverged at d (NaN), "
+            "where this one has a finite value",
+        ),
+        (Comparison(recovered=FELL, diverged=SomeSites(("c (inf)",), 1)), ""),
+        (Comparison(Beside(0.5, 0.4, 3)), ""),
+    ],
+)
+def test_a_best_model_that_gives_way_because_it_had_diverged_is_told(comparison: Comparison, words: str) -> None:
+    config = RunConfig(rounds=2, store="file:///store", select="a:max")
+    summary = EvaluationSummary(
+        2, 0, 1, sites=3, expected=3, examples=9, metrics={"a": 0.5}, best_before=1, comparison=comparison
+    )
+    assert given_way_words(config, summary) == words

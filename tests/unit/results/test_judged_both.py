@@ -187,6 +187,31 @@ def test_a_model_that_diverges_at_a_site_where_the_best_one_did_not_is_not_bette
     assert f"not a finite number at d ({word})" in both.reason
 
 
+@pytest.mark.parametrize("select", ["a:max", "worst/a:max"])
+def test_a_best_model_with_one_nan_does_not_give_way_to_a_model_that_few_sites_have_judged(select: str) -> None:
+    """Three of four evaluators fail, and the one that is left could not measure the first model."""
+    first = values(a=0.9, b=0.9, c=0.9, d=NAN)
+    failed = {"b": None, "c": None}
+    fewer = compared(select, first, values(**failed, a=None, d=0.1))
+    assert (fewer.best and fewer.best.round, fewer.comparison.is_made) == (1, False)
+    assert (
+        "too few sites have a value of it for both models (a, b, c and 1 more have one of one model" in fewer.notes[0]
+    )
+    half = compared(select, first, values(**failed, a=0.1, d=0.1))
+    assert (half.best and half.best.round, half.comparison.is_made) == (1, False)
+    most = compared(select, first, values(a=0.1, b=0.1, c=None, d=0.1))
+    assert (most.best and most.best.round, most.comparison.recovered.named) == (2, ("d (NaN)",))
+
+
+def test_sites_that_are_infinite_with_both_models_count_where_one_of_them_gives_way() -> None:
+    """Two of four sites have a finite value of the new model: not most of those that have measured one of both."""
+    first = values(a=NAN, b=NAN, c=NAN, d=0.5)
+    choice = compared("a:max", first, values(a=0.9, b=NAN, c=NAN, d=0.1))
+    assert (choice.comparison.recovered.count, choice.comparison.beside) == (0, None)
+    assert choice.best is not None
+    assert choice.best.round == 2, "more sites have judged it, and the values are not compared"
+
+
 def test_a_site_that_is_infinite_at_all_sites_is_compared_too() -> None:
     choice = compared("a:min", values(a=0.5, b=0.5), values(a=INF, b=NAN))
     assert choice.comparison.diverged.named == ("a (inf)", "b (NaN)")
