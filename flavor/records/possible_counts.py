@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,34 @@ def impossible(kind: str, counts: Mapping[str, Any]) -> dict[str, str]:
     if len(both) == 2 and len(both[0]) != len(both[1]):
         why = f"there are {len(both[0])} bins of positives, and {len(both[1])} of negatives"
         found |= dict.fromkeys(("positives", "negatives"), why)
+    return found | _of_other_numbers({name: n for name, n in examples.items() if name not in found})
+
+
+def _of_other_numbers(examples: Mapping[str, int]) -> dict[str, str]:
+    """Return which counts of one binary label are not of as many examples as the others, by the examples of each.
+
+    Histograms, squared errors and calibration are of all examples with a score. The confusion matrix may be of fewer,
+    as that of a model that abstains, and of no more. The number that most of them say is taken for right.
+    """
+    figures = {name: examples[name] for name in ("squared_error", "calibration", "confusion") if name in examples}
+    if "positives" in examples and "negatives" in examples:
+        figures["histograms"] = examples["positives"] + examples["negatives"]
+    scored = {name: n for name, n in figures.items() if name != "confusion"}
+    if not scored:
+        return {}
+    n, times = Counter(figures.values()).most_common(1)[0]
+    if len(set(scored.values())) > 1:
+        agreed = n if 2 * times > len(figures) else None
+        wrong = [name for name, number in scored.items() if number != agreed]
+    else:
+        agreed, wrong = next(iter(scored.values())), []
+    if agreed is not None and figures.get("confusion", 0) > agreed:
+        wrong.append("confusion")
+    found = dict[str, str]()
+    for name in wrong:
+        others = ", ".join(f"{other} of {number}" for other, number in figures.items() if number != figures[name])
+        names = ("positives", "negatives") if name == "histograms" else (name,)
+        found |= dict.fromkeys(names, f"it is of {figures[name]} examples, and of the same label {others}")
     return found
 
 
@@ -100,6 +129,14 @@ def _of_sums(value: _Numbers) -> int:
     return n
 
 
+def _of_squared_error(value: _Numbers) -> int:
+    """Check [n, Σ (score − label)²]: of scores from 0 to 1, no square is more than 1."""
+    n = _of_sums(value)
+    if value[1] > n * (1 + _ROUNDING):
+        raise _Impossible(f"it has {value[1]} as the sum of {n} squares, of which none is more than 1")
+    return n
+
+
 def _of_errors(value: _Numbers) -> int:
     """Check [n, Σ abs(error), Σ error²]: the square of the first sum is n times the second at most (Cauchy-Schwarz)."""
     n = _of_sums(value)
@@ -136,7 +173,7 @@ _FIGURES: Mapping[tuple[str, str], Callable[[_Numbers], int]] = {
     ("binary", "positives"): _of_cells,
     ("binary", "negatives"): _of_cells,
     ("binary", "confusion"): _of_cells,
-    ("binary", "squared_error"): _of_sums,
+    ("binary", "squared_error"): _of_squared_error,
     ("binary", "calibration"): _of_calibration,
     ("multiclass", "confusion"): _of_cells,
     ("regression", "errors"): _of_errors,

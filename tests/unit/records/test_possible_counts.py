@@ -33,6 +33,13 @@ def of(kind: str, metrics: dict[str, Any]) -> dict[str, str]:
         ("binary/squared_error", [2.5, 1.0], "it has 2.5: numbers of examples are whole"),
         ("binary/squared_error", [3, -1.0], "it has -1.0: sums of this kind are not negative"),
         ("binary/squared_error", 3, "a list is needed"),
+        ("binary/squared_error", [3, 3.01], "3.01 as the sum of 3 squares, of which none is more than 1"),
+        (
+            "binary/squared_error",
+            [400, 1.0],
+            "it is of 400 examples, and of the same label calibration of 3, confusion",
+        ),
+        ("binary/confusion", [100, 0, 0, 0], "it is of 100 examples, and of the same label squared_error of 3"),
         ("binary/calibration", [1, *_CALIBRATION[1:10], 3, *_CALIBRATION[11:]], "3 positive examples of 1 in bin 0"),
         ("binary/calibration", [*_CALIBRATION[:20], 1.5, *_CALIBRATION[21:]], "1.5 as the sum of 0 scores"),
         ("binary/calibration", [*_CALIBRATION[:29], -0.5], "-0.5 as the sum of 1 scores"),
@@ -63,6 +70,31 @@ def test_figures_of_two_sites_that_agree_only_in_their_sums_give_no_r2() -> None
     made = pooled([first, second], CONFUSION)
     assert set(made.metrics) == {"pooled/mae", "pooled/rmse"}
     assert made.reasons["count/regression/y.moments"] == "of a site: it is of 2 values, and the errors of 3"
+
+
+@pytest.mark.parametrize(
+    ("counts", "wrong"),
+    [
+        ({"confusion": [1, 0, 0, 1], "squared_error": [3, 1.0]}, set()),
+        ({"confusion": [3, 0, 0, 1], "squared_error": [3, 1.0]}, {"confusion"}),
+        ({"confusion": [3, 0, 0, 1]}, set()),
+        ({"confusion": [3, 0, 0, 1], "positives": [3, 0]}, set()),
+        ({"positives": [1, 1], "negatives": [1, 0], "squared_error": [3, 1.0]}, set()),
+        (
+            {"positives": [1, 1], "negatives": [1, 1], "squared_error": [3, 1.0]},
+            {"positives", "negatives", "squared_error"},
+        ),
+        (
+            {"positives": [1, 1], "negatives": [1, 1], "squared_error": [3, 1.0], "confusion": [1, 1, 1, 0]},
+            {"positives", "negatives"},
+        ),
+        ({"positives": [1, 1], "negatives": [3], "squared_error": [3, 1.0]}, {"positives", "negatives"}),
+        ({"squared_error": [3.0, 3.0], "confusion": [3.0, 0, 0, 0]}, set()),
+    ],
+)
+def test_counts_of_one_binary_label_are_of_as_many_examples(counts: dict[str, Any], wrong: set[str]) -> None:
+    """The confusion matrix of a model that abstains is of fewer."""
+    assert impossible("binary", counts).keys() == wrong
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1, width=32), st.floats(-1e9, 1e9)), max_size=30))

@@ -49,7 +49,7 @@ BAD = [
         "there are 10 bins of positives, and 7 of negatives",
     ),
     (
-        {f"count/binary/{each}": [1] * 20 for each in ("positives", "negatives")},
+        {f"count/binary/{each}": [2, *[0] * 19] for each in ("positives", "negatives")},
         ["count/binary/negatives", "count/binary/positives"],
         "auc",
         "a list of 20, and that of most sites is a list of 10: let all sites use the same",
