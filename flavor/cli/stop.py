@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
 import click
 
 from flavor.cli.help import GroupedCommand
@@ -10,7 +13,11 @@ from flavor.cli.opened_run import connected
 from flavor.cli.options import redis_option
 from flavor.cli.output import print_line
 from flavor.cli.program import one_line_errors
+from flavor.errors import LeaseHeld
 from flavor.records.states import RunState
+
+if TYPE_CHECKING:
+    from flavor.bus.runs import RunStore
 
 
 @click.command(cls=GroupedCommand, example='flavor stop mammo --reason "wrong data" --redis-url redis://localhost')
@@ -35,5 +42,19 @@ def stop(run: str, reason: str, redis_url: str | None) -> None:
         print_line(f"run {run} is {view.state} already: {view.reason}", err=True)
         return
     runs.end(RunState.STOPPED, reason)
+    _end_evaluations(runs)
     closed, _ = runs.closed(runs.read())  # read anew: a round may have been closed in that moment
     click.echo(f"run {run} is stopped after round {closed} of {view.rounds}", err=True)
+
+
+def _end_evaluations(runs: RunStore) -> None:
+    """End what a coordinator that was killed has left open; one that is alive does so itself."""
+    from flavor.bus.no_coordinator import no_coordinator
+    from flavor.coordinator.evaluation_job import cut_off_open
+    from flavor.records.evaluation import EvaluationKind
+
+    if all(EvaluationKind.of(number) is EvaluationKind.ASKED for _, number in runs.evaluating()):
+        return
+    waits = "a model was being judged: waiting for the coordinator to end that"
+    with contextlib.suppress(LeaseHeld), no_coordinator(runs, lambda _: print_line(waits, err=True)) as lease:
+        cut_off_open(runs, lease.token)

@@ -109,3 +109,12 @@ def give_up_open(
             view = (read or runs.read_evaluation)(round_, number)
             if view is not None and not view.is_over:
                 give_up(runs, token, view, why(view), by=by, is_skipped=True)
+
+
+def cut_off_open(runs: RunStore, token: str) -> None:
+    """End the coordinator's own evaluations of a run that has ended, where no coordinator is left to do that.
+
+    `token` is that of the coordinator's lease.
+    """
+    for kind in (EvaluationKind.SITES, EvaluationKind.CENTRAL):
+        give_up_open(runs, token, kind, lambda _: ENDED_BEFORE)

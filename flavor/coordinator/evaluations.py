@@ -23,7 +23,15 @@ from flavor.evaluation_settings import OFF, mode_of, rules_of
 from flavor.failpoints import reach
 from flavor.policy.buffered import carried
 from flavor.policy.decision import Action, Decision
-from flavor.policy.evaluating import evaluation_step, is_due, is_merged_beside, left_out, may_open, without_evaluator
+from flavor.policy.evaluating import (
+    awaits_sites,
+    evaluation_step,
+    is_due,
+    is_merged_beside,
+    left_out,
+    may_open,
+    without_evaluator,
+)
 from flavor.policy.selection import not_counted, stops
 from flavor.records.evaluation import AUTOMATIC, EvaluationKind, EvaluationView
 from flavor.records.own_evaluations import own_evaluations
@@ -84,7 +92,10 @@ class SiteEvaluations:
             return None
         if self._round != closed:
             self._read(closed)
-        decision = self._step(ends=then.action is Action.FINISH)
+        ends = then.action is Action.FINISH
+        decision = self._step(ends=ends)
+        if decision is not None and ends and self._current.view.resumed_round == closed:
+            decision = awaits_sites(decision, self._members.clients, closed)
         if decision is None:
             self._unfinished.discard(closed)
         if decision is not None and decision.action is Action.EVALUATE and not may_open(then):
@@ -208,7 +219,8 @@ class SiteEvaluations:
     def _judged_before(self) -> Collection[str]:
         """Return the sites with a result of the newest evaluation before; none where all members have come back.
 
-        A run that was rebuilt does not know those members that only judge.
+        Where there was none, as with `--evaluate final`, those with an evaluator that have not come back. A run that
+        was rebuilt does not know those members that only judge.
         """
         members, is_rebuilt = self._members, bool(self._current.view.recovered_ms)
         are_back = all(name in members.clients and not members.clients[name].ended_with_run for name in members.names)
@@ -217,7 +229,7 @@ class SiteEvaluations:
         for before in reversed(own_evaluations(self._summaries.read())):
             view = self._runs.read_evaluation(before.round, AUTOMATIC)
             return view.accepted if view is not None else ()
-        return ()
+        return [name for name, client in members.clients.items() if client.ended_with_run and client.evaluates]
 
     def _read(self, closed: int) -> None:
         before = self._view if self._round == closed else None

@@ -9,6 +9,7 @@ from typing import Any
 from flavor.bus.no_coordinator import no_coordinator
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.coordinator.evaluation_job import cut_off_open
 from flavor.errors import RunError
 from flavor.policy.evaluating import is_due
 from flavor.records.evaluation import AUTOMATIC, CENTRAL
@@ -44,7 +45,8 @@ def resume(
 
     A round that was open when the run ended is open again, with a new deadline: accepted updates count, and clients may
     hand in again what was refused or found spoiled. Where no round was open, the newest model is judged again if the
-    end of the run has cut that off. `check` may raise for the new settings.
+    end of the run has cut that off; a run whose last round is closed goes on for that alone. `check` may raise for the
+    new settings.
 
     Raises `RunError` for a run that has not ended or has nothing left to do, `InvalidSetting` for settings that are not
     possible, and `LeaseHeld` when the coordinator of the run is alive; nothing has changed then.
@@ -56,15 +58,17 @@ def resume(
             raise RunError(f"run {runs.run!r} {view.state.is_now}: {goes_on_by(view)}")
         closed, round_ = runs.closed(view)
         config, changed = resumed_config(view.config, given, closed=closed)
-        if closed >= config.rounds:
+        again = round_ is not None and round_.state is RoundState.FAILED
+        cut_off = _cut_off(runs, config, closed, is_open=again)
+        if closed >= config.rounds and (not cut_off or view.state is RunState.FINISHED):
             what = "finished" if view.state is RunState.FINISHED else f"{view.state}, with all its rounds closed"
             raise RunError(f"run {runs.run!r} is {what}: --rounds NUMBER, with more than {closed}, lets it go on")
         check(config)
         was = f"was {view.state}" if view.state is RunState.STOPPED else f"had {view.state}"
-        again = round_ is not None and round_.state is RoundState.FAILED
         kept = sum(verdict.accepted for verdict in round_.verdicts.values()) if round_ is not None and again else 0
         spoiled = round_.spoiled if round_ is not None and again else ()
-        cut_off = _cut_off(runs, config, closed, is_open=again)
+        if closed >= config.rounds:
+            cut_off_open(runs, lease.token)  # what a coordinator that was killed has left open
         runs.resume(
             lease.token,
             view.round,
@@ -82,7 +86,10 @@ def resume(
 def _cut_off(runs: RunStore, config: RunConfig, closed: int, *, is_open: bool) -> str:
     """Return what becomes of the evaluation that the end of the run has cut off; '' for none. See `resume_run.lua`."""
     found = (runs.read_evaluation(closed, number) for number in (AUTOMATIC, CENTRAL)) if closed else ()
-    if not any(each is not None and each.is_unneeded for each in found) or not is_due(config, closed, ends=False):
+    ends = closed >= config.rounds  # then no coordinator would go on with one that is open
+    if not is_due(config, closed, ends=ends) or not any(
+        each is not None and (each.is_unneeded or (ends and not each.is_over)) for each in found
+    ):
         return ""
     if is_open:
         return (

@@ -55,6 +55,8 @@ def let_go_on(
     for line in done.changed:
         tell(f"changed: {line}")
     tell(f"run {runs.run} goes on after round {closed} of {done.config.rounds}")
+    if done.cut_off:
+        tell(done.cut_off)
     return done.config
 
 

@@ -153,9 +153,18 @@ def _opening(
     return Decision(Action.EVALUATE, reason, tuple(sorted(there | to_come)))
 
 
+def awaits_sites(decision: Decision, clients: Mapping[str, Client], closed: int) -> Decision:
+    """Return what to do in place of opening the last evaluation of a run that was resumed for it: wait for a site."""
+    if decision.action is not Action.EVALUATE or any(each.may_evaluate for each in clients.values()):
+        return decision
+    again = f"start `flavor-fl` or `flavor-fv` again at {some(decision.names)}"
+    return Decision(Action.WAIT, f"the model of round {closed} is to be judged, and no site has come back yet: {again}")
+
+
 def _coming(names: list[str], time_s: float) -> str:
-    have, most_s = "has" if len(names) == 1 else "have", min(COMING_S, time_s)
-    return f"{some(names)}, which {have} judged the model before and {have} not come back yet, for {most_s:g} s at most"
+    judge, have = ("judges", "has") if len(names) == 1 else ("judge", "have")
+    most_s = min(COMING_S, time_s)
+    return f"{some(names)}, which {judge} the model and {have} not come back yet, for {most_s:g} s at most"
 
 
 def _merging(known: EvaluationView, config: RunConfig, where: str, job: Whereabouts) -> Decision:

@@ -313,6 +313,27 @@ def test_a_model_whose_evaluation_a_stop_has_cut_off_is_judged_after_resume(benc
     assert [each.round for each in summaries(bench)] == [1, 2]
 
 
+@pytest.mark.parametrize("is_killed", [False, True], ids=["coordinator alive", "coordinator killed before"])
+def test_the_last_model_is_judged_after_resume_where_a_stop_has_cut_that_off(bench, is_killed):
+    """All rounds are closed, and no model was judged before (`--evaluate final`)."""
+    coordinator, edges = start(bench, flags=["--hold"], rounds=1, clients=("c1",))
+    bench.held("c1")
+    if is_killed:
+        coordinator.send(signal.SIGKILL)
+        coordinator.wait()
+    assert bench.done("flavor", "stop", bench.run).wait() == 0
+    assert edges["c1"].wait() == 8
+    assert is_killed or coordinator.wait() == 8
+    assert "the run ended before its result" in bench.logged("evaluation.skipped", round=1)["reason"]
+    assert "judging" not in bench.done("flavor", "status", bench.run).stdout
+    coordinator = bench.start("flavor", "resume", bench.run)
+    coordinator.until("the model of round 1 is judged anew: the run ended before the result")
+    coordinator.until("no site has come back yet: start `flavor-fl` or `flavor-fv` again at c1")
+    finish(coordinator, {"c1": bench.edge("c1", bench.trainer(), "-e", evaluator())})
+    assert [each.round for each in summaries(bench)] == [1]
+    assert bench.done("flavor", "resume", bench.run).wait() == 1, "there is nothing left to do"
+
+
 def test_a_result_of_another_model_does_not_count(bench):
     """A site that lies about what it has judged: its result is signed, and of another digest."""
     coordinator, _ = start(bench, "--evaluate", "every", flags=["--hold", "--only", "c2"], rounds=1)

@@ -42,7 +42,7 @@ def test_a_model_is_judged_once_the_next_round_can_be_opened(bench):
     bench.logged("run.waiting", saying="1 of at least 2 clients is ready; c1: it has not come back yet")
     assert bench.runs.read_evaluation(2, AUTOMATIC) is None
     second = edge(bench, "c1")
-    said = "waiting for v3, which has judged the model before and has not come back yet, for 60 s at most"
+    said = "waiting for v3, which judges the model and has not come back yet, for 60 s at most"
     bench.logged("evaluation.opened", round=2, saying=f"its global model is judged by c1, c2, v3; {said}")
     finish(coordinator, {"c2": first, "c1": second, "v3": judge(bench, "v3", "--until-end")})
     check_end(bench)
@@ -54,7 +54,7 @@ def test_a_site_that_has_judged_before_is_waited_for(bench):
     assert coordinator.wait() == 8
     coordinator = bench.start("flavor", "resume", bench.run, "--min-clients", 1)
     first = edge(bench, "c2")
-    said = "waiting for c1, v3, which have judged the model before and have not come back yet, for 60 s at most"
+    said = "waiting for c1, v3, which judge the model and have not come back yet, for 60 s at most"
     bench.logged("evaluation.opened", round=2, saying=f"its global model is judged by c1, c2, v3; {said}")
     held = bench.logged("run.waiting", saying=f"evaluation of the model of round 2: 1 of 3 results handed in, {said}")
     assert held["held"]
