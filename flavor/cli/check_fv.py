@@ -13,6 +13,7 @@ from flavor.cli.help import SpelledCommand
 from flavor.cli.options import version_option
 from flavor.cli.program import one_line_errors, raise_on_sigterm
 from flavor.cli.script_options import evaluator_options, step_timeout_option
+from flavor.errors import InvalidSetting
 from flavor.exit_codes import OF_CHECKS, exit_codes_line
 
 
@@ -56,6 +57,8 @@ def command(
 
     parsed = parse_command(main_command, "-m")
     preprocess = parse_command(preprocess_command, "-p") if preprocess_command else None
+    if model is not None and not model.is_file():
+        raise InvalidSetting(f"--model {model}: it is no file: a pipe or a device cannot be read twice")
     settings = CheckedEvaluator(parsed, preprocess, model, timeout_s)
     raise_on_sigterm()
     environment = folders_named(os.environ)

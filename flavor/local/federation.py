@@ -22,7 +22,7 @@ from flavor.local.mending import let_go_on, without_failed
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress
-from flavor.local.record import Record, own_server, recorded_url
+from flavor.local.record import Record, own_server, recorded_url, told_if_damaged
 from flavor.local.reports import shared, told_line, with_report
 from flavor.local.threads import limited, told
 from flavor.local.waits import Waits, snapshot_if_there, why_ended
@@ -85,14 +85,16 @@ class Federation:
     def of(cls, out: Path, redis_url: str | None, store_settings: StoreSettings = DEFAULTS) -> Federation:
         """Read the federation of this folder, to go on with it. Raises `InvalidSetting` when that cannot be done."""
         record = Record.of(out)
-        fields = dict(record.federation)
-        fields["sites"] = [Site(site["client"], Path(site["input"])) for site in fields["sites"]]
-        fields["config"] = RunConfig.of_run(record.run, fields["config"])
-        fields["init_model"] = Path(fields["init_model"]) if fields["init_model"] else None
+        with told_if_damaged(out):
+            fields = dict(record.federation)
+            fields["sites"] = [Site(site["client"], Path(site["input"])) for site in fields["sites"]]
+            fields["config"] = RunConfig.of_run(record.run, fields["config"])
+            fields["init_model"] = Path(fields["init_model"]) if fields["init_model"] else None
         if record.embedded and redis_url:
             raise InvalidSetting(f"{out} has a server of its own: leave out --redis-url (and FLAVOR_REDIS_URL)")
         url = record.server(out, redis_url)
-        return cls(layout=Layout(out), redis_url=url, store_settings=store_settings, **fields)
+        with told_if_damaged(out):
+            return cls(layout=Layout(out), redis_url=url, store_settings=store_settings, **fields)
 
     @property
     def rounds(self) -> int:

@@ -63,19 +63,30 @@ class Record:
     @classmethod
     def of(cls, out: Path) -> Record:
         """Read the record of a folder. Raises `InvalidSetting` where there is none."""
-        try:
-            fields = json.loads((out / _FILE).read_text(encoding="utf-8"))
+        with told_if_damaged(out):
+            try:
+                fields = json.loads((out / _FILE).read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                raise InvalidSetting(
+                    f"{out} is no result folder of `flavor run`: it has no {_FILE} (a run's name has no slash)"
+                ) from None
             if (version := fields.pop("version")) == 1:
                 fields["federation"] = _of_version_1(fields["federation"])
             elif version != _VERSION:
                 raise InvalidSetting(f"{out / _FILE} was written by another release of flavor: use that one")
             return cls(**fields)
-        except FileNotFoundError:
-            raise InvalidSetting(
-                f"{out} is no result folder of `flavor run`: it has no {_FILE} (a run's name has no slash)"
-            ) from None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
-            raise InvalidSetting(f"{out / _FILE} cannot be read: {error}") from None
+
+
+@contextlib.contextmanager
+def told_if_damaged(out: Path) -> Iterator[None]:
+    """Raise `InvalidSetting` where what is read within from the record of `out` lacks a field, or has a wrong one."""
+    try:
+        yield
+    except FlavorError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise InvalidSetting(f"{out / _FILE} cannot be read: {why}") from None
 
 
 def recorded_url(url: str | None) -> str:

@@ -71,6 +71,39 @@ def test_one_of_a_later_release_is_told(tmp_path: Path) -> None:
         Record.of(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("sites", None, "it lacks 'sites'"),
+        ("sites", 5, "not iterable"),
+        ("sites", [{"client": "s1"}], "it lacks 'input'"),
+        ("config", None, "it lacks 'config'"),
+        ("config", [], "cannot be read"),
+        ("init_model", 5, "cannot be read"),
+        ("main", None, "main"),
+        ("further", 1, "further"),
+    ],
+)
+def test_a_field_of_the_federation_that_is_lacking_or_wrong_is_told(
+    tmp_path: Path, name: str, value: object, said: str
+) -> None:
+    """None for one that is lacking."""
+    Federation(
+        run="r", config=CONFIG, sites=[Site("s1", tmp_path)], main="true", preprocess=None, layout=Layout(tmp_path)
+    )._record("folder").write(tmp_path)
+    record = json.loads((tmp_path / "federation.json").read_text())
+    record["federation"] |= {name: value}
+    if value is None:
+        del record["federation"][name]
+    (tmp_path / "federation.json").write_text(json.dumps(record))
+    with pytest.raises(InvalidSetting, match=r"federation\.json cannot be read: ") as caught:
+        Federation.of(tmp_path, None)
+    assert said in str(caught.value)
+    for command in (["run", "--resume", str(tmp_path)], ["extend", str(tmp_path), "--rounds", "9"]):
+        result = CliRunner().invoke(cli, command)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.stderr
+
+
 @pytest.mark.parametrize("text", ["[" * 200_000, "[]", "5", "{", "{}"])
 def test_one_that_is_damaged_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "federation.json").write_text(text)
