@@ -42,7 +42,8 @@ def info(examples: int, metrics: Mapping[str, float | None]) -> Info:
     """A client's information with these metrics, also such as are infinite or NaN."""
     metadata = {"epoch": 1, "datasetSize": examples, "importance": 1.0}
     made: Info = {"metadata": metadata, "metrics": {**dict.fromkeys(CONFUSION, -1), **metrics}}
-    return made if all(value is None or math.isfinite(value) for value in metrics.values()) else checked_info(made)
+    numbers = (value for value in metrics.values() if not (value is None or isinstance(value, list)))
+    return made if all(map(math.isfinite, numbers)) else checked_info(made)
 
 
 def _without_confusion(of: Info) -> dict[str, float | None]:

@@ -56,6 +56,7 @@ def _newest(newest: Described) -> str:
     more = f", and {len(parts) - MOST_METRICS} more" if len(parts) > MOST_METRICS else ""
     what = Subject(**newest["subject"]).words
     by = by_sites_of(newest["sites"], newest["expected"])
+    by += " that a command has asked" if EvaluationKind.of(newest["evaluation"]) is EvaluationKind.ASKED else ""
     means = ", plain means" if any(each.sites > 1 and each.plain_mean is not None for each in every) else ""
     line = f"judged: {what} {by}{means}: {', '.join(parts[:MOST_METRICS]) or 'no finite metric'}{more}"
     missing = list(newest["missing"].items())

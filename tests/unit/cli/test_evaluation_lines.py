@@ -29,6 +29,7 @@ def said(
     named: str | None = None,
     own: Mapping[str, float] = OWN,
     odd: Mapping[str, Mapping[str, str]] = NONE,
+    number: int = 0,
 ) -> list[str]:
     """Return the lines about the evaluation of round 3 with these merged metrics, as Redis has it.
 
@@ -38,8 +39,8 @@ def said(
         site: SiteMeasures(40, {"accuracy": own[site]} if site in own else {}, odd.get(site, {})) for site in "abc"
     }
     few = {"accuracy": len(own)}
-    found = Evaluated("r", 3, 0, "f" * 64, 1, 2, tuple(sites), sites, {}, metrics=metrics, few=few)
-    summary = EvaluationSummary(3, 0, 1, closed_ms=2, sites=3, expected=3, examples=120, metrics=metrics, few=few)
+    found = Evaluated("r", 3, number, "f" * 64, 1, 2, tuple(sites), sites, {}, metrics=metrics, few=few)
+    summary = EvaluationSummary(3, number, 1, closed_ms=2, sites=3, expected=3, examples=120, metrics=metrics, few=few)
     config = RunConfig(rounds=5, store="s", select=select)
     described = described_evaluations(KnownEvaluations(found, summary), RUN, config, named)
     assert merged_of(described["evaluation"]) == {
@@ -86,6 +87,11 @@ def test_an_open_evaluation_says_whether_somebody_asked_for_it(number: int, aske
 def test_the_value_of_one_site_is_no_mean() -> None:
     (line,) = said({"accuracy": 0.5}, own={"a": 0.5})
     assert line == "judged: the model of round 3 by 3 sites: accuracy 0.5 of 1 of 3 sites"
+
+
+def test_the_result_of_an_evaluation_says_whether_somebody_asked_for_it() -> None:
+    (line,) = said({"accuracy": 0.5}, number=2)
+    assert line.startswith("judged: the model of round 3 by 3 sites that a command has asked, plain means: accuracy")
 
 
 def test_the_worst_site_is_the_one_that_diverges() -> None:
