@@ -40,6 +40,9 @@ def sound_counts(sites: Sequence[Mapping[str, Any]], confusion: Sequence[str]) -
             if usual is not None and form != usual:
                 left_out[at][name] = f"it is {form}, and that of most sites is {usual}: let all sites use the same"
     _remove(metrics, left_out, confusion)
+    for why in left_out:
+        for name in [each for each in why if each.endswith(SAME) and each.removesuffix(SAME) in why]:
+            del why[name]  # the reason of its count names it
     return Sound(metrics, left_out)
 
 

@@ -56,7 +56,7 @@ BAD = [
     ),
     (
         {"count/binary/confusion.same": 0.7},
-        ["count/binary/confusion", "count/binary/confusion.same"],
+        ["count/binary/confusion"],
         "accuracy",
         "count/binary/confusion.same 0.7, and that of most sites is a list of 4 with",
     ),
@@ -90,7 +90,7 @@ def test_a_bad_count_of_one_site_is_that_site_s_loss_alone(
     assert f"pooled/{other}" not in few, "what is sound of the site counts on"
     (told,) = of_counts(found, infos)
     assert told.startswith("warning: counts are left out of what is merged: mallory's ")
-    assert names[0] in told or names[1] in told
+    assert any(name in told for name in names)
     assert not any(name in told for name in HONEST)
 
 
