@@ -7,7 +7,7 @@ of a run are judged in the order of their rounds. Nothing that goes wrong in an 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -30,9 +30,10 @@ from flavor.policy.evaluating import (
     is_merged_beside,
     left_out,
     may_open,
+    newly_not_counted,
     without_evaluator,
 )
-from flavor.policy.selection import not_counted, stops
+from flavor.policy.selection import stops
 from flavor.records.evaluation import AUTOMATIC, EvaluationKind, EvaluationView
 from flavor.records.own_evaluations import own_evaluations
 from flavor.records.states import EvaluationState
@@ -68,7 +69,7 @@ class SiteEvaluations:
         self._handed_in: dict[str, bool] = {}
         self._unfinished: set[int] = set()  # rounds whose evaluations are not known to be over
         self._busy: Collection[str] = ()  # the sites that train on, as far as that keeps them from judging the model
-        self._told = 0  # the round of whose evaluation it was told why a goal does not count
+        self._told: Mapping[str, str] = {}  # why a rule does not count, as it was told last
         self._goal: str | None = None  # why the goal is reached, '' if it is not; None before that was worked out
 
     def look(self) -> None:
@@ -114,9 +115,9 @@ class SiteEvaluations:
         if self._goal is None:
             own = [each for each in own_evaluations(self._summaries.read()) if each.round <= closed]
             self._goal = stops(own, when=when, after=after, select=select)
-            if not self._goal and own and self._told != own[-1].round:
-                self._told = own[-1].round
-                for line in not_counted(when, own[-1]) if self._view.is_complete else ():  # or its result says it
+            if not self._goal and own and self._view.is_complete:  # else its result says it
+                lines, self._told = newly_not_counted(when, own[-1], self._told)
+                for line in lines:
                     self._observer.hear(Notice(line))
         return self._goal
 

@@ -11,7 +11,7 @@ be, and is also for the sites that have judged the model before and are still to
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 
 from flavor.config import RunConfig
@@ -20,8 +20,9 @@ from flavor.evaluation_settings import EVERY, FINAL, OFF, mode_of, rules_of
 from flavor.policy.advice import some
 from flavor.policy.decision import Action, Decision
 from flavor.policy.evaluation_job import Whereabouts
+from flavor.policy.selection import StopWhen
 from flavor.policy.standing import Client
-from flavor.records.evaluation import EvaluationView
+from flavor.records.evaluation import EvaluationSummary, EvaluationView
 from flavor.records.states import ClientState, EvaluationState
 
 COMING_S = 60.0
@@ -111,6 +112,25 @@ def is_merged_beside(known: EvaluationView | None, config: RunConfig, then: Deci
         return False
     rules = rules_of(config, central=False)
     return not (rules.when or rules.after)
+
+
+def newly_not_counted(
+    when: Iterable[StopWhen], summary: EvaluationSummary, told: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """Return which goals do not count, for a reason that was not told before, and what is told by then.
+
+    `told` has the reason that was told last of each rule. A rule that counts again, or for another reason does not, is
+    told anew.
+    """
+    lines, by_then = list[str](), dict[str, str]()
+    for rule in when:
+        why, line = rule.incomplete(summary), rule.not_counted(summary)
+        is_told = bool(why) and told.get(rule.text) == why
+        if line and not is_told:
+            lines.append(line)
+        if line or is_told:
+            by_then[rule.text] = why
+    return lines, by_then
 
 
 def without_evaluator(clients: Mapping[str, Client]) -> list[str]:

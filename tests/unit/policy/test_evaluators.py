@@ -8,9 +8,19 @@ import pytest
 
 from flavor.config import RunConfig
 from flavor.policy.decision import Action, Decision, next_round, reopened
-from flavor.policy.evaluating import COMING_S, LONG_S, evaluation_step, is_merged_beside, left_out, may_open
+from flavor.policy.evaluating import (
+    COMING_S,
+    LONG_S,
+    evaluation_step,
+    is_merged_beside,
+    left_out,
+    may_open,
+    newly_not_counted,
+)
+from flavor.policy.selection import StopWhen
 from flavor.policy.standing import TRAINS_NOT, Client, Standing, standings
-from flavor.records.evaluation import EvaluationView
+from flavor.records.evaluation import EvaluationSummary, EvaluationView
+from flavor.records.lacking import Lacking, SomeSites
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
@@ -176,3 +186,15 @@ def test_a_wait_for_a_slow_evaluator_is_worth_telling_after_a_while(time_s, long
 
     last_ms = int(long_s * 1000)
     assert [is_long(0), is_long(last_ms - 1), is_long(last_ms)] == [False, False, True]
+
+
+def test_why_a_goal_does_not_count_is_told_once_for_each_reason():
+    when, told = [StopWhen.parse("auc>=0.9")], dict[str, str]()
+    away = {site: {"auc": Lacking(away=SomeSites.of([site]))} for site in "bc"}
+    steps = [("b", 0.8, 0), ("b", 0.95, 1), ("b", 0.96, 0), ("b", 0.8, 0), ("b", 0.97, 0), ("c", 0.97, 1), ("", 0.8, 0)]
+    for site, auc, lines in [*steps, ("c", 0.97, 1)]:
+        lacking = away.get(site, {"auc": Lacking()})
+        summary = EvaluationSummary(1, 0, 1, sites=2, expected=2, metrics={"auc": auc}, lacking=lacking)
+        found, told = newly_not_counted(when, summary, told)
+        assert len(found) == lines, (site, auc)
+        assert all(f"{site} was not there to judge the model" in line for line in found)
