@@ -52,7 +52,7 @@ from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
 from workers.in_hand import in_hand
 from workers.missing import why_missing
-from workers.notes import of_counts
+from workers.notes import of_counts, of_weighted_means
 from workers.reports import take_report
 from workers.signatures import Signatures
 
@@ -149,7 +149,8 @@ class _Merge:
 
         def end(before: BestModel | None) -> Ending:
             choice = self._chosen(before, summary, infos)
-            said = reason + "".join(f"; {line}" for line in (*choice.notes, *of_counts(merged, infos)))
+            notes = (*choice.notes, *of_counts(merged, infos), *of_weighted_means(merged, infos))
+            said = reason + "".join(f"; {line}" for line in notes)
             return Ending(choice, self._compared(summary, before, choice), said)
 
         return record_and_close(

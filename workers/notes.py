@@ -13,7 +13,7 @@ from flavor.checkpoints import TensorFile
 from flavor.printable import printable, shown_name
 from flavor.records.counts import SAME, is_count
 from flavor.records.info import Info
-from flavor.records.merging import not_merged
+from flavor.records.merging import WEIGHTED, not_merged
 from flavor.records.round import RoundView
 from flavor.records.sound_counts import left_out_of
 from workers.combiner import Work
@@ -129,6 +129,20 @@ def of_counts(info: Info, infos: Mapping[str, Info]) -> Iterator[str]:
         told = [f"{site}'s {_left_out(why)}" for site, why in list(left_out.items())[:_MOST_TOLD]]
         more = f" and of {len(left_out) - _MOST_TOLD} more sites" if len(left_out) > _MOST_TOLD else ""
         yield f"warning: counts are left out of what is merged: {'; '.join(told)}{more}"
+
+
+def of_weighted_means(merged: Info, infos: Mapping[str, Info]) -> Iterator[str]:
+    """Warn of means that are called weighted, and are of sites whose `datasetSize` is 0."""
+    names = [name.removesuffix(WEIGHTED) for name in merged["metrics"] if name.endswith(WEIGHTED)]
+    sizes = {
+        name: [each["metadata"]["datasetSize"] for each in infos.values() if each["metrics"].get(name) is not None]
+        for name in names
+    }
+    if plain := [name for name, those in sizes.items() if len(those) > 1 and not any(those)]:
+        yield (
+            f"warning: datasetSize is 0 at all sites that report {_some([shown_name(name) for name in plain])}, "
+            "so what is called weighted there is the plain mean: report the number of examples"
+        )
 
 
 def _left_out(reasons: Mapping[str, str]) -> str:

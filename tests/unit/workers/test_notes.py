@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from flavor.records.info import checked_info, completed
 from flavor.records.merging import merge_infos
 from tests.driven import info
-from workers.notes import of_counts
+from workers.notes import of_counts, of_weighted_means
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,25 @@ def test_sites_that_do_the_same_are_not_named() -> None:
     infos = {site: info(10, {"count/n": 1e300}) for site in "abcdefghijk"}
     (note,) = of_counts(merge_infos(list(infos), list(infos.values())), infos)
     assert note.endswith("the sum is too large")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "metrics", "said"),
+    [
+        ((0, 0, 3), ({"a": 1.0}, {"a": 3.0}, {"b": 2.0}), "datasetSize is 0 at all sites that report a, so"),
+        ((0, 1, 3), ({"a": 1.0}, {"a": 3.0}, {"b": 2.0}), ""),
+        ((0, 0, 0), ({"a": 1.0, "b": 1.0}, {"a": 3.0, "b": 2.0}, {}), "at all sites that report a, b, so"),
+        ((0, 5, 5), ({"a": 1.0}, {"a": None}, {}), ""),
+    ],
+)
+def test_a_weighted_mean_of_sites_without_examples_is_told(
+    sizes: tuple[int, ...], metrics: tuple[dict[str, Any], ...], said: str
+) -> None:
+    """The mean of one site is both."""
+    infos: dict[str, Any] = {}
+    for site, size, own in zip("xyz", sizes, metrics, strict=True):
+        infos[site] = checked_info(
+            completed({"metadata": {"datasetSize": size}, "metrics": own}, 1),
+        )
+    notes = list(of_weighted_means(merge_infos(list(infos), list(infos.values())), infos))
+    assert (said in notes[0]) if said else notes == []
