@@ -28,6 +28,9 @@ _LONGEST_WORDS = 300
 _NOT_JUDGED = re.compile(r"\[[^]]*\] (flavor: .{,60} could not be judged: |run \S+: (?=the evaluator ))(?P<words>.+)")
 """What an edge and an aggregator print of a model that they could not judge, behind their names."""
 
+_ENDED = re.compile(r"the evaluator ended .{,80}?\): ")
+_MOST_LOGS = 20
+
 
 def judging_line(runs: RunStore, event: EvaluationEvent, logs: Path, told: set[str]) -> str:
     """Return the line about an evaluation that failed, lacks a site or a rule's value, or has replaced a best model.
@@ -86,16 +89,19 @@ def given_way_words(config: RunConfig, summary: EvaluationSummary) -> str:
 
 
 def named_log(logs: Path, sites: Iterable[str]) -> str:
-    """Return, to be added to a reason, what the log says of it, and which log: of the first site, or of an aggregator.
+    """Return, to be added to a reason, what the log says of it, and which log: of a site, or of an aggregator.
 
     What an evaluator has printed stays at its site, and the reason does not quote it. Here the site is this user's.
+    Quoted is the first of the sites whose evaluator has ended with a line of its own, which no reason has, or the
+    first of all.
     """
-    name = min(sites, key=natural, default="")
-    found = [logs / f"{name}.log"] if name else sorted(logs.glob("aggregator*.log"))
+    names = sorted(sites, key=natural)
+    found = [logs / f"{name}.log" for name in names[:_MOST_LOGS]] or sorted(logs.glob("aggregator*.log"))[:1]
     if not found:
         return ""
-    words = _own_words(found[0])
-    return f"{f'; {found[0].stem}: {words}' if words else ''}; its log: {found[0]}"
+    every = [(log, _own_words(log)) for log in found]
+    log, words = next((each for each in every if _ENDED.match(each[1])), every[0])
+    return f"{f'; {log.stem}: {words}' if words else ''}; its log: {log}"
 
 
 def _own_words(log: Path) -> str:

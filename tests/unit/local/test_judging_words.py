@@ -37,6 +37,29 @@ def test_the_newest_reason_in_the_log_of_the_first_site_is_quoted(tmp_path: Path
     assert named_log(tmp_path, ["b", "c"]) == f"{f'; b: {words}' if words else ''}; its log: {log}"
 
 
+@pytest.mark.parametrize(
+    ("first", "named"),
+    [
+        ("the evaluator has written no result: call SaveInfoJson", "c"),
+        ("the evaluator ended (exit code 3), silently", "c"),
+        ("the evaluator ended (killed by SIGKILL (out of memory?)): Traceback", "b"),
+        ("", "c"),
+    ],
+)
+def test_quoted_is_a_site_whose_evaluator_has_ended_with_a_line_of_its_own(
+    tmp_path: Path, first: str, named: str
+) -> None:
+    """What the first site's log says stands in its reason already."""
+    said = {"b": first, "c": ENDED, "d": ENDED}
+    for site, words in said.items():
+        line = f"[{site}] flavor: round 1: its global model could not be judged: {words}\n" if words else ""
+        (tmp_path / f"{site}.log").write_text(line)
+    assert named_log(tmp_path, ["d", "c", "b"]) == f"; {named}: {said[named]}; its log: {tmp_path / named}.log"
+    (tmp_path / "c.log").unlink()
+    (tmp_path / "d.log").unlink()
+    assert named_log(tmp_path, ["d", "c", "b"]).endswith(f"; its log: {tmp_path / 'b'}.log"), "the first one's"
+
+
 def test_of_a_long_log_the_end_is_read_and_of_a_long_line_the_beginning(tmp_path: Path) -> None:
     log = tmp_path / "aggregator.log"
     log.write_text(f"[aggregator] run r: {ENDED}\n" + "x\n" * 50_000, encoding="utf-8")
