@@ -15,7 +15,7 @@ from aggregators.parts import Stored
 from aggregators.protocols import Block, Weights
 from aggregators.quantities import matching
 from flavor.errors import AggregationError
-from flavor.patterns import STATISTICS
+from flavor.patterns import STATISTICS, no_parameters
 
 _CHUNK = 16 * 1024
 """Elements that are taken in float64 at a time."""
@@ -57,7 +57,11 @@ def agreement(
     tensors, and for weights that cannot be used.
     """
     names = list(models[0]) if models else []
-    left_out = {*held, *matching(names, statistics), *(name for name in names if not models[0][name].shape)}
+    left_out = {
+        *held,
+        *matching(names, no_parameters(statistics)),
+        *(name for name in names if not models[0][name].shape),
+    }
     source = Models(models, global_model, threads, held=left_out)
     if not source.sizes(Kind.FLOAT):
         raise AggregationError("the models have no float tensors that are parameters: no changes can be compared")

@@ -27,7 +27,7 @@ from aggregators.quantities import matching
 from aggregators.server import Replace
 from aggregators.state import ServerState
 from flavor.errors import AggregationError
-from flavor.patterns import STATISTICS
+from flavor.patterns import STATISTICS, no_parameters
 
 BLOCK_ELEMS = 640 * 1024
 """Most elements of a block; rules that keep several rows in cache take fewer."""
@@ -280,7 +280,7 @@ def _not_stepped(source: Models, floats: Sequence[str], statistics: Iterable[str
     The latter are numbers of the training, such as a learning rate or a count of steps: momentum carries them past what
     any client has, and a learning rate below 0 makes the clients ascend.
     """
-    named = frozenset(matching(floats, statistics))
+    named = frozenset(matching(floats, no_parameters(statistics)))
     return tuple(name for name in floats if name in named or not source.shapes[name])
 
 

@@ -23,7 +23,7 @@ from aggregators.dtypes import Array, Kind, kind_of, widen
 from aggregators.parts import Stored, flat, part
 from aggregators.quantities import matching
 from flavor.errors import AggregationError
-from flavor.patterns import STATISTICS
+from flavor.patterns import STATISTICS, no_parameters
 
 _BOOL = np.dtype(np.bool_)
 _UINT64 = np.dtype(np.uint64)
@@ -114,7 +114,7 @@ def rebased(
         if missing := [name for name in model if name not in other]:
             raise AggregationError(f"tensor {missing[0]!r} is not in {what}")
     floats = [name for name, tensor in model.items() if kind_of(tensor.dtype) is Kind.FLOAT]
-    measured = {*matching(floats, statistics), *(name for name in floats if not model[name].shape)}
+    measured = {*matching(floats, no_parameters(statistics)), *(name for name in floats if not model[name].shape)}
     return {
         name: RebasedTensor(tensor, (newest if name in measured else base)[name], newest[name], scale)
         for name, tensor in model.items()

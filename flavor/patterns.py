@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 STATISTICS = (
     "*running_mean",
@@ -12,11 +12,18 @@ STATISTICS = (
     "*moving_variance",
     "*moving_var",
     "*batch_stats*",
-    "*scaffold_c__*",
 )
-"""Names of the running statistics of normalisation layers in torch, Keras, MXNet and Flax, and of the control variates
-of SCAFFOLD (`flavor.cook.control`). These tensors are no parameters. They are averaged, and the server step leaves them
-alone: its momentum could make a variance negative."""
+"""Names of the running statistics of normalisation layers in torch, Keras, MXNet and Flax. These tensors are no
+parameters. They are averaged, and the server step leaves them alone: its momentum could make a variance negative.
+
+They are the default of a setting of runs. A change of it would be other settings for all runs that go on."""
+_CONTROL_VARIATES = "*scaffold_c__*"
+"""Names of the control variates of SCAFFOLD (`flavor.cook.control`)."""
+
+
+def no_parameters(statistics: Iterable[str]) -> tuple[str, ...]:
+    """Return the patterns of tensors that are no parameters: a run's `statistics`, and control variates in each run."""
+    return (*statistics, _CONTROL_VARIATES)
 
 
 def with_known(named: Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from aggregators.dtypes import Kind, kind_of
 from aggregators.quantities import is_counter, matching, suspicious_integers, training_state, turned_negative
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
+from flavor.patterns import no_parameters
 from flavor.printable import printable, shown_name
 from flavor.records.counts import SAME, is_count
 from flavor.records.info import Info
@@ -50,7 +51,7 @@ def of_statistics(work: Work, first: ClientModel, held: Mapping[str, Tensor]) ->
     if work.round > 1:
         return
     floats = [spec.name for spec in first.specs if spec.name not in held and kind_of(spec.dtype) is Kind.FLOAT]
-    named = matching(floats, work.config.statistics)
+    named = matching(floats, no_parameters(work.config.statistics))
     if named:
         yield (
             f"statistics, and no parameters, are {_some(list(map(repr, named)))}: no server step is taken with them, "

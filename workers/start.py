@@ -13,6 +13,7 @@ from aggregators.dtypes import Array, Kind, kind_of
 from aggregators.parts import flat, part
 from aggregators.quantities import matching
 from aggregators.updates import ClientModel
+from flavor.patterns import no_parameters
 
 UNRELATED = 0.1
 FEWEST = 100
@@ -49,7 +50,7 @@ def of_start(updates: Mapping[str, ClientModel], held: Collection[str], statisti
 def _matrices(update: ClientModel, held: Collection[str], statistics: Sequence[str]) -> list[str]:
     """Return the largest tensors of two dimensions or more: biases begin at 0 and a normalisation at 1 for any seed."""
     specs = [s for s in update.specs if len(s.shape) > 1 and s.name not in held and kind_of(s.dtype) is Kind.FLOAT]
-    named = set(matching([spec.name for spec in specs], statistics))
+    named = set(matching([spec.name for spec in specs], no_parameters(statistics)))
     specs = [spec for spec in specs if spec.name not in named]
     return [s.name for s in sorted(specs, key=lambda s: (-int(np.prod(s.shape)), s.name))[:_MOST_TENSORS]]
 

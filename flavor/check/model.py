@@ -18,9 +18,10 @@ from flavor.checkpoints.mapped import Mapped
 from flavor.checkpoints.state_dict.nesting import state_dict_of
 from flavor.checkpoints.torch.reader import load_pickle, load_torch
 from flavor.errors import CheckpointError
-from flavor.patterns import STATISTICS
+from flavor.patterns import STATISTICS, no_parameters
 
 Tensors = Mapping[str, Array]
+_KNOWN = no_parameters(STATISTICS)
 
 
 def opened(path: Path) -> Format:
@@ -57,17 +58,17 @@ def unchanged(given: Tensors, handed_in: Tensors) -> str | None:
 
 def moves_by_itself(name: str, array: Array) -> bool:
     """Return whether the tensor moves without training: a batch norm's statistics, and every non-float tensor."""
-    return kind_of(array.dtype) is not Kind.FLOAT or bool(matching([name], STATISTICS))
+    return kind_of(array.dtype) is not Kind.FLOAT or bool(matching([name], _KNOWN))
 
 
 def statistics(tensors: Tensors) -> str:
     """Name the float tensors that are known as statistics and no parameters; empty when there are none."""
-    return some(matching(_floats(tensors), STATISTICS))
+    return some(matching(_floats(tensors), _KNOWN))
 
 
 def scalars(tensors: Tensors) -> str:
     """Name the float tensors of no dimensions, with which no server step is taken; empty when there are none."""
-    return some([name for name in _floats(tensors) if not tensors[name].ndim and not matching([name], STATISTICS)])
+    return some([name for name in _floats(tensors) if not tensors[name].ndim and not matching([name], _KNOWN)])
 
 
 def of_training(tensors: Tensors) -> str:

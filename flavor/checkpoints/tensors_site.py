@@ -22,6 +22,7 @@ from flavor.checkpoints.state_dict.beside import read_beside
 from flavor.checkpoints.state_dict.structure import Structure
 from flavor.checkpoints.torch.writer import write_beside
 from flavor.errors import CheckpointError
+from flavor.patterns import no_parameters
 
 
 class TensorsSite:
@@ -56,7 +57,8 @@ class TensorsSite:
         if options.compress == "none" or given is None:
             return self._learned(to_safetensors(source, target, format_, bare=options.bare))
         base = TensorFile.open(given.path)
-        plain = [name for name in base.names if any(fnmatchcase(name, pattern) for pattern in options.statistics)]
+        patterns = no_parameters(options.statistics)
+        plain = [name for name in base.names if any(fnmatchcase(name, pattern) for pattern in patterns)]
         encoding = Encoding.sparing(options.compress, given.digest, base.specs, plain)
         return self._learned(encode(source, target, base, encoding, format_, bare=options.bare))
 

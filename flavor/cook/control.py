@@ -19,7 +19,7 @@ from flavor.atomic import taking_place
 from flavor.errors import InvalidSetting
 
 PREFIX = "scaffold_c__"
-"""Begins the name of each control variate in a checkpoint. `flavor.patterns.STATISTICS` has it, too."""
+"""Begins the name of each control variate in a checkpoint. `flavor.patterns.no_parameters` has it, too."""
 _FILE = "scaffold.npz"
 
 _Value = TypeVar("_Value")

@@ -45,15 +45,15 @@ def test_an_evaluation_is_shown_as_a_table_from_redis_and_from_its_signed_record
     assert f"without c3: {WITHOUT}" in lines
     assert "without an evaluator: c4" in lines
     assert "the best judged model by --select accuracy:max is that of round 2, this one" in lines
-    assert each["SITE"] == ["EXAMPLES", "accuracy"]
-    assert each["c1"] == ["100", f"{value:.6g}"]
-    assert each["c2"] == ["200", f"{value + 1 / 1000:.6g}"]
-    assert each["c3"] == ["-", "-"]
+    assert each["SITE"] == ["EXAMPLES", "accuracy", "one"]
+    assert each["c1"] == ["100", f"{value:.6g}", "null"]
+    assert each["c2"] == ["200", f"{value + 1 / 1000:.6g}", "null"]
+    assert each["c3"] == ["-", "-", "-"]
     rows = {row.split("]")[0].strip("["): row.split("]")[1].split() for row in lines if row.startswith("[")}
-    assert rows["plain mean"] == [f"{value + 0.5 / 1000:.6g}"]
-    assert rows["weighted mean"] == [f"{value + 2 / 3 / 1000:.6g}"]
-    assert (rows["lowest"], rows["highest"]) == ([f"{value:.6g}"], [f"{value + 1 / 1000:.6g}"])
-    assert rows["worst site"] == ["c1"]
+    assert rows["plain mean"] == [f"{value + 0.5 / 1000:.6g}", "-"]
+    assert rows["weighted mean"] == [f"{value + 2 / 3 / 1000:.6g}", "-"]
+    assert (rows["lowest"], rows["highest"]) == ([f"{value:.6g}", "-"], [f"{value + 1 / 1000:.6g}", "-"])
+    assert rows["worst site"] == ["c1", "-"]
     assert "pooled" not in rows
     assert (found["round"], found["best_round"], found["signed_by"]) == (2, 2, None)
     assert found["metrics"]["accuracy"]["better"] == "larger"
