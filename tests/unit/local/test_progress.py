@@ -64,7 +64,7 @@ def test_the_last_lines_say_which_mean_is_which_where_models_are_judged(capsys: 
     judged = {
         "metric": "loss",
         "metrics": {"loss": {"plain_mean": 0.5, "sites": 2}},
-        "sites": {"a": {"examples": 50}, "b": {"examples": 50}},
+        "sites": {site: {"examples": 50, "metrics": {"loss": 0.5}} for site in "ab"},
         "missing": {},
         "expected": "ab",
     }
