@@ -44,7 +44,7 @@ class Polynomial:
         _check("polynomial", "a", self.a)
 
     def __str__(self) -> str:
-        return f"polynomial:{self.a:g}"
+        return f"polynomial:{_shown(self.a)}"
 
     def factor(self, rounds: int) -> float:
         """See `Staleness`."""
@@ -63,7 +63,7 @@ class Hinge:
         _check("hinge", "b", self.b)
 
     def __str__(self) -> str:
-        return f"hinge:{self.a:g}:{self.b:g}"
+        return f"hinge:{_shown(self.a)}:{_shown(self.b)}"
 
     def factor(self, rounds: int) -> float:
         """See `Staleness`."""
@@ -98,6 +98,12 @@ def parse_staleness(text: str) -> Staleness:
             raise InvalidSetting(f"{text!r}: {value!r} is no number; there are: {USAGE}") from None
     built: Staleness = rule(*numbers)
     return built
+
+
+def _shown(value: float) -> str:
+    """Return the number so that it can be read again: a run keeps its rule by name."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _check(rule: str, name: str, value: float) -> None:

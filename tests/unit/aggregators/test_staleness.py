@@ -16,9 +16,11 @@ from flavor.errors import InvalidSetting
         ("constant", Constant()),
         ("polynomial", Polynomial(0.5)),
         ("polynomial:0.25", Polynomial(0.25)),
+        ("polynomial:0.1234567", Polynomial(0.1234567)),
         ("hinge", Hinge(10, 4)),
         ("hinge:2", Hinge(2, 4)),
         ("hinge:2:3", Hinge(2, 3)),
+        ("hinge:1.23456789:12345678", Hinge(1.23456789, 12345678)),
     ],
 )
 def test_a_text_stands_for_a_rule_and_the_rule_for_a_text(text: str, rule: Staleness) -> None:
