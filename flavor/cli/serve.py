@@ -77,8 +77,9 @@ def check_rule(config: RunConfig) -> None:
     try:
         reducer.check(clients)
     except AggregationError as error:
+        way = "--min-clients or --quorum" if config.buffered is None else "the buffer of --mode"
         raise InvalidSetting(
-            f"--aggregator {aggregator}: {error}; a round may close with {clients}: raise --min-clients or --quorum"
+            f"--aggregator {aggregator}: {error}; a round may close with {clients}: raise {way}"
         ) from None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flavor.cli.serve import check_rule
 from flavor.config import RunConfig
 from flavor.errors import InvalidSetting
 from flavor.policy.mode import Buffered
@@ -117,3 +118,10 @@ def test_the_buffer_is_what_a_round_needs() -> None:
 
 def test_the_text_is_kept_whole_so_that_a_manifest_names_all_of_it() -> None:
     assert config("async:buffer=2").mode == "async:buffer=2,staleness=polynomial:0.5,max_staleness=10"
+
+
+def test_a_rule_that_needs_more_updates_names_the_setting_that_gives_them() -> None:
+    with pytest.raises(InvalidSetting, match=r"a round may close with 2: raise the buffer of --mode$"):
+        check_rule(config(aggregator="krum:f=1"))
+    with pytest.raises(InvalidSetting, match=r"a round may close with 3: raise --min-clients or --quorum$"):
+        check_rule(config("sync", aggregator="krum:f=1"))
