@@ -36,6 +36,11 @@ def seeds() -> dict[str, list[bytes]]:
             b'{"metadata":{"datasetSize":1},"results":{}}',
             b'{"metadata":{"datasetSize":0},"results":{"tables":[{"title":"","labels":["a"],"values":[NaN]}]}}',
         ],
+        "server_file": [
+            b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n",
+            b"REDIS0011\xfe\x00\x00\x01k\x01v\x04\x01h\x01\x01f\x01v\xff" + bytes(8),
+            b"REDIS0011\xfe\x00\x00\x01k\x01v\xff" + bytes(8) + b"*2\r\n$3\r\nDEL\r\n$1\r\nk\r\n",
+        ],
         "image": [
             png(2, 3),
             b"\xff\xd8\xff\xe0\x00\x04\x00\x00\xff\xc0\x00\x0b\x08\x00\x03\x00\x02\x01\x01\x11\x00\xff\xd9",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flavor.bus.append_only_file import check_folder
 from flavor.bus.keys import RunKeys
 from flavor.checkpoints import (
     Checkpoint,
@@ -33,7 +34,7 @@ from flavor.checkpoints import (
     write,
 )
 from flavor.cook.metrics import binary_counts, multiclass_counts, regression_sums
-from flavor.errors import CheckpointError, DamagedRecord, FlavorError, InvalidInfo, StoreError
+from flavor.errors import CheckpointError, DamagedRecord, FlavorError, InvalidInfo, InvalidSetting, StoreError
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
 from flavor.protocol import new_run_id
@@ -316,6 +317,17 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
+def fuzz_server_file(data: bytes) -> None:
+    """What a result folder from somebody else holds for its server: a snapshot, commands, or one after the other."""
+    home = bench().folder / "server"
+    home.mkdir(exist_ok=True)
+    (home / "dump.rdb").write_bytes(data)
+    try:
+        check_folder(home)
+    except InvalidSetting as error:
+        one_line(error)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "info": fuzz_info,
     "report": fuzz_report,
@@ -326,6 +338,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "path": fuzz_path,
     "channel": fuzz_channel,
     "request": fuzz_request,
+    "server_file": fuzz_server_file,
     "safetensors": fuzz_safetensors,
     "structure": fuzz_structure,
     "checkpoint": fuzz_checkpoint,
