@@ -45,6 +45,7 @@ export function curves(name, { heard, judged = false } = {}) {
   const plot = chart({ told, zoomed: (is) => show(reset, is), mark, lacks: (words) => (text(axis, words), show(axis, words)) });
   attr(plot.node, "tabindex", "0");
   attr(plot.node, "role", "img");
+  attr(plot.node, "aria-label", "Curve");
   plot.node.addEventListener("keydown", (event) => {
     const move = { ArrowLeft: [-0.25, 1], ArrowRight: [0.25, 1], "+": [0, 0.5], "-": [0, 2], Escape: null }[event.key];
     if (move === undefined) return;
