@@ -19,11 +19,11 @@ from pydantic import (
 
 from flavor import evaluation_settings as evaluation
 from flavor import mode_settings, site_settings
+from flavor import tensor_settings as tensors
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import check_kind_name, kind_named
 from flavor.errors import InvalidSetting
 from flavor.option_groups import Group
-from flavor.patterns import STATISTICS
 from flavor.policy.mode import Buffered
 from flavor.rule_settings import conflict_of_rule
 from flavor.script_settings import checked_settings
@@ -32,7 +32,7 @@ from flavor.setting import LONGEST_S, explained, quorum_of, setting
 SMALL_UPDATE_BYTES = 4 * 1024 * 1024
 """Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
 DEFAULT_AGGREGATOR = "fedavg"
-RULE, PATTERN = "NAME[:OPTION=VALUE,...]", "PATTERN"
+RULE = "NAME[:OPTION=VALUE,...]"
 _TO_SHOW, _OF_RUN, RESUMED = dict[str, object](), {"run": object()}, {"resumed": object()}
 """Validation contexts: of `RunConfig.known` and `of_run`, which import no package of a kind, and of `flavor.resume`."""
 
@@ -216,29 +216,9 @@ class RunConfig(BaseModel):
         Group.MODEL,
         default="datasetSize",
     )
-    keep: tuple[str, ...] = setting(
-        "Keep the tensors that match this pattern unchanged in all rounds, e.g. '*._extra_state'. Kept tensors come "
-        "from the global model, or in a first round without a global model from the first site by name. May be "
-        "repeated.",
-        Group.MODEL,
-        default=(),
-        metavar=PATTERN,
-    )
-    equal: tuple[str, ...] = setting(
-        "Require the tensors that match this pattern to be the same at all sites, e.g. '*.labels'; an update with "
-        "other values is refused. May be repeated.",
-        Group.MODEL,
-        default=(),
-        metavar=PATTERN,
-    )
-    statistics: tuple[str, ...] = setting(
-        "Exclude the float tensors that match this pattern from the server step, because they are statistics, e.g. a "
-        "running variance, and no parameters. '*running_mean', '*running_var' and similar patterns are always "
-        "included, unless a pattern is `none`. May be repeated.",
-        Group.MODEL,
-        default=STATISTICS,
-        metavar=PATTERN,
-    )
+    keep: tensors.Patterns = tensors.KEEP
+    equal: tensors.Patterns = tensors.EQUAL
+    statistics: tensors.Patterns = tensors.STATISTICS
     """Edges do not round these tensors, either."""
     compress: Literal["none", "bf16", "int8"] = setting(
         "Encoding of updates from the second round on: float32 parameters (none), or their change in 16 bits (bf16) or "
@@ -281,13 +261,6 @@ class RunConfig(BaseModel):
         if rounds == 1:
             raise ValueError("2 at least, or 0 for all: a slow site may still be fetching the model before the newest")
         return rounds
-
-    @field_validator("keep", "equal", "statistics")
-    @classmethod
-    def _patterns_match_something(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(pattern.strip() for pattern in patterns):
-            raise ValueError("an empty pattern matches no tensor: name one, or a pattern like '*.labels'")
-        return patterns
 
     @field_validator("checkpoint")
     @classmethod

@@ -62,6 +62,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "flavor.setting",
         "flavor.evaluation_settings",
         "flavor.mode_settings",
+        "flavor.tensor_settings",
         "flavor.rule_settings",
     ),
     ("flavor.view",),
