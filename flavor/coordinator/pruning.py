@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection
 
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.coordinator.handed_results import HandedResults
 from flavor.coordinator.old_evaluations import OldEvaluations
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.history import REPLACED
 from flavor.ledger.manifest import Manifest
-from flavor.store.paths import accepted_folder, client_folder, global_folder, is_info, manifest_path, round_of
+from flavor.store.paths import accepted_folder, global_folder, is_info, manifest_path, result_of, round_of
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
 
@@ -24,9 +25,11 @@ A program that writes results while the run goes on may lag behind by so many ro
 _CATCH_UP = 20
 """How many rounds before the newest one to prune are looked at when a coordinator starts."""
 _SWEEP_ROUNDS = 10
-"""After so many rounds the folders are searched for objects that no verdict names."""
+"""After so many rounds the folders are searched for objects that no verdict and no record names."""
 _MOST_OF_A_CLIENT = 1000
-"""How many objects of a client's folder are looked at each time, so that no site can delay the others."""
+"""How many objects of a client's folder are looked at each time, so that no site can delay the others.
+
+Those that a signed record names do not count: in a bucket they stay."""
 _END_S = 5.0
 
 
@@ -45,6 +48,7 @@ class Pruning:
         self._wanted: tuple[int, Collection[str]] | None = None
         self._closing = False
         self._evaluations = OldEvaluations(runs, store)
+        self._results = HandedResults(self._archive)
         self._pruned = 0  # the newest round whose updates are gone
         self._forgotten = 0  # the newest round whose hashes in Redis are gone
         self._swept = -_SWEEP_ROUNDS  # the round after which the folders were looked through
@@ -190,36 +194,34 @@ class Pruning:
         return done
 
     def _sweep(self, newest: int, clients: Collection[str]) -> None:
-        """Remove objects that no verdict names: those refused, late, or never handed in.
+        """Remove objects that no verdict and no record names: those refused, late, or never handed in.
 
         What sites hand in for an evaluation that is open stays, however old the round of its model is.
         """
         infos = min(newest, self._forgotten)
         self._remove_before(accepted_folder(self._runs.run), newest, infos=infos)
+        results = list[str]()
         for client in clients:
-            folder = client_folder(self._runs.run, client)
-            self._remove_before(folder, newest, infos=infos, most=_MOST_OF_A_CLIENT, but=self._judged_now)
+            found = self._results.listed(client, most=_MOST_OF_A_CLIENT)
+            old = [path for path in found if _is_of_rounds(path, newest, infos)]
+            results += filter(result_of, old)
+            self._store.delete([path for path in old if result_of(path) is None])
+        self._store.delete(self._results.unnamed(results, but=self._runs.evaluating()))
 
     def _remove_before(
-        self,
-        folder: str,
-        newest: int,
-        *,
-        infos: int,
-        most: int | None = None,
-        but: Callable[[], Collection[int]] = tuple,
+        self, folder: str, newest: int, *, infos: int, but: Callable[[], Collection[int]] = tuple
     ) -> None:
         """Remove the objects of rounds 1 to `newest` from a folder, and client information of rounds 1 to `infos`.
 
-        The objects of the rounds `but` stay: asked for after the folder was listed, so that what is listed of an
-        evaluation was handed in after it had been opened.
+        The objects of the rounds `but` stay, which are asked for after the folder was listed.
         """
-        found = list(self._store.list(folder, most=most))
+        found = list(self._store.list(folder))
         stay = but()
         self._store.delete(
-            [
-                path
-                for path in found
-                if round_of(path) not in stay and 0 < round_of(path) <= (infos if is_info(path) else newest)
-            ]
+            [path for path in found if round_of(path) not in stay and _is_of_rounds(path, newest, infos)]
         )
+
+
+def _is_of_rounds(path: str, newest: int, infos: int) -> bool:
+    """Whether an object is of the rounds 1 to `newest`, and information of the rounds 1 to `infos`."""
+    return 0 < round_of(path) <= (infos if is_info(path) else newest)

@@ -245,22 +245,24 @@ class LocalStore:
         with _clear(target), target.open("rb", buffering=0) as file:
             return file.read(size_bytes)
 
-    def list(self, folder: str, *, most: int | None = None) -> list[str]:
-        """See `ObjectStore`. Links are no objects."""
-        return [*self._names(folder, most, lambda entry: entry.is_file(follow_symlinks=False))]
+    def list(self, folder: str, *, most: int | None = None, after: str = "") -> list[str]:
+        """See `ObjectStore`. Links are no objects. With `most`, the entries are in no order."""
+        return [*self._names(folder, most, lambda entry: entry.is_file(follow_symlinks=False), after)]
 
     def folders(self, folder: str, *, most: int | None = None) -> Sequence[str]:
         """See `ObjectStore`. Links are no folders."""
         found = self._names(folder, most, lambda entry: entry.is_dir(follow_symlinks=False))
         return [f"{path}/" for path in found]
 
-    def _names(self, folder: str, most: int | None, is_one: Callable[[os.DirEntry[str]], bool]) -> Sequence[str]:
+    def _names(
+        self, folder: str, most: int | None, is_one: Callable[[os.DirEntry[str]], bool], after: str = ""
+    ) -> Sequence[str]:
         start = checked_path(folder.rstrip("/"))
         at = self._root / start
         self._check_inside(at / "x", folder)
         with _clear(at), contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(at) as entries:
             found = (f"{start}/{entry.name}" for entry in entries if not entry.name.startswith(".") and is_one(entry))
-            return sorted(itertools.islice(found, most))
+            return sorted(itertools.islice((path for path in found if path > after), most))
         return []
 
     def _at(self, path: str) -> Path:

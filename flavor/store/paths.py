@@ -33,6 +33,7 @@ _TAIL = re.compile(r"(?:update|info)-[A-Za-z0-9._]+")  # with no hyphen, so that
 _OF_CLIENT = re.compile(
     rf"runs/[^/]+/(?:clients/([^/]+)/[0-9]{{4,9}}-|accepted/[0-9]{{4,9}}-([^/]+)-{_TAIL.pattern})[^/]*"
 )
+_RESULT = re.compile(r"runs/[^/]+/clients/([^/]+)/([0-9]{4,9})-result-([0-9]{1,9})-[^/]*")
 _MANIFEST = re.compile(r"round-([1-9][0-9]{0,8})\.json")
 
 
@@ -119,6 +120,15 @@ def update_prefix(run: str, round_: int, client: str) -> str:
 def result_prefix(run: str, round_: int, number: int, client: str) -> str:
     """Return the prefix of what a client hands in for one evaluation of this round's model."""
     return f"{client_folder(run, client)}{round_:04d}-result-{number}-"
+
+
+def result_of(path: str) -> tuple[str, int, int] | None:
+    """Return the client, and the round and number of the evaluation, for which a client has handed this object in.
+
+    None for any object but a result, its report and its images in a client's folder.
+    """
+    match = _RESULT.fullmatch(path)
+    return (match[1], int(match[2]), int(match[3])) if match else None
 
 
 def handed_report(run: str, round_: int, number: int, client: str, digest: str) -> str:

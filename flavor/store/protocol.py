@@ -91,10 +91,11 @@ class ObjectStore(Protocol):
         is, and returns `path`. Raises `ObjectMissing`, and `DigestMismatch` instead of copying more than `most` bytes.
         """
 
-    def list(self, folder: str, *, most: int | None = None) -> list[str]:
+    def list(self, folder: str, *, most: int | None = None, after: str = "") -> list[str]:
         """Return the paths of the objects directly in `folder` (which ends in a slash), sorted; empty for no objects.
 
-        With `most`, looks at no more than so many entries. Never descends into folders below.
+        With `most`, looks at no more than so many entries. With `after`, looks only at paths that sort after this one.
+        Never descends into folders below.
         """
 
     def folders(self, folder: str, *, most: int | None = None) -> Sequence[str]:

@@ -323,10 +323,10 @@ class RemoteStore:
         """See `ObjectStore`. Its writer can still change the object, which its digest shows."""
         return path
 
-    def list(self, folder: str, *, most: int | None = None) -> list[str]:
+    def list(self, folder: str, *, most: int | None = None, after: str = "") -> list[str]:
         """See `ObjectStore`."""
         start = checked_path(folder.rstrip("/")) + "/"
-        seen = itertools.islice(self._all(folder), most)
+        seen = itertools.islice(self._all(folder, after), most)
         return sorted(path for path in seen if "/" not in (name := path[len(start) :]) and not name.startswith("."))
 
     def folders(self, folder: str, *, most: int | None = None) -> Sequence[str]:
@@ -348,10 +348,10 @@ class RemoteStore:
         while some := list(itertools.islice(found, _REMOVED_AT_ONCE)):
             self._bucket.ask(prefix, lambda some=some: self._bucket.writing.delete(some))  # type: ignore[misc]
 
-    def _all(self, prefix: str) -> Iterator[str]:
+    def _all(self, prefix: str, after: str = "") -> Iterator[str]:
         folder = checked_path(prefix.rstrip("/")) + "/"
         with self._bucket.translated(prefix):
-            for batch in self._bucket.reading.list(folder):
+            for batch in self._bucket.reading.list(folder, offset=after or None):
                 for meta in batch:
                     if meta["path"].startswith(folder):
                         yield meta["path"]

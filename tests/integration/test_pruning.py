@@ -152,7 +152,7 @@ def test_what_sites_have_measured_of_an_old_model_stays_until_their_evaluation_i
     for round_ in range(31, 43):
         close(runs, store, round_)
         pruning.prune(round_, ["a"])
-    assert not store.exists(path), "nothing waits for it any more"
+    assert not store.exists(path), "nothing waits for it any more, and no record names it"
 
 
 def test_results_that_are_written_late_lack_nothing_of_a_site(

@@ -251,6 +251,8 @@ def test_a_list_has_what_lies_in_its_folder_itself(place: Place) -> None:
         assert store.list("runs/r/") == paths[:1]
         assert store.list("runs/r/clients/a/") == paths[1:3]
         assert len(store.list("runs/r/clients/a/", most=1)) == 1
+        assert store.list("runs/r/clients/a/", most=1, after=paths[1]) == paths[2:3]
+        assert store.list("runs/r/clients/a/", after=paths[2]) == []
         assert store.list("runs/r/clients/") == store.list("runs/") == store.list("none/") == []
         assert store.folders("runs/r/clients/") == ["runs/r/clients/a/", "runs/r/clients/ab/"]
         assert len(store.folders("runs/r/clients/", most=1)) == 1
