@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aggregators.computed import Tensor
@@ -13,8 +13,9 @@ from flavor.checkpoints import TensorFile
 from flavor.patterns import no_parameters
 from flavor.printable import printable, shown_name
 from flavor.records.counts import SAME, is_count
-from flavor.records.info import Info
+from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, not_merged
+from flavor.records.rival_counts import label_of, rivals_in
 from flavor.records.round import RoundView
 from flavor.records.sound_counts import left_out_of
 from workers.combiner import Work
@@ -156,7 +157,7 @@ def _whose(name: str, infos: Mapping[str, Info]) -> str:
     """Name the sites that report another form of a count than most, or the metric at all where it is no count."""
     given = {site: info["metrics"] for site, info in infos.items() if info["metrics"].get(name) is not None}
     if not is_count(name):
-        return f" ({_some(list(given))})" if given else ""
+        return f" ({_some(list(given))})" if given else _of_kinds(name, infos)
     forms = _grouped({site: _form(metrics[name]) for site, metrics in given.items()})
     if len(forms) == 1:  # then it is the setting of the count, or the value of the setting, that differs
         setting = name if name.endswith(SAME) else name + SAME
@@ -166,7 +167,19 @@ def _whose(name: str, infos: Mapping[str, Info]) -> str:
     most = max(map(len, forms.values()))
     usual = [form for form, sites in forms.items() if len(sites) == most]
     told = [each for each in forms.items() if [each[0]] != usual]
-    return f" ({'; '.join(f'{_some(sites)}: {printable(form)[:80]}' for form, sites in told)})"
+    return f" ({_by_form(told)})"
+
+
+def _of_kinds(name: str, infos: Mapping[str, Info]) -> str:
+    """Name the sites that report each of several kinds of counts, which give the same pooled metric."""
+    label = label_of(name)
+    kinds = {site: " and ".join(rivals_in(info["metrics"], label, CONFUSION)) for site, info in infos.items()}
+    forms = _grouped({site: names for site, names in kinds.items() if names})
+    return f" ({_by_form(forms.items())})" if forms else ""
+
+
+def _by_form(forms: Iterable[tuple[str, Sequence[str]]]) -> str:
+    return "; ".join(f"{_some(sites)}: {printable(form)[:80]}" for form, sites in forms)
 
 
 def _form(value: object) -> str:

@@ -158,7 +158,10 @@ def _sum(values: Sequence[int | float]) -> int | float:
 
 
 def of_sites(name: str, sites: Sequence[Mapping[str, Any]]) -> tuple[Count, int]:
-    """Return this count over the sites that report it, at least one, and their number. Raises `NotMerged`."""
+    """Return this count over the sites that report it, at least one, and their number. Raises `NotMerged`.
+
+    `NAME.same` has no setting of its own: what one site calls `NAME.same.same` changes nothing of it.
+    """
     those = [metrics for metrics in sites if metrics.get(name) is not None]
-    settings = [metrics.get(name + SAME) for metrics in those]
+    settings = [] if name.endswith(SAME) else [metrics.get(name + SAME) for metrics in those]
     return merged_count(name, [metrics[name] for metrics in those], settings), len(those)

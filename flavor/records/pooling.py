@@ -76,11 +76,16 @@ def pooled(sites: Sequence[Mapping[str, Any]], confusion: Sequence[str]) -> Pool
             count = path + source.counts[0]
             made += [_Made(f"{POOLED}{label}{name}", value, number, count) for name, value in values.items()]
         lists.append(made)
-    tracking = [[metrics.get(cell) for cell in confusion] for metrics in sites]
-    cells = [cells for cells in tracking if all(cell is not None and cell >= 0 for cell in cells)]
+    cells = [cells for metrics in sites if (cells := tracked_cells(metrics, confusion)) is not None]
     basic = _of_basic(cells, reasons) if cells else {}
     last = [_Made(f"{POOLED}{BASIC}/{name}", value, len(cells), confusion[0]) for name, value in basic.items()]
     return _collected(lists, last, len(sites), reasons)
+
+
+def tracked_cells(metrics: Mapping[str, Any], confusion: Sequence[str]) -> list[Any] | None:
+    """Return the cells of the confusion matrix that a site reports by these names; None where it counts none."""
+    cells = [metrics.get(cell) for cell in confusion]
+    return cells if all(cell is not None and cell >= 0 for cell in cells) else None
 
 
 def _of_basic(cells: Sequence[Sequence[Any]], reasons: dict[str, str]) -> Values:
@@ -99,32 +104,21 @@ def _collected(
 ) -> Pooled:
     """Put the metrics in order: the first of each label, the second of each, and so on, so that none displaces others.
 
-    Of a metric that two kinds of counts give, that of most sites is taken. Where both are, or neither is, it is left
-    out.
+    A metric that two kinds of counts give is left out. `flavor.records.sound_counts` leaves one kind where most sites
+    agree on it.
     """
     turns = [made[at] for at in range(max(map(len, lists), default=0)) for made in lists if at < len(made)]
     turns.sort(key=lambda each: each.name.endswith(BOUND))
-    metrics, few = Values(), dict[str, int]()
-    every = (*turns, *last)
-    usual: dict[str, _Made | None] = {}
-    for each in every:
-        if each.sites > 1 and 2 * each.sites > sites:
-            usual[each.name] = None if each.name in usual else each
-    for each in every:
-        name = each.name
-        if (chosen := usual.get(name)) is not None and chosen is not each:
-            reasons[each.source] = f"it does not count for {name}, which most sites give by {chosen.source}"
-            continue
-        if name in metrics:
-            reasons[name] = "two kinds of counts give it: give one of them a name of its own (name=…)"
-            continue
-        metrics[name] = each.value if each.value is None or math.isfinite(each.value) else None
-        if each.sites < sites:
-            few[name] = each.sites
-    for name in reasons.keys() & metrics.keys():
-        del metrics[name]
-        few.pop(name, None)
-    return Pooled(metrics, few, reasons)
+    given = dict[str, _Made]()
+    for each in (*turns, *last):
+        if (first := given.setdefault(each.name, each)) is not each:
+            reasons[each.name] = (
+                f"two kinds of counts give it, {first.source} and {each.source}: give one of them a name of its own "
+                "(name=…)"
+            )
+    made = [each for name, each in given.items() if name not in reasons]
+    values = {each.name: each.value if each.value is None or math.isfinite(each.value) else None for each in made}
+    return Pooled(values, {each.name: each.sites for each in made if each.sites < sites}, reasons)
 
 
 def _of_source(

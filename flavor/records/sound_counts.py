@@ -3,10 +3,14 @@
 A count is left out where it is wrong by itself, such as a negative number of examples, where it does not fit the same
 site's other counts, and where most of the sites that report it agree on another form of it: another number of bins,
 another `.same`. Where no form is that of most, the count is merged of none (`flavor.records.counts.NotMerged`).
+
+Likewise, of the kinds of counts that give the same pooled metrics (`flavor.records.rival_counts`), the one stays that
+most of the sites report which report any. The sites without such counts have no say in it.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +18,7 @@ from typing import Any, NamedTuple
 from flavor.records.counts import LARGEST, MOMENTS, SAME, is_count
 from flavor.records.pooling import counts_by_label
 from flavor.records.possible_counts import impossible, impossible_cells
+from flavor.records.rival_counts import labels_of, rivals_in
 
 MOST_SITES, MOST_COUNTS = 50, 5
 """Sites, and counts of each, for which merged information says why they are left out: sites choose the names."""
@@ -31,6 +36,9 @@ def sound_counts(sites: Sequence[Mapping[str, Any]], confusion: Sequence[str]) -
     """Leave out what cannot be merged of the sites' metrics; `confusion` has the names of the cells tp, fp, fn, tn."""
     metrics = [dict(each) for each in sites]
     left_out = [_wrong_alone(each, confusion) for each in metrics]
+    _remove(metrics, left_out, confusion)
+    for why, others in zip(left_out, _of_other_kinds(metrics, confusion), strict=True):
+        why.update(others)
     _remove(metrics, left_out, confusion)
     names = dict.fromkeys(name for each in metrics for name in each if is_count(name))
     for name in names:
@@ -63,6 +71,22 @@ def _wrong_alone(metrics: Mapping[str, Any], confusion: Sequence[str]) -> dict[s
     return found
 
 
+def _of_other_kinds(metrics: Sequence[Mapping[str, Any]], confusion: Sequence[str]) -> list[dict[str, str]]:
+    """Return, of each site, why counts do not go into the pooled metrics, which another kind gives at most sites."""
+    found: list[dict[str, str]] = [{} for _ in metrics]
+    for label in labels_of(metrics):
+        reported = [rivals_in(each, label, confusion) for each in metrics]
+        of = sum(map(bool, reported))
+        usual = [name for name, number in Counter(itertools.chain(*reported)).items() if _are_most(number, of)]
+        if len(usual) != 1:
+            continue
+        for why, names in zip(found, reported, strict=True):
+            others = [name for name in names if name not in usual]
+            reason = f"most sites with such counts report {usual[0]}: give it another name (name=…)"
+            why.update(dict.fromkeys(others, reason))
+    return found
+
+
 def _form(name: str, metrics: Mapping[str, Any], sites: int) -> str:
     """Return in words what has to be the same at all sites."""
     value = metrics[name]
@@ -80,7 +104,12 @@ def _form(name: str, metrics: Mapping[str, Any], sites: int) -> str:
 def _of_most(forms: Sequence[str]) -> str | None:
     """Return the form that more than half of several sites report; None where there is none."""
     ((form, number),) = Counter(forms).most_common(1) or [("", 0)]
-    return form if number > max(1, len(forms) / 2) else None
+    return form if _are_most(number, len(forms)) else None
+
+
+def _are_most(number: int, sites: int) -> bool:
+    """Whether these are more than half of several sites."""
+    return number > max(1, sites / 2)
 
 
 def listed(clients: Sequence[str], left_out: Sequence[Mapping[str, str]]) -> dict[str, dict[str, str]]:

@@ -94,28 +94,53 @@ def test_a_bad_count_of_one_site_is_that_site_s_loss_alone(
     assert not any(name in told for name in HONEST)
 
 
-@pytest.mark.parametrize(
-    ("change", "name", "metrics"),
-    [
-        ({"count/multiclass/confusion": [1, 0, 0, 1]}, "count/multiclass/confusion", ["accuracy"]),
-        (
-            {"count/basic/binary/confusion": [1, 0, 0, 1]},
-            "count/basic/binary/confusion",
-            ["basic/accuracy", "basic/f1"],
-        ),
-    ],
-)
+BINARY, MULTICLASS, BASIC = "count/binary/confusion", "count/multiclass/confusion", "count/basic/binary/confusion"
+NOTHING = {**dict.fromkeys(GOOD), **dict.fromkeys(CELLS, -1)}
+OTHER_KINDS = [
+    (MULTICLASS, BINARY, ["accuracy"]),
+    (BASIC, "basic/confusion_tp", ["basic/accuracy", "basic/f1"]),
+]
+
+
+@pytest.mark.parametrize("without", [0, 5])
+@pytest.mark.parametrize(("name", "usual", "metrics"), OTHER_KINDS)
 def test_another_kind_of_counts_of_one_site_removes_nothing(
-    change: dict[str, Any], name: str, metrics: list[str]
+    name: str, usual: str, metrics: list[str], without: int
 ) -> None:
-    honest, _ = merged(*HONEST, mallory={})
-    found, infos = merged(*HONEST, mallory=change)
+    """Also where most sites report no counts, such as those without labels: they have no say."""
+    empty = {f"no-labels-{at}": NOTHING for at in range(without)}
+    honest, _ = merged(*HONEST, **empty, mallory=NOTHING)
+    found, infos = merged(*HONEST, **empty, mallory={**NOTHING, name: [1, 0, 0, 1]})
     for metric in metrics:
         assert found["metrics"][f"pooled/{metric}"] == honest["metrics"][f"pooled/{metric}"]
-    assert list(not_merged(found)) == [name]
+        assert sites_of(found)[0][f"pooled/{metric}"] == len(HONEST)
+    why = f"most sites with such counts report {usual}: give it another name (name=…)"
+    assert (left_out_of(found), not_merged(found)) == ({"mallory": {name: why}}, {name: f"of a site: {why}"})
+    *_, told = of_counts(found, infos)
+    assert told == f"warning: counts are left out of what is merged: mallory's {name} ({why})"
+
+
+def test_a_site_with_two_kinds_of_counts_keeps_that_of_most_sites() -> None:
+    found, _ = merged(*HONEST, mallory={MULTICLASS: [1, 0, 0, 1]})
+    assert list(left_out_of(found)["mallory"]) == [MULTICLASS]
+    assert "pooled/accuracy" not in sites_of(found)[0], "its binary counts are of the kind of most"
+
+
+def test_of_two_kinds_of_counts_without_a_majority_each_site_is_named() -> None:
+    found, infos = merged("alpha", mallory={**NOTHING, MULTICLASS: [1, 0, 0, 1]})
+    assert left_out_of(found) == {}
+    assert "pooled/accuracy" not in found["metrics"]
     (told,) = of_counts(found, infos)
-    assert "which most sites give by" in told
-    assert told.endswith("(mallory)")
+    assert told.startswith("warning: the metric pooled/accuracy is not merged: two kinds of counts give it, ")
+    assert told.endswith(f" (alpha: {BINARY}; mallory: {MULTICLASS})")
+
+
+@pytest.mark.parametrize("value", [0.7, [0.7]])
+def test_a_setting_has_no_setting_of_its_own(value: object) -> None:
+    honest, _ = merged(*HONEST, mallory={})
+    found, _ = merged(*HONEST, mallory={f"{BINARY}.same.same": value})
+    assert found["metrics"][f"{BINARY}.same"] == honest["metrics"][f"{BINARY}.same"] == [0.5]
+    assert (left_out_of(found), not_merged(found)) == ({}, {})
 
 
 def test_without_a_majority_no_site_is_left_out() -> None:
