@@ -36,6 +36,8 @@ HERE = str(Path(__file__).parents[1])
 ABSENT = str(Path(__file__).parent / "absent")
 """What the nursery does not find: pyarrow, which starts a thread where it is imported, and pandas, which imports that.
 scikit-learn and xgboost import both where they are installed."""
+LARGE = ("matplotlib", "mlflow", "sklearn", "torch", "xgboost")
+"""Libraries that are imported in branches alone. A fork of a process that has torch takes a third longer."""
 ENVIRONMENT_BYTES = 64 * 1024
 """Room for what /proc shows as a process's environment."""
 _DESCRIPTORS = 3
@@ -114,7 +116,7 @@ def main() -> Born:
     os.environ.pop("FLAVOR_TEST_ROOM")
     if place := os.environ.pop(starts.VARIABLE, ""):
         starts.count_at(place)
-    failure = _imported(modules)
+    failure = _imported(modules) or _large()
     for name in programs:
         sys.modules.pop(name, None)  # executed anew in each process
 
@@ -159,6 +161,12 @@ def _imported(modules: Sequence[str]) -> str:
     os.waitpid(trial, 0)
     alone = len(os.listdir("/proc/self/task")) == 1
     return "" if alone else f"to import {', '.join(modules)} starts a thread, which no forked process would have"
+
+
+def _large() -> str:
+    """Why nothing may be forked from a process that has imported this much, or ''."""
+    found = [name for name in LARGE if name in sys.modules]
+    return f"a module of IMPORTED imports {' and '.join(found)}: leave it out (tests/warm.py)" if found else ""
 
 
 def _use_for_the_first_time() -> None:

@@ -55,6 +55,8 @@ PROGRAMS = (
     "flavor.cli.check_agg",
 )
 """Modules that are run. They are not among those that are imported before: they are executed anew in each process."""
+_OF_TORCH = "flavor.cook.torch"
+"""Only scripts import it, and torch with it."""
 _LIBRARIES = (
     "rich.progress",
     *("botocore.awsrequest", "botocore.client", "botocore.config", "botocore.session"),
@@ -66,7 +68,7 @@ IMPORTED = (
     *forked.MODULES,
     *OF_SCRIPTS,
     *_LIBRARIES,
-    *_modules_of("flavor", "workers", "aggregators", "aumai_fedtrain"),
+    *(name for name in _modules_of("flavor", "workers", "aggregators", "aumai_fedtrain") if name != _OF_TORCH),
     "tests.primed",
 )
 _MAY_DIFFER = re.compile(

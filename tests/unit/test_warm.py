@@ -115,6 +115,19 @@ def test_what_programs_share_lies_in_huge_pages(starter: Starter, env: dict[str,
     assert int(re.findall(r"^AnonHugePages: +(\d+) kB$", sizes, re.MULTILINE)[0]) > 0
 
 
+def test_no_program_has_the_memory_of_a_large_library(starter: Starter, env: dict[str, str], tmp_path: Path) -> None:
+    process = starter.popen([*EDGE, "-m", "true", "--run", "r", "--client", "c"], env=env, cwd=tmp_path)
+    assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()
+    process.kill()
+    ended(process)
+
+
+@pytest.mark.parametrize("name", nursery.LARGE)
+def test_one_that_each_program_would_import_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(nursery.sys, "modules", {name: nursery})
+    assert nursery._large().startswith(f"a module of IMPORTED imports {name}: ")
+
+
 def test_in_a_network_namespace_it_is_forked_and_its_script_is_inside(bench: Bench) -> None:
     if why := why_not():
         pytest.skip(why)
