@@ -16,7 +16,7 @@ from flavor.cli.opened_run import opened_run, store_of_run
 from flavor.cli.options import redis_option, store_option, store_settings, store_url
 from flavor.cli.output import print_line, print_table, teller
 from flavor.cli.program import one_line_errors, raise_on_sigterm
-from flavor.cli.round_option import chosen_round, naming, round_option
+from flavor.cli.round_option import chosen_round, round_option
 from flavor.errors import InvalidSetting, RunError, StoreError
 
 if TYPE_CHECKING:
@@ -193,6 +193,7 @@ def _crossed(
 
 
 def _show(run: str, found: Evaluated, as_json: bool) -> None:
+    from flavor.results.chosen_evaluation import naming
     from flavor.results.evaluated_table import described, lines_of, table_of
 
     if as_json:

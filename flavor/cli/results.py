@@ -54,8 +54,8 @@ class _Shown:
 )
 @evaluation_option(
     "Number of the evaluation, among several of the round's model: 0 for the run's own, from 1 on for those that "
-    "`flavor evaluate` has asked for, `central` for the one on the operator's own data. Without --round, among those "
-    "of models that no round has made.  [default: the newest]"
+    "`flavor evaluate` has asked for, `central` for the one on the operator's own data. Without --round, 0 and central "
+    "name the newest, and the others one of a model that no round has made.  [default: the newest by the sites]"
 )
 @click.option(
     "--metric",

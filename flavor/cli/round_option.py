@@ -58,11 +58,6 @@ def evaluation_option(help_: str) -> Callable[[_Function], _Function]:
     return click.option("--evaluation", "evaluation", metavar="NUMBER|central", callback=parse_evaluation, help=help_)
 
 
-def naming(round_: int, number: int) -> str:
-    """Return the options of `flavor results` that name an evaluation: `--round 3 --evaluation 1`."""
-    return f"--round {round_} --evaluation {number}" if round_ else f"--evaluation {number}"
-
-
 def best_of(runs: RunStore, view: RunView) -> int:
     """Return the round that `--round best` names. Raises `RunError` where no round is the best."""
     from flavor.config import RunConfig

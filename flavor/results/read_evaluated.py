@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,6 @@ from flavor.ledger.closed_evaluation import recorded_evaluation
 from flavor.ledger.evaluation_signers import compared
 from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, newest_of, read_records
 from flavor.ledger.trust import Trust
-from flavor.policy.advice import some
 from flavor.policy.near_names import there_are
 from flavor.policy.selection import Select
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
@@ -30,7 +29,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.own_evaluations import shown_of
 from flavor.records.sound_counts import left_out_of
 from flavor.records.subject import Subject, SubjectKind
-from flavor.results.chosen_evaluation import chosen_of
+from flavor.results.chosen_evaluation import chosen_of, found_by, numbered_of, without_number
 from flavor.results.evaluated import Evaluated, evaluated_of, missing_of, numbers_of
 from flavor.results.failed_evaluations import failed_in, failing_among, why_failed
 from flavor.results.reading import SPOILED
@@ -48,7 +47,6 @@ OF_SITES, REPORTS = "-sites.json", "-reports.json"
 BEST = "best.json"
 """The best model by the run's `--select`, in that folder."""
 _MOST_MERGED_BYTES = 2**28
-_MOST_NAMED = 5
 
 
 # -- from Redis
@@ -90,7 +88,7 @@ def from_redis(
 ) -> Evaluated:
     """Return the newest evaluation, or that of the model of `round_`, as `whole_of`.
 
-    `number` chooses one among several of `round_`, or without that, among those of models that no round has made.
+    `number` chooses one among several, as `numbered_of`.
     """
 
     def why() -> str:
@@ -98,7 +96,7 @@ def from_redis(
 
     every = summaries(runs)
     if number is not None:
-        return whole_of(runs, numbered_among(runs.run, every, round_ or 0, number), store)
+        return whole_of(runs, numbered_among(runs.run, every, round_, number), store)
     return whole_of(runs, chosen_among(runs.run, every, round_, why), store)
 
 
@@ -124,12 +122,11 @@ def chosen_among(
     return Chosen(found, chosen.central)
 
 
-def numbered_among(run: str, every: Sequence[EvaluationSummary], round_: int, number: int) -> Chosen:
-    """Return the evaluation of this round and number, of any model. Raises `RunError` where there is none."""
-    of_round = {each.number: each for each in every if each.round == round_}
-    if number not in of_round:
-        raise RunError(_without(run, round_, number, of_round))
-    found, own = of_round[number], of_round.get(CENTRAL)
+def numbered_among(run: str, every: Sequence[EvaluationSummary], round_: int | None, number: int) -> Chosen:
+    """Return the evaluation of this number, of any model, as `numbered_of`. Raises `RunError` where there is none."""
+    by_name = {(each.round, each.number): each for each in every}
+    found = by_name[numbered_of(run, list(by_name), round_, number)]
+    own = by_name.get((found.round, CENTRAL))
     return Chosen(found, numbers_of(own).central if own is not None and found.subject.counts else None)
 
 
@@ -163,19 +160,6 @@ def _lacking(run: str, round_: int | None, rounds: list[int], why: str = "") -> 
     more = f"{counted(len(rounds), 'round')}, the newest of them {newest}" if len(rounds) > 5 else f"rounds {newest}"
     why = f"{why}; " if why else ""
     return f"the model of round {round_} of run {run!r} has not been judged: {why}there are evaluations of {more}"
-
-
-def _without(run: str, round_: int, number: int, there: Collection[int]) -> str:
-    """Say that no evaluation of a round has this number, and which numbers there are."""
-    model = f"the model of round {round_}" if round_ else "a model that no round has made"
-    shown = some([_number_words(each) for each in sorted(there)][-_MOST_NAMED:])
-    more = f" ({counted(len(there), 'evaluation')})" if len(there) > _MOST_NAMED else ""
-    have = f"there are {shown}{more}" if there else "there are none; --round names the round of another one"
-    return f"run {run!r} has no evaluation {_number_words(number)} of {model}: {have}"
-
-
-def _number_words(number: int) -> str:
-    return "central" if number == CENTRAL else str(number)
 
 
 def infos_in(
@@ -256,9 +240,9 @@ def from_store(
     counting = counting or [each for each in known.values() if each.manifest.judged == Subject(SubjectKind.UNKNOWN)]
     bad = [each for each in every if not each.is_believed]
     if number is not None:
-        key = round_ or 0, number
-        chosen = [known[key]] if key in known else []
-        those = [each for each in bad if (each.manifest.round, each.manifest.evaluation) == key]
+        name = found_by(list(known), round_, number)
+        chosen = [known[name]] if name is not None else []
+        those = [each for each in bad if found_by([each.name], round_, number) is not None]
     else:
         chosen = [each for each in counting if round_ in (None, each.manifest.round)]
         by_sites = [each for each in chosen if each.manifest.central is None]
@@ -270,8 +254,7 @@ def from_store(
         if chain.record is None and not chain.links:
             raise RunNotFound(f"there is no run {archive.run!r} in the store {archive.store.url}")
         if number is not None:
-            there = [of for round_of, of in known if round_of == (round_ or 0)]
-            raise RunError(_without(archive.run, round_ or 0, number, there))
+            raise RunError(without_number(archive.run, list(known), round_, number))
         raise RunError(_lacking(archive.run, round_, sorted({each.manifest.round for each in counting})))
     record = _checked(archive, chosen[-1])
     found, infos = _of_record(archive, record)
@@ -332,11 +315,10 @@ def from_folder(out: Path, round_: int | None = None, number: int | None = None)
     """
     found = sorted(in_folder(out), key=lambda each: (each.closed_ms, each.round, each.number))
     if number is not None:
-        of_round = {each.number: each for each in found if each.round == (round_ or 0)}
-        if number not in of_round:
-            raise RunError(_without(str(out), round_ or 0, number, of_round))
-        central = of_round[CENTRAL].central if CENTRAL in of_round else None
-        return replace(of_round[number], central=central)
+        by_name = {(each.round, each.number): each for each in found}
+        named = by_name[numbered_of(str(out), list(by_name), round_, number)]
+        own = by_name.get((named.round, CENTRAL))
+        return replace(named, central=own.central if own is not None else None)
     chosen = chosen_of(found, round_)
     if chosen is None:
         rounds = sorted({each.round for each in found})
