@@ -42,9 +42,7 @@ def not_finite_of(info: Mapping[str, Any]) -> dict[str, str]:
         found = json.loads(text) if isinstance(text, str) else {}
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(found, dict):
-        return {}
-    return {name: word for name, word in found.items() if word in WORDS and metrics.get(name, 0) is None}
+    return {name: word for name, word in read_words(found).items() if word != NULL and metrics.get(name, 0) is None}
 
 
 def without_value(info: Mapping[str, Any]) -> dict[str, str]:

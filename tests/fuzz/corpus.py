@@ -17,6 +17,11 @@ from flavor.checkpoints import Checkpoint, Format, read, to_safetensors, write
 from tests.fuzz.report_target import GOOD_REPORT
 from tests.infos import png
 
+_NOT_FINITE_INFO = {
+    "metadata": {**GOOD_INFO["metadata"], "notFinite": '{"a":"NaN","b":[]}'},
+    "metrics": {**GOOD_INFO["metrics"], "a": None, "b": None},
+}
+
 
 @functools.cache
 def seeds() -> dict[str, list[bytes]]:
@@ -28,6 +33,7 @@ def seeds() -> dict[str, list[bytes]]:
         "info": [
             json.dumps(GOOD_INFO).encode(),
             json.dumps(COUNTING_INFO).encode(),
+            json.dumps(_NOT_FINITE_INFO).encode(),
             b'{"metadata":{"epoch":1e9,"datasetSize":0,"importance":-1}}',
             b"[NaN]",
         ],

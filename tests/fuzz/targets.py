@@ -44,6 +44,7 @@ from flavor.records.measured import Measured
 from flavor.records.merging import MOST_REASONS, merge_infos, not_merged, summed
 from flavor.records.model import GlobalModel
 from flavor.records.names import count, is_name
+from flavor.records.not_finite import NULL, WORDS, without_value
 from flavor.records.objects import ObjectRef
 from flavor.records.pulse import FIELDS, Doing, Pulse
 from flavor.records.reported import MOST_BYTES
@@ -122,6 +123,8 @@ def fuzz_info(data: bytes) -> None:
     except InvalidInfo as error:
         one_line(error, most=2 * len(data) + MOST_TOLD)
         return
+    for word in without_value(info).values():
+        assert word in (*WORDS, NULL)
     text = json.dumps(info, allow_nan=False).encode()
     if len(text) <= MAX_BYTES:  # what is written may be longer than what was read
         assert parse_info(text, where="again") == info

@@ -329,7 +329,11 @@ def test_which_metrics_are_infinite_or_nan_is_kept_beside_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "7", '{"e": "NaN"}', '{"x": "NaN"}', '{"d": "inf"}', '{"d": 7}', '{"d": null}', 7, None]
+    "text",
+    [
+        *("", "{", "[]", "7", '{"e": "NaN"}', '{"x": "NaN"}', '{"d": "inf"}', '{"d": 7}', '{"d": null}', 7, None),
+        *('{"d": []}', '{"d": {}}', '{"x": ["NaN"]}', '{"d": "null"}'),
+    ],
 )
 def test_what_a_site_says_of_values_that_are_not_finite_may_be_anything(text: object) -> None:
     metrics = {**dict.fromkeys(CONFUSION, -1), "d": None, "e": 1}
