@@ -24,8 +24,7 @@ Described = Mapping[str, Any]
 def lines_of_evaluations(found: Described) -> list[str]:
     """Return the lines about evaluations; none for a run of which no model was judged. `found` is as in `described`."""
     lines = [_open(each) for each in found.get("evaluating") or ()]
-    if newest := found.get("evaluation"):
-        lines.append(_newest(newest))
+    lines += [_newest(each) for each in (found.get("automatic"), found.get("evaluation")) if each]
     lines += [f"judging: the model of round {round_} {OWN_DATA}" for round_ in found.get("evaluating_central") or ()]
     if central := found.get("central"):
         shown = [f"{shown_name(name)} {value:.4g}" for name, value in central["metrics"].items()]
@@ -59,13 +58,13 @@ def _newest(newest: Described) -> str:
     by += " that a command has asked" if EvaluationKind.of(newest["evaluation"]) is EvaluationKind.ASKED else ""
     means = ", plain means" if any(each.sites > 1 and each.plain_mean is not None for each in every) else ""
     line = f"judged: {what} {by}{means}: {', '.join(parts[:MOST_METRICS]) or 'no finite metric'}{more}"
-    missing = list(newest["missing"].items())
+    missing = list(newest.get("missing", {}).items())  # `automatic` has the numbers alone
     if missing:
         said = [f"{site}: {printable(reason)[:_LONGEST_REASON]}" for site, reason in missing[:_MOST_NAMED]]
         line += f"; without {'; '.join(said)}"
         line += f"; and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
-    if newest["skipped"]:
-        line += f"; without an evaluator: {_some(newest['skipped'])}"
+    if skipped := newest.get("skipped"):
+        line += f"; without an evaluator: {_some(skipped)}"
     return line
 
 

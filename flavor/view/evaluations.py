@@ -29,7 +29,7 @@ _LONGEST_REASON = 300
 _LAST, _LAST_AT_FIRST = 8, 100
 """Entries of the run's list that are looked through for the newest ones, and when nothing is known of the run.
 
-If none of these is of a model of the run, all are looked through."""
+If none of these is of a model of the run, or none is the run's own, all are looked through."""
 
 
 Name = tuple[int, int]
@@ -159,7 +159,8 @@ def _with_results(runs: RunStore, before: KnownEvaluations, texts: Sequence[str]
     commands, newest = 0, before.newest
     last = [EvaluationSummary.from_json(text) for text in texts]
     known = before if texts else NONE
-    if known.summary is None and _newest(last) is None and len(texts) == _LAST_AT_FIRST:
+    lacks = _newest(last) is None or not own_evaluations(last)
+    if known.summary is None and lacks and len(texts) == _LAST_AT_FIRST:
         last = [EvaluationSummary.from_json(text) for text in runs.evaluated()]
         commands += 1
     own = next(reversed(own_evaluations(last, EvaluationKind.CENTRAL)), known.central)

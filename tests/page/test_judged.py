@@ -50,7 +50,7 @@ def test_evaluations_have_a_curve_and_a_table_of_their_own(server: str, tmp_path
         )
         expect(page.locator(".judged-line")).to_have_text(
             "Judged: accuracy 0.7 (plain mean) by 2 of 3 sites, the model of round 1; without c3. Best model by "
-            f"--select: that of round 1, worst/accuracy 0.5 (flavor get {run.runs.run} --round best)."
+            f"--select: that of round 1, worst/accuracy 0.5 by 2 sites (flavor get {run.runs.run} --round best)."
         )
         judged = page.locator(".panel.judged")
         of_sites = judged.locator(".of-sites")
@@ -240,6 +240,7 @@ def test_models_that_no_round_has_made_are_named(server: str, tmp_path: Path, wi
         Subject(SubjectKind.UNKNOWN),
     ]
     run.judge({"c1": (10, {"accuracy": 0.6})}, number=2)
+    own = "Judged: accuracy 0.5 by 1 site, the model of round 1."
     for number, subject in enumerate(subjects, 1):
         summary = EvaluationSummary(0, number, 1, metrics={"accuracy": 0.1}, of=subject)
         run.runs.redis.rpush(run.runs.keys.evaluated, summary.closed_at(run.runs.now_ms()))
@@ -250,8 +251,12 @@ def test_models_that_no_round_has_made_are_named(server: str, tmp_path: Path, wi
         words = [(subject or Subject.of_round(0)).words for subject in subjects]
         asked = [f"{words[number - 1]}, asked for ({number})" for number in (5, 4, 3, 2, 1)]
         expect(names).to_have_text([*asked, "round 1, asked for (2)", "round 1"])
-        expect(page.locator(".judged-line")).to_contain_text("a model from outside")
+        expect(page.locator(".judged-line")).to_have_text(
+            f"{own} Judged: accuracy 0.1 by 0 sites that a command has asked, a model from outside."
+        )
         names.nth(5).click()
+        heading = "The model of round 1, judged by 1 site that a command has asked, 10 examples"
+        expect(page.locator(".judged .of-sites h3").filter(has_text=heading)).to_be_visible()
         page.locator(".reports").scroll_into_view_if_needed()
         shown = f"flavor results {run.runs.run}"
         where = f"--json --store {run.store.url}" if run.store else ""

@@ -268,3 +268,9 @@ def test_no_model_that_is_or_lacks_a_single_site_s_update_is_the_newest_that_was
         assert newest is not None
         assert newest.round == 1
     assert from_redis(run.runs).round == 1
+    asked = EvaluationSummary(1, 1, opened_ms=1, sites=1, expected=1, metrics={"accuracy": 0.1})
+    run.runs.redis.rpush(run.runs.keys.evaluated, asked.closed_at(run.runs.now_ms()))
+    found = read_evaluations(run.runs)
+    assert found.summary is not None
+    assert found.automatic is not None
+    assert (found.summary.number, found.automatic.number, found.automatic.sites) == (1, 0, 2)

@@ -94,6 +94,19 @@ def test_the_result_of_an_evaluation_says_whether_somebody_asked_for_it() -> Non
     assert line.startswith("judged: the model of round 3 by 3 sites that a command has asked, plain means: accuracy")
 
 
+def test_what_a_command_has_asked_stands_beside_the_run_s_own() -> None:
+    own, asked = (
+        EvaluationSummary(round_, number, 1, closed_ms=2, sites=sites, expected=3, metrics={"accuracy": value})
+        for round_, number, sites, value in ((8, 0, 2, 0.7584), (1, 1, 3, 0.7415))
+    )
+    known = KnownEvaluations(summary=asked, automatic=own)
+    described = described_evaluations(known, RUN, RunConfig(rounds=5, store="s"), None)
+    assert lines_of_evaluations({**described, "run": "r"}) == [
+        "judged: the model of round 8 by 2 of 3 sites, plain means: accuracy 0.7584",
+        "judged: the model of round 1 by 3 sites that a command has asked, plain means: accuracy 0.7415",
+    ]
+
+
 def test_the_worst_site_is_the_one_that_diverges() -> None:
     (line,) = said({"accuracy": 0.7}, odd={"c": {"accuracy": "NaN"}})
     assert line.endswith("accuracy 0.7 of 2 of 3 sites (worst: c, NaN)")

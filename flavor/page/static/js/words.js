@@ -80,6 +80,12 @@ export const CLOSINGS = {
 };
 
 /** What a site does within a round, in a timeline. */
+/** The number of an evaluation on the operator's own data. */
+export const CENTRAL = 999_999_999;
+
+/** ` that a command has asked`, behind the sites of an evaluation that the run has not made by itself, as `flavor status` says it. */
+export const byAsked = ({ evaluation }) => (evaluation && evaluation !== CENTRAL ? " that a command has asked" : "");
+
 /** What an evaluation judges, as `Subject.words` of flavor/records/subject.py. Without a subject it is the model of the round. */
 export function modelOf({ round, subject }) {
   const { kind = "global", site = "", round: of = round } = subject ?? {};

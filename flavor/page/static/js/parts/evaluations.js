@@ -5,10 +5,8 @@ import { clock, count, counted, full, measured, metric, ofSites } from "../forma
 import { get, of } from "../api.js";
 import { tablebox } from "../panel.js";
 import { named } from "../said.js";
-import { modelOf } from "../words.js";
+import { CENTRAL, modelOf } from "../words.js";
 
-/** The number of an evaluation on the operator's own data. */
-export const CENTRAL = 999_999_999;
 export const OWN_DATA = "the operator's own data";
 const AGAIN_MS = 2000;
 const LONGEST_MS = 30_000; // between two attempts where the server does not answer

@@ -7,9 +7,9 @@ import { called, clock, count, counted, full, measured, metric, ofSites, quoted,
 import { get, of } from "../api.js";
 import { failed, tablebox } from "../panel.js";
 import { named } from "../said.js";
-import { modelOf } from "../words.js";
+import { CENTRAL, byAsked, modelOf } from "../words.js";
 import { curves } from "./curves.js";
-import { CENTRAL, OWN_DATA, evaluations, optionsOf } from "./evaluations.js";
+import { OWN_DATA, evaluations, optionsOf } from "./evaluations.js";
 import { reports } from "./reports.js";
 
 const MOST = 6; // metrics in the table
@@ -111,7 +111,7 @@ export function judged(name) {
     );
     const central = found.central && h("tr", { class: "merged own-row" }, h("th", { scope: "row" }, OWN_DATA), h("td", {}, count(found.central.examples)), names.map((each) => h("td", {}, metric(ownValue(found.central.metrics, each)))));
     table(h("table", { class: "plain" }, h("thead", {}, head), h("tbody", {}, sites, missing, merged, central)));
-    const by = isOwn ? `on ${OWN_DATA}` : `by ${found.expected.length > had + found.left_out ? `${count(had)} of ` : ""}${counted(found.expected.length, "site")}`;
+    const by = isOwn ? `on ${OWN_DATA}` : `by ${found.expected.length > had + found.left_out ? `${count(had)} of ` : ""}${counted(found.expected.length, "site")}${byAsked(found)}`;
     const model = modelOf(found);
     text(heading, `${model.charAt(0).toUpperCase()}${model.slice(1)}, judged ${by}, ${counted(found.examples, "example")}`);
     const more = [];

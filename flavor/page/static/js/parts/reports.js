@@ -5,7 +5,8 @@ import { called, count, counted, hasFolder, quoted, some } from "../format.js";
 import { get, of } from "../api.js";
 import { KINDS, draw, titleOf } from "../figures.js";
 import { failed, lesson, panel } from "../panel.js";
-import { CENTRAL, nameOf, optionsOf } from "./evaluations.js";
+import { CENTRAL } from "../words.js";
+import { nameOf, optionsOf } from "./evaluations.js";
 
 const SOON_MS = 200;
 const AGAIN_MS = 30_000; // a store that does not answer is asked again

@@ -5,7 +5,7 @@ import { called, clock, count, counted, duration, full, lap, meanOf, metric, not
 import { now, openFor, since } from "../clock.js";
 import { restate, state } from "../panel.js";
 import { named } from "../said.js";
-import { goesOn, modelOf, phaseOf, runOf, stateOf } from "../words.js";
+import { byAsked, goesOn, modelOf, phaseOf, runOf, stateOf } from "../words.js";
 import { shareOf } from "./sites.js";
 
 const capital = (words) => words.charAt(0).toUpperCase() + words.slice(1);
@@ -150,7 +150,7 @@ function model(doc, over) {
 /** `flavor run --resume FOLDER goes on with it.`, of a run that could go on. */
 const again = (doc) => (["failed", "stopped"].includes(doc.state) ? `${goesOn(doc.run)} goes on with it.` : "");
 
-/** `Judging the model of round 6: site-1 has handed in, site-2 is awaited. Judged: accuracy 0.91 (plain mean) by 3 of 4 sites, the model of round 5.` */
+/** `Judging the model of round 6: site-1 has handed in, site-2 is awaited. Judged: accuracy 0.91 …`: by the run itself, and then what a command has asked since. */
 function evaluations(doc) {
   const parts = (doc.evaluating ?? []).map((each) => {
     const is = (names, one, several) => names.length && `${some(names)} ${names.length === 1 ? one : several}`;
@@ -159,22 +159,24 @@ function evaluations(doc) {
   });
   const now = doc.evaluating_central ?? [];
   if (now.length) parts.push(`Judging ${now.length === 1 ? modelOf({ round: now[0] }) : `the models of rounds ${some(now.map(count))}`} on the operator's own data.`);
-  const found = doc.evaluation;
-  if (found) {
-    const of = found.metrics[found.metric];
-    const isMean = Number.isFinite(of?.plain_mean);
-    const word = isMean ? found.metric : `pooled/${found.metric}`;
-    const judged = of ? `${named(word)} ${metric(isMean ? of.plain_mean : of.pooled)}${meanOf(word, of.sites)}${ofSites(of.sites, found.sites)}` : "no metrics";
-    const by = found.sites < found.expected ? `${count(found.sites)} of ${counted(found.expected, "site")}` : counted(found.sites, "site");
-    const without = Object.keys(found.missing ?? {});
-    parts.push(`Judged: ${judged} by ${by}, ${modelOf(found)}${without.length ? `; without ${some(without)}` : ""}.`);
-  }
+  parts.push(...[doc.automatic, doc.evaluation].filter(Boolean).map(judged));
   const own = doc.central;
   const value = Object.entries(own?.metrics ?? {})[0];
   if (own) parts.push(`On the operator's own data: ${value ? `${named(value[0].replace(/^central\//, ""))} ${metric(value[1])}` : "no metrics"}, ${modelOf(own)}.`);
   const best = doc.selected;
-  if (best) parts.push(`Best model by --select: that of round ${count(best.round)}, ${named(best.metric)} ${metric(best.value)}${meanOf(best.metric, best.sites)} (flavor get ${called(doc.run)} --round best).`);
+  if (best) parts.push(`Best model by --select: that of round ${count(best.round)}, ${named(best.metric)} ${metric(best.value)}${meanOf(best.metric, best.sites)}${best.metric.startsWith("central/") ? "" : ` by ${counted(best.sites, "site")}`} (flavor get ${called(doc.run)} --round best).`);
   return parts.join(" ");
+}
+
+/** `Judged: accuracy 0.91 (plain mean) by 3 of 4 sites, the model of round 5; without site-4.` */
+function judged(found) {
+  const of = found.metrics[found.metric];
+  const isMean = Number.isFinite(of?.plain_mean);
+  const word = isMean ? found.metric : `pooled/${found.metric}`;
+  const value = of ? `${named(word)} ${metric(isMean ? of.plain_mean : of.pooled)}${meanOf(word, of.sites)}${ofSites(of.sites, found.sites)}` : "no metrics";
+  const by = found.sites < found.expected ? `${count(found.sites)} of ${counted(found.expected, "site")}` : counted(found.sites, "site");
+  const without = Object.keys(found.missing ?? {});
+  return `Judged: ${value} by ${by}${byAsked(found)}, ${modelOf(found)}${without.length ? `; without ${some(without)}` : ""}.`;
 }
 
 /** `Closes with 3 of 4 sites at 13:20, or when all are in.`; of an asynchronous run `Closes with the first 3 updates of 4 sites; …` */
