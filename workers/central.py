@@ -41,8 +41,8 @@ from flavor.records.not_finite import FIELD as NOT_FINITE
 from flavor.records.not_finite import not_finite_of, text_of
 from flavor.records.run import RunView
 from flavor.records.summary import kept_metrics
-from flavor.results.evaluated import shown_by
 from flavor.results.evaluation_summary import central_comparison, central_lacking, ruled_names
+from flavor.results.metric_of_sites import shown_by
 from flavor.store.digests import copy_of
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed
 from workers.central_judge import CentralJudge

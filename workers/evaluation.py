@@ -40,9 +40,9 @@ from flavor.records.not_finite import not_finite_of
 from flavor.records.objects import ObjectRef, is_digest
 from flavor.records.run import RunView
 from flavor.records.update import Refused, handed_size
-from flavor.results.evaluated import shown_by
 from flavor.results.evaluation_summary import evaluation_summary, ruled_names
 from flavor.results.judged_both import JudgedBoth
+from flavor.results.metric_of_sites import shown_by
 from flavor.results.site_measures import kept_of
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
 from flavor.view.evaluation_events import EvaluationClosed

@@ -12,7 +12,8 @@ from flavor.records.evaluation import EvaluationKind
 from flavor.records.not_finite import shown
 from flavor.records.subject import Subject
 from flavor.results.best import MergedValue
-from flavor.results.evaluated import OWN_DATA, MetricOfSites, by_of, by_sites_of, mean_of
+from flavor.results.evaluated import OWN_DATA, by_of, by_sites_of, mean_of
+from flavor.results.metric_of_sites import MetricOfSites
 
 MOST_METRICS = 4
 _MOST_NAMED = 5

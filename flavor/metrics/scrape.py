@@ -15,7 +15,7 @@ from flavor.metrics.named import Named
 from flavor.metrics.scene import RunScene, Scene
 from flavor.metrics.tally import Tally
 from flavor.records.states import RunState
-from flavor.results.evaluated import base_of
+from flavor.results.metric_of_sites import base_of
 from flavor.say import say
 from flavor.stamp import stamp
 from flavor.view.evaluations import automatic_of, merged_of

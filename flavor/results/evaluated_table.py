@@ -17,16 +17,8 @@ from flavor.records.evaluation import CENTRAL
 from flavor.records.lacking import SomeSites, with_value
 from flavor.records.not_finite import shown
 from flavor.results.best import MergedValue
-from flavor.results.evaluated import (
-    OWN_DATA,
-    Evaluated,
-    MetricOfSites,
-    base_of,
-    by_sites_of,
-    headline_of,
-    mean_of,
-    metrics_of,
-)
+from flavor.results.evaluated import OWN_DATA, Evaluated, by_sites_of, mean_of
+from flavor.results.metric_of_sites import MetricOfSites, base_of, headline_of, metrics_of
 from flavor.results.site_measures import SiteMeasures
 
 MOST_COLUMNS = 6

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from flavor.records.not_finite import shown
 from flavor.results.computed_columns import HIGHEST, LOWEST, OF_EVALUATIONS, OF_SITES, marked
-from flavor.results.evaluated import Evaluated, metrics_of
+from flavor.results.evaluated import Evaluated
+from flavor.results.metric_of_sites import metrics_of
 from flavor.results.tables import Rows, Table
 
 FIXED = ("round", "evaluation", "closed", "seconds", "sites", "expected", "missing", "examples", "model")

@@ -28,7 +28,7 @@ from flavor.records.info import CONFUSION
 from flavor.records.merging import WEIGHTED
 from flavor.results.best import MergedValue, best_of
 from flavor.results.direction import direction_of
-from flavor.results.evaluated import better_of
+from flavor.results.metric_of_sites import better_of
 from flavor.results.rounds import RoundResult
 from flavor.results.selected import Selected
 

@@ -16,7 +16,8 @@ from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.own_evaluations import own_evaluations
 from flavor.records.run import RunView
 from flavor.records.states import EvaluationState
-from flavor.results.evaluated import Evaluated, MetricOfSites, evaluated_of, headline_of, metrics_of, numbers_of
+from flavor.results.evaluated import Evaluated, evaluated_of, numbers_of
+from flavor.results.metric_of_sites import MetricOfSites, headline_of, metrics_of
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened
 
 MOST_OPEN = 5

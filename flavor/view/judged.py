@@ -19,8 +19,8 @@ from flavor.records.own_evaluations import own_evaluations
 from flavor.records.reporters import reporters_with
 from flavor.records.states import RoundState
 from flavor.results.best import BestRound, MergedValue, best_of
-from flavor.results.evaluated import better_of
 from flavor.results.evaluated_table import described
+from flavor.results.metric_of_sites import better_of
 from flavor.results.read_evaluated import chosen_among, failed_after, numbered_among, summaries_after, whole_of
 from flavor.store.protocol import ObjectStore
 from flavor.view.curves import Curves, merged_curves, metric_names

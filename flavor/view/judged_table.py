@@ -16,7 +16,8 @@ from flavor.policy.selection import Select
 from flavor.records.counts import CENTRAL_PREFIX, POOLED
 from flavor.records.evaluation import CENTRAL, EvaluationSummary
 from flavor.records.failed_evaluation import FailedEvaluation
-from flavor.results.evaluated import base_of, evaluated_of, headline_of, metrics_of, numbers_of
+from flavor.results.evaluated import evaluated_of, numbers_of
+from flavor.results.metric_of_sites import base_of, headline_of, metrics_of
 from flavor.store.protocol import ObjectStore
 
 ROWS = 10

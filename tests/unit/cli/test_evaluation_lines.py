@@ -12,7 +12,8 @@ from flavor.records.evaluation import CENTRAL, EvaluationSummary
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.records.subject import Subject
-from flavor.results.evaluated import Evaluated, MetricOfSites
+from flavor.results.evaluated import Evaluated
+from flavor.results.metric_of_sites import MetricOfSites
 from flavor.results.site_measures import SiteMeasures
 from flavor.view.evaluations import KnownEvaluations, described_evaluations, merged_of
 

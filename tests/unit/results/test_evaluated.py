@@ -19,16 +19,10 @@ from flavor.records.merging import merge_infos, sites_of
 from flavor.records.objects import ObjectRef
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.chosen_evaluation import chosen_of
-from flavor.results.evaluated import (
-    Evaluated,
-    as_round,
-    headline_of,
-    mean_of,
-    metrics_of,
-    shown_by,
-)
+from flavor.results.evaluated import Evaluated, as_round, mean_of
 from flavor.results.evaluated_table import described, diverged_words, judged_words, lines_of, name_in, table_of
 from flavor.results.evaluation_tables import EvaluationTables, values_of
+from flavor.results.metric_of_sites import headline_of, metrics_of, shown_by
 from flavor.results.plot import Plotted, draw
 from flavor.results.rounds import RoundResult, measured_by_site, scalars
 from flavor.results.selected import Selected
