@@ -40,6 +40,7 @@ def aggregate(
     out_format: str | None = None,
     threads: int | None = None,
     statistics: Sequence[str] = STATISTICS,
+    local_steps: Sequence[float] | None = None,
 ) -> dict[str, Array] | tuple[dict[str, Array], ServerState]:
     """Aggregate the clients' `models` into a new global model. In a notebook, with no Redis anywhere::
 
@@ -74,6 +75,7 @@ def aggregate(
             batch norm's means and variances have: the server step leaves them alone, and they become what the reducer
             makes of them. So does every tensor of no dimensions, such as a learning rate. A `UserWarning` names a
             tensor that the step alone made negative.
+        local_steps: `[n]`, how many local steps each client has taken, for `aggregator="fednova"`.
 
     Returns:
         The new global model, name to array of the clients' shapes and dtypes (read-only views of `out` where that
@@ -114,6 +116,7 @@ def aggregate(
             out=sink,
             threads=threads,
             statistics=statistics,
+            local_steps=local_steps,
         )
 
     if out is None or not opened:

@@ -20,6 +20,7 @@ _CLASSES = {
     "bulyan": "aggregators.krum:Bulyan",
     "geometric_median": "aggregators.geometric:GeometricMedian",
     "norm_clip": "aggregators.clip:NormClip",
+    "fednova": "aggregators.normalised:FedNova",
     "replace": "aggregators.server:Replace",
     "momentum": "aggregators.server:Momentum",
     "adagrad": "aggregators.server:Adagrad",

@@ -6,7 +6,7 @@ Sun et al. 2019, "Can you really backdoor federated learning?" (arXiv 1911.07963
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -19,11 +19,9 @@ from aggregators.dtypes import Array
 from aggregators.mean import Mean
 from aggregators.models import Models
 from aggregators.parts import Stored, flat, part
-from aggregators.protocols import SCAN_BLOCK, Block, Plan, Reducer, Scan, Weights, scan_block, weighs
+from aggregators.protocols import SCAN_BLOCK, Block, Plan, Reducer, Scan, Weights, weighs
+from aggregators.scaled import Scaling, base_of, depth
 from flavor.errors import AggregationError
-
-_LEAST_SCALE = 1e-6
-"""A client with a smaller scale is clipped in float64."""
 
 
 @dataclass(frozen=True)
@@ -74,36 +72,7 @@ class NormClip:
         scales = np.ones(scan.n)
         beyond = norms > bound
         scales[beyond] = bound / norms[beyond]
-        plan = self.then.plan(_ClippedScan(scan, scales), weights)
-        kept = scales[list(plan.clients)]
-
-        def reduce(block: Block, out: Array) -> None:
-            plan.reduce(clipped(block, kept), out)
-
-        return replace(plan, reduce=reduce, live_rows=plan.live_rows + len(plan.clients), streams=False)
-
-
-def clipped(block: Block, scales: Array) -> Block:
-    """Return `block` with each row θᵢ replaced by θ + scaleᵢ (θᵢ − θ); a scale of 1 leaves the row."""
-    base = _base(block)
-    rows = list(block.rows)
-    beyond = np.flatnonzero(scales != 1)
-    for client, row in zip(beyond, block.temporary("clipped", len(beyond)), strict=True):
-        scale = float(scales[client])
-        if scale < _LEAST_SCALE:  # so far away that the change, or its share of it, may have no room in the type
-            _clipped_far(rows[client], base, scale, row)
-        else:
-            np.subtract(rows[client], base, out=row)
-            np.multiply(row, scale, out=row)
-            np.add(row, base, out=row)
-        rows[client] = row
-    return replace(block, rows=rows)
-
-
-def _clipped_far(row: Array, base: Array, scale: float, out: Array) -> None:
-    """Write base + scale (row − base) to `out`; the base where the change is infinite, which no scale makes finite."""
-    change = row.astype(np.float64) * scale - base.astype(np.float64) * scale
-    np.add(base, np.where(np.isfinite(change), change, 0), out=out, casting="unsafe")
+        return Scaling(scales, depth(self)).plan(self.then, scan, weights)
 
 
 def change_norm(
@@ -132,27 +101,5 @@ def whole_change_norm(model: Mapping[str, Tensor], global_model: Mapping[str, St
     return math.sqrt(squared)
 
 
-@dataclass(frozen=True)
-class _ClippedScan:
-    """A scan that sees the clipped clients."""
-
-    inner: Scan
-    scales: Array
-
-    @property
-    def n(self) -> int:
-        return self.inner.n
-
-    def sum(self, part: Callable[[Block], Array], shape: tuple[int, ...], block_elems: int = SCAN_BLOCK) -> Array:
-        shorter = min(block_elems, scan_block(int(np.count_nonzero(self.scales != 1))))
-        return self.inner.sum(lambda block: part(clipped(block, self.scales)), shape, shorter)
-
-
 def _squared_norms(block: Block) -> Array:
-    return squared_distances(block, _base(block))
-
-
-def _base(block: Block) -> Array:
-    if block.base is None:
-        raise AggregationError("norm_clip needs the old global model, and there is none")
-    return block.base
+    return squared_distances(block, base_of(block))

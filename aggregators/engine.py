@@ -22,7 +22,7 @@ from aggregators.dtypes import Array, Kind, compute_dtype, is_finite
 from aggregators.mean import Mean
 from aggregators.models import Models
 from aggregators.parts import Stored, flat, part
-from aggregators.protocols import Block, Plan, Reducer, ServerStep, Weights
+from aggregators.protocols import Block, Plan, Reducer, ServerStep, Weights, needs_steps
 from aggregators.quantities import matching
 from aggregators.server import Replace
 from aggregators.state import ServerState
@@ -84,6 +84,7 @@ def run(
     block_elems: int = BLOCK_ELEMS,
     held: Mapping[str, Tensor] | None = None,
     statistics: Iterable[str] = STATISTICS,
+    local_steps: Sequence[float] | Array | None = None,
 ) -> Aggregation:
     """Reduce the clients' `models` to one and take the server step from `global_model`.
 
@@ -126,9 +127,12 @@ def run(
     held = held or {}
     source = Models(models, global_model, threads, held=held)
     reducer.check(source.n)
-    checked = Weights.of(weights, source.n)
+    checked = Weights.of(weights, source.n, local_steps)
     floats = tuple(source.sizes(Kind.FLOAT))
-    plain = floats if isinstance(server_step, Replace) else _not_stepped(source, floats, statistics)
+    has_step, by_steps = not isinstance(server_step, Replace), needs_steps(reducer)
+    apart = _not_stepped(source, floats, statistics) if has_step or by_steps else ()
+    source.statistics = frozenset(apart if by_steps else ())
+    plain = apart if has_step else floats
     stepped = {name: models[0][name] for name in floats if name not in frozenset(plain)}
     if state is not None:
         state = state.without(plain)
@@ -160,7 +164,7 @@ def run(
         plan.weights,
         nonfinite,
         differing,
-        statistics=() if isinstance(server_step, Replace) else plain,
+        statistics=plain if has_step else (),
         negative=tuple(name for name in model if name in walk.negative and name not in walk.signed),
         warning=plan.warning,
     )

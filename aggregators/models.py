@@ -88,6 +88,8 @@ class Models:
         self.flat = {name: [_flat(model[name]) for model in models] for name in self.names}
         elements = self.n * sum(rows[0].size for rows in self.flat.values())
         self.threads = threads_for(elements) if threads is None else threads
+        self.statistics: frozenset[str] = frozenset()
+        """The float tensors that are told to be no parameters."""
         self.base = None if global_model is None else {name: flat(global_model[name]) for name in self.names}
 
     def sizes(self, *kinds: Kind) -> dict[str, int]:
@@ -109,7 +111,7 @@ class Models:
             for client in clients:
                 rows.append(self._row(span, client, room[used:], scratch))
                 used += self._is_written(span.name, client)
-        return Block(rows, self.base_block(span, scratch), scratch)
+        return Block(rows, self.base_block(span, scratch), scratch, span.name not in self.statistics)
 
     def _row(self, span: Span, client: int, room: Array, scratch: Scratch) -> Array:
         """Return one client's row: a view where possible, else written to the first row of `room`."""

@@ -25,6 +25,8 @@ SCAN_BYTES = 8 * 2**20
 
 
 _MOST_EVEN = 2.0**100
+MOST_STEPS = 1e12
+"""The largest number of local steps of a client."""
 
 
 def scan_block(rows: int) -> int:
@@ -41,11 +43,14 @@ class Block:
 
     `rows` holds one array `[B]` for each client, float32 (float64 for float64 tensors). A row may be a view
     into a mapped file: never write to it. `base` is the old global model's block `[B]`, where there is one.
+    `is_parameter` is false for a tensor that is no parameter, as the variances of a batch norm and a tensor of no
+    dimensions; it is only told to rules that need local steps.
     """
 
     rows: Sequence[Array]
     base: Array | None
     scratch: Scratch
+    is_parameter: bool = True
 
     @property
     def size(self) -> int:
@@ -67,10 +72,14 @@ class Weights:
     """The clients' weights `[n]` as given, such as num_examples: float64, finite, none negative, not all 0."""
 
     raw: Array
+    steps: Array | None = None
+    """The clients' local steps `[n]`: float64, finite, more than 0. None where they are not given."""
 
     @classmethod
-    def of(cls, weights: Sequence[float] | Array | None, n: int) -> Weights:
-        """Check `weights` against `n` clients; None weighs all alike. Raises `AggregationError`."""
+    def of(
+        cls, weights: Sequence[float] | Array | None, n: int, steps: Sequence[float] | Array | None = None
+    ) -> Weights:
+        """Check `weights` and `steps` against `n` clients; None weighs all alike. Raises `AggregationError`."""
         raw = np.ones(n) if weights is None else np.array([float(w) for w in weights], np.float64)
         if raw.shape != (n,):
             raise AggregationError(f"{len(raw)} weights for {n} clients: one each is needed")
@@ -82,13 +91,25 @@ class Weights:
             raise AggregationError(f"the weights of all {n} clients are 0: at least one must count")
         if not _MOST_EVEN / 2**200 < largest < _MOST_EVEN:  # neither sums nor products with integers may overflow
             raw = raw / largest
-        return cls(raw)
+        return cls(raw, None if steps is None else _checked_steps(steps, n))
 
     @property
     def normalised(self) -> Array:
         """The weights divided by their exactly rounded sum: `[n]`, float64."""
         normalised: Array = self.raw / math.fsum(self.raw)
         return normalised
+
+
+def _checked_steps(steps: Sequence[float] | Array, n: int) -> Array:
+    found = np.array([float(each) for each in steps], np.float64)
+    if found.shape != (n,):
+        raise AggregationError(f"{len(found)} numbers of local steps for {n} clients: one each is needed")
+    for client, each in enumerate(found):
+        if not 0 < each <= MOST_STEPS:
+            raise AggregationError(
+                f"client {client} has {each:g} local steps: a number above 0 is needed, of {MOST_STEPS:g} at most"
+            )
+    return found
 
 
 class Scan(Protocol):
@@ -167,6 +188,11 @@ class Prefix(Protocol):
 def weighs(reducer: Reducer) -> bool:
     """Return whether the clients' weights count in a rule: they do unless it has `weighs = False`."""
     return bool(getattr(reducer, "weighs", True))
+
+
+def needs_steps(reducer: Reducer) -> bool:
+    """Return whether a rule, or one behind it, needs the clients' local steps: one with `needs_steps = True` does."""
+    return bool(getattr(reducer, "needs_steps", False)) or (isinstance(reducer, Prefix) and needs_steps(reducer.then))
 
 
 @runtime_checkable

@@ -43,6 +43,7 @@ from workers.combiner import Combined, Work
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault, require_same_maker
 from workers.infos import accepted_infos, read_client_info
+from workers.local_steps import steps_of
 from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
 from workers.notes import of_counts, of_reading, of_repetition
 from workers.reading import CHANGED, ChangedWhileRead, NotAsAccepted, Reading, reading
@@ -275,6 +276,7 @@ def _aggregated(
         chosen=combined.chosen,
         now_ms=now_ms,
         stale=stale,
+        steps=steps_of(config.aggregator, infos),
     )
     told = (*of_reading(work), *of_repetition(work, read_closed), *of_counts(work.info, work.infos))
     counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"

@@ -27,6 +27,7 @@ from workers import notes
 from workers.blame import refusal
 from workers.combiner import RULES, Combined, Work, of_most
 from workers.held import Held
+from workers.local_steps import steps_of
 from workers.reading import Reading
 from workers.stale import moved, tensors_of
 from workers.start import of_start
@@ -80,6 +81,7 @@ class Engine:
             *notes.of_signs(work.round, made.negative),
             *notes.of_constants(work.round, work.constants),
             *(notes.of_sizes(work) if made.weighs else ()),
+            *notes.of_steps(steps_of(config.aggregator, work.infos)),
             *notes.of_training(work, updates, made.old, made.digest, target),
         )
         return Combined(made.digest, made.size_bytes, info, state, chosen, noticed)
@@ -133,6 +135,7 @@ def make(work: Work, target: Path, threads: int) -> Made:
     first = _of_most(list(updates.values()))
     base = tensors_of(old) if old and rule.needs_global else None
     round_ = _Round(rule, updates, weights, held, base, config.statistics)
+    round_.steps = steps_of(config.aggregator, work.infos)
     if rule.server_step.slots:
         round_.state = _state(work.opened, work.old)
     with TensorFileWriter(target, first.specs, first.metadata) as writer:
@@ -177,6 +180,8 @@ class _Round:
     old: Mapping[str, Any] | None
     statistics: Sequence[str] = ()
     state: ServerState | None = None
+    steps: Mapping[str, float] | None = None
+    """The clients' local steps, for a rule that needs them."""
 
     def run(
         self, clients: Sequence[str], out: Any, threads: int, completed: Callable[[str], None] | None = None
@@ -196,6 +201,7 @@ class _Round:
             threads=threads,
             held=self.held,
             statistics=self.statistics,
+            local_steps=None if self.steps is None else [self.steps[name] for name in self.updates if name in chosen],
         )
 
     def chosen(self, entered: Sequence[int]) -> tuple[str, ...] | None:

@@ -34,6 +34,7 @@ from flavor.view.client_events import UpdateAccepted, UpdateEvent, UpdateRefused
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import read_client_info
+from workers.local_steps import check_steps
 from workers.look import Look
 from workers.look_files import FileLook
 from workers.look_tensors import TensorLook
@@ -243,6 +244,7 @@ class Inspector:
         size_bytes = self._store.size_bytes(path)
         self._check_limits(num_examples, size_bytes)
         check_weight(self._config.weights, info)
+        check_steps(self._config.aggregator, info)
         if size_bytes != update.object.size_bytes:
             size = "none" if update.object.size_bytes is None else update.object.size_bytes
             said = f"{size} were {'signed' if update.signature else 'handed in'}"

@@ -53,10 +53,12 @@ def stage_manifest(
     chosen: tuple[str, ...] | None,
     now_ms: int,
     stale: Mapping[str, Stale] | None = None,
+    steps: Mapping[str, float] | None = None,
 ) -> ObjectRef:
     """Put the signed manifest of this attempt beside its model.
 
-    `chosen` are the clients that the rule kept, where it left others out.
+    `chosen` are the clients that the rule kept, where it left others out. `steps` are the clients' local steps, where
+    the rule has divided by them.
     """
     replaced = context.run(view.run).replaced()
     manifest = Manifest(
@@ -70,7 +72,10 @@ def stage_manifest(
         pauses=round_.pauses or None,
         expected=round_.expected,
         trained_from=view.global_model.model.digest if view.global_model else "",
-        contributors=tuple(_contributor(round_, client, replaced, stale or {}) for client in round_.contributors),
+        contributors=tuple(
+            _contributor(round_, client, replaced, stale or {}, (steps or {}).get(client))
+            for client in round_.contributors
+        ),
         chosen=chosen,
         global_model=Model.of(model),
         previous=view.manifest.digest if view.manifest else "",
@@ -79,12 +84,17 @@ def stage_manifest(
 
 
 def _contributor(
-    round_: RoundView, client: str, replaced: Mapping[str, tuple[str, ...]], stale: Mapping[str, Stale]
+    round_: RoundView,
+    client: str,
+    replaced: Mapping[str, tuple[str, ...]],
+    stale: Mapping[str, Stale],
+    local_steps: float | None,
 ) -> Contributor:
     update, keys = round_.inspected(client), replaced.get(client, ())
     if (older := stale.get(client)) is None:
-        return Contributor.of(client, update, keys)
-    return Contributor.of(client, replace(update, base=older.base.model), keys, task_round=older.task_round)
+        return Contributor.of(client, update, keys, local_steps=local_steps)
+    stale_update = replace(update, base=older.base.model)
+    return Contributor.of(client, stale_update, keys, task_round=older.task_round, local_steps=local_steps)
 
 
 def publish_manifest(context: WorkerContext, run: str, round_: int, ref: ObjectRef) -> None:

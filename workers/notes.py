@@ -23,6 +23,8 @@ from workers.unchanged import is_unchanged, unchanged_updates
 
 _MOST_TOLD = 5
 _LONGEST_WHY = 160
+_MOST_APART = 100
+"""How many times the local steps of one site may be those of another before it is told."""
 _ADVICE = "if they are no quantities, --keep PATTERN keeps them, or --equal PATTERN demands that they are equal"
 
 
@@ -98,6 +100,19 @@ def of_sizes(work: Work) -> Iterator[str]:
         yield (
             f"warning: datasetSize is 0 at all sites ({len(work.updates)}), so they count alike; if that is meant, "
             "--weights equal says so"
+        )
+
+
+def of_steps(steps: Mapping[str, float] | None) -> Iterator[str]:
+    """Warn of a site whose local steps are of another size than the others': perhaps it counts something else."""
+    if not steps:
+        return
+    fewest, most = min(steps, key=lambda client: steps[client]), max(steps, key=lambda client: steps[client])
+    if steps[most] > _MOST_APART * steps[fewest]:
+        yield (
+            f"warning: localSteps is {steps[most]:g} at {most} and {steps[fewest]:g} at {fewest}: the rule makes the "
+            f"changes of a site with few steps larger by that ratio; if they count different things (steps, epochs, "
+            "examples), let all sites report optimizer steps"
         )
 
 

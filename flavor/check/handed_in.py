@@ -35,7 +35,7 @@ from flavor.checkpoints.compare import structure_problems
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.counted import counted
 from flavor.errors import CheckpointError, InvalidInfo
-from flavor.records.info import Info, read_info
+from flavor.records.info import LOCAL_STEPS, Info, read_info
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class HandedIn:
             self._report.failed(INFO, f"round {round_}: {_without(error, path)}")
             self._report.skipped(EPOCH, f"round {round_} has no valid info.json")
             return None
-        size = counted(info["metadata"]["datasetSize"], "example")
-        parts = (f"{round_} of {counted(self._rounds, 'round')}", merged_as(info), f"datasetSize: {size}")
+        size, steps = counted(info["metadata"]["datasetSize"], "example"), info["metadata"].get(LOCAL_STEPS)
+        said = f"localSteps: {steps:g}" if steps is not None else ""
+        parts = (f"{round_} of {counted(self._rounds, 'round')}", merged_as(info), f"datasetSize: {size}", said)
         self._report.passed(INFO, "; ".join(filter(None, parts)))
         self._epochs.append(info["metadata"]["epoch"])
         if len(self._epochs) == round_ > 1:

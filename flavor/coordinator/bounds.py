@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aggregators.mean import Mean
+from aggregators.normalised import FedNova
 from aggregators.protocols import Prefix, weighs
 from aggregators.registry import parse
 from flavor.config import DEFAULT_AGGREGATOR, RunConfig
@@ -18,8 +19,11 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
     if not config.kind.has_tensors or name == COMMAND:
         return []
     reducer, lines = parse(name).reducer, []
-    clipped = isinstance(reducer, Prefix)
+    clipped = has_steps = steps_bounded = False
     while isinstance(reducer, Prefix):
+        is_of_steps = isinstance(reducer, FedNova)
+        has_steps, clipped = has_steps or is_of_steps, clipped or not is_of_steps
+        steps_bounded = steps_bounded or (has_steps and not is_of_steps)
         reducer = reducer.then
     claimed = config.weights in ("importance", "product") or (
         config.weights == "datasetSize" and config.max_dataset_size is None
@@ -29,6 +33,12 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
             "warning: nothing bounds a site's share: one that claims a thousand times the others' examples or "
             "importance has nearly all of the model; where sites are not trusted bound it (--max-dataset-size N) or "
             "end it (--weights equal)"
+        )
+    if has_steps and not steps_bounded:
+        lines.append(
+            "warning: nothing bounds what a site's localSteps do: one that claims a thousand times the others' steps "
+            "makes all of their changes larger, and one that claims a thousandth its own; where sites are not trusted "
+            f"have the changes clipped behind the division ({_with_clip(name)})"
         )
     if isinstance(reducer, Mean) and not clipped and config.max_update_norm is None:
         lines.append(
@@ -42,3 +52,9 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
             "(--init-model FILE) or choose a rule that needs none to withstand them (median, krum, ...)"
         )
     return lines
+
+
+def _with_clip(name: str) -> str:
+    """Return how to write this rule with norm_clip behind fednova."""
+    head, fednova, behind = name.partition("fednova")
+    return f"{head}{fednova}/norm_clip{behind}"

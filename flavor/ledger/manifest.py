@@ -184,6 +184,11 @@ class Contributor(Strict):
     """
     trained_from: str | None = Field(pattern=r"^[0-9a-f]{64}$", default=None)
     """SHA-256 of the global model that it got with the task of `task_round`."""
+    local_steps: int | float | None = Field(gt=0, default=None)
+    """The local steps that its information says, where the round's rule has divided by them (fednova).
+
+    None in every other case: the JSON then lacks this field.
+    """
 
     @model_validator(mode="after")
     def _is_stale_as_a_whole(self) -> Self:
@@ -193,11 +198,17 @@ class Contributor(Strict):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_absent(handler(self), "task_round", "trained_from")
+        return without_absent(handler(self), "task_round", "trained_from", "local_steps")
 
     @classmethod
     def of(
-        cls, client: str, update: Update, replaced: tuple[str, ...] = (), *, task_round: int | None = None
+        cls,
+        client: str,
+        update: Update,
+        replaced: tuple[str, ...] = (),
+        *,
+        task_round: int | None = None,
+        local_steps: float | None = None,
     ) -> Contributor:
         """Make the record of a client whose `update` was aggregated.
 
@@ -217,6 +228,7 @@ class Contributor(Strict):
             replaced=replaced,
             task_round=task_round,
             trained_from=update.trained_from if task_round is not None else None,
+            local_steps=local_steps,
         )
 
     def to_update(self) -> Update:

@@ -47,16 +47,21 @@ _MOST_PROBLEMS = 20
 Info = dict[str, dict[str, Any]]
 
 _REQUIRED = ("epoch", "datasetSize", "importance")
+LOCAL_STEPS = "localSteps"
+"""The entry of the metadata that says how many steps a script has taken in its round."""
+MOST_STEPS = 10**12
+"""The largest `localSteps`."""
 
 
 def checked_info(value: object, *, where: str = "info") -> Info:
     """`value` with plain numbers, if it is a valid client information; else `InvalidInfo` naming every bad field.
 
     `metadata` needs `epoch` and `datasetSize` (integers, `datasetSize` from 0 to `MOST_EXAMPLES`) and `importance` (a
-    number); `metrics` needs the four `basic/confusion_*` numbers, which are -1 where it has counts and none of the
-    four; further metrics, up to `MOST_METRICS`, are numbers under any name of characters that can be seen. A count,
-    whose name begins with `count/`, is a number or a flat list of finite numbers (`flavor.records.counts`). A number
-    that is None, NaN or infinite (the AUC of a site with one class) is None: missing at this site, and
+    number), and may have `localSteps` (a number above 0, at most `MOST_STEPS`). `metrics` needs the four
+    `basic/confusion_*` numbers, which are -1 where it has counts and none of the four; further metrics, up to
+    `MOST_METRICS`, are numbers under any name of characters that can be seen. A count, whose name begins with `count/`,
+    is a number or a flat list of finite numbers (`flavor.records.counts`). A number that is None, NaN or infinite (the
+    AUC of a site with one class) is None: missing at this site, and
     `metadata.notFinite` says which of these are NaN or infinite (`flavor.records.not_finite`). Numpy's and torch's
     scalars become plain numbers, in further `metadata` too.
     """
@@ -79,8 +84,10 @@ def checked_info(value: object, *, where: str = "info") -> Info:
             metrics = {**dict.fromkeys(lacking, UNCOUNTED), **metrics}
         for name in (*CONFUSION, *(name for name in metrics if name not in CONFUSION)):
             checked["metrics"][str(name)] = _metric(metrics, name, problems)
+    if metadata is not None and LOCAL_STEPS in metadata:
+        checked["metadata"][LOCAL_STEPS] = _local_steps(metadata, problems)
     for name, given in (metadata or {}).items():
-        if name in _REQUIRED:
+        if name in _REQUIRED or name == LOCAL_STEPS:
             continue
         plain = checked["metadata"][name] = _plain(given)
         if not isinstance(name, str) or not isinstance(plain, str | int | float | None):
@@ -192,6 +199,17 @@ def _number(part: Mapping[str, Any], section: str, name: str, problems: list[str
         problems.append(f"{section}[{name!r}] is {number}: a finite number is needed, of {LARGEST:g} at most")
         return 0
     return value if isinstance(value, int) else number
+
+
+def _local_steps(metadata: Mapping[str, Any], problems: list[str]) -> float | int:
+    value = _scalar(metadata[LOCAL_STEPS])
+    if isinstance(value, bool | str | bytes) or not isinstance(value, int | float) or not 0 < value <= MOST_STEPS:
+        problems.append(
+            f"metadata.{LOCAL_STEPS} is {_shown(value)}: the number of steps that were taken in the round is needed, "
+            f"above 0 and {MOST_STEPS:g} at most; leave it out where it is not known"
+        )
+        return 1
+    return value
 
 
 def _is_of_counts(name: object) -> bool:

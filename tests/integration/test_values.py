@@ -16,6 +16,8 @@ from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.checkpoints.encoding import Encoding, encode
 from flavor.config import RunConfig
 from flavor.cook.metrics import binary_counts
+from flavor.ledger.archive import Archive
+from flavor.records.info import CONFUSION
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.states import RoundState
@@ -487,6 +489,37 @@ class TestWeights:
         runs.accepted = ["a", "b"]
         assert runs.aggregate().state is RoundState.CLOSED
         np.testing.assert_allclose(runs.model["w"], expected)
+
+    def test_local_steps_divide_and_are_in_the_manifest(self, federation: Any) -> None:
+        """A site that does not say its steps is refused by name, and the others' round closes."""
+        runs = federation(aggregator="fednova")
+        models = {"a": 1.0, "b": 9.0, "c": 2.0}
+        for runs.round, steps in ((1, {"a": 5, "b": 5}), (2, {"a": 2, "b": 6.0}), (3, {"a": 1, "b": 999})):
+            before = runs.model["w"] if runs.round > 1 else None
+            open_round(runs.runs, runs.round)
+            for client, value in models.items():
+                metadata = {"epoch": 1, "datasetSize": 100, "importance": 1.0}
+                told = {"metadata": metadata, "metrics": dict.fromkeys(CONFUSION, -1)}
+                if client in steps:
+                    metadata["localSteps"] = steps[client]
+                submit(runs.runs, runs.store, client, w(value), told=told, round_=runs.round)
+            refused = verdict(runs.runs, "c", runs.round)
+            assert not refused.accepted
+            assert "no metadata.localSteps" in refused.reason
+            assert "rule fednova" in refused.reason
+            assert all(verdict(runs.runs, client, runs.round).accepted for client in "ab")
+            runs.accepted = ["a", "b"]
+            view = runs.aggregate()
+            assert view.state is RoundState.CLOSED
+            manifest = Archive(runs.store, "r").manifest(runs.round)
+            assert manifest is not None
+            assert {each.client: each.local_steps for each in manifest.contributors} == steps
+            if before is not None:
+                mean = (steps["a"] + steps["b"]) / 2
+                down = mean * ((before - 1) / steps["a"] + (before - 9) / steps["b"]) / 2
+                np.testing.assert_allclose(runs.model["w"], before - down, rtol=1e-5)
+            warned = [note for note in view.notes if "localSteps is 999 at b and 1 at a" in note]
+            assert len(warned) == (runs.round == 3)
 
     @pytest.mark.parametrize(("importance", "said"), [(-1.0, "needs one >= 0"), (0.0, "of 1 update is 0")])
     def test_what_is_no_weight_is_refused(self, federation: Any, importance: float, said: str) -> None:

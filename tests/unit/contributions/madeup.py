@@ -52,6 +52,8 @@ class MadeRun:
         self.model: GlobalModel | None = None
         self.made: list[GlobalModel] = []
         """The initial model, where there is one, and that of each round."""
+        self.steps: dict[str, float] = {}
+        """The local steps that clients report."""
         self.notes: tuple[str, ...] = ()
         """What the newest aggregation noticed."""
         if self.initial is not None:
@@ -105,7 +107,9 @@ class MadeRun:
                 encoding = Encoding(self.settings.compress, given.model.digest)
                 encode(self.store.local(ref.path), staged, base, encoding)
                 ref = self.put_file(prefix, "update", staged, ".safetensors")
-        metadata = {"epoch": 1, "datasetSize": examples, "importance": 1.0}
+        metadata: dict[str, Any] = {"epoch": 1, "datasetSize": examples, "importance": 1.0}
+        if client in self.steps:
+            metadata["localSteps"] = self.steps[client]
         info = self.put_json(prefix, "info", {"metadata": metadata, "metrics": dict.fromkeys(CONFUSION, -1)})
         return Update(ref, ObjectRef(info.path, info.digest), "pickle", examples, given.model if given else None)
 

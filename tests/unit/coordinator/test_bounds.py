@@ -26,6 +26,22 @@ def test_bounds_that_do_not_hold_in_a_first_round_without_a_model(settings: dict
     assert any("nothing bounds how far one update moves" in line for line in bound_warnings(config)) is (not settings)
 
 
+@pytest.mark.parametrize(
+    ("rule", "bound"),
+    [
+        ("fednova", "fednova/norm_clip)"),
+        ("norm_clip:c=1/fednova/median", "norm_clip:c=1/fednova/norm_clip/median)"),
+        ("fednova/norm_clip", ""),
+        ("norm_clip", ""),
+    ],
+)
+def test_local_steps_are_bounded_by_a_clip_behind_the_division(rule: str, bound: str) -> None:
+    config = RunConfig.parse({"rounds": 2, "min_clients": 2, "store": "file:///s", "aggregator": rule})
+    warned = [line for line in bound_warnings(config) if "localSteps" in line]
+    assert [bound in line for line in warned] == ([True] if bound else [])
+    assert any("how far one update moves" in line for line in bound_warnings(config)) is (rule == "fednova")
+
+
 def test_a_command_is_no_rule_that_flavor_can_judge() -> None:
     config = RunConfig.parse({"rounds": 2, "min_clients": 2, "store": "file:///s", "aggregator": "command"})
     assert bound_warnings(config) == bound_warnings(config, has_model=False) == []

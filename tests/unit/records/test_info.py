@@ -105,6 +105,10 @@ def test_numpys_and_torchs_scalars_are_taken_in_metadata() -> None:
         (lambda v: v["metadata"].update(importance=float("nan")), "'importance'] is nan"),
         (lambda v: v["metadata"].update(importance=None), "'importance'] must be a number"),
         (lambda v: v["metadata"].update(note=object()), "must be a text or a number"),
+        *(
+            (lambda v, steps=steps: v["metadata"].update(localSteps=steps), f"metadata.localSteps is {steps!r}")
+            for steps in (0, -4, True, float("nan"), 1e308, 10**13, None, "40")
+        ),
     ],
 )
 def test_each_bad_field_is_named(change: Any, said: str) -> None:
