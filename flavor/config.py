@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from flavor import deadline_settings, mode_settings, site_settings
 from flavor import evaluation_settings as evaluation
-from flavor import mode_settings, site_settings
 from flavor import tensor_settings as tensors
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import check_kind_name, kind_named
@@ -84,15 +84,7 @@ class RunConfig(BaseModel):
     )
     """A round never samples fewer clients than the quorum."""
     seed: int = setting("Random seed for client sampling, together with the run's name.", Group.RUN, default=0)
-    round_timeout_s: float = setting(
-        "Deadline of a round, in seconds after its opening.",
-        Group.CLOSING,
-        default=86_400.0,
-        may_change=True,
-        gt=0,
-        le=LONGEST_S,
-    )
-    """On the server's clock."""
+    round_timeout_s: deadline_settings.RoundTimeout = deadline_settings.ROUND_TIMEOUT_S
     heartbeat_timeout_s: float = setting(
         "Seconds of silence after which an edge counts as gone.",
         Group.CLOSING,
@@ -309,13 +301,18 @@ class RunConfig(BaseModel):
 
     @property
     def buffered(self) -> Buffered | None:
-        """The settings of asynchronous rounds; None in a synchronous run."""
+        """The settings of updates that count in a later round; None in a run that is synchronous for all sites."""
         return Buffered.parse(self.mode)
+
+    @property
+    def longest_round_s(self) -> float:
+        """The longest time that a round may wait for updates, in seconds after its opening."""
+        return deadline_settings.longest_s_of(self.round_timeout_s)
 
     @property
     def needed(self) -> int:
         """Accepted updates with which a round of `min_clients` clients may close."""
-        if (mode := self.buffered) is not None:
+        if (mode := self.buffered) is not None and mode.buffer is not None:
             return mode.buffer
         if self.quorum is None:
             return max(1, math.ceil(self.fraction * self.min_clients))

@@ -9,7 +9,7 @@ from pydantic import AfterValidator
 
 from flavor.errors import InvalidSetting
 from flavor.option_groups import Group
-from flavor.policy.mode import SYNC, Buffered
+from flavor.policy.mode import ASYNC, SYNC, Buffered
 from flavor.setting import setting
 
 
@@ -23,12 +23,13 @@ def _checked(text: str) -> str:
 ModeText: TypeAlias = Annotated[str, AfterValidator(_checked)]
 
 MODE: Any = setting(
-    "Wait for all updates of a round (sync), or close a round with the first K of them (async:buffer=K): sites that "
-    "still train go on, and their update counts in a later round, by its staleness rule (constant, polynomial:A or "
-    "hinge:A:B) and at most max_staleness rounds later.",
+    "Wait for all updates of a round (sync), for those of all sites but the ones that have missed three deadlines in a "
+    "row (sync:slow=async), or close a round with the first K of them (async:buffer=K): sites that still train go on, "
+    "and their update counts in a later round, by its staleness rule (constant, polynomial:A or hinge:A:B) and at most "
+    "max_staleness rounds later.",
     Group.CLOSING,
     default=SYNC,
-    metavar="sync|async:buffer=K,...",
+    metavar="sync|sync:slow=async,...|async:buffer=K,...",
 )
 
 
@@ -62,13 +63,8 @@ def conflict_of_mode(config: _Moded, rules: Sequence[str] = ()) -> str:
     mode = config.buffered
     if mode is None:
         return ""
-    if mode.buffer > config.min_clients:
-        return (
-            f"mode {mode}: buffer {mode.buffer} is more than min_clients {config.min_clients}: a round could wait for "
-            "more updates than there are sites"
-        )
-    if config.quorum is not None:
-        return f"mode {mode} and quorum {config.quorum}: the buffer says how many updates close a round: leave out one"
+    if reason := _conflict_of_quorum(mode, config):
+        return reason
     if config.fraction < 1:
         return f"mode {mode} and fraction {config.fraction:g}: an asynchronous round samples no sites: leave out one"
     if config.on_quorum_lost == "retry":
@@ -79,10 +75,27 @@ def conflict_of_mode(config: _Moded, rules: Sequence[str] = ()) -> str:
             f"{mode.max_staleness + 2} or more, or 0 for all, is needed with max_staleness {mode.max_staleness}"
         )
     if rules:
+        name = ASYNC if mode.buffer is not None else f"{SYNC}:slow={ASYNC}"
         return (
-            f"{rules[0]} does not go together with --mode async: each model is judged only by the sites that do not "
+            f"{rules[0]} does not go together with --mode {name}: each model is judged only by the sites that do not "
             "train at that time, so that two models are rarely judged by the same sites: name a metric of the "
             "operator's own data (central/NAME, by `flavor-agg -e`), or have sites judge a model later "
             "(`flavor evaluate RUN --round N`)"
         )
+    return ""
+
+
+def _conflict_of_quorum(mode: Buffered, config: _Moded) -> str:
+    if mode.buffer is None and config.quorum is None:
+        return (
+            f"mode {mode} needs a quorum: without --quorum a round of {config.min_clients} clients needs the update of "
+            "each, so that it cannot go on without a slow one"
+        )
+    if mode.buffer is not None and mode.buffer > config.min_clients:
+        return (
+            f"mode {mode}: buffer {mode.buffer} is more than min_clients {config.min_clients}: a round could wait for "
+            "more updates than there are sites"
+        )
+    if mode.buffer is not None and config.quorum is not None:
+        return f"mode {mode} and quorum {config.quorum}: the buffer says how many updates close a round: leave out one"
     return ""

@@ -6,6 +6,7 @@ in any order of calls. An event of an old round is another key, so it ends no wa
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ from flavor.records.names import Event
 
 _REREAD_S = 5.0
 """Seconds between two reads of the keys during a wait, for the case that every publication is lost."""
+_SYNC = "sync"
+"""The mode of a run that is synchronous for all sites, by name, for the same reason as `_ENDED`."""
 _EDGE_GONE_S = 30.0
 """An edge whose lease is missing for this long is gone; after an outage of the server, it takes it again sooner."""
 _ENDED = ("finished", "failed", "stopped")
@@ -164,6 +167,28 @@ class ClientEvents:
         with translated(shown(self.url)):
             self._redis.set(self._keys.taken, str(round_))
         self._taken = round_
+
+    def left_s(self, round_: int) -> float | None:
+        """Return the seconds to the deadline of this round, by the server's clock, and 0 after it.
+
+        None where no deadline holds: the run has ended, its rounds wait for no site, or it has opened a later round and
+        the update counts there (`--mode sync:slow=async`). In a synchronous run a round before the newest one is over.
+        """
+        with translated(shown(self.url)), self._redis.pipeline(transaction=False) as reads:
+            reads.hmget(self._run_keys.state, "state", "round", "deadline_ms")
+            reads.time()
+            (state, newest, deadline_ms), (seconds, microseconds) = reads.execute()
+        if deadline_ms is None or state in _ENDED:
+            return None
+        if newest != str(round_):
+            return 0.0 if int(newest or 0) > round_ and not self._counts_later() else None
+        return max(0.0, (int(deadline_ms) - int(seconds) * 1000 - int(microseconds) / 1000) / 1000)
+
+    def _counts_later(self) -> bool:
+        """Whether an update may count in a later round than that of its task."""
+        with translated(shown(self.url)):
+            config = self._redis.hget(self._run_keys.state, "config")
+        return bool(json.loads(config or "{}").get("mode", _SYNC) != _SYNC)
 
     def taken(self) -> int:
         """The newest round that the trainer has taken up; 0 before the first."""

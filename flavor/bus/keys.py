@@ -14,7 +14,8 @@ run                                   hash    run_id, protocol, config, state, r
                                               recovered_ms, recovered_round, changed,
                                               resumed_ms, resumed_round, paused_ms,
                                               best_round, best_value, best_sites, met,
-                                              begun_from
+                                              begun_from; deadline_ms, of the newest round,
+                                              for sites: absent where rounds do not wait
 members                               set     clients that have joined                        coordinator
 public_keys                           hash    client to the public key that its updates must  coordinator, worker,
                                               be signed with                                  operator
@@ -68,7 +69,8 @@ round:N                               hash    state, expected, contributors, dea
                                               closed_ms, openings, left_out, resumed, pauses,
                                               earlier_openings, earlier_attempts, waits,
                                               passing_ms, away_ms, made_by, notes, unfit,
-                                              forgiven:CLIENT, spoilt:CLIENT; chosen, where
+                                              forgiven:CLIENT, spoilt:CLIENT; missed, client to
+                                              missed deadlines in a row (JSON); chosen, where
                                               the rule left contributors out; since, in an
                                               asynchronous run: client to the round of the
                                               earlier task that it goes on with (JSON)
@@ -78,7 +80,8 @@ round:N:verdicts                      hash    client to JSON: accepted, reason, 
                                               info_path, info_digest, public_key, signature,
                                               unread, constants, structure; refused_before
 round:N:measured                      hash    client to JSON: phases, moved, metrics,         worker, coordinator
-                                              judged_ms: what was measured of it, for people
+                                              judged_ms: what was measured of it, for people;
+                                              deadlines are learned from judged_ms
 round:N:entries                       hash    client to number of its entries in the log: those   worker, coordinator
                                               that it caused in this round; 0 before the first;
                                               told:CLIENT, again:CLIENT (expires after a week)
@@ -236,7 +239,7 @@ class RunKeys:
         return f"{self.prefix}round:{round_}:verdicts"
 
     def measured(self, round_: int) -> str:
-        """Hash: client to what was measured of it in this round. No decision is taken on it."""
+        """Hash: client to what was measured of it in this round. No decision is taken on it but by `judged_ms`."""
         return f"{self.prefix}round:{round_}:measured"
 
     @property

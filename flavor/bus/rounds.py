@@ -32,17 +32,22 @@ class Rounds(RunScripts):
         timeout_s: float,
         reason: str,
         since: Mapping[str, int] | None = None,
+        missed: Mapping[str, int] | None = None,
+        tells_deadline: bool = True,
     ) -> int:
         """Open round `round_` for `expected`, from the run's global model; returns the server's time in ms.
 
         In an asynchronous run, `since` names the clients that go on with the task of an earlier round, and that round.
+        `missed` says of how many rounds in a row a client has missed the deadline. With `tells_deadline`
+        the sites can read when the round closes.
         """
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
         clients = [self.keys.client(client) for client in expected if since is None or client not in since]
         keys += [self.keys.verdicts(round_), self.keys.measured(round_)]
         keys += [client.task(round_) for client in clients] + [client.update(round_) for client in clients]
         args: list[str | int] = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason]
-        args.append("" if since is None else json.dumps(dict(since)))
+        args += ["" if since is None else json.dumps(dict(since)), json.dumps(dict(missed)) if missed else ""]
+        args.append("1" if tells_deadline else "")
         return int(self.move("open_round", keys, args))
 
     def reopen_round(

@@ -51,6 +51,7 @@ COMMANDS = {
     },
     "For sites, in training scripts of any language": {
         "event": "Set events and wait for events.",
+        "time-left": "Print the seconds to the deadline of the round.",
         "info": "Save client information.",
         "report": "Tell how far this round's training is.",
     },
@@ -79,7 +80,8 @@ class LazyGroup(ExampleGroup):
         """Import the command of this name."""
         if cmd_name not in _NAMES:
             return None
-        command = getattr(importlib.import_module(f"flavor.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command = getattr(importlib.import_module(f"flavor.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command
 

@@ -50,6 +50,7 @@ __all__ = [
     "SaveInfoJson",
     "SetEvent",
     "SetPaths",
+    "TimeLeft",
     "WaitEvent",
 ]
 
@@ -156,6 +157,20 @@ def IsSetEvent(event: str) -> bool:
         session.enter(newest, waited=False)
         return True
     return session.events.is_set(name, session.round_of(name))
+
+
+def TimeLeft() -> float | None:
+    """The seconds to the deadline of the current round, by the Redis server's clock; 0.0 once it has passed.
+
+    An update that comes after the deadline may not count: a slow site can train fewer steps, and still take part. None
+    where the round has no deadline for this script: in `check-fl`, in an asynchronous run, after the end of the run,
+    and in a script that is no trainer or has not taken up a round. Each call asks the server. Raises as `SetEvent`.
+    """
+    if _is_evaluator() or _is_started_anew() or _starts() is not Event.TRAIN_STARTED:
+        return None
+    session = _Session.current()
+    round_ = session.round or session.events.taken()  # which check-fl does not take for a wait
+    return session.events.left_s(round_) if round_ else None
 
 
 def CleanEvent(event: str) -> None:

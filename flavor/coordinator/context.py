@@ -13,6 +13,7 @@ from flavor.coordinator.central import CentralEvaluations
 from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
+from flavor.coordinator.deadlines import Deadlines
 from flavor.coordinator.evaluations import SiteEvaluations
 from flavor.coordinator.inspections import Inspections
 from flavor.coordinator.late_updates import LateUpdates
@@ -51,6 +52,7 @@ class RunContext:
     pruning: Pruning
     client_log: ClientLog
     late: LateUpdates
+    deadlines: Deadlines
     waits: Waits
     observer: Observer
 

@@ -23,6 +23,7 @@ from flavor.coordinator.client_log import ClientLog
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
+from flavor.coordinator.deadlines import Deadlines
 from flavor.coordinator.evaluations import SiteEvaluations
 from flavor.coordinator.inspections import Inspections
 from flavor.coordinator.late_updates import LateUpdates
@@ -185,6 +186,7 @@ class Coordinator:
             pruning=pruning,
             client_log=client_log,
             late=late,
+            deadlines=Deadlines(runs, config, members),
             waits=self._waits,
             observer=observer,
         )

@@ -76,7 +76,7 @@ def resume(
             changed=_ever_changed(view, config),
             closed=closed,
             spoiled=spoiled,
-            timeout_s=config.round_timeout_s,
+            timeout_s=config.longest_round_s,
             since=round_.since if round_ is not None else {},
             reason=f"it goes on after it {was}, with {'; '.join(changed) or 'the same settings'}",
         )

@@ -7,6 +7,7 @@ from flavor.coordinator.round_as_read import CurrentRound
 from flavor.coordinator.set_for import not_joined
 from flavor.failpoints import reach
 from flavor.policy.buffered import carried, too_old
+from flavor.policy.deadline import missed_after, told_slow
 from flavor.policy.decision import Action, Decision
 from flavor.policy.next_step import next_step
 from flavor.records.round import RoundView
@@ -67,18 +68,29 @@ class BetweenRounds:
 
     def _open(self, number: int, expected: tuple[str, ...], reason: str) -> None:
         context, config = self._context, self._context.config
+        mode = config.buffered
         since, given_up = self._carried(number)
+        timeout_s, why = context.deadlines.timeout(number)
+        missed, told = self._missed()
         expected, reason = tuple(sorted({*expected, *(since or ())})), reason + given_up
+        reason = "; ".join(filter(None, (reason, why, told)))
         reach("coordinator.opening")
         opened_ms = context.runs.open_round(
-            context.lease.token, number, expected=expected, timeout_s=config.round_timeout_s, reason=reason, since=since
+            context.lease.token,
+            number,
+            expected=expected,
+            timeout_s=timeout_s,
+            reason=reason,
+            since=since,
+            missed=missed,
+            tells_deadline=mode is None or mode.buffer is None,
         )
         reach("coordinator.opened")
         context.late.refuse_unheard()
         context.current.set_clock(opened_ms)
-        deadline_ms = opened_ms + int(config.round_timeout_s * 1000)
+        deadline_ms = opened_ms + int(timeout_s * 1000)
         context.current.opened(
-            RoundView.opened(number, expected, opened_ms=opened_ms, deadline_ms=deadline_ms, since=since)
+            RoundView.opened(number, expected, opened_ms=opened_ms, deadline_ms=deadline_ms, since=since, missed=missed)
         )
         if since:
             context.current.read_updates(since)  # handed in while no round was open
@@ -87,6 +99,20 @@ class BetweenRounds:
         if number == 1:
             for line in not_joined(config, context.members.names, so_far=True):
                 context.observer.hear(Notice(line))
+
+    def _missed(self) -> tuple[dict[str, int], str]:
+        """Return how many rounds in a row each client has missed the deadline of, and in words who is slow by now.
+
+        Counted where deadlines are learned, and where slow sites run asynchronously.
+        """
+        context, mode, round_ = self._context, self._context.config.buffered, self._context.current.round
+        if round_ is None or (mode is not None and mode.buffer is not None):
+            return {}, ""
+        if mode is None and not context.deadlines.are_learned:
+            return {}, ""
+        before = round_.view.missed
+        missed = missed_after(round_.view, context.deadlines.gone())
+        return missed, told_slow(missed, before, trains_on=mode is not None)
 
     def _carried(self, number: int) -> tuple[dict[str, int] | None, str]:
         """Return who goes on with an earlier task in an asynchronous run, and in words whose task is too old for that.

@@ -28,7 +28,8 @@ class OpenRound:
         """See `Stage`."""
         assert round_ is not None
         context = self._context
-        if round_.view.is_buffered and context.current.view.global_model is not None and self._join(round_):
+        mode, has_model = context.config.buffered, context.current.view.global_model is not None
+        if mode is not None and mode.buffer is not None and has_model and self._join(round_):
             return True
         uninspected = context.inspections.request(round_)
         standing = standings(round_.view, round_.updates, context.members.clients)
@@ -111,6 +112,8 @@ class OpenRound:
         number, opening = before.round, before.openings + 1
         new = [client for client in expected if client not in before.expected]
         left_out = tuple(sorted({*before.expected, *before.left_out} - set(expected)))
+        timeout_s, why = context.deadlines.timeout(number, opening=before.all_openings + 1)
+        reason = "; ".join(filter(None, (reason, why)))
         deadline_ms = context.runs.reopen_round(
             context.lease.token,
             number,
@@ -118,7 +121,7 @@ class OpenRound:
             new=new,
             left_out=left_out,
             opening=opening,
-            timeout_s=context.config.round_timeout_s,
+            timeout_s=timeout_s,
             reason=reason,
         )
         round_.view = replace(before, expected=expected, left_out=left_out, openings=opening, deadline_ms=deadline_ms)

@@ -8,10 +8,8 @@ the `public` half of the reason, which counts sites and names none.
 
 from __future__ import annotations
 
-import math
-import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -19,6 +17,7 @@ from flavor.config import RunConfig
 from flavor.counted import are, counted
 from flavor.policy.advice import Reason, finished_early, gist, listed, public, some, way_on
 from flavor.policy.buffered import train_on, with_tasks
+from flavor.policy.sampling import sample
 from flavor.policy.standing import Client, Standing, trainers
 from flavor.records.round import RoundView
 from flavor.records.states import ClientState
@@ -154,15 +153,6 @@ def next_round(
     return Decision(Action.WAIT, f"{reason}; {listed(failed)}" if failed else reason, missing=missing)
 
 
-def sample(run: str, round_: int, ready: Sequence[str], config: RunConfig) -> tuple[str, ...]:
-    """Return the clients of a round, sorted: the share `fraction` of the ready ones, and never fewer than needed."""
-    size = min(len(ready), max(config.needed, math.ceil(config.fraction * len(ready))))
-    if size == len(ready):
-        return tuple(sorted(ready))
-    draw = random.Random(f"{config.seed}/{run}/{round_}")
-    return tuple(sorted(draw.sample(sorted(ready), size)))
-
-
 def close_round(
     run: str,
     now_ms: int,
@@ -173,17 +163,18 @@ def close_round(
     without_store: Collection[str] = (),
     is_served: bool = True,
     is_early: bool = False,
+    slow: Collection[str] = (),
 ) -> Decision:
     """In an open round: wait, aggregate, finish (its clients were leaving as it opened), open it again or fail.
 
     A round that `is_early` closes as soon as it has the updates that it needs: the other clients train on.
+    It waits for none of the `slow` clients once it has the updates that it needs: they train on, too.
 
     `standings` gives each expected client's standing and, where the client is refused or gone, why. `without_store` are
     the clients that wait for the object store. The round is held while it waits for such clients only. `is_served` says
-    whether a coordinator is there, which has updates inspected. `on_quorum_lost`
-    of the run decides about a round that cannot get enough updates, or has too few at its deadline. An update that is
-    being inspected at the deadline has the time of an aggregator's lease, for each size; then the round goes on
-    without it.
+    whether a coordinator is there, which has updates inspected. `on_quorum_lost` of the run decides about a round that
+    cannot get enough updates, or has too few at its deadline. An update that is being inspected at the deadline has the
+    time of an aggregator's lease, for each size; then the round goes on without it.
     """
     by: dict[Standing, list[str]] = {standing: [] for standing in Standing}
     for client in round_.expected:
@@ -211,9 +202,12 @@ def close_round(
         lost = {name: why for name, why in lost.items() if name not in said}
         reason = Reason("; ".join([short, *advice, *([listed(lost)] if lost else [])]), f"{short}; {_counted(kinds)}")
         return _quorum_lost(reason, now_ms, round_, config)
-    if not open_:
-        return Decision(Action.AGGREGATE, f"{accepted} of {counted(total, 'update')} accepted{tail}")
     pending, submitted = by[Standing.PENDING], by[Standing.SUBMITTED]
+    left = [name for name in pending if name in slow] if accepted >= needed else []
+    if open_ == len(left):
+        on = train_on(round_, left)
+        return Decision(Action.AGGREGATE, f"{accepted} of {counted(total, 'update')} accepted{on}{tail}")
+    pending = [name for name in pending if name not in left]
     if now_ms < round_.deadline_ms:
         is_stuck = bool(pending) and not submitted and set(pending) <= set(without_store)
         pending, total = with_tasks(round_, pending), needed if is_early else total
@@ -231,20 +225,25 @@ def close_round(
     late = f"; late: {some(by[Standing.PENDING])}" if by[Standing.PENDING] else ""
     late += f"; not inspected in time: {some(by[Standing.SUBMITTED])}" if by[Standing.SUBMITTED] else ""
     if accepted >= needed:
-        return Decision(
-            Action.AGGREGATE,
-            f"deadline passed with {accepted} of {counted(total, 'update')}, {needed} needed{late}{tail}",
-        )
+        closes = f"deadline passed with {accepted} of {counted(total, 'update')}, {needed} needed{late}{tail}"
+        return Decision(Action.AGGREGATE, closes)
     short = f"the deadline passed with {accepted} of {counted(needed, 'needed update')}"
     kinds += ["late"] * len(by[Standing.PENDING]) + ["not inspected in time"] * len(by[Standing.SUBMITTED])
     reason = Reason(f"{short}{late}{tail}", f"{short}; {_counted(kinds)}")
     all_in = not missing and not by[Standing.PENDING]
     awaited = "an aggregator to inspect what is handed in" if all_in else "clients to come back"
-    return _quorum_lost(reason, now_ms, round_, config, awaited=awaited)
+    longest_ms = round_.opened_ms + config.longest_round_s * 1000 if isinstance(config.round_timeout_s, str) else 0
+    return _quorum_lost(reason, now_ms, round_, config, awaited=awaited, longest_ms=longest_ms)
 
 
 def _quorum_lost(
-    reason: Reason, now_ms: int, round_: RoundView, config: RunConfig, *, awaited: str = "clients to come back"
+    reason: Reason,
+    now_ms: int,
+    round_: RoundView,
+    config: RunConfig,
+    *,
+    awaited: str = "clients to come back",
+    longest_ms: float = 0,
 ) -> Decision:
     """Decide about a round that lacks its quorum, by `on_quorum_lost`.
 
@@ -258,6 +257,10 @@ def _quorum_lost(
         if round_.openings < config.round_attempts:
             return Decision(Action.REOPEN, reason)
         times = f"; it was opened {counted(round_.openings, 'time')}"
+    elif now_ms < longest_ms:
+        return Decision(
+            Action.HOLD, f"{reason}; no learned deadline fails a run: waiting until the longest one is over"
+        )
     elif round_.resumed and now_ms < round_.deadline_ms:
         return Decision(Action.HOLD, f"{reason}; the run was resumed: waiting for clients to come back")
     return Decision(Action.FAIL, Reason(f"{reason}{times}", f"{reason.public}{times}"))

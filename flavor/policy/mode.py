@@ -1,4 +1,4 @@
-"""The mode of a run: whether its rounds wait for all updates, or close with the first few."""
+"""The mode of a run: whether its rounds wait for all updates, for those of sites that keep up, or for the first few."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ if TYPE_CHECKING:
 
 SYNC, ASYNC = "sync", "async"
 MOST_STALENESS = 100
-USAGE = "sync, or async:buffer=K[,staleness=RULE][,max_staleness=N], e.g. async:buffer=3,staleness=polynomial:0.5"
+_RULES = "[,staleness=RULE][,max_staleness=N]"
+USAGE = f"sync, sync:slow=async{_RULES}, or async:buffer=K{_RULES}, e.g. async:buffer=3,staleness=polynomial:0.5"
 
 
 @dataclass(frozen=True)
 class Buffered:
-    """The settings of a run whose rounds close with the first `buffer` accepted updates."""
+    """The settings of a run in which an update may count in a later round than that of its task."""
 
-    buffer: int
-    """K, the number of accepted updates with which a round closes."""
+    buffer: int | None
+    """K, the number of accepted updates with which a round closes; None where it waits for all sites but the slow."""
     staleness: str = "polynomial:0.5"
     """The rule s(τ), by its name; see `aggregators.staleness`."""
     max_staleness: int = 10
     """The largest τ of an update that still counts."""
 
     def __str__(self) -> str:
-        return f"{ASYNC}:buffer={self.buffer},staleness={self.staleness},max_staleness={self.max_staleness}"
+        name = f"{SYNC}:slow={ASYNC}" if self.buffer is None else f"{ASYNC}:buffer={self.buffer}"
+        return f"{name},staleness={self.staleness},max_staleness={self.max_staleness}"
 
     @property
     def rule(self) -> Staleness:
@@ -42,18 +44,21 @@ class Buffered:
         name, colon, options = text.partition(":")
         if name == SYNC and not colon:
             return None
-        if name != ASYNC:
+        if name not in (SYNC, ASYNC):
             raise InvalidSetting(f"unknown mode {text!r}: write {USAGE}")
+        own = "slow" if name == SYNC else "buffer"
         values: dict[str, str] = {}
         for part in options.split(",") if options else []:
             option, equals, value = part.partition("=")
-            if not equals or option not in ("buffer", "staleness", "max_staleness") or option in values:
+            if not equals or option not in (own, "staleness", "max_staleness") or option in values:
                 raise InvalidSetting(f"{text!r}: bad option {part!r}: write {USAGE}")
             values[option] = value
-        if "buffer" not in values:
+        if name == SYNC and values.get(own) != ASYNC:
+            raise InvalidSetting(f"{text!r}: a synchronous run takes slow={ASYNC} alone: write {USAGE}")
+        if own not in values:
             raise InvalidSetting(f"{text!r}: buffer=K is missing, the updates that close a round: write {USAGE}")
         mode = cls(
-            _whole(text, "buffer", values["buffer"], least=1),
+            _whole(text, own, values[own], least=1) if name == ASYNC else None,
             values.get("staleness", cls.staleness),
             _whole(text, "max_staleness", values.get("max_staleness", str(cls.max_staleness)), most=MOST_STALENESS),
         )

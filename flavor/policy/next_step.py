@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from flavor.config import RunConfig
+from flavor.policy.deadline import slow_of
 from flavor.policy.decision import Action, Decision, close_round, next_round, reopened, supervise
 from flavor.policy.standing import Client, Standing
 from flavor.records.round import RoundView
@@ -40,6 +41,12 @@ class Known:
     """Whether clients are given time to come back, after what cut them off from the run."""
     is_served: bool = True
     """Whether a coordinator serves the run."""
+
+    @property
+    def closes_early(self) -> bool:
+        """Whether an open round closes with the first updates that it needs."""
+        mode = self.config.buffered
+        return mode is not None and mode.buffer is not None and self.run.global_model is not None
 
     @property
     def closed(self) -> int:
@@ -83,10 +90,11 @@ def _is_just_resumed(known: Known) -> bool:
     run = known.run
     if run.resumed_round is None or known.closed > run.resumed_round + 1:
         return False
-    return known.now_ms < run.resumed_ms + known.config.round_timeout_s * 1000
+    return known.now_ms < run.resumed_ms + known.config.longest_round_s * 1000
 
 
 def _open_round(known: Known, round_: RoundView) -> Decision:
+    mode = known.config.buffered
     decision = close_round(
         known.run.run,
         known.now_ms,
@@ -96,7 +104,8 @@ def _open_round(known: Known, round_: RoundView) -> Decision:
         without_store=[name for name, client in known.clients.items() if client.awaits_store],
         is_served=known.is_served,
         # the change that an update of a first round makes has no base: no site goes on with its task then
-        is_early=known.config.buffered is not None and known.run.global_model is not None,
+        is_early=known.closes_early,
+        slow=slow_of(round_.missed) if mode is not None and known.run.global_model is not None else (),
     )
     if decision.action is Action.WAIT:
         if known.uninspected:

@@ -126,6 +126,9 @@ class RoundView:
     """Whether it closes with the first few updates, so that some clients go on with the task of an earlier round."""
     since: Mapping[str, int] = field(default_factory=dict)
     """The clients that do so, and the round of each one's task; all others that are expected have this round's task."""
+    missed: Mapping[str, int] = field(default_factory=dict)
+    """How many rounds in a row, up to the one before, a client has missed the deadline of; lacks clients without one.
+    Counted where deadlines are learned, and where slow sites run asynchronously."""
     unfit: Mapping[str, str] = field(default_factory=dict)
     """Those of them whose updates are to blame, as they cannot be used with the others; and the reason."""
 
@@ -181,6 +184,7 @@ class RoundView:
         opened_ms: int,
         deadline_ms: int,
         since: Mapping[str, int] | None = None,
+        missed: Mapping[str, int] | None = None,
     ) -> RoundView:
         """A round that was just opened for these clients; `since` is that of an asynchronous round."""
         return cls(
@@ -198,6 +202,7 @@ class RoundView:
             verdicts={},
             is_buffered=since is not None,
             since=since or {},
+            missed=missed or {},
         )
 
     @classmethod
@@ -221,6 +226,7 @@ class RoundView:
             unfit=field_of(fields, "unfit", texts_by_name, "{}"),
             is_buffered="since" in fields,
             since=field_of(fields, "since", numbers_by_name, "{}"),
+            missed=field_of(fields, "missed", numbers_by_name, "{}"),
             verdicts={client: field_of(verdicts, client, Verdict.from_json) for client in verdicts},
             openings=field_of(fields, "openings", number, "1"),
             left_out=field_of(fields, "left_out", texts, "[]"),

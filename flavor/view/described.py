@@ -95,7 +95,7 @@ def described_run(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_
         "in": snapshot.accepted,
         "closes_early": snapshot.closes_early,
         "heartbeat_timeout_s": snapshot.config.heartbeat_timeout_s,
-        "round_timeout_s": snapshot.config.round_timeout_s,
+        "round_timeout_s": snapshot.round_timeout_s,
         "waits_for": wait.reason if wait else "",
         "held": wait.is_held if wait else False,
         "missing_clients": wait.missing if wait else 0,

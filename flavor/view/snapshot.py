@@ -55,9 +55,18 @@ class Snapshot:
         return self.config.needed_of(len(self.round.expected)) if self.round else 0
 
     @property
+    def round_timeout_s(self) -> float:
+        """The time from the opening of the round to its deadline; the longest time where there is no round."""
+        if self.round is None or isinstance(self.config.round_timeout_s, float):
+            return self.config.longest_round_s
+        return max(0, self.round.deadline_ms - self.round.worked_from_ms) / 1000
+
+    @property
     def closes_early(self) -> bool:
         """Whether the round closes with the first `needed` updates: see `flavor.policy.buffered`."""
-        return self.round is not None and self.config.buffered is not None and self.run.global_model is not None
+        mode = self.config.buffered
+        is_early = mode is not None and mode.buffer is not None
+        return self.round is not None and is_early and self.run.global_model is not None
 
     @property
     def opened_until_ms(self) -> int:

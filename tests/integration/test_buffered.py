@@ -98,16 +98,16 @@ def shown_by_the_commands(bench) -> None:
 
 def test_with_all_sites_and_no_stale_update_it_is_the_synchronous_run_bit_for_bit(bench_at, server):
     models = []
-    for mode in ("sync", "async:buffer=3"):
+    for mode in (["sync"], ["async:buffer=3"], ["sync:slow=async", "--quorum", 3]):
         bench = bench_at(server)
-        coordinator = bench.serve("--mode", mode, "--aggregator", "diloco", rounds=4, clients=3)
+        coordinator = bench.serve("--mode", *mode, "--aggregator", "diloco", rounds=4, clients=3)
         bench.aggregator()
         for number in (1, 2, 3):
             bench.edge(f"edge-{number}", bench.trainer())
         assert coordinator.wait() == 0
         models.append([each.global_model.digest for each in manifests(bench)])
         assert all(not bench.runs.read_round(number).since for number in range(1, 5))
-    assert models[0] == models[1]
+    assert models[0] == models[1] == models[2]
 
 
 def test_a_site_that_is_killed_and_comes_back_does_its_task_again(bench):

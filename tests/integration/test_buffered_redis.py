@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from flavor.bus.connection import connect
+from flavor.bus.events import ClientEvents
 from flavor.bus.runs import RunStore
 from flavor.bus.verdicts import Recorded
 from flavor.errors import IllegalMove, LeaseLost
@@ -58,6 +60,36 @@ def close(runs: RunStore, round_: int, contributors: list[str]) -> None:
 
 def hand_in(runs: RunStore, round_: int, client: str) -> None:
     runs.redis.hset(runs.keys.client(client).update(round_), mapping=UPDATE.to_hash())
+
+
+def test_a_script_can_ask_how_much_time_is_left_by_the_servers_clock(
+    runs: RunStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, state = ClientEvents(url, "r", "a"), runs.keys.state
+    monkeypatch.setattr(time, "time", lambda: 1e12)  # the site's clock is wrong
+    hand_over = {"expected": ["a", "b"], "reason": "go"}
+    runs.open_round(TOKEN, 3, timeout_s=90, tells_deadline=False, **hand_over)  # type: ignore[arg-type]
+    assert events.left_s(3) is None, "an asynchronous run tells no deadline"
+    close(runs, 3, ["a"])
+    runs.open_round(TOKEN, 4, timeout_s=90, **hand_over)  # type: ignore[arg-type]
+    left_s = events.left_s(4)
+    assert left_s is not None
+    assert 30 < left_s <= 90
+    assert events.left_s(5) is None, "that round is not open yet"
+    assert events.left_s(3) == 0.0, "that one is over"
+    runs.redis.hset(state, "config", '{"mode": "sync:slow=async"}')
+    assert events.left_s(3) is None, "and its update counts later"
+    again = {"new": [], "left_out": [], "opening": 2, "timeout_s": 9000}
+    runs.reopen_round(TOKEN, 4, **again, **hand_over)  # type: ignore[arg-type]
+    assert 8000 < (events.left_s(4) or 0) <= 9000
+    runs.redis.hset(state, "deadline_ms", 1)
+    assert events.left_s(4) == 0.0, "never below 0"
+    runs.redis.hset(state, "state", "failed")
+    assert events.left_s(4) is None
+    runs.redis.hset(runs.keys.round(4), "state", "failed")
+    runs.resume(TOKEN, 4, config={"rounds": 9}, changed=[], closed=3, spoiled=[], timeout_s=700, reason="an operator")
+    assert 600 < (events.left_s(4) or 0) <= 700
+    events.close()
 
 
 def test_who_goes_on_keeps_its_task_and_update_and_gets_no_other(runs: RunStore) -> None:

@@ -16,6 +16,7 @@ import pytest
 from pages import on_path
 from warm import starter_with
 
+from flavor.cook import utils
 from flavor.cook.report import flush
 from flavor.programs.report_file import read_report
 from flavor.records.reported import Reported
@@ -23,7 +24,7 @@ from tests.lazy import Lazy
 
 torch = Lazy("torch")
 PAGE = (Path(__file__).parents[2] / "docs" / "your-script.md").read_text()
-SCHEDULE, REPORT, FEDPROX, FEDPROX_NUMPY, SCAFFOLD, SCAFFOLD_NUMPY, SKLEARN, HELPER = re.findall(
+SCHEDULE, REPORT, TIME_LEFT, FEDPROX, FEDPROX_NUMPY, SCAFFOLD, SCAFFOLD_NUMPY, SKLEARN, HELPER = re.findall(
     r"```python\n(.*?)```", PAGE, flags=re.DOTALL
 )
 PROTOCOL = (Path(__file__).parents[2] / "examples" / "shell" / "README.md").read_text()
@@ -43,6 +44,13 @@ def test_reporting_the_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     exec(REPORT, {"loader": [1, 2, 3], "train": lambda model, batch: 1 / batch, "model": None, "rate": 0.1})
     flush()
     assert read_report(local) == Reported(3, 3, "learning rate 0.1", {"loss": 1 / 3})
+
+
+def test_a_script_that_runs_out_of_time_takes_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, taken = iter((None, 500.0, 59.0)), list[int]()
+    monkeypatch.setattr(utils, "TimeLeft", lambda: next(left))
+    exec(TIME_LEFT, {"loader": range(1, 1000), "train": lambda model, batch: taken.append(batch), "model": None})
+    assert len(taken) == 150
 
 
 def test_a_schedule_is_placed_by_the_round() -> None:

@@ -61,6 +61,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "flavor.site_settings",
         "flavor.setting",
         "flavor.evaluation_settings",
+        "flavor.deadline_settings",
         "flavor.mode_settings",
         "flavor.tensor_settings",
         "flavor.rule_settings",

@@ -3,6 +3,8 @@
 --       gets one, and then the update of each
 -- ARGV  1 coordinator's token  2 N  3 timeout in ms  4 expected clients (JSON)  5 reason
 --       6 clients that go on with the task of an earlier round, and its number (JSON); '' in a synchronous run
+--       7 clients that have missed deadlines, and how many in a row (JSON); '' for none
+--       8 '1' if the run tells its sites the deadline
 -- Invariants: rounds only go up, round N opens only when round N-1 is closed, and everyone trains from the run's
 -- current global model but for those that go on, whose task and update are not touched; the model is read here and not taken from a caller that may have read it earlier. A round begins
 -- empty: keys of a round of this number, written to a server that had lost the run, are deleted.
@@ -20,6 +22,12 @@ for i = last + 1, #KEYS do redis.call('DEL', KEYS[i]) end
 redis.call('HSET', KEYS[3], 'state', 'open', 'expected', ARGV[4], 'opened_ms', ms, 'attempt', '0',
            'deadline_ms', string.format('%.0f', opened + tonumber(ARGV[3])))
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[3], 'since', ARGV[6]) end
+if ARGV[8] == '1' then
+  redis.call('HSET', KEYS[2], 'deadline_ms', string.format('%.0f', opened + tonumber(ARGV[3])))
+else
+  redis.call('HDEL', KEYS[2], 'deadline_ms')
+end
+if ARGV[7] ~= '' then redis.call('HSET', KEYS[3], 'missed', ARGV[7]) end
 redis.call('HSET', KEYS[2], 'state', 'running', 'round', ARGV[2], 'reason', ARGV[5])
 give_tasks(KEYS[2], ARGV[2], ms, 7, last)
 log_entry(KEYS[4], 'event', 'round.opened', 'round', ARGV[2], 'reason', ARGV[5])

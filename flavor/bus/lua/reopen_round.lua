@@ -19,6 +19,7 @@ end
 local now = redis.call('TIME')
 local deadline = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000) + tonumber(ARGV[3]))
 redis.call('HSET', KEYS[3], 'expected', ARGV[4], 'openings', ARGV[6], 'deadline_ms', deadline, 'left_out', ARGV[7])
+redis.call('HSET', KEYS[2], 'deadline_ms', deadline)
 give_tasks(KEYS[2], ARGV[2], round[3], 6, #KEYS)
 log_entry(KEYS[4], 'event', 'round.reopened', 'round', ARGV[2], 'reason', ARGV[5])
 return {'ok', deadline}

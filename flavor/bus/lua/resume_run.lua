@@ -27,6 +27,9 @@ if round[1] == 'failed' then
   redis.call('HSET', KEYS[4], 'state', 'open', 'attempt', '0', 'resumed', '1',
              'deadline_ms', string.format('%.0f', ms + tonumber(ARGV[7])),
              'pauses', round[2] and string.sub(round[2], 1, -2) .. ',' .. pause .. ']' or '[' .. pause .. ']')
+  if redis.call('HEXISTS', KEYS[2], 'deadline_ms') == 1 then
+    redis.call('HSET', KEYS[2], 'deadline_ms', string.format('%.0f', ms + tonumber(ARGV[7])))
+  end
   redis.call('HINCRBY', KEYS[4], 'earlier_openings', round[3] or '1')
   redis.call('HINCRBY', KEYS[4], 'earlier_attempts', round[4] or '0')
   redis.call('HDEL', KEYS[4], 'lease', 'lease_ms', 'error', 'passing_ms', 'waits', 'spoiled', 'unfit', 'contributors',

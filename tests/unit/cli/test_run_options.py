@@ -92,7 +92,7 @@ def test_help_shows_defaults_and_bounds() -> None:
         "1<=x<=1000000; required]",
         "[default: 3; x>=1]",
         "[default: 1.0; 0.0<x<=1.0]",
-        "[default: 86400.0; x>0]",
+        "--round-timeout-s SECONDS|auto[:k=3,...]",
         "[default: no limit; x>=1]",
         "[default: the aggregator's own]",
     ):

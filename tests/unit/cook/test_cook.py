@@ -34,7 +34,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_public_face_is_pinned() -> None:
     assert sorted(utils.__all__) == [
         "CleanAllEvent", "CleanEvent", "CleanInfoJson", "EventSet", "GetPaths", "IsSetEvent", "LoadGlobalInfoJson",
-        "PathSet", "Report", "SaveGlobalInfoJson", "SaveInfoJson", "SetEvent", "SetPaths", "WaitEvent",
+        "PathSet", "Report", "SaveGlobalInfoJson", "SaveInfoJson", "SetEvent", "SetPaths", "TimeLeft", "WaitEvent",
     ]  # fmt: skip
 
 

@@ -56,6 +56,26 @@ class TestWhenARoundCloses:
         assert action is Action.WAIT
         assert reason == "1 of 2 updates accepted, waiting for b, c (since round 3)"
 
+    def test_it_does_not_wait_for_the_slow_once_it_has_its_quorum(self) -> None:
+        def found(now_ms: int = 500, slow: str = "c", **of: Standing) -> tuple[Action, str]:
+            config = CONFIG.model_copy(update={"mode": str(Buffered(None)), "quorum": 2})
+            made = close_round("r", now_ms, a_round(since={"c": 3}), standings(**of), config, slow=slow)
+            return made.action, made.reason
+
+        on = "1 client trains on: c (since round 3)"
+        assert found(a=A, b=A, c=P) == (Action.AGGREGATE, f"2 of 3 updates accepted; {on}")
+        assert found(a=A, b=A, c=P, slow="") == (
+            Action.WAIT,
+            "2 of 3 updates accepted, waiting for c (since round 3)",
+        )
+        assert found(a=A, b=P, c=P)[1] == "1 of 3 updates accepted, waiting for b, c (since round 3)", "no quorum yet"
+        assert found(a=A, b=P, c=A, slow="c")[1] == "2 of 3 updates accepted, waiting for b", (
+            "c has come, b is not slow"
+        )
+        assert found(a=A, b=A, c=S)[0] is Action.WAIT, "what is handed in is inspected"
+        assert found(a=A, b=A, c=G) == (Action.AGGREGATE, "2 of 3 updates accepted; without c: ")
+        assert found(2_000, slow="", a=A, b=A, c=P)[0] is Action.AGGREGATE
+
     def test_without_a_model_it_waits_for_all_as_a_synchronous_one(self) -> None:
         assert closed(a=A, b=A, c=P, is_early=False)[0] is Action.WAIT
 

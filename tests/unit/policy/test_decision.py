@@ -13,7 +13,8 @@ from flavor.durations import shown_duration
 from flavor.errors import InvalidSetting
 from flavor.policy import decision
 from flavor.policy.advice import public
-from flavor.policy.decision import Action, Decision, agreed_structure, sample
+from flavor.policy.decision import Action, Decision, agreed_structure
+from flavor.policy.sampling import sample
 from flavor.policy.standing import Client, Standing, is_quarantined
 from flavor.policy.standing import standings as all_standings
 from flavor.records import update
@@ -208,6 +209,18 @@ class TestOpenRound:
         action, reason = close_round("r", last_ms, ROUND, now, config)
         assert action is Action.AGGREGATE
         assert "not inspected in time: c" in reason
+
+    def test_a_learned_deadline_without_quorum_fails_no_run_before_the_longest_one(self) -> None:
+        config = CONFIG.model_copy(update={"round_timeout_s": "auto:k=3,floor=5,ceiling=100"})
+        standing = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.PENDING)
+        action, reason = close_round("r", 50_000, ROUND, standing, config)
+        assert action is Action.HOLD
+        assert reason.startswith(
+            "the deadline passed with 1 of 3 needed updates; late: b, c; no learned deadline fails"
+        )
+        assert close_round("r", 101_000, ROUND, standing, config)[0] is Action.FAIL
+        retry = config.model_copy(update={"on_quorum_lost": "retry"})
+        assert close_round("r", 50_000, ROUND, standing, retry)[0] is Action.REOPEN
 
     def test_deadline_without_quorum_fails(self) -> None:
         now = standings(a=Standing.ACCEPTED, b=Standing.PENDING, c=Standing.PENDING)

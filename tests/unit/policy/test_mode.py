@@ -25,6 +25,8 @@ def config(mode: str = "async:buffer=2", **more: Any) -> RunConfig:
         ("async:buffer=3,staleness=hinge:2:1", Buffered(3, "hinge:2:1")),
         ("async:max_staleness=0,buffer=1,staleness=constant", Buffered(1, "constant", 0)),
         ("async:buffer=2,staleness=polynomial", Buffered(2, "polynomial:0.5", 10)),
+        ("sync:slow=async", Buffered(None)),
+        ("sync:slow=async,staleness=constant,max_staleness=4", Buffered(None, "constant", 4)),
     ],
 )
 def test_a_text_stands_for_a_mode(text: str, mode: Buffered | None) -> None:
@@ -35,8 +37,12 @@ def test_a_text_stands_for_a_mode(text: str, mode: Buffered | None) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("buffered", "unknown mode 'buffered': write sync, or async:buffer=K"),
-        ("sync:buffer=3", "unknown mode 'sync:buffer=3'"),
+        ("buffered", "unknown mode 'buffered': write sync, sync:slow=async[,staleness=RULE]"),
+        ("sync:buffer=3", "bad option 'buffer=3'"),
+        ("sync:", "a synchronous run takes slow=async alone"),
+        ("sync:slow=drop", "a synchronous run takes slow=async alone"),
+        ("sync:staleness=constant", "a synchronous run takes slow=async alone"),
+        ("async:buffer=2,slow=async", "bad option 'slow=async'"),
         ("async", "buffer=K is missing"),
         ("async:staleness=constant", "buffer=K is missing"),
         ("async:buffer", "bad option 'buffer'"),

@@ -1,0 +1,131 @@
+"""Deadlines that are learned: how long a round waits follows from how long the sites took in the rounds before.
+
+The deadline is the median of the sites' times plus k times their median absolute deviation (MAD), within a floor and a
+ceiling. A site that had not handed in when its round closed took at least as long as the round had waited for it.
+Nothing more is known of it, and so it counts with twice that time: otherwise a deadline that most sites miss would
+never grow again.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flavor.counted import are, counted
+from flavor.durations import shown_duration
+from flavor.policy.advice import some
+from flavor.policy.learned import Learned
+from flavor.records.round import RoundView
+
+LAST_ROUNDS = 5
+"""The rounds whose times count."""
+FEWEST_ROUNDS = 3
+"""The rounds that have to be known before a deadline is learned."""
+LATE_COUNTS = 2.0
+"""How many times the time that was waited for it a late site counts with."""
+MOST_MISSED = 3
+"""The rounds in a row whose deadline a site may miss before it counts as slow."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long the sites took in one closed round, in seconds from the opening."""
+
+    took_s: Mapping[str, float] = field(default_factory=dict)
+    """Until the update of a client was there, and accepted."""
+    late_s: Mapping[str, float] = field(default_factory=dict)
+    """How long the round waited for a client that had not handed in when it closed."""
+
+
+def times_of(view: RoundView, judged_ms: Mapping[str, int], gone: Collection[str] = ()) -> Times:
+    """Return the times of a closed round; empty for a round during which the run had ended.
+
+    `judged_ms` says when each verdict was recorded, by the server's clock. The clients of `gone` were not there to
+    work. A client that went on with the task of an earlier round has worked longer than the round was open: it has no
+    time here.
+    """
+    if view.pauses:
+        return Times()
+    fresh = [client for client in view.expected if client not in view.since]
+    took = {
+        client: max(0, judged_ms[client] - view.opened_ms) / 1000
+        for client in fresh
+        if (verdict := view.verdicts.get(client)) is not None and verdict.accepted and judged_ms.get(client)
+    }
+    late = [client for client in missing(view, gone) if client in fresh]
+    return Times(took, dict.fromkeys(late, view.worked_s(view.aggregating_ms or view.opened_ms)))
+
+
+def missing(view: RoundView, gone: Collection[str] = ()) -> list[str]:
+    """Return the clients of a closed round that had handed in nothing at its deadline."""
+    if view.aggregating_ms is None or view.aggregating_ms < view.deadline_ms:
+        return []
+    return [client for client in view.expected if client not in view.verdicts and client not in gone]
+
+
+def learned_timeout(learned: Learned, rounds: Sequence[Times], *, opening: int = 1) -> tuple[float, str]:
+    """Return how long the next round waits, in seconds, and why, in words.
+
+    `rounds` are the newest closed ones, at most `LAST_ROUNDS` of them. A round that is opened again waits twice as long
+    as in the `opening` before.
+    """
+    known = [each for each in rounds if each.took_s or each.late_s][-LAST_ROUNDS:]
+    if len(known) < FEWEST_ROUNDS:
+        why = f"of {counted(FEWEST_ROUNDS, 'round')} from which it is learned, {len(known)} {are(len(known))} known"
+        return learned.ceiling_s, f"deadline in {_shown(learned.ceiling_s)}: {why}"
+    took = [seconds for each in known for seconds in each.took_s.values()]
+    late = [seconds * LATE_COUNTS for each in known for seconds in each.late_s.values()]
+    median = statistics.median([*took, *late])
+    spread = statistics.median(abs(seconds - median) for seconds in (*took, *late))
+    wanted = (median + learned.k * spread) * 2.0 ** (opening - 1)
+    seconds = min(learned.ceiling_s, max(learned.floor_s, wanted))
+    why = f"median {_shown(median)} + {learned.k:g} × {_shown(spread)} over the last {counted(len(known), 'round')}"
+    if late:
+        why += f", in which {len(late)} of {counted(len(took) + len(late), 'update')} came too late"
+    if opening > 1:
+        why += f", doubled for opening {opening}"
+    if seconds != wanted:
+        why += f"; the {'floor' if seconds > wanted else 'ceiling'} is {_shown(seconds)}"
+    return seconds, f"deadline in {_shown(seconds)}: {why}"
+
+
+def missed_after(view: RoundView, gone: Collection[str] = ()) -> dict[str, int]:
+    """Return how many rounds in a row each client has missed the deadline of, once round `view` is closed.
+
+    A client that hands in the task of a round in that round has missed none; one that hands in an earlier task, or
+    whose round closed before its deadline, keeps its number.
+    """
+    late, missed = missing(view, gone), dict(view.missed)
+    for client in view.expected:
+        if client in late:
+            missed[client] = missed.get(client, 0) + 1
+        elif client not in view.since and client in view.verdicts:
+            missed.pop(client, None)
+    return {client: number for client, number in sorted(missed.items()) if client not in gone}
+
+
+def slow_of(missed: Mapping[str, int]) -> list[str]:
+    """Return the clients that have missed so many deadlines in a row that they count as slow."""
+    return [client for client, number in missed.items() if number >= MOST_MISSED]
+
+
+def told_slow(missed: Mapping[str, int], before: Mapping[str, int], *, trains_on: bool) -> str:
+    """Say which clients have missed one deadline too many, and what becomes of them; '' where none has just now.
+
+    `before` is what was counted a round earlier. `trains_on` says whether the mode lets slow clients train on.
+    """
+    new = [client for client in slow_of(missed) if client not in slow_of(before)]
+    if not new:
+        return ""
+    one = len(new) == 1
+    told = f"{some(new)} {'has' if one else 'have'} missed the deadline of {MOST_MISSED} rounds in a row"
+    if trains_on:
+        them, their = ("it", "its update counts") if one else ("them", "their updates count")
+        comes = "it comes" if one else "they come"
+        return f"{told}: rounds no longer wait for {them}, and {their} in the round in which {comes}"
+    return f"{told}: a run with --mode sync:slow=async would count late updates"
+
+
+def _shown(seconds: float) -> str:
+    return shown_duration(seconds) if seconds >= 9.95 else f"{seconds:.2g} s"

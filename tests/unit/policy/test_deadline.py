@@ -1,0 +1,176 @@
+"""Deadlines that are learned: from which times, by which sum, and who counts as slow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flavor.config import RunConfig
+from flavor.errors import InvalidSetting
+from flavor.policy.deadline import (
+    LAST_ROUNDS,
+    Times,
+    learned_timeout,
+    missed_after,
+    slow_of,
+    times_of,
+    told_slow,
+)
+from flavor.policy.learned import Learned
+from flavor.records.round import RoundView
+from flavor.records.verdict import Verdict
+
+GOOD, BAD = Verdict(True, "good"), Verdict(False, "bad")
+
+
+def took(*seconds: float, late: tuple[float, ...] = ()) -> Times:
+    return Times(dict(enumerate(seconds)), dict(enumerate(late)))  # type: ignore[arg-type]
+
+
+def closed(verdicts: dict[str, Any] | None = None, *, at_ms: int = 61_000, number: int = 7, **more: Any) -> RoundView:
+    """A round of a, b, c and d that was opened at 1 s, with a deadline of 60 s."""
+    view = RoundView.opened(number, tuple("abcd"), opened_ms=1_000, deadline_ms=61_000)
+    return replace(view, verdicts=verdicts or {}, aggregating_ms=at_ms, **more)
+
+
+class TestSetting:
+    @pytest.mark.parametrize(
+        ("given", "kept", "longest_s"),
+        [
+            (5, 5.0, 5.0),
+            ("90", 90.0, 90.0),
+            ("1e3", 1000.0, 1000.0),
+            ("auto", "auto:k=3,floor=60,ceiling=86400", 86_400.0),
+            ("auto:k=2.5", "auto:k=2.5,floor=60,ceiling=86400", 86_400.0),
+            ("auto:floor=5,ceiling=100", "auto:k=3,floor=5,ceiling=100", 100.0),
+            ("auto:floor=100000", "auto:k=3,floor=100000,ceiling=100000", 100_000.0),
+        ],
+    )
+    def test_a_number_or_a_rule_and_read_again_it_is_the_same(self, given: Any, kept: Any, longest_s: float) -> None:
+        config = RunConfig.parse({"rounds": 2, "store": "-", "round_timeout_s": given})
+        assert (config.round_timeout_s, config.longest_round_s) == (kept, longest_s)
+        assert RunConfig.parse(config.to_mapping()) == config
+
+    @pytest.mark.parametrize(
+        ("given", "why"),
+        [
+            ("0", "above 0 s"),
+            ("-3", "above 0 s"),
+            ("nan", "above 0 s"),
+            ("inf", "above 0 s"),
+            (True, "above 0 s"),
+            (1e300, "above 0 s"),
+            ("soon", "a number of seconds, or auto[:k=3,"),
+            ("auto:", None),
+            ("auto:k", "bad option 'k'"),
+            ("auto:mad=2", "bad option 'mad=2'"),
+            ("auto:k=2,k=3", "bad option 'k=3'"),
+            ("auto:k=many", "k=many of auto is no number"),
+            ("auto:k=-1", "k=-1 of auto: a number from 0 to 1000"),
+            ("auto:k=nan", "k=nan of auto"),
+            ("auto:floor=0", "floor=0 and ceiling=86400"),
+            ("auto:floor=9,ceiling=3", "floor=9 and ceiling=3 of auto"),
+            ("auto:ceiling=inf", "ceiling=inf"),
+        ],
+    )
+    def test_what_is_neither_is_refused_with_the_reason(self, given: Any, why: str | None) -> None:
+        if why is None:
+            assert RunConfig.parse({"rounds": 2, "store": "-", "round_timeout_s": given}).longest_round_s == 86_400
+            return
+        with pytest.raises(InvalidSetting, match="--round-timeout-s") as refused:
+            RunConfig.parse({"rounds": 2, "store": "-", "round_timeout_s": given})
+        assert why in str(refused.value)
+
+
+class TestTimeout:
+    def test_it_is_the_median_and_k_times_the_median_deviation(self) -> None:
+        rounds = [took(30, 41, 47), took(35, 41, 53), took(41, 38, 60)]  # the deviations: 0 0 0 3 6 6 11 12 19
+        assert learned_timeout(Learned(3, 5), rounds) == (
+            59.0,
+            "deadline in 59 s: median 41 s + 3 × 6 s over the last 3 rounds",
+        )
+        assert learned_timeout(Learned(0, 5), rounds)[0] == 41
+        assert learned_timeout(Learned(3, 5), rounds, opening=3) == (
+            236.0,
+            "deadline in 3 min 56 s: median 41 s + 3 × 6 s over the last 3 rounds, doubled for opening 3",
+        )
+
+    def test_the_floor_and_the_ceiling_hold_and_are_told(self) -> None:
+        rounds = [took(2.0, 2.5)] * 3
+        assert learned_timeout(Learned(), rounds) == (
+            60.0,
+            "deadline in 1 min: median 2.2 s + 3 × 0.25 s over the last 3 rounds; the floor is 1 min",
+        )
+        assert learned_timeout(Learned(3, 0.5, 1.5), rounds)[1].endswith("; the ceiling is 1.5 s")
+        assert learned_timeout(Learned(3, 0.5, 1.5), rounds, opening=1000)[0] == 1.5
+
+    def test_until_enough_is_known_it_is_the_longest(self) -> None:
+        why = "of 3 rounds from which it is learned, 2 are known"
+        for rounds in ([took(4)] * 2, [took(4), Times(), took(4)]):
+            assert learned_timeout(Learned(), rounds) == (86_400.0, f"deadline in 1 d: {why}")
+
+    def test_only_the_last_rounds_count(self) -> None:
+        assert learned_timeout(Learned(3, 1), [took(900)] * 20 + [took(8)] * LAST_ROUNDS)[0] == 8
+
+    def test_a_deadline_that_most_sites_miss_grows_until_they_meet_it(self) -> None:
+        """Sites take 500 s from now on, and the deadline is 60 s."""
+        rounds, timeout_s, waited = [took(50, 55, 60)] * 5, 60.0, 0
+        while timeout_s < 500:
+            rounds.append(took(late=(timeout_s,) * 3))
+            timeout_s = learned_timeout(Learned(k=0), rounds)[0]  # which has no spread to grow by
+            waited += 1
+            assert waited < 40
+        assert "came too late" in learned_timeout(Learned(), rounds)[1]
+
+    @given(
+        late=st.lists(st.floats(0.1, 1e5), min_size=1, max_size=9),
+        times=st.lists(st.floats(0.1, 1e5), min_size=0, max_size=9),
+        k=st.floats(0, 100),
+    )
+    def test_it_stays_within_its_bounds(self, late: list[float], times: list[float], k: float) -> None:
+        seconds, _ = learned_timeout(Learned(k, 10, 2000), [took(*times, late=tuple(late))] * 4)
+        assert 10 <= seconds <= 2000
+
+
+class TestTimes:
+    def test_of_each_client_by_when_its_update_was_accepted(self) -> None:
+        view = closed({"a": GOOD, "b": GOOD, "c": BAD})
+        assert times_of(view, {"a": 4_500, "b": 61_000, "c": 2_000}) == Times({"a": 3.5, "b": 60.0}, {"d": 60.0})
+
+    def test_who_was_not_waited_for_is_not_late(self) -> None:
+        judged = dict.fromkeys("abc", 9_000)
+        three = dict.fromkeys("abc", GOOD)
+        assert times_of(closed(three, at_ms=9_000), judged).late_s == {}, "the round closed without it, early"
+        assert times_of(closed(three), judged, gone={"d"}).late_s == {}
+        assert times_of(closed(three, since={"d": 5}), judged).late_s == {}, "it has worked for longer"
+        assert times_of(closed({**three, "d": GOOD}, since={"d": 5}), {**judged, "d": 3_000}).took_s == dict.fromkeys(
+            "abc", 8.0
+        )
+
+    def test_a_round_during_which_the_run_had_ended_tells_nothing(self) -> None:
+        assert times_of(closed({"a": GOOD}, pauses=((2_000, 9_000),)), {"a": 9_500}) == Times()
+
+
+class TestMissed:
+    def test_each_deadline_in_a_row_counts_until_a_task_is_done_in_its_round(self) -> None:
+        abc = dict.fromkeys("abc", GOOD)
+        assert missed_after(closed(abc)) == {"d": 1}
+        assert missed_after(closed(abc, missed={"d": 2, "a": 1})) == {"d": 3}, "a is in time again"
+        assert missed_after(closed(abc, missed={"d": 2}, since={"d": 5})) == {"d": 3}, "also with an earlier task"
+        assert missed_after(closed({**abc, "d": GOOD}, missed={"d": 2}, since={"d": 5})) == {"d": 2}
+        assert missed_after(closed({**abc, "d": GOOD}, missed={"d": 5})) == {}
+        assert missed_after(closed(abc, at_ms=9_000, missed={"d": 3})) == {"d": 3}, "it was not waited for"
+        assert missed_after(closed(abc, missed={"d": 2}), gone={"d"}) == {}
+
+    def test_three_in_a_row_are_slow_and_are_told_once(self) -> None:
+        assert slow_of({"a": 2, "b": 3, "c": 4}) == ["b", "c"]
+        assert told_slow({"b": 3}, {"b": 2}, trains_on=True) == (
+            "b has missed the deadline of 3 rounds in a row: rounds no longer wait for it, and its update counts in "
+            "the round in which it comes"
+        )
+        assert "--mode sync:slow=async" in told_slow({"b": 3}, {"b": 2}, trains_on=False)
+        assert told_slow({"b": 4}, {"b": 3}, trains_on=True) == told_slow({"b": 2}, {}, trains_on=True) == ""
