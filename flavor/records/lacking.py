@@ -1,7 +1,8 @@
-"""Sites that have a part in the metric of a rule, and no finite value of it: without them it would be met too early.
+"""Sites that have a part in the metric of a rule, and no value in it: without them it would be met too early.
 
-A site has a part in a metric if it reports it, also as NaN, or has reported it in an earlier evaluation of the run,
-until an operator revokes it. A site that never reports it, such as one without labels, has none.
+A site has a part in a metric if it reports it, also as NaN or by counts that are left out, or has reported it in an
+earlier evaluation of the run, until an operator revokes it. A site that never reports it, such as one without labels,
+has none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from flavor.records.counts import CENTRAL_PREFIX, POOLED
 from flavor.records.not_finite import WORDS
 from flavor.records.numbers import whole
-from flavor.records.reporters import reported
+from flavor.records.reporters import parts_of
 
 _MOST_NAMED = 3
 _NULL = " (null)"
@@ -42,7 +43,7 @@ class SomeSites:
 
 @dataclass(frozen=True)
 class Lacking:
-    """The sites of one evaluation that have a part in a metric, and no finite value of it."""
+    """The sites of one evaluation that have a part in a metric, and no value in the merged one."""
 
     not_finite: SomeSites = SomeSites()
     """They report it as NaN, as infinite or as missing."""
@@ -50,6 +51,8 @@ class Lacking:
     """They do not report it, and have done so before."""
     away: SomeSites = SomeSites()
     """They were not asked, as they are gone or shut out, and have reported it before."""
+    left_out: SomeSites = SomeSites()
+    """They report it, and their counts did not go into the merged value."""
 
     @property
     def has_diverged(self) -> bool:
@@ -65,6 +68,8 @@ class Lacking:
         if self.unsaid.count:
             do, have = ("does", "has") if self.unsaid.count == 1 else ("do", "have")
             said.append(f"{self.unsaid.words} {do} not report {metric}, and {have} before")
+        if self.left_out.count:
+            said.append(f"the counts of {self.left_out.words} are left out of {metric}")
         if self.away.count:
             is_one = self.away.count == 1
             was, have, back, it = ("was", "has", "it is", "it") if is_one else ("were", "have", "they are", "them")
@@ -76,7 +81,9 @@ class Lacking:
 
     def to_plain(self) -> list[Any]:
         """Write it for `read_lacking`."""
-        every = (self.not_finite, self.unsaid, *([self.away] if self.away.count else []))
+        every = [self.not_finite, self.unsaid, self.away, self.left_out]
+        while len(every) > 2 and not every[-1].count:
+            del every[-1]
         return [[list(each.named), each.count] for each in every]
 
 
@@ -93,15 +100,14 @@ def lacking_of(
     `away` are sites that were not asked. `odd` has the metrics of each site that are infinite or NaN
     (`flavor.records.not_finite`): so the value stands behind a site's name.
     """
-    names = list(names)
-    lacked = {site: set(names) - reported(names, metrics) for site, metrics in sites.items()}
     found = {}
-    for name in names:
-        without = [site for site, of in lacked.items() if name in of]
+    for name, part in parts_of(names, sites).items():
+        without = [site for site in sites if site not in part.reporting]
         said = [site for site in without if name in sites[site] and not name.startswith(POOLED)]
         unsaid = [site for site in without if site not in said and name in before.get(site, ())]
         gone = [site for site in away if name in before.get(site, ())]
-        found[name] = Lacking(_with_values(said, name, odd), SomeSites.of(unsaid), SomeSites.of(gone))
+        others = (SomeSites.of(each) for each in (unsaid, gone, part.left_out))
+        found[name] = Lacking(_with_values(said, name, odd), *others)
     return found
 
 
@@ -129,10 +135,10 @@ def reported_by_now(
     names: Collection[str], sites: Mapping[str, Mapping[str, Any]], before: Mapping[str, Collection[str]]
 ) -> dict[str, tuple[str, ...]]:
     """Return which of these metrics the sites have reported by now, for those of which that was not known before."""
-    found = {}
-    for site, metrics in sites.items():
+    parts, found = parts_of(names, sites), {}
+    for site in sites:
         known = set(before.get(site, ()))
-        if new := reported(names, metrics) - known:
+        if new := {name for name, part in parts.items() if site in part.reporting} - known:
             found[site] = tuple(sorted(known | new))
     return found
 
@@ -141,8 +147,8 @@ def read_lacking(given: Any) -> dict[str, Lacking]:
     """Read what `Lacking.to_plain` has written, by metric. Raises `ValueError`, `TypeError` and `AttributeError`."""
     found = {}
     for name, each in (given or {}).items():
-        first, second, *third = (SomeSites(tuple(map(str, named)), whole(count)) for named, count in each)
-        if len(third) > 1:
+        first, second, *others = (SomeSites(tuple(map(str, named)), whole(count)) for named, count in each)
+        if len(others) > 2:
             raise ValueError("it has more kinds of sites than there are")
-        found[str(name)] = Lacking(first, second, *third)
+        found[str(name)] = Lacking(first, second, *others)
     return found

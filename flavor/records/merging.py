@@ -173,6 +173,7 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
                 reasons[name] = str(error)
         elif there:
             means[name], means[name + WEIGHTED] = _means([metrics.get(name) for metrics in reported], sizes)
+    sites |= {name: len(those) for name, those in of_all.sites.items() if len(those) < len(infos)}
     some = dict(itertools.islice(sorted(reasons.items()), MOST_REASONS))
     return {
         "metadata": {
@@ -180,7 +181,7 @@ def merge_infos(clients: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> I
             "datasetSize": sizes,
             "importance": [info["metadata"]["importance"] for info in infos],
             "clients": list(clients),
-            **({"metricSites": all_sites} if (all_sites := sites | of_all.sites) else {}),
+            **({"metricSites": sites} if sites else {}),
             **({"notMerged": some} if some else {}),
             **({"leftOut": those} if (those := listed(clients, sound.left_out)) else {}),
         },

@@ -43,10 +43,10 @@ class _Made(NamedTuple):
 
     name: str
     value: float | None
-    sites: int
-    """Number of sites that report the counts."""
-    source: str
-    """The first of the counts."""
+    sites: tuple[int, ...]
+    """Which sites report the counts, by their positions."""
+    counts: tuple[str, ...]
+    """The names of the counts."""
 
 
 class Pooled(NamedTuple):
@@ -54,8 +54,10 @@ class Pooled(NamedTuple):
 
     metrics: Values
     """By their whole names, in the order in which they are kept: bounds and those of `basic/confusion_*` last."""
-    sites: dict[str, int]
-    """Number of sites that a metric is of, where those are not all."""
+    sites: dict[str, tuple[int, ...]]
+    """Of which sites each metric is, by their positions."""
+    counts: dict[str, tuple[str, ...]]
+    """Of which counts each metric is, by the whole names."""
     reasons: dict[str, str]
     """Why a count, or a metric, could not be pooled."""
 
@@ -72,14 +74,16 @@ def pooled(sites: Sequence[Mapping[str, Any]], confusion: Sequence[str]) -> Pool
         path = f"{PREFIX}{label}{kind}/"
         why_not = [impossible(kind, {name: metrics.get(path + name) for name in _COUNTS[kind]}) for metrics in sites]
         for source in _SOURCES[kind]:
-            values, number = _of_source(source, path, sites, why_not, reasons)
-            count = path + source.counts[0]
-            made += [_Made(f"{POOLED}{label}{name}", value, number, count) for name, value in values.items()]
+            values, those = _of_source(source, path, sites, why_not, reasons)
+            counts = tuple(path + each for each in source.counts)
+            made += [_Made(f"{POOLED}{label}{name}", value, those, counts) for name, value in values.items()]
         lists.append(made)
-    cells = [cells for metrics in sites if (cells := tracked_cells(metrics, confusion)) is not None]
-    basic = _of_basic(cells, reasons) if cells else {}
-    last = [_Made(f"{POOLED}{BASIC}/{name}", value, len(cells), confusion[0]) for name, value in basic.items()]
-    return _collected(lists, last, len(sites), reasons)
+    tracked = {
+        at: cells for at, metrics in enumerate(sites) if (cells := tracked_cells(metrics, confusion)) is not None
+    }
+    basic = _of_basic(list(tracked.values()), reasons) if tracked else {}
+    last = [_Made(f"{POOLED}{BASIC}/{name}", value, tuple(tracked), tuple(confusion)) for name, value in basic.items()]
+    return _collected(lists, last, reasons)
 
 
 def tracked_cells(metrics: Mapping[str, Any], confusion: Sequence[str]) -> list[Any] | None:
@@ -99,7 +103,6 @@ def _of_basic(cells: Sequence[Sequence[Any]], reasons: dict[str, str]) -> Values
 def _collected(
     lists: Sequence[Sequence[_Made]],
     last: Sequence[_Made],
-    sites: int,
     reasons: dict[str, str],
 ) -> Pooled:
     """Put the metrics in order: the first of each label, the second of each, and so on, so that none displaces others.
@@ -113,12 +116,20 @@ def _collected(
     for each in (*turns, *last):
         if (first := given.setdefault(each.name, each)) is not each:
             reasons[each.name] = (
-                f"two kinds of counts give it, {first.source} and {each.source}: give one of them a name of its own "
-                "(name=…)"
+                f"two kinds of counts give it, {first.counts[0]} and {each.counts[0]}: give one of them a name of its "
+                "own (name=…)"
             )
-    made = [each for name, each in given.items() if name not in reasons]
-    values = {each.name: each.value if each.value is None or math.isfinite(each.value) else None for each in made}
-    return Pooled(values, {each.name: each.sites for each in made if each.sites < sites}, reasons)
+    made = {name: each for name, each in given.items() if name not in reasons}
+    return Pooled(
+        {name: _finite(each.value) for name, each in made.items()},
+        {name: each.sites for name, each in made.items()},
+        {name: each.counts for name, each in made.items()},
+        reasons,
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _of_source(
@@ -127,16 +138,16 @@ def _of_source(
     sites: Sequence[Mapping[str, Any]],
     why_not: Sequence[Mapping[str, str]],
     reasons: dict[str, str],
-) -> tuple[Values, int]:
-    """Compute the metrics of one source over the sites that report all its counts; return them, and how many these are.
+) -> tuple[Values, tuple[int, ...]]:
+    """Compute the metrics of one source over the sites that report all its counts; return them, and which these are.
 
     `path` is the beginning of the counts' names, and `why_not` has for each site which of them cannot be, and why. A
     count that does not go together, or is not what the source needs, leaves them out: `reasons` then says why.
     """
     names = [path + each for each in source.counts]
-    those = [at for at, metrics in enumerate(sites) if all(metrics.get(name) is not None for name in names)]
+    those = tuple(at for at, metrics in enumerate(sites) if all(metrics.get(name) is not None for name in names))
     if not those:
-        return {}, 0
+        return {}, ()
     sums = []
     for each, name in zip(source.counts, names, strict=True):
         try:
@@ -147,12 +158,12 @@ def _of_source(
         except NotMerged as error:
             reasons[name] = str(error)
     if len(sums) < len(names):
-        return {}, 0
+        return {}, ()
     try:
-        return source.compute(*sums), len(those)
+        return source.compute(*sums), those
     except NotMerged as error:
         reasons[names[-1]] = str(error)
-        return {}, 0
+        return {}, ()
 
 
 def _whole(counts: Any) -> list[int]:

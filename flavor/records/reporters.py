@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
-from flavor.records.counts import POOLED
-from flavor.records.info import CONFUSION
+from flavor.records.counts import POOLED, is_count
+from flavor.records.info import CONFUSION, UNCOUNTED
 from flavor.records.merging import WEIGHTED
 from flavor.records.numbers import finite
 from flavor.records.pooling import pooled
@@ -20,18 +20,48 @@ UNKNOWN = "unknown"
 _CHARACTERS = 8
 
 
-def reported(names: Iterable[str], metrics: Mapping[str, Any]) -> set[str]:
-    """Return in which merged metrics, by their names without `(weighted)`, a site has a part that reports these.
+class Part(NamedTuple):
+    """Which sites have a part in one merged metric."""
 
-    It has one in a pooled metric if its own counts give it, also where that is 0/0 of this site alone.
+    merged: tuple[str, ...]
+    """The value of these went into the merged one; of a pooled metric their counts, also where 0/0 of a site alone."""
+    left_out: tuple[str, ...]
+    """They report it too, and it was left out: counts that are wrong, or of another form or kind than most sites'."""
+
+    @property
+    def reporting(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.merged + self.left_out
+
+
+def parts_of(names: Iterable[str], sites: Mapping[str, Mapping[str, Any]]) -> dict[str, Part]:
+    """Return which of the sites have a part in these merged metrics, by their names without `(weighted)`.
+
+    `sites` has the metrics of each site, with the lists of counts. This is what `flavor.records.merging.merge_infos`
+    makes of the same metrics.
     """
-    names = list(names)
-    of_counts = pooled([metrics], CONFUSION).metrics if any(name.startswith(POOLED) for name in names) else {}
-    return {
-        name
-        for name in names
-        if (name in of_counts if name.startswith(POOLED) else finite(metrics.get(name)) is not None)
-    }
+    names, order = list(names), list(sites)
+    is_of_counts = any(name.startswith(POOLED) or is_count(name) for name in names)
+    sound = sound_counts([*sites.values()], CONFUSION).metrics if is_of_counts else [*sites.values()]
+    is_pooled = any(name.startswith(POOLED) for name in names)
+    of_all = pooled(sound, CONFUSION) if is_pooled else None
+    alone = {site: pooled([sites[site]], CONFUSION).sites.keys() for site in order} if is_pooled else {}
+    found = {}
+    for name in names:
+        if of_all is not None and name.startswith(POOLED):
+            merged = tuple(order[at] for at in of_all.sites.get(name, ()))
+            counts = of_all.counts.get(name, ())
+            reporting = [site for site in order if name in alone[site] or _has(counts, sites[site])]
+        else:
+            merged = tuple(site for site, of in zip(order, sound, strict=True) if finite(of.get(name)) is not None)
+            reporting = [site for site in order if finite(sites[site].get(name)) is not None]
+        found[name] = Part(merged, tuple(site for site in reporting if site not in merged))
+    return found
+
+
+def _has(counts: Collection[str], metrics: Mapping[str, Any]) -> bool:
+    """Whether a site reports all of these counts, however wrong they are; no counts are none."""
+    return bool(counts) and all(metrics.get(name) not in (None, UNCOUNTED) for name in counts)
 
 
 def digest_of(sites: Iterable[str]) -> str:
@@ -49,11 +79,8 @@ def reporters_of(
     """
     found = {_ALL: digest_of(sites)}
     few = few or {}
-    sound = sound_counts(list((metrics or {}).values()), CONFUSION).metrics if few else []
-    by_site = {site: reported(few, of) for site, of in zip(metrics or {}, sound, strict=bool(few))}
-    for name, number in few.items():
-        those = [site for site, names in by_site.items() if name in names]
-        found[name] = digest_of(those) if len(those) == number else UNKNOWN
+    for name, part in parts_of(few, metrics or {}).items():
+        found[name] = digest_of(part.merged) if len(part.merged) == few[name] else UNKNOWN
     return found
 
 

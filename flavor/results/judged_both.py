@@ -19,7 +19,7 @@ from flavor.records.info import Info
 from flavor.records.lacking import SomeSites, with_value
 from flavor.records.merging import merge_infos
 from flavor.records.not_finite import not_finite_of
-from flavor.records.reporters import reported
+from flavor.records.reporters import parts_of
 from flavor.results.evaluation_summary import evaluation_summary
 
 
@@ -83,9 +83,10 @@ class JudgedBoth:
         words = self._words(infos)
         return [with_value(site, words[site]) for site in having if site in words]
 
-    def _reporting(self, infos: Mapping[str, Info]) -> list[str]:
-        """Return the sites that have a part in the metric."""
-        return [site for site, info in infos.items() if reported([self.select.merged], info["metrics"])]
+    def _reporting(self, infos: Mapping[str, Info]) -> tuple[str, ...]:
+        """Return the sites whose value, or whose counts, the merged metric of one model has."""
+        metrics = {site: info["metrics"] for site, info in infos.items()}
+        return parts_of([self.select.merged], metrics)[self.select.merged].merged
 
     def _value(self, common: Sequence[str], infos: Mapping[str, Info]) -> float | None:
         of = [infos[site] for site in common]

@@ -12,8 +12,8 @@ from flavor.errors import DamagedRecord
 from flavor.records.reporters import (
     UNKNOWN,
     digest_of,
+    parts_of,
     read_reporters,
-    reported,
     reporters_of,
     reporters_with,
 )
@@ -99,7 +99,12 @@ def test_who_reports_a_pooled_metric_is_known_by_the_counts_of_each_site() -> No
     metrics = {"a": {**counts, "auc": None}, "b": {"pooled/auc": 1.0}, "c": {**counts, "count/binary/negatives": None}}
     assert reporters_of("abc", {"pooled/auc": 1}, metrics)["pooled/auc"] == digest_of("a")
     assert reporters_of("abc", {"pooled/recall": 2}, metrics)["pooled/recall"] == digest_of("ac")
-    assert reported(["pooled/auc", "auc", "pooled/recall"], metrics["a"]) == {"pooled/auc", "pooled/recall"}
+    parts = parts_of(["pooled/auc", "auc", "pooled/recall"], metrics)
+    assert {name: part.reporting for name, part in parts.items()} == {
+        "pooled/auc": ("a",),
+        "auc": (),
+        "pooled/recall": ("a", "c"),
+    }
 
 
 def test_refusals_that_nobody_knows_are_not_none_at_all() -> None:

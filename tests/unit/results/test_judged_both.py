@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from flavor.config import RunConfig
+from flavor.cook.metrics import binary_counts
 from flavor.policy.selection import Choice, Select, choose
 from flavor.programs.result_file import read_measured
 from flavor.records.comparison import Beside
 from flavor.records.evaluation import BestModel, EvaluationSummary
 from flavor.records.info import CONFUSION, Info, checked_info
+from flavor.records.lacking import SomeSites
 from flavor.records.merging import merge_infos
 from flavor.records.not_finite import not_finite_of
 from flavor.results.evaluation_summary import central_comparison, evaluation_summary
@@ -58,6 +60,24 @@ def by_table(folder: Path, metrics: dict[str, object]) -> None:
     """Write a result.json with a table."""
     table = {"title": "", "labels": list(metrics), "values": list(metrics.values())}
     (folder / "result.json").write_text(json.dumps({"metadata": {"datasetSize": 20}, "results": {"tables": [table]}}))
+
+
+@pytest.mark.parametrize(
+    ("metric", "other"),
+    [
+        ("pooled/auc", binary_counts([0, 1], [0.5, 0.75], bins=20)),
+        ("pooled/accuracy", binary_counts([0, 1], [0.5, 0.75], threshold=0.4)),
+        ("pooled/accuracy", right(20)),
+    ],
+)
+def test_a_site_whose_counts_are_left_out_has_judged_neither_model(metric: str, other: dict[str, object]) -> None:
+    """Without its bad values the new model only looks better."""
+    good, bad = binary_counts([0, 1], [0.2, 0.8]), binary_counts([0, 1] * 20, [0.8, 0.2] * 20)
+    choice = compared(f"{metric}:max", {"a": good, "b": good, "c": bad}, {"a": good, "b": good, "c": other})
+    assert choice.best is not None
+    assert choice.best.round == 1
+    assert choice.comparison.beside == Beside(1.0, 1.0, 2)
+    assert choice.comparison.lacked == SomeSites.of("c")
 
 
 @pytest.mark.parametrize("write", [by_info, by_table])
