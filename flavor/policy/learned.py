@@ -33,11 +33,11 @@ class Learned:
         for part in options.split(",") if options else []:
             option, equals, value = part.partition("=")
             if not equals or option not in ("k", "floor", "ceiling") or option in values:
-                raise InvalidSetting(f"bad option {part!r} of {AUTO}: {USAGE}")
+                raise InvalidSetting(f"bad option {part!r} of {AUTO}: write {USAGE}")
             try:
                 values[option] = float(value)
             except ValueError:
-                raise InvalidSetting(f"{option}={value} of {AUTO} is no number: {USAGE}") from None
+                raise InvalidSetting(f"{option}={value} of {AUTO} is no number: write {USAGE}") from None
         found = cls(
             values.get("k", cls.k),
             values.get("floor", cls.floor_s),

@@ -58,6 +58,16 @@ def test_a_script_may_be_called_as_what_a_dataclass_imports(tmp_path: Path) -> N
     assert (done.returncode, done.stdout, done.stderr) == (0, "GetPaths\n", "")
 
 
+@pytest.mark.parametrize("role", ["evaluator", "aggregator"])
+def test_no_deadline_holds_for_a_script_that_trains_nothing(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLAVOR_ROLE", role)
+    monkeypatch.delenv("FLAVOR_REDIS_URL", raising=False)
+    assert utils.TimeLeft() is None
+    monkeypatch.delenv("FLAVOR_ROLE")
+    with pytest.raises(MissingVariable, match="FLAVOR_REDIS_URL"):
+        utils.TimeLeft()
+
+
 def test_saving_info_and_removing_it(environment: Path) -> None:
     utils.SaveInfoJson(GOOD)
     path = environment / "local" / "info.json"
