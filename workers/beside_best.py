@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from flavor.bus.runs import RunStore
-from flavor.errors import DigestMismatch, InvalidInfo, InvalidRecord, ObjectMissing
 from flavor.policy.compared import Found
 from flavor.records.comparison import Comparison
 from flavor.records.evaluation import AUTOMATIC, BestModel, Result
-from flavor.records.info import MAX_BYTES, Info, parse_info
+from flavor.records.info import Info
 from flavor.results.judged_both import JudgedBoth
+from flavor.results.site_results import UNREADABLE, read_result
 from flavor.store.protocol import ObjectStore
 
 
@@ -27,13 +27,11 @@ class BesideBest:
         )
 
     def _read(self, result: Result | None) -> Info | None:
-        """What a site has measured of the best model; None where its object is gone or damaged.
+        """What a site has measured of the best model; None where its object is gone, damaged or withheld.
 
         Such an object stays so: it must not keep every later evaluation from having a result.
         """
-        if result is None:
-            return None
         try:
-            return parse_info(self._store.read(result.info, most=MAX_BYTES), where="info.json")
-        except (ObjectMissing, DigestMismatch, InvalidRecord, InvalidInfo):
+            return None if result is None else read_result(self._store, result.info)
+        except UNREADABLE:
             return None

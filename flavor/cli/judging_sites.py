@@ -75,14 +75,14 @@ class JudgingSites:
 
     def _evaluated(self, done: EvaluationView) -> Evaluated:
         from flavor.results.evaluated import evaluated_of
-        from flavor.results.read_evaluated import infos_in, summaries_after
+        from flavor.results.read_evaluated import results_in, summaries_after
 
-        merged, infos = infos_in(self.objects, done)
+        merged, results = results_in(self.objects, done)
         new = summaries_after(self.runs, self._read)
         self._read += len(new)
         self._summaries |= {(each.round, each.number): each for each in new if each is not None}
         summary = self._summaries.get((done.round, done.number))
-        return evaluated_of(self.runs.run, done, summary, merged=merged, infos=infos)
+        return evaluated_of(self.runs.run, done, summary, merged=merged, results=results)
 
 
 @contextlib.contextmanager

@@ -66,8 +66,7 @@ def verdicts_of(manifest: EvaluationManifest, infos: Mapping[str, Info]) -> dict
     """Return the verdicts that Redis had of an evaluation, with the first metrics of each site's information."""
     verdicts = {}
     for judge in manifest.judges:
-        info = ObjectRef(judge.info_path, judge.info_digest)
-        result = Result(info, judge.num_examples, manifest.model_digest, judge.public_key, judge.signature)
+        result = Result(judge.info, judge.num_examples, manifest.model_digest, judge.public_key, judge.signature)
         kept = kept_of(infos[judge.client]) if judge.client in infos else ({}, {})
         verdicts[judge.client] = ResultVerdict(True, counted(judge.num_examples, "example"), result, *kept)
     return verdicts | {client: ResultVerdict(False, reason) for client, reason in manifest.missing.items()}

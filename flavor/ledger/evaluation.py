@@ -41,6 +41,11 @@ class JudgeRecord(Strict):
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return without_absent(handler(self), "replaced")
 
+    @property
+    def info(self) -> ObjectRef:
+        """Its information."""
+        return ObjectRef(self.info_path, self.info_digest)
+
     @classmethod
     def of(cls, client: str, result: Result, replaced: tuple[str, ...] = ()) -> JudgeRecord:
         """Make the record of a site whose result counts."""

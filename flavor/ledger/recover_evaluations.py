@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from flavor.config import RunConfig
 from flavor.counted import counted
@@ -19,9 +20,11 @@ from flavor.ledger.trust import Trust
 from flavor.policy.advice import some
 from flavor.policy.evaluating import is_due
 from flavor.policy.selection import value_of
+from flavor.records.counts import WORST
 from flavor.records.evaluation import AUTOMATIC, BestModel, EvaluationKind, EvaluationSummary
-from flavor.records.info import MAX_BYTES, Info, parse_info
+from flavor.records.info import Info
 from flavor.records.lacking import reported_by_now
+from flavor.records.merging import sites_with
 from flavor.records.model import GlobalModel
 from flavor.records.not_finite import not_finite_of
 from flavor.records.objects import ObjectRef
@@ -31,6 +34,7 @@ from flavor.results.evaluated import OWN_DATA
 from flavor.results.evaluation_summary import central_comparison, central_lacking, evaluation_summary, ruled_names
 from flavor.results.judged_both import JudgedBoth
 from flavor.results.read_evaluated import read_merged
+from flavor.results.site_results import read_results
 
 _MOST_NAMED = 10
 """Rounds that one line names."""
@@ -45,6 +49,8 @@ class RebuiltEvaluation:
     summary: EvaluationSummary
     fields: dict[str, str]
     verdicts: dict[str, str]
+    by_readable: EvaluationSummary
+    """The summary by the sites whose results can be read: a rule by the worst site depends on single values."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ def rebuilt_evaluations(
 ) -> RebuiltEvaluations:
     """Read the evaluations of the closed rounds. `tell` gets a line about each that is not believed or cannot be read.
 
-    Raises nothing for those: a run is rebuilt without them. An evaluation without a result leaves no record, so that no
+    Raises nothing for those: a run is rebuilt without them. Where one site's result cannot be read, its evaluation is
+    rebuilt with what was merged, which the record names. An evaluation without a result leaves no record, so that no
     failed one is rebuilt: `tell` gets a line about the rounds that may have had one.
     """
     config, read, signed = RunConfig.known(chain.config), list[EvaluationRecord](), Signed.of(chain, trust)
@@ -80,18 +87,19 @@ def rebuilt_evaluations(
             tell(f"{record.ref.path}: {record.why_not}; the run is rebuilt without it")
     models = {manifest.round: manifest.global_model.to_global("") for manifest in chain.manifests}
     found, best_round, of_best = list[RebuiltEvaluation](), 0, dict[str, Info]()
-    reported = dict[str, tuple[str, ...]]()
+    reported, unread = dict[str, tuple[str, ...]](), _Unread()
     for record in newest_of(believed).values():
         if record.manifest.evaluation == AUTOMATIC:  # the others were revoked by then
             there = {*record.manifest.expected, *(record.manifest.away or ())}
             reported = {site: names for site, names in reported.items() if site in there}
         try:
-            infos = _infos(archive, record)
-            before = _best(config, best_round, found)
+            results = read_results(archive.store, ((each.client, each.info) for each in record.manifest.judges))
+            before, infos = _best(config, best_round, found), results.infos
             each = _rebuilt(archive, record, models.get(record.manifest.round), infos, config, reported, before)
         except FlavorError as error:
             tell(f"{record.ref.path}: {error}; the run is rebuilt without it")
             continue
+        unread.note(each.round, results.unread)
         found.append(replace(each, summary=_compared(config, each, infos, before, of_best, record.manifest.expected)))
         if each.number == AUTOMATIC:
             sites = {site: info["metrics"] for site, info in infos.items()}
@@ -100,6 +108,7 @@ def rebuilt_evaluations(
         if is_own and record.manifest.best_round not in (0, best_round):
             best_round = record.manifest.best_round
             of_best = infos if best_round == each.round else {}
+    unread.tell(tell)
     if lacking := _without_record(config, {(each.manifest.round, each.manifest.evaluation) for each in read}, chain):
         tell(
             f"no record says that the {'model' if len(lacking) == 1 else 'models'} of {_rounds(lacking)} had a "
@@ -130,12 +139,25 @@ def _rounds(rounds: list[int]) -> str:
     return f"{more}{shown}" if more else f"round{'' if len(rounds) == 1 else 's'} {shown}"
 
 
-def _infos(archive: Archive, record: EvaluationRecord) -> dict[str, Info]:
-    infos = dict[str, Info]()
-    for judge in record.manifest.judges:
-        ref = ObjectRef(judge.info_path, judge.info_digest)
-        infos[judge.client] = parse_info(archive.store.read(ref, most=MAX_BYTES), where="info.json")
-    return infos
+class _Unread:
+    """The results of sites that cannot be read."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[list[int], str]] = {}  # by site: rounds, and the first reason
+
+    def note(self, round_: int, unread: Mapping[str, str]) -> None:
+        """Note those of one evaluation."""
+        for site, why in unread.items():
+            self._found.setdefault(site, ([], why))[0].append(round_)
+
+    def tell(self, tell: Callable[[str], None]) -> None:
+        """Tell of each site once."""
+        for site, (rounds, why) in sorted(self._found.items()):
+            models = "model" if len(rounds) == 1 else "models"
+            tell(
+                f"what {site} has measured of the {models} of {_rounds(rounds)} cannot be read: {why}; the run is "
+                "rebuilt with what was merged, and without that site's values"
+            )
 
 
 def _compared(
@@ -168,20 +190,28 @@ def _rebuilt(
     manifest = record.manifest
     merged_ref = ObjectRef(manifest.merged_path, manifest.merged_digest)
     merged, metrics = read_merged(archive.store, merged_ref), {site: info["metrics"] for site, info in infos.items()}
-    summary = evaluation_summary(
-        manifest.round,
-        manifest.evaluation,
-        opened_ms=manifest.opened_ms,
-        expected=len(manifest.expected),
-        examples=sum(judge.num_examples for judge in manifest.judges),
-        merged=merged,
-        sites=metrics,
-        config=config,
-        before=reported if manifest.evaluation == AUTOMATIC else {},
-        away=manifest.away or (),
-        odd={site: not_finite_of(info) for site, info in infos.items()},
-    )
-    summary = replace(summary, of=manifest.judged)
+
+    def summary_of(sites: Mapping[str, Mapping[str, Any]]) -> EvaluationSummary:
+        made = evaluation_summary(
+            manifest.round,
+            manifest.evaluation,
+            opened_ms=manifest.opened_ms,
+            expected=len(manifest.expected),
+            examples=sum(judge.num_examples for judge in manifest.judges),
+            merged=merged,
+            sites=sites,
+            config=config,
+            before=reported if manifest.evaluation == AUTOMATIC else {},
+            away=manifest.away or (),
+            odd={site: not_finite_of(info) for site, info in infos.items()},
+        )
+        return replace(made, of=manifest.judged)
+
+    by_readable = summary = summary_of(metrics)
+    if len(metrics) < len(manifest.judges):
+        summary = _without_values(
+            by_readable, summary_of({each.client: metrics.get(each.client, {}) for each in manifest.judges})
+        )
     if manifest.central is not None:
         lacking = central_lacking(config, merged)
         summary = replace(summary, sites=1, expected=1, examples=manifest.central, reporters={}, lacking=lacking)
@@ -207,7 +237,17 @@ def _rebuilt(
         **({"subject": json.dumps(manifest.judged.to_plain())} if manifest.judged is not None else {}),
     }
     written = {client: judged.to_json() for client, judged in verdicts_of(manifest, infos).items()}
-    return RebuiltEvaluation(manifest.round, manifest.evaluation, summary, fields, written)
+    return RebuiltEvaluation(manifest.round, manifest.evaluation, summary, fields, written, by_readable)
+
+
+def _without_values(by_readable: EvaluationSummary, of_all: EvaluationSummary) -> EvaluationSummary:
+    """Return a summary where not all sites' values are known: what was merged of all, and no lowest and highest value.
+
+    A site whose values are not known lacks no metric that is of all sites, and may lack any other one.
+    """
+    whole = (name for name in of_all.lacking if sites_with(name, of_all.few, of_all.sites) == of_all.sites)
+    lacking = {**of_all.lacking, **{name: by_readable.lacking[name] for name in whole}}
+    return replace(of_all, spread={}, lacking=lacking)
 
 
 def _best(config: RunConfig, best_round: int, found: list[RebuiltEvaluation]) -> BestModel | None:
@@ -217,6 +257,9 @@ def _best(config: RunConfig, best_round: int, found: list[RebuiltEvaluation]) ->
         return None
     kind = EvaluationKind.CENTRAL if rules_of(config, central=True).select is not None else EvaluationKind.SITES
     for each in reversed(own_evaluations(found, kind)):
-        if each.round == best_round and (value := value_of(select.name, each.summary, is_larger=select.is_larger)):
+        if each.round != best_round:
+            continue
+        known = each.by_readable if select.name.startswith(WORST) else each.summary
+        if value := value_of(select.name, known, is_larger=select.is_larger):
             return BestModel(best_round, *value)
     return None

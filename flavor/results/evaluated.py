@@ -23,11 +23,12 @@ from flavor.records.sound_counts import left_out_in, left_out_of
 from flavor.records.subject import SUBJECT_FIELDS, OfModel, Subject
 from flavor.results.rounds import RoundResult, SiteResult, scalars
 from flavor.results.site_measures import SiteMeasures
+from flavor.results.site_results import SiteResults
 
 OWN_DATA = "on the operator's own data"
 TRAINS_ON = "it was not asked, because it trains on"
 _VERSION = 1
-_WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central", "of", "left_out")
+_WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central", "of", "left_out", "unread")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Evaluated(OfModel):
     """Which model it is; None for that of the round."""
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Why counts of single sites are not in what is merged, by site and name; the first ones."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Why what a site has measured cannot be read, by site. What is merged has its part; its values are not known."""
 
     @property
     def is_central(self) -> bool:
@@ -103,6 +106,7 @@ class Evaluated(OfModel):
             **({"central": self.central.to_plain()} if self.central is not None else {}),
             **({"subject": self.of.to_plain()} if self.of is not None else {}),
             **({"left_out": self.left_out} if self.left_out else {}),
+            **({"unread": self.unread, "spread": self.spread} if self.unread else {}),
             "sites": {site: of.to_plain() for site, of in self.sites.items()},
         }
         return json.dumps(fields, allow_nan=False)
@@ -125,6 +129,10 @@ class Evaluated(OfModel):
                     "skipped": tuple(map(str, fields["skipped"])),
                     "metrics": scalars(fields["metrics"]),
                     "left_out": left_out_in(fields.get("left_out")),
+                    "unread": {str(site): str(why) for site, why in fields.get("unread", {}).items()},
+                    "spread": {
+                        str(name): (float(low), float(high)) for name, (low, high) in fields.get("spread", {}).items()
+                    },
                     "central": SiteMeasures.of_plain(central) if (central := fields.get("central")) else None,
                 }
             )
@@ -163,14 +171,14 @@ def evaluated_of(
     summary: EvaluationSummary | None = None,
     *,
     merged: Mapping[str, Any] | None = None,
-    infos: Mapping[str, Info] | None = None,
+    results: SiteResults | None = None,
 ) -> Evaluated:
     """Return a closed evaluation as Redis has it.
 
-    Redis keeps the first metrics alone: `merged`, the merged information, and `infos`, those of sites, have all, as far
-    as they could be read in the store.
+    Redis keeps the first metrics alone: `merged`, the merged information, and `results`, those of sites, have all, as
+    far as they could be read in the store.
     """
-    infos = infos or {}
+    infos, unread = results or SiteResults({}, {})
     metrics, few = ({}, {}) if summary is None else (summary.metrics, summary.few)
     if merged is not None:
         metrics, few = scalars(merged["metrics"]), sites_of(merged)[0]
@@ -201,6 +209,8 @@ def evaluated_of(
         else None,
         of=view.of,
         left_out=left_out_of(merged) if merged is not None else {},
+        unread=unread,
+        spread=summary.spread if unread and summary is not None else {},
     )
 
 

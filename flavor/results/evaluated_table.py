@@ -47,6 +47,10 @@ def lines_of(found: Evaluated, *, names: Sequence[str] = ()) -> list[str]:
     by = f"{found.by} that a command has asked" if found.is_asked else found.by
     lines = [f"{model}, judged {by}, {counted(found.examples, 'example')}, {at} (SHA-256 {found.model[:12]}…)"]
     lines += [f"without {site}: {printable(reason)[:_LONGEST_REASON]}" for site, reason in found.missing.items()]
+    lines += [
+        f"without the values of {site}, which are in what is merged: {printable(why)[:_LONGEST_REASON]}"
+        for site, why in found.unread.items()
+    ]
     left_out = [(site, name, why) for site, reasons in found.left_out.items() for name, why in reasons.items()]
     lines += [
         f"without {shown_name(name)} of {site}: {printable(why)[:_LONGEST_REASON]}"
@@ -168,6 +172,7 @@ def described(found: Evaluated, *, select: Select | None = None) -> dict[str, An
         "missing": dict(found.missing),
         "skipped": list(found.skipped),
         "left_out": {site: dict(why) for site, why in found.left_out.items()},
+        "unread": dict(found.unread),
         "examples": found.examples,
         "metric": headline_of(metrics, select),
         "metrics": {

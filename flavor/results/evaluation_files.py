@@ -12,7 +12,6 @@ from flavor.bus.runs import RunStore
 from flavor.errors import InvalidRecord, StoreError
 from flavor.ledger.closed_evaluation import closed_evaluation
 from flavor.records.evaluation import EvaluationSummary
-from flavor.records.info import Info
 from flavor.records.run import RunView
 from flavor.results.chosen_evaluation import chosen_of
 from flavor.results.evaluated import (
@@ -30,12 +29,13 @@ from flavor.results.read_evaluated import (
     OF_SITES,
     REPORTS,
     failed_after,
-    infos_in,
     is_automatic,
+    results_in,
     summaries_after,
 )
 from flavor.results.reports import Reports, reports_in
 from flavor.results.selected import Selected, selected_of
+from flavor.results.site_results import SiteResults
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
 
@@ -109,21 +109,23 @@ class EvaluationFiles:
             self._tell(f"the evaluation of the model of round {summary.round}: Redis has its merged metrics alone")
             return numbers_of(summary)
         merged: dict[str, Any] | None = None
-        infos: dict[str, Info] = {}
+        results = SiteResults({}, {})
         reports = Reports()
         try:
-            merged, infos = infos_in(store, view)
-            reports = reports_in(store, infos, run=runs.run, round_=view.round, number=view.number)
+            merged, results = results_in(store, view)
+            reports = reports_in(store, results.infos, run=runs.run, round_=view.round, number=view.number)
             require_mounted(store, runs.run)
         except StoreError as error:
             if not is_last:
                 raise
             self._tell(f"{self._out} lacks the files of the evaluation of the model of round {view.round}: {error}")
-        found = evaluated_of(runs.run, view, summary, merged=merged, infos=infos)
+        found = evaluated_of(runs.run, view, summary, merged=merged, results=results)
         if merged is not None:
             write_json(merged_path, merged)
         else:
             self._tell(f"{merged_path}: the merged information is no longer in the store, or was changed there")
+        for site, why in results.unread.items():
+            self._tell(f"{self._folder / name}: it lacks what {site} has measured: {why}")
         for site, why in reports.missing.items():
             self._tell(f"{self._folder / name}: it lacks what {site} reported beside its metrics: {why}")
         if reports:

@@ -98,7 +98,8 @@ def _metric(base: str, found: Evaluated, select: Select | None) -> MetricOfSites
     pooled = POOLED + base
     named = base if values or base in found.metrics or pooled not in found.metrics else pooled
     better = better_of(named, select)
-    low, high = (min(values.values()), max(values.values())) if values else found.spread.get(base, (None, None))
+    is_whole = values and not found.unread.keys() - values
+    low, high = (min(values.values()), max(values.values())) if is_whole else found.spread.get(base, (None, None))
     wanted = {1: low, -1: high}.get(better) if low != high else None
     all_sites = len(found.sites) or found.merged_of
     diverged = [(site, of.diverged[base]) for site, of in sorted(found.sites.items()) if base in of.diverged]

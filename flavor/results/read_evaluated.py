@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from flavor.bus.runs import RunStore
 from flavor.counted import counted
-from flavor.errors import DamagedRecord, FlavorError, InvalidInfo, InvalidRecord, ObjectMissing, RunError, RunNotFound
+from flavor.errors import DamagedRecord, FlavorError, InvalidInfo, InvalidRecord, RunError, RunNotFound
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import read_rounds
 from flavor.ledger.closed_evaluation import recorded_evaluation
@@ -22,7 +22,7 @@ from flavor.policy.near_names import there_are
 from flavor.policy.selection import Select
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.failed_evaluation import FailedEvaluation
-from flavor.records.info import MAX_BYTES, Info, parse_info
+from flavor.records.info import Info
 from flavor.records.merging import sites_of
 from flavor.records.not_finite import without_value
 from flavor.records.objects import ObjectRef
@@ -32,11 +32,11 @@ from flavor.records.subject import Subject, SubjectKind
 from flavor.results.chosen_evaluation import chosen_of, found_by, numbered_of, without_number
 from flavor.results.evaluated import Evaluated, evaluated_of, missing_of, numbers_of
 from flavor.results.failed_evaluations import failed_in, failing_among, why_failed
-from flavor.results.reading import SPOILED
 from flavor.results.reports import Reports, reports_in
 from flavor.results.rounds import scalars
 from flavor.results.selected import Selected
 from flavor.results.site_measures import SiteMeasures
+from flavor.results.site_results import UNREADABLE, SiteResults, read_results
 from flavor.results.unjudged import NEEDED, unjudged
 from flavor.store.paths import evaluations_folder
 from flavor.store.protocol import ObjectStore
@@ -143,8 +143,9 @@ def whole_of(
     if view is not None:
         found = evaluated_of(runs.run, view, summary)
     elif (objects := store()) is not None and (view := recorded_evaluation(runs, objects, summary)) is not None:
-        merged, infos = infos_in(objects, view, most=most)
-        found = replace(evaluated_of(runs.run, view, summary, merged=merged, infos=infos), reporters=summary.reporters)
+        merged, results = results_in(objects, view, most=most)
+        found = evaluated_of(runs.run, view, summary, merged=merged, results=results)
+        found = replace(found, reporters=summary.reporters)
     if found is None:
         raise RunError(
             f"Redis no longer has the evaluation of the model of round {summary.round} of run {runs.run!r}, and its "
@@ -162,22 +163,18 @@ def _lacking(run: str, round_: int | None, rounds: list[int], why: str = "") -> 
     return f"the model of round {round_} of run {run!r} has not been judged: {why}there are evaluations of {more}"
 
 
-def infos_in(
+def results_in(
     store: ObjectStore, view: EvaluationView, *, most: int | None = None
-) -> tuple[dict[str, Any] | None, dict[str, Info]]:
+) -> tuple[dict[str, Any] | None, SiteResults]:
     """Return the merged information of a closed evaluation and that of each site, as far as they are in the store.
 
     With `most`, those of the first sites by name. Raises `StoreError` for a store that is away.
     """
     merged: dict[str, Any] | None = None
-    with contextlib.suppress(ObjectMissing, InvalidInfo, *SPOILED):
+    with contextlib.suppress(*UNREADABLE):
         merged = read_merged(store, view.info) if view.info is not None else None
-    found = {}
-    for site, each in sorted(view.accepted.items())[:most]:
-        if each.result is not None:
-            with contextlib.suppress(ObjectMissing, InvalidInfo, *SPOILED):
-                found[site] = parse_info(store.read(each.result.info, most=MAX_BYTES), where="info.json")
-    return merged, found
+    some = sorted(view.accepted.items())[:most]
+    return merged, read_results(store, ((site, each.result.info) for site, each in some if each.result is not None))
 
 
 def read_merged(store: ObjectStore, ref: ObjectRef) -> dict[str, Any]:
@@ -276,15 +273,14 @@ def _checked(archive: Archive, record: EvaluationRecord) -> EvaluationRecord:
 
 
 def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, dict[str, Info]]:
-    """Read the objects of a record, whose bytes must be those that were signed. Raises `StoreError`, `InvalidInfo`."""
+    """Read the objects of a record, whose bytes must be those that were signed. Raises `StoreError`, `InvalidInfo`.
+
+    A site's result that cannot be read is told in `unread`.
+    """
     manifest, store = record.manifest, archive.store
     merged = read_merged(store, ObjectRef(manifest.merged_path, manifest.merged_digest))
-    sites, infos = dict[str, SiteMeasures](), dict[str, Info]()
-    metrics = scalars(merged["metrics"])
-    for judge in sorted(manifest.judges, key=lambda judge: judge.client):
-        data = store.read(ObjectRef(judge.info_path, judge.info_digest), most=MAX_BYTES)
-        infos[judge.client] = parse_info(data, where=judge.info_path)
-        sites[judge.client] = SiteMeasures.of_info(judge.num_examples, infos[judge.client])
+    metrics, judges = scalars(merged["metrics"]), sorted(manifest.judges, key=lambda judge: judge.client)
+    infos, unread = read_results(store, ((each.client, each.info) for each in judges))
     found = Evaluated(
         run=manifest.run,
         round=manifest.round,
@@ -293,7 +289,12 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, d
         opened_ms=manifest.opened_ms,
         closed_ms=manifest.closed_ms,
         expected=manifest.expected,
-        sites=sites,
+        sites={
+            each.client: SiteMeasures.of_info(each.num_examples, infos[each.client])
+            if each.client in infos
+            else SiteMeasures(each.num_examples)
+            for each in judges
+        },
         missing=missing_of(manifest.missing, manifest.training or ()),
         metrics=metrics,
         few=sites_of(merged)[0],
@@ -301,6 +302,7 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, d
         central=None if manifest.central is None else SiteMeasures(manifest.central, metrics, without_value(merged)),
         of=manifest.judged,
         left_out=left_out_of(merged),
+        unread=unread,
     )
     return found, infos
 

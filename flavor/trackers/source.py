@@ -18,7 +18,7 @@ from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.results.evaluated import Evaluated, evaluated_of, numbers_of
 from flavor.results.kept import folder_of_round, kept_infos
-from flavor.results.read_evaluated import infos_in, summaries_after
+from flavor.results.read_evaluated import results_in, summaries_after
 from flavor.results.reading import RoundReading
 from flavor.results.rounds import RoundResult, merged_without, round_result
 from flavor.store.protocol import ObjectStore
@@ -50,8 +50,8 @@ class EvaluationSource:
                 if known is None:
                     self.found.append(replace(numbers_of(summary), run=runs.run))
                 else:
-                    merged, infos = infos_in(store, known)
-                    self.found.append(evaluated_of(runs.run, known, summary, merged=merged, infos=infos))
+                    merged, results = results_in(store, known)
+                    self.found.append(evaluated_of(runs.run, known, summary, merged=merged, results=results))
             self._taken += 1
         return len(self.found) > before
 

@@ -14,7 +14,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.evaluation import EvaluationManifest, JudgeRecord, put_manifest
 from flavor.ledger.keys import SigningKey
-from flavor.records.evaluation import EvaluationSummary
+from flavor.records.evaluation import BestModel, EvaluationSummary
 from flavor.records.merging import merge_infos
 from flavor.store.local import LocalStore
 from flavor.store.paths import evaluation_prefix, named
@@ -230,7 +230,7 @@ def test_objects_that_no_record_names_are_named(judged):
     assert any(stray.name in each["path"] and "no record of an evaluation" in each["what"] for each in found["notices"])
 
 
-def test_a_run_that_is_rebuilt_has_its_evaluations_and_its_best_model(judged):
+def test_a_run_that_is_rebuilt_has_its_evaluations_and_its_best_model(judged, subtests):
     runs = judged.runs
     before, view = runs.evaluated(), runs.read()
     assert view.best is not None
@@ -247,9 +247,49 @@ def test_a_run_that_is_rebuilt_has_its_evaluations_and_its_best_model(judged):
     assert rebuilt[1].best_before == 1
     again, first = json.loads(judged.done("flavor", "results", judged.run, "--json").stdout), json.loads(table)
     assert {**again, "closed_ms": 0} == {**first, "closed_ms": 0}
+    with subtests.test("a site changes its own result afterwards"):
+        site_changes_its_result(judged, view.best)
     assert judged.done("flavor", "rm", judged.run, "--objects", "--store", judged.store).wait() == 0
     assert judged.redis.keys(f"flavor:{{{judged.run}}}*") == []
     assert not [path for path in judged.store.rglob("*") if path.is_file() and judged.run in path.parts]
+
+
+def site_changes_its_result(judged, best: BestModel) -> None:
+    """It costs that site's values alone: the record, what was merged, and the best model stay."""
+
+    def of_best(*args: object) -> dict:
+        return json.loads(judged.done("flavor", "results", judged.run, "--round", "best", "--json", *args).stdout)
+
+    before = of_best("--store", judged.store)
+    (result,) = judged.store.rglob(f"*{best.round:04d}-0-result-c1-*.json")
+    overwrite(result, "{}")
+    found = of_best("--store", judged.store)
+    assert "the bytes are not those that were recorded" in found["unread"]["c1"]
+    assert (found["merged"], found["examples"]) == (before["merged"], before["examples"])
+    assert found["sites"] == {**before["sites"], "c1": {"examples": 100, "metrics": {}, "not_finite": {}}}
+    shown = found["metrics"]["accuracy"]
+    assert shown == {**before["metrics"]["accuracy"], "lowest": None, "highest": None, "worst": None}
+    lines = judged.done("flavor", "results", judged.run, "--round", "best", "--store", judged.store).stdout
+    assert "without the values of c1, which are in what is merged: object " in lines
+
+    known = [EvaluationSummary.from_json(text) for text in judged.runs.evaluated()]
+    judged.redis.flushall()
+    done = judged.done("flavor", "recover", "--run", judged.run, "--store", judged.store, "--untrusted")
+    assert done.wait() == 0, done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if "cannot be read" in line)
+    assert line.startswith(f"what c1 has measured of the model of round {best.round} cannot be read: object ")
+    assert judged.runs.read().best.round == best.round
+    rebuilt = [EvaluationSummary.from_json(text) for text in judged.runs.evaluated()]
+    for one, other in zip(rebuilt, known, strict=True):
+        spread = {} if one.round == best.round else other.spread
+        assert (one.metrics, one.few, one.sites, one.examples) == (
+            other.metrics,
+            other.few,
+            other.sites,
+            other.examples,
+        )
+        assert (one.spread, one.lacking) == (spread, other.lacking)
+    assert of_best()["merged"] == before["merged"]
 
 
 def test_a_model_without_a_record_of_its_evaluation_is_named(judged):
