@@ -29,6 +29,11 @@ def format_of_ending(name: str) -> Format | None:
     return found.get(PurePath(name).suffix.lower())
 
 
+def is_misleading(name: str, format_: str) -> bool:
+    """Return whether the file `name` ends like one of torch, and has another format, which `torch.load` cannot read."""
+    return PurePath(name).suffix.lower() in _TORCH_ENDINGS and format_ in FORMATS and format_ != Format.TORCH
+
+
 FORMATS = tuple(each.value for each in Format)
 """The names, as options take them."""
 _EXTENSIONS = {
@@ -37,6 +42,7 @@ _EXTENSIONS = {
     Format.NPZ: ".npz",
     Format.SAFETENSORS: ".safetensors",
 }
+_TORCH_ENDINGS = (".pt", ".pth", ".ckpt")
 ANY_EXTENSION = ".ckpt"
 """The extension of a checkpoint whose format is unknown, or is the trainer's own."""
 OBJECT_EXTENSION = ".bin"

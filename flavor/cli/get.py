@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from flavor.checkpoints.format import FORMATS, Format, format_of_ending
+from flavor.checkpoints.format import FORMATS, Format, format_of_ending, is_misleading
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import opened_run, store_of_run
 from flavor.cli.options import redis_option, store_option, store_settings, store_url
+from flavor.cli.output import print_line
 from flavor.cli.program import one_line_errors
 from flavor.cli.round_option import chosen_round, round_option
 from flavor.errors import InvalidSetting, RunError, StoreError
@@ -17,7 +18,7 @@ from flavor.errors import InvalidSetting, RunError, StoreError
 
 @click.command(
     cls=GroupedCommand,
-    example="flavor get flavor-runs/mammo --output model.pth\n"
+    example="flavor get flavor-runs/mammo --output model.pth --format torch\n"
     "flavor get mammo --round 10 --redis-url redis://localhost",
 )
 @click.argument("run", metavar="RUN|FOLDER")
@@ -29,7 +30,8 @@ from flavor.errors import InvalidSetting, RunError, StoreError
     "--format",
     "format_",
     type=click.Choice(FORMATS),
-    help="Format of the file. It is required if the ending of --output stands for another format than the default.  "
+    help="Format of the file. It is required if --output ends in .npz, .safetensors or .pkl and the default is another "
+    "format. Other endings choose none: pass torch for a file that torch.load reads.  "
     "[default: the format in which the training scripts save]",
 )
 @click.option(
@@ -86,7 +88,7 @@ def get(
                 f"{output}: its ending stands for the format {named}, and the training scripts save {saved}: pass "
                 f"--format {named} or --format {saved}"
             )
-        format_ = format_ or saved or named or kind.wire_format
+        chosen, format_ = format_, format_ or saved or named or kind.wire_format
         target = output or Path(f"{found_run.run}-round-{number:04d}{kind.extension(format_)}")
         if target.exists():
             raise InvalidSetting(f"{target} exists already: name another file by -o")
@@ -102,4 +104,11 @@ def get(
         finally:
             if own != target:
                 own.unlink(missing_ok=True)
-        click.echo(str(target))
+    click.echo(str(target))
+    if not chosen and is_misleading(target.name, format_):
+        why = ", in which the training scripts save" if saved else ""
+        print_line(
+            f"{target.name} has the format {format_}{why}: torch.load cannot read it. Pass --format torch for a file "
+            "that it can read",
+            err=True,
+        )

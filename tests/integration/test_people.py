@@ -92,6 +92,13 @@ def test_an_interrupted_run_leaves_its_results_and_goes_on(bench, out):
     (model,) = (out / "store").glob("runs/*/global/0002-model-*")
     assert raw.read_bytes() == model.read_bytes()
     assert not raw.samefile(model), "the store's own object would be the user's to write to"
+    for name in ("two.pt", "two.PTH", "two.ckpt"):
+        misleading = bench.done("flavor", "get", out, "--round", 2, "-o", bench.work / name, env=LOCAL)
+        assert misleading.wait() == 0
+        assert misleading.stderr.startswith(f"{name} has the format pickle, in which the training scripts save: torch")
+    torch = bench.work / "torch.pt"
+    meant = bench.done("flavor", "get", out, "--round", 2, "--format", "torch", "-o", torch, env=LOCAL)
+    assert (meant.wait(), meant.stderr, meant.stdout) == (0, "", f"{torch}\n")
     model.chmod(0o644)
     model.write_bytes(model.read_bytes()[:-1] + b"?")
     changed = bench.done("flavor", "get", out, "--round", 2, "-o", bench.work / "changed.pkl", env=LOCAL)
