@@ -54,6 +54,11 @@ def is_count(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
+def bound_of(name: str) -> str:
+    """Return the name of the largest error of a pooled metric; '' for a metric that is not pooled, and has none."""
+    return name + BOUND if name.removeprefix(CENTRAL_PREFIX).startswith(POOLED) else ""
+
+
 def is_beside(name: str) -> bool:
     """Return whether a metric says nothing by itself: a count, or the bound of another metric's error."""
     return is_count(name) or (name.removeprefix(CENTRAL_PREFIX).startswith(POOLED) and name.endswith(BOUND))

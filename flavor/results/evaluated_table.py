@@ -15,11 +15,10 @@ from flavor.printable import printable, shown_name
 from flavor.records.counts import CENTRAL_PREFIX, WORST, is_beside
 from flavor.records.evaluation import CENTRAL
 from flavor.records.lacking import SomeSites, with_value
-from flavor.records.not_finite import shown
 from flavor.results.best import MergedValue
 from flavor.results.evaluated import OWN_DATA, Evaluated, by_sites_of, mean_of
 from flavor.results.metric_of_sites import MetricOfSites, base_of, headline_of, metrics_of
-from flavor.results.site_measures import SiteMeasures
+from flavor.results.site_measures import SiteMeasures, error_words
 
 MOST_COLUMNS = 6
 """Metrics in one table, unless they are named."""
@@ -112,8 +111,8 @@ def table_of(
     where = "`flavor results --metric NAME` shows them"
     further = f"{counted(left, 'further metric')}: {where}" if left and not names else ""
     if found.is_central:
-        words = found.central.not_finite if found.central is not None else {}
-        cells = [shown(words[each.name]) if each.name in words else _number(each.value) for each in columns]
+        of = found.central or SiteMeasures(0)
+        cells = [of.text(each.name) or _number(each.value) for each in columns]
         rows = [["[central]", str(found.examples), *cells]]
         return heads, rows, further
     rows += [[site, _NONE, *[_NONE] * len(columns)] for site in found.missing]
@@ -152,7 +151,7 @@ def _merged(metric: MetricOfSites, name: str, sites: int) -> str:
     if text == _NONE or name in ("lowest", "highest"):
         return text
     of = (metric.pooled_sites or 0) if name == "pooled" else metric.sites
-    error = f" ± {metric.pooled_bound:.2g}" if name == "pooled" and metric.pooled_bound is not None else ""
+    error = error_words(metric.pooled_bound) if name == "pooled" else ""
     return f"{text}{error} {MergedValue(0, of, sites).words}".rstrip()
 
 

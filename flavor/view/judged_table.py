@@ -13,7 +13,7 @@ from flavor.bus.runs import RunStore
 from flavor.errors import StoreError
 from flavor.ledger.closed_evaluation import closed_evaluation
 from flavor.policy.selection import Select
-from flavor.records.counts import CENTRAL_PREFIX, POOLED
+from flavor.records.counts import CENTRAL_PREFIX, POOLED, bound_of
 from flavor.records.evaluation import CENTRAL, EvaluationSummary
 from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.results.evaluated import evaluated_of, numbers_of
@@ -100,11 +100,13 @@ class JudgedTable:
             **{name: value for name, value in known.items() if name != "worst"},
             "merged": None,
             "own": {},
+            "own_bound": None,
             "failed": "",
         }
         if summary.number == CENTRAL:
             names = (f"{CENTRAL_PREFIX}{base}", f"{CENTRAL_PREFIX}{POOLED}{base}")
-            return {**row, "own": {name: summary.metrics[name] for name in names if name in summary.metrics}}
+            own = {name: summary.metrics[name] for name in names if name in summary.metrics}
+            return {**row, "own": own, "own_bound": summary.metrics.get(bound_of(names[1]))}
         found = next((each for each in metrics_of(numbers_of(summary), select) if each.name == base), None)
         return {**row, "merged": None if found is None else {**asdict(found), **known["worst"].get(base, {})}}
 
@@ -148,6 +150,7 @@ def _failed_row(at: int, failed: FailedEvaluation) -> dict[str, Any]:
         **_NOTHING,
         "merged": None,
         "own": {},
+        "own_bound": None,
         "failed": failed.reason,
     }
 

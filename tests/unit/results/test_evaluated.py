@@ -149,7 +149,7 @@ BOTH = replace(FOUND, central=SiteMeasures(50, {**CENTRAL, "central/pooled/auc_b
         ("central/accuracy", "central/accuracy", "central/accuracy 0.9", []),
         ("accuracy", "accuracy", "central/accuracy 0.9", ["accuracy"]),
         ("worst/accuracy", "accuracy", "central/accuracy 0.9", ["accuracy"]),
-        ("pooled/auc", "auc", "central/pooled/auc 0.9", ["auc"]),
+        ("pooled/auc", "auc", "central/pooled/auc 0.9 ± 0.1", ["auc"]),
         ("a6", "central/a6", "central/a6 0.9", []),
         ("loss", "loss", "no loss", ["loss"]),
         ("central/loss", None, "", []),
@@ -169,7 +169,7 @@ def test_the_operator_s_own_data_have_as_many_metrics_above_the_table_as_it_has(
     alone = replace(BOTH, number=OWN, sites={}, metrics=CENTRAL)
     assert alone.is_central
     assert name_in(alone, "auc") == "central/pooled/auc"
-    assert table_of(alone, names=["central/pooled/auc"])[1] == [["[central]", "50", "0.9"]]
+    assert table_of(alone, names=["central/pooled/auc"])[1] == [["[central]", "50", "0.9 ± 0.1"]]
 
 
 def test_a_count_that_is_left_out_of_one_site_is_told_and_kept():

@@ -58,6 +58,9 @@ export const meanOf = (name, sites, kind = "plain") => (sites > 1 && !notMean(na
 /** A count: `1,204`. */
 export const count = (n) => (Number.isFinite(n) ? String(Math.round(n)).replace(/\B(?=(\d{3})+$)/g, ",") : "–");
 
+/** A pooled value with its largest error, where that is known: `0.912 ± 0.004`. */
+export const bounded = (value, bound) => `${metric(value)}${Number.isFinite(bound) ? ` ± ${metric(bound)}` : ""}`;
+
 /** A metric to four digits, as `flavor status` prints it. */
 export function metric(value) {
   if (!Number.isFinite(value)) return "–";

@@ -1,7 +1,7 @@
 // The evaluations of a run as a table, the newest first: of which model, who has judged it, and one metric merged.
 
 import { attr, fill, h, show, text } from "../dom.js";
-import { clock, count, counted, full, measured, metric, ofSites } from "../format.js";
+import { bounded, clock, count, counted, full, measured, metric, ofSites } from "../format.js";
 import { get, of } from "../api.js";
 import { tablebox } from "../panel.js";
 import { named } from "../said.js";
@@ -127,13 +127,13 @@ export function evaluations(name, { choose, report, heard }) {
 
   function values(row) {
     if (row.evaluation === CENTRAL) {
-      const own = Object.entries(row.own).map(([word, value]) => `${named(word)} ${metric(value)}`);
+      const own = Object.entries(row.own).map(([word, value]) => `${named(word)} ${bounded(value, word.startsWith("central/pooled/") ? row.own_bound : null)}`);
       return h("td", { colspan: 3 }, own.join(", ") || "–");
     }
     const { pooled, pooled_bound: bound, pooled_sites: counted_at, plain_mean: plain, sites: reported_at, worst, worst_not_finite: word, better, lowest, highest } = row.merged ?? {};
     const part = (value, sites) => (Number.isFinite(value) ? ofSites(sites, row.sites) : "");
     const bad = better === "larger" ? lowest : better === "smaller" ? highest : null;
-    return [h("td", {}, metric(pooled), Number.isFinite(bound) ? ` ± ${metric(bound)}` : "", part(pooled, counted_at)), h("td", {}, metric(plain), part(plain, reported_at)), h("td", {}, measured(word ? undefined : bad, word), worst ? ` ${worst}` : "")];
+    return [h("td", {}, bounded(pooled, bound), part(pooled, counted_at)), h("td", {}, metric(plain), part(plain, reported_at)), h("td", {}, measured(word ? undefined : bad, word), worst ? ` ${worst}` : "")];
   }
 
   /** `2 of 3 sites`, with those that are missing where there are any. */

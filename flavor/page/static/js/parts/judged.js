@@ -3,7 +3,7 @@
 // "Model" has.
 
 import { fill, h, show, text } from "../dom.js";
-import { called, clock, count, counted, full, measured, metric, ofSites, quoted, some } from "../format.js";
+import { bounded, called, clock, count, counted, full, measured, metric, ofSites, quoted, some } from "../format.js";
 import { get, of } from "../api.js";
 import { failed, tablebox } from "../panel.js";
 import { named } from "../said.js";
@@ -95,7 +95,7 @@ export function judged(name) {
     const all = had + (found.left_out ?? 0);
     const beside = (of, key) => {
       if (!Number.isFinite(of[key])) return "";
-      if (key === "pooled") return `${Number.isFinite(of.pooled_bound) ? ` ± ${metric(of.pooled_bound)}` : ""}${ofSites(of.pooled_sites, all)}`;
+      if (key === "pooled") return ofSites(of.pooled_sites, all);
       return key.endsWith("_mean") ? ofSites(of.sites, all) : "";
     };
     const cells = (make) => names.map((each) => make(found.metrics[each], each));
@@ -107,9 +107,9 @@ export function judged(name) {
       h("tr", {}, h("td", { class: "text" }, site), h("td", { class: "text quiet", colspan: names.length + 1 }, `no result: ${why}`)),
     );
     const merged = MERGED.filter(([, key]) => !isOwn && names.some((each) => Number.isFinite(found.metrics[each][key]))).map(([word, key, tip]) =>
-      h("tr", { class: "merged" }, h("th", { scope: "row", "data-tip": tip }, word), h("td", {}, key === "pooled" && names.every((each) => (found.metrics[each].pooled_sites ?? all) === all) ? count(found.examples) : ""), cells((of) => h("td", {}, metric(of[key]), beside(of, key)))),
+      h("tr", { class: "merged" }, h("th", { scope: "row", "data-tip": tip }, word), h("td", {}, key === "pooled" && names.every((each) => (found.metrics[each].pooled_sites ?? all) === all) ? count(found.examples) : ""), cells((of) => h("td", {}, bounded(of[key], key === "pooled" ? of.pooled_bound : null), beside(of, key)))),
     );
-    const central = found.central && h("tr", { class: "merged own-row" }, h("th", { scope: "row" }, OWN_DATA), h("td", {}, count(found.central.examples)), names.map((each) => h("td", {}, metric(ownValue(found.central.metrics, each)))));
+    const central = found.central && h("tr", { class: "merged own-row" }, h("th", { scope: "row" }, OWN_DATA), h("td", {}, count(found.central.examples)), names.map((each) => h("td", {}, ownValue(found.central.metrics, each))));
     table(h("table", { class: "plain" }, h("thead", {}, head), h("tbody", {}, sites, missing, merged, central)));
     const by = isOwn ? `on ${OWN_DATA}` : `by ${found.expected.length > had + found.left_out ? `${count(had)} of ` : ""}${counted(found.expected.length, "site")}${byAsked(found)}`;
     const model = modelOf(found);
@@ -179,4 +179,7 @@ export function judged(name) {
 }
 
 /** The value of a metric on the operator's own data; that of its examples' counts where it is computed of them. */
-const ownValue = (metrics, name) => [name, `central/${name}`, `central/pooled/${name}`].map((each) => metrics[each]).find(Number.isFinite);
+function ownValue(metrics, name) {
+  const own = [name, `central/${name}`, `central/pooled/${name}`].find((each) => Number.isFinite(metrics[each]));
+  return bounded(metrics[own], metrics[`${own}_bound`]);
+}
