@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from flavor.disk import naming
 from flavor.edge.evaluator import Evaluator
@@ -39,10 +40,23 @@ from flavor.records.update import Refused
 from flavor.store.paths import handed_image, handed_report, result_prefix
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import StoreHealth
-from flavor.view.site_events import EvaluationBegun, EvaluationMissed, ResultHandedIn, ResultWithheld
+from flavor.view.site_events import EvaluationBegun, EvaluationMissed, ResultForgotten, ResultHandedIn, ResultWithheld
 
 _LATE = "the time of the evaluation has passed"
 _Name = tuple[int, int]  # the round and the number of an evaluation
+
+
+@dataclass
+class _Done:
+    """An evaluation that this process has begun, as it was opened then."""
+
+    opened_ms: int
+    result: Result | Refused | None = None
+    """What this process has handed in."""
+
+    def is_of(self, model: str, opened_ms: int) -> bool:
+        """Whether it says what is asked for: of this model, or why there is no result of this very evaluation."""
+        return self.result.model == model if isinstance(self.result, Result) else self.opened_ms == opened_ms
 
 
 class Evaluating:
@@ -65,8 +79,8 @@ class Evaluating:
         self._site, self._inbox, self._files, self._command = site, inbox, files, command
         self._store, self._transfers, self._exchange, self._models = store, transfers, exchange, models
         self._health = health
-        self._pending: list[_Name] = []
-        self._done: set[_Name] = set()
+        self._pending: dict[_Name, int] = {}  # to when it was opened
+        self._done: dict[_Name, _Done] = {}
         self._task: EvaluationTask | None = None
         self._evaluator: Evaluator | None = None
         self._has_begun = False  # whether the command was started before
@@ -82,10 +96,16 @@ class Evaluating:
         task, evaluator = self._task, self._evaluator
         return task.round if task is not None and evaluator is not None else None
 
-    def read(self) -> None:
-        """Read which evaluations await this site, and stop judging a model for one that is over."""
+    def read(self, *, resync: bool) -> None:
+        """Read which evaluations await this site, and stop judging a model for one that is over.
+
+        With `resync`, as after a failover, looks also whether Redis still has the results that were handed in.
+        """
         self._pending = self._site.membership.evaluations()
-        self._done &= set(self._pending)
+        self._done = {name: done for name, done in self._done.items() if name in self._pending}
+        for name, done in list(self._done.items()):
+            if resync or done.opened_ms != self._pending[name]:
+                self._look_again(name, done, self._pending[name])
         if (task := self._task) is not None and (task.round, task.number) not in self._pending:
             self.stop()
             self._site.observer.hear(EvaluationMissed("the evaluation is over: its evaluator is stopped", task.round))
@@ -99,7 +119,7 @@ class Evaluating:
             name = next((name for name in self._pending if name not in self._done), None)
             if name is None:
                 return
-            self._done.add(name)
+            self._done[name] = _Done(self._pending[name])
             self._begin(*name)
 
     def ended(self, item: EvaluatorEnded) -> None:
@@ -136,14 +156,38 @@ class Evaluating:
         if evaluator is not None:
             evaluator.stop()
 
+    def _look_again(self, name: _Name, done: _Done, opened_ms: int) -> None:
+        """Hand in again what Redis has lost in a failover, also where the evaluation was opened anew.
+
+        What was measured of the same model counts. Without it the model is to be judged again.
+        """
+        try:
+            task = self._site.membership.evaluation_task(*name)
+        except DamagedRecord:  # what could be read of it before counts
+            return
+        if task is None or (done.opened_ms == opened_ms and self._is_late(task)):
+            return
+        digest, judging = task.model.model.digest, self._task
+        if judging is not None and (judging.round, judging.number) == name:
+            if judging.model.model.digest == digest:
+                self._task, done.opened_ms = task, opened_ms
+                return
+            self.stop()
+            why = "Redis had lost the evaluation, and it is of another model now: its evaluator is stopped"
+            self._site.observer.hear(EvaluationMissed(why, task.round))
+        elif done.result is not None and done.is_of(digest, opened_ms):
+            done.opened_ms = opened_ms
+            self._site.observer.hear(ResultForgotten(round=task.round))
+            self._hand_in(task, done.result)
+            return
+        del self._done[name]
+
     def _begin(self, round_: int, number: int) -> None:
         try:
             task = self._site.membership.evaluation_task(round_, number)
         except DamagedRecord as error:
             self._site.observer.hear(ResultWithheld(str(error), round_))
-            self._site.membership.hand_in_result(
-                round_, number, notice_of(error).refused(self._site.shared(str(error)))
-            )
+            self._hand_in_as((round_, number), notice_of(error).refused(self._site.shared(str(error))))
             return
         if task is None:  # it is over, or its result was handed in before a restart
             return
@@ -215,8 +259,13 @@ class Evaluating:
         self._hand_in(task, notice.refused(self._site.shared(text)))
 
     def _hand_in(self, task: EvaluationTask, result: Result | Refused) -> None:
-        self._site.membership.hand_in_result(task.round, task.number, result)
+        self._hand_in_as((task.round, task.number), result)
         reach("edge.result_handed_in")
+
+    def _hand_in_as(self, name: _Name, result: Result | Refused) -> None:
+        self._site.membership.hand_in_result(*name, result)
+        if name in self._done:
+            self._done[name].result = result
 
     def _is_late(self, task: EvaluationTask) -> bool:
         """Whether the evaluation goes on without this site, also where no process is there that ends it."""

@@ -109,7 +109,7 @@ class JudgingLoop:
         if news.resync or news.admission:
             self._standing.check_admitted()
         if news.resync or news.evaluations:
-            self._evaluating.read()
+            self._evaluating.read(resync=news.resync)
         return False
 
     def _read_run(self) -> RunView:

@@ -107,7 +107,7 @@ class Loop:
         if news.resync and (unjudged := self._standing.part.unjudged):
             self._updates.read_verdict(unjudged)
         if self._evaluating is not None and (news.resync or news.evaluations):
-            self._evaluating.read()
+            self._evaluating.read(resync=news.resync)
         self._work.look(news)
         self._go_on()
         return False

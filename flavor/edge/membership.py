@@ -106,12 +106,14 @@ class Membership:
                 reads.exists(self._keys.task(each))
             return next((each for each, there in zip(rounds, reads.execute(), strict=True) if there), 0)
 
-    def evaluations(self) -> list[tuple[int, int]]:
-        """The evaluations that await this client, each by its round and its number, oldest first."""
+    def evaluations(self) -> dict[tuple[int, int], int]:
+        """The evaluations that await this client, by round and number, to when each was opened in ms; oldest first."""
         found = {name: count(opened) or 0 for name, opened in self._read(self._keys.evaluations).items()}
-        names = [name.split(" ") for name in sorted(found, key=lambda name: (found[name], name))]
-        pairs = ((count(name[0]), count(name[1])) for name in names if len(name) == 2)
-        return [(round_, number) for round_, number in pairs if round_ is not None and number is not None]
+        names = [(name.split(" "), found[name]) for name in sorted(found, key=lambda name: (found[name], name))]
+        pairs = ((count(name[0]), count(name[1]), opened) for name, opened in names if len(name) == 2)
+        return {
+            (round_, number): opened for round_, number, opened in pairs if round_ is not None and number is not None
+        }
 
     def evaluation_task(self, round_: int, number: int) -> EvaluationTask | None:
         """The client's task in this evaluation; None when it has none, or has handed in a result.
@@ -120,7 +122,8 @@ class Membership:
         """
         key = self._keys.evaluation_task(round_, number)
         with translated(self._where), self._redis.pipeline(transaction=False) as reads:
-            fields, is_done = reads.hgetall(key).exists(self._keys.result(round_, number)).execute()
+            # in this order: the end of an evaluation removes both, and only a lost result leaves a task without one
+            is_done, fields = reads.exists(self._keys.result(round_, number)).hgetall(key).execute()
         with damage_in(f"the task {key} on Redis at {self._where} cannot be read"):
             return None if is_done else EvaluationTask.from_hash(round_, number, fields)
 

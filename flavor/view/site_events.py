@@ -296,6 +296,19 @@ class ResultHandedIn(SiteEvaluationEvent):
 
 
 @dataclass(frozen=True)
+class ResultForgotten(SiteEvaluationEvent):
+    """Redis has lost the result of an evaluation in a failover; the edge hands it in again."""
+
+    reason: str = "handing it in again"
+
+    @property
+    def line(self) -> str:
+        """See `Event`."""
+        of = f"the model of round {self.round}" if self.round else _OF_NO_ROUND
+        return f"Redis has forgotten the result of {of}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class ResultWithheld(SiteEvaluationEvent):
     """The evaluator has no result; the edge hands in the reason instead."""
 

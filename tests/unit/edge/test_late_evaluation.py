@@ -27,7 +27,7 @@ def test_a_task_whose_deadline_has_passed_is_told_of_and_not_begun(now_ms):
     def judged(task: EvaluationTask) -> None:
         raise Begun
 
-    membership = SimpleNamespace(evaluations=lambda: [(1, 0)], evaluation_task=lambda *_: TASK)
+    membership = SimpleNamespace(evaluations=lambda: {(1, 0): 0}, evaluation_task=lambda *_: TASK)
     site: Any = SimpleNamespace(
         membership=membership,
         runs=SimpleNamespace(now_ms=lambda: now_ms),
@@ -38,7 +38,7 @@ def test_a_task_whose_deadline_has_passed_is_told_of_and_not_begun(now_ms):
     judge = Evaluating(
         site, nothing, nothing, (), store=nothing, transfers=nothing, exchange=nothing, models=models, health=nothing
     )
-    judge.read()
+    judge.read(resync=False)
     if now_ms < TASK.deadline_ms:
         with pytest.raises(Begun):
             judge.look(Part(phase=Phase.IDLE))
