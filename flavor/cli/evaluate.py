@@ -109,7 +109,7 @@ def evaluate(
         config = RunConfig.of_run(found_run.run, view.config)
         url = store_url(store, found_run.store) or store_of_run(found_run.run, view.config)
         objects = opened_once_usable(url, settings=store_settings(), tell=tell)
-        sites = stack.enter_context(judging_sites(found_run, view, config, objects, tell))
+        sites = stack.enter_context(judging_sites(found_run, view, config, objects, tell, outside=model_path))
         names = tuple(name.strip() for name in (clients or "").split(",") if name.strip())
         asked = _asked(runs, view, config, objects, round_, model_path)
         if model_path is not None:

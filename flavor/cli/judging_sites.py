@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flavor.errors import RunError
@@ -87,11 +89,18 @@ class JudgingSites:
 
 @contextlib.contextmanager
 def judging_sites(
-    opened: OpenedRun, view: RunView, config: RunConfig, objects: ObjectStore, tell: Callable[[str], None]
+    opened: OpenedRun,
+    view: RunView,
+    config: RunConfig,
+    objects: ObjectStore,
+    tell: Callable[[str], None],
+    *,
+    outside: Path | None = None,
 ) -> Iterator[JudgingSites]:
     """Hold the right to ask the sites of a run; of one that has ended, admit the sites that come for it.
 
-    Raises `LeaseHeld` while another process has the right, and `RunError` where no site can come.
+    `outside` is the file of the model, if no round of the run has made it. Raises `LeaseHeld` while another process has
+    the right, and `RunError` where no site can come.
     """
     from flavor.bus.jobs import RqJobQueue
     from flavor.bus.no_coordinator import no_coordinator
@@ -103,10 +112,12 @@ def judging_sites(
 
     runs, url = opened.runs, opened.url
     if opened.has_own_server and (opened.is_left or view.state.ended):
+        here = "`flavor contributions -e CMD` judges its models on this machine"
+        if outside is not None:
+            here = f"`check-fv -m CMD --model {shlex.quote(str(outside))}` judges it on this machine"
         raise RunError(
             f"the sites of run {runs.run!r} ended with its `flavor run`, and no other site reaches a result folder: "
-            "`flavor contributions -e CMD` judges its models on this machine, and those of a `flavor run --redis-url` "
-            "can be judged at any time (flavor-fv)"
+            f"{here}; sites can judge models of a `flavor run --redis-url` at any time (flavor-fv)"
         )
     with contextlib.ExitStack() as stack:
         lease = stack.enter_context(asking(runs, objects, tell))

@@ -61,8 +61,12 @@ def test_the_folder_says_when_the_url_has_to_be_given(bench, tmp_path):
 def test_no_site_is_asked_of_a_run_that_no_site_reaches(bench, tmp_path, words):
     out = tmp_path / "out"
     local(bench, out, ALONE)
+    if words == ["evaluate"]:
+        outside = bench.done("flavor", "evaluate", out, "--model", __file__, env=ALONE)
+        assert outside.wait() == 1
+        assert f"`check-fv -m CMD --model {__file__}` judges it on this machine; " in outside.stderr
     refused = bench.done("flavor", words[0], out, *words[1:], env=ALONE)
     assert refused.wait() == 1
-    assert refused.stderr.endswith("can be judged at any time (flavor-fv)\n")
+    assert refused.stderr.endswith("sites can judge models of a `flavor run --redis-url` at any time (flavor-fv)\n")
     assert "ended with its `flavor run`, and no other site reaches a result folder" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
