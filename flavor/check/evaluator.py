@@ -27,6 +27,7 @@ from flavor.check.evaluator_checks import (
 from flavor.check.fake_bus import CLIENT, RUN
 from flavor.check.folders import Folders
 from flavor.check.merged_as import merged_as
+from flavor.check.model import opened
 from flavor.check.output import Screen
 from flavor.check.report import Check, Report
 from flavor.check.report_names import unknown_names
@@ -116,13 +117,7 @@ class EvaluatorCheck:
             self._give_up(ENDS, f"still running after {self._script.limit}")
         except Ended:
             if self._script.exit_code() != 0:
-                detail = self._script.obituary("the script", "")
-                if self._settings.model is None and self._folders.pretrained is None:
-                    hint = "; ".join(filter(None, (self._death_hint, _NEEDS_MODEL)))
-                    self._report.unclear(ENDS, detail, hint=hint)
-                    self._report.undecided = "not decided, because the script may need a model of yours (--model)"
-                    raise Over from None
-                self._give_up(ENDS, detail, hint=self._death_hint)
+                self._died()
         self._report.passed(ENDS, "exit code 0")
         try:
             info, written = read_measured(self._files.output, self._files.local_info, _ROUND)
@@ -140,6 +135,23 @@ class EvaluatorCheck:
         else:
             self._report.passed(KEEPS)
         return info
+
+    def _died(self) -> NoReturn:
+        """Record that the script ended with an error; where the model may be the cause, that nothing is decided."""
+        detail = self._script.obituary("the script", "")
+        given = self._settings.model or self._folders.pretrained
+        cause, undecided = _NEEDS_MODEL, "not decided, because the script may need a model of yours (--model)"
+        if given is not None:
+            try:
+                opened(given)
+            except CheckpointError as error:
+                cause = f"the model may be the cause: {error}"
+                undecided = f"not decided, because {given} may be the cause"
+            else:
+                self._give_up(ENDS, detail, hint=self._death_hint)
+        self._report.unclear(ENDS, detail, hint="; ".join(filter(None, (self._death_hint, cause))))
+        self._report.undecided = undecided
+        raise Over
 
     def _look_at(self, info: Info) -> None:
         if (examples := info["metadata"]["datasetSize"]) > 0:

@@ -19,7 +19,7 @@ from flavor.exit_codes import OF_CHECKS, exit_codes_line
 
 @click.command(
     cls=SpelledCommand,
-    example='check-fv -m "python evaluate.py"',
+    example='check-fv -m "python evaluate.py" --model flavor-runs/mammo/global_model.pkl',
     epilog=exit_codes_line(OF_CHECKS, DONE="nothing failed", FAILED="a check failed, or nothing is decided"),
 )
 @evaluator_options("Command that judges one model, e.g. 'python evaluate.py'.")

@@ -168,6 +168,15 @@ def test_a_model_of_ones_own(check, tmp_path):
     assert report.named(Status.PASSED) == ALL
 
 
+def test_nothing_is_decided_of_a_script_that_does_not_take_a_model_that_no_run_has(check, tmp_path):
+    model = tmp_path / "bare.pkl"
+    model.write_bytes(pickle.dumps({"weight": np.ones(3, np.float32)}))
+    report = check(MAIN, model=model)
+    assert (report.named(Status.FAILED), report.named(Status.UNCLEAR), report.ok) == ([], ["ends"], False)
+    assert f"the model may be the cause: {model}: it is a state_dict itself, " in told(report, "ends").hint
+    assert report.undecided == f"not decided, because {model} may be the cause"
+
+
 def test_a_model_that_is_no_state_dict(check, tmp_path):
     model = tmp_path / "own.txt"
     model.write_text("0.25")
