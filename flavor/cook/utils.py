@@ -280,7 +280,8 @@ def _is_evaluator() -> bool:
 def _no_events(what: str) -> InvalidSetting:
     if _is_evaluator():
         return InvalidSetting(
-            f"{what}: an evaluator is run once for each model and has no events: leave them out, and exit with code 0"
+            f"{what}: an evaluator is run once for each model and has no events: leave them out, and exit with code 0; "
+            'if it imports your training script, put the loop of that script under if __name__ == "__main__":'
         )
     return InvalidSetting(
         f"{what}: an aggregator that is started anew in each round has no events: leave them out, or pass --init-once"

@@ -135,6 +135,12 @@ def test_an_aggregator_that_is_started_anew_has_no_events(anew, call, event):
         call(event)
 
 
+def test_an_evaluator_has_no_events_and_hears_where_they_may_come_from(monkeypatch):
+    monkeypatch.setenv("FLAVOR_ROLE", "evaluator")
+    with pytest.raises(InvalidSetting, match=r"has no events.*imports your training script.*if __name__ =="):
+        utils.SetEvent("TrainInitDone")
+
+
 def test_its_error_ends_it(anew):
     with pytest.raises(AggregatorFailed, match="set the event Error"):
         utils.SetEvent("Error")
