@@ -155,6 +155,7 @@ def _imported(modules: Sequence[str]) -> str:
     _leave_at_the_end()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)
     _in_huge_pages()
     if (trial := os.fork()) == 0:
         os._exit(0)  # a BLAS library ends its threads when a process forks
