@@ -200,15 +200,20 @@ def _trial(kept: Kept, command: Sequence[str], input_path: Path, select: Select 
     from flavor.contributions.by_command import ByCommand
     from flavor.contributions.judge import CommandJudge
     from flavor.evaluation_settings import select_of
+    from flavor.policy.selection import Select
+    from flavor.records.counts import CENTRAL_PREFIX
     from flavor.script_settings import settings_not_taken
 
     config = kept.rounds[-1].config
-    select = select or select_of(config)
+    of_run = select_of(config)
+    option = f"--metric {select}" if select is not None else f"the run's --select {of_run}"
+    select = select or of_run
     if select is None:
         raise MisuseError(
             "the run has no --select: name the metric of the command of -e, and which of its values are better, e.g. "
             "--metric accuracy:max"
         )
+    select = Select(select.name.removeprefix(CENTRAL_PREFIX), select.is_larger)  # the command measures it by that name
     refused = settings_not_taken(config.settings)
     if refused:
         print_line(
@@ -225,6 +230,7 @@ def _trial(kept: Kept, command: Sequence[str], input_path: Path, select: Select 
         settings={name: value for name, value in config.settings.items() if name not in refused},
         kind=config.kind,
         select=select,
+        option=option,
     )
     return ByCommand(judge, select, folder)
 

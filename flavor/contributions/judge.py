@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,13 +12,15 @@ from flavor.checkpoints.format import Format
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.edge.workspace import Workspace
 from flavor.errors import EvaluatorFailed, InvalidInfo
-from flavor.policy.selection import Select, lacking, value_of
+from flavor.policy.selection import Select, lacking, names_in, value_of
 from flavor.programs.evaluator_environment import evaluator_environment
 from flavor.programs.output_log import EVALUATOR_LOG_BYTES
 from flavor.programs.process import ChildProcess, obituary
+from flavor.programs.result_file import clear_result, read_measured
 from flavor.records.evaluation import EvaluationSummary
-from flavor.records.info import read_info
+from flavor.records.lacking import lacking_of
 from flavor.records.merging import WEIGHTED, merge_infos
+from flavor.records.not_finite import not_finite_of
 
 CLIENT = "operator"
 """The evaluator's FLAVOR_CLIENT: it must not learn which site a model lacks."""
@@ -47,6 +49,9 @@ class CommandJudge:
     settings: Mapping[str, str]
     kind: CheckpointKind
     select: Select
+    """The metric by the name that the command uses."""
+    option: str
+    """The option that names it, with its value, for messages."""
 
     def value(self, model: Path, *, round_: int, format_: str) -> float:
         """See `ModelJudge`."""
@@ -58,6 +63,7 @@ class CommandJudge:
             otherwise="pass --input",
         )
         files.clear_local()
+        clear_result(files.output)
         files.global_model.unlink(missing_ok=True)
         self.kind.from_wire(model, files.global_model, format_)
         child = ChildProcess(
@@ -82,7 +88,7 @@ class CommandJudge:
         if code != 0:
             raise EvaluatorFailed(obituary("the command of -e", code or 0, child.last_lines))
         try:
-            info = read_info(files.local_info)
+            info, _ = read_measured(files.output, files.local_info, round_)
         except InvalidInfo as error:
             raise EvaluatorFailed(f"the command of -e has measured nothing that can be used: {error}") from None
         finally:
@@ -91,7 +97,9 @@ class CommandJudge:
         metrics = {name: value for name, value in merged.items() if isinstance(value, int | float)}
         spread = {name: (value, value) for name, value in metrics.items() if not name.endswith(WEIGHTED)}
         summary = EvaluationSummary(round=round_, number=0, opened_ms=0, sites=1, metrics=metrics, spread=spread)
+        odd = {CLIENT: not_finite_of(info)}
+        summary = replace(summary, lacking=lacking_of(names_in([self.select]), {CLIENT: info["metrics"]}, {}, odd=odd))
         found = value_of(self.select.name, summary, is_larger=self.select.is_larger)
         if found is None:
-            raise EvaluatorFailed(f"--metric {self.select}: {lacking(self.select.base, summary)}")
+            raise EvaluatorFailed(f"{self.option}: {lacking(self.select.name, summary)}")
         return found[0]
