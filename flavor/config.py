@@ -24,6 +24,7 @@ from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import check_kind_name, kind_named
 from flavor.errors import InvalidSetting
 from flavor.option_groups import Group
+from flavor.parts import Parts
 from flavor.policy.mode import Buffered
 from flavor.rule_settings import conflict_of_rule
 from flavor.script_settings import checked_settings
@@ -208,6 +209,8 @@ class RunConfig(BaseModel):
         Group.MODEL,
         default="datasetSize",
     )
+    share: tensors.Patterns = tensors.SHARE
+    local: tensors.Patterns = tensors.LOCAL
     keep: tensors.Patterns = tensors.KEEP
     equal: tensors.Patterns = tensors.EQUAL
     statistics: tensors.Patterns = tensors.STATISTICS
@@ -298,6 +301,11 @@ class RunConfig(BaseModel):
     def kind(self) -> CheckpointKind:
         """The kind of the run's checkpoints. Raises `InvalidSetting` where its package is not installed."""
         return kind_named(self.checkpoint)
+
+    @property
+    def parts(self) -> Parts:
+        """Which tensors are shared."""
+        return Parts(self.share, self.local)
 
     @property
     def buffered(self) -> Buffered | None:

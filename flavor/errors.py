@@ -35,6 +35,7 @@
     ├── InvalidUpdate                 an update that does not count, and why
     │   ├── BrokenModel               the global model is at fault, and no client
     │   └── CheckpointError           (also ValueError) a checkpoint that cannot be read or used
+    │       └── NotDivided            a model of which a site cannot share the part that its run asks for
     ├── InvalidResult                 the result of an evaluation that does not count, and why
     ├── RunEnding                     a run ended neither finished nor failed; printed without the word "Error"
     │   ├── RunFinishedEarly          its trainers were done before all its rounds were; exit code 7
@@ -235,6 +236,17 @@ class BrokenModel(InvalidUpdate):
 
 class CheckpointError(InvalidUpdate, ValueError):
     """A checkpoint cannot be read, or holds what cannot be aggregated."""
+
+
+class NotDivided(CheckpointError):
+    """A site's model does not go together with the run's `--share` and `--local`.
+
+    `told` is what the run's operator is told of that; it names no tensor.
+    """
+
+    def __init__(self, message: str, *, told: str) -> None:
+        self.told = told
+        super().__init__(message)
 
 
 class InvalidResult(FlavorError):

@@ -17,13 +17,13 @@ STATISTICS = (
 parameters. They are averaged, and the server step leaves them alone: its momentum could make a variance negative.
 
 They are the default of a setting of runs. A change of it would be other settings for all runs that go on."""
-_CONTROL_VARIATES = "*scaffold_c__*"
-"""Names of the control variates of SCAFFOLD (`flavor.cook.control`)."""
+CONTROL_VARIATE = "scaffold_c__"
+"""Stands before a parameter's name in that of its control variate of SCAFFOLD (`flavor.cook.control`)."""
 
 
 def no_parameters(statistics: Iterable[str]) -> tuple[str, ...]:
     """Return the patterns of tensors that are no parameters: a run's `statistics`, and control variates in each run."""
-    return (*statistics, _CONTROL_VARIATES)
+    return (*statistics, f"*{CONTROL_VARIATE}*")
 
 
 def with_known(named: Sequence[str]) -> tuple[str, ...]:

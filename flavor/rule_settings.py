@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from flavor.checkpoints.kinds import TENSORS
+from flavor.parts import Parts
+
 COMMAND = "command"
 """The `aggregator` of a run that only a user's own may aggregate."""
 
@@ -30,12 +33,20 @@ class _Ruled(Protocol):
     def checkpoint(self) -> str: ...
 
     @property
+    def parts(self) -> Parts: ...
+
+    @property
     def not_for_command(self) -> str: ...
 
 
 def conflict_of_rule(config: _Ruled, *, has_tensors: bool) -> str:
     """Return why the rule cannot aggregate checkpoints of this kind; '' where it can."""
     name = config.checkpoint
+    if config.parts and name != TENSORS.name:
+        return (
+            f"{config.parts.options} names tensors, and {name} checkpoints are not divided: leave it out, or have the "
+            f"scripts save a state_dict (--checkpoint {TENSORS.name})"
+        )
     if not has_tensors and (config.aggregator not in (None, COMMAND) or config.server_step is not None):
         rule = config.server_step if config.aggregator in (None, COMMAND) else config.aggregator
         return (

@@ -20,6 +20,20 @@ def _match_something(given: tuple[str, ...]) -> tuple[str, ...]:
 Patterns: TypeAlias = Annotated[tuple[str, ...], AfterValidator(_match_something)]
 _METAVAR = "PATTERN"
 
+SHARE: Any = setting(
+    "Share only the tensors that match this pattern, e.g. '*lora_*' or 'head.*': the others never leave their site, "
+    "whose edge keeps them and gives the script whole files. May be repeated.",
+    Group.MODEL,
+    default=(),
+    metavar=_METAVAR,
+)
+LOCAL: Any = setting(
+    "Share all tensors except those that match this pattern, e.g. '*bn*': these never leave their site. With --share, "
+    "exclude them from the tensors that are shared. May be repeated.",
+    Group.MODEL,
+    default=(),
+    metavar=_METAVAR,
+)
 KEEP: Any = setting(
     "Keep the tensors that match this pattern unchanged in all rounds, e.g. '*._extra_state'. Kept tensors come "
     "from the global model, or in a first round without a global model from the first site by name. May be "

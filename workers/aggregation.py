@@ -13,6 +13,7 @@ from rq.timeouts import JobTimeoutException
 
 from flavor.bus.claim import Attempt, Claim
 from flavor.bus.runs import RunStore
+from flavor.checkpoints import TensorFile
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.config import RunConfig
 from flavor.counted import counted
@@ -45,7 +46,7 @@ from workers.fault import GivenBack, any_readable, own_fault, require_same_maker
 from workers.infos import accepted_infos, read_client_info
 from workers.local_steps import steps_of
 from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
-from workers.notes import of_counts, of_reading, of_repetition
+from workers.notes import of_counts, of_parts, of_reading, of_repetition
 from workers.reading import CHANGED, ChangedWhileRead, NotAsAccepted, Reading, reading
 from workers.stale import stale_of
 from workers.updates import open_update, update_file
@@ -254,6 +255,7 @@ def _aggregated(
     with context.store.stage() as staged:
         combined = _combined(context, work, staged)
         reach("worker.combined")
+        tensors = len(TensorFile.open(staged)) if config.parts else None
         path = named(prefix, "model", combined.digest, config.kind.object_extension)
         ref = ObjectRef(path, combined.digest, combined.size_bytes)
         context.store.put(ref, staged)
@@ -265,7 +267,8 @@ def _aggregated(
         context.store.put(info, staged)
     reach("worker.stored")
     examples = sum(update.num_examples for update in updates.values())
-    model = GlobalModel(ref.sealed(context.store.seal(ref.path)), info, combined.state, work.format)
+    sealed = ref.sealed(context.store.seal(ref.path))
+    model = GlobalModel(sealed, info, combined.state, work.format, tensors)
     now_ms, newest = attempt.runs.now_and_newest_summary()
     manifest = stage_manifest(
         context,
@@ -278,7 +281,12 @@ def _aggregated(
         stale=stale,
         steps=steps_of(config.aggregator, infos),
     )
-    told = (*of_reading(work), *of_repetition(work, read_closed), *of_counts(work.info, work.infos))
+    told = (
+        *of_parts(work, model),
+        *of_reading(work),
+        *of_repetition(work, read_closed),
+        *of_counts(work.info, work.infos),
+    )
     counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"
     reason = f"{counts}, a global model of {combined.size_bytes} bytes{in_model(combined.chosen)}"
     sites = {client: info["metrics"] for client, info in infos.items()}

@@ -43,6 +43,7 @@ from flavor.records.run import RunView
 from flavor.records.summary import kept_metrics
 from flavor.results.evaluation_summary import central_comparison, central_lacking, ruled_names
 from flavor.results.metric_of_sites import shown_by
+from flavor.results.whole_model import make_whole, why_not_whole
 from flavor.store.digests import copy_of
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed
 from workers.central_judge import CentralJudge
@@ -181,7 +182,10 @@ class _Judging:
         """Copy the model: a link would be the store's own object, open to the evaluator."""
         kind, target = self._config.kind, files.global_model
         own = target if format_ == kind.wire_format else target.with_name(f".{target.name}.wire")
+        if why := why_not_whole(self._view):
+            raise EvaluatorFailed(f"{why}: leave out -e, or begin the run with --init-model")
         copy_of(self._context.store, self._evaluation.model.model, own)
+        make_whole(self._view, self._context.store, own)
         if own != target:
             kind.from_wire(own, target, format_)
             own.unlink()

@@ -127,6 +127,11 @@ class TensorLook:
 
         `first` is an update that most sites agree with; None as long as the coordinator has not determined one.
         """
+        if foreign := self._config.parts.foreign(spec.name for spec in update.specs):
+            raise CheckpointError(
+                f"tensor {foreign!r} is not shared in this run ({self._config.parts.options}), and should have stayed "
+                "at its site: let an edge of this release hand in the update"
+            )
         if (model := self._view.global_model) is not None:
             checked_global(model.model.path)
             whose, required = "the global model", structure_of_object(self._store, model.model)  # type: ignore[arg-type]

@@ -10,14 +10,17 @@ from aggregators.dtypes import Kind, kind_of
 from aggregators.quantities import is_counter, matching, suspicious_integers, training_state, turned_negative
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
+from flavor.counted import counted
 from flavor.patterns import no_parameters
 from flavor.printable import printable, shown_name
 from flavor.records.counts import SAME, is_count
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, not_merged
+from flavor.records.model import GlobalModel
 from flavor.records.rival_counts import label_of, rivals_in
 from flavor.records.round import RoundView
 from flavor.records.sound_counts import left_out_of
+from flavor.sizes import shown_bytes
 from workers.combiner import Work
 from workers.unchanged import is_unchanged, unchanged_updates
 
@@ -33,6 +36,13 @@ def of_choice(aggregator: str | None, chosen: Sequence[str] | None, names: Seque
     if chosen is not None:
         left = [name for name in names if name not in chosen]
         yield f"{aggregator} kept {_some(chosen)}, and left out {_some(left)}"
+
+
+def of_parts(work: Work, model: GlobalModel) -> Iterator[str]:
+    """Tell how much of the model is shared; in round 1 alone."""
+    if work.round == 1 and model.tensors is not None:
+        shared = f"{counted(model.tensors, 'tensor')} of the model, {shown_bytes(model.size_bytes)}"
+        yield f"shared: {shared} ({work.config.parts.options}); the others stay at the sites"
 
 
 def of_integers(round_: int, first: ClientModel, held: Mapping[str, Tensor], differing: Sequence[str]) -> Iterator[str]:

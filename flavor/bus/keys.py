@@ -14,8 +14,10 @@ run                                   hash    run_id, protocol, config, state, r
                                               recovered_ms, recovered_round, changed,
                                               resumed_ms, resumed_round, paused_ms,
                                               best_round, best_value, best_sites, met,
-                                              begun_from; deadline_ms, of the newest round,
-                                              for sites: absent where rounds do not wait
+                                              begun_from, global_tensors, whole_path,
+                                              whole_digest, whole_size; deadline_ms, of the
+                                              newest round, for sites: absent where rounds do
+                                              not wait
 members                               set     clients that have joined                        coordinator
 public_keys                           hash    client to the public key that its updates must  coordinator, worker,
                                               be signed with                                  operator

@@ -44,10 +44,18 @@ class Again:
     """Starts a checked script again, for one round each time, in the same folders."""
 
     def __init__(
-        self, report: Report, workspace: Workspace, launch: Launch, screen: Screen, rounds: int, timeout_s: float
+        self,
+        report: Report,
+        workspace: Workspace,
+        launch: Launch,
+        screen: Screen,
+        rounds: int,
+        timeout_s: float,
+        shared: Callable[[Tensors], Tensors] = lambda tensors: tensors,
     ) -> None:
+        """Take what is needed to start the script; `shared` returns the tensors that are compared."""
         self._report, self._files, self._launch, self._screen = report, workspace, launch, screen
-        self._rounds, self._timeout_s = rounds, timeout_s
+        self._rounds, self._timeout_s, self._shared = rounds, timeout_s, shared
 
     def without_global_model(self, first: Tensors) -> None:
         """Start the script without a global model, and compare the model of its round one with `first`."""
@@ -57,7 +65,7 @@ class Again:
         if self._run(1, self._rounds):
             self._report.unclear(SEEDED, "started once more in the same folders, it did not finish round 1")
         else:
-            _compare(self._report, first, self._files.local_model)
+            _compare(self._report, first, self._files.local_model, self._shared)
 
     def with_global_model(self, known: tuple[Tensors, Made] | None) -> None:
         """Start the script in the round after the last one, with the global model that is in its place.
@@ -80,7 +88,7 @@ class Again:
     def _judge(self, known: tuple[Tensors, Made], was_read: bool | None) -> None:
         before, made = known
         try:
-            after = read(self._files.local_model, opened(self._files.local_model)).tensors
+            after = self._shared(read(self._files.local_model, opened(self._files.local_model)).tensors)
         except CheckpointError as error:
             detail = str(error).removeprefix(f"{self._files.local_model}: ")
             self._report.failed(FROM_GLOBAL, f"{_AGAIN}, it saved a model that cannot be read: {detail}")
@@ -120,9 +128,9 @@ def judge_first_round(report: Report, was_read: bool | None) -> None:
     report.passed(FROM_GLOBAL, "round 1 started from the weights at $GLOBAL_MODEL_PATH")
 
 
-def _compare(report: Report, first: Tensors, path: Path) -> None:
+def _compare(report: Report, first: Tensors, path: Path, shared: Callable[[Tensors], Tensors]) -> None:
     try:
-        second = read(path, opened(path)).tensors
+        second = shared(read(path, opened(path)).tensors)
     except CheckpointError:
         report.unclear(SEEDED, "the model of a second start cannot be read")
         return

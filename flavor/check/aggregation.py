@@ -11,6 +11,7 @@ from flavor.atomic import write_json
 from flavor.check import model
 from flavor.check.fake_bus import CLIENT
 from flavor.checkpoints import Checkpoint, Format, write
+from flavor.parts import WHOLE, Parts
 from flavor.records.info import FILE_NAME, Info
 from flavor.records.merging import merge_infos, summed
 
@@ -58,7 +59,10 @@ class Aggregation(Protocol):
 
 
 class Mean:
-    """Computes the mean of the trainer's model and a second client's."""
+    """Computes the mean of the trainer's model and a second client's. Those not shared stay the trainer's."""
+
+    def __init__(self, parts: Parts = WHOLE) -> None:
+        self._parts = parts
 
     def start(self) -> None:
         """Do nothing: no process starts."""
@@ -74,7 +78,8 @@ class Mean:
             shutil.copyfile(sent.path, target)
             return None
         local, format_ = sent.content
-        made = model.mean([local.tensors, model.other(local.tensors, seed=round_)])
+        shared = {name: local.tensors[name] for name in self._parts.shared(local.tensors)}
+        made = {**local.tensors, **model.mean([shared, model.other(shared, seed=round_)])}
         write(target, Checkpoint(made, local.structure, local.metadata, local.beside), format_)
         return Made(made, made)
 

@@ -20,6 +20,7 @@ from flavor.check.trainer_checks import (
     FINITE,
     INFO,
     INTEGERS,
+    PARTS,
     SAME_AGAIN,
     SAVE_THIS_ROUNDS,
     SAVES,
@@ -35,7 +36,9 @@ from flavor.checkpoints.compare import structure_problems
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.counted import counted
 from flavor.errors import CheckpointError, InvalidInfo
+from flavor.parts import WHOLE, Parts
 from flavor.records.info import LOCAL_STEPS, Info, read_info
+from flavor.sizes import shown_bytes
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class _Round:
 class HandedIn:
     """Keeps the models and infos so far, and makes the checks on them."""
 
-    def __init__(self, report: Report, rounds: int) -> None:
-        self._report, self._rounds = report, rounds
+    def __init__(self, report: Report, rounds: int, parts: Parts = WHOLE) -> None:
+        self._report, self._rounds, self._parts = report, rounds, parts
         self._epochs: list[int] = []
         self._previous: _Round | None = None
 
@@ -87,36 +90,53 @@ class HandedIn:
             local = read(path, format_)
         except CheckpointError as error:
             self._give_up(TENSORS, f"round {round_}: {_without(error, path)}")
-        count = len(local.tensors)
-        counted = f"{count} tensor{'s' if count > 1 else ''}"
+        seen = counted(len(local.tensors), "tensor")
         if known := model.statistics(local.tensors):
-            counted += f"; statistics, with which no server step is taken: {known}"
+            seen += f"; statistics, with which no server step is taken: {known}"
         if numbers := model.scalars(local.tensors):
-            counted += f"; of no dimensions, and averaged without a server step: {numbers}"
+            seen += f"; of no dimensions, and averaged without a server step: {numbers}"
         if local.structure is not None and (texts := local.structure.texts):
-            counted += f"; text, which stays at the site and is put back: {model.some(texts)}"
+            seen += f"; text, which stays at the site and is put back: {model.some(texts)}"
         if state := model.of_training(local.tensors):
             self._report.warned(TENSORS, f"{STATE_AVERAGED}: {state}", hint=STATE_BESIDE)
-        self._report.passed(TENSORS, counted)
+        self._report.passed(TENSORS, seen)
         if bad := model.nonfinite(local.tensors):
             self._give_up(FINITE, f"round {round_}: NaN or infinity in {bad}")
         self._report.passed(FINITE)
         if odd := model.suspicious(local.tensors):
             self._report.warned(INTEGERS, f"{odd}: a mean of such values means nothing")
         self._report.passed(INTEGERS)
+        if self._parts:
+            self._look_at_parts(round_, local.tensors)
         if self._previous is not None:
-            before, made = self._previous.local.tensors, self._previous.made
-            if changed := structure_problems(local.tensors, before, f"round {round_ - 1}"):
+            made = self._previous.made
+            if changed := structure_problems(local.tensors, self._previous.local.tensors, f"round {round_ - 1}"):
                 self._give_up(SHAPES, f"round {round_}: {changed}")
             self._report.passed(SHAPES)
-            self._look_for_training(round_, made.tensors, local.tensors)
-            if all(np.array_equal(array, before[name]) for name, array in local.tensors.items()):
+            now, before = self.shared(local.tensors), self.shared(self._previous.local.tensors)
+            made = Made(tensors := self.shared(made.tensors), tensors) if self._parts else made
+            self._look_for_training(round_, made.tensors, now)
+            if all(np.array_equal(array, before[name]) for name, array in now.items()):
                 self._report.warned(TRAINS, f"round {round_}: {SAME_AGAIN} {round_ - 1}", hint=SAVE_THIS_ROUNDS)
-            left = compared(before, made, local.tensors)
-            unloaded = not_loaded(before, made, local.tensors)
-            most = most_left(before, made, local.tensors)
+            left = compared(before, made, now)
+            unloaded = not_loaded(before, made, now)
+            most = most_left(before, made, now)
             judge(self._report, round_, left, was_read, unloaded, most, not_judged(before, made))
         return local, format_
+
+    def shared(self, tensors: model.Tensors) -> model.Tensors:
+        """Return those of the tensors that are shared."""
+        return {name: tensors[name] for name in self._parts.shared(tensors)} if self._parts else tensors
+
+    def _look_at_parts(self, round_: int, tensors: model.Tensors) -> None:
+        if problem := self._parts.problem(tensors):
+            self._give_up(PARTS, f"round {round_}: {problem}")
+        shared = self.shared(tensors)
+        sizes = [sum(array.nbytes for array in each.values()) for each in (shared, tensors)]
+        own = model.some([name for name in tensors if name not in shared])
+        how_much = f"{shown_bytes(sizes[0])} of {shown_bytes(sizes[1])}"
+        shares = f"{len(shared)} of {counted(len(tensors), 'tensor')} are shared, {how_much}"
+        self._report.passed(PARTS, f"{shares}; at the site stay {own}")
 
     def described(self, round_: int, path: Path, kind: CheckpointKind) -> str:
         """Describe a file without tensors; raises `Over` if its kind cannot read it."""
@@ -152,7 +172,10 @@ class HandedIn:
     @property
     def last(self) -> tuple[model.Tensors, Made] | None:
         """The script's last model, and the global model that was made from it; None without tensors."""
-        return None if self._previous is None else (self._previous.local.tensors, self._previous.made)
+        if self._previous is None:
+            return None
+        local, made = self._previous.local.tensors, self._previous.made
+        return (local, made) if not self._parts else (self.shared(local), Made(each := self.shared(made.tensors), each))
 
     def _look_for_training(self, round_: int, given: model.Tensors, handed_in: model.Tensors) -> None:
         if same := model.unchanged(given, handed_in):

@@ -44,6 +44,7 @@ from flavor.check.trainer_checks import (
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import TENSORS
 from flavor.checkpoints.npz_suffix import npz_hint
+from flavor.parts import WHOLE, Parts
 from flavor.programs.readmark import ReadMark
 from flavor.programs.trainer_environment import trainer_environment
 from flavor.records.names import Event
@@ -61,6 +62,7 @@ class CheckedTrainer:
     rounds: int = 3
     timeout_s: float = 600.0
     checkpoints: CheckpointKind = TENSORS
+    parts: Parts = WHOLE
     second_round: str = "--rounds 2 shows it"
     """How to get a second round, if there is only one."""
 
@@ -89,11 +91,11 @@ class TrainerCheck:
             on_ask=self._asks_for,
         )
         self._asked: dict[str, None] = {}  # events besides TrainStarted that the script has asked for
-        self._aggregation = aggregation or Mean()
+        self._aggregation = aggregation or Mean(settings.parts)
         self._script = Script(self._bus, screen, settings.timeout_s, mark="| ", alarm=self._alarm)
         self._at_event: dict[str, tuple[Stamp | None, Stamp | None]] = {}
         self._set_again = False
-        self._handed_in = HandedIn(self._report, settings.rounds)
+        self._handed_in = HandedIn(self._report, settings.rounds, settings.parts)
         self._calls = AlgorithmCalls(self._report, self._files.local_model)
         self._mark: ReadMark | None = None
         self._was_read: dict[str, bool | None] = {}  # at TrainFinished, by its key
@@ -259,7 +261,7 @@ class TrainerCheck:
             is_first = round_ == 1 and self._folders.pretrained is None
             self._calls.look_at_model(round_, content[0].tensors, is_first=is_first)
         if content and round_ == 1:
-            self._first = content[0].tensors
+            self._first = self._handed_in.shared(content[0].tensors)
         if content and round_ == 1 and (start := self._folders.pretrained) is not None:
             self._handed_in.look_at_start(start, content[0])
         if round_ > 1:
@@ -299,7 +301,15 @@ class TrainerCheck:
             return
         settings = self._settings
         launch = partial(self._launch, settings.command, "trainer-again")
-        again = Again(self._report, self._files, launch, self._screen, settings.rounds, settings.timeout_s)
+        again = Again(
+            self._report,
+            self._files,
+            launch,
+            self._screen,
+            settings.rounds,
+            settings.timeout_s,
+            self._handed_in.shared,
+        )
         if self._folders.pretrained is not None:
             self._report.skipped(SEEDED, "round 1 started from the weights at $GLOBAL_MODEL_PATH")
         elif self._first is not None:

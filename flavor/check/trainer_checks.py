@@ -57,6 +57,12 @@ SHAPES = Check(
     "names, shapes and dtypes are the same in every round",
     "build the model once, before the loop, and save the same state_dict keys each time",
 )
+PARTS = Check(
+    "shares a part of the model",
+    "--share and --local, if they are given, divide the tensors into those that are shared and those that are not",
+    "give patterns that match the names of tensors, e.g. --local '*bn*'",
+    if_used=True,
+)
 TRAINS = Check(
     "changes the model",
     "what is handed in is not the global model that was handed out, unchanged",
@@ -141,6 +147,7 @@ TRAINER_CHECKS: tuple[Check, ...] = (
     FINITE,
     INTEGERS,
     SHAPES,
+    PARTS,
     TRAINS,
     LOADS,
     INFO,

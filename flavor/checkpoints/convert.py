@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import IO
 
+from flavor.checkpoints.blocks import Array
 from flavor.checkpoints.checkpoint import (
     ENCODING_KEY,
     SCALE_PREFIX,
@@ -26,7 +27,8 @@ from flavor.checkpoints.state_dict.beside import Beside
 from flavor.checkpoints.state_dict.structure import Structure
 from flavor.checkpoints.state_dict.wrapper_prefix import bare_names, renamed
 from flavor.disk import StrPath
-from flavor.errors import CheckpointError
+from flavor.errors import CheckpointError, NotDivided
+from flavor.parts import WHOLE, Parts
 
 FORMAT_KEY = "format"
 LIBRARIES = frozenset({"pt", "np", "tf", "flax", "jax", "mlx", "paddle"})
@@ -46,49 +48,102 @@ class WireInfo:
     left_out: tuple[str, ...] = ()  # keys of what cannot be kept of it
     own_names: Mapping[str, str] = field(default_factory=dict)
     """Each name on the wire to the trainer's own name, where prefixes were removed."""
+    own_tensors: Mapping[str, Array] = field(default_factory=dict)
+    """The tensors that are not shared, by their names on the wire: views of the trainer's file."""
+    all_names: tuple[str, ...] = ()
+    """The names of all tensors on the wire, shared or not, in the trainer's order."""
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A trainer's checkpoint, and what of it is sent."""
+
+    format: Format
+    own: Checkpoint
+    """The checkpoint as the trainer has saved it."""
+    sent: Checkpoint
+    """Its shared tensors, under their names on the wire, without what stays at the site."""
+    own_names: Mapping[str, str]
+    own_tensors: Mapping[str, Array]
+    all_names: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls,
-        writer: TensorFileWriter,
-        fmt: Format,
-        own: Checkpoint,
-        names: tuple[str, ...],
-        own_names: Mapping[str, str],
-    ) -> WireInfo:
-        """Return the record of the file that `writer` wrote from the trainer's checkpoint `own` in `fmt`."""
-        return cls(
-            writer.sha256,
-            writer.size_bytes,
-            fmt,
-            names,
-            own.structure,
-            own.beside,
-            own.left_out,
-            own_names,
+    def of(cls, src: StrPath, fmt: Format | None = None, *, bare: bool = False, parts: Parts = WHOLE) -> Outgoing:
+        """Read a trainer's checkpoint. Raises `CheckpointError` for one that cannot be read, aggregated or divided.
+
+        `bare` removes the prefixes of wrappers from the names (see `flavor.checkpoints.state_dict.wrapper_prefix`). A
+        part of a model is sent without the nesting, whose keys name the other tensors.
+        """
+        fmt = fmt or detect(src)
+        own = read(src, fmt)
+        sent = public(own, os.fspath(src))
+        names: dict[str, str] = {}
+        if bare:
+            names = bare_names(own.tensors)
+            sent = renamed(sent, {mine: name for name, mine in names.items()})
+        tensors, kept = sent.tensors, dict[str, Array]()
+        if parts:
+            if problem := parts.problem(tensors):
+                raise NotDivided(f"{os.fspath(src)}: {problem}", told=parts.problem(tensors, near=False))
+            shared = frozenset(parts.shared(tensors))
+            kept = {name: array for name, array in tensors.items() if name not in shared}
+            _check_untied(tensors, shared, f"{os.fspath(src)}: ")
+            sent = replace(
+                sent, tensors={name: array for name, array in tensors.items() if name in shared}, structure=None
+            )
+        return cls(fmt, own, sent, names, kept, tuple(tensors))
+
+    def info(self, writer: TensorFileWriter | None = None) -> WireInfo:
+        """Return the record of the file that `writer` wrote of what is sent; without one, of a file of no bytes."""
+        return WireInfo(
+            writer.sha256 if writer is not None else "",
+            writer.size_bytes if writer is not None else 0,
+            self.format,
+            tuple(self.sent.tensors),
+            self.own.structure,
+            self.own.beside,
+            self.own.left_out,
+            self.own_names,
+            self.own_tensors,
+            self.all_names,
         )
 
 
+def _check_untied(tensors: Mapping[str, Array], shared: Collection[str], where: str) -> None:
+    """Raise `CheckpointError` where a shared tensor and one that is not shared are the same numbers in the file.
+
+    The two would have different values in the model that the trainer is given, and only one of them would be used.
+    """
+    own = {array.ctypes.data: name for name, array in tensors.items() if array.size and name not in shared}
+    for name in shared:
+        other = own.get(tensors[name].ctypes.data) if tensors[name].size else None
+        if other is not None:
+            raise NotDivided(
+                f"{where}tensor {name!r} is shared and {other!r} is not, and both are the same numbers (tied weights): "
+                "share both or neither",
+                told="a tensor that is shared and one that is not are the same numbers (tied weights)",
+            )
+
+
 def to_safetensors(
-    src: StrPath, dest: StrPath | IO[bytes], fmt: Format | None = None, *, bare: bool = False
+    src: StrPath,
+    dest: StrPath | IO[bytes],
+    fmt: Format | None = None,
+    *,
+    bare: bool = False,
+    parts: Parts = WHOLE,
 ) -> WireInfo:
     """Convert a trainer's checkpoint for the wire, block by block, with its digest, in one pass.
 
-    `bare` removes the prefixes of wrappers from the names (see `flavor.checkpoints.state_dict.wrapper_prefix`). `dest`
-    is a path or a binary file. The structure travels in the metadata, without its texts. Of a trainer's own notes in
-    its safetensors file only "format" travels; the others stay on the site, as the texts do: `WireInfo` has them.
-    Raises `CheckpointError` for a file that cannot be read or aggregated, `StoreError` when `dest` cannot be written.
+    `bare` and `parts` are those of `Outgoing.of`. `dest` is a path or a binary file. The structure travels in the
+    metadata, without its texts. Of a trainer's own notes in its safetensors file only "format" travels; the others stay
+    on the site, as the texts do: `WireInfo` has them. Raises `CheckpointError` for a file that cannot be read or
+    aggregated, `StoreError` when `dest` cannot be written.
     """
-    fmt = fmt or detect(src)
-    own = read(src, fmt)
-    checkpoint = public(own, os.fspath(src))
-    names: dict[str, str] = {}
-    if bare:
-        names = bare_names(own.tensors)
-        checkpoint = renamed(own, {mine: name for name, mine in names.items()})
-    with TensorFileWriter(dest, checkpoint.specs, safetensors_metadata(checkpoint)) as writer:
-        fill(writer, checkpoint)
-    return WireInfo.of(writer, fmt, own, tuple(checkpoint.tensors), names)
+    outgoing = Outgoing.of(src, fmt, bare=bare, parts=parts)
+    with TensorFileWriter(dest, outgoing.sent.specs, safetensors_metadata(outgoing.sent)) as writer:
+        fill(writer, outgoing.sent)
+    return outgoing.info(writer)
 
 
 def public(checkpoint: Checkpoint, where: str) -> Checkpoint:
@@ -184,7 +239,19 @@ def from_safetensors(
     put beside the tensors. `own_names` maps each name on the wire to the trainer's own name. Raises `CheckpointError`
     when the file is damaged or does not hold that structure's tensors.
     """
-    checkpoint = read(src, Format.SAFETENSORS)
+    return given_as(read(src, Format.SAFETENSORS), dest, fmt, structure, beside=beside, own_names=own_names)
+
+
+def given_as(
+    checkpoint: Checkpoint,
+    dest: StrPath,
+    fmt: Format,
+    structure: Structure | None = None,
+    *,
+    beside: Beside | None = None,
+    own_names: Mapping[str, str] | None = None,
+) -> Checkpoint:
+    """Write a model that was read from the wire as `from_safetensors` does."""
     if own_names:
         checkpoint = renamed(replace(checkpoint, structure=None), own_names)
     if beside is not None:

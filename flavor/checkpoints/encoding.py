@@ -22,7 +22,6 @@ feedback, that is, a site keeps nothing of it for the next round.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -30,10 +29,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from flavor.checkpoints.blocks import Array, map_of
-from flavor.checkpoints.checkpoint import ENCODING_KEY, SCALE_PREFIX, read, safetensors_metadata
+from flavor.checkpoints.checkpoint import ENCODING_KEY, SCALE_PREFIX, safetensors_metadata
 from flavor.checkpoints.compare import same_bits, structure_problems
-from flavor.checkpoints.convert import WireInfo, public
-from flavor.checkpoints.detection import detect
+from flavor.checkpoints.convert import Outgoing, WireInfo
 from flavor.checkpoints.dtypes import BFLOAT16, DType
 from flavor.checkpoints.finite import is_finite
 from flavor.checkpoints.format import Format
@@ -41,9 +39,9 @@ from flavor.checkpoints.mapped import release
 from flavor.checkpoints.safetensors.header import TensorSpec
 from flavor.checkpoints.safetensors.reader import TensorFile
 from flavor.checkpoints.safetensors.writer import TensorFileWriter
-from flavor.checkpoints.state_dict.wrapper_prefix import bare_names, renamed
 from flavor.disk import StrPath
 from flavor.errors import CheckpointError
+from flavor.parts import WHOLE, Parts
 from flavor.records.objects import is_digest
 
 EncodingKind = Literal["bf16", "int8"]
@@ -148,20 +146,16 @@ def encode(
     fmt: Format | None = None,
     *,
     bare: bool = False,
+    parts: Parts = WHOLE,
 ) -> WireInfo:
     """Write a trainer's checkpoint to `dest` as its difference to the global model `base`, with its digest.
 
     Needs a few blocks of memory beside the mapped files. Raises `CheckpointError` for a file that cannot be read, does
     not have the global model's names, shapes and dtypes, or has NaN or infinite values; `StoreError` when `dest` cannot
-    be written. `bare` removes the prefixes of wrappers from the names.
+    be written. `bare` and `parts` are those of `Outgoing.of`.
     """
-    fmt = fmt or detect(src)
-    own = read(src, fmt)
-    checkpoint = public(own, os.fspath(src))
-    names: dict[str, str] = {}
-    if bare:
-        names = bare_names(own.tensors)
-        checkpoint = renamed(checkpoint, {mine: name for name, mine in names.items()})
+    outgoing = Outgoing.of(src, fmt, bare=bare, parts=parts)
+    checkpoint = outgoing.sent
     local = {spec.name: spec for spec in checkpoint.specs}
     if problems := structure_problems(local, {spec.name: spec for spec in base.specs}, "the global model"):
         raise CheckpointError(problems)
@@ -187,7 +181,7 @@ def encode(
                     if part is not None:
                         part.fill(0)
         del target  # the mapped file is closed with the writer
-    return WireInfo.of(writer, fmt, own, tuple(checkpoint.tensors), names)
+    return outgoing.info(writer)
 
 
 def _encode_tensor(theta: Array, local: Array, values: Array, scales: Array | None, block: int) -> bool:

@@ -6,7 +6,7 @@ from `opaque.PlainFile` where the user's own aggregator reads the files.
 
 A kind does not choose how updates become a model: its updates go to the rule of the run, or, where the kind has no
 tensors, to the user's own aggregator. CONTRIBUTING.md says what masked updates need beside a kind. Parts of a model
-will be tensors whose `compare` accepts a subset of the names.
+(`--share`, `--local`) are for the kind `tensors` alone.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from flavor.parts import WHOLE, Parts
 from flavor.patterns import STATISTICS
 
 
@@ -23,6 +24,19 @@ class Habits:
     """Names on the wire to the trainer's own names, where a prefix is removed."""
 
 
+@dataclass
+class OwnFiles:
+    """Where an edge keeps the tensors that its site does not share (`flavor.checkpoints.own_tensors`)."""
+
+    folder: Path
+    run_id: str
+    """The run to which they belong: those of another run are not used."""
+    initial: Callable[[], Path] | None = None
+    """Returns the file of the whole initial model, which it fetches the first time; None in a run without one."""
+    round: int | None = None
+    """The round that is trained, before which the tensors are wanted; None for the newest ones."""
+
+
 @dataclass(frozen=True)
 class SiteOptions:
     """The settings of a site and its run."""
@@ -37,6 +51,10 @@ class SiteOptions:
     bare: bool = False
     """Remove the prefixes of wrappers from the names of tensors, and restore them on the global model."""
     habits: Habits = Habits()
+    parts: Parts = WHOLE
+    """Which tensors are shared."""
+    own: OwnFiles | None = None
+    """The files of the tensors that are not; None where all are shared."""
     tell: Callable[[str], None] = print
 
 

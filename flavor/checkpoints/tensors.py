@@ -69,6 +69,7 @@ class Tensors:
 
     def site(self, options: SiteOptions) -> Site:
         """See `CheckpointKind`."""
+        from flavor.checkpoints.part_site import PartSite
         from flavor.checkpoints.tensors_site import TensorsSite
 
-        return TensorsSite(options)
+        return PartSite(options) if options.parts else TensorsSite(options)

@@ -12,7 +12,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from flavor.checkpoints.convert import WireInfo, check_given, from_safetensors, take_safetensors, to_safetensors
+from flavor.checkpoints.checkpoint import Checkpoint, read
+from flavor.checkpoints.convert import WireInfo, check_given, given_as, take_safetensors, to_safetensors
 from flavor.checkpoints.detection import detect
 from flavor.checkpoints.encoding import Encoding, encode
 from flavor.checkpoints.format import Format
@@ -55,12 +56,12 @@ class TensorsSite:
         options, format_ = self._options, detect(source)
         self._format = format_.value
         if options.compress == "none" or given is None:
-            return self._learned(to_safetensors(source, target, format_, bare=options.bare))
+            return self._learned(to_safetensors(source, target, format_, bare=options.bare, parts=options.parts))
         base = TensorFile.open(given.path)
         patterns = no_parameters(options.statistics)
         plain = [name for name in base.names if any(fnmatchcase(name, pattern) for pattern in patterns)]
         encoding = Encoding.sparing(options.compress, given.digest, base.specs, plain)
-        return self._learned(encode(source, target, base, encoding, format_, bare=options.bare))
+        return self._learned(encode(source, target, base, encoding, format_, bare=options.bare, parts=options.parts))
 
     def is_placed_as_it_is(self, format_: str) -> bool:
         """See `Site`."""
@@ -72,15 +73,25 @@ class TensorsSite:
 
     def from_wire(self, source: Path, target: Path, format_: str) -> None:
         """See `Site`."""
-        beside, own = read_beside(self._options.beside), self._known_structure()
-        to = self._format_for(format_)
-        placed = from_safetensors(source, target, to, own, beside=beside, own_names=self._own_names).structure
+        own = self._known_structure()
+        placed = given_as(
+            self._whole(source),
+            target,
+            self._format_for(format_),
+            own,
+            beside=read_beside(self._options.beside),
+            own_names=self._own_names,
+        ).structure
         if own is None and placed is not None and (texts := placed.texts) and not self._told_texts:
             self._told_texts = True
             self._options.tell(
                 f"the model has a text at {', '.join(texts[:5])}{', …' if len(texts) > 5 else ''}: texts never leave "
                 "their site, and the trainer finds an empty one there until it has saved its own"
             )
+
+    def _whole(self, source: Path) -> Checkpoint:
+        """Return all tensors of the model that the trainer is given."""
+        return read(source, Format.SAFETENSORS)
 
     @property
     def _own_names(self) -> dict[str, str]:

@@ -16,6 +16,7 @@ from flavor.cli.script_options import step_timeout_option, trainer_options
 from flavor.counted import counted
 from flavor.errors import InvalidSetting
 from flavor.exit_codes import OF_CHECKS, exit_codes_line
+from flavor.parts import Parts
 
 
 @click.command(
@@ -53,6 +54,18 @@ from flavor.exit_codes import OF_CHECKS, exit_codes_line
     "or a kind that a package adds.",
 )
 @click.option(
+    "--share",
+    metavar="PATTERN",
+    multiple=True,
+    help="Check the script for a run with this --share, and say which tensors would be shared. May be repeated.",
+)
+@click.option(
+    "--local",
+    metavar="PATTERN",
+    multiple=True,
+    help="Check the script for a run with this --local, and say which tensors would stay at the site. May be repeated.",
+)
+@click.option(
     "-r",
     "--rounds",
     type=click.IntRange(min=1),
@@ -72,6 +85,8 @@ def command(
     aggregator_command: str | None,
     init_once: bool,
     checkpoint: str,
+    share: tuple[str, ...],
+    local: tuple[str, ...],
     rounds: int | None,
     timeout_s: float,
     as_json: bool,
@@ -88,12 +103,17 @@ def command(
     With --ignore-ckpt, name your own aggregator with -am: only it can make a global model for a second round. Without
     -am, one round is run.
     """
-    from flavor.checkpoints.kinds import OPAQUE, kind_named
+    from flavor.checkpoints.kinds import OPAQUE, TENSORS, kind_named
     from flavor.programs.command import parse_command
 
     parsed = parse_command(main_command, "-m")
     preprocess = parse_command(preprocess_command, "-p") if preprocess_command else None
-    kind = kind_named(OPAQUE.name if ignore_ckpt else checkpoint)
+    kind, parts = kind_named(OPAQUE.name if ignore_ckpt else checkpoint), Parts(share, local)
+    if parts and (kind.name != TENSORS.name or aggregator_command is not None):
+        what = "-am" if aggregator_command is not None else f"{kind.name} checkpoints"
+        raise InvalidSetting(
+            f"{parts.options} divides a state_dict, which this check does not do with {what}: leave it out"
+        )
     if aggregator_command is not None:
         from flavor.cli.check_agg import check_both
 
@@ -125,7 +145,7 @@ def command(
     further = "--rounds 2 shows it"
     if not kind.has_tensors:
         further = "name your aggregator with -am CMD: then there is a second round"
-    settings = CheckedTrainer(parsed, preprocess, rounds, timeout_s, kind, second_round=further)
+    settings = CheckedTrainer(parsed, preprocess, rounds, timeout_s, kind, parts, second_round=further)
     raise_on_sigterm()
     folders = Folders(os.environ)
     failed = False

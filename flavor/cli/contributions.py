@@ -205,6 +205,11 @@ def _trial(kept: Kept, command: Sequence[str], input_path: Path, select: Select 
     from flavor.script_settings import settings_not_taken
 
     config = kept.rounds[-1].config
+    if config.parts:
+        raise MisuseError(
+            f"-e: the run shares a part of the model ({config.parts.options}), so that only its sites have whole "
+            "models: have them judge (--by-sites)"
+        )
     of_run = select_of(config)
     option = f"--metric {select}" if select is not None else f"the run's --select {of_run}"
     select = select or of_run

@@ -75,6 +75,7 @@ def _fetched(from_run: str, from_round: int | None, redis_url: str | None, into:
     from flavor.ledger.manifest import BegunFrom
     from flavor.ledger.rounds import closed_round
     from flavor.results.folder import write_model
+    from flavor.results.whole_model import why_not_whole
     from flavor.store.open import open_store
 
     with opened_run(from_run, redis_url) as other:
@@ -88,7 +89,9 @@ def _fetched(from_run: str, from_round: int | None, redis_url: str | None, into:
             if found is None or found.model is None:
                 have = f"rounds 1 to {closed} are closed" if closed else "no round of it is closed yet"
                 raise RunError(f"--from-run: run {other.run!r} has no model of round {number or 1}: {have}")
-            path = write_model(view, found.model, objects, into / "initial_model")
+            if why := why_not_whole(view):
+                raise RunError(f"--from-run: {why}: a run begins from whole models")
+            path = write_model(view, found.model, objects, into / "initial_model", whole=True)
         except StoreError as error:
             raise RunError(
                 f"--from-run: the model of round {number} of run {other.run!r} cannot be read: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,11 @@ from flavor.cli.output import print_line
 from flavor.cli.program import one_line_errors
 from flavor.cli.round_option import chosen_round, round_option
 from flavor.errors import InvalidSetting, RunError, StoreError
+
+if TYPE_CHECKING:
+    from flavor.records.objects import ObjectRef
+    from flavor.records.run import RunView
+    from flavor.store.protocol import ObjectStore
 
 
 @click.command(
@@ -40,6 +46,12 @@ from flavor.errors import InvalidSetting, RunError, StoreError
     type=click.Path(dir_okay=False, path_type=Path),
     help="Path of the file.  [default: RUN-round-NUMBER with the extension of the format, in the current folder]",
 )
+@click.option(
+    "--whole",
+    is_flag=True,
+    help="Write the whole model of a run that shares a part of it: the other tensors are those of --init-model.  "
+    "[default: the shared tensors]",
+)
 @redis_option
 @store_option
 @one_line_errors
@@ -48,6 +60,7 @@ def get(
     round_: int | None,
     format_: str | None,
     output: Path | None,
+    whole: bool,
     redis_url: str | None,
     store: str | None,
 ) -> None:
@@ -60,7 +73,7 @@ def get(
     """
     from flavor.checkpoints.kinds import kind_of_run
     from flavor.ledger.rounds import closed_round
-    from flavor.store.digests import copy_of
+    from flavor.results.whole_model import why_not_whole
     from flavor.store.open import open_store
 
     with opened_run(run, redis_url) as found_run:
@@ -92,18 +105,14 @@ def get(
         target = output or Path(f"{found_run.run}-round-{number:04d}{kind.extension(format_)}")
         if target.exists():
             raise InvalidSetting(f"{target} exists already: name another file by -o")
-        own = target if format_ == kind.wire_format else target.with_name(f".{target.name}.wire")
-        try:  # a copy: a link would be the store's own object, and open to each process that writes to this one
-            copy_of(objects, found.model, own)
-            if own != target:
-                kind.from_wire(own, target, format_)
+        if whole and (why := why_not_whole(view)):
+            raise RunError(f"--whole: {why}")
+        try:
+            _write(view, objects, found.model, target, format_, whole=whole)
         except StoreError as error:
             raise RunError(f"the model of round {number} of run {found_run.run!r} cannot be read: {error}") from None
         except OSError as error:
             raise InvalidSetting(f"{target}: {error.strerror or error}") from None
-        finally:
-            if own != target:
-                own.unlink(missing_ok=True)
     click.echo(str(target))
     if not chosen and is_misleading(target.name, format_):
         why = ", in which the training scripts save" if saved else ""
@@ -112,3 +121,22 @@ def get(
             "that it can read",
             err=True,
         )
+
+
+def _write(view: RunView, store: ObjectStore, model: ObjectRef, target: Path, format_: str, *, whole: bool) -> None:
+    """Write a copy of the model: a link would be the store's own object, open to each process that writes to this."""
+    from flavor.checkpoints.kinds import kind_of_run
+    from flavor.results.whole_model import make_whole
+    from flavor.store.digests import copy_of
+
+    kind = kind_of_run(view.config)
+    own = target if format_ == kind.wire_format else target.with_name(f".{target.name}.wire")
+    try:
+        copy_of(store, model, own)
+        if whole:
+            make_whole(view, store, own)
+        if own != target:
+            kind.from_wire(own, target, format_)
+    finally:
+        if own != target:
+            own.unlink(missing_ok=True)

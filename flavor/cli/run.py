@@ -219,7 +219,12 @@ def run(
     with beginning_of(init_model, from_run, from_round, redis_url) as given_beginning:
         beginning = given_beginning
         if beginning is not None:
-            check_initial(beginning.path, config.kind)
+            check_initial(beginning.path, config.kind, config.parts)
+        elif config.parts and central is not None:
+            raise InvalidSetting(
+                f"--central-evaluate needs whole models, and only the sites have them ({config.parts.options}): leave "
+                "it out, or pass --init-model"
+            )
         if beginning is not None and beginning.begun_from is not None:  # to go on with the run, the file has to stay
             layout.check_unused()
             layout.make()

@@ -22,6 +22,7 @@ from flavor.cli.run_options import config_of, run_options
 from flavor.config import RunConfig
 from flavor.errors import CheckpointError, InvalidSetting
 from flavor.notices import AFTER_S
+from flavor.parts import Parts
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.view.observer import Everyone, Lines, Observer, Silent
@@ -83,12 +84,17 @@ def check_rule(config: RunConfig) -> None:
         ) from None
 
 
-def check_initial(path: Path, kind: CheckpointKind) -> None:
-    """Raise `InvalidSetting` unless `path` is a checkpoint that a run can start from."""
+def check_initial(path: Path, kind: CheckpointKind, parts: Parts) -> None:
+    """Raise `InvalidSetting` unless `path` is a checkpoint that a run can start from, and that `parts` divide."""
+    from flavor.checkpoints import describe
+
     try:
         kind.describe(path)
+        problem = parts.problem(describe(path)) if parts else ""
     except CheckpointError as error:
         raise InvalidSetting(f"--init-model {error}") from None
+    if problem:
+        raise InvalidSetting(f"--init-model {path}: {problem}")
 
 
 def ended(view: RunView, closed: int) -> None:
@@ -206,8 +212,13 @@ def coordinate(
         check_out(lambda: RunStore(connected(url, patience_s=patience_s)[0], run, url), run, out, objects)
         initial = None
         if beginning is not None:
-            place = partial(store_initial, objects, run, beginning.path, config.kind)
+            place = partial(store_initial, objects, run, beginning.path, config.kind, parts=config.parts, tell=tell)
             initial = once_usable(objects.url, place, tell=tell)
+        elif config.parts:
+            tell(
+                f"a part of the model is shared ({config.parts.options}), and there is no --init-model: a site that "
+                "first trains after round 1 needs a checkpoint that its script saves before TrainInitDone"
+            )
         coordinator = Coordinator(
             run,
             config,

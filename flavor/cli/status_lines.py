@@ -12,6 +12,7 @@ from typing import Any
 from flavor.cli.evaluation_lines import lines_of_evaluations
 from flavor.counted import counted
 from flavor.durations import shown_duration
+from flavor.parts import Parts
 from flavor.policy.standing import Standing
 from flavor.printable import printable, quoted, shown_name
 from flavor.records.counts import POOLED
@@ -72,11 +73,21 @@ def summary_of(found: Found) -> list[Line]:
     if found["last_round"]:
         lines.append(Line(_last_round(found)))
     lines += [Line(each) for each in lines_of_evaluations(found)]
+    if shares := found.get("shares"):
+        lines.append(Line(f"shares: {_shared(shares)}"))
     if found["global_model"]:
         lines.append(Line(f"global model: {found['global_model']}"))
     if not found["clients"]:
         lines.append(Line("no site has joined yet"))
     return lines
+
+
+def _shared(shares: Found) -> str:
+    """Say which part of the model the run shares."""
+    options = Parts(shares["share"], shares["local"]).options
+    if shares["tensors"] is None:
+        return f"a part of the model ({options}); round 1 shows how much"
+    return f"{counted(shares['tensors'], 'tensor')} of the model, {shown_bytes(shares['bytes'] or 0)} ({options})"
 
 
 def _to_go_on(found: Found) -> list[str]:

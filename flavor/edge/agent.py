@@ -37,6 +37,7 @@ from flavor.edge.training import Training
 from flavor.edge.transfers import Transfers
 from flavor.edge.trust import ModelTrust
 from flavor.edge.updates import Updates
+from flavor.edge.whole_model import own_files
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
     DamagedRecord,
@@ -216,6 +217,8 @@ class Edge:
             statistics=settings.statistics,
             kind=settings.kind,
             bare=config.strip_prefix,
+            parts=settings.parts,
+            own=own_files(site, store, self._trust) if settings.parts else None,
             habits=belongings.habits,
             learned=belongings.learn if learns else None,
             meter=site.meter,

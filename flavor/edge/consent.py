@@ -163,6 +163,11 @@ def told(config: RunConfig, client: str = "", *, own: Collection[str] = ()) -> l
     The values of its own settings are in no line.
     """
     lines = []
+    if config.parts:
+        lines.append(
+            f"the run shares only a part of the model ({config.parts.options}): the other tensors stay in this site's "
+            "workspace"
+        )
     if not config.kind.is_safe:
         name = config.checkpoint
         lines.append(f"its checkpoints are {name}: nothing looks into the global models before the trainer loads them")

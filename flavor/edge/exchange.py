@@ -12,17 +12,18 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from flavor.atomic import replacing, temporary_beside
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import TENSORS
 from flavor.checkpoints.npz_suffix import npz_hint
-from flavor.checkpoints.site import Given, Habits, Site, SiteOptions
+from flavor.checkpoints.site import Given, Habits, OwnFiles, Site, SiteOptions
 from flavor.disk import naming
 from flavor.edge.meter import Meter
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, InvalidUpdate, MisuseError
+from flavor.parts import WHOLE, Parts
 from flavor.patterns import STATISTICS
 from flavor.programs.finished_mark import FinishedMark, mark_path, read_mark
 from flavor.programs.readmark import ReadMark, is_told
@@ -34,6 +35,9 @@ from flavor.store.links import is_sole, linked
 from flavor.store.paths import checked_global, named, update_prefix
 from flavor.store.protocol import ObjectStore
 
+if TYPE_CHECKING:
+    from flavor.checkpoints.part_site import PartSite
+
 _QUICK_BYTES = 2**20
 _MOST_MERGED_BYTES = 2**28
 
@@ -44,7 +48,8 @@ class Exchange:
     `format_` is the trainer's format, where the site names one. `kind`, `compress` and `statistics` are the run's;
     tensors that match a pattern of `statistics` are never compressed. `habits` say how the trainer saves, as an earlier
     process of this edge has seen it; `learned` is called with habits that have changed. `bare` takes the prefixes of
-    wrappers off the names of tensors, and puts them back on the global model. `meter` counts what is moved.
+    wrappers off the names of tensors, and puts them back on the global model. `own` are the files of the tensors that
+    `parts` do not share. `meter` counts what is moved.
     """
 
     def __init__(
@@ -58,6 +63,8 @@ class Exchange:
         compress: Literal["none", "bf16", "int8"] = "none",
         statistics: Sequence[str] = STATISTICS,
         bare: bool = False,
+        parts: Parts = WHOLE,
+        own: OwnFiles | None = None,
         habits: Habits | None = None,
         learned: Callable[[Habits], None] | None = None,
         meter: Meter | None = None,
@@ -71,8 +78,11 @@ class Exchange:
             statistics=tuple(statistics),
             bare=bare,
             habits=habits or Habits(),
+            parts=parts,
+            own=own,
             tell=tell,
         )
+        self._own = own
         self._learned, self._habits = learned, self._options.habits
         self._meter = meter or Meter()
         self._given: GlobalModel | None = None  # the model that the trainer trains from
@@ -88,13 +98,32 @@ class Exchange:
         """Whether moving so many bytes takes no longer than handing the work to another thread."""
         return not self._store.private and size_bytes <= _QUICK_BYTES
 
-    def place_global(self, model: GlobalModel | None) -> None:
+    def learn_own(self) -> None:
+        """Keep the tensors that are not shared of a checkpoint that the script has saved before its first round.
+
+        Does nothing where the client has such tensors already, or the run has an initial model.
+        """
+        source = self._workspace.local_model
+        if self._own is None or self._own.initial is not None or not source.is_file():
+            return
+        self._own.round = None
+        try:
+            cast("PartSite", self._site).learn(source)
+        except CheckpointError as error:  # the script has not saved it for this
+            self._options.tell(f"what the script saved before its first round is not used: {error}")
+        self._note_habits()
+
+    def place_global(self, model: GlobalModel | None, *, round_: int | None = None) -> None:
         """Put the global model and the merged info where the trainer reads them.
 
+        `round_` is the round that is trained from it; None for a model that is judged, or the last one. Tensors that
+        are not shared are this client's own, as they were before that round.
         A model with a seal, which Redis names, is not hashed again; one without is hashed under a name that only this
         site has. Raises `StoreError` for a model that is missing or was changed, and leaves the file that was there.
         """
         self._given, self._reading = model, None
+        if self._own is not None:
+            self._own.round = round_
         if model is None:
             return
         self._check_named(model.model)
@@ -161,6 +190,8 @@ class Exchange:
         """
         mark = read_mark(self._workspace.local_model, round_)
         self._check_unchanged(mark)
+        if self._own is not None:
+            self._own.round = round_
         try:
             done = self._collected(run, round_, client)
         except (InvalidUpdate, MisuseError):
@@ -239,8 +270,11 @@ class Exchange:
             ref = ObjectRef(path, wire.digest, wire.size_bytes)
             self._store.put(ref, staged)
         self._meter.sent(wire.size_bytes)
-        if site.habits != self._habits:
-            self._habits = site.habits
+        self._note_habits()
+        return ref, wire.format
+
+    def _note_habits(self) -> None:
+        if self._site.habits != self._habits:
+            self._habits = self._site.habits
             if self._learned is not None:
                 self._learned(self._habits)
-        return ref, wire.format

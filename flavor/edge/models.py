@@ -27,7 +27,9 @@ class GlobalModels:
 
     def is_quick(self, model: GlobalModel | None) -> bool:
         """Whether placing the model takes no longer than handing the work to another thread."""
-        return model is None or self._exchange.is_quick(model.size_bytes)
+        whole = self._site.run.whole
+        moved = (model.size_bytes if model else 0) + ((whole.size_bytes or 0) if whole else 0)
+        return model is None or self._exchange.is_quick(moved)
 
     def place(self, round_: int, model: GlobalModel | None) -> None:
         """Place the model that round `round_` starts from.
@@ -35,7 +37,7 @@ class GlobalModels:
         Raises `UntrustedModel`, and what `Exchange.place_global` raises; the trainer's file is unchanged after that.
         """
         self._trust.check(self._archive, self._site.run.run_id, round_ - 1, model, digest=self._manifest_digest)
-        self._exchange.place_global(model)
+        self._exchange.place_global(model, round_=round_)
 
     def place_final(self, view: RunView) -> None:
         """Place the model that the run has ended with. Raises as `place`."""

@@ -22,6 +22,7 @@ from flavor.errors import (
     MisuseError,
     NoResult,
     NotAdmitted,
+    NotDivided,
     OtherStore,
     RunRefused,
     StoreError,
@@ -67,6 +68,8 @@ class Failure(StrEnum):
     MISUSE = "misuse"
     """Its options, paths or commands cannot be used."""
     CHECKPOINT = "checkpoint"
+    NOT_DIVIDED = "model-not-divided"
+    """Its model does not go together with the run's `--share` and `--local`."""
     INFO = "info"
     REPORT = "report"
     NO_RESULT = "no-result"
@@ -89,6 +92,7 @@ _SENTENCES = {
     Failure.STORE: "its edge cannot use the object store",
     Failure.MISUSE: "its edge cannot go on as it was started",
     Failure.CHECKPOINT: "its checkpoint cannot be used",
+    Failure.NOT_DIVIDED: "its model does not go together with the run's --share and --local",
     Failure.INFO: "its info.json cannot be used",
     Failure.REPORT: "its result.json, or an image that it names, cannot be used",
     Failure.NO_RESULT: "its evaluator ended with exit code 0 and has written no result",
@@ -104,7 +108,7 @@ class Notice:
     exit_code: int | None = None
     where: str = ""
     """When the trainer ended, in words of this project, e.g. "in round 2, before TrainFinished"; what the coordinator
-    said to a client that it does not admit; or what the site does not take."""
+    said to a client that it does not admit; what the site does not take; or why its model is not divided."""
 
     @property
     def reason(self) -> str:
@@ -117,7 +121,7 @@ class Notice:
             if self.exit_code is None:
                 return "its evaluator could not be started"
             return f"its evaluator ended ({described_exit(self.exit_code)})"
-        if self.failure in (Failure.NOT_ADMITTED, Failure.DECLINED) and self.where:
+        if self.failure in (Failure.NOT_ADMITTED, Failure.DECLINED, Failure.NOT_DIVIDED) and self.where:
             return f"{_SENTENCES[self.failure]}: {self.where}"
         return _SENTENCES[self.failure]
 
@@ -160,6 +164,7 @@ _CLASSES: tuple[tuple[type[BaseException], Failure], ...] = (
     (NoResult, Failure.NO_RESULT),
     (InvalidInfo, Failure.INFO),
     (MisuseError, Failure.MISUSE),
+    (NotDivided, Failure.NOT_DIVIDED),
     (InvalidUpdate, Failure.CHECKPOINT),
 )
 
@@ -171,4 +176,4 @@ def notice_of(error: BaseException) -> Notice:
     if isinstance(error, NotAdmitted):  # the command that lets it in stands in the coordinator's words alone
         return Notice(Failure.NOT_ADMITTED, where=error.told)
     failure = next((failure for kind, failure in _CLASSES if isinstance(error, kind)), Failure.SIGNAL)
-    return Notice(failure, where=error.told if isinstance(error, RunRefused) else "")
+    return Notice(failure, where=error.told if isinstance(error, RunRefused | NotDivided) else "")

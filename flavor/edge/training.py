@@ -52,6 +52,8 @@ class Training:
     def begin(self, round_: int, task: Task) -> None:
         """Place the global model that the task names, and set TrainStarted; skip a round that is over before that."""
         model = self._models.of_task(task)
+        if model is not None and round_ > 1:
+            self._exchange.learn_own()
         self._site.workspace.clear_local()
         if model is not None:
             self._site.meter.begin(round_, Doing.DOWNLOADING)

@@ -16,6 +16,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.keys import fingerprint, read_public_key
 from flavor.ledger.manifest import Manifest
 from flavor.records.model import GlobalModel
+from flavor.records.objects import ObjectRef
 from flavor.store.paths import manifest_path
 
 _INITIAL = re.compile(r"sha256:([0-9a-f]{64})")
@@ -150,6 +151,14 @@ class ModelTrust:
             and (manifest.run, manifest.round) == (archive.run, round_)
             and manifest.public_key in self.keys
         )
+
+    def check_whole(self, whole: ObjectRef) -> None:
+        """Raise `UntrustedModel` unless this site has named the whole initial model, of which the run shares a part."""
+        if self.keys and whole.digest not in self.initial:
+            raise UntrustedModel(
+                "the run begins from a whole initial model that no aggregator has signed: if it is the one that you "
+                f"expect, start the site with --trust sha256:{whole.digest} as well"
+            )
 
     def _check_unsigned(self, model: GlobalModel | None, what: str) -> None:
         if model is not None and model.info is not None:

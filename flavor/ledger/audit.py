@@ -180,6 +180,8 @@ def _named(chain: Chain) -> Iterator[Named]:
     if record is not None and record.initial is not None:
         initial = record.initial
         yield Named(0, initial.object, "the initial model", closed == 0)
+        if initial.whole is not None:
+            yield Named(0, initial.whole.object, "the whole initial model", True)
     for manifest in chain.manifests:
         newest, model = manifest.round == closed, manifest.global_model
         kept = manifest.round > pruned

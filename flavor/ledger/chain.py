@@ -152,8 +152,9 @@ class ChainReader:
         if self.chain.record is not None and self.chain.record.run != self._archive.run:
             self._wrong(0, path, f"it is the record of run {self.chain.record.run!r}")
         initial = self.chain.record.initial if self.chain.record is not None else None
-        if initial is not None and not initial.path.startswith(global_prefix(self._archive.run, 0)):
-            self._wrong(0, path, f"{initial.path!r} is not in the place of initial weights")
+        for ref in initial.objects() if initial is not None else ():
+            if not ref.path.startswith(global_prefix(self._archive.run, 0)):
+                self._wrong(0, path, f"{ref.path!r} is not in the place of initial weights")
         if self.chain.record is not None and self._run_id not in ("", self.chain.record.run_id):
             self._wrong(0, path, f"it is of another run of this name, with the id {self.chain.record.run_id}")
         self._previous = sha256(data) if data is not None else ""

@@ -103,6 +103,19 @@ class SignedRecord(Record):
         return PublicKey.parse(self.public_key).verifies(self.signature, self.message())
 
 
+class Whole(Strict):
+    """A whole initial model, of which a run shares a part."""
+
+    path: str
+    digest: str = Digest
+    size_bytes: int = Field(ge=0)
+
+    @property
+    def object(self) -> ObjectRef:
+        """The model's object."""
+        return ObjectRef(self.path, self.digest, self.size_bytes)
+
+
 class Model(Strict):
     """A global model with the objects beside it."""
 
@@ -117,11 +130,19 @@ class Model(Strict):
     state_path: str = ""
     """Path of the server state; '' for a server step without state."""
     state_digest: str = DigestOrNone
+    tensors: int | None = Field(ge=1, default=None)
+    """How many tensors it has, in a run that shares a part of the model; the JSON of other runs lacks the field."""
+    whole: Whole | None = None
+    """The whole initial model of such a run; the JSON of other models lacks the field."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_absent(handler(self), "tensors", "whole")
 
     @classmethod
     def of(cls, model: GlobalModel) -> Model:
         """Make the record without the seal, which is valid in this store at this time alone."""
-        info, state = model.info, model.state
+        info, state, whole = model.info, model.state, model.whole
         return cls(
             path=model.model.path,
             digest=model.model.digest,
@@ -131,6 +152,8 @@ class Model(Strict):
             info_digest=info.digest if info else "",
             state_path=state.path if state else "",
             state_digest=state.digest if state else "",
+            tensors=model.tensors,
+            whole=Whole(path=whole.path, digest=whole.digest, size_bytes=whole.size_bytes or 0) if whole else None,
         )
 
     @property
@@ -150,11 +173,19 @@ class Model(Strict):
 
     def to_global(self, seal: str) -> GlobalModel:
         """Return the model as a record of the bus."""
-        return GlobalModel(self.object.sealed(seal), self.info, self.state, self.format)
+        return GlobalModel(
+            self.object.sealed(seal),
+            self.info,
+            self.state,
+            self.format,
+            self.tensors,
+            self.whole.object if self.whole else None,
+        )
 
     def objects(self) -> list[ObjectRef]:
         """Return all objects of the model."""
-        return [ref for ref in (self.object, self.info, self.state) if ref is not None]
+        whole = self.whole.object if self.whole is not None else None
+        return [ref for ref in (self.object, self.info, self.state, whole) if ref is not None]
 
 
 class Contributor(Strict):

@@ -123,7 +123,8 @@ def _sealed(archive: Archive, chain: Chain) -> str:
         raise StateLost(f"run {chain.run!r} cannot be rebuilt: {lost[0]}{more}; {after}")
     model = chain.manifests[-1].global_model if chain.links else chain.record.initial
     seal = archive.store.seal(model.path) if model else ""
-    for ref in model.objects() if model else ():
+    whole = chain.record.initial.whole if chain.record.initial is not None else None
+    for ref in (*(model.objects() if model else ()), *((whole.object,) if whole is not None else ())):
         archive.store.open(ref)
     return seal
 
@@ -274,6 +275,7 @@ def _rebuild(
         "recovered_ms": str(now_ms),
         "recovered_round": str(closed),
         **ObjectRef(path, chain.head).to_hash("manifest_"),
+        **(record.initial.to_global("").to_hash() if record.initial is not None else {}),  # the whole one, too
         **(model.to_global(seal).to_hash() if model else {}),
         **({"begun_from": record.begun_from.words} if record.begun_from is not None else {}),
         **({"ended_ms": str(manifests[-1].closed_ms)} if finished else {}),

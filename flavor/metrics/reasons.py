@@ -64,8 +64,8 @@ _PATTERNS: tuple[tuple[ReasonClass, re.Pattern[str]], ...] = tuple(
         (ReasonClass.VALUES, r".* (NaN|infinite values|is not finite in )"),
         (
             ReasonClass.STRUCTURE,
-            r"tensor .* (is missing; |is not in |has shape .*; |is \S+; \S.* has )|the names differ by |the tensors' "
-            r"names, shapes or dtypes|the checkpoint has no tensors",
+            r"tensor .* (is missing; |is not in |is not shared |has shape .*; |is \S+; \S.* has )|the names differ by |"
+            r"the tensors' names, shapes or dtypes|the checkpoint has no tensors",
         ),
         (
             ReasonClass.CHECKPOINT,

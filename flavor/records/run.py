@@ -50,6 +50,8 @@ class RunView:
     """For how long the run had ended before it was resumed, all times together."""
     best: BestModel | None = None
     """The best evaluated model so far, where the run selects one."""
+    whole: ObjectRef | None = None
+    """The whole initial model, in a run that shares a part of the model and began with one (`--init-model`)."""
     begun_from: str = ""
     """The model of another run from which it began (`--from-run`), in words; '' for none."""
     is_met: bool = False
@@ -89,6 +91,7 @@ class RunView:
             resumed_ms=field_of(fields, "resumed_ms", number, "0"),
             resumed_round=optional_of(fields, "resumed_round", number),
             best=BestModel.from_hash(fields),
+            whole=ObjectRef.from_hash(fields, "whole_"),
             begun_from=fields.get("begun_from", "")[:_LONGEST_REASON],
             is_met=fields.get("met") == "1",
             paused_ms=field_of(fields, "paused_ms", number, "0"),

@@ -39,6 +39,7 @@ from flavor.results.rounds import RoundResult, merged_without, round_result
 from flavor.results.selected import selected_of
 from flavor.results.tables import Tables
 from flavor.results.unjudged import unjudged, without_value_at_last
+from flavor.results.whole_model import make_whole, shares_part
 from flavor.store.digests import copy_of
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
@@ -66,6 +67,8 @@ class Results:
     """The newest evaluations where they have no result: `round`, `reason`, `is_central`, `sites`."""
     without_value: list[str] = field(default_factory=list)
     """The rules (`--select`, `--stop-when`) that have no value in the newest evaluation, each with the reason."""
+    shares: str = ""
+    """Which part of the model the run shares, as options; '' for the whole."""
 
     def written(self) -> dict[str, Any]:
         """Return the fields as a JSON file has them."""
@@ -176,6 +179,7 @@ class ResultFolder:
             evaluation=described(newest, select=select_of(config)) if newest else None,
             not_judged=[asdict(each) for each in unjudged(runs, view)],
             without_value=without_value_at_last(config, summaries(runs)),
+            shares=config.parts.options,
         )
 
     def _plotted(self, view: RunView) -> Plotted:
@@ -269,17 +273,23 @@ def final_model(view: RunView, store: ObjectStore, out: Path) -> Path:
     return write_model(view, model, store, out / "global_model")
 
 
-def write_model(view: RunView, model: ObjectRef, store: ObjectStore, stem: Path) -> Path:
-    """Write a global model of the run as `stem` with the extension of the scripts' format; return its path."""
+def write_model(view: RunView, model: ObjectRef, store: ObjectStore, stem: Path, *, whole: bool = False) -> Path:
+    """Write a global model of the run as `stem` with the extension of the scripts' format; return its path.
+
+    With `whole`, the model of a run that shares a part of it is completed with tensors of the initial model.
+    """
     kind = kind_of_run(view.config)
     format_ = (view.global_model.format if view.global_model else "") or kind.wire_format
     target = stem.with_name(f"{stem.name}{kind.extension(format_)}")
-    if format_ == kind.wire_format:
+    whole = whole and shares_part(view)
+    if format_ == kind.wire_format and not whole:
         store.place(model, target)
         return target
     own = target.with_name(f".{target.name}.wire")
     try:
         copy_of(store, model, own)
+        if whole:
+            make_whole(view, store, own)
         kind.from_wire(own, target, format_)
     finally:
         own.unlink(missing_ok=True)

@@ -153,7 +153,9 @@ class Board:
         `waits_for` (a sentence), `since_ms` (since when it waits), `held`, `missing_clients` (how many more have to be
         ready before the next round can open), `absent` (sentences),
         `served`, `no_aggregator`, `last_round` (see `Newest.last`), `metric`, `best` (see `Newest.best`), `spark`,
-        `global_model`, `ends_ms` (the estimated end), `later_s` (the estimated time of the rounds after the present
+        `global_model`, `shares` (which part of the model a run with `--share` or `--local` shares: `share` and `local`
+        are the patterns, `tensors` and `bytes` the size of its newest global model), `ends_ms` (the estimated end),
+        `later_s` (the estimated time of the rounds after the present
         one), `holds_ms` (from when on the present round is overdue, and the estimate of no use),
         `round_last_s` and `round_median_s` (how long the newest closed round took, and the median of the newest
         50), and `clients`: an object of name to `state`, `phase`, `alive`, `host`, `version`, `this_round`, `awaited`,

@@ -107,6 +107,20 @@ def described_run(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_
         "metric": found.metric,
         "best": found.best,
         "global_model": view.global_model.model.path if view.global_model else None,
+        "shares": _shares(snapshot),
+    }
+
+
+def _shares(snapshot: Snapshot) -> dict[str, Any] | None:
+    """Describe which part of the model the run shares, and how large it is; None where it shares the whole."""
+    parts, model = snapshot.config.parts, snapshot.run.global_model
+    if not parts:
+        return None
+    return {
+        "share": list(parts.share),
+        "local": list(parts.local),
+        "tensors": model.tensors if model else None,
+        "bytes": model.model.size_bytes if model else None,
     }
 
 

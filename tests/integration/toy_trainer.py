@@ -42,6 +42,8 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=1, help="threads that set TrainFinished at once")
     parser.add_argument("--elements", type=int, default=6, help="numbers in the weights")
+    parser.add_argument("--own", type=float, default=0, help="the number with which the biases begin")
+    parser.add_argument("--early", action="store_true", help="save the initial model before TrainInitDone")
     parser.add_argument("--twice", action="store_true", help="set every event twice")
     parser.add_argument("--say", default="")
     parser.add_argument("--report", default="", help="a message that it reports at the beginning of each round")
@@ -252,7 +254,9 @@ def main() -> None:
         if holds:
             hold(options.gate)
         fail(options.fail)
-    state = {"w": np.zeros((options.elements // 2, 2), np.float32), "b": np.zeros(4, np.float32)}
+    state = {"w": np.zeros((options.elements // 2, 2), np.float32), "b": np.full(4, options.own, np.float32)}
+    if options.early:
+        save(state, options.format)
     for _ in range(times):
         SetEvent("TrainInitDone")
         acknowledged("TrainInitDone", 0)

@@ -32,6 +32,7 @@ LEAVES = (
     "flavor.own_machine",
     "flavor.ownfolder",
     "flavor.parent_death",
+    "flavor.parts",
     "flavor.patterns",
     "flavor.plugins",
     "flavor.printable",

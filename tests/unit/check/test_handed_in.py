@@ -1,14 +1,18 @@
-"""What is said of files without tensors that a script hands in."""
+"""What is said of files without tensors that a script hands in, and of models of which a part is shared."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from flavor.check.aggregation import Mean, Sent
 from flavor.check.handed_in import HandedIn
 from flavor.check.report import Report, Status
-from flavor.check.trainer_checks import TRAINS
+from flavor.check.script import Over
+from flavor.check.trainer_checks import PARTS, TRAINER_CHECKS, TRAINS
+from flavor.parts import Parts
 
 
 @pytest.mark.parametrize(
@@ -32,3 +36,39 @@ def test_a_file_that_is_the_global_model(
     HandedIn(report, 3).look_at_bytes(2, *paths)
     [result] = report.results
     assert result.status is status
+
+
+class TestParts:
+    """`check-fl --share` and `--local`."""
+
+    def look(self, tmp_path: Path, parts: Parts, *models: dict[str, np.ndarray]) -> Report:
+        """Have these models of one round each looked at, with a mean between the rounds."""
+        report = Report(TRAINER_CHECKS)
+        handed_in = HandedIn(report, 2, parts)
+        for round_, tensors in enumerate(models, start=1):
+            path, made = tmp_path / f"{round_}.npz", tmp_path / f"made-{round_}.npz"
+            np.savez(path, **tensors)
+            content = handed_in.look_at_model(round_, path, True)
+            result = Mean(parts).make(round_, Sent(path, content, None), made)
+            assert result is not None
+            handed_in.remember(content[0], result)
+            with np.load(made) as found:
+                assert list(found) == list(tensors)
+                for name in tensors.keys() - set(parts.shared(tensors)):
+                    np.testing.assert_array_equal(found[name], tensors[name])
+        return report
+
+    def test_it_says_what_would_be_shared(self, tmp_path: Path) -> None:
+        model = {"w": np.ones(250, np.float32), "bn.w": np.ones(3, np.float32)}
+        report = self.look(tmp_path, Parts(local=["bn*"]), model)
+        [result] = [each for each in report.results if each.check is PARTS]
+        assert result.detail == "1 of 2 tensors are shared, 1.0 kB of 1.0 kB; at the site stay bn.w"
+
+    def test_training_of_what_is_not_shared_is_no_training(self, tmp_path: Path) -> None:
+        first = {"w": np.ones(250, np.float32), "bn.w": np.ones(3, np.float32)}
+        report = self.look(tmp_path, Parts(local=["bn*"]), first, {**first, "bn.w": first["bn.w"] + 1})
+        assert TRAINS.name in report.named(Status.WARNED), "the same shared tensors again"
+
+    def test_patterns_that_match_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(Over):
+            self.look(tmp_path, Parts(local=["bm*"]), {"w": np.ones(2, np.float32)})

@@ -160,3 +160,10 @@ def test_comments_of_a_zip_stay(tmp_path: Path) -> None:
     assert MARK.encode() in held.getvalue()
     to_safetensors(tmp_path / "own", tmp_path / "wire")
     assert b"MEIER" not in (tmp_path / "wire").read_bytes()
+
+
+def test_a_trainer_s_notes_stay_at_the_site_where_prefixes_are_removed(tmp_path: Path) -> None:
+    save_file({"module.w": W}, tmp_path / "local", metadata={"note": MARK, "format": "np"})
+    to_safetensors(tmp_path / "local", tmp_path / "wire", bare=True)
+    assert TensorFile.open(tmp_path / "wire").metadata == {"format": "np"}
+    check_metadata(tmp_path / "wire")

@@ -110,10 +110,10 @@ def test_a_signature_is_about_the_whole_manifest(tmp_path: Path) -> None:
 def test_a_manifest_keeps_every_field_of_a_global_model_but_its_seal() -> None:
     """What is forgotten here would be missing after `flavor recover`."""
     ref, info, state = ObjectRef("p", "d" * 64, 3, "seal"), ObjectRef("i", "f" * 64), ObjectRef("s", "e" * 64)
-    model = GlobalModel(ref, info, state, "torch")
+    model = GlobalModel(ref, info, state, "torch", 3, whole := ObjectRef("w", "a" * 64, 9))
     assert {each.name for each in fields(GlobalModel) if not getattr(model, each.name)} == set(), "each has a value"
     assert Model.of(model).to_global("seal") == model
-    assert Model.of(model).objects() == [ref.sealed(""), info, state]
+    assert Model.of(model).objects() == [ref.sealed(""), info, state, whole]
 
 
 def test_settings_differ_by_name_and_not_by_place() -> None:

@@ -1,0 +1,47 @@
+"""Whole models of a run that shares a part of the model: its shared tensors, with the others of the initial model.
+
+No site's own tensors are in it. They are at the sites alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flavor.atomic import temporary_beside
+from flavor.config import RunConfig
+from flavor.records.run import RunView
+from flavor.store.digests import copy_of
+from flavor.store.protocol import ObjectStore
+
+
+def why_not_whole(view: RunView) -> str:
+    """Return why a run's models cannot be made whole outside of its sites; '' where they can, or are whole."""
+    parts = RunConfig.known(view.config).parts
+    if not parts or view.whole is not None:
+        return ""
+    return (
+        f"run {view.run!r} shares a part of the model ({parts.options}) and began without --init-model, so that only "
+        "its sites have the other tensors"
+    )
+
+
+def shares_part(view: RunView) -> bool:
+    """Return whether the run's global models are parts of a model."""
+    return bool(RunConfig.known(view.config).parts)
+
+
+def make_whole(view: RunView, store: ObjectStore, model: Path) -> None:
+    """Replace the file `model`, a global model of this run, by the whole model; both are files of the wire.
+
+    Does nothing in a run that shares all tensors. Raises `StoreError`, `CheckpointError`.
+    """
+    from flavor.checkpoints.part_files import complete
+
+    if view.whole is None or not shares_part(view):
+        return
+    whole = temporary_beside(model)
+    try:
+        copy_of(store, view.whole, whole)
+        complete(model, whole, model)
+    finally:
+        whole.unlink(missing_ok=True)
