@@ -8,7 +8,9 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from flavor.counted import counted
-from flavor.records.reporters import UNKNOWN
+from flavor.records.counts import CENTRAL_PREFIX
+from flavor.records.merging import sites_with
+from flavor.records.reporters import UNKNOWN, reporters_with
 
 
 class MergedValue(NamedTuple):
@@ -20,6 +22,18 @@ class MergedValue(NamedTuple):
     contributors: int = 1
     reporters: str = ""
     """Which of them report it, as `flavor.records.reporters` has it; '' where that is not known."""
+
+    @classmethod
+    def of(
+        cls, name: str, value: float, *, few: Mapping[str, int], contributors: int, reporters: Mapping[str, str]
+    ) -> MergedValue:
+        """Return a metric of a round, where `few` is as in `flavor.records.merging.sites_with`.
+
+        No site has a part in a metric of the operator's own data: its values of all rounds are compared.
+        """
+        if name.startswith(CENTRAL_PREFIX):
+            return cls(value)
+        return cls(value, sites_with(name, few, contributors), contributors, reporters_with(name, reporters))
 
     @property
     def words(self) -> str:

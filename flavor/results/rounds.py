@@ -12,8 +12,8 @@ from typing import Any
 from flavor.errors import InvalidInfo, ObjectMissing
 from flavor.records.counts import beside_last
 from flavor.records.info import CONFUSION, MAX_BYTES, UNCOUNTED, Info, parse_info
-from flavor.records.merging import WEIGHTED, by_sites, sites_of, sites_with, why_not_own
-from flavor.records.reporters import reporters_of, reporters_with
+from flavor.records.merging import WEIGHTED, by_sites, sites_of, why_not_own
+from flavor.records.reporters import reporters_of
 from flavor.records.round import RoundView
 from flavor.results.best import BestRound, MergedValue, best_of
 from flavor.results.computed_columns import OF_ROUNDS, OF_SITES, marked
@@ -66,11 +66,10 @@ class RoundResult:
 
     def of_sites(self, name: str, value: float) -> MergedValue:
         """Return a value of a metric with how many sites report it."""
-        sites = sites_with(name, self.few, len(self.clients))
         reporters = self.reporters or reporters_of(
             self.clients, self.few, {each.site: each.metrics for each in self.sites}
         )
-        return MergedValue(value, sites, len(self.clients), reporters_with(name, reporters))
+        return MergedValue.of(name, value, few=self.few, contributors=len(self.clients), reporters=reporters)
 
 
 def site_info(view: RoundView, store: ObjectStore, client: str) -> Info:

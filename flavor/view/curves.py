@@ -42,7 +42,7 @@ class Curves:
     reporting: tuple[int | None, ...] = ()
     """How many contributors of each round report the metric."""
     contributors: tuple[int, ...] = ()
-    """How many contributors each round has; 0 where that is not known."""
+    """How many contributors each round has; 0 where that is not known, and 1 on the operator's own data."""
     best: BestRound | None = None
     """The round with the best weighted mean, and its value; None where the metric's name does not say what is good."""
     is_complete: bool = True
@@ -115,7 +115,10 @@ def merged_curves(metric: str, rows: Sequence[RoundRow]) -> Curves:
         lowest=tuple(low for low, _ in spread),
         highest=tuple(high for _, high in spread),
         reporting=tuple(each and each.sites for each in merged),
-        contributors=tuple(row.contributors for row in rows),
+        contributors=tuple(
+            each.contributors if each is not None and row.contributors else row.contributors
+            for row, each in zip(rows, merged, strict=True)
+        ),
         best=best_of(known, direction_of(metric)),
     )
 

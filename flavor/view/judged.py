@@ -14,9 +14,7 @@ from typing import Any
 from flavor.bus.runs import RunStore
 from flavor.policy.selection import Select
 from flavor.records.evaluation import BestModel, EvaluationKind, EvaluationSummary
-from flavor.records.merging import sites_with
 from flavor.records.own_evaluations import own_evaluations
-from flavor.records.reporters import reporters_with
 from flavor.records.states import RoundState
 from flavor.results.best import BestRound, MergedValue, best_of
 from flavor.results.evaluated_table import described
@@ -79,11 +77,8 @@ class JudgedModels:
         """
         rows = self.rows()
         known = {
-            row.round: MergedValue(
-                row.metrics[metric],
-                sites_with(metric, row.few, row.contributors),
-                row.contributors,
-                reporters_with(metric, row.reporters),
+            row.round: MergedValue.of(
+                metric, row.metrics[metric], few=row.few, contributors=row.contributors, reporters=row.reporters
             )
             for row in rows
             if metric in row.metrics

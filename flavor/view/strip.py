@@ -13,7 +13,7 @@ from flavor.bus.runs import RunStore
 from flavor.errors import DamagedRecord, FlavorError
 from flavor.ledger.rounds import closed_round
 from flavor.records.merging import WEIGHTED, by_sites, is_of_most, sites_of, sites_with
-from flavor.records.reporters import reporters_of, reporters_with
+from flavor.records.reporters import reporters_of
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
@@ -89,8 +89,9 @@ class RoundRow:
         value = self.shown_metrics.get(name)
         if value is None:
             return None
-        return MergedValue(
-            value, self.sites_with(name), max(1, self.contributors), reporters_with(name, self.reporters)
+        counted = name + WEIGHTED if name + WEIGHTED in self.metrics else name
+        return MergedValue.of(
+            counted, value, few=self.few, contributors=max(1, self.contributors), reporters=self.reporters
         )
 
     def is_of_most(self, name: str) -> bool:

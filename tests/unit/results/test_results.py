@@ -14,12 +14,15 @@ import pytest
 from flavor.errors import InvalidInfo
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
+from flavor.records.states import RoundState
 from flavor.results.best import BestRound, MergedValue, best_of
 from flavor.results.computed_columns import told_apart
 from flavor.results.plot import Plotted, draw, panels, plot_metrics
 from flavor.results.rounds import RoundResult, SiteResult, best_round, for_people, merged_info, scalars
 from flavor.results.tables import MOST_COLUMNS, Tables
 from flavor.store.local import LocalStore
+from flavor.view.curves import merged_curves
+from flavor.view.strip import RoundRow, Source
 
 TABLES = ("metrics.csv", "metrics-sites.csv")
 
@@ -274,6 +277,31 @@ def test_where_it_is_not_known_what_is_good_no_round_is_the_best() -> None:
     found = [best_of(values, better) for better in (1, -1, 0)]
     assert [best and (best.round, best.value) for best in found] == [(2, 0.9), (1, 0.2), None]
     assert best_of({}, 1) is None
+
+
+def test_on_the_operator_s_own_data_the_rounds_of_any_sites_are_compared() -> None:
+    """No site has a part in such a value. Of what sites report, round 3 is not compared, which lacks a site."""
+    rounds = [
+        result(number, {"accuracy": number / 10, "central/accuracy": number / 10}, {site: {} for site in sites})
+        for number, sites in enumerate(("abc", "abc", "ab"), 1)
+    ]
+    both = [
+        best_of({each.round: each.of_sites(name, each.metrics[name]) for each in rounds}, 1)
+        for name in ("accuracy", "central/accuracy")
+    ]
+    assert [(found.round, found.of, found.without) for found in both if found] == [
+        (2, "", "not compared: round 3, in which fewer than 3 sites report it"),
+        (3, "", ""),
+    ]
+    rows = [
+        RoundRow(number, RoundState.CLOSED, Source.ROUND, metrics=dict(each.metrics), contributors=len(each.clients))
+        for number, each in enumerate(rounds, 1)
+    ]
+    curves = merged_curves("central/accuracy", rows)
+    assert (curves.reporting, curves.contributors) == ((1, 1, 1), (1, 1, 1))
+    assert curves.best is not None
+    assert (curves.best.round, curves.best.fewer) == (3, 0)
+    assert merged_curves("accuracy", rows).contributors == (3, 3, 2)
 
 
 def test_the_confusion_matrix_and_plain_means_are_not_for_people() -> None:
