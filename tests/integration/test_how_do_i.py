@@ -155,6 +155,15 @@ def nothing_else_left(here: Place, printed: str) -> None:
     assert str(here.folder) not in printed
 
 
+def personal(here: Place, printed: str) -> None:
+    """Each site ends with a bias of its own, and with the weights of all."""
+    paths = (here.folder / "flavor-runs" / "personal" / "clients").glob("site*/global/model.*")
+    models = [pickle.loads(path.read_bytes())["state_dict"] for path in paths]
+    assert len(models) == 3
+    assert all(np.array_equal(models[0]["weight"], model["weight"]) for model in models)
+    assert len({model["bias"].tobytes() for model in models}) == 3
+
+
 AFTER: dict[str, Callable[[Place, str], None]] = {
     "know whether it is better than what a site had alone?": better_together,
     "find the best round?": best_found,
@@ -162,6 +171,7 @@ AFTER: dict[str, Callable[[Place, str], None]] = {
     "go on after a failure or a stop?": resumed,
     "get a message when something happens?": told,
     "know what leaves a site?": nothing_else_left,
+    "keep layers at a site (personalisation)?": personal,
 }
 
 
@@ -270,27 +280,6 @@ def test_the_lines_of_scaffold_are_those_that_it_needs() -> None:
         model.weight -= 0.1 * model.weight.grad
     exec(finish, names)
     assert torch.allclose(model.state_dict()["scaffold_c__weight"], (before - model.weight) / 0.1)
-
-
-def test_what_is_not_saved_neither_leaves_nor_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
-    for variable in ("LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH"):
-        monkeypatch.setenv(variable, str(tmp_path / variable))
-    for snippet, kept, sent in zip(
-        labelled("partial"), ("base.weight", "head.weight"), ("head.weight", "base.weight"), strict=True
-    ):
-        model = torch.nn.ModuleDict(
-            {"base": torch.nn.Linear(2, 2, bias=False), "head": torch.nn.Linear(2, 1, bias=False)}
-        )
-        model["base"].weight.requires_grad_(kept != "base.weight")
-        before = model.state_dict()[kept].clone()
-        torch.save(
-            {"state_dict": {sent: torch.full_like(model.state_dict()[sent], 7.0)}}, tmp_path / "GLOBAL_MODEL_PATH"
-        )
-        exec(snippet, {"torch": torch, "os": os, "model": model})
-        assert list(torch.load(tmp_path / "LOCAL_MODEL_PATH")["state_dict"]) == [sent]
-        assert torch.equal(model.state_dict()[kept], before)
-        assert (model.state_dict()[sent] == 7.0).all()
 
 
 def test_an_aggregator_by_hand_weighs_as_the_default_rule_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
