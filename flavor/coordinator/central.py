@@ -16,6 +16,7 @@ from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.current_run import CurrentRun
 from flavor.coordinator.evaluation_job import ENDED_BEFORE, EvaluationJob, give_up, give_up_open
 from flavor.coordinator.summaries import Summaries
+from flavor.coordinator.told_evaluation import told_as_closed
 from flavor.evaluation_settings import rules_of
 from flavor.failpoints import reach
 from flavor.policy.central import central_step, skipped, where_of
@@ -25,7 +26,7 @@ from flavor.policy.selection import reached
 from flavor.records.evaluation import CENTRAL, EvaluationKind, EvaluationSummary, EvaluationView
 from flavor.records.own_evaluations import own_evaluations
 from flavor.records.states import EvaluationState
-from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened, EvaluationSkipped
+from flavor.view.evaluation_events import EvaluationFailed, EvaluationOpened, EvaluationSkipped
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
@@ -151,7 +152,7 @@ class CentralEvaluations:
             self._pending.pop(round_, None)
             self._has_results = True
             if view is not None and before is not None and view.state is EvaluationState.CLOSED:
-                self._observer.hear(EvaluationClosed(view.reason, round_, CENTRAL, is_routine=True))
+                self._observer.hear(told_as_closed(self._runs, view))
 
     def _followed(self, view: EvaluationView) -> _Pending:
         return _Pending(view, EvaluationJob(self._runs, self._jobs, self._config))

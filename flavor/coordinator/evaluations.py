@@ -19,6 +19,7 @@ from flavor.coordinator.current_run import CurrentRun
 from flavor.coordinator.evaluation_job import ENDED_BEFORE, EvaluationJob, give_up, give_up_open
 from flavor.coordinator.members import Members
 from flavor.coordinator.summaries import Summaries
+from flavor.coordinator.told_evaluation import told_as_closed
 from flavor.evaluation_settings import OFF, mode_of, rules_of
 from flavor.failpoints import reach
 from flavor.policy.buffered import carried
@@ -37,7 +38,7 @@ from flavor.policy.selection import stops
 from flavor.records.evaluation import AUTOMATIC, EvaluationKind, EvaluationView
 from flavor.records.own_evaluations import own_evaluations
 from flavor.records.states import EvaluationState
-from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationOpened, EvaluationSkipped
+from flavor.view.evaluation_events import EvaluationFailed, EvaluationOpened, EvaluationSkipped
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
@@ -153,7 +154,7 @@ class SiteEvaluations:
                 break
             hear(min(left_s, _LOOK_S))
         if view is not None and view.state is EvaluationState.CLOSED:
-            self._observer.hear(_closed(view))
+            self._observer.hear(told_as_closed(self._runs, view))
         return view
 
     @property
@@ -246,7 +247,7 @@ class SiteEvaluations:
         elif view.state is EvaluationState.OPEN:
             self._handed_in = dict.fromkeys(self._runs.results(closed, AUTOMATIC, view.expected), True)
         elif view.state is EvaluationState.CLOSED and before is not None and not before.is_over:
-            self._observer.hear(_closed(view))
+            self._observer.hear(told_as_closed(self._runs, view))
 
     def _open(self, decision: Decision) -> None:
         reach("coordinator.evaluating")
@@ -279,8 +280,3 @@ class SiteEvaluations:
         self._view = replace(self._view, state=EvaluationState.FAILED, reason=reason)
         kind = EvaluationSkipped if is_skipped else EvaluationFailed
         self._observer.hear(kind(reason, self._round, AUTOMATIC))
-
-
-def _closed(view: EvaluationView) -> EvaluationClosed:
-    """Return the event, which a terminal shows where a site is missing."""
-    return EvaluationClosed(view.reason, view.round, view.number, is_routine=view.is_complete)

@@ -23,7 +23,7 @@ from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress
 from flavor.local.record import Record, own_server, recorded_url, told_if_damaged
-from flavor.local.reports import shared, told_line, with_report
+from flavor.local.reports import shared, show, with_report
 from flavor.local.threads import limited, told
 from flavor.local.waits import Waits, snapshot_if_there, why_ended
 from flavor.printable import quoted
@@ -321,9 +321,8 @@ class Federation:
         looked, waits_looked = 0.0, time.monotonic()
         while True:
             for logged in read_log(runs, after=newest, wait_ms=_LOOK_MS):
-                newest, event = logged.id, logged.event
-                if line := told_line(runs, event, self.layout.logs, told):
-                    progress.tell(line)
+                newest = logged.id
+                show(progress, runs, logged.event, self.layout.logs, told)
             view = runs.find()
             if time.monotonic() - waits_looked > _WAITS_S:
                 waits.look(snapshot_if_there(runs))
@@ -335,6 +334,8 @@ class Federation:
                 for closed in self._written(folder, runs, store, view, progress, told):
                     progress.closed(closed, size * len(closed.clients))
                 if view.state.ended:
+                    for logged in read_log(runs, after=newest):  # what came between the two looks
+                        show(progress, runs, logged.event, self.layout.logs, told)
                     return view
                 if progress.is_live and time.monotonic() - looked > _LOOK_MS / 1000:
                     progress.look(take_snapshot(runs), waits.lines())

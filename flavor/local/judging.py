@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
-from flavor.evaluation_settings import rules_of
+from flavor.evaluation_settings import EVERY, mode_of, rules_of, select_of
 from flavor.policy.advice import natural
 from flavor.policy.central import where_of
 from flavor.policy.selection import value_of
 from flavor.printable import printable
 from flavor.programs.process import shortened
 from flavor.records.evaluation import CENTRAL, EvaluationKind, EvaluationSummary
+from flavor.results.evaluated import OWN_DATA, by_sites_of
+from flavor.results.metric_of_sites import shown_by
 from flavor.results.read_evaluated import summaries_after
+from flavor.results.selected import best_by
 from flavor.results.unjudged import unjudged, without_value
 from flavor.stamp import without_stamp
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationEvent, EvaluationFailed
+from flavor.view.event import Event
 
 _LAST = 20
 """Entries of the run's list among which that of an event is looked for: the event is read soon after it happens."""
@@ -30,6 +35,55 @@ _NOT_JUDGED = re.compile(r"\[[^]]*\] (flavor: .{,60} could not be judged: |run \
 
 _ENDED = re.compile(r"the evaluator ended .{,80}?\): ")
 _MOST_LOGS = 20
+
+
+@dataclass(frozen=True)
+class JudgedModel:
+    """A global model that the run has had judged, as `flavor run` shows it."""
+
+    round: int
+    seconds: float
+    by: str
+    """`by 3 sites`, or `on the operator's own data`."""
+    value: str
+    """`accuracy 0.91 (plain mean)`; '' where no metric has a finite value."""
+    best_by: str = ""
+    """The run's `--select`, where the model is the best by it; '' where it is not."""
+    holds_up: bool = False
+    """Whether the next round had to wait for it, as it does for that of every round."""
+
+    @property
+    def words(self) -> str:
+        """`accuracy 0.91 (plain mean) by 3 sites, the best so far (--select accuracy:max)`."""
+        best = f", the best so far (--select {self.best_by})" if self.best_by else ""
+        return f"{self.value or 'no finite metric'} {self.by}{best}"
+
+
+def judged_model(runs: RunStore, event: Event) -> JudgedModel | None:
+    """Return what an event says of a model that the run has had judged by itself; None where it says nothing."""
+    if not isinstance(event, EvaluationClosed) or event.kind in (None, EvaluationKind.ASKED):
+        return None
+    found = _summary(runs, event)
+    if found is None:
+        return None
+    view, is_central = runs.read(), event.kind is EvaluationKind.CENTRAL
+    config = RunConfig.known(view.config)
+    select = best_by(view, found.round, central=is_central)
+    return JudgedModel(
+        found.round,
+        (found.closed_ms - found.opened_ms) / 1000,
+        OWN_DATA if is_central else by_sites_of(found.sites, found.expected),
+        shown_by(found, select_of(config)),
+        str(select or ""),
+        not is_central and mode_of(config) == EVERY,
+    )
+
+
+def _summary(runs: RunStore, event: EvaluationClosed) -> EvaluationSummary | None:
+    """Return the numbers of the evaluation; None where they are no longer among the newest."""
+    name = event.round, event.number or 0
+    last = [each for each in summaries_after(runs, -_LAST) if each is not None and (each.round, each.number) == name]
+    return last[-1] if last else None
 
 
 def judging_line(runs: RunStore, event: EvaluationEvent, logs: Path, told: set[str]) -> str:
@@ -58,15 +112,14 @@ def _failed(runs: RunStore, event: EvaluationEvent, round_: int, logs: Path) -> 
     return event.reason.partition(": ")[2], event.reason + named_log(logs, sites)
 
 
-def _incomplete(runs: RunStore, event: EvaluationEvent, round_: int, logs: Path) -> tuple[str, str]:
+def _incomplete(runs: RunStore, event: EvaluationClosed, round_: int, logs: Path) -> tuple[str, str]:
     """Return what an evaluation with a result lacks, and the line about it; '' for nothing."""
     number = event.number or 0
     view = runs.read_evaluation(round_, number)
     missing = {site: each.reason for site, each in view.verdicts.items() if not each.accepted} if view else {}
-    config, last = RunConfig.known(runs.read().config), summaries_after(runs, -_LAST)
-    of_it = [each for each in last if each is not None and (each.round, each.number) == (round_, number)]
-    lacking = [note for each in of_it for note in without_value(config, each)]
-    given_way = [words for each in of_it if (words := given_way_words(config, each))]
+    config, found = RunConfig.known(runs.read().config), _summary(runs, event)
+    lacking = without_value(config, found) if found is not None else []
+    given_way = [words] if found is not None and (words := given_way_words(config, found)) else []
     if not missing and not lacking and not given_way:
         return "", ""
     what = where_of(round_) if event.kind is EvaluationKind.CENTRAL else f"evaluation of the model of round {round_}"

@@ -16,13 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from flavor.counted import counted
-from flavor.local.judging import named_log
+from flavor.local.judging import JudgedModel, named_log
 from flavor.local.record import recorded_url
 from flavor.policy.advice import listed
 from flavor.printable import printable, shown_name
 from flavor.records.states import RoundState, RunState
 from flavor.results.best import MergedValue
-from flavor.results.evaluated import mean_of
+from flavor.results.evaluated import OWN_DATA, mean_of
 from flavor.results.evaluated_table import diverged_words, judged_words
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult, best_round, for_people
@@ -34,6 +34,8 @@ from flavor.view.snapshot import Phase, Snapshot
 _MOST_METRICS = 6
 _MOST_CLIENTS = 24
 _MOST_REPORTS = 8
+_LONG_S = 5.0
+"""Judging for less time is not worth a word."""
 _STYLES = {
     Phase.DONE: "green",
     Phase.UPLOADED: "cyan",
@@ -73,6 +75,9 @@ class Progress:
         self.lacks_plot = ""
         """Why the results have no plot; '' where they have one."""
         self._newest: RoundResult | None = None
+        self._judged_by: dict[bool, JudgedModel] = {}  # the newest, on the operator's own data or by the sites
+        self._unshown: list[JudgedModel] = []  # their rounds are not shown
+        self._is_told = False  # that judging takes long
         self._uploaded = self._downloaded = 0
         self._live: Live | None = None
         if self.console.is_terminal and not quiet:
@@ -124,6 +129,25 @@ class Progress:
                 f"{counted(len(result.clients), 'site')}  "
                 f"{shown_metrics(result)}"
             )
+        unshown, self._unshown = self._unshown, []
+        for model in unshown:
+            self.judged(model)
+
+    def judged(self, model: JudgedModel) -> None:
+        """Show a model that was judged, below its round, and say once where the rounds wait for that for long."""
+        if self._newest is None or self._newest.round < model.round:
+            self._unshown.append(model)  # until its round is shown
+            return
+        self._judged_by[model.by == OWN_DATA] = model
+        if self._live is None:
+            self.tell(f"model of round {model.round}  judged in {model.seconds:.2f} s: {model.words}")
+        training_s = self._newest.seconds
+        if model.holds_up and not self._is_told and model.seconds > max(_LONG_S, training_s):
+            self._is_told = True
+            self.tell(
+                f"judging a model took {model.seconds:.2f} s, and the round {training_s:.2f} s: "
+                "--evaluate 5 judges one model in five rounds"
+            )
 
     def look(self, snapshot: Snapshot, waits: Sequence[str] = ()) -> None:
         """Draw the run as it is now, and what it waits for."""
@@ -151,6 +175,10 @@ class Progress:
         lines: list[RenderableType] = [head, marks, *_reports(snapshot)]
         if self._newest:
             lines.append(Text(f"metrics   {shown_metrics(self._newest)}"))
+            lines += [
+                Text(f"judged    {each.words}, the model of round {each.round}, in {each.seconds:.2f} s")
+                for _, each in sorted(self._judged_by.items())
+            ]
             lines.append(Text(f"transfer  {shown_bytes(self._uploaded)} up, {shown_bytes(self._downloaded)} down"))
         is_held = bool(snapshot.refusal) or (snapshot.waits_for is not None and snapshot.waits_for.is_held)
         lines += [Text(f"now       {printable(line)}", style="red" if is_held else "") for line in waits]
@@ -197,7 +225,8 @@ class Progress:
                 name, found = best
                 mean = "" if results.evaluation is None else mean_of(name, found.sites, "weighted")
                 value = " ".join((f"{found.value:.4g}{mean}", found.of)).rstrip()
-                self._row("best round:", f"{name} {value} in round {found.round}, {_began(found.round, out)}")
+                head = "best round:" if results.evaluation is None else "best reported:"
+                self._row(head, f"{name} {value} in round {found.round}, {_began(found.round, out)}")
                 if found.without:
                     self._row("", found.without)
         if self.lacks_plot:

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from flavor.bus.runs import RunStore
-from flavor.local.judging import judging_line
+from flavor.local.judging import judged_model, judging_line
+from flavor.local.progress import Progress
 from flavor.view.client_events import ClientLost, UpdateRefused
 from flavor.view.evaluation_events import EvaluationEvent
 from flavor.view.event import Event
@@ -39,6 +40,14 @@ def report_of(runs: RunStore, event: Event) -> str | None:
         case UpdateRefused(client=client, round=int(round_)):
             return getattr(runs.updates(round_, [client]).get(client), "report", None)
     return None
+
+
+def show(progress: Progress, runs: RunStore, event: Event, logs: Path, told: set[str]) -> None:
+    """Show what `flavor run` prints of this event: a line, as `told_line`, and a model that the run has had judged."""
+    if line := told_line(runs, event, logs, told):
+        progress.tell(line)
+    if (model := judged_model(runs, event)) is not None:
+        progress.judged(model)
 
 
 def told_line(runs: RunStore, event: Event, logs: Path, told: set[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 
@@ -53,6 +54,9 @@ def test_an_evaluation_without_one_site_names_it_with_its_log(bench, tmp_path):
     why = (
         f'without edge-2: "its evaluator ended (exit code 3)"; edge-2: {SECRET}; its log: {out / "logs" / "edge-2.log"}'
     )
+    judged = lines_with("  judged in ", done.stderr)
+    assert [line.startswith(f"model of round {round_}  ") for round_, line in enumerate(judged, 1)] == [True, True]
+    assert all(re.search(r" s: accuracy 0\.0\d+ by 1 of 2 sites$", line) for line in judged), judged
     during, end = lines_with("without edge-2", done.stderr)
     assert during.startswith("evaluation of the model of round 1: 1 result, 100 examples: accuracy 0.0")
     assert during.endswith(why)

@@ -6,12 +6,15 @@ import errno
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from flavor.errors import FlavorError
+from flavor.local.judging import JudgedModel
 from flavor.local.progress import Progress
+from flavor.results.evaluated import OWN_DATA
 from flavor.results.folder import Results
 from flavor.results.rounds import RoundResult
 
@@ -55,6 +58,40 @@ def test_the_last_lines_name_the_best_round(capsys: pytest.CaptureFixture[str]) 
     assert "best round" not in capsys.readouterr().err, "of one round there is no best"
 
 
+def test_a_judged_model_stands_below_its_round_and_what_holds_the_rounds_up_is_told_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    progress = Progress("r", 3)
+    rounds = [RoundResult(number, 0.5, ["a"], 10, 100, {"loss": 1.0 / number}) for number in (1, 2)]
+    first = JudgedModel(1, 20.0, "by 3 sites", "accuracy 0.9 (plain mean)", "accuracy:max", holds_up=True)
+    own = JudgedModel(1, 30.0, OWN_DATA, "central/accuracy 0.8")
+    progress.judged(first)
+    assert not capsys.readouterr().err, "its round is not shown"
+    progress.closed(rounds[0], 0)
+    progress.judged(own)
+    progress.closed(rounds[1], 0)
+    progress.judged(replace(first, round=2, value="", best_by=""))
+    assert capsys.readouterr().err.splitlines() == [
+        "round 1/3  0.50 s  1 site  loss 1",
+        "model of round 1  judged in 20.00 s: accuracy 0.9 (plain mean) by 3 sites, the best so far "
+        "(--select accuracy:max)",
+        "judging a model took 20.00 s, and the round 0.50 s: --evaluate 5 judges one model in five rounds",
+        "model of round 1  judged in 30.00 s: central/accuracy 0.8 on the operator's own data",
+        "round 2/3  0.50 s  1 site  loss 0.5",
+        "model of round 2  judged in 20.00 s: no finite metric by 3 sites",
+    ]
+
+
+@pytest.mark.parametrize("model", [{"seconds": 4.9}, {"seconds": 20.0, "holds_up": False}, {"seconds": 59.0}])
+def test_judging_that_is_short_or_holds_up_no_round_is_no_word(
+    capsys: pytest.CaptureFixture[str], model: dict[str, Any]
+) -> None:
+    progress = Progress("r", 3)
+    progress.closed(RoundResult(1, 60.0 if model["seconds"] > 20 else 0.5, ["a"], 10, 100, {}), 0)
+    progress.judged(replace(JudgedModel(1, 0.0, "by 3 sites", "accuracy 0.9", holds_up=True), **model))
+    assert "--evaluate" not in capsys.readouterr().err
+
+
 def test_the_last_lines_say_which_mean_is_which_where_models_are_judged(capsys: pytest.CaptureFixture[str]) -> None:
     """The same model has two losses: the plain mean of evaluations, and the weighted one of training scripts."""
     rounds = [
@@ -75,6 +112,6 @@ def test_the_last_lines_say_which_mean_is_which_where_models_are_judged(capsys: 
     assert "judged:        loss 0.5 (plain mean) by 2 sites, round 2" in told
     assert "best judged:   the model of round 1, loss 0.5 (plain mean) by 2 sites, by --select" in told
     assert "metrics:       those that scripts report of round N are weighted means, and of the model" in told
-    assert "best round:    loss 0.25 (weighted mean) in round 2" in told
+    assert "best reported: loss 0.25 (weighted mean) in round 2" in told
     Progress("r", 2).summary(of_run)
     assert "mean" not in capsys.readouterr().err, "there is one only"
