@@ -18,11 +18,14 @@ from flavor.bus.connection import connect, shown
 from flavor.bus.embedded import embedded_server
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunError
 from flavor.locks import locked
+from flavor.plain_file import read_plain
 
 _FILE = "federation.json"
 _VERSION = 2
 _FLAGS = ("--share-names", "--require-signatures")
 _ANSWER_S = 10.0
+_KINDS = {"run": str, "store": str, "embedded": bool, "federation": dict, "redis_url": str}
+"""What the fields of the file are in Python."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Record:
         """Read the record of a folder. Raises `InvalidSetting` where there is none."""
         with told_if_damaged(out):
             try:
-                fields = json.loads((out / _FILE).read_text(encoding="utf-8"))
+                fields = json.loads(read_plain(out / _FILE))
             except FileNotFoundError:
                 raise InvalidSetting(
                     f"{out} is no result folder of `flavor run`: it has no {_FILE} (a run's name has no slash)"
@@ -74,7 +77,11 @@ class Record:
                 fields["federation"] = _of_version_1(fields["federation"])
             elif version != _VERSION:
                 raise InvalidSetting(f"{out / _FILE} was written by another release of flavor: use that one")
-            return cls(**fields)
+            found = cls(**fields)
+            for name, kind in _KINDS.items():
+                if not isinstance(getattr(found, name), kind):
+                    raise TypeError(f"its {name!r} is no {'text' if kind is str else 'JSON object or truth value'}")
+            return found
 
 
 @contextlib.contextmanager

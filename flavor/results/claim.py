@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flavor.atomic import write_json
-from flavor.errors import FlavorError, InvalidSetting
+from flavor.errors import FlavorError, InvalidRecord, InvalidSetting
+from flavor.plain_file import read_plain
 from flavor.records.run import RunView
 from flavor.store.digests import sha256_file
 
@@ -49,11 +50,13 @@ def holds(names: list[str]) -> str:
 def owner_of(out: Path) -> tuple[str, str] | None:
     """Return the run and its id that a folder is marked with; None without a mark. Raises `InvalidSetting`."""
     try:
-        mark = json.loads((out / MARK).read_text(encoding="utf-8"))
+        mark = json.loads(read_plain(out / MARK))
         return str(mark["run"]), str(mark["run_id"])
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except InvalidRecord as error:
+        raise InvalidSetting(f"{error}: it names the run of that folder") from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InvalidSetting(f"{out / MARK}, which names the run of that folder, cannot be read: {error}") from None
 
 

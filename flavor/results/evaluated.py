@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from flavor.counted import counted
 from flavor.errors import InvalidRecord
+from flavor.printable import printable
 from flavor.records.counts import CENTRAL_PREFIX, is_count
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationKind, EvaluationSummary, EvaluationView
 from flavor.records.info import Info
 from flavor.records.merging import sites_of, why_not_own
 from flavor.records.not_finite import without_value
 from flavor.records.reporters import reporters_of
-from flavor.records.sound_counts import left_out_in, left_out_of
-from flavor.records.subject import SUBJECT_FIELDS, OfModel, Subject
+from flavor.records.sound_counts import left_out_of
+from flavor.records.subject import OfModel, Subject
+from flavor.results.evaluation_shapes import VERSION, EvaluationShape
 from flavor.results.rounds import RoundResult, SiteResult, scalars
 from flavor.results.site_measures import SiteMeasures
 from flavor.results.site_results import SiteResults
 
 OWN_DATA = "on the operator's own data"
 TRAINS_ON = "it was not asked, because it trains on"
-_VERSION = 1
 _WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central", "of", "left_out", "unread")
+_READ_ELSEWHERE = ("sites", "merged_of", "central", "of")
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ class Evaluated(OfModel):
 
     def to_json(self) -> str:
         """Write it for `from_json`, which a result folder keeps."""
-        fields: dict[str, Any] = {
-            "version": _VERSION,
+        written: dict[str, Any] = {
+            "version": VERSION,
             **{name: value for name, value in self.__dict__.items() if name not in _WRITTEN_ELSEWHERE},
             **({"central": self.central.to_plain()} if self.central is not None else {}),
             **({"subject": self.of.to_plain()} if self.of is not None else {}),
@@ -109,37 +111,22 @@ class Evaluated(OfModel):
             **({"unread": self.unread, "spread": self.spread} if self.unread else {}),
             "sites": {site: of.to_plain() for site, of in self.sites.items()},
         }
-        return json.dumps(fields, allow_nan=False)
+        return json.dumps(written, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Evaluated:
+    def from_json(cls, text: bytes | str, where: str) -> Evaluated:
         """Read what `to_json` has written. Raises `InvalidRecord`, which names `where`."""
+        found = EvaluationShape.of_json(text, where)
         try:
-            fields = json.loads(text)
-            version = fields.pop("version")
-            sites = {site: SiteMeasures.of_plain(of) for site, of in fields["sites"].items()}
-            if version != _VERSION:
-                raise ValueError("another release of flavor wrote it: use that one")
-            return cls(
-                **{
-                    **{name: value for name, value in fields.items() if name not in SUBJECT_FIELDS},
-                    "of": Subject.of_fields(fields, int(fields["round"])),
-                    "sites": sites,
-                    "expected": tuple(map(str, fields["expected"])),
-                    "skipped": tuple(map(str, fields["skipped"])),
-                    "metrics": scalars(fields["metrics"]),
-                    "left_out": left_out_in(fields.get("left_out")),
-                    "unread": {str(site): str(why) for site, why in fields.get("unread", {}).items()},
-                    "spread": {
-                        str(name): (float(low), float(high)) for name, (low, high) in fields.get("spread", {}).items()
-                    },
-                    "central": SiteMeasures.of_plain(central) if (central := fields.get("central")) else None,
-                }
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise InvalidRecord(
-                f"{where} is no evaluation of a result folder: {type(error).__name__}: {error}"
-            ) from None
+            of = Subject.of_fields({"subject": found.subject, "owner": found.owner}, found.round)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InvalidRecord(f"{where} is no {found.what}: subject: {printable(str(error))[:200]}") from None
+        return cls(
+            **{each.name: getattr(found, each.name) for each in fields(cls) if each.name not in _READ_ELSEWHERE},
+            of=of,
+            sites={site: SiteMeasures.of_shape(each) for site, each in found.sites.items()},
+            central=SiteMeasures.of_shape(found.central) if found.central is not None else None,
+        )
 
 
 def name_of(round_: int, number: int) -> str:

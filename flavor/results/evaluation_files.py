@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from flavor.atomic import write_json, write_whole
 from flavor.bus.runs import RunStore
 from flavor.errors import InvalidRecord, StoreError
 from flavor.ledger.closed_evaluation import closed_evaluation
+from flavor.plain_file import read_plain
 from flavor.records.evaluation import EvaluationSummary
 from flavor.records.run import RunView
 from flavor.results.chosen_evaluation import chosen_of
@@ -92,13 +94,10 @@ class EvaluationFiles:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         name = name_of(summary.round, summary.number)
         of_sites, merged_path = self._folder / f"{name}{OF_SITES}", self._folder / f"{name}.json"
-        if of_sites.exists():
-            try:
-                known = Evaluated.from_json(of_sites.read_text(encoding="utf-8"), str(of_sites))
-                if known.closed_ms == summary.closed_ms:
-                    return known
-            except (InvalidRecord, OSError):  # it is written again
-                pass
+        with contextlib.suppress(InvalidRecord, FileNotFoundError):  # it is written again
+            known = Evaluated.from_json(read_plain(of_sites), str(of_sites))
+            if known.closed_ms == summary.closed_ms:
+                return known
         try:
             view = closed_evaluation(runs, store, summary)
         except StoreError:

@@ -8,29 +8,46 @@ from contextlib import suppress
 from pathlib import Path
 
 from flavor.atomic import write_json
-from flavor.errors import DamagedRecord
+from flavor.errors import InvalidRecord
+from flavor.plain_file import read_plain
+from flavor.printable import printable
 from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.results.evaluated import Evaluated
 
 _NAME = "failed.json"
+_LONGEST_REASON = 200
 
 
 def failed_in(folder: Path) -> list[FailedEvaluation]:
     """Return those that are in a folder of evaluations, in the order in which they were given up.
 
-    There are none where the file is damaged: the next failure writes it again.
+    Raises `InvalidRecord` for a file that is damaged.
     """
-    with suppress(OSError, ValueError, RecursionError, DamagedRecord):
-        entries = json.loads((folder / _NAME).read_text(encoding="utf-8"))
-        if isinstance(entries, list):
-            return [FailedEvaluation.from_json(json.dumps(entry)) for entry in entries]
-    return []
+    path = folder / _NAME
+    try:
+        entries = json.loads(read_plain(path))
+        if not isinstance(entries, list):
+            raise ValueError("it is no list")
+        return [FailedEvaluation.from_json(json.dumps(entry)) for entry in entries]
+    except FileNotFoundError:
+        return []
+    except InvalidRecord:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InvalidRecord(
+            f"{path} is no list of failed evaluations: {printable(str(error))[:_LONGEST_REASON]}"
+        ) from None
 
 
 def write_failed(folder: Path, new: Collection[FailedEvaluation]) -> None:
-    """Add evaluations to the file. Those that it has stay, also after the run was rebuilt on Redis without them."""
-    known = failed_in(folder)
+    """Add evaluations to the file. Those that it has stay, also after the run was rebuilt on Redis without them.
+
+    A damaged file is written again.
+    """
+    known = list[FailedEvaluation]()
+    with suppress(InvalidRecord):
+        known = failed_in(folder)
     every = {(each.round, each.number, each.opened_ms): each for each in [*known, *new]}
     if len(every) > len(known):
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,7 @@ from flavor.checkpoints.kinds import kind_of_run
 from flavor.config import RunConfig
 from flavor.errors import (
     FlavorError,
+    InvalidRecord,
     InvalidUpdate,
     LocalFault,
     ObjectMissing,
@@ -23,6 +25,7 @@ from flavor.errors import (
 )
 from flavor.evaluation_settings import select_of
 from flavor.ledger.rounds import closed_round
+from flavor.plain_file import read_plain
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
@@ -242,8 +245,8 @@ class ResultFolder:
 
     def _merged(self, view: RoundView, store: ObjectStore, path: Path) -> dict[str, Any]:
         """Write a round's merged client information to `path`, and return it."""
-        if path.exists():
-            known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        with contextlib.suppress(FileNotFoundError, InvalidRecord):  # it is written again
+            known: dict[str, Any] = json.loads(read_plain(path))
             return known
         if (info := self._reading.merged(view, store)) is None:
             return merged_without(view)

@@ -18,8 +18,8 @@ from flavor.ledger.closed_evaluation import recorded_evaluation
 from flavor.ledger.evaluation_signers import compared
 from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, newest_of, read_records
 from flavor.ledger.trust import Trust
+from flavor.plain_file import read_plain
 from flavor.policy.near_names import there_are
-from flavor.policy.selection import Select
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.info import Info
@@ -31,6 +31,7 @@ from flavor.records.sound_counts import left_out_of
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.chosen_evaluation import chosen_of, found_by, numbered_of, without_number
 from flavor.results.evaluated import Evaluated, evaluated_of, missing_of, numbers_of
+from flavor.results.evaluation_shapes import BestShape, ReportsShape
 from flavor.results.failed_evaluations import failed_in, failing_among, why_failed
 from flavor.results.reports import Reports, reports_in
 from flavor.results.rounds import scalars
@@ -336,26 +337,28 @@ def failing_in_folder(out: Path) -> list[FailedEvaluation]:
 def in_folder(out: Path) -> Iterator[Evaluated]:
     """Yield the evaluations of a result folder by their names. Raises `InvalidRecord` for a file that is damaged."""
     for path in sorted((out / FOLDER).glob(f"round-*{OF_SITES}")):
-        try:
-            yield Evaluated.from_json(path.read_text(encoding="utf-8"), str(path))
-        except OSError as error:
-            raise InvalidRecord(f"{path} cannot be read: {error.strerror or error}") from None
+        with contextlib.suppress(FileNotFoundError):
+            yield Evaluated.from_json(read_plain(path), str(path))
 
 
 def reports_of(out: Path, found: Evaluated) -> dict[str, Any] | None:
-    """Return what sites have reported beside their metrics, as `Reports.to_plain` has it; None where none has."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        known = json.loads((out / FOLDER / f"{found.name}{REPORTS}").read_text(encoding="utf-8"))
-        return dict(known) if isinstance(known, dict) else None
+    """Return what sites have reported beside their metrics, as `Reports.to_plain` has it; None where none has.
+
+    Raises `InvalidRecord` for a file that is damaged.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return ReportsShape.read(out / FOLDER / f"{found.name}{REPORTS}").model_dump()
     return None
 
 
 def selected_in(out: Path) -> Selected | None:
-    """Return the best model by the run's `--select`, as a result folder has it; None for none, or a damaged file."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        fields = json.loads((out / FOLDER / BEST).read_text(encoding="utf-8"))
-        Select.parse(str(fields["select"]))
-        return Selected(str(fields["select"]), int(fields["round"]), float(fields["value"]), int(fields["sites"]))
+    """Return the best model by the run's `--select`, as a result folder has it; None for none.
+
+    Raises `InvalidRecord` for a file that is damaged.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = BestShape.read(out / FOLDER / BEST)
+        return Selected(found.select, found.round, found.value, found.sites)
     return None
 
 

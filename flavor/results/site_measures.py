@@ -12,6 +12,7 @@ from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import why_not_own
 from flavor.records.not_finite import NULL, read_words, shown, without_value
 from flavor.records.summary import kept_metrics
+from flavor.results.evaluation_shapes import MeasuresShape
 from flavor.results.rounds import measured_by_site, scalars
 
 
@@ -41,6 +42,11 @@ class SiteMeasures:
     def of_plain(cls, fields: Mapping[str, Any]) -> SiteMeasures:
         """Read what `to_plain` has written, or an earlier release. Raises `KeyError` and such for other values."""
         return cls(int(fields["examples"]), scalars(fields["metrics"]), read_words(fields.get("not_finite")))
+
+    @classmethod
+    def of_shape(cls, shape: MeasuresShape) -> SiteMeasures:
+        """Take it from a file that was checked."""
+        return cls(shape.examples, shape.metrics, read_words(shape.not_finite))
 
     def to_plain(self) -> dict[str, Any]:
         """Return it as plain values, which JSON can hold."""

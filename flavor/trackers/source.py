@@ -13,6 +13,7 @@ from flavor.bus.runs import RunStore
 from flavor.errors import FlavorError, LocalFault, StoreError, StoreUnavailable
 from flavor.ledger.closed_evaluation import closed_evaluation
 from flavor.ledger.rounds import closed_round
+from flavor.plain_file import read_plain
 from flavor.records.info import Info
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
@@ -130,7 +131,7 @@ class RoundSource:
         if self._folder is None:
             return None
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            found = json.loads(folder_of_round(self._folder, number).with_suffix(".json").read_text(encoding="utf-8"))
+            found = json.loads(read_plain(folder_of_round(self._folder, number).with_suffix(".json")))
             if isinstance(found, dict) and all(isinstance(found.get(part), dict) for part in ("metadata", "metrics")):
                 return dict(found)
         return None

@@ -14,6 +14,7 @@ import numpy as np
 from targets import COUNTING_INFO, GOOD_INFO, bench
 
 from flavor.checkpoints import Checkpoint, Format, read, to_safetensors, write
+from tests.fuzz.folder_target import GOOD_EVALUATION
 from tests.fuzz.report_target import GOOD_REPORT
 from tests.infos import png
 
@@ -41,6 +42,11 @@ def seeds() -> dict[str, list[bytes]]:
             json.dumps(GOOD_REPORT).encode(),
             b'{"metadata":{"datasetSize":1},"results":{}}',
             b'{"metadata":{"datasetSize":0},"results":{"tables":[{"title":"","labels":["a"],"values":[NaN]}]}}',
+        ],
+        "evaluation": [
+            GOOD_EVALUATION.to_json().encode(),
+            b'{"select":"acc:max","round":2,"value":0.5,"sites":1}',
+            b'{"sites":{"a":{}},"merged":{},"missing":{"b":"why"}}',
         ],
         "server_file": [
             b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n",

@@ -59,6 +59,7 @@ from flavor.store.paths import accepted_path, checked_path, update_prefix
 from flavor.view.progress import progress_of, words_of
 from flavor.view.strip import row_of_summary
 from flavor.view.timeline import spans
+from tests.fuzz.folder_target import fuzz_evaluation
 from tests.fuzz.page_target import fuzz_request
 from tests.fuzz.report_target import fuzz_image, fuzz_report
 from tests.infos import put_info
@@ -334,6 +335,7 @@ def fuzz_server_file(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "info": fuzz_info,
     "report": fuzz_report,
+    "evaluation": fuzz_evaluation,
     "image": fuzz_image,
     "update": fuzz_update,
     "pulse": fuzz_pulse,

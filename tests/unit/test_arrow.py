@@ -34,6 +34,7 @@ LEAVES = (
     "flavor.parent_death",
     "flavor.parts",
     "flavor.patterns",
+    "flavor.plain_file",
     "flavor.plugins",
     "flavor.printable",
     "flavor.process_name",
