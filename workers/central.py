@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
@@ -40,6 +41,7 @@ from flavor.records.merging import WEIGHTED, merge_infos, why_not_own
 from flavor.records.not_finite import FIELD as NOT_FINITE
 from flavor.records.not_finite import not_finite_of, text_of
 from flavor.records.run import RunView
+from flavor.records.sound_counts import OPERATOR, left_out_alone
 from flavor.records.summary import kept_metrics
 from flavor.results.evaluation_summary import central_comparison, central_lacking, ruled_names
 from flavor.results.metric_of_sites import shown_by
@@ -51,6 +53,7 @@ from workers.closing import Ending, Outcome, is_current, record_and_close
 from workers.context import WorkerContext
 from workers.fault import GivenBack, own_fault
 from workers.in_hand import in_hand
+from workers.notes import of_own_counts
 
 _LONGEST_REASON = 500
 _LOOK_S = 0.2
@@ -135,9 +138,10 @@ class _Judging:
 
         def end(before: BestModel | None) -> Ending:
             choice = choose(before, summary, select=rules.select, when=rules.when, compare=compare)
+            notes = (*choice.notes, *of_own_counts(merged))
             compared = replace(summary, best_before=before.round, comparison=choice.comparison) if before else summary
             return Ending(
-                choice, compared if rules.select else summary, reason + "".join(f"; {line}" for line in choice.notes)
+                choice, compared if rules.select else summary, reason + "".join(f"; {line}" for line in notes)
             )
 
         return record_and_close(
@@ -228,10 +232,12 @@ class _Judging:
 def _merged(info: Info, ruled: Collection[str]) -> tuple[Info, int]:
     """Return the information as it is stored, with its metrics under `central/`, and the number of examples.
 
-    Counts are not kept: what is computed of them is, as `central/pooled/NAME`. A metric that is no finite number is
+    Counts are not kept: what is computed of them is, as `central/pooled/NAME`; `metadata.leftOut` says of which nothing
+    can be. A metric that is no finite number is
     None if it is among `ruled`, those of the run's rules, and left out otherwise.
     """
-    found = merge_infos(["central"], [info])["metrics"]
+    merged = merge_infos([OPERATOR], [info])
+    found = merged["metrics"]
     found |= {name: None for name, value in info["metrics"].items() if value is None and not why_not_own(name)}
     metrics = {
         named: value
@@ -242,5 +248,7 @@ def _merged(info: Info, ruled: Collection[str]) -> tuple[Info, int]:
     examples: int = info["metadata"]["datasetSize"]
     words = {f"{CENTRAL_PREFIX}{name}": word for name, word in not_finite_of(info).items()}
     odd = {name: word for name, word in words.items() if name in metrics}
-    kept = {NOT_FINITE: text_of(odd)} if odd else {}
+    kept: dict[str, Any] = {NOT_FINITE: text_of(odd)} if odd else {}
+    if lost := left_out_alone(merged):
+        kept["leftOut"] = {OPERATOR: lost}
     return {"metadata": {"clients": [], "datasetSize": [examples], **kept}, "metrics": metrics}, examples

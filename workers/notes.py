@@ -158,6 +158,12 @@ def of_counts(info: Info, infos: Mapping[str, Info]) -> Iterator[str]:
         yield f"warning: counts are left out of what is merged: {'; '.join(told)}{more}"
 
 
+def of_own_counts(merged: Info) -> Iterator[str]:
+    """Warn of what an evaluator has measured on the operator's own data, and nothing is computed of."""
+    for why in left_out_of(merged).values():
+        yield f"warning: left out is {_left_out(why)}"
+
+
 def of_weighted_means(merged: Info, infos: Mapping[str, Info]) -> Iterator[str]:
     """Warn of means that are called weighted, and are of sites whose `datasetSize` is 0."""
     names = [name.removesuffix(WEIGHTED) for name in merged["metrics"] if name.endswith(WEIGHTED)]

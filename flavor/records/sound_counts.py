@@ -23,6 +23,9 @@ from flavor.records.rival_counts import labels_of, rivals_in
 MOST_SITES, MOST_COUNTS = 50, 5
 """Sites, and counts of each, for which merged information says why they are left out: sites choose the names."""
 
+OPERATOR = "the operator's own data"
+"""In place of the name of a site, which has no spaces, for what an aggregator measures on data of its operator."""
+
 
 class Sound(NamedTuple):
     """The metrics of the sites without the counts that are left out."""
@@ -116,6 +119,13 @@ def listed(clients: Sequence[str], left_out: Sequence[Mapping[str, str]]) -> dic
     """Return, by site, why its first counts are left out."""
     some = [(client, why) for client, why in zip(clients, left_out, strict=True) if why][:MOST_SITES]
     return {client: dict(list(why.items())[:MOST_COUNTS]) for client, why in some}
+
+
+def left_out_alone(merged: Mapping[str, Any]) -> dict[str, str]:
+    """Return why metrics and counts of the only site are not in what is merged of it, for the first of them."""
+    metadata = merged["metadata"]
+    reasons = {**metadata.get("notMerged", {}), **next(iter(metadata.get("leftOut", {}).values()), {})}
+    return dict(list(reasons.items())[:MOST_COUNTS])
 
 
 def left_out_of(merged: Mapping[str, Any]) -> dict[str, dict[str, str]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from flavor.counted import counted
 from flavor.errors import RunError
 from flavor.policy.advice import some
 from flavor.records.evaluation import CENTRAL, EvaluationKind
 from flavor.records.own_evaluations import shown_of
-from flavor.results.evaluated import OWN_DATA, Evaluated
+from flavor.results.evaluated import OWN_DATA, Evaluated, beside
 
 Name = tuple[int, int]
 """Round and number of an evaluation."""
@@ -30,7 +29,7 @@ def chosen_of(found: Sequence[Evaluated], round_: int | None = None) -> Evaluate
         return those[-1] if those else None
     newest = by_sites[-1]
     own = [each for each in found if each.is_central and each.round == newest.round]
-    return replace(newest, central=own[-1].central if own else None)
+    return beside(newest, own[-1]) if own else newest
 
 
 def numbered_of(run: str, there: Sequence[Name], round_: int | None, number: int) -> Name:

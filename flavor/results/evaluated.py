@@ -239,7 +239,12 @@ def with_central(found: Evaluated, own: Evaluated | None) -> Evaluated:
     """Return an evaluation by sites with that of the same model on the operator's own data beside it."""
     if own is None or own.central is None:
         return found
-    return replace(found, metrics={**found.metrics, **own.metrics}, central=own.central)
+    return replace(beside(found, own), metrics={**found.metrics, **own.metrics})
+
+
+def beside(found: Evaluated, own: Evaluated) -> Evaluated:
+    """Return an evaluation with that of the same model on the operator's own data: its values, and what is left out."""
+    return replace(found, central=own.central, left_out={**found.left_out, **own.left_out})
 
 
 def as_round(found: Evaluated) -> RoundResult:

@@ -30,7 +30,7 @@ from flavor.records.own_evaluations import shown_of
 from flavor.records.sound_counts import left_out_of
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.chosen_evaluation import chosen_of, found_by, numbered_of, without_number
-from flavor.results.evaluated import Evaluated, evaluated_of, missing_of, numbers_of
+from flavor.results.evaluated import Evaluated, beside, evaluated_of, missing_of, numbers_of
 from flavor.results.evaluation_shapes import BestShape, ReportsShape
 from flavor.results.failed_evaluations import failed_in, failing_among, why_failed
 from flavor.results.reports import Reports, reports_in
@@ -258,7 +258,7 @@ def from_store(
     found, infos = _of_record(archive, record)
     own = known.get((found.round, CENTRAL))
     if own is not None and not found.is_central and found.subject.counts:
-        found = replace(found, central=_of_record(archive, _checked(archive, own))[0].central)
+        found = beside(found, _of_record(archive, _checked(archive, own))[0])
     reports = reports_in(archive.store, infos, run=archive.run, round_=found.round, number=found.number)
     notes = [f"{each.ref.path}: {each.why_not}: it is left out" for each in bad]
     if chain.problems:
@@ -321,7 +321,7 @@ def from_folder(out: Path, round_: int | None = None, number: int | None = None)
         by_name = {(each.round, each.number): each for each in found}
         named = by_name[numbered_of(str(out), list(by_name), round_, number)]
         own = by_name.get((named.round, CENTRAL))
-        return replace(named, central=own.central if own is not None else None)
+        return beside(named, own) if own is not None else named
     chosen = chosen_of(found, round_)
     if chosen is None:
         rounds = sorted({each.round for each in found})
