@@ -727,8 +727,12 @@ def test_which_site_hurts(served: Serve, window: Window) -> None:
     expect(rows).to_have_count(2)
     expect(rows.first.locator("td").first).to_have_text(HOSTILE)
     expect(rows.first).to_contain_text("-0.25 (-0.5 … 0)")
-    expect(rows.first.locator("td").last).to_have_text("! -0.25 (-0.5 … 0)")
-    expect(rows.last.locator("td").nth(3)).to_have_text("0.5")
+    expect(rows.first.locator("td").nth(1)).to_have_text("! -0.25 (-0.5 … 0)")
+    expect(rows.last.locator("td").nth(5)).to_have_text("0.5")
+    wider = panel.locator(".wider")
+    page.set_viewport_size({"width": 360, "height": 900})
+    expect(wider).to_have_text("The table goes on to the right →")
+    expect(wider).to_be_visible()
     expect(panel.locator(".note")).to_contain_text("of rounds 11, 12, by accuracy:max, computed at ")
     expect(panel).to_contain_text("Round 10 is not among them: its update is pruned.")
     expect(panel.locator(".foot code")).to_have_text("flavor contributions mammo")
@@ -766,10 +770,13 @@ def test_which_site_hurts_the_others(served: Serve, window: Window) -> None:
     rows = panel.locator("tbody tr")
     expect(rows).to_have_count(2)
     heads = [head.inner_text() for head in panel.locator("thead th").all()]
-    assert heads[5:] == ["With it", "Without it", "Contribution", "At home", "Judged by"]
+    assert heads[1:4] == ["Contribution", "With it", "Without it"]
+    assert heads[4:] == ["Rounds", "Examples", "Cosine", "Norm", "At home", "Judged by"]
     cells = [cell.inner_text() for cell in rows.first.locator("td").all()]
-    assert cells[5:] == ["0.75", "0.875", "! -0.125", "+0.5", f"{HOSTILE} -0.25, c 0"]
-    assert [cell.inner_text() for cell in rows.last.locator("td").all()][5:] == ["–"] * 5
+    assert cells[1:4] == ["! -0.125", "0.75", "0.875"]
+    assert cells[8:] == ["+0.5", f"{HOSTILE} -0.25, c 0"]
+    lacking = [cell.inner_text() for cell in rows.last.locator("td").all()]
+    assert (lacking[1:4], lacking[6:]) == (["–"] * 3, ["–"] * 4)
     expect(panel.locator(".note")).to_contain_text("of round 12, by accuracy:max at the sites, computed at ")
 
 

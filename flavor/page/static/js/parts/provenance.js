@@ -3,7 +3,7 @@
 import { fill, h } from "../dom.js";
 import { bytes, called, clock, count, counted, full, some } from "../format.js";
 import { get, of } from "../api.js";
-import { facts, failed, lesson, panel, state } from "../panel.js";
+import { facts, failed, lesson, panel, state, tablebox } from "../panel.js";
 
 const SOON_MS = 100;
 const READ = { mark: "✓", word: "whole", tone: "well", tip: "The manifest's signature, its place in the chain, and all objects that it names are as they were signed." };
@@ -14,6 +14,7 @@ export function provenance(name) {
   const part = panel("Provenance", { name: "provenance", command: () => `flavor verify ${called(name)}` });
   const check = h("button", { type: "button", on: { click: () => ask(true) } }, "Check all objects");
   part.tools.append(check);
+  const manifests = tablebox("Manifests of rounds");
   let asked = 0;
 
   async function ask(verify) {
@@ -61,6 +62,7 @@ export function provenance(name) {
       );
     });
     const heads = ["Round", "Checked", "Closed", "Contributors", "Examples", "Model", "Manifest", "Signed by"];
+    manifests.table(h("table", { class: "plain" }, h("thead", {}, h("tr", {}, heads.map((word) => h("th", { scope: "col" }, word)))), h("tbody", {}, rows)));
     fill(
       part.body,
       found.silent ? lesson(found.silent, "Manifests lie in the run's store: start `flavor ui` with --store where this machine reaches it by another address.") : [],
@@ -68,7 +70,7 @@ export function provenance(name) {
       h("ul", { class: "todo" }, problems.slice(0, 50).map((each) => h("li", {}, `! ${each.round ? `round ${each.round}` : "the run"}: ${each.path}: ${each.what}`))),
       h("ul", { class: "refusals" }, (found.notices ?? []).slice(0, 50).map((each) => h("li", { class: "quiet" }, `${each.round ? `round ${each.round}: ` : ""}${each.path ? `${each.path}: ` : ""}${each.what ?? ""}`))),
       rows.length
-        ? h("div", { class: "tablebox" }, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, heads.map((word) => h("th", { scope: "col" }, word)))), h("tbody", {}, rows)))
+        ? manifests.nodes
         : h("p", { class: "quiet" }, found.silent ? "" : "No round has closed yet: the first manifest comes with the first global model."),
       found.earlier ? h("p", { class: "quiet" }, `${counted(found.earlier, "older round")} not shown: the command below shows all.`) : [],
     );
