@@ -54,6 +54,8 @@ _OF_LOSSES = _phrases("""
     log, cross entropy, binary cross entropy, categorical cross entropy, bce, ce, nll, negative log likelihood, hinge
     huber, smooth l1, focal, squared, absolute, l1, l2, mse, mae, rmse, kl, kd, aux, cls, box, obj, dfl, reg, mask, dice
     iou, classification, regression, segmentation, detection, reconstruction, total
+    brier, hamming, zero one, pinball, quantile, poisson, poisson nll, gaussian nll, log cosh, mape, msle
+    triplet, contrastive, ctc, tversky, focal tversky, lovasz, cosine embedding, margin ranking, dice ce, dice focal
 """)
 _LOWER = (
     _MEASURED

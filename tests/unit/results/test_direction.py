@@ -23,7 +23,7 @@ LOWER = """
     fold/1/loss, fold_2/loss, client-3/loss, log-loss, cross-entropy-loss, mse-loss, brier-score, train-loss
     total-loss, error_rate, word error rate, perplexity, negative log likelihood, dice_loss, Loss/cross_entropy_loss
     train/box_loss, central/loss, pooled/accuracy/ece, max_error, min_loss, epoch_loss
-    train_loss_step, min_loss_fold_2
+    train_loss_step, min_loss_fold_2, brier_loss, val/brier-loss, hamming_loss, zero_one_loss, mean_pinball_loss
 """
 UNKNOWN = """
     not_accuracy; not accuracy; non_accuracy; not/accuracy; \N{NOT SIGN}accuracy; oneminus_auc; one-auc; One - AUC
