@@ -76,11 +76,12 @@ def _of_sites(name: str) -> str:
 def name_in(found: Evaluated, name: str) -> str | None:
     """Return by which name the table has a metric; None where the evaluation has no such metric.
 
-    A metric is found also by its name in `--select`, as `pooled/auc`, and one of the operator's own data by that of the
-    sites.
+    A metric is found also by its name in `--select`, as `pooled/auc`, and one of the operator's own data also without
+    `central/`, and by the name that the sites use.
     """
     there = names_in(found)
-    own = [each for each in there if each.startswith(CENTRAL_PREFIX) and _of_sites(each) == name]
+    central = [each for each in there if each.startswith(CENTRAL_PREFIX)]
+    own = [each for each in central if name in (_of_sites(each), each.removeprefix(CENTRAL_PREFIX))]
     return next((each for each in (name, base_of(name.removeprefix(WORST)), *own) if each in there), None)
 
 

@@ -168,7 +168,8 @@ def test_the_operator_s_own_data_have_as_many_metrics_above_the_table_as_it_has(
     assert lines_of(BOTH)[-2].split(": ")[1] == ", ".join(f"central/a{number} 0.9" for number in range(1, 7))
     alone = replace(BOTH, number=OWN, sites={}, metrics=CENTRAL)
     assert alone.is_central
-    assert name_in(alone, "auc") == "central/pooled/auc"
+    assert name_in(alone, "auc") == name_in(alone, "pooled/auc") == "central/pooled/auc"
+    assert name_in(alone, "worst/auc") is None
     assert table_of(alone, names=["central/pooled/auc"])[1] == [["[central]", "50", "0.9 ± 0.1"]]
 
 
