@@ -217,10 +217,9 @@ class Progress:
             self._judged(results, out)
             self._row("other rounds:", f"flavor get {out} --round NUMBER")
             if any(for_people(result.metrics) for result in results.rounds):
-                of = "the model of round N-1, unless sites evaluate what they have trained"
-                reported = "those that scripts report of round N are weighted means, and of"
-                which = "those of round N are of" if results.evaluation is None else reported
-                self._row("metrics:", f"{which} {of}")
+                of = "of the model of round N-1, unless sites evaluate what they have trained"
+                reported = f"what scripts report in round N is {of}; it is a weighted mean"
+                self._row("metrics:", f"those of round N are {of}" if results.evaluation is None else reported)
             if len(results.rounds) > 1 and (best := best_round(results.rounds)) is not None:
                 name, found = best
                 mean = "" if results.evaluation is None else mean_of(name, found.sites, "weighted")

@@ -31,7 +31,7 @@ def test_a_run_leaves_its_evaluations_and_says_which_model_is_the_best(bench, tm
     newest, best = 2 * step / 100 + 1.5 / 1000, low + 0.5 / 1000
     assert f"judged:        accuracy {newest:.4g} (plain mean) by 2 of 3 sites, round 2" in done.stderr
     assert f"best judged:   the model of round 1, accuracy {best:.4g} (plain mean) by 2 sites, by --sel" in done.stderr
-    assert "metrics:       those that scripts report of round N are weighted means, and of the model of" in done.stderr
+    assert "metrics:       what scripts report in round N is of the model of round N-1, unless " in done.stderr
     every = rows(out / "evaluations.csv")
     assert [(each["round"], each["evaluation"], each["sites"], each["expected"]) for each in every] == [
         ("1", "0", "2", "3"),

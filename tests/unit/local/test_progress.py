@@ -111,7 +111,7 @@ def test_the_last_lines_say_which_mean_is_which_where_models_are_judged(capsys: 
     told = capsys.readouterr().err
     assert "judged:        loss 0.5 (plain mean) by 2 sites, round 2" in told
     assert "best judged:   the model of round 1, loss 0.5 (plain mean) by 2 sites, by --select" in told
-    assert "metrics:       those that scripts report of round N are weighted means, and of the model" in told
+    assert "metrics:       what scripts report in round N is of the model of round N-1, unless " in told
     assert "best reported: loss 0.25 (weighted mean) in round 2" in told
     Progress("r", 2).summary(of_run)
     assert "mean" not in capsys.readouterr().err, "there is one only"
