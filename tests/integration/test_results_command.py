@@ -87,8 +87,11 @@ def test_what_was_changed_in_the_store_is_not_shown(bench):
     (result,) = bench.store.rglob("*-result-c1-*.json")
     result.chmod(0o600)
     result.write_text(result.read_text().replace("0.0", "0.9"))
-    changed = failed(bench, "--store", store)
-    assert result.name in changed.stderr
+    changed = bench.done("flavor", "results", bench.run, "--store", store)
+    assert changed.wait() == 0, changed.stderr
+    assert "without the values of c1" in changed.stdout
+    assert result.name in changed.stdout
+    assert "0.9" not in changed.stdout.partition("[plain mean]")[0].partition("SITE")[2]
     (manifest,) = bench.store.rglob("*-manifest-*.json")
     manifest.chmod(0o600)
     manifest.write_text(manifest.read_text().replace('"num_examples":100', '"num_examples":999'))
