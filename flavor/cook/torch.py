@@ -41,6 +41,41 @@ _STEPS_LOOKED_AT = 3
 """Momentum shows from the second step on."""
 
 
+class _Trained:
+    """The parameters of a model that are trained, by their names, as the model has them at present.
+
+    `load_state_dict(…, assign=True)` puts other tensors in the place of the model's: what is kept of those would stay
+    as it was, and no step would move it.
+    """
+
+    def __init__(self, helper: str, model: torch.nn.Module) -> None:
+        self._helper, self._model = helper, model
+        self._found = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        if not self._found:
+            raise InvalidSetting(f"{helper}: no parameter of the model requires a gradient, so nothing is trained")
+        self.find()
+
+    def find(self) -> bool:
+        """Look for the parameters in the whole model; return whether one of them is another tensor than before."""
+        before, there = self._found, dict(self._model.named_parameters())
+        if lost := next((name for name in before if name not in there), None):
+            raise InvalidSetting(f"{self._helper}: the model has no parameter {lost!r} any more: make this anew")
+        self._found = {name: there[name] for name in before}
+        owners = {
+            id(each): (module._parameters, name)
+            for module in self._model.modules()
+            for name, each in module._parameters.items()
+        }
+        self._places = [(*owners[id(each)], each) for each in self._found.values() if id(each) in owners]
+        return any(before[name] is not each for name, each in self._found.items())
+
+    def __call__(self) -> dict[str, torch.nn.Parameter]:
+        """Return them. In a step this only looks whether the modules still have these tensors."""
+        if any(of_module.get(name) is not each for of_module, name, each in self._places):
+            self.find()
+        return self._found
+
+
 class Proximal:
     """The term of FedProx: µ/2 ‖θ − θ_global‖², over the parameters of a model that are trained. `proximal` makes it.
 
@@ -49,10 +84,9 @@ class Proximal:
 
     def __init__(self, model: torch.nn.Module, mu: float) -> None:
         self._mu = checked("proximal", "mu", mu, least=0.0, is_least_allowed=True)
-        self._parameters = [each for each in model.parameters() if each.requires_grad]
-        if not self._parameters:
-            raise InvalidSetting("proximal: no parameter of the model requires a gradient, so nothing is trained")
+        self._trained = _Trained("proximal", model)
         self._calls = Calls("proximal")
+        self._is_called = False
         self._remember()
 
     def __call__(self) -> torch.Tensor:
@@ -61,17 +95,22 @@ class Proximal:
         The sum is computed in float32, or in float64 for a parameter of float64.
         """
         if self._calls.is_new_round():
+            self._trained.find()
             self._remember()
+        elif not self._is_called and self._trained.find():  # the global model was loaded after the making
+            self._remember()
+        self._is_called = True
         self._calls.note("term")
         total: Any = 0.0
-        for parameter, anchor in zip(self._parameters, self._anchors, strict=True):
+        parameters = list(self._trained().values())
+        for parameter, anchor in zip(parameters, self._anchors, strict=True):
             difference = parameter - anchor.to(parameter.device)
             wide = difference.to(torch.promote_types(difference.dtype, torch.float32))
-            total = total + (wide * wide).sum().to(self._parameters[0].device)
+            total = total + (wide * wide).sum().to(parameters[0].device)
         return self._mu / 2 * total
 
     def _remember(self) -> None:
-        self._anchors = [each.detach().clone() for each in self._parameters]
+        self._anchors = [each.detach().clone() for each in self._trained().values()]
 
 
 def proximal(model: torch.nn.Module, mu: float) -> Proximal:
@@ -115,7 +154,7 @@ class Scaffold:
         if self._fraction > 1:
             raise InvalidSetting(f"Scaffold: fraction must be 1 at most, and is {self._fraction:g}")
         self._model = model
-        self._parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        self._trained = _Trained("Scaffold", model)
         self._buffers = control_names(list(self._parameters))
         with torch.no_grad():
             for name, buffer in self._buffers.items():
@@ -128,6 +167,10 @@ class Scaffold:
         self._start: dict[str, Any] | None = None  # the parameters at the first step of this round
         self._rates, self._steps = 0.0, 0
         self._last: tuple[Any, Any] | None = None  # of some numbers: the parameter before a step, and that step
+
+    @property
+    def _parameters(self) -> dict[str, torch.nn.Parameter]:
+        return self._trained()
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def correct(self) -> None:
@@ -187,6 +230,7 @@ class Scaffold:
             has_begun = any(bool(self._c(name).any()) for name in self._parameters)
             found = self._variates.load(like, round_, has_begun=has_begun)
             self._own = {name: torch.as_tensor(array) for name, array in found.items()}
+        self._trained.find()
         for name, parameter in self._parameters.items():
             self._own[name] = self._own[name].to(parameter)  # the model may have moved to another device
         self._start = {name: each.detach().clone() for name, each in self._parameters.items()}

@@ -126,6 +126,24 @@ def test_a_term_made_before_the_loop_follows_the_global_model(monkeypatch: pytes
             assert (float(term()), other(arrays)) == (2.0, 2.0)
 
 
+def test_a_global_model_that_takes_the_place_of_the_tensors_is_followed() -> None:
+    """`assign=True` makes other parameters: the term of the former ones would stay 0, without a word."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
+    term = in_torch.proximal(model, 2.0)
+    weights = [{"0.weight": torch.full((1, 2), value)} for value in (1.0, 3.0)]
+    model.load_state_dict(weights[0], assign=True)  # the global model, after the term was made
+    assert float(term().detach()) == 0.0
+    model.load_state_dict(weights[1], assign=True)  # what was trained, such as the best epoch
+    found = term()
+    assert float(found.detach()) == 8.0
+    found.backward()
+    assert model[0].weight.grad.tolist() == [[4.0, 4.0]]
+    model[0] = torch.nn.Identity()
+    term._calls.round = -1  # as in a new round
+    with pytest.raises(InvalidSetting, match=r"proximal: the model has no parameter '0.weight' any more: make this a"):
+        term()
+
+
 def test_calls_are_noted_for_check_fl_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local = tmp_path / "model"
     monkeypatch.setenv("LOCAL_MODEL_PATH", str(local))

@@ -261,6 +261,20 @@ def test_what_a_model_of_torch_has_more(tmp_path: Path) -> None:
     assert torch.nn.Sequential(*model).state_dict().keys() == plain, "the layers themselves are as they were"
 
 
+def test_a_global_model_that_takes_the_place_of_the_tensors_is_followed(tmp_path: Path) -> None:
+    """`assign=True` makes other parameters: gradients of the former ones move nothing, and c would stay 0."""
+    model = torch.nn.Linear(2, 1, bias=False)
+    scaffold = in_torch.Scaffold(model, 0.5)
+    torch.nn.init.ones_(model.weight)
+    model.load_state_dict({name: each.clone() for name, each in model.state_dict().items()}, assign=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    model(torch.ones(1, 2)).sum().backward()
+    scaffold.correct()
+    optimizer.step()
+    scaffold.finish()
+    assert model.scaffold_c__weight.tolist() == [[1.0, 1.0]], "the gradient"
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_an_optimizer_that_is_not_plain_sgd_is_told_once(
     momentum: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
