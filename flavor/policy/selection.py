@@ -167,11 +167,6 @@ class StopAfterNoGain:
             raise ValueError("a number of evaluations is needed, and after a colon the least gain, e.g. 5 or 5:0.001")
         return cls(int(found["times"]), least)
 
-    def without_gain(self, select: Select, summaries: Iterable[EvaluationSummary]) -> tuple[int, BestModel | None]:
-        """Return how many evaluations in a row have had no gain by now, and the last one that had."""
-        found = self.gains(select, summaries)
-        return found.since, found.last
-
     def gains(self, select: Select, summaries: Iterable[EvaluationSummary]) -> Gains:
         """Return how many evaluations in a row have had no gain by now.
 

@@ -102,9 +102,9 @@ def test_each_sign(sign, met):
 def test_evaluations_without_a_gain():
     select = Select.parse("a:max")
     rounds = [summary(1, 0.5), summary(2, 0.6), summary(3, 0.6005), summary(4, 0.9, sites=2), summary(5, 0.55)]
-    assert StopAfterNoGain.parse("2:0.001").without_gain(select, rounds) == (2, BestModel(2, 0.6, 3))
-    assert StopAfterNoGain.parse("2").without_gain(select, rounds) == (1, BestModel(3, 0.6005, 3))
-    assert StopAfterNoGain.parse("2").without_gain(Select.parse("a:min"), rounds) == (3, BestModel(1, 0.5, 3))
+    assert StopAfterNoGain.parse("2:0.001").gains(select, rounds)[:2] == (2, BestModel(2, 0.6, 3))
+    assert StopAfterNoGain.parse("2").gains(select, rounds)[:2] == (1, BestModel(3, 0.6005, 3))
+    assert StopAfterNoGain.parse("2").gains(Select.parse("a:min"), rounds)[:2] == (3, BestModel(1, 0.5, 3))
     reason = stops(rounds, when=[], after=StopAfterNoGain.parse("2:0.001"), select=select)
     assert reason == (
         "a has not got better by more than 0.001 than in round 2, 0.6, in 2 evaluations (--stop-after-no-gain 2:0.001)"
@@ -134,17 +134,17 @@ def test_gains_are_those_over_the_sites_that_have_judged_both():
         compared(3, 0.5, sites=2, with_=2, beside=Beside(0.5, 0.5, 2)),
         compared(4, 0.45, sites=2, with_=2, beside=Beside(0.45, 0.5, 2)),
     ]
-    assert after.without_gain(select, [*before, *left]) == (2, BestModel(2, 0.7, 3))
+    assert after.gains(select, [*before, *left])[:2] == (2, BestModel(2, 0.7, 3))
     risen = compared(3, 0.55, sites=2, with_=2, beside=Beside(0.55, 0.5, 2))
-    assert after.without_gain(select, [*before, risen]) == (0, BestModel(3, 0.55, 2))
+    assert after.gains(select, [*before, risen])[:2] == (0, BestModel(3, 0.55, 2))
     same = summary(4, 0.55, sites=2)
-    assert after.without_gain(select, [*before, risen, same]) == (1, BestModel(3, 0.55, 2))
+    assert after.gains(select, [*before, risen, same])[:2] == (1, BestModel(3, 0.55, 2))
     few = compared(3, 0.99, sites=3, with_=2, beside=None)  # as many sites, and others
-    assert after.without_gain(select, [*before, few]) == (0, BestModel(2, 0.7, 3))
+    assert after.gains(select, [*before, few])[:2] == (0, BestModel(2, 0.7, 3))
     more = compared(3, 0.1, sites=4, with_=2, beside=None)
-    assert after.without_gain(select, [*before, left[0], more]) == (0, BestModel(3, 0.1, 4))
+    assert after.gains(select, [*before, left[0], more])[:2] == (0, BestModel(3, 0.1, 4))
     other = compared(3, 0.55, sites=3, with_=1, beside=Beside(0.55, 0.1, 2))  # the record of round 2 was lost since
-    assert after.without_gain(select, [*before, other]) == (1, BestModel(2, 0.7, 3))
+    assert after.gains(select, [*before, other])[:2] == (1, BestModel(2, 0.7, 3))
 
 
 def test_gains_that_are_too_small_by_themselves_add_up_across_sites_that_leave():
@@ -155,8 +155,8 @@ def test_gains_that_are_too_small_by_themselves_add_up_across_sites_that_leave()
         compared(3, 0.9, sites=2, with_=2, beside=Beside(0.9, 0.91, 2)),
         compared(4, 0.88, sites=2, with_=3, beside=Beside(0.88, 0.9, 2)),
     ]
-    assert rule.without_gain(select, rounds[:3]) == (2, BestModel(1, 0.6, 3))
-    assert rule.without_gain(select, rounds) == (0, BestModel(4, 0.88, 2))
+    assert rule.gains(select, rounds[:3])[:2] == (2, BestModel(1, 0.6, 3))
+    assert rule.gains(select, rounds)[:2] == (0, BestModel(4, 0.88, 2))
 
 
 @pytest.mark.parametrize(
@@ -170,14 +170,14 @@ def test_gains_that_are_too_small_by_themselves_add_up_across_sites_that_leave()
 def test_a_result_that_comes_after_that_of_a_later_round_is_not_one_without_a_gain(late, since):
     """As after a restart of the worker that had the earlier model in hand: the values get better in each round."""
     judged = [summary(1, 0.3), summary(3, 0.4), late]
-    assert StopAfterNoGain(1).without_gain(Select.parse("a:max"), judged)[0] == since
+    assert StopAfterNoGain(1).gains(Select.parse("a:max"), judged).since == since
     assert stops(judged, when=(), after=StopAfterNoGain(1), select=Select.parse("a:max")) == ""
 
 
 def test_a_result_that_comes_after_that_of_a_later_round_is_no_gain_but_may_be_the_best():
     select, after = Select.parse("a:max"), StopAfterNoGain(2)
     judged = [summary(1, 0.3), summary(3, 0.2), summary(2, 0.9)]
-    assert after.without_gain(select, judged) == (1, BestModel(2, 0.9, 3))
+    assert after.gains(select, judged)[:2] == (1, BestModel(2, 0.9, 3))
     judged.append(summary(4, 0.5))  # it is compared with that of round 2
     assert stops(judged, when=(), after=after, select=select) == (
         "a was best in round 2, 0.9, and has not got better in 2 evaluations (--stop-after-no-gain 2)"
@@ -203,11 +203,11 @@ def test_a_model_that_has_diverged_is_no_gain_and_one_that_could_not_be_compared
     made = Comparison(diverged=SomeSites.of(["x (inf)"]))
     diverged = [read_again(replace(summary(number, None), best_before=2, comparison=made)) for number in (3, 4)]
     before = [summary(1, 0.5), summary(2, 0.6)]
-    assert after.without_gain(select, [*diverged, *before]) == (0, BestModel(2, 0.6, 3))
-    assert after.without_gain(select, [*before, *diverged]) == (2, BestModel(2, 0.6, 3))
+    assert after.gains(select, [*diverged, *before])[:2] == (0, BestModel(2, 0.6, 3))
+    assert after.gains(select, [*before, *diverged])[:2] == (2, BestModel(2, 0.6, 3))
     assert "has not got better in 2 evaluations" in stops([*before, *diverged], when=[], after=after, select=select)
     better_without_x = replace(diverged[0], metrics={"a": 0.9}, comparison=replace(made, beside=Beside(0.9, 0.6, 2)))
-    assert after.without_gain(select, [*before, better_without_x]) == (1, BestModel(2, 0.6, 3))
+    assert after.gains(select, [*before, better_without_x])[:2] == (1, BestModel(2, 0.6, 3))
     nulls = {"a": Lacking(not_finite=SomeSites.of(["x (null)", "y (null)"]))}
     for value in (None, 0.9):
         apart = replace(compared(3, value, sites=1, with_=2, beside=None), lacking=nulls)
