@@ -6,14 +6,11 @@ that has not been measured as fast, a send buffer holds at most what the link ca
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
 import http.client
 import os
 import socket
 import ssl
-import termios
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -21,6 +18,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from flavor.errors import InvalidSetting
+from flavor.send_buffer import unsent_bytes
 from flavor.watch import Watch
 
 FAST_BYTES_S = 2**20
@@ -132,7 +130,7 @@ class Wire:
             yield size
             seconds = time.monotonic() - began
             if buffer is not None and seconds > _BUFFERED_S / 2:
-                gone = max(0, position - _unsent(link))  # bytes in the buffer say nothing about the link
+                gone = max(0, position - unsent_bytes(link))  # bytes in the buffer say nothing about the link
                 fits = max(_LEAST_BUFFER_BYTES, int(gone / seconds * _BUFFERED_S))
                 if fits > buffer * 1.25 or fits < buffer * 0.75:
                     buffer = fits
@@ -198,14 +196,6 @@ def _socket(connection: http.client.HTTPConnection) -> socket.socket:
     if link is None:  # closed by another thread
         raise Silence("it was closed")
     return link
-
-
-def _unsent(link: socket.socket) -> int:
-    """Return the bytes in the send buffer that the other side has not acknowledged; 0 where the system does not say."""
-    count = array.array("i", [0])
-    with contextlib.suppress(OSError):
-        fcntl.ioctl(link.fileno(), termios.TIOCOUTQ, count)
-    return count[0]
 
 
 def _end(connection: http.client.HTTPConnection) -> None:
