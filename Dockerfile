@@ -9,6 +9,9 @@
 #
 #   redis        Redis with a folder that its own user may write to
 #
+# An edge waits for a Redis that is away for a day (FLAVOR_PATIENCE_S). Start it with `--restart on-failure`, without a
+# number: it ends with code 0 when its run is finished.
+#
 # None runs as root. /store is the object store, which all of a run's containers mount; /keys is for the key that a
 # container signs with (FLAVOR_KEY), should it outlive the container. Their owner is uid 10001, and an empty named volume
 # that is mounted there takes that over.

@@ -3,19 +3,25 @@
 No request fails on such a server, so `Patience` never counts it as away. Here each wait for an answer is cut off: after
 the client's patience, and after a second in a process that was asked to end. The request is not sent again, because the
 server may have it, and may carry it out later. The program ends with `BusUnavailable` instead.
+
+A server that answers on a new connection does not stand still: the old connection is dead behind a tunnel, and the
+request is repeated as after any broken connection (`flavor.bus.half_open`).
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import Any, Final
 
+from redis.exceptions import ConnectionError as RedisBroken
 from redis.exceptions import TimeoutError as RedisTimeout
 from redis.utils import SENTINEL
 
 from flavor.bus.countdown import countdown
 from flavor.bus.variables import PATIENCE_S
+from flavor.send_buffer import unsent_bytes
 from flavor.signals import asked_to_end
 
 LEAST_S: Final = 5.0
@@ -25,6 +31,10 @@ TOLD_AFTER_S = 2.0
 _GOODBYE_S, _NEXT_S = 1.0, 0.1
 """Limit for each request of a process that was asked to end, and for those after the first that had no answer."""
 _LOOK_S = 0.5
+DOUBTED_S = 15.0
+"""After this time without an answer, and each time again, a new connection is tried."""
+_SURE_S = 1.0
+"""A server that has answered on a new connection has answered earlier requests before; this is for the way here."""
 
 _standing: dict[str, float] = {}
 """Servers that left a request of this process without an answer, and have given none since: the longest such wait.
@@ -75,6 +85,7 @@ class Answering:
         """Go on waiting. Time in which this process is paused itself does not count."""
         this: Any = self
         waited_s, waited_asked_s, is_told, where = _NEXT_S, 0.0, False, self._where
+        doubted_s = DOUBTED_S
         while True:
             if asked_to_end():
                 left_s = (_NEXT_S if where in _standing else _GOODBYE_S) - waited_asked_s
@@ -84,6 +95,12 @@ class Answering:
             if left_s <= 0:
                 _standing[where] = max(_standing.get(where, 0.0), self._limit_s)
                 raise Unanswered(f"a request had no answer for {waited_s:.0f} s")
+            if not asked_to_end() and waited_s - own_s >= doubted_s:
+                doubted_s += DOUBTED_S
+                tried_at = time.monotonic()
+                if self._is_dead():
+                    raise RedisBroken("the connection is dead, and the server answers on another one")
+                waited_s += min(time.monotonic() - tried_at, DOUBTED_S)
             untold_s = own_s + TOLD_AFTER_S - waited_s
             if not is_told and untold_s <= 0 and _is_watched():
                 is_told = True
@@ -95,6 +112,17 @@ class Answering:
             waited_asked_s += look_s if asked_to_end() else 0.0
         if is_told:
             countdown.over(where, reads_only=True)
+
+    def _is_dead(self) -> bool:
+        """Whether the other side has acknowledged the request, and answers requests on a new connection only.
+
+        A server that stood still until just now answers both.
+        """
+        this: Any = self
+        answers_anew = getattr(self.retry, "answers_anew", None)
+        if answers_anew is None or unsent_bytes(this._sock) or not answers_anew():
+            return False
+        return not this.can_read(timeout=_SURE_S)
 
     @property
     def _where(self) -> str:

@@ -13,6 +13,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,8 +21,10 @@ import redis
 
 from flavor.bus.answers import Unanswered
 from flavor.bus.countdown import countdown, said
+from flavor.bus.half_open import answers_anew
 from flavor.bus.named import connection_class
-from flavor.bus.patience import REFUSALS, Patience, outages
+from flavor.bus.patience import REFUSALS, Patience, WaitLimit, outages
+from flavor.bus.reasons import is_unknown_name
 from flavor.bus.tls import tls_failure
 from flavor.bus.variables import PATIENCE_S
 from flavor.bus.wrong_type import NamingClient, advice_on_type, is_of_type
@@ -74,10 +77,17 @@ class ServerWatch:
 _DATABASE = re.compile(r"/?[0-9]*")
 
 
-def connect(url: str, *, patience_s: float = PATIENCE_S, client_name: str | None = None, quiet: bool = False) -> Redis:
+def connect(
+    url: str,
+    *,
+    patience_s: float | WaitLimit = PATIENCE_S,
+    client_name: str | None = None,
+    quiet: bool = False,
+) -> Redis:
     """Make a client for `url` (`redis://`, `rediss://` or `unix://`). It connects at the first command.
 
     The client waits for up to `patience_s` seconds for an unreachable server, with a countdown, and for each answer.
+    A `WaitLimit` in its place can be changed later.
     `quiet` leaves out the countdown, for a client whose user asks again and again.
     Raises `InvalidSetting` for a URL that cannot be used.
     """
@@ -133,11 +143,11 @@ def checked_url(url: str) -> str:
     return url
 
 
-def options(url: str, patience_s: float, *, quiet: bool = False) -> dict[str, Any]:
+def options(url: str, patience_s: float | WaitLimit, *, quiet: bool = False) -> dict[str, Any]:
     """Return the options of every connection of this project, including those of RQ."""
     chosen: dict[str, Any] = {
         "socket_timeout": None,
-        "retry": Patience(shown(url), patience_s, quiet=quiet),
+        "retry": Patience(shown(url), patience_s, quiet=quiet, answers_anew=partial(answers_anew, url, shown(url))),
         "driver_info": None,
         "protocol": 2,
         "connection_class": connection_class(url),
@@ -211,6 +221,11 @@ def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
         )
     if advice := advice_on_type(error):
         return BusUnavailable(f"Redis at {where}: {text}{advice}")
+    if is_unknown_name(error):
+        return BusUnavailable(
+            f"Redis at {where}: its name is not known here: check its spelling, and if it is one of a VPN or of an "
+            "organisation's network, connect this machine first"
+        )
     if text.startswith("MISCONF"):
         return BusUnavailable(f"Redis at {where}: {text}: its disk is full or broken: make room there")
     if isinstance(error, redis.exceptions.AskError | redis.exceptions.ClusterError) or text.startswith("CROSSSLOT"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -11,18 +12,29 @@ from functools import partial
 
 import redis
 
+from flavor.bus.reasons import why_away
+from flavor.durations import shown_duration
+from flavor.outage import next_told_s
 from flavor.say import say
 from flavor.silence import silence
 from flavor.stamp import stamp
 
 _ANSWERS = "answers again"
+_LIVE_S = 0.5
+"""Seconds after which the line in a terminal is rewritten."""
+_LATE_S = 1.0
+"""Connections that wait for one server differ by less in how long it has been away."""
+_LONG_S = 30.0
+"""A program that waits for longer than this says at once why, and what can be done."""
 
 
 class _Countdown:
-    """One line for however many connections wait: rewritten in a terminal, else repeated every few seconds."""
+    """One line for however many connections wait: rewritten in a terminal, else repeated in growing intervals."""
 
     def __init__(self) -> None:
         self._lock, self._shown_at = threading.Lock(), 0.0
+        self._told_s: dict[str, float] = {}
+        """How long each server had been away when that was last told; rewriting the line in a terminal counts, too."""
         self._back: dict[str, str] = {}
         """What to say of each server that is waited for once that is over."""
         self._beyond: set[str] = set()
@@ -35,22 +47,38 @@ class _Countdown:
         """Record that the program waits for this server without limit, however long one connection tries."""
         self._endless.add(where)
 
-    def show(self, where: str, left_s: float, error: Exception) -> None:
+    def show(self, where: str, left_s: float, error: Exception, *, away_s: float = 0.0) -> None:
+        """Say that this server has been away for `away_s`, and for how long the program goes on waiting.
+
+        The first line of an outage says why, and what a person can do. Later ones say since when.
+        """
         if where in self._endless and not isinstance(error, redis.exceptions.ResponseError):
             self.beyond(where)
             return
         live = sys.stderr.isatty()
         with self._lock:
-            now = time.monotonic()
-            if now - self._shown_at < (0.5 if live else 5.0):
+            now, told_s = time.monotonic(), self._told_s.get(where, math.inf)
+            is_first = away_s < told_s - _LATE_S  # or another outage, and the end of the first was not seen
+            if not is_first and (now - self._shown_at < _LIVE_S if live else away_s < next_told_s(told_s)):
                 return
-            self._shown_at = now
+            self._shown_at, self._told_s[where] = now, away_s
             refused = isinstance(error, redis.exceptions.ResponseError)
             self._back[where] = "takes writes again" if refused else _ANSWERS
         how = f"takes no writes ({said(error)[:120]})" if refused else "does not answer"
         self.heard(f"Redis at {where} {how}")
-        line = f"{stamp()}flavor: Redis at {where} {how}; trying for {left_s:.0f} s more"
-        say(f"\r{line}  " if live else line, end="" if live else "\n")
+        line = f"{stamp()}flavor: Redis at {where} {how}; trying for {shown_duration(max(1.0, left_s))} more"
+        if is_first and not refused and left_s > _LONG_S:
+            why, advice = why_away(error)
+            say(f"{line}: {why}: {advice}{'; Ctrl-C ends this program' if live else ''}")
+        elif not is_first:
+            began = time.localtime(time.time() - away_s)
+            if live:  # in one row of a terminal, which the next line takes the place of
+                say(f"\r{line}, away since {time.strftime('%H:%M', began)}\033[K", end="")
+            else:
+                since = time.strftime("%Y-%m-%d %H:%M:%S", began)
+                say(f"{line}; away for {shown_duration(away_s)}, since {since}")
+        else:
+            say(f"\r{line}\033[K" if live else line, end="" if live else "\n")
 
     def silent(self, where: str, seconds: float, *, left_s: float | None = None) -> None:
         """Say that a request to this server has had no answer for so long, once until all have.
@@ -61,7 +89,7 @@ class _Countdown:
             if where in self._back:
                 return
             self._back[where] = _ANSWERS
-        until = "" if left_s is None or where in self._endless else f" for {left_s:.0f} s more"
+        until = "" if left_s is None or where in self._endless else f" for {shown_duration(left_s)} more"
         how = f"has given a request no answer for {seconds:.0f} s; waiting for it{until}"
         say(f"{stamp()}flavor: Redis at {where} {how}")
 
@@ -83,6 +111,7 @@ class _Countdown:
             if back is None or (reads_only and back != _ANSWERS):
                 return
             del self._back[where]
+            self._told_s.pop(where, None)
             self._beyond.discard(where)
         self.heard("")
         start, end = ("\r", "\033[K\n") if sys.stderr.isatty() else ("", "\n")
@@ -91,6 +120,7 @@ class _Countdown:
     def end(self) -> None:
         with self._lock:
             self._back.clear()
+            self._told_s.clear()
             self._beyond.clear()
             if self._shown_at and sys.stderr.isatty():
                 say("")

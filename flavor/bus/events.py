@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from flavor.bus.connection import Redis, connect, shown, translated
 from flavor.bus.fence import fenced
 from flavor.bus.keys import RunKeys
-from flavor.bus.patience import refusals
+from flavor.bus.patience import WaitLimit, refusals
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.bus.variables import PATIENCE_S
 from flavor.errors import LeaseLost, RunOver, WaitTimeout
@@ -50,7 +50,8 @@ class ClientEvents:
 
     `edge` is the lease token of the edge that a trainer was started by. With it, an event that the trainer sets once
     another edge is this client raises `LeaseLost` instead, so that a trainer that outlived its edge changes nothing.
-    `starts` is the event that begins a round: AggregateStarted for a user's aggregator.
+    `starts` is the event that begins a round: AggregateStarted for a user's aggregator. `patience_s` is how long the
+    server is waited for, unless there is a client `redis` already.
 
     Every method raises `BusUnavailable` when the server stays away for longer than the client's patience; nothing is
     half-written then.
@@ -65,11 +66,15 @@ class ClientEvents:
         redis: Redis | None = None,
         edge: str = "",
         starts: Event = Event.TRAIN_STARTED,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.url, self.run, self.client, self._edge, self._starts = url, run, client, edge, starts
         self._run_keys = RunKeys(run)
         self._keys = self._run_keys.client(client)
-        self._redis = redis or connect(url, client_name=f"flavor-events:{client}")
+        self._patience_s = patience_s
+        self._redis = redis or connect(
+            url, patience_s=WaitLimit(patience_s, is_known=True), client_name=f"flavor-events:{client}"
+        )
         self._subscription: Subscription | None = None
         self._newest: tuple[Event, int, str] | None = None  # the event that was set last
         self._taken = 0  # the round that was taken up last, by this object
@@ -240,9 +245,9 @@ class ClientEvents:
         """
         if self._edge and lives(self._edge):
             return True
-        before, patience_s = refusals(shown(self.url)), PATIENCE_S
+        before, patience_s = refusals(shown(self.url)), self._patience_s
         if deadline is not None:
-            patience_s = max(0.0, min(PATIENCE_S, deadline - time.monotonic()))
+            patience_s = max(0.0, min(patience_s, deadline - time.monotonic()))
         with connect(self.url, patience_s=patience_s, client_name=f"flavor-events:{self.client}") as redis:
             try:
                 redis.set(self._keys.taken, redis.get(self._keys.taken) or 0)  # what stands there

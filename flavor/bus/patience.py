@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -14,7 +15,10 @@ from redis.retry import Retry
 
 from flavor.bus.answers import Unanswered
 from flavor.bus.countdown import countdown, said
+from flavor.bus.reasons import is_no_tls, is_unknown_name
 from flavor.bus.tls import tls_refusal
+from flavor.bus.variables import PATIENCE_S
+from flavor.outage import LONGEST_PAUSE_S, pause_s
 from flavor.signals import asked_to_end, pause
 
 REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
@@ -22,7 +26,7 @@ REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.Authorization
 
 
 _FAILURES_APART_S = 30.0
-"""Failed attempts that are further apart belong to two outages: an attempt takes less, also with TLS."""
+"""Failed attempts between which more time passes belong to two outages: pauses between attempts are shorter."""
 _REFUSALS_APART_S = 5.0
 """Refusals that are further apart belong to two outages. Between closer refusals, reads can succeed."""
 
@@ -39,9 +43,12 @@ class _Spell:
         """Whether an attempt has failed, and none has worked since."""
         return self.at > -math.inf
 
-    def failed(self, now: float) -> float:
-        """Record a failed attempt; return when the first one of this spell failed."""
-        if now - self.at > self._apart_s:
+    def failed(self, now: float, *, began: float | None = None) -> float:
+        """Record a failed attempt, which `began` then; return when the first one of this spell failed.
+
+        An attempt may take long: the look-up of a name alone half a minute, where no DNS server answers.
+        """
+        if (now if began is None else began) - self.at > self._apart_s:
             self.since = now
         self.at = now
         return self.since
@@ -56,37 +63,68 @@ _refused: defaultdict[str, _Spell] = defaultdict(lambda: _Spell(_REFUSALS_APART_
 """What all connections of this process to a server have seen; what works on any of them ends the spell."""
 
 
-def _since(own: _Spell, shared: _Spell, now: float) -> float:
+def _since(own: _Spell, shared: _Spell, now: float, began: float | None = None) -> float:
     """Record a failed attempt; return since when attempts have failed.
 
     A connection that never works keeps its own beginning, also where others work.
     """
-    return min(own.failed(now), shared.failed(now))
+    return min(own.failed(now, began=began), shared.failed(now, began=began))
+
+
+@dataclass
+class WaitLimit:
+    """How long the connections of a client wait for their server. It may be changed while they wait."""
+
+    patience_s: float
+    longest_pause_s: float = LONGEST_PAUSE_S
+    is_known: bool = False
+    """Whether the address is right: the server was reached before, by this process or by the one that started it."""
+
+
+_reached: set[str] = set()
+"""Servers that have answered this process."""
 
 
 class Patience(Retry):
-    """Repeats a command until the server answers again or `patience_s` seconds of outage have passed.
+    """Repeats a command until the server answers again or the limit's seconds of outage have passed.
 
     One outage of a server has one deadline for all connections of a process, so that what a program does once its
     patience is over, such as giving a lease up, does not wait anew. A countdown on stderr tells it. A server that takes
     no writes for now (its disk or its memory is full, it loads its data, it is a replica) counts as an outage, although
-    it answers. A process that was asked to end does not wait. Wrong credentials and certificates are not an outage.
+    it answers. A process that was asked to end does not wait. Wrong credentials and certificates are not an outage, and
+    neither is the name of a server that nothing has reached yet and that DNS does not know.
     Every command of this project may run twice: it sets what is not set, or checks the state it starts from.
     """
 
-    _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
-
-    def __init__(self, where: str, patience_s: float, *, quiet: bool = False) -> None:
+    def __init__(
+        self,
+        where: str,
+        limit: float | WaitLimit,
+        *,
+        quiet: bool = False,
+        answers_anew: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`answers_anew` makes a new connection, and says whether the server answers there."""
         super().__init__(NoBackoff(), retries=-1)
-        self._where, self.patience_s, self._quiet = where, patience_s, quiet
+        self._where, self._quiet = where, quiet
+        self._limit = limit if isinstance(limit, WaitLimit) else WaitLimit(limit)
+        self.answers_anew = answers_anew
         self._away, self._refused = _Spell(_FAILURES_APART_S), _Spell(_REFUSALS_APART_S)  # of this connection
         self._depth = 0  # a connection that can be made does not show that the server takes the command
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Patience:
-        """Return one for another connection: redis-py copies that of its pool for each, which no connection uses."""
-        made = type(self)(self._where, self.patience_s, quiet=self._quiet)
+        """Return one for another connection: redis-py copies that of its pool for each, which no connection uses.
+
+        All copies have the same limit.
+        """
+        made = type(self)(self._where, self._limit, quiet=self._quiet, answers_anew=self.answers_anew)
         made._supported_errors = self._supported_errors
         return made
+
+    @property
+    def patience_s(self) -> float:
+        """How long an outage may last, in seconds."""
+        return self._limit.patience_s
 
     @property
     def where(self) -> str:
@@ -101,9 +139,10 @@ class Patience(Retry):
         with_failure_count: bool = False,
     ) -> Any:
         """See `redis.retry.Retry`."""
-        failures, refused, pause_s = 0, False, self._FIRST_PAUSE_S
+        failures, refused = 0, False
         caught: tuple[type[Exception], ...] = (*self._supported_errors, redis.exceptions.ResponseError)
         while True:
+            began = time.monotonic()
             try:
                 self._depth += 1
                 try:
@@ -125,23 +164,39 @@ class Patience(Retry):
                 failures += 1
                 fail(error, failures) if with_failure_count else fail(error)
                 now = time.monotonic()
-                left_s = _since(self._away, _away[self._where], now) + self.patience_s - now
+                away_s = now - _since(self._away, _away[self._where], now, began)
+                left_s = self._most_s(error) - away_s
                 if left_s <= 0 or asked_to_end():
                     raise
                 if failures == 2:
                     _outages[self._where] += 1
                 if failures > 1:  # a connection that had gone stale needs no message
                     if not self._quiet:
-                        countdown.show(self._where, left_s, error)
-                    pause(min(pause_s, left_s))
-                    pause_s = min(pause_s * 2, self._LONGEST_PAUSE_S)
+                        countdown.show(self._where, left_s, error, away_s=away_s)
+                    pause(min(self._pause_s(away_s), left_s))
             else:
                 if self._depth == 0:
+                    _reached.add(self._where)
                     if self._away.is_on or self._refused.is_on:
                         self._tell_it_is_back(refused=refused)
                     elif (spell := _away.get(self._where)) is not None:
                         spell.end()
                 return result
+
+    def _most_s(self, error: BaseException) -> float:
+        """Return how long an outage with this error may last.
+
+        What keeps a server from being reached that never was is likelier a mistake than an outage if the server's name
+        is not known, or if its port does not speak TLS. The latter is also seen on a link that is too slow for now.
+        """
+        if self._limit.is_known or self._where in _reached:
+            return self.patience_s
+        if is_unknown_name(error):
+            return 0.0
+        return min(self.patience_s, PATIENCE_S) if is_no_tls(error) else self.patience_s
+
+    def _pause_s(self, away_s: float) -> float:
+        return pause_s(away_s, longest_s=self._limit.longest_pause_s)
 
     def _tell_it_is_back(self, *, refused: bool) -> None:
         """A command worked: the outage is over. After refusals, only a `refused` command or time shows it."""
@@ -165,9 +220,8 @@ class Patience(Retry):
         left_s = since + self.patience_s - now
         if left_s <= 0 or asked_to_end():
             raise error
-        countdown.show(self._where, left_s, error)
-        pause_s = (now - since) / 4
-        pause(min(max(pause_s, self._FIRST_PAUSE_S), self._LONGEST_PAUSE_S, left_s))
+        countdown.show(self._where, left_s, error, away_s=now - since)
+        pause(min(self._pause_s(now - since), _REFUSALS_APART_S / 2, left_s))
         _since(self._refused, _refused[self._where], time.monotonic())
 
 

@@ -11,7 +11,7 @@ import click
 from flavor.checkpoints.format import Format
 from flavor.cli.help import GroupedCommand
 from flavor.cli.identity import default_workspace, identity_of
-from flavor.cli.options import patience_option, store_settings, version_option
+from flavor.cli.options import site_patience_option, store_settings, version_option
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm, run_program
 from flavor.cli.script_options import trainer_options
@@ -71,7 +71,7 @@ from flavor.records.names import MOST_LOG_LINES
     show_envvar=True,
     help="Share the last lines of the training script's output with the operator while it runs, up to 64 KiB.",
 )
-@patience_option
+@site_patience_option("The training script waits for Redis for as long.")
 @click.option(
     "--join-timeout-s",
     type=click.FloatRange(min=0, min_open=True),
@@ -110,7 +110,7 @@ def command(
     no_outside_models: bool,
     no_report: bool,
     share_log: int,
-    patience_s: float,
+    patience_s: float | None,
     join_timeout_s: float | None,
     grace_s: float,
 ) -> None:

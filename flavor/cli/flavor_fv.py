@@ -11,7 +11,7 @@ import click
 from flavor.checkpoints.format import Format
 from flavor.cli.help import GroupedCommand
 from flavor.cli.identity import default_workspace, identity_of
-from flavor.cli.options import patience_option, store_settings, version_option
+from flavor.cli.options import site_patience_option, store_settings, version_option
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm, run_program
 from flavor.cli.script_options import evaluator_options
@@ -51,7 +51,7 @@ from flavor.exit_codes import OF_RUNS, exit_codes_line
     help="Keep at this site how busy this machine is, and the versions of flavor and Python.  [default: the run's "
     "operator sees both]",
 )
-@patience_option
+@site_patience_option()
 @click.option(
     "--join-timeout-s",
     type=click.FloatRange(min=0, min_open=True),
@@ -86,7 +86,7 @@ def command(
     allow_cross: bool,
     no_outside_models: bool,
     no_report: bool,
-    patience_s: float,
+    patience_s: float | None,
     join_timeout_s: float | None,
     until_end: bool,
 ) -> None:

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from flavor import __version__
-from flavor.bus.variables import INSECURE_VARIABLE, PATIENCE_S, URL_VARIABLE
+from flavor.bus.variables import INSECURE_VARIABLE, PATIENCE_S, PATIENCE_VARIABLE, URL_VARIABLE
 from flavor.cli.installed import InstalledOption, complete_store, schemes_installed
 from flavor.cli.program import fail
 from flavor.errors import MisuseError
@@ -155,24 +155,37 @@ def run_option(function: Command) -> Command:
 
 def patience_option(function: Command) -> Command:
     """Add `--patience-s`, for Redis and for a remote store."""
+    return _patience(PATIENCE_S, "Seconds to wait for a Redis or a remote store that does not answer.")(function)
 
-    def choose(context: click.Context, parameter: click.Parameter, value: float) -> float:
-        from dataclasses import replace
 
-        chosen = store_settings(context)
-        context.meta[_STORE] = replace(chosen, endurance=replace(chosen.endurance, patience_s=value))
+def site_patience_option(also: str = "") -> Callable[[Command], Command]:
+    """Add `--patience-s` for a site, whose network may be away for hours; None where it is not given.
+
+    `also` is a sentence about what else waits for as long.
+    """
+    return _patience(
+        None,
+        f"Seconds to wait for a Redis or a store that does not answer.{also and f' {also}'}  "
+        "[default: a day, or the run's --round-timeout-s where that is longer]",
+    )
+
+
+def _patience(default: float | None, text: str) -> Callable[[Command], Command]:
+    def choose(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+        if value is not None:
+            context.meta[_STORE] = store_settings(context).with_patience(value)
         return value
 
     return click.option(
         "--patience-s",
-        envvar="FLAVOR_PATIENCE_S",
+        envvar=PATIENCE_VARIABLE,
         show_envvar=True,
         type=click.FloatRange(min=0),
-        default=PATIENCE_S,
-        show_default=True,
+        default=default,
+        show_default=default is not None,
         callback=choose,
-        help="Seconds to wait for a Redis or a remote store that does not answer.",
-    )(function)
+        help=text,
+    )
 
 
 def needed(value: str | None, option: str, variable: str) -> str:

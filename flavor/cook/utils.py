@@ -319,6 +319,20 @@ def _starts() -> Event:
     return Event.AGGREGATE_STARTED if aggregates else Event.TRAIN_STARTED
 
 
+def _patience_s() -> float:
+    """How long this script waits for a Redis that is away: as long as the edge that has started it."""
+    from flavor.bus.variables import PATIENCE_S, PATIENCE_VARIABLE
+
+    given = os.environ.get(PATIENCE_VARIABLE)
+    try:
+        patience_s = float(given) if given else PATIENCE_S
+    except ValueError:
+        patience_s = math.nan
+    if not patience_s >= 0:
+        raise InvalidSetting(f"{PATIENCE_VARIABLE} must be seconds, 0 or more, and is {given!r}")
+    return patience_s
+
+
 class _Session:
     """The connection of this process, and the round that it is in (None before the first wait)."""
 
@@ -340,6 +354,7 @@ class _Session:
             _variable("FLAVOR_CLIENT"),
             edge=os.environ.get("FLAVOR_EDGE", ""),
             starts=self.starts,
+            patience_s=_patience_s(),
         )
 
     @classmethod

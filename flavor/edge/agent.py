@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from flavor.bus.connection import connect, wait_for_server
 from flavor.bus.events import ClientEvents
+from flavor.bus.patience import WaitLimit
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.config import RunConfig
@@ -50,6 +51,7 @@ from flavor.errors import (
     TrainerFailed,
 )
 from flavor.ledger.keys import SigningKey
+from flavor.outage import LONGEST_PAUSE_S, site_patience_s
 from flavor.store.open import open_store
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import StoreHealth
@@ -91,7 +93,8 @@ class Edge:
 
     def __init__(self, config: EdgeConfig, *, observer: Observer) -> None:
         self._config, self._observer, self._tell = config, observer, notices(observer)
-        self._redis = connect(config.redis_url, patience_s=config.patience_s, client_name=f"flavor-fl:{config.client}")
+        self._limit = WaitLimit(site_patience_s() if config.patience_s is None else config.patience_s)
+        self._redis = connect(config.redis_url, patience_s=self._limit, client_name=f"flavor-fl:{config.client}")
         self._runs = RunStore(self._redis, config.run, config.redis_url)
         self._membership = Membership(self._redis, config.redis_url, self._runs.keys, config.client)
         self._events = ClientEvents(config.redis_url, config.run, config.client, redis=self._redis)
@@ -102,7 +105,7 @@ class Edge:
     def run(self) -> None:
         """Join the run, train until the run or the trainer ends, and leave."""
         wait_for_server(self._redis, self._config.redis_url)
-        subscription = subscribed(self._config, self._runs)
+        subscription = subscribed(self._config, self._runs, limit=self._limit)
         site = self._join(subscription)
         standing = Standing(site)
         self._membership.keep(lost=lambda: self._inbox.put(Broken(self._membership.replaced())))
@@ -126,7 +129,11 @@ class Edge:
         view = self._runs.read()  # the wait for another process to leave may have been long
         settings = RunConfig.of_run(config.run, view.config)
         meter = Meter(moved=self._membership.moved())
-        return Site(config, self._runs, self._membership, view, settings, workspace, key, self._observer, meter)
+        site = Site(config, self._runs, self._membership, view, settings, workspace, key, self._observer, meter)
+        self._limit.patience_s = site.patience_s
+        # a server that is back gives its sites one lease time to take their leases again
+        self._limit.longest_pause_s = min(LONGEST_PAUSE_S, settings.heartbeat_timeout_s / 3)
+        return site
 
     def _workspace(self) -> Workspace:
         config = self._config
@@ -285,7 +292,7 @@ class Edge:
             broken=lambda item: isinstance(item, Broken),
             report=self._membership.report_transfer,
             observer=self._observer,
-            patience_s=self._config.patience_s,
+            patience_s=self._limit.patience_s,
             awaits=standing.await_store,
         )
 
@@ -296,7 +303,7 @@ class Edge:
 
         def opened() -> ObjectStore:
             with in_wait_for_share(url):
-                return open_store(url, settings=config.store_settings)
+                return open_store(url, settings=config.store_settings.with_patience(site.patience_s))
 
         def checked() -> None:
             with in_wait_for_share(url):

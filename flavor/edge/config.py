@@ -69,8 +69,8 @@ class EdgeConfig(BaseModel):
     """Whether what the script reports of its progress, and the load of this machine, leave the site."""
     share_log: int = Field(default=0, ge=0, le=MOST_LOG_LINES)
     """How many of the last lines of the trainer's output the run's operator may see while it runs; 0 for none."""
-    patience_s: float = Field(default=180.0, ge=0)
-    """How long to wait for a Redis that cannot be reached."""
+    patience_s: float | None = Field(default=None, ge=0)
+    """How long to wait for a Redis or a store that cannot be reached; None for `flavor.outage.site_patience_s`."""
     join_timeout_s: float | None = Field(default=None, gt=0)
     """How long to wait for the run to exist; None for as long as it takes."""
     grace_s: float = Field(default=10.0, gt=0)

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from flavor.bus.client_keys import ClientKeys
 from flavor.bus.connection import connect
+from flavor.bus.patience import WaitLimit
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.edge.config import EdgeConfig
@@ -100,11 +101,11 @@ EVERYTHING = News(resync=True, run=False, admission=False, evaluations=False, by
 """News for a look at every key although nothing was published."""
 
 
-def subscribed(config: EdgeConfig, runs: RunStore) -> Subscription:
+def subscribed(config: EdgeConfig, runs: RunStore, *, limit: WaitLimit) -> Subscription:
     """Subscribe to everything that is published to this client, on a connection of its own."""
     keys = runs.keys.client(config.client)
     subscription = Subscription(
-        connect(config.redis_url, patience_s=config.patience_s, client_name=f"flavor-fl:{config.client}:events"),
+        connect(config.redis_url, patience_s=limit, client_name=f"flavor-fl:{config.client}:events"),
         config.redis_url,
         channels=[runs.keys.state],
         patterns=[keys.events_pattern, keys.to_pattern],

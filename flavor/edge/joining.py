@@ -18,6 +18,7 @@ from flavor.edge.meter import Meter
 from flavor.edge.workspace import Workspace
 from flavor.errors import WaitTimeout
 from flavor.ledger.keys import SigningKey
+from flavor.outage import site_patience_s
 from flavor.protocol import check_run
 from flavor.records.run import RunView
 from flavor.records.states import RunState
@@ -59,6 +60,12 @@ class Site:
         """
         mode = self.settings.buffered
         return round_ if mode is None else self.membership.newest_task(round_, mode.max_staleness)
+
+    @property
+    def patience_s(self) -> float:
+        """How long this site waits for a Redis or a store that is away."""
+        own = self.config.patience_s
+        return site_patience_s(self.settings.longest_round_s) if own is None else own
 
     @property
     def script_settings(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from flavor.bus.address import to_environment
+from flavor.bus.variables import PATIENCE_VARIABLE
 from flavor.counted import counted
 from flavor.edge.inbox import Ended, Inbox
 from flavor.edge.joining import Site
@@ -48,6 +49,7 @@ class Trainer:
             edge=site.membership.token,
             settings=site.script_settings,
         )
+        environment[PATIENCE_VARIABLE] = f"{site.patience_s:g}"  # a script waits for Redis as long as its edge does
         self._preprocess(environment)
         self._child = self._started(site.config.command, environment, "trainer")
         self._started_at = time.monotonic()

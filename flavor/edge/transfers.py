@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any, Literal, TypeVar
 
+from flavor.durations import shown_duration
 from flavor.errors import LocalFault, ShareAway, StoreError, StoreFull, StoreUnavailable, TransferStopped
 from flavor.say import say
 from flavor.silence import is_silent
@@ -175,10 +176,8 @@ class Transfers:
         error = trouble.error
         if isinstance(error, StoreFull):
             return LocalFault(str(error), path=error.path) if trouble.is_own else error
-        return StoreUnavailable(
-            f"{error}; waited for {self._patience_s:g} s (--patience-s): start this again once it can be used",
-            passing=True,
-        )
+        waited = f"waited for {shown_duration(self._patience_s)} (--patience-s)"
+        return StoreUnavailable(f"{error}; {waited}: start this again once it can be used", passing=True)
 
     def _emptied(self) -> Iterator[Any]:
         with contextlib.suppress(queue.Empty):

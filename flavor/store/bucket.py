@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from flavor.durations import shown_duration
 from flavor.errors import (
     InvalidSetting,
     ObjectExists,
@@ -21,6 +22,7 @@ from flavor.errors import (
     StoreUnavailable,
     TransferStopped,
 )
+from flavor.outage import pause_s
 from flavor.printable import printable
 from flavor.say import say
 from flavor.signals import asked_to_end
@@ -36,6 +38,8 @@ _ATTEMPTS = 2
 """Minimum number of attempts to write, even if the first attempt used up the whole patience."""
 _MOVING_ATTEMPTS = 8
 """Number of times that a link may break within one request before moved bytes stop extending the patience."""
+_SIGNED_S = 120.0
+"""obstore repeats a request with its first signature, which services take for 15 min: after this it is signed anew."""
 _LONGEST_S = 86_400.0
 """Longest duration of one request, as long as bytes move."""
 _LONGEST_PART_S = 3_600.0
@@ -81,7 +85,8 @@ class Bucket:
     @property
     def _silence(self) -> Silence:
         def tell(silent_s: float) -> None:
-            self._tell(f"has given a request no answer that helps for {silent_s:.0f} s; trying again and again")
+            helps = "trying again and again; check this machine's network and VPN, and the store's address"
+            self._tell(f"has given a request no answer that helps for {shown_duration(silent_s)}; {helps}")
 
         return silence(self.url, tell)
 
@@ -95,12 +100,14 @@ class Bucket:
     def persist(self, key: str, act: Callable[[], T], *, attempts: int = _ATTEMPTS) -> T:
         """Run `act`, again while the store does not answer: obstore repeats no conditional write that timed out.
 
-        Gives up when nothing has moved for as long as the settings wait for the store. Repeating is harmless: an
-        object that an earlier attempt has written is found to exist.
+        Each attempt is signed anew, with the credentials that are there then. Gives up when nothing has moved for as
+        long as the settings wait for the store. Repeating is harmless: an object that an earlier attempt has written is
+        found to exist.
         """
         with watching() as watch, self._silence.request(watch):
-            patience_s, pause_s, moving = self.endurance.patience_s, 0.2, 0
-            deadline = time.monotonic() + patience_s
+            patience_s, moving = self.endurance.patience_s, 0
+            since = time.monotonic()
+            deadline = since + patience_s
             for attempt in itertools.count(1):
                 began = time.monotonic()
                 try:
@@ -110,10 +117,14 @@ class Bucket:
                         deadline, moving = time.monotonic() + patience_s, moving + 1
                     left_s = deadline - time.monotonic()
                     done = not error.passing or (left_s <= 0 and attempt >= attempts)
-                    if done or watch.pause(min(pause_s, left_s), unless=asked_to_end):
+                    next_s = pause_s(time.monotonic() - since)
+                    if done or watch.pause(min(next_s, left_s), unless=asked_to_end):
                         raise
-                    pause_s = min(2 * pause_s, 5.0)
             raise AssertionError
+
+    def read(self, key: str, act: Callable[[], T]) -> T:
+        """Run `act`, which changes nothing, again while the store does not answer. Gives up as `persist` does."""
+        return self.persist(key, act, attempts=1)
 
     def try_out(self) -> None:
         """Raise unless the bucket can be written and refuses to write an object twice."""
@@ -182,7 +193,7 @@ def _opened(url: str, endurance: Endurance, *, reading: bool) -> Any:
             client_options=client,
             retry_config={
                 "max_retries": 1000,  # it is the time that bounds them
-                "retry_timeout": timedelta(seconds=endurance.patience_s),
+                "retry_timeout": timedelta(seconds=min(endurance.patience_s, _SIGNED_S)),
                 "backoff": {
                     "init_backoff": timedelta(seconds=0.1),
                     "max_backoff": timedelta(seconds=5),

@@ -258,7 +258,7 @@ class RemoteStore:
 
         began = time.monotonic()
         with self._blamed(key):
-            self._bucket.persist(key, fetch, attempts=1)
+            self._bucket.read(key, fetch)
         self._pace.measured(size, time.monotonic() - began)
         if len(data) != size:
             raise StoreUnavailable(f"object {key}: the store sent {len(data)} bytes where {size} were asked for")
@@ -295,7 +295,7 @@ class RemoteStore:
         key = checked_path(path)
         with self._blamed(key):
             options: Any = {"range": (0, size_bytes)}
-            return bytes(self._bucket.ask(key, lambda: self._bucket.reading.get(key, options=options).bytes()))
+            return bytes(self._bucket.read(key, lambda: self._bucket.reading.get(key, options=options).bytes()))
 
     def read(self, ref: ObjectRef, *, most: int) -> bytes:
         """See `ObjectStore`."""
@@ -315,7 +315,7 @@ class RemoteStore:
             return bytes(answer.bytes())
 
         with self._blamed(path):
-            data = self._bucket.ask(path, fetch)
+            data = self._bucket.read(path, fetch)
         check_most(data, path, most)
         return data
 
@@ -358,7 +358,7 @@ class RemoteStore:
 
     def _head(self, path: str) -> ObjectMeta:
         with self._blamed(path):
-            meta: ObjectMeta = self._bucket.ask(path, lambda: self._bucket.reading.head(path))
+            meta: ObjectMeta = self._bucket.read(path, lambda: self._bucket.reading.head(path))
         return meta
 
     @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 CACHE_BYTES = 16 * 2**30
@@ -32,6 +32,10 @@ class StoreSettings:
     """Maximum size of the cache."""
     uploads: Path | None = None
     """Folder with the notes on unfinished uploads; None for a folder in the cache."""
+
+    def with_patience(self, patience_s: float) -> StoreSettings:
+        """Return these settings with another time for which requests are repeated."""
+        return replace(self, endurance=replace(self.endurance, patience_s=patience_s))
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables that give a child process the same cache."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from flavor.durations import shown_duration
 from flavor.sizes import amount
 from flavor.view.event import Event
 
@@ -155,7 +156,7 @@ class StoreAwaited(SiteEvent):
     @property
     def line(self) -> str:
         """See `Event`."""
-        return f"waiting for {self.what}, for at most {self.patience_s:g} s: {self.reason}"
+        return f"waiting for {self.what}, for at most {shown_duration(self.patience_s)}: {self.reason}"
 
 
 @dataclass(frozen=True)

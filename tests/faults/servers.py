@@ -110,6 +110,7 @@ class Proxy:
         self.port = int(self._listener.getsockname()[1])
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._lost: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._begin(self._accept)
 
@@ -154,6 +155,8 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(4096 if self.pace and not answers else 65536):
                 self.flows.wait()
+                if source in self._lost:
+                    continue
                 if not answers:
                     self._take_time(len(data))
                 held, data = b"", held + data
@@ -192,6 +195,11 @@ class Proxy:
             self.swallowed += 1
             data = rest
         return b"", passed
+
+    def lose(self) -> None:
+        """Lose what is sent over the connections that there are, and acknowledge it: a tunnel whose far end is gone."""
+        with self._lock:
+            self._lost.update(each for pair in self._pairs for each in pair)
 
     def cut(self) -> None:
         """End every connection that there is."""

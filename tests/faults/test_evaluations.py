@@ -118,7 +118,7 @@ def test_a_share_that_is_unmounted_while_sites_judge_a_model_costs_no_result(fau
     back = moved_away(bench.store, leave=True)
     bench.release(*faulty.clients)
     for site in sites.values():
-        site.until("waiting for the store, for at most 180 s: store file://")
+        site.until("waiting for the store, for at most 1 d: store file://")
     back()
     faulty.finish(coordinator, sites)
     assert_judged_once(faulty)

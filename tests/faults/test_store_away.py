@@ -28,7 +28,7 @@ def test_a_share_that_is_unmounted_while_edges_hand_in(faulty, leave):
     back = moved_away(bench.store, leave=leave)
     bench.release("c1", "c2")
     for edge in edges.values():
-        edge.until("waiting for the store, for at most 180 s: store file://")
+        edge.until("waiting for the store, for at most 1 d: store file://")
     waits = re.compile(r'^c1 +training .* "it waits for the object store, which cannot be used for now"$', re.M)
     bench.eventually("status says it", lambda: waits.search(bench.done("flavor", "status", bench.run).stdout))
     held = [entry["reason"] for entry in bench.log() if entry.get("held")]
@@ -58,7 +58,7 @@ def test_a_store_that_is_read_only_while_edges_hand_in_and_workers_aggregate(fau
         remounted(store, "ro")
         bench.release("c1", "c2")
         for edge in edges.values():
-            edge.until("waiting for the store, for at most 180 s: store file://")
+            edge.until("waiting for the store, for at most 1 d: store file://")
         aggregator.send(signal.SIGSTOP)
         remounted(store, "rw")
         for client in faulty.clients:
@@ -124,7 +124,7 @@ def test_an_edge_that_starts_before_its_share_is_mounted_waits_for_it(faulty, ho
     named = point / "flavor" if how == "within" else point
     (edge,) = faulty.edges(env={"FLAVOR_STORE": str(named)}).values()
     edge.until(
-        f"waiting for the store, for at most 180 s: store {named}: the folder {point} is empty: is the run's share"
+        f"waiting for the store, for at most 1 d: store {named}: the folder {point} is empty: is the run's share"
         if how == "within"
         else f": the folder {point} is empty: is the run's share mounted there?"
     )

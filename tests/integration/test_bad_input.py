@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import signal
 import sys
 
 import numpy as np
@@ -199,10 +200,15 @@ def test_unreachable_redis_is_counted_down_and_said_in_one_line(bench, url):
         ["flavor-agg", "--store", bench.store, "--patience-s", 0.6],
     ]
     processes = [bench.start(*words, env={"FLAVOR_REDIS_URL": url}) for words in commands]
+    edge = bench.start("flavor-fl", "-m", "true", "--run", "r", env={"FLAVOR_REDIS_URL": url})
     for process in processes:
         lines = refused(process, 3, "Error: Redis at redis://127.0.0.1:1", "check that it runs")
         assert any("does not answer; trying for" in line for line in lines[:-1])
         assert SECRET not in process.stderr
+    edge.until("trying for 1 d more: connection refused: check that it runs, and the port")
+    edge.send(signal.SIGTERM)
+    assert edge.wait(10) == 143, "a wait for hours ends at once"
+    assert SECRET not in edge.stderr
 
 
 def test_password_stands_in_no_process_list_log_or_error(bench):

@@ -33,7 +33,7 @@ from flavor.errors import (
 )
 from flavor.ledger import archive
 from flavor.records.objects import ObjectRef
-from flavor.store import remote, uploads
+from flavor.store import bucket, remote, uploads
 from flavor.store.cache import FileCache
 from flavor.store.digests import sha256_file
 from flavor.store.open import open_store
@@ -104,6 +104,19 @@ class TestFaults:
         assert site.store(endurance=endurance).open(ObjectRef(PATH, digest)).read_bytes() == SMALL
         assert all(fault.seen for fault in faults), "each was met"
         assert site.s3.keys(site.bucket) == [f"flavor/{PATH}"]
+
+    def test_an_outage_that_outlasts_a_signature_is_waited_out(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """obstore repeats a request as it was signed; services refuse old signatures, so another request is made."""
+        monkeypatch.setattr(bucket, "_SIGNED_S", 0.0)
+        digest = put(site.store(), PATH, SMALL)
+        faults = [Fault("^HEAD", "drop", 2), Fault("^GET", "500", 3)]
+        site.proxy.faults = faults
+        store = site.store(endurance=PATIENT)
+        assert store.open(ObjectRef(PATH, digest)).read_bytes() == SMALL
+        assert store.start(PATH, 2) == SMALL[:2]
+        assert [fault.seen for fault in faults] == [2, 3]
 
     @pytest.mark.parametrize("act", ["500", "drop", "lost"])
     def test_and_so_it_is_for_an_upload_in_parts(self, site: Site, parts: bytes, act: str) -> None:

@@ -232,3 +232,13 @@ def test_an_event_that_could_not_be_set_leaves_no_mark_of_the_files(
     utils.SetEvent("TrainFinished")
     utils.SetEvent("TrainInitDone")
     assert marks == [True, True, True]
+
+
+@pytest.mark.parametrize("given", ["a day", "-1", "nan"])
+def test_a_patience_that_is_no_time_is_said_with_its_variable(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    for name, value in {"REDIS_URL": "redis://127.0.0.1:1", "RUN": "r", "CLIENT": "c", "PATIENCE_S": given}.items():
+        monkeypatch.setenv(f"FLAVOR_{name}", value)
+    with pytest.raises(InvalidSetting, match=f"FLAVOR_PATIENCE_S must be seconds, 0 or more, and is {given!r}"):
+        utils.WaitEvent("TrainStarted")

@@ -241,7 +241,7 @@ def test_the_wait_for_a_share_ends_with_the_patience_or_with_the_round(
     def fetch() -> bytes:
         return store.read_unverified(run_record_path("r"), most=1000)
 
-    with pytest.raises(StoreUnavailable, match=r"waited for 0.1 s \(--patience-s\)") as raised:
+    with pytest.raises(StoreUnavailable, match=r"waited for 0 s \(--patience-s\)") as raised:
         transfers(health, [], inbox, 0.1).carry(fetch)
     assert notice_of(raised.value).reason == "its edge cannot use the object store"
     inbox.put("round 2 is open")
@@ -275,7 +275,7 @@ def test_who_waits_for_a_share_in_vain_is_told_what_was_waited_for(health: Store
     """And the operator that it is the store: nothing says that this is another one."""
     moving = transfers(health, [], queue.SimpleQueue(), 0.1)
     moving.health = None  # there is no store yet
-    with pytest.raises(StoreUnavailable, match=r"mounted there\?; waited for 0.1 s \(--patience-s\)") as raised:
+    with pytest.raises(StoreUnavailable, match=r"mounted there\?; waited for 0 s \(--patience-s\)") as raised:
         moving.carry(lambda: fail(ShareAway("store /mnt: the folder /mnt is empty: is the run's share mounted there?")))
     assert raised.value.exit_code == 1
     assert notice_of(raised.value).reason == "its edge cannot use the object store"
@@ -294,7 +294,7 @@ def test_the_sites_own_disk_is_not_told_to_be_the_store(store: LocalStore, tmp_p
 
     with pytest.raises(LocalFault, match="model: No space left on device") as full:
         transfers(StoreHealth(store, "r", "1", tmp_path), told, queue.SimpleQueue(), 0.1).carry(fetch, writes=True)
-    assert told[0].startswith("waiting for room, for at most 0.1 s: ")
+    assert told[0].startswith("waiting for room, for at most 0 s: ")
     assert notice_of(full.value).reason == "a file at the site could not be read or written"
 
 

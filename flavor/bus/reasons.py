@@ -1,0 +1,55 @@
+"""Why a server cannot be reached, in few words for people, and what they can do about it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+from flavor.bus.tls import HandshakeTimeout
+
+_NO_SUCH_NAME = frozenset(
+    getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY") if hasattr(socket, name)
+)
+_NETWORK = "check this machine's network and VPN, and that the server runs"
+
+
+def is_unknown_name(error: BaseException | None) -> bool:
+    """Whether the look-up of the server's name has answered that there is no such name.
+
+    A look-up without an answer (EAI_AGAIN), as on a machine whose network is down, says nothing about the name.
+    """
+    return any(isinstance(found, socket.gaierror) and found.errno in _NO_SUCH_NAME for found in _chain(error))
+
+
+def is_no_tls(error: BaseException | None) -> bool:
+    """Whether a port that has never spoken TLS with this process has left a handshake without an answer."""
+    return any(isinstance(found, HandshakeTimeout) and not found.has_spoken for found in _chain(error))
+
+
+def why_away(error: BaseException) -> tuple[str, str]:
+    """Return why a server cannot be reached, and what a person can check."""
+    for found in _chain(error):
+        if isinstance(found, socket.gaierror):
+            is_unknown = found.errno in _NO_SUCH_NAME
+            what = "is not known here" if is_unknown else "cannot be looked up for now"
+            return f"its name {what}", "check the name, and this machine's network, DNS and VPN"
+        if isinstance(found, HandshakeTimeout):
+            return str(found), "check that this port speaks TLS, and that the server is not stalled"
+        if isinstance(found, ConnectionRefusedError):
+            return "connection refused", "check that it runs, and the port"
+        if isinstance(found, TimeoutError):
+            return "no answer from its address", _NETWORK
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror.lower(), _NETWORK
+    text = " ".join(str(error).split()).rstrip(".")
+    if text.startswith("Timeout"):
+        return "no answer from its address", _NETWORK
+    if text == "Connection closed by server":
+        return "it closed the connection", _NETWORK
+    return text[:120] or type(error).__name__, _NETWORK
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

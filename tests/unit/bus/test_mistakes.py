@@ -1,0 +1,178 @@
+"""What is an outage, which is waited for, and what is a mistake, which ends a program that has reached no server yet.
+
+Each kind is an error as redis-py raises it. A clock that passes only in pauses says how long it is waited for.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from itertools import count
+
+import pytest
+import redis
+
+from flavor.bus import patience
+from flavor.bus.connection import bus_error
+from flavor.bus.countdown import countdown
+from flavor.bus.patience import Patience, WaitLimit
+from flavor.bus.reasons import why_away
+from flavor.bus.tls import HandshakeTimeout
+
+HOURS_S, DAY_S = 2.5 * 3600, 86_400.0
+_numbers = count()
+
+
+class Clock:
+    """A clock that passes only in pauses, and what they were."""
+
+    def __init__(self) -> None:
+        self.now = 1e6
+        self.paused: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def pause(self, seconds: float) -> bool:
+        self.paused.append(seconds)
+        self.now += seconds
+        return False
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(patience.time, "monotonic", made.monotonic)
+    monkeypatch.setattr(patience, "pause", made.pause)
+    return made
+
+
+@pytest.fixture
+def where() -> str:
+    """A server of this test alone: a process remembers which ones it has reached, and which are away."""
+    return f"redis://server-{next(_numbers)}:6379"
+
+
+def away(cause: OSError) -> redis.exceptions.ConnectionError:
+    """The error as redis-py raises it when it cannot connect."""
+    error = redis.exceptions.ConnectionError(f"Error connecting: {cause}")
+    error.__context__ = cause
+    return error
+
+
+def until(clock: Clock, back_at: float, error: Exception, *, takes_s: float = 0.0) -> Callable[[], str]:
+    """A command that fails until then, and takes so long for that."""
+
+    def command() -> str:
+        if clock.now < back_at:
+            clock.now += takes_s
+            raise error
+        return "answered"
+
+    return command
+
+
+REFUSED = away(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"))
+UNKNOWN = away(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+NO_DNS = away(socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
+NO_TLS = away(HandshakeTimeout(has_spoken=False))
+OUTAGES = {
+    "refused": REFUSED,
+    "no answer": redis.exceptions.TimeoutError("Timeout connecting to server"),
+    "no route": away(OSError(errno.EHOSTUNREACH, "No route to host")),
+    "network down": away(OSError(errno.ENETUNREACH, "Network is unreachable")),
+    "no DNS": NO_DNS,
+    "cut": redis.exceptions.ConnectionError("Connection closed by server."),
+    "dead": away(TimeoutError(errno.ETIMEDOUT, "Connection timed out")),
+    "stalled TLS": away(HandshakeTimeout(has_spoken=True)),
+}
+
+
+@pytest.mark.parametrize("kind", OUTAGES)
+def test_an_outage_of_hours_is_waited_for_also_at_the_first_connection(
+    kind: str, clock: Clock, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = clock.now
+    waiting = Patience(where, DAY_S)
+    command = until(clock, began + HOURS_S, OUTAGES[kind])
+    assert waiting.call_with_retry(command, lambda _: None) == "answered"
+    assert clock.now - began < HOURS_S + 10.0, "it is back soon after the network"
+    assert len(clock.paused) < 2_000, "few attempts"
+    first, *later, last = capsys.readouterr().err.splitlines()
+    why, advice = why_away(OUTAGES[kind])
+    start = f"flavor: Redis at {where} does not answer; trying for"
+    assert first == f"{start} 1 d more: {why}: {advice}"
+    assert 8 < len(later) < 16, "it says so again, more and more seldom"
+    assert later[-1].startswith(f"{start} 2")
+    assert "more; away for 2 h" in later[-1]
+    assert last == f"flavor: Redis at {where} answers again"
+
+
+MISTAKES = {
+    "password": redis.exceptions.AuthenticationError("WRONGPASS invalid username-password pair or user is disabled."),
+    "token revoked": redis.exceptions.AuthenticationError("invalid username-password pair"),
+    "rights": redis.exceptions.NoPermissionError("No permissions to access a key"),
+    "no Redis": redis.exceptions.InvalidResponse("Protocol Error: b'HTTP/1.1 400'"),
+    "name": UNKNOWN,
+}
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_a_mistake_ends_the_first_connection_at_once(kind: str, clock: Clock, where: str) -> None:
+    with pytest.raises(type(MISTAKES[kind])):
+        Patience(where, DAY_S).call_with_retry(until(clock, clock.now + 1, MISTAKES[kind]), lambda _: None)
+    assert clock.paused == []
+
+
+def test_what_may_be_a_port_without_tls_or_a_slow_link_is_tried_for_minutes(clock: Clock, where: str) -> None:
+    began = clock.now
+    with pytest.raises(redis.exceptions.ConnectionError):
+        Patience(where, DAY_S).call_with_retry(until(clock, began + DAY_S, NO_TLS), lambda _: None)
+    assert 180.0 <= clock.now - began < 200.0
+
+
+@pytest.mark.parametrize("known", ["reached before", "started by one that reached it"])
+def test_a_name_that_dns_has_forgotten_is_an_outage_later(known: str, clock: Clock, where: str) -> None:
+    """Where a VPN is away, its DNS server is, too, and another one knows no such name."""
+    limit = WaitLimit(DAY_S, is_known=known != "reached before")
+    if not limit.is_known:
+        assert Patience(where, DAY_S).call_with_retry(lambda: "answered", lambda _: None) == "answered"
+    waiting = Patience(where, limit)
+    command = until(clock, clock.now + HOURS_S, UNKNOWN)
+    assert waiting.call_with_retry(command, lambda _: None) == "answered"
+
+
+def test_a_mistaken_name_is_said_in_one_line() -> None:
+    said = str(bus_error(UNKNOWN, "redis://redis.exmaple.org:6379"))
+    assert said.startswith("Redis at redis://redis.exmaple.org:6379: its name is not known here: check its spelling")
+
+
+def test_the_patience_ends_also_where_each_attempt_takes_half_a_minute(clock: Clock, where: str) -> None:
+    """As the look-up of a name does where no DNS server answers: all attempts belong to one outage."""
+    began = clock.now
+    command = until(clock, began + DAY_S, NO_DNS, takes_s=35.0)
+    with pytest.raises(redis.exceptions.ConnectionError):
+        Patience(where, 600.0).call_with_retry(command, lambda _: None)
+    assert 600.0 <= clock.now - began < 700.0
+
+
+def test_a_limit_that_is_changed_counts_for_each_connection_at_once(clock: Clock, where: str) -> None:
+    """An edge learns the deadline and the heartbeats of its run after it has connected."""
+    limit = WaitLimit(60.0)
+    connections = [Patience(where, limit), Patience(where, limit)]
+    limit.patience_s, limit.longest_pause_s = DAY_S, 0.5
+    for waiting in connections:
+        command = until(clock, clock.now + 600.0, REFUSED)
+        assert waiting.call_with_retry(command, lambda _: None) == "answered"
+    assert max(clock.paused) <= 0.5
+
+
+def test_a_second_outage_is_told_anew(clock: Clock, where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    waiting = Patience(where, DAY_S)
+    for _ in range(2):
+        waiting.call_with_retry(until(clock, clock.now + 7.0, REFUSED), lambda _: None)
+        clock.now += 600.0
+    told = [line.partition("; ")[2] for line in capsys.readouterr().err.splitlines() if "trying" in line]
+    assert [text.partition(": ")[0].partition(";")[0] for text in told].count("trying for 1 d more") == 2
+    countdown.end()
