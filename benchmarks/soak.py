@@ -8,12 +8,14 @@ started again, as a supervisor would. At half time the history is checked, Redis
 rebuilds the run from the store. At the end, without faults, two more rounds must close; then `tests/faults/history.py`
 checks the run again: each round committed once, from exactly the recorded contributors, nothing acknowledged lost,
 rounds only up. The store is audited both times, as `flavor verify` does. A round that loses its quorum waits, as
-`flavor serve` has it by default; with `--on-quorum-lost retry` it is opened again.
+`flavor serve` has it by default; with `--on-quorum-lost retry` it is opened again. `--mode` is that of `flavor serve`:
+a stale update then has to count by its staleness.
 
 The same seed draws the same faults, at the same times and against the same processes; what those are doing then is up
 to the machine. A fault that cannot happen then, because its target is down already, does not count.
 
     python benchmarks/soak.py --minutes 10 --seed 1
+    python benchmarks/soak.py --minutes 10 --mode async:buffer=4,max_staleness=3
 """
 
 from __future__ import annotations
@@ -35,17 +37,18 @@ from soak_driver import EDGES, LONG_S, QUORUM, Driver
 from soak_injector import Fault, Injector, drawn
 
 from flavor.local.processes import ProcessGroup
+from flavor.policy.mode import SYNC
 from tests.faults.history import Broken
 
 LATE_S = 5.0
 """A schedule that runs later than this is reported: its faults came closer together than they were drawn."""
 
 
-def soak(minutes: float, seed: int, folder: Path, on_quorum_lost: str) -> dict[str, Any]:
+def soak(minutes: float, seed: int, folder: Path, on_quorum_lost: str, mode: str) -> dict[str, Any]:
     """One soak's figures; `broken` says what does not hold, and is '' where everything does."""
-    driver = Driver(folder, seed, on_quorum_lost)
+    driver = Driver(folder, seed, on_quorum_lost, mode)
     injector, auditor = Injector(driver), Auditor(driver)
-    quorum = f"a lost quorum: {driver.on_quorum_lost}"
+    quorum = f"mode {driver.mode}; a lost quorum: {driver.on_quorum_lost}"
     print(f"seed {seed}: {minutes:g} minutes, {len(EDGES)} edges; {quorum}; logs in {folder}", flush=True)
     faults = drawn(seed, 60 * minutes)
     half = len(faults) // 2
@@ -76,6 +79,7 @@ def soak(minutes: float, seed: int, folder: Path, on_quorum_lost: str) -> dict[s
         "rounds": rounds,
         "faults": injector.injected.total() + 1,
         "by_kind": {**dict(sorted(injector.injected.items())), "server lost everything": 1},
+        "mode": driver.mode,
         "on_quorum_lost": driver.on_quorum_lost,
         **auditor.figures,
         "rounds_audited": auditor.rounds_audited,
@@ -120,12 +124,13 @@ def main() -> None:
         "--seed", type=int, action="append", help="may be repeated; one soak each  [default: a new one]"
     )
     parser.add_argument("--on-quorum-lost", choices=sorted(QUORUM), default="wait")
+    parser.add_argument("--mode", default=SYNC, help="that of `flavor serve`, such as async:buffer=4,max_staleness=3")
     parser.add_argument("--keep", action="store_true", help="keep the logs and the store")
     options = parser.parse_args()
     rows = []
     for seed in options.seed or [random.SystemRandom().randrange(10**6)]:
         folder = Path(tempfile.mkdtemp(prefix=f"soak-{seed}-"))
-        rows.append(soak(options.minutes, seed, folder, options.on_quorum_lost))
+        rows.append(soak(options.minutes, seed, folder, options.on_quorum_lost, options.mode))
         if not options.keep and not rows[-1]["broken"]:
             shutil.rmtree(folder, ignore_errors=True)
     print(table([{key: value for key, value in row.items() if key not in ("by_kind", "broken")} for row in rows]))

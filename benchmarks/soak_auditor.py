@@ -44,6 +44,7 @@ class Auditor:
             "acknowledged_events": sum(map(len, history.events.values())),
             "updates_acknowledged": len(history.acknowledged()),
             "updates_aggregated": sum(len(view.contributors) for view in closed),
+            "updates_stale": sum(client in view.since for view in closed for client in view.contributors),
             "updates_lost": len(history.lost_updates()),
         }
         self.figures.update(found)

@@ -21,6 +21,7 @@ from pathlib import Path
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.local.processes import ProcessGroup
+from flavor.policy.mode import SYNC, Buffered
 from flavor.records.states import RoundState
 from flavor.store.open import open_store
 from tests.faults.servers import Proxy, Server, tmpfs
@@ -45,8 +46,12 @@ ROOM = "1g"
 class Driver:
     """Starts the processes of one run, and starts again what has ended."""
 
-    def __init__(self, folder: Path, seed: int, on_quorum_lost: str) -> None:
-        self.folder, self.seed = folder, seed
+    def __init__(self, folder: Path, seed: int, on_quorum_lost: str, mode: str = SYNC) -> None:
+        self.folder, self.seed, self.mode = folder, seed, mode
+        buffered = Buffered.parse(mode)
+        self.buffer = buffered.buffer if buffered is not None else None
+        self.needed = self.buffer or QUORUM[on_quorum_lost]
+        """The updates that a round needs: an asynchronous one closes with them, and is given no quorum."""
         users = folder / "users.acl"  # beside the data, which Redis loses
         users.touch()
         self.server = Server(folder / "redis", "--aclfile", str(users))
@@ -102,11 +107,12 @@ class Driver:
                 "1000000",
                 "--min-clients",
                 "8",
-                "--quorum",
-                str(QUORUM[self.on_quorum_lost]),
                 "--queue",
                 QUEUE,
+                "--mode",
+                self.mode,
             ]
+            words += ["--quorum", str(self.needed)] if self.buffer is None else []
             words += ["--on-quorum-lost", self.on_quorum_lost, "--round-attempts", "1000000"]
             words += ["--keep-rounds", "0", "--round-timeout-s", str(ROUND_TIMEOUT_S[self.on_quorum_lost])]
             words += ["--heartbeat-timeout-s", str(LEASE_S), "--aggregation-lease-s", str(LEASE_S)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
-from soak_driver import AGGREGATORS, EDGES, EVERYTHING, LEASE_S, QUEUE, QUORUM, ROOM, RUN, Driver
+from soak_driver import AGGREGATORS, EDGES, EVERYTHING, LEASE_S, QUEUE, ROOM, RUN, Driver
 
 from flavor.bus.jobs import RqJobQueue
 from flavor.errors import FlavorError
@@ -344,10 +344,8 @@ class Injector:
                 return False
             view = self.driver.runs.read_round(round_)
             accepted = [each.object.path for each in view.accepted.values()] if view else []
-            if (
-                sum(not (store / f"{other}.whole").exists() for other in accepted if other != path)
-                < QUORUM[self.driver.on_quorum_lost]
-            ):
+            others = sum(not (store / f"{other}.whole").exists() for other in accepted if other != path)
+            if others < self.driver.needed:
                 return False
             aside = whole.with_name(f"{whole.name}.whole")
             if aside.exists():

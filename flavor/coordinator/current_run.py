@@ -13,6 +13,7 @@ from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
 from flavor.coordinator.round_as_read import CurrentRound
+from flavor.policy.buffered import given_up
 from flavor.records.evaluation import CENTRAL
 from flavor.records.names import count
 from flavor.records.round import RoundView
@@ -119,10 +120,13 @@ class CurrentRun:
         self.set_clock(self._runs.now_ms())
         self._members.read_all(token=self._admitting, lenient=lambda: self._lease.is_lenient)
         if self.view.round:
-            if self.round is None and (before := self._runs.read_round(self.view.round - 1)):  # closed by another
+            before = self._runs.read_round(self.view.round - 1) if self.round is None else None  # closed by another
+            if before is not None:
                 self._late.expect(before)
                 self._late.refuse_unheard()
             self._read_round()
+            if before is not None and before.is_buffered and self.round is not None:
+                self._late.expect_of(given_up(before, self.round.view))
         self._late.refuse_unheard()
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flavor.bus.runs import RunStore
 from flavor.coordinator.client_log import ClientLog
 from flavor.records.round import RoundView
@@ -15,12 +17,14 @@ class LateUpdates:
 
     An edge hands in no update for a round once it has a task of the next one. So it is enough to look for late updates
     once more after each opening of a round. A coordinator that takes over looks at the round before the current one.
+    In an asynchronous run the updates are late whose tasks were given up. An edge may hear of that some rounds later.
     """
 
     def __init__(self, runs: RunStore, client_log: ClientLog) -> None:
         self._runs, self._client_log = runs, client_log
         self._round = 0  # the newest round that is closed for updates
         self._missing: set[str] = set()  # clients without an accepted update in that round
+        self._given_up: dict[str, int] = {}  # the newest task of each client that was given up, by its round
         self._ignored: set[tuple[int, str]] = set()
 
     def expect(self, view: RoundView) -> None:
@@ -31,8 +35,19 @@ class LateUpdates:
         accepted = {client for client, verdict in view.verdicts.items() if verdict.accepted}
         self._round, self._missing = view.round, {*view.expected, *view.left_out} - accepted
 
+    def expect_of(self, given_up: Mapping[str, int]) -> None:
+        """Record that no update of these tasks counts: client to the round of its task, in an asynchronous run.
+
+        One that was handed in before, while no round took updates, is refused at once.
+        """
+        self._given_up.update(given_up)
+        self.refuse_unheard()
+
     def refuse_unheard(self) -> None:
         """Refuse late updates whose event was lost."""
+        if self._given_up:
+            for client in self._runs.updates(0, sorted(self._given_up), since=self._given_up):
+                self.refuse(self._given_up.pop(client), client)
         if self._missing:
             for client in self._runs.updates(self._round, sorted(self._missing)):
                 self.refuse(self._round, client)

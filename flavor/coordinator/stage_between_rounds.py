@@ -6,7 +6,7 @@ from flavor.coordinator.context import RunContext
 from flavor.coordinator.round_as_read import CurrentRound
 from flavor.coordinator.set_for import not_joined
 from flavor.failpoints import reach
-from flavor.policy.buffered import carried, too_old
+from flavor.policy.buffered import carried, given_up, too_old
 from flavor.policy.deadline import missed_after, told_slow
 from flavor.policy.decision import Action, Decision
 from flavor.policy.next_step import next_step
@@ -68,11 +68,11 @@ class BetweenRounds:
 
     def _open(self, number: int, expected: tuple[str, ...], reason: str) -> None:
         context, config = self._context, self._context.config
-        mode = config.buffered
-        since, given_up = self._carried(number)
+        mode, before = config.buffered, context.current.round
+        since, why_old = self._carried(number)
         timeout_s, why = context.deadlines.timeout(number)
         missed, told = self._missed()
-        expected, reason = tuple(sorted({*expected, *(since or ())})), reason + given_up
+        expected, reason = tuple(sorted({*expected, *(since or ())})), reason + why_old
         reason = "; ".join(filter(None, (reason, why, told)))
         reach("coordinator.opening")
         opened_ms = context.runs.open_round(
@@ -94,6 +94,8 @@ class BetweenRounds:
         )
         if since:
             context.current.read_updates(since)  # handed in while no round was open
+        if since is not None and before is not None and context.current.round is not None:
+            context.late.expect_of(given_up(before.view, context.current.round.view))
         context.observer.hear(RoundOpened(reason, number, rounds=config.rounds))
         context.pruning.after(number - 1, context.members.names)
         if number == 1:

@@ -33,7 +33,7 @@ def take_over(site: Site, view: RunView, events: ClientEvents, *, has_files: Cal
     keys = site.runs.keys.client(site.config.client)
     of_round = [keys.event(round_, event) for event in Event]
     remove = [keys.started, keys.taken, keys.idle, keys.event(round_, Event.ERROR)]
-    remove += [keys.event(other, event) for other in (0, round_ + 1) for event in Event]
+    remove += [keys.event(other, event) for other in (0, view.round + 1) for event in Event]
     past = Past(Part())
     handed_in = round_ and membership.has_update(round_)
     answer = membership.answer(round_) if handed_in else None

@@ -36,6 +36,15 @@ def carried(closed: RoundView, clients: Mapping[str, Client], mode: Buffered) ->
     return going, old
 
 
+def given_up(closed: RoundView, opened: RoundView) -> dict[str, int]:
+    """Return the round of each task of an asynchronous run that round `closed` was open for and `opened` is not.
+
+    No update of these counts any more, and those that come, or have come since `closed` took none, are late.
+    """
+    tasks = {name: closed.task_round(name) for name in closed.expected if name not in closed.verdicts}
+    return {name: task for name, task in tasks.items() if opened.since.get(name) != task}
+
+
 def newcomers(round_: RoundView, clients: Mapping[str, Client]) -> tuple[str, ...]:
     """Return the clients that have become ready since the round was opened, sorted: they get its task at once."""
     expected = frozenset(round_.expected)

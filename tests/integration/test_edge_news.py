@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,20 @@ def test_an_update_that_was_too_late_is_not_tried_again(runs: RunStore, process:
     one.updates.read_verdict(1)
     assert one.told == ["round 1: the update was refused: late: round 1 no longer takes updates"]
     assert not one.part.refused
+
+
+def test_a_site_without_a_task_leaves_the_events_of_its_earlier_rounds(
+    runs: RunStore, process: Callable[[], Process]
+) -> None:
+    """A site of an asynchronous run that was away for long has no task: the events of round 1 are acknowledged."""
+    before = process()
+    before.events.set(Event.TRAIN_FINISHED, 1)
+    runs.redis.hset(runs.keys.state, "round", 3)
+    now = process()
+    now.site = replace(now.site, settings=RunConfig(rounds=3, store="none", mode="async:buffer=1,max_staleness=0"))
+    assert now.site.newest_task(3) == 0
+    assert now.goes_on().part.behind == 0
+    assert now.events.is_set(Event.TRAIN_FINISHED, 1)
 
 
 def test_an_update_that_redis_has_forgotten_is_handed_in_again_as_it_was(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flavor.config import RunConfig
-from flavor.policy.buffered import carried, newcomers, too_old
+from flavor.policy.buffered import carried, given_up, newcomers, too_old
 from flavor.policy.decision import Action, close_round
 from flavor.policy.mode import Buffered
 from flavor.policy.next_step import Known, next_step
@@ -133,6 +133,13 @@ class TestWhoGoesOn:
 
     def test_with_a_maximum_of_0_nobody_goes_on(self) -> None:
         assert carried(a_round(), dict.fromkeys("abc", READY), Buffered(2, max_staleness=0))[0] == {}
+
+
+def test_a_task_is_given_up_that_the_next_round_is_not_open_for() -> None:
+    before = a_round(5, expected="abcde", since={"b": 4, "c": 2, "d": 4}, judged="a")
+    now = a_round(6, expected="abcd", since={"b": 4})
+    assert given_up(before, now) == {"c": 2, "d": 4, "e": 5}, "c and d have a new task, e is gone"
+    assert given_up(before, a_round(6, since={"b": 4, "c": 2, "d": 4, "e": 5})) == {}
 
 
 def test_who_becomes_ready_gets_the_task_of_the_open_round() -> None:
