@@ -27,6 +27,8 @@ _REREAD_S = 5.0
 """Seconds between two reads of the keys during a wait, for the case that every publication is lost."""
 _SYNC = "sync"
 """The mode of a run that is synchronous for all sites, by name, for the same reason as `_ENDED`."""
+_MOST_STALENESS = 100
+"""No update counts more rounds after its task, for the same reason."""
 _EDGE_GONE_S = 30.0
 """An edge whose lease is missing for this long is gone; after an outage of the server, it takes it again sooner."""
 _ENDED = ("finished", "failed", "stopped")
@@ -177,23 +179,33 @@ class ClientEvents:
         """Return the seconds to the deadline of this round, by the server's clock, and 0 after it.
 
         None where no deadline holds: the run has ended, its rounds wait for no site, or it has opened a later round and
-        the update counts there (`--mode sync:slow=async`). In a synchronous run a round before the newest one is over.
+        the update counts there. In a synchronous run a round before the newest one is over. In another run it is over
+        for this client once the client has a newer task: its update would be too old to count.
         """
         with translated(shown(self.url)), self._redis.pipeline(transaction=False) as reads:
             reads.hmget(self._run_keys.state, "state", "round", "deadline_ms")
             reads.time()
             (state, newest, deadline_ms), (seconds, microseconds) = reads.execute()
-        if deadline_ms is None or state in _ENDED:
+        if state in _ENDED:
             return None
-        if newest != str(round_):
-            return 0.0 if int(newest or 0) > round_ and not self._counts_later() else None
+        if int(newest or 0) > round_:
+            return 0.0 if self._is_over(round_, int(newest), is_told=deadline_ms is not None) else None
+        if deadline_ms is None or newest != str(round_):
+            return None
         return max(0.0, (int(deadline_ms) - int(seconds) * 1000 - int(microseconds) / 1000) / 1000)
 
-    def _counts_later(self) -> bool:
-        """Whether an update may count in a later round than that of its task."""
-        with translated(shown(self.url)):
-            config = self._redis.hget(self._run_keys.state, "config")
-        return bool(json.loads(config or "{}").get("mode", _SYNC) != _SYNC)
+    def _is_over(self, round_: int, newest: int, *, is_told: bool) -> bool:
+        """Whether no update of this round counts, though the run is in the `newest` one.
+
+        `is_told` says whether the run tells its deadlines: one that an earlier release serves does not.
+        """
+        later = range(max(round_, newest - _MOST_STALENESS - 1) + 1, newest + 1)
+        with translated(shown(self.url)), self._redis.pipeline(transaction=False) as reads:
+            reads.hget(self._run_keys.state, "config")
+            reads.exists(*(self._keys.task(each) for each in later))
+            config, newer = reads.execute()
+        counts_later = json.loads(config or "{}").get("mode", _SYNC) != _SYNC
+        return bool(newer) if counts_later else is_told
 
     def taken(self) -> int:
         """The newest round that the trainer has taken up; 0 before the first."""

@@ -72,7 +72,9 @@ round:N                               hash    state, expected, contributors, dea
                                               earlier_openings, earlier_attempts, waits,
                                               passing_ms, away_ms, made_by, notes, unfit,
                                               forgiven:CLIENT, spoilt:CLIENT; missed, client to
-                                              missed deadlines in a row (JSON); chosen, where
+                                              missed deadlines in a row (JSON); outdated,
+                                              client to tasks in a row that were given up as
+                                              too old (JSON); chosen, where
                                               the rule left contributors out; since, in an
                                               asynchronous run: client to the round of the
                                               earlier task that it goes on with (JSON)

@@ -33,13 +33,14 @@ class Rounds(RunScripts):
         reason: str,
         since: Mapping[str, int] | None = None,
         missed: Mapping[str, int] | None = None,
+        outdated: Mapping[str, int] | None = None,
         tells_deadline: bool = True,
     ) -> int:
         """Open round `round_` for `expected`, from the run's global model; returns the server's time in ms.
 
         In an asynchronous run, `since` names the clients that go on with the task of an earlier round, and that round.
-        `missed` says of how many rounds in a row a client has missed the deadline. With `tells_deadline`
-        the sites can read when the round closes.
+        `missed` says of how many rounds in a row a client has missed the deadline, and `outdated` how many tasks in a
+        row of a client were given up as too old. With `tells_deadline` the sites can read when the round closes.
         """
         keys = [self.keys.coordinator, self.keys.state, self.keys.round(round_), self.keys.log]
         clients = [self.keys.client(client) for client in expected if since is None or client not in since]
@@ -47,7 +48,7 @@ class Rounds(RunScripts):
         keys += [client.task(round_) for client in clients] + [client.update(round_) for client in clients]
         args: list[str | int] = [token, round_, int(timeout_s * 1000), json.dumps(list(expected)), reason]
         args += ["" if since is None else json.dumps(dict(since)), json.dumps(dict(missed)) if missed else ""]
-        args.append("1" if tells_deadline else "")
+        args += ["1" if tells_deadline else "", json.dumps(dict(outdated)) if outdated else ""]
         return int(self.move("open_round", keys, args))
 
     def reopen_round(

@@ -162,9 +162,10 @@ def IsSetEvent(event: str) -> bool:
 def TimeLeft() -> float | None:
     """The seconds to the deadline of the current round, by the Redis server's clock; 0.0 once it has passed.
 
-    An update that comes after the deadline may not count: a slow site can train fewer steps, and still take part. None
-    where the round has no deadline for this script: in `check-fl`, in an asynchronous run, after the end of the run,
-    and in a script that is no trainer or has not taken up a round. Each call asks the server. Raises as `SetEvent`.
+    An update that comes after the deadline may not count: a slow site can train fewer steps, and still take part. In an
+    asynchronous run it is 0.0 once the task was given up as too old, and None before. None where the round has no
+    deadline for this script: in `check-fl`, after the end of the run, and in a script that is no trainer or has not
+    taken up a round. Each call asks the server. Raises as `SetEvent`.
     """
     if _is_evaluator() or _is_started_anew() or _starts() is not Event.TRAIN_STARTED:
         return None

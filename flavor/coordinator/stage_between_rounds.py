@@ -6,11 +6,12 @@ from flavor.coordinator.context import RunContext
 from flavor.coordinator.round_as_read import CurrentRound
 from flavor.coordinator.set_for import not_joined
 from flavor.failpoints import reach
-from flavor.policy.buffered import carried, given_up, too_old
+from flavor.policy.buffered import MOST_OUTDATED, carried, given_up, outdated_after, too_old, why_outdated
 from flavor.policy.deadline import missed_after, told_slow
 from flavor.policy.decision import Action, Decision
 from flavor.policy.next_step import next_step
 from flavor.records.round import RoundView
+from flavor.view.client_events import ClientTooSlow
 from flavor.view.event import Notice
 from flavor.view.round_events import RoundClosed, RoundNote, RoundOpened
 
@@ -69,10 +70,11 @@ class BetweenRounds:
     def _open(self, number: int, expected: tuple[str, ...], reason: str) -> None:
         context, config = self._context, self._context.config
         mode, before = config.buffered, context.current.round
-        since, why_old = self._carried(number)
+        since, old = self._carried()
+        outdated = outdated_after(before.view, old) if before is not None else {}
         timeout_s, why = context.deadlines.timeout(number)
         missed, told = self._missed()
-        expected, reason = tuple(sorted({*expected, *(since or ())})), reason + why_old
+        expected, reason = tuple(sorted({*expected, *(since or ())})), reason + too_old(number, old, mode)
         reason = "; ".join(filter(None, (reason, why, told)))
         reach("coordinator.opening")
         opened_ms = context.runs.open_round(
@@ -83,6 +85,7 @@ class BetweenRounds:
             reason=reason,
             since=since,
             missed=missed,
+            outdated=outdated,
             tells_deadline=mode is None or mode.buffer is None,
         )
         reach("coordinator.opened")
@@ -90,13 +93,24 @@ class BetweenRounds:
         context.current.set_clock(opened_ms)
         deadline_ms = opened_ms + int(timeout_s * 1000)
         context.current.opened(
-            RoundView.opened(number, expected, opened_ms=opened_ms, deadline_ms=deadline_ms, since=since, missed=missed)
+            RoundView.opened(
+                number,
+                expected,
+                opened_ms=opened_ms,
+                deadline_ms=deadline_ms,
+                since=since,
+                missed=missed,
+                outdated=outdated,
+            )
         )
         if since:
             context.current.read_updates(since)  # handed in while no round was open
         if since is not None and before is not None and context.current.round is not None:
             context.late.expect_of(given_up(before.view, context.current.round.view))
         context.observer.hear(RoundOpened(reason, number, rounds=config.rounds))
+        for name in old if mode is not None else ():
+            if outdated[name] == MOST_OUTDATED:
+                context.client_log.note_once(ClientTooSlow(why_outdated(mode), name))
         context.pruning.after(number - 1, context.members.names)
         if number == 1:
             for line in not_joined(config, context.members.names, so_far=True):
@@ -116,17 +130,18 @@ class BetweenRounds:
         missed = missed_after(round_.view, context.deadlines.gone())
         return missed, told_slow(missed, before, trains_on=mode is not None)
 
-    def _carried(self, number: int) -> tuple[dict[str, int] | None, str]:
-        """Return who goes on with an earlier task in an asynchronous run, and in words whose task is too old for that.
+    def _carried(self) -> tuple[dict[str, int] | None, dict[str, int]]:
+        """Return who goes on with an earlier task in an asynchronous run, and whose task is too old for that.
 
-        A task without a global model, of a first round, is not gone on with: the change that it makes has no base.
+        Both by the round of the task; the first is None in a synchronous run. A task without a global model, of a first
+        round, is not gone on with: the change that it makes has no base.
         """
         context, mode = self._context, self._context.config.buffered
         if mode is None:
-            return None, ""
+            return None, {}
         round_ = context.current.round
         if round_ is None:
-            return {}, ""
+            return {}, {}
         going, old = carried(round_.view, context.members.clients, mode)
         given = context.runs.given(going)
-        return {name: task for name, task in going.items() if name in given}, too_old(number, old, mode)
+        return {name: task for name, task in going.items() if name in given}, old

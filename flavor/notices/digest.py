@@ -22,6 +22,7 @@ from flavor.view.client_events import (
     ClientNotAdmitted,
     ClientOtherKey,
     ClientQuarantined,
+    ClientTooSlow,
     UpdateAccepted,
     UpdateRefused,
 )
@@ -223,6 +224,8 @@ class Digest:
                 )
             case ClientQuarantined(client=client):
                 self._sites.add(shown(client), "is quarantined", shown(event.reason), now)
+            case ClientTooSlow(client=client):
+                self._sites.add(shown(client), "is too slow", shown(event.reason), now)
             case ClientLost(client=client):
                 self._sites.add(shown(client), "is gone", shown(event.reason), now)
             case UpdateRefused(client=client) | ClientNotAdmitted(client=client) | ClientOtherKey(client=client):

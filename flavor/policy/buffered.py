@@ -15,6 +15,9 @@ from flavor.policy.mode import Buffered
 from flavor.policy.standing import Client
 from flavor.records.round import RoundView
 
+MOST_OUTDATED = 3
+"""The tasks in a row of a site that are given up as too old before that is told as news of its own."""
+
 
 def carried(closed: RoundView, clients: Mapping[str, Client], mode: Buffered) -> tuple[dict[str, int], dict[str, int]]:
     """Return who goes on with an earlier task in the round after `closed`, and whose task is too old for that.
@@ -45,6 +48,20 @@ def given_up(closed: RoundView, opened: RoundView) -> dict[str, int]:
     return {name: task for name, task in tasks.items() if opened.since.get(name) != task}
 
 
+def outdated_after(closed: RoundView, old: Mapping[str, int]) -> dict[str, int]:
+    """Return how many tasks in a row of each client were given up as too old, when the round after `closed` opens.
+
+    `old` are the tasks that are given up then. An update that counts ends the row.
+    """
+    outdated = {
+        name: number
+        for name, number in closed.outdated.items()
+        if (verdict := closed.verdicts.get(name)) is None or not verdict.accepted
+    }
+    outdated.update({name: outdated.get(name, 0) + 1 for name in old})
+    return dict(sorted(outdated.items()))
+
+
 def newcomers(round_: RoundView, clients: Mapping[str, Client]) -> tuple[str, ...]:
     """Return the clients that have become ready since the round was opened, sorted: they get its task at once."""
     expected = frozenset(round_.expected)
@@ -64,9 +81,17 @@ def with_tasks(round_: RoundView, names: Sequence[str]) -> list[str]:
     return [f"{name} (since round {round_.since[name]})" if name in round_.since else name for name in names]
 
 
-def too_old(round_: int, old: Mapping[str, int], mode: Buffered) -> str:
+def why_outdated(mode: Buffered) -> str:
+    """Say what it means for a site that so many of its tasks in a row were given up, and what to do."""
+    return (
+        f"its last {MOST_OUTDATED} tasks were given up, each past the maximum staleness of "
+        f"{counted(mode.max_staleness, 'round')}: nothing that it trains counts; have it train less in a round"
+    )
+
+
+def too_old(round_: int, old: Mapping[str, int], mode: Buffered | None) -> str:
     """Say who gets the newest model in place of its task as round `round_` opens; '' for no client."""
-    if not old:
+    if not old or mode is None:
         return ""
     told = [f"{name} (since round {task}, {round_ - task} rounds)" for name, task in old.items()]
     return (

@@ -129,6 +129,9 @@ class RoundView:
     missed: Mapping[str, int] = field(default_factory=dict)
     """How many rounds in a row, up to the one before, a client has missed the deadline of; lacks clients without one.
     Counted where deadlines are learned, and where slow sites run asynchronously."""
+    outdated: Mapping[str, int] = field(default_factory=dict)
+    """How many tasks in a row of a client were given up as too old, up to the opening of this round; lacks clients
+    without one. Counted in asynchronous rounds."""
     unfit: Mapping[str, str] = field(default_factory=dict)
     """Those of them whose updates are to blame, as they cannot be used with the others; and the reason."""
 
@@ -185,6 +188,7 @@ class RoundView:
         deadline_ms: int,
         since: Mapping[str, int] | None = None,
         missed: Mapping[str, int] | None = None,
+        outdated: Mapping[str, int] | None = None,
     ) -> RoundView:
         """A round that was just opened for these clients; `since` is that of an asynchronous round."""
         return cls(
@@ -203,6 +207,7 @@ class RoundView:
             is_buffered=since is not None,
             since=since or {},
             missed=missed or {},
+            outdated=outdated or {},
         )
 
     @classmethod
@@ -227,6 +232,7 @@ class RoundView:
             is_buffered="since" in fields,
             since=field_of(fields, "since", numbers_by_name, "{}"),
             missed=field_of(fields, "missed", numbers_by_name, "{}"),
+            outdated=field_of(fields, "outdated", numbers_by_name, "{}"),
             verdicts={client: field_of(verdicts, client, Verdict.from_json) for client in verdicts},
             openings=field_of(fields, "openings", number, "1"),
             left_out=field_of(fields, "left_out", texts, "[]"),

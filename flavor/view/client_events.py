@@ -109,6 +109,13 @@ class ClientQuarantined(ClientEvent):
 
 
 @dataclass(frozen=True)
+class ClientTooSlow(ClientEvent):
+    """Several tasks in a row of the client were given up as too old: nothing that it trains counts."""
+
+    name = "client.too_slow"
+
+
+@dataclass(frozen=True)
 class ClientPardoned(ClientEvent):
     """An operator has ended the client's quarantine."""
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from flavor.counted import counted
+from flavor.policy.buffered import MOST_OUTDATED
 from flavor.policy.standing import ENDED_WITH_RUN, TRAINS_NOT, Client, Standing, client_of
 from flavor.records.client import ClientStatus
 from flavor.records.moved import Moved
@@ -90,7 +91,8 @@ class ClientSnapshot:
     task_round: int | None = None
     """The earlier round whose task it does or has done, in an asynchronous run; None for a task of this round."""
     staleness: str = ""
-    """The same in words: from which model it trains, and how many rounds ago that was the newest; '' for None."""
+    """The same in words: from which model it trains, and how many rounds ago that was the newest. Also how many of its
+    last tasks were given up as too old, where these are several. '' where nothing is to be said."""
 
 
 class Known(NamedTuple):
@@ -115,6 +117,8 @@ class Known(NamedTuple):
     is_shut: bool
     is_awaited: bool
     seen_ms: int | None
+    outdated: int = 0
+    """How many of its tasks in a row were given up as too old, in an asynchronous run."""
     judges: bool = False
     """Whether an open evaluation awaits its result."""
     lost: str = ""
@@ -197,15 +201,27 @@ def _client(known: Known) -> ClientSnapshot:
         version=status.version,
         moved=pulse.moved,
         task_round=known.task_round if is_stale else None,
-        staleness=_staleness(known, phase) if is_stale else "",
+        staleness=_staleness(known, phase, is_stale=is_stale),
     )
 
 
 _WITH_TASK = (Phase.TRAINING, Phase.UPLOADED, Phase.DONE)
 
 
-def _staleness(known: Known, phase: Phase) -> str:
-    """Say from which model a client trains, or has trained: `trained from the model of round 3, 2 rounds ago`."""
+def _staleness(known: Known, phase: Phase, *, is_stale: bool) -> str:
+    """Say from which model a client trains, or has trained: `trained from the model of round 3, 2 rounds ago`.
+
+    First how many of its tasks were given up, if that are several and it has handed in nothing since.
+    """
+    parts = []
+    if known.outdated >= MOST_OUTDATED and phase is Phase.TRAINING:
+        parts.append(f"its last {known.outdated} tasks were given up as too old")
+    if is_stale:
+        parts.append(_trains_from(known, phase))
+    return "; ".join(parts)
+
+
+def _trains_from(known: Known, phase: Phase) -> str:
     base, verb = known.task_round - 1, "trains" if phase is Phase.TRAINING else "trained"
     model = f"the model of round {base}" if base else "the initial model"
     return f"{verb} from {model}, {counted(known.round - known.task_round, 'round')} ago"

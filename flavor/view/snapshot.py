@@ -152,6 +152,7 @@ def snapshot_of(
                 is_shut=name in shut,
                 is_awaited=name not in alive and name in awaited,
                 seen_ms=client.seen_ms(lease_s) if name in alive else gone_ms.get(name),
+                outdated=round_.outdated.get(name, 0) if round_ is not None else 0,
                 judges=name in judges,
                 lost=lost.get(name, ""),
             )

@@ -127,20 +127,24 @@ def test_a_site_that_is_killed_and_comes_back_does_its_task_again(bench):
 
 
 def test_a_task_that_is_too_old_counts_no_more_and_its_site_gets_the_newest_model(bench):
-    coordinator = bench.serve("--mode", "async:buffer=2,max_staleness=1", rounds=5, clients=3)
+    coordinator = bench.serve("--mode", "async:buffer=2,max_staleness=1", rounds=8, clients=3)
     bench.aggregator()
-    bench.edge("edge-1", bench.trainer("--hold", "--at", 5))
+    bench.edge("edge-1", bench.trainer("--hold", "--at", 8))
     bench.edge("edge-2", bench.trainer())
     slow = bench.edge("edge-3", bench.trainer("--hold", "--at", 2))
     bench.held("edge-3")
     bench.held("edge-1")
     opened = bench.logged("round.opened", round=4)["reason"]
     assert "past the maximum staleness of 1 round: edge-3 (since round 2, 2 rounds)" in opened
+    why = "its last 3 tasks were given up, each past the maximum staleness of 1 round: nothing that it trains counts"
+    assert bench.logged("client.too_slow", client="edge-3")["reason"].startswith(why)
+    told = json.loads(bench.done("flavor", "status", bench.run, "--json", "--redis-url", bench.url).stdout)
+    assert told["clients"]["edge-3"]["staleness"] == "its last 3 tasks were given up as too old"
+    assert told["clients"]["edge-1"]["staleness"] == ""
     bench.release("edge-3")
     assert coordinator.wait() == 0
-    last = manifests(bench)[4]
-    assert who(last)["edge-2"] == 5
-    assert 4 <= who(last)["edge-3"] <= 5, "round 4 or 5, whichever task it had heard of"
+    last = manifests(bench)[7]
+    assert who(last) == {"edge-2": 8, "edge-3": 8}
     slow.until("as an update counts at most 1 round after its task")
 
 

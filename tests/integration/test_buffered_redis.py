@@ -78,17 +78,37 @@ def test_a_script_can_ask_how_much_time_is_left_by_the_servers_clock(
     assert events.left_s(5) is None, "that round is not open yet"
     assert events.left_s(3) == 0.0, "that one is over"
     runs.redis.hset(state, "config", '{"mode": "sync:slow=async"}')
-    assert events.left_s(3) is None, "and its update counts later"
+    accept(runs, 4, "a")
+    close(runs, 4, ["a"])
+    runs.open_round(TOKEN, 5, timeout_s=90, since={"a": 4}, **hand_over)  # type: ignore[arg-type]
+    assert events.left_s(4) is None, "its update counts later"
+    assert events.left_s(3) == 0.0, "it has done that task"
     again = {"new": [], "left_out": [], "opening": 2, "timeout_s": 9000}
-    runs.reopen_round(TOKEN, 4, **again, **hand_over)  # type: ignore[arg-type]
-    assert 8000 < (events.left_s(4) or 0) <= 9000
+    runs.reopen_round(TOKEN, 5, **again, **hand_over)  # type: ignore[arg-type]
+    assert 8000 < (events.left_s(5) or 0) <= 9000
     runs.redis.hset(state, "deadline_ms", 1)
-    assert events.left_s(4) == 0.0, "never below 0"
+    assert events.left_s(5) == 0.0, "never below 0"
     runs.redis.hset(state, "state", "failed")
+    assert events.left_s(5) is None
+    runs.redis.hset(runs.keys.round(5), "state", "failed")
+    runs.resume(TOKEN, 5, config={"rounds": 9}, changed=[], closed=4, spoiled=[], timeout_s=700, reason="an operator")
+    assert 600 < (events.left_s(5) or 0) <= 700
+    events.close()
+
+
+def test_a_script_hears_that_its_task_was_given_up(runs: RunStore, url: str) -> None:
+    runs.redis.hset(runs.keys.state, "config", '{"mode": "async:buffer=1,staleness=constant,max_staleness=1"}')
+    events = ClientEvents(url, "r", "b")
+    begin(runs, 3, b=2)
+    assert events.left_s(2) is None, "its update counts in round 3"
+    accept(runs, 3, "a")
+    close(runs, 3, ["a"])
+    runs.open_round(TOKEN, 4, expected=["a", "b"], timeout_s=9, reason="go", since={}, outdated={"b": 1}, tells_deadline=False)
+    assert events.left_s(2) == 0.0, "it has the task of round 4"
     assert events.left_s(4) is None
-    runs.redis.hset(runs.keys.round(4), "state", "failed")
-    runs.resume(TOKEN, 4, config={"rounds": 9}, changed=[], closed=3, spoiled=[], timeout_s=700, reason="an operator")
-    assert 600 < (events.left_s(4) or 0) <= 700
+    view = runs.read_round(4)
+    assert view is not None
+    assert view.outdated == {"b": 1}
     events.close()
 
 

@@ -42,13 +42,15 @@ def test_a_slow_site_is_not_waited_for_after_three_deadlines_and_counts_when_it_
         view = bench.runs.read_round(4)
         assert view.deadline_ms - view.opened_ms == 3_000_000, "the deadline is in the round's hash"
         assert 2000 < float(left(bench, "edge-3")) <= 3000
-        events = ClientEvents(bench.url, bench.run, "edge-3")
-        assert events.left_s(3) is None, "an update of round 3 would count in round 4"
-        events.close()
     for round_ in (4, 5, 6):
         bench.logged("round.opened", round=round_)
         expire(bench, round_, "edge-1", "edge-2")
     bench.held("edge-1")  # in round 8, so that round 7 was not held up
+    with subtests.test("the time that is left of a task that still counts"):
+        events = ClientEvents(bench.url, bench.run, "edge-3")
+        assert events.left_s(4) is None, "its update counts when it comes"
+        assert events.left_s(3) == 0.0, "round 3 was followed by its task of round 4"
+        events.close()
     opened = {int(entry["round"]): entry["reason"] for entry in bench.log() if entry["event"] == "round.opened"}
     with subtests.test("what the log says of deadlines"):
         assert "deadline in 1 d: of 3 rounds from which it is learned, 2 are known" in opened[3]

@@ -5,6 +5,7 @@
 --       6 clients that go on with the task of an earlier round, and its number (JSON); '' in a synchronous run
 --       7 clients that have missed deadlines, and how many in a row (JSON); '' for none
 --       8 '1' if the run tells its sites the deadline
+--       9 clients whose tasks were given up as too old, and how many in a row (JSON); '' for none
 -- Invariants: rounds only go up, round N opens only when round N-1 is closed, and everyone trains from the run's
 -- current global model but for those that go on, whose task and update are not touched; the model is read here and not taken from a caller that may have read it earlier. A round begins
 -- empty: keys of a round of this number, written to a server that had lost the run, are deleted.
@@ -28,6 +29,7 @@ else
   redis.call('HDEL', KEYS[2], 'deadline_ms')
 end
 if ARGV[7] ~= '' then redis.call('HSET', KEYS[3], 'missed', ARGV[7]) end
+if ARGV[9] ~= '' then redis.call('HSET', KEYS[3], 'outdated', ARGV[9]) end
 redis.call('HSET', KEYS[2], 'state', 'running', 'round', ARGV[2], 'reason', ARGV[5])
 give_tasks(KEYS[2], ARGV[2], ms, 7, last)
 log_entry(KEYS[4], 'event', 'round.opened', 'round', ARGV[2], 'reason', ARGV[5])

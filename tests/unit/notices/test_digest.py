@@ -6,7 +6,14 @@ import pytest
 
 from flavor.notices.digest import AFTER_S, GROUPED_S, TOGETHER_S, Digest, Message, Tone, shown, shown_whole
 from flavor.records.evaluation import AUTOMATIC, CENTRAL
-from flavor.view.client_events import ClientLost, ClientNotAdmitted, ClientQuarantined, UpdateAccepted, UpdateRefused
+from flavor.view.client_events import (
+    ClientLost,
+    ClientNotAdmitted,
+    ClientQuarantined,
+    ClientTooSlow,
+    UpdateAccepted,
+    UpdateRefused,
+)
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationFailed, EvaluationSkipped
 from flavor.view.round_events import (
     RoundClosed,
@@ -80,6 +87,12 @@ def test_sites_that_vanish_together_are_in_one_message() -> None:
     ]
     assert message.title == "flavor: run r: site-1 is gone, and more"
     assert digest.due(T + 100) is None
+
+
+def test_a_site_whose_training_does_not_count_is_news() -> None:
+    digest = Digest("r")
+    digest.add(ClientTooSlow("its last 3 tasks were given up", "site-1"), T)
+    assert taken(digest, T + TOGETHER_S).body == "site-1 is too slow: its last 3 tasks were given up"
 
 
 def test_refusals_of_a_minute_are_one_message_that_names_some() -> None:

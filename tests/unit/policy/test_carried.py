@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flavor.config import RunConfig
-from flavor.policy.buffered import carried, given_up, newcomers, too_old
+from flavor.policy.buffered import carried, given_up, newcomers, outdated_after, too_old, why_outdated
 from flavor.policy.decision import Action, close_round
 from flavor.policy.mode import Buffered
 from flavor.policy.next_step import Known, next_step
@@ -140,6 +140,17 @@ def test_a_task_is_given_up_that_the_next_round_is_not_open_for() -> None:
     now = a_round(6, expected="abcd", since={"b": 4})
     assert given_up(before, now) == {"c": 2, "d": 4, "e": 5}, "c and d have a new task, e is gone"
     assert given_up(before, a_round(6, since={"b": 4, "c": 2, "d": 4, "e": 5})) == {}
+
+
+def test_tasks_that_get_too_old_count_in_a_row_until_an_update_counts() -> None:
+    before = replace(a_round(expected="abcd", judged="a"), outdated={"a": 2, "b": 2, "c": 1})
+    refused = replace(before, verdicts={**before.verdicts, "c": Verdict(False, "NaN")})
+    assert outdated_after(refused, {"b": 3, "d": 3}) == {"b": 3, "c": 1, "d": 1}
+    assert outdated_after(a_round(), {}) == {}
+    assert why_outdated(MODE) == (
+        "its last 3 tasks were given up, each past the maximum staleness of 3 rounds: nothing that it trains counts; "
+        "have it train less in a round"
+    )
 
 
 def test_who_becomes_ready_gets_the_task_of_the_open_round() -> None:
