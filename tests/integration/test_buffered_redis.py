@@ -103,7 +103,9 @@ def test_a_script_hears_that_its_task_was_given_up(runs: RunStore, url: str) -> 
     assert events.left_s(2) is None, "its update counts in round 3"
     accept(runs, 3, "a")
     close(runs, 3, ["a"])
-    runs.open_round(TOKEN, 4, expected=["a", "b"], timeout_s=9, reason="go", since={}, outdated={"b": 1}, tells_deadline=False)
+    runs.open_round(
+        TOKEN, 4, expected=["a", "b"], timeout_s=9, reason="go", since={}, outdated={"b": 1}, tells_deadline=False
+    )
     assert events.left_s(2) == 0.0, "it has the task of round 4"
     assert events.left_s(4) is None
     view = runs.read_round(4)
