@@ -1,5 +1,7 @@
 """The right to ask for evaluations, and what a process that had it and was killed has left behind.
 
+Who has the right may have chosen a model that no evaluation is open of yet. So no global model is removed from the
+store while a process has it, and who takes it waits for the end of a removal.
 Its evaluations are given up and its models removed by the run's coordinator, or by the next process that asks. The
 record in Redis of models that it was to remove is written before each of them is put into the store.
 """
@@ -7,6 +9,7 @@ record in Redis of models that it was to remove is written before each of them i
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -24,6 +27,9 @@ from flavor.view.observer import Observer
 _LEASE_S = 15.0
 """Lifetime of the lease: for so long a killed command keeps the next one waiting."""
 _LOOK_S = 5.0
+_REMOVAL_S = 60.0
+"""For so long a removal of models that does not end, as its process was killed, keeps a command waiting."""
+_AGAIN_S = 0.1
 _GONE = "the process that asked for it has ended"
 
 
@@ -42,8 +48,30 @@ def asking(runs: RunStore, store: ObjectStore, tell: Callable[[str], None]) -> I
     with translated(runs.where):
         lease.acquire(told=tell)
     with held(lease):
+        _await_removal(runs)
         _end_left_behind(runs, store, lease.token, tell)
         yield lease
+
+
+@contextlib.contextmanager
+def removing_models(runs: RunStore) -> Iterator[bool]:
+    """Say that global models are being removed; gives whether they may be: not while a process may ask for them."""
+    key = runs.keys.removing
+    with translated(runs.where):
+        runs.redis.set(key, "1", px=int(_REMOVAL_S * 1000))  # before the look: who takes the right later, sees it
+        may_be = not runs.redis.exists(runs.keys.evaluator)
+    try:
+        yield may_be
+    finally:
+        with translated(runs.where):
+            runs.redis.delete(key)
+
+
+def _await_removal(runs: RunStore) -> None:
+    until, pause = time.monotonic() + _REMOVAL_S, threading.Event()
+    with translated(runs.where):
+        while runs.redis.exists(runs.keys.removing) and time.monotonic() < until:
+            pause.wait(_AGAIN_S)
 
 
 def give_up_asked(runs: RunStore, token: str, why: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.coordinator.asking import removing_models
 from flavor.coordinator.handed_results import HandedResults
 from flavor.coordinator.old_evaluations import OldEvaluations
 from flavor.ledger.archive import Archive
@@ -38,7 +39,8 @@ class Pruning:
 
     Removes the updates of a round first, by the paths that were recorded. Removes the client information of the round
     and its keys in Redis later, once the manifest of the round is in the store. An error is reported once, and the
-    removal is tried again after the next round. The hashes of evaluations go with those of rounds.
+    removal is tried again after the next round. The hashes of evaluations go with those of rounds. No global model is
+    removed while a command asks for evaluations: it may have chosen that very model.
     """
 
     def __init__(self, runs: RunStore, store: ObjectStore, config: RunConfig, tell: Callable[[str], None]) -> None:
@@ -114,9 +116,11 @@ class Pruning:
                 self._swept = newest
         if self._config.keep_globals:
             newest, told = closed - self._config.keep_globals, closed - max(_KEPT_IN_REDIS, self._config.keep_globals)
-            kept = self._judged_now()  # before the best, which one of them may become
-            kept |= {best.round} if (best := self._runs.read().best) else set()
-            self._remove_before(global_folder(self._runs.run), newest, infos=told, but=lambda: kept)
+            with removing_models(self._runs) as may_be:  # else after a later round
+                kept = self._judged_now()  # before the best, which one of them may become
+                kept |= {best.round} if (best := self._runs.read().best) else set()
+                if may_be:
+                    self._remove_before(global_folder(self._runs.run), newest, infos=told, but=lambda: kept)
 
     def _judged_now(self) -> set[int]:
         """Return the rounds whose models are being judged: sites read these, and hand in results of these rounds."""

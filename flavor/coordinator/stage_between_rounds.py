@@ -108,8 +108,8 @@ class BetweenRounds:
         if since is not None and before is not None and context.current.round is not None:
             context.late.expect_of(given_up(before.view, context.current.round.view))
         context.observer.hear(RoundOpened(reason, number, rounds=config.rounds))
-        for name in old if mode is not None else ():
-            if outdated[name] == MOST_OUTDATED:
+        for name in old:
+            if mode is not None and outdated[name] == MOST_OUTDATED:
                 context.client_log.note_once(ClientTooSlow(why_outdated(mode), name))
         context.pruning.after(number - 1, context.members.names)
         if number == 1:

@@ -17,6 +17,7 @@ from flavor.bus.clients import LONGEST_FIELD_BYTES
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
+from flavor.coordinator.asking import asking, removing_models
 from flavor.coordinator.pruning import Pruning
 from flavor.credits import contributions
 from flavor.errors import LocalFault, StoreError, StoreUnavailable
@@ -153,6 +154,34 @@ def test_what_sites_have_measured_of_an_old_model_stays_until_their_evaluation_i
         close(runs, store, round_)
         pruning.prune(round_, ["a"])
     assert not store.exists(path), "nothing waits for it any more, and no record names it"
+
+
+def models(store: ObjectStore) -> set[int]:
+    return {round_of(path) for path in store.list("runs/r/global/") if not is_info(path)}
+
+
+def test_no_model_is_removed_while_a_command_may_have_chosen_it(runs: RunStore, store: ObjectStore) -> None:
+    """`flavor evaluate RUN --round 1` has read that the model is there, and opens its evaluation in a moment."""
+    pruning = Pruning(runs, store, RunConfig(rounds=100, keep_globals=2, store=store.url), print)
+    with asking(runs, store, print):
+        for round_ in (1, 2, 3, 4):
+            close(runs, store, round_)
+            pruning.prune(round_, ["a"])
+        assert models(store) == {1, 2, 3, 4}
+    pruning.prune(4, ["a"])
+    assert models(store) == {3, 4}
+    assert not runs.redis.exists(runs.keys.removing)
+
+
+def test_a_command_that_asks_waits_for_the_end_of_a_removal(runs: RunStore, store: ObjectStore) -> None:
+    with removing_models(runs) as may_be:
+        assert may_be
+        assert runs.redis.pttl(runs.keys.removing) > 0, "it ends by itself where its process is killed"
+        runs.redis.pexpire(runs.keys.removing, 300)
+        with asking(runs, store, print):
+            assert not runs.redis.exists(runs.keys.removing)
+            with removing_models(runs) as may_be_now:
+                assert not may_be_now
 
 
 def test_results_that_are_written_late_lack_nothing_of_a_site(
