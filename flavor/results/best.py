@@ -1,4 +1,4 @@
-"""The best round of a metric: among the rounds in which the same sites report it, and these are the most."""
+"""The best round of a metric: among rounds in which the same sites report it, as many of them as do so often."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from flavor.counted import counted
 from flavor.records.counts import CENTRAL_PREFIX
 from flavor.records.merging import sites_with
 from flavor.records.reporters import UNKNOWN, reporters_with
+
+_LEAST_SHARE = 0.25
+"""The share of the rounds in which so many sites have to report a metric that these rounds are compared."""
 
 
 class MergedValue(NamedTuple):
@@ -51,7 +54,7 @@ class BestRound:
     """How many sites report the metric in this round."""
     contributors: int
     usual: int
-    """How many sites report the metric in each round that is compared: the most of all rounds."""
+    """How many sites report the metric in each round that is compared."""
     fewer: int
     """How many rounds are not compared, because fewer sites report the metric in them, or other ones."""
     newest_fewer: int
@@ -100,11 +103,15 @@ def best_of(values: Mapping[int, MergedValue], better: int) -> BestRound | None:
 
     `better` is 1 where larger values are better, -1 for smaller, 0 where that is not known. Compared are the rounds in
     which the most sites report the metric, and always the same: those who report it in most of these rounds, or in the
-    newest one. A mean without the worst site is better, and says nothing of the model.
+    newest one. A mean without the worst site is better, and says nothing of the model. So many sites have to report it
+    in a quarter of the rounds, or in more rounds than any other number of them: where rounds close with the first few
+    updates, all sites report it in round 1, and seldom again.
     """
     if not values or not better:
         return None
-    usual = max(each.sites for each in values.values())
+    numbers = Counter(each.sites for each in values.values())
+    often = [sites for sites, rounds_ in numbers.items() if rounds_ >= _LEAST_SHARE * len(values)]
+    usual = max(often, default=max(numbers, key=lambda sites: (numbers[sites], sites)))
     most = {number: _who(number, each) for number, each in sorted(values.items()) if each.sites == usual}
     rounds = Counter(most.values())
     chosen = max(reversed(most.values()), key=rounds.__getitem__)
@@ -117,7 +124,7 @@ def best_of(values: Mapping[int, MergedValue], better: int) -> BestRound | None:
         contributors=values[number].contributors,
         usual=usual,
         fewer=len(values) - len(compared),
-        others=len(most) - len(compared),
+        others=sum(each.sites >= usual for each in values.values()) - len(compared),
         newest_fewer=max(values.keys() - set(compared), default=0),
         compared=len(compared),
     )

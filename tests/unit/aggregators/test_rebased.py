@@ -21,6 +21,7 @@ from aggregators.protocols import Reducer
 from aggregators.rebased import RebasedTensor, rebased
 from aggregators.server import Momentum, Nesterov
 from aggregators.staleness import Polynomial
+from flavor.checkpoints.encoding import quantise
 from flavor.errors import AggregationError
 
 WHOLE = [np.int8, np.uint8, np.int32, np.int64, np.uint64]
@@ -174,6 +175,28 @@ def test_an_encoded_update_is_a_difference_to_its_own_base() -> None:
     encoded = EncodedTensor(base, values, np.full(8, 0.01, np.float32), 128)
     moved = np.asarray(RebasedTensor(encoded, base, newest, 0.5))
     np.testing.assert_allclose(moved, newest - 0.5 * 0.01 * values, rtol=1e-5, atol=1e-5)
+
+
+def test_the_mean_of_int8_updates_from_several_models_is_the_step_of_fedbuff() -> None:
+    """θ' = θ − Σ nᵢ s(τᵢ) qᵢ scaleᵢ / Σ nᵢ, where the blocks move a thousand times as far as each other."""
+    stalenesses, block, weights = [0, 1, 4], 128, [10, 20, 30]
+    bases = {rounds: rng.normal(size=1000).astype(np.float32) for rounds in stalenesses}
+    newest = bases[0]
+    models, step = [], np.zeros(1000)
+    for rounds, weight in zip(stalenesses, weights, strict=True):
+        change = rng.normal(size=1000) * 10.0 ** rng.integers(-3, 1, 8).repeat(block)[:1000]
+        values, scales = np.empty(1000, np.int8), np.empty(8, np.float32)
+        quantise(change.astype(np.float32), values, scales, block)
+        rounded = values * np.repeat(scales.astype(np.float64), block)[:1000]
+        assert np.abs(rounded - change).max() <= scales.max() * 0.51, "half a step, and float32"
+        encoded = EncodedTensor(bases[rounds], values, scales, block)
+        factor = STALENESS.factor(rounds)
+        models.append(
+            rebased({"w": encoded}, {"w": bases[rounds]}, {"w": newest}, factor) if rounds else {"w": encoded}
+        )
+        step += weight * factor * rounded
+    result = run(models, weights, global_model={"w": newest}).model["w"]
+    np.testing.assert_allclose(result, newest - step / sum(weights), rtol=1e-5, atol=1e-5)
 
 
 def test_a_span_is_the_same_as_the_whole() -> None:

@@ -240,6 +240,24 @@ def test_rounds_of_sites_that_are_not_known_are_not_compared() -> None:
     assert (best[1].round, best[1].compared) == (2, 3)
 
 
+def test_the_first_round_is_not_the_best_one_because_all_sites_are_in_it_alone() -> None:
+    """As in an asynchronous run: all four are in round 1, and the model of that round is the worst."""
+    fast, every = "abc", "abcd"
+    who = {number: every if number in (1, 6) else fast if number % 5 else "bcd" for number in range(1, 13)}
+    values = {number: MergedValue(number / 100, len(sites), len(sites), sites) for number, sites in who.items()}
+    found = best_of(values, 1)
+    assert found is not None
+    assert (found.round, found.usual, found.compared) == (12, 3, 8)
+    assert found.without == "not compared: 4 rounds, the newest of them round 10, in which other sites report it"
+    often = best_of({**values, 9: replace_sites(values[9], every)}, 1)
+    assert often is not None
+    assert (often.round, often.usual, often.compared) == (9, 4, 3), "a quarter of the rounds"
+
+
+def replace_sites(value: MergedValue, sites: str) -> MergedValue:
+    return value._replace(sites=len(sites), contributors=len(sites), reporters=sites)
+
+
 def test_a_run_s_best_round_is_by_the_first_metric_that_says_what_is_good() -> None:
     rounds = [result(1, {"x": 1.0, "loss": 0.5, "auc": 0.9}), result(2, {"x": 2.0, "loss": 0.4, "auc": 0.8})]
     assert named(best_round(rounds)) == ("loss", 2, 0.4)
