@@ -22,7 +22,7 @@ from aggregators.dtypes import Array, Kind, compute_dtype, is_finite
 from aggregators.mean import Mean
 from aggregators.models import Models
 from aggregators.parts import Stored, flat, part
-from aggregators.protocols import Block, Plan, Reducer, ServerStep, Weights, needs_steps
+from aggregators.protocols import Block, Joint, Plan, Reducer, ServerStep, Weights, needs_steps, why_no_step
 from aggregators.quantities import matching
 from aggregators.server import Replace
 from aggregators.state import ServerState
@@ -124,6 +124,8 @@ def run(
         raise AggregationError(f"threads and block_elems must be >= 1, got {threads} and {block_elems}")
     if global_model is None and (rule := _first_that_needs_global(reducer, server_step)):
         raise AggregationError(f"{rule} needs the old global model, and this aggregation has none")
+    if not isinstance(server_step, Replace) and (why := why_no_step(reducer)):
+        raise AggregationError(f"{server_step.name}: {why}")
     held = held or {}
     source = Models(models, global_model, threads, held=held)
     reducer.check(source.n)
@@ -152,7 +154,12 @@ def run(
         for name, tensor in held.items()
         if name in source.kinds
     }
-    items = list(spans(source.sizes(*Kind), {name: walk.block_size(name, block_elems) for name in source.names}))
+    joined = frozenset(name for joint in plan.joint for name in joint.names)
+    sizes = {name: size for name, size in source.sizes(*Kind).items() if name not in joined}
+    items: list[Span | Joint] = [
+        *plan.joint,
+        *spans(sizes, {name: walk.block_size(name, block_elems) for name in sizes}),
+    ]
     for_each(items, walk.one if completed is None else _Counting(items, walk.one, completed), source.threads)
     after = ServerState(server_step.name, (state.rounds if state else 0) + 1, kept) if server_step.slots else None
     nonfinite = tuple(name for name in (*model, *kept) if name in walk.nonfinite)
@@ -170,26 +177,34 @@ def run(
     )
 
 
+def _names(item: Span | Joint) -> tuple[str, ...]:
+    return (item.name,) if isinstance(item, Span) else item.names
+
+
 class _Counting:
     """Calls `completed` once the last span of a tensor is done."""
 
     def __init__(
-        self, items: Sequence[Span], one: Callable[[int, Span, Scratch], None], completed: Callable[[str], None]
+        self,
+        items: Sequence[Span | Joint],
+        one: Callable[[int, Span | Joint, Scratch], None],
+        completed: Callable[[str], None],
     ) -> None:
-        self._left = Counter(span.name for span in items)
+        self._left = Counter(name for item in items for name in _names(item))
         self._one, self._completed, self._lock = one, completed, threading.Lock()
 
-    def __call__(self, index: int, span: Span, scratch: Scratch) -> None:
-        self._one(index, span, scratch)
-        with self._lock:
-            self._left[span.name] -= 1
-            last = not self._left[span.name]
-        if last:
-            self._completed(span.name)
+    def __call__(self, index: int, item: Span | Joint, scratch: Scratch) -> None:
+        self._one(index, item, scratch)
+        for name in _names(item):
+            with self._lock:
+                self._left[name] -= 1
+                last = not self._left[name]
+            if last:
+                self._completed(name)
 
 
 class _Walk:
-    """Takes one span after another from the clients' rows to the result."""
+    """Takes one span, or joint tensors, after another from the clients' rows to the result."""
 
     def __init__(
         self,
@@ -226,7 +241,15 @@ class _Walk:
         rows = self.plan.live_rows + written + 2 * len(self.server_step.slots)
         return block_size(limit, rows, computed.itemsize, self.source.threads)
 
-    def one(self, index: int, span: Span, scratch: Scratch) -> None:
+    def one(self, index: int, item: Span | Joint, scratch: Scratch) -> None:
+        if isinstance(item, Span):
+            self._span(item, scratch)
+            return
+        out = {name: self.model[name] for name in item.names}
+        item.reduce(out)
+        self.nonfinite.update(name for name, array in out.items() if not is_finite(array))
+
+    def _span(self, span: Span, scratch: Scratch) -> None:
         if self.source.kinds[span.name] is Kind.FLOAT:
             self._float(span, scratch)
             return

@@ -68,7 +68,8 @@ class Models:
     """Flat views of n compatible models and, where there is one, of the old global model.
 
     Arrays are viewed, and copied only if they are not C-contiguous. Computed tensors and tensors in files that are only
-    read stay as they are. The `held` tensors are of a kind of their own, and no rule reads them.
+    read stay as they are. The `held` tensors are of a kind of their own, and no rule reads them. `like` is one of the
+    models, whose structure is that of all.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class Models:
         check_compatible(models, global_model)
         self.n = len(models)
         self.names = tuple(models[0])
+        self.like = models[0]
+        self._models = models
         self.shapes = {name: tensor.shape for name, tensor in models[0].items()}
         self.dtypes = {name: tensor.dtype for name, tensor in models[0].items()}
         self.kinds = {name: Kind.HELD if name in held else kind_of(dtype) for name, dtype in self.dtypes.items()}
@@ -91,6 +94,10 @@ class Models:
         self.statistics: frozenset[str] = frozenset()
         """The float tensors that are told to be no parameters."""
         self.base = None if global_model is None else {name: flat(global_model[name]) for name in self.names}
+
+    def tensors(self, name: str) -> list[Tensor]:
+        """Return this tensor of each client, of its own shape."""
+        return [model[name] for model in self._models]
 
     def sizes(self, *kinds: Kind) -> dict[str, int]:
         """Return the number of elements of each tensor of these kinds."""

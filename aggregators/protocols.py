@@ -129,6 +129,19 @@ class Scan(Protocol):
         ...
 
 
+class Joint(Protocol):
+    """Tensors that are reduced as a whole and together, because an element of one depends on others."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the tensors."""
+        ...
+
+    def reduce(self, out: Mapping[str, Array]) -> None:
+        """Write the result of each tensor to `out`, flat arrays in the tensors' own types; called from any thread."""
+        ...
+
+
 @dataclass(frozen=True)
 class Plan:
     """The decisions of a reducer about one set of models.
@@ -141,7 +154,9 @@ class Plan:
     - `streams`: whether `reduce` takes the rows one after another, by index, and looks back at the first alone: then
       the rows that the engine has to read or decode share one row of scratch (`aggregators.models.Streamed`);
     - `whole`: how integer tensors are reduced, of the clients whose weight is not 0; by default by their weighted mean;
-    - `warning`: what is wrong with the decisions, although the result counts; '' for nothing.
+    - `warning`: what is wrong with the decisions, although the result counts; '' for nothing;
+    - `joint`: the float tensors that `reduce` never gets, because they are reduced together. No server step is taken
+      with them.
     """
 
     reduce: Callable[[Block, Array], None]
@@ -151,6 +166,7 @@ class Plan:
     whole: WholeRule = integer_mean
     streams: bool = False
     warning: str = ""
+    joint: tuple[Joint, ...] = ()
 
 
 @runtime_checkable
@@ -193,6 +209,16 @@ def weighs(reducer: Reducer) -> bool:
 def needs_steps(reducer: Reducer) -> bool:
     """Return whether a rule, or one behind it, needs the clients' local steps: one with `needs_steps = True` does."""
     return bool(getattr(reducer, "needs_steps", False)) or (isinstance(reducer, Prefix) and needs_steps(reducer.then))
+
+
+def why_no_step(reducer: Reducer) -> str:
+    """Return why no server step but `replace` goes with a rule, which it has as `why_no_step`; '' where all do."""
+    return str(getattr(reducer, "why_no_step", ""))
+
+
+def why_alone(reducer: Reducer) -> str:
+    """Return why no rule can go before this one, which it has as `why_alone`; '' where each `Prefix` can."""
+    return str(getattr(reducer, "why_alone", ""))
 
 
 @runtime_checkable

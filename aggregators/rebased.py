@@ -59,9 +59,15 @@ class RebasedTensor(ComputedTensor):
                     f"{what} has {other.dtype} {other.shape}"
                 )
         self.shape, self.dtype, self.size = tensor.shape, tensor.dtype, tensor.size
+        self._parts = ((scale, tensor), (-scale, base), (1.0, newest))
         self._tensor: Tensor = tensor if isinstance(tensor, ComputedTensor) else flat(tensor)
         self._base, self._newest, self._scale = flat(base), flat(newest), scale
         self._kind = kind_of(tensor.dtype)
+
+    @property
+    def parts(self) -> tuple[tuple[float, Tensor], ...]:
+        """The tensors of s θᵢ − s θ_base(i) + θ, each with its factor."""
+        return self._parts
 
     def decode(self, start: int, stop: int, out: Array, scratch: Scratch) -> None:
         """See `ComputedTensor`."""

@@ -12,7 +12,7 @@ from aggregators.algorithms import Algorithm
 from aggregators.entry import Entry
 from aggregators.entry_points import entries, literal
 from aggregators.mean import Mean
-from aggregators.protocols import Prefix, ServerStep
+from aggregators.protocols import Prefix, ServerStep, why_alone, why_no_step
 from aggregators.server import Replace
 from flavor.errors import AggregationError, InvalidSetting
 
@@ -33,7 +33,7 @@ def parse(text: str, server_step: str | None = None) -> Algorithm:
     `server_step` defaults to the alias's own server step, else to `replace`.
 
     Raises:
-        InvalidSetting: one line that names what is wrong and lists what exists.
+        InvalidSetting: one line that names what is wrong and lists what exists, or says what does not go together.
 
     """
     head, slash, behind = text.partition("/")
@@ -43,11 +43,16 @@ def parse(text: str, server_step: str | None = None) -> Algorithm:
             name = head.partition(":")[0]
             raise InvalidSetting(f"{text!r}: {name} cannot go before another aggregator, as norm_clip can")
         rest = parse(behind)
+        if why := why_alone(rest.reducer):
+            raise InvalidSetting(f"{text!r}: {why}")
         built = Algorithm(built.before(rest.reducer), rest.server_step)
     algorithm = built if isinstance(built, Algorithm) else Algorithm(built, Replace())
     if server_step is None:
         return algorithm
-    return Algorithm(algorithm.reducer, parse_server_step(server_step))
+    step = parse_server_step(server_step)
+    if not isinstance(step, Replace) and (why := why_no_step(algorithm.reducer)):
+        raise InvalidSetting(f"{server_step!r} with {text!r}: {why}")
+    return Algorithm(algorithm.reducer, step)
 
 
 def averages(text: str) -> bool:

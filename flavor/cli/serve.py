@@ -48,7 +48,7 @@ def check_rule(config: RunConfig) -> None:
     `InvalidSetting`, with the numbers, names the option.
     """
     from aggregators.protocols import weighs
-    from aggregators.registry import parse, parse_server_step
+    from aggregators.registry import parse
     from flavor.config import DEFAULT_AGGREGATOR
     from flavor.errors import AggregationError
     from flavor.resume import FEDTRAIN
@@ -72,7 +72,7 @@ def check_rule(config: RunConfig) -> None:
         )
     if server_step is not None:
         try:
-            parse_server_step(server_step)
+            parse(aggregator, server_step)
         except InvalidSetting as error:
             raise InvalidSetting(f"--server-step: {error}") from None
     try:
