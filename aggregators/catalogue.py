@@ -19,6 +19,7 @@ _CLASSES = {
     "multi_krum": "aggregators.krum:MultiKrum",
     "bulyan": "aggregators.krum:Bulyan",
     "geometric_median": "aggregators.geometric:GeometricMedian",
+    "lora-exact": "aggregators.lora_exact:LoraExact",
     "norm_clip": "aggregators.clip:NormClip",
     "fednova": "aggregators.normalised:FedNova",
     "replace": "aggregators.server:Replace",

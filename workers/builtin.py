@@ -11,6 +11,8 @@ from typing import Any
 from aggregators import engine
 from aggregators.algorithms import Algorithm
 from aggregators.computed import Tensor
+from aggregators.lora_exact import LoraExact
+from aggregators.lora_residual import LoraResidual, lora_residual, residual_factors
 from aggregators.protocols import weighs
 from aggregators.registry import parse
 from aggregators.server import Replace
@@ -19,7 +21,9 @@ from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec, is_finite
 from flavor.config import DEFAULT_AGGREGATOR
 from flavor.errors import AggregatorFailed
+from flavor.records.counts import LORA_RESIDUAL
 from flavor.records.model import GlobalModel
+from flavor.records.numbers import finite
 from flavor.records.objects import ObjectRef
 from flavor.rule_settings import COMMAND
 from flavor.store.paths import named
@@ -71,6 +75,8 @@ class Engine:
         if chosen is not None:
             positions = [names.index(client) for client in chosen]
             info = {**info, "metadata": {**info["metadata"], "chosen": positions}}
+        if made.residual is not None and finite(made.residual.relative) is not None:
+            info = {**info, "metrics": {**info["metrics"], LORA_RESIDUAL: made.residual.relative}}
         noticed = (
             *(of_start(updates, held, config.statistics) if work.old is None else ()),
             *notes.of_choice(config.aggregator, chosen, names),
@@ -78,6 +84,7 @@ class Engine:
             *notes.of_state(work, first, held, steps=made.steps),
             *(notes.of_statistics(work, first, held) if made.steps else ()),
             *notes.of_rule(work.round, made.warning),
+            *notes.of_lora(work.round, made.residual, is_exact=made.is_exact),
             *notes.of_signs(work.round, made.negative),
             *notes.of_constants(work.round, work.constants),
             *(notes.of_sizes(work) if made.weighs else ()),
@@ -108,6 +115,11 @@ class Made:
     negative: tuple[str, ...]
     warning: str
     """What the rule says is wrong with its decisions; '' for nothing."""
+    residual: LoraResidual | None
+    """How far its LoRA adapters are from the mean of the sites' products; None for a model without adapters, and for a
+    rule that makes no mean."""
+    is_exact: bool
+    """Whether the rule makes its adapters of the sites' products."""
     steps: bool
     """Whether the run has a server step."""
     weighs: bool
@@ -150,6 +162,7 @@ def make(work: Work, target: Path, threads: int) -> Made:
                 writer.write(spec.name, result.model[spec.name])
         state, entered, differing, negative = result.state, result.clients, result.differing, result.negative
         warning = result.warning
+        residual = round_.residual(result.model)
         del result, out  # the mapped file is closed with the writer
     chosen = round_.chosen(entered)
     return Made(
@@ -164,6 +177,8 @@ def make(work: Work, target: Path, threads: int) -> Made:
         differing=differing,
         negative=negative,
         warning=warning,
+        residual=residual,
+        is_exact=isinstance(rule.reducer, LoraExact),
         steps=steps,
         weighs=weighs(rule.reducer),
     )
@@ -203,6 +218,15 @@ class _Round:
             statistics=self.statistics,
             local_steps=None if self.steps is None else [self.steps[name] for name in self.updates if name in chosen],
         )
+
+    def residual(self, made: Mapping[str, Any]) -> LoraResidual | None:
+        """Return how far the LoRA adapters of the model `made` are from the mean of the sites' products."""
+        factors = residual_factors(self.rule.reducer, self.rule.server_step)
+        if factors is None:
+            return None
+        weights = self.weights if self.weights and any(self.weights) else None
+        models = [update.tensors for update in self.updates.values()]
+        return lora_residual(models, weights, made, factors=factors, held=self.held)
 
     def chosen(self, entered: Sequence[int]) -> tuple[str, ...] | None:
         """Return the clients at the positions `entered`; None where the rule left no client out.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aggregators.computed import Tensor
 from aggregators.dtypes import Kind, kind_of
+from aggregators.lora_residual import LoraResidual
 from aggregators.quantities import is_counter, matching, suspicious_integers, training_state, turned_negative
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
@@ -96,6 +97,18 @@ def of_rule(round_: int, warning: str) -> Iterator[str]:
     """Pass on what the rule says is wrong with its decisions."""
     if warning:
         yield f"warning: round {round_}: {warning}"
+
+
+def of_lora(round_: int, residual: LoraResidual | None, *, is_exact: bool) -> Iterator[str]:
+    """Say how far LoRA adapters are from the mean of the sites' products; in round 1 alone, as each has the metric."""
+    if residual is None or round_ > 1:
+        return
+    most = "" if residual.pairs == 1 else f", most in {residual.worst!r} ({residual.most:.2%})"
+    yield (
+        f"the product BA of {counted(residual.pairs, 'LoRA adapter')} is {residual.relative:.2%} from the mean of the "
+        f"sites' products{most}"
+        + ("" if is_exact else ": A and B are averaged apart; --aggregator lora-exact makes the nearest product")
+    )
 
 
 def of_signs(round_: int, negative: Sequence[str]) -> Iterator[str]:

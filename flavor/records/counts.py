@@ -28,10 +28,15 @@ CENTRAL_PREFIX = "central/"
 """What the names of the metrics begin with that an aggregator has measured on the operator's own data."""
 WORST = "worst/"
 """What stands before a metric's name in a rule that goes by the site whose value is worst."""
+MERGE_PREFIX = "merge/"
+"""What the names of figures begin with that say how the sites' models became one."""
+LORA_RESIDUAL = f"{MERGE_PREFIX}lora_residual"
+"""How far LoRA adapters are from the mean of the sites' products (`aggregators.lora_residual`)."""
 COMPUTED = {
     CENTRAL_PREFIX: "metrics of the operator's own data",
     POOLED: "metrics of all sites together",
     WORST: "the values of the site that is worst",
+    MERGE_PREFIX: "figures of how models became one",
 }
 """What names mean that begin so: no site can report a metric of such a name."""
 BOUND = "_bound"

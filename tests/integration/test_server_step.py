@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 import aggregators
+from aggregators.lora_residual import lora_residual
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.config import RunConfig
 from flavor.errors import DigestMismatch
 from flavor.ledger.archive import Archive
+from flavor.records.counts import LORA_RESIDUAL
 from flavor.records.info import CONFUSION
 from flavor.records.objects import ObjectRef
 from flavor.records.states import RoundState
@@ -38,6 +40,11 @@ def update(client: str, round_: int, base: dict[str, np.ndarray]) -> dict[str, n
 
 def start() -> dict[str, np.ndarray]:
     return {"w": np.ones((3, 4), np.float32), "b": np.zeros(5, np.float64)}
+
+
+def adapter() -> dict[str, np.ndarray]:
+    of = np.random.default_rng(7)
+    return {"q.lora_A.weight": of.normal(size=(2, 4)), "q.lora_B.weight": of.normal(size=(3, 2)), "w": np.ones(5)}
 
 
 def a_round(runs: RunStore, store, round_: int, base: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -153,6 +160,36 @@ def test_a_rule_that_has_not_converged_is_told_in_the_log(url: str, tmp_path: Pa
     finally:
         set_context(None)
         redis.close()
+
+
+def test_the_residual_of_lora_adapters_is_a_metric_of_the_round(url: str, tmp_path: Path, subtests) -> None:
+    redis = connect(url)
+    for rule in ("lora-exact", "fedavg"):
+        with subtests.test(rule=rule):
+            redis.flushall()
+            store = open_store(str(tmp_path / rule), create=True)
+            runs = RunStore(redis, "r", url)
+            begin_run(runs, store, RunConfig(rounds=ROUNDS, min_clients=2, aggregator=rule, store=store.url))
+            redis.set(runs.keys.coordinator, TOKEN)
+            set_context(WorkerContext(redis, url, store, name="worker"))
+            try:
+                made = a_round(runs, store, 1, adapter())
+                model = runs.read().global_model
+                assert model is not None
+                metrics = json.loads(store.local(model.info.path).read_text())["metrics"]
+                (note,) = [note for note in runs.read_round(1).notes if "LoRA" in note]
+            finally:
+                set_context(None)
+            sites = [update(client, 1, adapter()) for client in sorted(SIZES)]
+            weights = [SIZES[client] for client in sorted(SIZES)]
+            found = lora_residual(sites, weights, made)
+            assert found is not None
+            assert metrics[LORA_RESIDUAL] == pytest.approx(found.relative)
+            assert f" {found.relative:.2%} from the mean" in note
+            expected = aggregators.aggregate(sites, weights, aggregator=rule)
+            for name, array in expected.items():
+                np.testing.assert_array_equal(made[name], array)
+    redis.close()
 
 
 def test_a_changed_server_state_is_found(url: str, tmp_path: Path) -> None:

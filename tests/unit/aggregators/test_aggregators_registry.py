@@ -101,7 +101,7 @@ def test_in_a_first_round_without_weights_the_rule_behind_a_clip_stands_in(text,
 
 
 def test_every_entry_of_the_catalogue_is_described_and_can_be_built():
-    examples = {"f": "1", "m": "2", "c": "median", "rounds": "3"}
+    examples = {"f": "1", "m": "2", "c": "median", "rounds": "3", "a": "down", "b": "up"}
     for entry in catalogue():
         assert entry.description
         assert entry.source

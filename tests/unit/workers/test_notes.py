@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from aggregators.lora_residual import LoraResidual
 from flavor.records.info import checked_info, completed
 from flavor.records.merging import merge_infos
 from tests.driven import info
-from workers.notes import of_counts, of_weighted_means
+from workers.notes import of_counts, of_lora, of_weighted_means
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,14 @@ def test_a_weighted_mean_of_sites_without_examples_is_told(
         )
     notes = list(of_weighted_means(merge_infos(list(infos), list(infos.values())), infos))
     assert (said in notes[0]) if said else notes == []
+
+
+def test_the_residual_of_lora_adapters_is_told_in_round_1() -> None:
+    two = LoraResidual(0.0312, 2, "h.0.lora_B.weight", 0.052)
+    (plain,) = of_lora(1, two, is_exact=False)
+    (exact,) = of_lora(1, LoraResidual(0.0312, 1, "h.0.lora_B.weight", 0.0312), is_exact=True)
+    start = "the product BA of {} is 3.12% from the mean of the sites' products"
+    apart = ": A and B are averaged apart; --aggregator lora-exact makes the nearest product"
+    assert plain == start.format("2 LoRA adapters") + ", most in 'h.0.lora_B.weight' (5.20%)" + apart
+    assert exact == start.format("1 LoRA adapter")
+    assert not [*of_lora(2, two, is_exact=True), *of_lora(1, None, is_exact=False)]
