@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -32,6 +33,8 @@ class Example:
 
     name: str
     libraries: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    """Libraries that the tests do not bring: without them the example is skipped."""
     prepare: str = "python prepare.py"
     main: str = "python main.py"
     sites: str = "site*/"
@@ -104,6 +107,13 @@ def diloco_learned(result: dict) -> None:
     assert sum(tensor.numel() for tensor in state.values()) == PARAMETERS
 
 
+def lora_learned(result: dict) -> None:
+    """The adapters of three sites, and of the frozen model nothing else crosses the wire."""
+    losses = [round_["metrics"]["loss"] for round_ in result["rounds"]]
+    assert losses[-1] < losses[0]
+    assert all(0 < round_["metrics"]["merge/lora_residual"] < 0.5 for round_ in result["rounds"])
+
+
 FAST = [
     Example("numpy-digits", ("sklearn.datasets",)),
     Example("shell", prepare="sh prepare.sh", main="sh train.sh", rounds=4, learned=shell_learned),
@@ -123,6 +133,14 @@ SLOW = [
         rounds=6,
         began=diloco_began,
         learned=diloco_learned,
+    ),
+    Example(
+        "lora",
+        ("torch._dynamo",),
+        needs=("peft", "transformers"),
+        prepare=f"python prepare.py {EXAMPLES / 'diloco-char' / 'data' / 'tragedies.txt.xz'}",
+        run=("--aggregator", "lora-exact"),
+        learned=lora_learned,
     ),
     Example(
         "svm-pooled",
@@ -147,6 +165,8 @@ def place(tmp_path):
     """A copy of the folder of an example, with its data; what runs a command in it, and gives what it printed."""
 
     def make(example: Example):
+        if lacking := [name for name in example.needs if importlib.util.find_spec(name) is None]:
+            pytest.skip(f"{example.name} needs {', '.join(lacking)}")
         environment = prepared(tmp_path, starter_with(*example.libraries))
         if "lightning" not in example.libraries:  # that imports matplotlib
             environment["PYTHONPATH"] = os.pathsep.join([str(UNPLOTTED), environment["PYTHONPATH"]])
