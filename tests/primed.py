@@ -18,5 +18,6 @@ argparse.ArgumentParser()  # it has two regular expressions compiled, and so hav
 checked_settings({"A": "1"})
 count("1")
 parse_size("1", "")
-isinstance([], Mapping)  # a look at all subclasses, whose answer is kept; click asks it of each command
+for kind in ([], (name for name in "")):  # click asks it about each command
+    isinstance(kind, Mapping)  # a look at all subclasses, whose answer is kept
 list(points(GROUP))  # the folders of installed packages, which are read again when they have changed
