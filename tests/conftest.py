@@ -22,6 +22,7 @@ from buckets import S3
 from hypothesis import settings
 from mlflowserver import mlflow_server
 from order import ordered
+from pytestfork import fork_workers
 from summary import Summary
 from warm import SESSION, STARTER, Starter, have_nursery, nursery_of_session, starter_with
 from warmscripts import ScriptServers, possible
@@ -62,6 +63,7 @@ settings.load_profile("flavor")
 def pytest_configure(config: pytest.Config) -> None:
     """Say where many tests stand in few lines, in the process that has the terminal."""
     if not hasattr(config, "workerinput"):
+        fork_workers(config)
         config.option.basetemp = config.option.basetemp or inmemory.for_tests()
         config.pluginmanager.register(Summary(config))
         return

@@ -1,4 +1,4 @@
-"""Imports a library when a test first uses it, in place of all processes of pytest when they collect the tests."""
+"""Imports a library when a test first uses it, and not in each session that collects the tests."""
 
 from __future__ import annotations
 
