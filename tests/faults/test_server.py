@@ -181,7 +181,7 @@ def test_a_run_outlasts_a_server_that_reached_maxmemory(on_port):
     """Row 26: with noeviction it refuses whatever needs memory, until it is given some."""
     admin = on_port.bench.redis
     admin.config_set("maxmemory-policy", "noeviction")
-    less = lambda: admin.config_set("maxmemory", "1mb")  # noqa: E731 - of which it uses more when it is empty
+    less = lambda: admin.config_set("maxmemory", "1kb")  # noqa: E731 - it takes about a megabyte when it is empty
     more = lambda: admin.config_set("maxmemory", "0")  # noqa: E731
     outlasts(on_port, less, more, "used memory > 'maxmemory'", all_writes=False)
 
