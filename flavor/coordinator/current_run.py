@@ -13,7 +13,7 @@ from flavor.coordinator.coordinator_lease import CoordinatorLease
 from flavor.coordinator.late_updates import LateUpdates
 from flavor.coordinator.members import Members
 from flavor.coordinator.round_as_read import CurrentRound
-from flavor.policy.buffered import given_up
+from flavor.policy.buffered import given_up_lately
 from flavor.records.evaluation import CENTRAL
 from flavor.records.names import count
 from flavor.records.round import RoundView
@@ -23,6 +23,8 @@ from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
 _TICK_S = 1.0
+_LOOK_BACK = 20
+"""In so many rounds before the newest two a coordinator that takes over looks for tasks that were given up."""
 
 
 class CurrentRun:
@@ -126,7 +128,9 @@ class CurrentRun:
                 self._late.refuse_unheard()
             self._read_round()
             if before is not None and before.is_buffered and self.round is not None:
-                self._late.expect_of(given_up(before, self.round.view))
+                numbers = range(max(1, before.round - _LOOK_BACK), before.round)
+                earlier = [each for number in numbers if (each := self._runs.read_round(number)) is not None]
+                self._late.expect_of(given_up_lately([*earlier, before], self.round.view))
         self._late.refuse_unheard()
 
     @property

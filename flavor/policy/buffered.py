@@ -48,6 +48,18 @@ def given_up(closed: RoundView, opened: RoundView) -> dict[str, int]:
     return {name: task for name, task in tasks.items() if opened.since.get(name) != task}
 
 
+def given_up_lately(closed: Sequence[RoundView], opened: RoundView) -> dict[str, int]:
+    """Return the newest such task of each client over several rounds, oldest first, that lead up to round `opened`.
+
+    A task that a later one of them has judged was not given up.
+    """
+    judged = {(name, view.task_round(name)) for view in (*closed, opened) for name in view.verdicts}
+    tasks: dict[str, int] = {}
+    for view in closed:
+        tasks.update(given_up(view, opened))
+    return {name: task for name, task in tasks.items() if (name, task) not in judged}
+
+
 def outdated_after(closed: RoundView, old: Mapping[str, int]) -> dict[str, int]:
     """Return how many tasks in a row of each client were given up as too old, when the round after `closed` opens.
 

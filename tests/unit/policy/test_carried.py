@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flavor.config import RunConfig
-from flavor.policy.buffered import carried, given_up, newcomers, outdated_after, too_old, why_outdated
+from flavor.policy.buffered import carried, given_up, given_up_lately, newcomers, outdated_after, too_old, why_outdated
 from flavor.policy.decision import Action, close_round
 from flavor.policy.mode import Buffered
 from flavor.policy.next_step import Known, next_step
@@ -140,6 +140,18 @@ def test_a_task_is_given_up_that_the_next_round_is_not_open_for() -> None:
     now = a_round(6, expected="abcd", since={"b": 4})
     assert given_up(before, now) == {"c": 2, "d": 4, "e": 5}, "c and d have a new task, e is gone"
     assert given_up(before, a_round(6, since={"b": 4, "c": 2, "d": 4, "e": 5})) == {}
+
+
+def test_a_coordinator_that_takes_over_knows_the_tasks_that_were_given_up_some_rounds_before() -> None:
+    """c is gone since round 4, and hands in its task of round 3 now; the task of d counted in round 5."""
+    rounds = [
+        a_round(3, expected="abcd", judged="ab"),
+        a_round(4, expected="abcd", since={"c": 3, "d": 3}, judged="ab"),
+        a_round(5, expected="abd", since={"d": 3}, judged="abd"),
+        a_round(6, expected="abd", judged="ad"),
+    ]
+    assert given_up_lately(rounds, a_round(7, expected="abd", since={"b": 6})) == {"c": 3}
+    assert given_up_lately(rounds, a_round(7, expected="abd")) == {"b": 6, "c": 3}
 
 
 def test_tasks_that_get_too_old_count_in_a_row_until_an_update_counts() -> None:
