@@ -31,6 +31,7 @@ from flavor.check.trainer_checks import (
     ENDS,
     FINISHED,
     FROM_GLOBAL,
+    NO_FOLDER,
     READY,
     SAVES,
     SEEDED,
@@ -48,6 +49,7 @@ from flavor.parts import WHOLE, Parts
 from flavor.programs.readmark import ReadMark
 from flavor.programs.trainer_environment import trainer_environment
 from flavor.records.names import Event
+from flavor.saved import is_saved
 
 _OTHERS_S = 5.0
 """How long one process of a script may wait for its first round before another process has set TrainInitDone."""
@@ -239,7 +241,7 @@ class TrainerCheck:
         self._calls.look_at(round_)
         info = self._handed_in.look_at_info(round_, self._files.local_info)
         if not self._files.local_model.is_file():
-            hint = npz_hint(self._files.local_model) or None
+            hint = npz_hint(self._files.local_model) or (NO_FOLDER if is_saved(self._files.local_model) else None)
             self._give_up(SAVES, f"round {round_}: there is no {self._files.local_model}", hint=hint)
         if round_ == 1 and self._folders.pretrained is not None:
             judge_first_round(self._report, self._was_read[self._finished_key(1)])

@@ -37,6 +37,11 @@ TENSORS = Check(
     "text stays at its site",
     "leave objects out of state_dict (beside it, under keys of their own, they do no harm)",
 )
+NO_FOLDER = (
+    "the script saves a folder of safetensors shards, which a run takes and this check does not: for the check, save "
+    "the model as one safetensors file"
+)
+"""The hint where there is no file, and a folder with shards."""
 STATE_AVERAGED = (
     "state_dict has what looks like the state of an optimizer or a schedule, which is averaged with the weights, and "
     "may take part in a server step"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from flavor.checkpoints.blocks import Array
 from flavor.checkpoints.detection import detect_mapped
@@ -13,6 +14,7 @@ from flavor.checkpoints.format import Format
 from flavor.checkpoints.limits import is_bomb
 from flavor.checkpoints.mapped import Mapped
 from flavor.checkpoints.npz import read_npz, write_npz
+from flavor.checkpoints.safetensors.folder import read_folder
 from flavor.checkpoints.safetensors.header import TensorSpec
 from flavor.checkpoints.safetensors.reader import TensorFile
 from flavor.checkpoints.safetensors.writer import TensorFileWriter
@@ -23,6 +25,7 @@ from flavor.checkpoints.torch.reader import load_pickle, load_torch
 from flavor.checkpoints.torch.writer import write_pickle, write_torch
 from flavor.disk import StrPath
 from flavor.errors import CheckpointError
+from flavor.saved import weights_in
 
 STRUCTURE_KEY = "flavor.structure"
 ENCODING_KEY = "flavor.encoding"
@@ -55,9 +58,12 @@ class Checkpoint:
 def read(path: StrPath, fmt: Format | None = None) -> Checkpoint:
     """Read the `state_dict` of a checkpoint without torch, and without running anything in it.
 
-    The content tells the format unless it is given. In safetensors and npz, which have no such key, every tensor
+    A folder of safetensors files is read as one checkpoint. The content tells the format unless it is given. In
+    safetensors and npz, which have no such key, every tensor
     belongs to the state_dict. Raises `CheckpointError` for a file that cannot be read.
     """
+    if weights_in(Path(path)):
+        return _read_folder(path, fmt)
     source = Mapped(path)
     fmt = fmt or detect_mapped(source)
     if fmt is Format.SAFETENSORS:
@@ -117,6 +123,16 @@ def fill(writer: TensorFileWriter, checkpoint: Checkpoint) -> None:
     """Write all tensors in the writer's order."""
     for spec in writer.specs:
         writer.write(spec.name, checkpoint.tensors[spec.name])
+
+
+def _read_folder(path: StrPath, fmt: Format | None) -> Checkpoint:
+    if fmt not in (None, Format.SAFETENSORS):
+        raise CheckpointError(f"{os.fspath(path)}: a folder has safetensors files, and not {fmt}; save one file")
+    model = read_folder(path)
+    metadata = {key: text for key, text in model.metadata.items() if key not in (STRUCTURE_KEY, ENCODING_KEY)}
+    if ENCODING_KEY in model.metadata:
+        raise CheckpointError(f"{os.fspath(path)}: a compressed update, a difference to a global model")
+    return Checkpoint(model.tensors, None, metadata)
 
 
 def _read_safetensors(file: TensorFile) -> Checkpoint:

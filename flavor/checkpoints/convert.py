@@ -252,11 +252,23 @@ def given_as(
     own_names: Mapping[str, str] | None = None,
 ) -> Checkpoint:
     """Write a model that was read from the wire as `from_safetensors` does."""
+    made = as_own(checkpoint, structure, beside=beside, own_names=own_names)
+    write(dest, made, fmt)
+    return made
+
+
+def as_own(
+    checkpoint: Checkpoint,
+    structure: Structure | None = None,
+    *,
+    beside: Beside | None = None,
+    own_names: Mapping[str, str] | None = None,
+) -> Checkpoint:
+    """Return a model that was read from the wire as a trainer's own checkpoint; see `from_safetensors`."""
     if own_names:
         checkpoint = renamed(replace(checkpoint, structure=None), own_names)
     if beside is not None:
         checkpoint = replace(checkpoint, beside=beside)
     if structure is not None:
         checkpoint = replace(checkpoint, structure=structure)
-    write(dest, checkpoint, fmt)
     return checkpoint

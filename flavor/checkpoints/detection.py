@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from flavor.checkpoints.format import Format
 from flavor.checkpoints.limits import MAX_HEADER_BYTES
 from flavor.checkpoints.mapped import Mapped
 from flavor.checkpoints.zip_entries import ZipEntries
 from flavor.disk import StrPath
 from flavor.errors import CheckpointError
+from flavor.saved import weights_in
 
 ACCEPTED = "torch.save, pickle of ndarrays, np.savez or safetensors"
 
@@ -28,7 +31,10 @@ _KNOWN = (
     (b"\x78\x9c", _COMPRESSED.format("zlib, as joblib does it")),
     (b"\x78\xda", _COMPRESSED.format("zlib, as joblib does it")),
     (b"\x89HDF", "it is HDF5, as Keras saves it: save a dict of the model's arrays, e.g. of get_weights()"),
-    (b"{", "it is text that begins as JSON"),
+    (
+        b"{",
+        "it is text that begins as JSON; of shards, hand in the folder that has the index and all of them",
+    ),
 )
 """The first bytes of other files, with the hint for each."""
 
@@ -36,8 +42,11 @@ _KNOWN = (
 def detect(path: StrPath) -> Format:
     """Tell the format of a checkpoint from its first bytes, or from the entries of a zip.
 
-    Raises `CheckpointError` for a missing or empty file and for anything that no reader here accepts.
+    A folder is of safetensors files. Raises `CheckpointError` for a missing or empty file and for anything that no
+    reader here accepts.
     """
+    if Path(path).is_dir() and weights_in(Path(path)):
+        return Format.SAFETENSORS
     return detect_mapped(Mapped(path))
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import PurePath
 
+from flavor.saved import SHARDED
+
 
 class Format(StrEnum):
     """A format that a trainer may save its checkpoint in."""
@@ -36,6 +38,8 @@ def is_misleading(name: str, format_: str) -> bool:
 
 FORMATS = tuple(each.value for each in Format)
 """The names, as options take them."""
+SITE_FORMATS = (*FORMATS, SHARDED)
+"""The names, as the options of a site take them: its script may read and save folders."""
 _EXTENSIONS = {
     Format.TORCH: ".ckpt",
     Format.PICKLE: ".pkl",

@@ -38,7 +38,9 @@ class PartSite(TensorsSite):
     def learn(self, source: Path) -> None:
         """Keep the own tensors of a checkpoint that is not sent, where this site has none yet."""
         if self._own.known() is None:
-            self._learned(Outgoing.of(source, bare=self._options.bare, parts=self._options.parts).info())
+            outgoing = Outgoing.of(source, bare=self._options.bare, parts=self._options.parts)
+            self._saved_as(source, outgoing.format)
+            self._learned(outgoing.info())
 
     def _learned(self, info: WireInfo) -> Wire:
         """Keep the own tensors as well."""

@@ -10,6 +10,9 @@ from typing import Literal, Protocol
 from flavor.parts import WHOLE, Parts
 from flavor.patterns import STATISTICS
 
+OWN_FOLDER = "folder"
+"""The name of the edge's own notes on folders of shards; they lie beside `SiteOptions.beside`."""
+
 
 @dataclass(frozen=True)
 class Habits:
@@ -56,6 +59,11 @@ class SiteOptions:
     own: OwnFiles | None = None
     """The files of the tensors that are not; None where all are shared."""
     tell: Callable[[str], None] = print
+
+    @property
+    def own_folder(self) -> Path:
+        """The edge's own notes on the folders that the trainer saves."""
+        return self.beside.with_name(OWN_FOLDER)
 
 
 @dataclass(frozen=True, slots=True)

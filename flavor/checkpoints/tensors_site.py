@@ -12,11 +12,13 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from flavor.checkpoints.checkpoint import Checkpoint, read
-from flavor.checkpoints.convert import WireInfo, check_given, given_as, take_safetensors, to_safetensors
+from flavor.checkpoints.checkpoint import Checkpoint, read, write
+from flavor.checkpoints.convert import WireInfo, as_own, check_given, take_safetensors, to_safetensors
 from flavor.checkpoints.detection import detect
 from flavor.checkpoints.encoding import Encoding, encode
 from flavor.checkpoints.format import Format
+from flavor.checkpoints.own_folder import OwnFolder
+from flavor.checkpoints.safetensors.folder import read_folder
 from flavor.checkpoints.safetensors.reader import TensorFile
 from flavor.checkpoints.site import Given, SiteOptions, Wire
 from flavor.checkpoints.state_dict.beside import read_beside
@@ -24,6 +26,7 @@ from flavor.checkpoints.state_dict.structure import Structure
 from flavor.checkpoints.torch.writer import write_beside
 from flavor.errors import CheckpointError
 from flavor.patterns import no_parameters
+from flavor.saved import SHARDED
 
 
 class TensorsSite:
@@ -36,6 +39,7 @@ class TensorsSite:
         self._structure: Structure | None = None  # how this trainer nests its state_dict; None as long as none was seen
         self._left_out: tuple[str, ...] = ()  # what was told about already
         self._told_texts = False
+        self._folder = OwnFolder(options.own_folder)
 
     @property
     def needs_given(self) -> bool:
@@ -44,17 +48,21 @@ class TensorsSite:
 
     def may_share(self, source: Path) -> bool:
         """See `Site`."""
-        return not (self.needs_given or self._options.bare) and detect(source) is Format.SAFETENSORS
+        plain = not (self.needs_given or self._options.bare or source.is_dir())
+        return plain and detect(source) is Format.SAFETENSORS
 
     def taken(self, path: Path) -> Wire | None:
         """See `Site`. Returns None when the metadata holds something that should stay on its site."""
         info = take_safetensors(path)
-        return self._learned(info) if info else None
+        if info is None:
+            return None
+        self._saved_as(path, info.format)
+        return self._learned(info)
 
     def to_wire(self, source: Path, target: Path, given: Given | None) -> Wire:
         """See `Site`."""
         options, format_ = self._options, detect(source)
-        self._format = format_.value
+        self._saved_as(source, format_)
         if options.compress == "none" or given is None:
             return self._learned(to_safetensors(source, target, format_, bare=options.bare, parts=options.parts))
         base = TensorFile.open(given.path)
@@ -65,7 +73,8 @@ class TensorsSite:
 
     def is_placed_as_it_is(self, format_: str) -> bool:
         """See `Site`."""
-        return self._format_for(format_) is Format.SAFETENSORS and not self._own_names
+        is_file = self._format_for(format_) is Format.SAFETENSORS and self._format != SHARDED
+        return is_file and not self._own_names
 
     def check(self, path: Path) -> None:
         """See `Site`. A trainer may read a file in a way that runs the content of another format."""
@@ -74,14 +83,13 @@ class TensorsSite:
     def from_wire(self, source: Path, target: Path, format_: str) -> None:
         """See `Site`."""
         own = self._known_structure()
-        placed = given_as(
-            self._whole(source),
-            target,
-            self._format_for(format_),
-            own,
-            beside=read_beside(self._options.beside),
-            own_names=self._own_names,
-        ).structure
+        whole, format_of_file = self._whole(source), self._format_for(format_)
+        made = as_own(whole, own, beside=read_beside(self._options.beside), own_names=self._own_names)
+        placed = made.structure
+        if self._format == SHARDED:
+            self._folder.write(target, made.tensors, made.metadata)
+        else:
+            write(target, made, format_of_file)
         if own is None and placed is not None and (texts := placed.texts) and not self._told_texts:
             self._told_texts = True
             self._options.tell(
@@ -100,6 +108,8 @@ class TensorsSite:
     def _format_for(self, most: str) -> Format:
         """Return the format in which this trainer reads the global model; `most` is that of most sites."""
         format_ = self._format or most or Format.SAFETENSORS
+        if format_ == SHARDED:
+            return Format.SAFETENSORS
         if format_ not in tuple(Format):
             raise CheckpointError(f"the run's checkpoints are in the format {format_[:40]!r}, which there is not")
         return Format(format_)
@@ -110,9 +120,17 @@ class TensorsSite:
             self._structure = Structure.from_json(self.habits.structure, str(self._options.beside.parent))
         return self._structure
 
+    def _saved_as(self, source: Path, format_: Format) -> None:
+        """Note the form of what the trainer has saved, in which it wants the global model."""
+        if source.is_dir():
+            self._format = SHARDED
+            self._folder.keep(source, read_folder(source))
+        else:
+            self._format = format_.value
+            self._folder.forget()
+
     def _learned(self, info: WireInfo) -> Wire:
         """Record how the trainer saves, and keep the data beside its state_dict."""
-        self._format = info.format.value
         structure = info.structure or Structure()  # a flat one, also if other sites' are nested
         if structure != self._structure or self._format != self.habits.format or self.habits.names != info.own_names:
             self._structure = structure
@@ -120,7 +138,7 @@ class TensorsSite:
                 self.habits, format=self._format, structure=structure.to_json(), names=dict(info.own_names)
             )
         self._keep_beside(info)
-        return Wire(info.sha256, info.size_bytes, self._format)
+        return Wire(info.sha256, info.size_bytes, info.format)
 
     def _keep_beside(self, info: WireInfo) -> None:
         """Keep the data that the trainer saved beside its state_dict; it finds them beside the global model's."""

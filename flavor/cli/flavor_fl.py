@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from flavor.checkpoints.format import Format
 from flavor.cli.help import GroupedCommand
 from flavor.cli.identity import default_workspace, identity_of
 from flavor.cli.options import site_patience_option, store_settings, version_option
@@ -38,7 +37,8 @@ from flavor.records.names import MOST_LOG_LINES
 @site_options(
     "flavor-fl",
     "training script",
-    formats="Format of the training script's checkpoints.  [default: the format in which it saves]",
+    formats="Format of the training script's checkpoints; 'sharded' is a folder of safetensors shards.  [default: the "
+    "format in which it saves]",
 )
 @click.option(
     "--strip-prefix",
@@ -145,7 +145,7 @@ def command(
         trust=(*trust, *identity.trust),
         key=key or default_key(client, workspace, default_workspace(run, client), os.environ),
         input=input_path,
-        format=Format(format_) if format_ else None,
+        format=format_,
         opaque=opaque,
         checkpoint=checkpoint,
         allow_set=tuple(checked_pattern(pattern) for pattern in allow_set),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from flavor.checkpoints.format import FORMATS
+from flavor.checkpoints.format import SITE_FORMATS
 from flavor.cli.beside import PageBeside, ui_option
 from flavor.cli.from_run import beginning_of, from_run_options
 from flavor.cli.help import GroupedCommand
@@ -114,8 +114,9 @@ def result_options(function: Any) -> Any:
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(FORMATS),
-    help="Format of the training script's checkpoints.  [default: the format in which it saves]",
+    type=click.Choice(SITE_FORMATS),
+    help="Format of the training script's checkpoints; 'sharded' is a folder of safetensors shards.  [default: the "
+    "format in which it saves]",
 )
 @click.option(
     "--strip-prefix",

@@ -29,8 +29,9 @@ from flavor.view.observer import Everyone, Lines, Observer, Silent
 
 init_model_option = click.option(
     "--init-model",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Checkpoint with pre-trained weights that round 1 starts from, in any checkpoint format.",
+    type=click.Path(exists=True, path_type=Path),
+    help="Checkpoint with pre-trained weights that round 1 starts from: a file in any checkpoint format, or a folder "
+    "with safetensors shards and their index.",
 )
 out_option = click.option(
     "--out",

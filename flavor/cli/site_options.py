@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from flavor.bus.variables import JOIN_VARIABLE
-from flavor.checkpoints.format import FORMATS
+from flavor.checkpoints.format import SITE_FORMATS
 from flavor.cli.options import redis_option, store_option
 from flavor.errors import InvalidSetting
 
@@ -110,7 +110,7 @@ def site_options(program: str, script: str, *, formats: str) -> Callable[[Comman
             "format_",
             envvar="FLAVOR_FORMAT",
             show_envvar=True,
-            type=click.Choice(FORMATS),
+            type=click.Choice(SITE_FORMATS),
             help=formats,
         ),
         click.option(

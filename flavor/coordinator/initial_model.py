@@ -18,6 +18,7 @@ from flavor.parts import WHOLE, Parts
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.run import RunView
+from flavor.saved import is_saved
 from flavor.sizes import shown_bytes
 from flavor.store.paths import global_prefix, named
 from flavor.store.protocol import ObjectStore
@@ -80,7 +81,7 @@ def _names(path: Path, parts: Parts, what: str) -> tuple[list[str], list[str]]:
     """Return the names of all tensors of a checkpoint, and of the shared ones."""
     from flavor.checkpoints import describe
 
-    _check_file(path, what)
+    _check_file(path, what, TENSORS)
     try:
         every = list(describe(path))
     except CheckpointError as error:
@@ -88,8 +89,13 @@ def _names(path: Path, parts: Parts, what: str) -> tuple[list[str], list[str]]:
     return every, parts.shared(every)
 
 
-def _check_file(path: Path, what: str) -> None:
-    if not path.is_file():
+def _check_file(path: Path, what: str, kind: CheckpointKind) -> None:
+    if path.is_dir():
+        if kind.name != TENSORS.name:
+            raise InvalidSetting(f"{what} {path}: it is a folder, and checkpoints of the kind {kind.name!r} are files")
+        if not is_saved(path):
+            raise InvalidSetting(f"{what} {path}: the folder has no safetensors file: name the one with the weights")
+    elif not path.is_file():
         raise InvalidSetting(f"{what} {path}: it is no file: a pipe or a device cannot be read twice")
 
 
@@ -103,7 +109,7 @@ def _stored(
     write: Callable[..., Wire] | None = None,
 ) -> GlobalModel:
     """Put a checkpoint into the store under this name, as `write` does; the whole of it without one."""
-    _check_file(path, what)
+    _check_file(path, what, kind)
     with store.stage() as staged:
         try:
             wire = write(target=staged) if write is not None else kind.to_wire(path, staged)

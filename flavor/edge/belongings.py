@@ -10,16 +10,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flavor.atomic import write_json
-from flavor.checkpoints.site import Habits
+from flavor.checkpoints.site import OWN_FOLDER, Habits
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
 from flavor.records.run import RunView
+from flavor.saved import is_saved, remove_saved
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Belongings:
             mine.habits = Habits(**habits) if habits.get("command") == words else Habits(command=words)
         if known.get("identity") != mine.identity or not is_mine:
             workspace.beside.unlink(missing_ok=True)  # the edge has written it
+            shutil.rmtree(workspace.beside.with_name(OWN_FOLDER), ignore_errors=True)
             left = known.get("left", {})
             for path in workspace.handed_files:
                 if os.path.lexists(path):
@@ -62,7 +65,12 @@ class Belongings:
         own = path.is_relative_to(self.workspace.root) and used
         try:
             if own or left == _seen(path):
-                path.unlink()
+                if own and path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    remove_saved(path)
+                return
+            if path.is_dir() and not is_saved(path):  # the user's own folder, without a model
                 return
             aside = _free(path.with_name(f"{path.name}.before-{self.run}"))
             path.rename(aside)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flavor.checkpoints.format import Format
 from flavor.records.client import Role
 from flavor.records.names import MOST_LOG_LINES
 from flavor.store.settings import DEFAULTS, StoreSettings
@@ -51,8 +50,8 @@ class EdgeConfig(BaseModel):
     """The values of `--trust`: the keys of the aggregators whose global models the site accepts; empty for all."""
     input: Path | None = None
     """The trainer's INPUT_PATH; None for the environment's, or else the current folder."""
-    format: Format | None = None
-    """The trainer's checkpoint format, needed only when the trainer loads a model before it has saved one."""
+    format: str | None = None
+    """One of `SITE_FORMATS`, needed only when the trainer loads a model before it has saved one."""
     opaque: bool = False
     """Whether this site takes part in runs whose checkpoints are not inspected."""
     checkpoint: str | None = None

@@ -31,6 +31,7 @@ from flavor.records.info import Info, info_bytes, read_info
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Update
+from flavor.saved import is_saved, remove_saved, saved_bytes
 from flavor.store.links import is_sole, linked
 from flavor.store.paths import checked_global, named, update_prefix
 from flavor.store.protocol import ObjectStore
@@ -104,7 +105,7 @@ class Exchange:
         Does nothing where the client has such tensors already, or the run has an initial model.
         """
         source = self._workspace.local_model
-        if self._own is None or self._own.initial is not None or not source.is_file():
+        if self._own is None or self._own.initial is not None or not self._is_saved():
             return
         self._own.round = None
         try:
@@ -210,7 +211,7 @@ class Exchange:
     def _collected(self, run: str, round_: int, client: str) -> Update:
         info = read_info(self._workspace.local_info)
         source = self._workspace.local_model
-        if not source.is_file():
+        if not self._is_saved():
             beside = npz_hint(source)
             advice = (
                 f"{beside}, or run the edge with --format npz"
@@ -241,15 +242,20 @@ class Exchange:
     def is_collected_quickly(self) -> bool:
         """Whether the trainer's checkpoint `is_quick` to move; a missing one is."""
         source = self._workspace.local_model
-        return self.is_quick(source.stat().st_size if source.is_file() else 0)
+        return self.is_quick(saved_bytes(source) if self._is_saved() else 0)
 
     def has_local(self) -> bool:
         """Whether the checkpoint and the info.json of a finished round are there."""
-        return self._workspace.local_model.is_file() and self._workspace.local_info.is_file()
+        return self._is_saved() and self._workspace.local_info.is_file()
+
+    def _is_saved(self) -> bool:
+        """Whether the trainer's checkpoint is there; of the kind `tensors`, a folder can be one."""
+        source = self._workspace.local_model
+        return is_saved(source) if self._kind.name == TENSORS.name else source.is_file()
 
     def release_local(self) -> None:
         """Remove the trainer's file, whose update is on the bus; the next file reuses the memory that it frees."""
-        self._workspace.local_model.unlink(missing_ok=True)
+        remove_saved(self._workspace.local_model)
         mark_path(self._workspace.local_model).unlink(missing_ok=True)
 
     def _put(self, source: Path, prefix: str) -> tuple[ObjectRef, str]:

@@ -13,6 +13,7 @@ from flavor.ownfolder import make_own_folder
 from flavor.programs.finished_mark import mark_path
 from flavor.programs.report_file import report_path
 from flavor.records.info import FILE_NAME, MERGED_NAME
+from flavor.saved import SHARDED, remove_saved
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class Workspace:
                 given[variable] = named
             return Path(named or default).absolute()
 
-        extension = Format(format_).extension if format_ else ANY_EXTENSION
+        extension = ANY_EXTENSION
+        if format_:
+            extension = "" if format_ == SHARDED else Format(format_).extension
         workspace = cls(
             root=root.absolute(),
             input=input_path.absolute() if input_path else chosen("INPUT_PATH", Path.cwd()),
@@ -123,7 +126,7 @@ class Workspace:
 
     def clear_local(self) -> None:
         """Remove the trainer's checkpoint, info.json and report, so that an old file is never taken for a new one."""
-        self.local_model.unlink(missing_ok=True)
+        remove_saved(self.local_model)
         self.local_info.unlink(missing_ok=True)
         mark_path(self.local_model).unlink(missing_ok=True)
         report_path(self.local_model).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from flavor.atomic import write_json
 from flavor.records.info import FILE_NAME
+from flavor.saved import saved_mark, weights_in
 
 _NAME = ".flavor-finished.json"
 _TAIL_NS = 777
@@ -22,7 +23,7 @@ _TAIL_NS = 777
 
 
 class FinishedMark(NamedTuple):
-    """The files at TrainFinished. A file's mark is its inode, size and time of modification; None for no plain file."""
+    """The files at TrainFinished: inode, size and time of modification of each; None for what is no plain file."""
 
     model: tuple[int, ...] | None
     info: tuple[int, ...] | None
@@ -32,7 +33,7 @@ class FinishedMark(NamedTuple):
     def rewritten(self, local_model: Path) -> Path | None:
         """Return the file that was written to since then; None if each is as it was, or is not there."""
         for path, before in ((local_model, self.model), (local_model.with_name(FILE_NAME), self.info)):
-            if before is not None and _mark(path) not in (None, before):
+            if before is not None and saved_mark(path) not in (None, before):
                 return path
         return None
 
@@ -51,11 +52,12 @@ def write_mark(local_model: Path, global_model: Path, round_: int) -> bool:
     if read_mark(local_model, round_) is not None:
         return False
     for path in (local_model, local_model.with_name(FILE_NAME)):
-        _set_tail(path)
+        for file in weights_in(path) or [path]:
+            _set_tail(file)
     read_ns = None
     with contextlib.suppress(OSError):
         read_ns = global_model.stat().st_atime_ns
-    made = FinishedMark(_mark(local_model), _mark(local_model.with_name(FILE_NAME)), read_ns)
+    made = FinishedMark(saved_mark(local_model), saved_mark(local_model.with_name(FILE_NAME)), read_ns)
     try:
         write_json(mark_path(local_model), {"round": round_, **made._asdict()})
     except OSError:
@@ -73,14 +75,6 @@ def read_mark(local_model: Path, round_: int) -> FinishedMark | None:
         return FinishedMark(model, info, found["read_ns"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-def _mark(path: Path) -> tuple[int, ...] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return (found.st_ino, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
 
 
 def _set_tail(path: Path) -> None:

@@ -48,6 +48,10 @@ def seeds() -> dict[str, list[bytes]]:
             b'{"select":"acc:max","round":2,"value":0.5,"sites":1}',
             b'{"sites":{"a":{}},"merged":{},"missing":{"b":"why"}}',
         ],
+        "shard_index": [
+            b'{"metadata":{"total_size":8},"weight_map":{"w":"model-00001-of-00002.safetensors","b":"model.safetensors"}}',
+            b'{"weight_map":{"w":"a.safetensors"}}',
+        ],
         "server_file": [
             b"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n",
             b"REDIS0011\xfe\x00\x00\x01k\x01v\x04\x01h\x01\x01f\x01v\xff" + bytes(8),

@@ -33,6 +33,7 @@ from flavor.checkpoints import (
     to_safetensors,
     write,
 )
+from flavor.checkpoints.safetensors.shard_index import parse_index
 from flavor.cook.metrics import binary_counts, multiclass_counts, regression_sums
 from flavor.errors import CheckpointError, DamagedRecord, FlavorError, InvalidInfo, InvalidSetting, StoreError
 from flavor.ledger.archive import Archive
@@ -271,6 +272,18 @@ def fuzz_safetensors(data: bytes) -> None:
         _refused(lambda format_=format_: from_safetensors(path, bench().output, format_))
 
 
+def fuzz_shard_index(data: bytes) -> None:
+    """The index of a folder of shards, which a coordinator's operator may have from elsewhere."""
+    try:
+        index = parse_index(data, "x")
+    except CheckpointError as error:
+        one_line(error)
+        return
+    assert parse_index(index.to_json().encode(), "x").shard_of == index.shard_of
+    for shard in index.shards:
+        assert Path(bench().output.parent / shard).parent == bench().output.parent, "it lies beside the index"
+
+
 def fuzz_structure(data: bytes) -> None:
     """The nesting that stands in the metadata of a safetensors file."""
     text = data.decode("utf-8", "surrogatepass") if _is_utf8(data) else ""
@@ -346,6 +359,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "server_file": fuzz_server_file,
     "safetensors": fuzz_safetensors,
     "structure": fuzz_structure,
+    "shard_index": fuzz_shard_index,
     "checkpoint": fuzz_checkpoint,
     "torch": _of(Format.TORCH),
     "pickle": _of(Format.PICKLE),

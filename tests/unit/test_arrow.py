@@ -40,6 +40,7 @@ LEAVES = (
     "flavor.printable",
     "flavor.process_name",
     "flavor.protocol",
+    "flavor.saved",
     "flavor.say",
     "flavor.send_buffer",
     "flavor.signals",
