@@ -128,6 +128,33 @@ class Errand:
         return True
 
 
+class _Held:
+    """Whether the main thread holds exceptions of signals back, and what then raises the one that came."""
+
+    depth = 0
+    then: Callable[[], None] | None = None
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Raise what a signal raises in the main thread (`raise_in_main`) at the end of this short block.
+
+    For a library that makes an error of its own of any exception in what it calls, as pydantic does when it writes
+    JSON: what the signal has raised would be lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _Held.depth += 1
+    try:
+        yield
+    finally:
+        _Held.depth -= 1
+        if not _Held.depth and (then := _Held.then) is not None:
+            _Held.then = None
+            then()
+
+
 def raise_in_main(kind: type[BaseException], *, last: Callable[[], None] = lambda: None) -> None:
     """Raise `kind` in the main thread, once, when SIGTERM or SIGHUP comes.
 
@@ -141,11 +168,20 @@ def raise_in_main(kind: type[BaseException], *, last: Callable[[], None] = lambd
         heard.set()
         for each in hung_up_or_ended():
             signal.signal(each, lambda *_: None)  # the listener hears the next one
-        raise kind(signal.Signals(number).name)
+        now_or_later(lambda: raised(kind(signal.Signals(number).name)))
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         heard.set()
-        signal.default_int_handler(number, frame)
+        now_or_later(lambda: raised(KeyboardInterrupt()))
+
+    def now_or_later(act: Callable[[], None]) -> None:
+        if _Held.depth:
+            _Held.then = act
+        else:
+            act()
+
+    def raised(error: BaseException) -> None:
+        raise error
 
     Listener(lambda: not heard.is_set(), last=last, twice=True)
     for each in hung_up_or_ended():

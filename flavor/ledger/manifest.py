@@ -28,6 +28,7 @@ from flavor.protocol import PROTOCOL, check_run, spoken
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Update
+from flavor.signals import held
 
 MOST_BYTES = 1 << 26
 """Largest record in bytes; a larger one is refused unread."""
@@ -73,7 +74,12 @@ class Record(Strict):
 
     def to_bytes(self) -> bytes:
         """Return the record's bytes in the store."""
-        return canonical(self.model_dump(mode="json"))
+        return canonical(self._plain())
+
+    def _plain(self, *but: str) -> dict[str, Any]:
+        """Return its fields as plain values. What a signal raises at this time is no error of the record."""
+        with held():
+            return self.model_dump(mode="json", exclude=set(but))
 
     @property
     def digest(self) -> str:
@@ -91,7 +97,7 @@ class SignedRecord(Record):
 
     def message(self) -> bytes:
         """Return the signed bytes: those of the record without its signature."""
-        return canonical(self.model_dump(mode="json", exclude={"signature"}))
+        return canonical(self._plain("signature"))
 
     def signed(self, key: SigningKey) -> Self:
         """Return the record with a worker's signature."""

@@ -22,11 +22,12 @@ from flavor.records.not_finite import without_value
 from flavor.records.reporters import reporters_of
 from flavor.records.sound_counts import left_out_of
 from flavor.records.subject import OfModel, Subject
-from flavor.results.evaluation_shapes import VERSION, EvaluationShape
 from flavor.results.rounds import RoundResult, SiteResult, scalars
 from flavor.results.site_measures import SiteMeasures
 from flavor.results.site_results import SiteResults
 
+FILE_VERSION = 1
+"""The version of the files of evaluations in a result folder."""
 OWN_DATA = "on the operator's own data"
 TRAINS_ON = "it was not asked, because it trains on"
 _WRITTEN_ELSEWHERE = ("sites", "spread", "merged_of", "central", "of", "left_out", "unread")
@@ -103,7 +104,7 @@ class Evaluated(OfModel):
     def to_json(self) -> str:
         """Write it for `from_json`, which a result folder keeps."""
         written: dict[str, Any] = {
-            "version": VERSION,
+            "version": FILE_VERSION,
             **{name: value for name, value in self.__dict__.items() if name not in _WRITTEN_ELSEWHERE},
             **({"central": self.central.to_plain()} if self.central is not None else {}),
             **({"subject": self.of.to_plain()} if self.of is not None else {}),
@@ -116,7 +117,13 @@ class Evaluated(OfModel):
     @classmethod
     def from_json(cls, text: bytes | str, where: str) -> Evaluated:
         """Read what `to_json` has written. Raises `InvalidRecord`, which names `where`."""
+        from flavor.results.evaluation_shapes import EvaluationShape  # pydantic, which `flavor status` does without
+
         found = EvaluationShape.of_json(text, where)
+        if found.version != FILE_VERSION:
+            raise InvalidRecord(
+                f"{where} is no {found.what}: version: another release of flavor wrote it: use that one"
+            )
         try:
             of = Subject.of_fields({"subject": found.subject, "owner": found.owner}, found.round)
         except (ValueError, TypeError, KeyError, AttributeError) as error:

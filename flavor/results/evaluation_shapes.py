@@ -12,8 +12,6 @@ from flavor.plain_file import read_plain
 from flavor.policy.selection import Select
 from flavor.printable import printable
 
-VERSION = 1
-"""The version of the files of evaluations."""
 _MOST_NAMED = 3
 _LONGEST_MESSAGE = 200
 
@@ -82,13 +80,6 @@ class EvaluationShape(Shape):
     subject: dict[str, Any] | None = None
     owner: str = ""
     """In place of `subject`, in files of an earlier release."""
-
-    @field_validator("version")
-    @classmethod
-    def _is_known(cls, version: int) -> int:
-        if version != VERSION:
-            raise ValueError("another release of flavor wrote it: use that one")
-        return version
 
 
 class BestShape(Shape):

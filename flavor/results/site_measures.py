@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flavor.records.counts import bound_of, is_beside
 from flavor.records.evaluation import MOST_METRICS, ResultVerdict, kept_words
@@ -12,8 +12,10 @@ from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import why_not_own
 from flavor.records.not_finite import NULL, read_words, shown, without_value
 from flavor.records.summary import kept_metrics
-from flavor.results.evaluation_shapes import MeasuresShape
 from flavor.results.rounds import measured_by_site, scalars
+
+if TYPE_CHECKING:
+    from flavor.results.evaluation_shapes import MeasuresShape
 
 
 @dataclass(frozen=True)

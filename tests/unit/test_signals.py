@@ -65,6 +65,18 @@ def test_one_that_hears_ends_by_its_finally_clauses():
     assert (code, said) == (1, "finally\n")
 
 
+def test_a_library_that_makes_an_error_of_its_own_of_any_exception_hides_no_signal():
+    hides = (
+        "import time\nfrom flavor.signals import held\n"
+        "def library():\n"
+        "    try:\n        say('here'); time.sleep(3)\n"
+        "    except BaseException:\n        say('hidden')\n"
+        "with held():\n    with held():\n        library()\n    say('inside')\nsay('after')\n"
+    )
+    code, said, _ = run(RAISING + hides, signal.SIGTERM)
+    assert (code, said) == (1, "inside\n")
+
+
 def test_a_second_signal_ends_a_process_that_still_cleans_up():
     stuck = "import time\ntry:\n say('here'); time.sleep(60)\nfinally:\n time.sleep(60); say('finally')"
     code, said, took_s = run(RAISING + stuck, signal.SIGTERM, signal.SIGTERM, apart_s=1.5)
