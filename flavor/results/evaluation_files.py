@@ -25,6 +25,7 @@ from flavor.results.evaluated import (
 )
 from flavor.results.evaluation_tables import EvaluationTables
 from flavor.results.failed_evaluations import write_failed
+from flavor.results.kept_evaluation import completed, is_of, sites_with_reports
 from flavor.results.read_evaluated import (
     BEST,
     FOLDER,
@@ -94,10 +95,14 @@ class EvaluationFiles:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         name = name_of(summary.round, summary.number)
         of_sites, merged_path = self._folder / f"{name}{OF_SITES}", self._folder / f"{name}.json"
+        known: Evaluated | None = None
         with contextlib.suppress(InvalidRecord, FileNotFoundError):  # it is written again
             known = Evaluated.from_json(read_plain(of_sites), str(of_sites))
             if known.closed_ms == summary.closed_ms:
                 return known
+            known = known if is_of(known, runs.run, summary) else None
+        if known is not None and not known.unread:
+            return known
         try:
             view = closed_evaluation(runs, store, summary)
         except StoreError:
@@ -105,6 +110,8 @@ class EvaluationFiles:
                 raise
             view = None
         if view is None:
+            if known is not None:
+                return known
             self._tell(f"the evaluation of the model of round {summary.round}: Redis has its merged metrics alone")
             return numbers_of(summary)
         merged: dict[str, Any] | None = None
@@ -118,16 +125,28 @@ class EvaluationFiles:
             if not is_last:
                 raise
             self._tell(f"{self._out} lacks the files of the evaluation of the model of round {view.round}: {error}")
+            if known is not None:
+                return known
         found = evaluated_of(runs.run, view, summary, merged=merged, results=results)
+        if known is not None:
+            found = completed(found, known)
         if merged is not None:
             write_json(merged_path, merged)
-        else:
+        elif known is None or not merged_path.exists():
             self._tell(f"{merged_path}: the merged information is no longer in the store, or was changed there")
-        for site, why in results.unread.items():
+        for site, why in found.unread.items():
             self._tell(f"{self._folder / name}: it lacks what {site} has measured: {why}")
+        self._write_reports(reports, name, is_known=known is not None)
+        write_whole(of_sites, json.dumps(json.loads(found.to_json()), indent=1).encode())
+        return found
+
+    def _write_reports(self, reports: Reports, name: str, *, is_known: bool) -> None:
+        """Write the reports of an evaluation, unless the folder `is_known` to have those of more of its sites."""
+        path = self._folder / f"{name}{REPORTS}"
+        kept = sites_with_reports(path) if is_known else frozenset[str]()
+        if len(kept) > len(reports.sites):
+            return
         for site, why in reports.missing.items():
             self._tell(f"{self._folder / name}: it lacks what {site} reported beside its metrics: {why}")
         if reports:
-            write_json(self._folder / f"{name}{REPORTS}", reports.to_plain())
-        write_whole(of_sites, json.dumps(json.loads(found.to_json()), indent=1).encode())
-        return found
+            write_json(path, reports.to_plain())
