@@ -129,10 +129,7 @@ class AskedEvaluation:
         except (IllegalMove, LeaseLost) as error:
             if self._runs.find() is not None:
                 raise
-            raise RunNotFound(
-                f"run {self._runs.run!r} is no longer on Redis at {self._runs.where}: it was removed (`flavor rm`), or "
-                "the server has lost it"
-            ) from error
+            raise self._removed() from error
         except BaseException:
             with contextlib.suppress(Exception):  # the next one gives it up
                 give_up_asked(self._runs, self._lease.token, "who asked for it has stopped")
@@ -229,7 +226,7 @@ class AskedEvaluation:
             clients, waits = self._clients(), list[str]()
             for place in open_.copy():
                 while not views[place].is_over and not (reason := self._step(asked[place], views[place], clients)):
-                    views[place] = self._read(views[place])
+                    views[place] = self._read(asked[place], views[place])
                 if views[place].is_over:
                     open_.remove(place)
                     self._followed.pop((views[place].round, views[place].number), None)
@@ -242,10 +239,29 @@ class AskedEvaluation:
             if waits:
                 self._tell(waits[0])
                 subscription.wait(_LOOK_S)
-                views[:] = [view if view.is_over else self._read(view) for view in views]
+                for place in open_:
+                    views[place] = self._read(asked[place], views[place])
 
-    def _read(self, view: EvaluationView) -> EvaluationView:
-        return self._runs.read_evaluation(view.round, view.number) or view
+    def _read(self, asked: Asked, view: EvaluationView) -> EvaluationView:
+        """Return the evaluation as it is now. Raises `RunError` where Redis no longer has it.
+
+        A server that came back with older data may have another one of this number, which a later command has opened.
+        """
+        found = self._runs.read_evaluation(view.round, view.number)
+        if found is not None and found.opened_ms == view.opened_ms:
+            return found
+        if self._runs.find() is None:
+            raise self._removed()
+        raise RunError(
+            f"run {self._runs.run!r}: Redis at {self._runs.where} no longer has the evaluation of {asked.what}: the "
+            "server came back with older data. Ask again"
+        )
+
+    def _removed(self) -> RunNotFound:
+        return RunNotFound(
+            f"run {self._runs.run!r} is no longer on Redis at {self._runs.where}: it was removed (`flavor rm`), or the "
+            "server has lost it"
+        )
 
     def _step(self, asked: Asked, view: EvaluationView, clients: Mapping[str, Client]) -> str:
         """Take the next step of an evaluation; return for what it waits, and '' where it has moved."""
@@ -271,8 +287,8 @@ class AskedEvaluation:
                 job.begin(token, view, by=by)
             else:
                 self._runs.give_up_evaluation(token, view, decision.reason, by=by)
-        except IllegalMove:  # a worker has just closed it, unless it is gone
-            if self._runs.read_evaluation(view.round, view.number) is None:
+        except (IllegalMove, LeaseLost) as error:  # a worker has just closed it, unless it is gone
+            if not self._read(asked, view).is_over and isinstance(error, LeaseLost):
                 raise
         return ""
 

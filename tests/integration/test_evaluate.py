@@ -269,9 +269,18 @@ def test_a_site_stops_at_the_deadline_where_no_process_is_left_that_ends_the_eva
     assert status["clients"]["v3"]["phase"] != "judging"
 
 
-def test_one_who_asks_says_that_the_run_was_removed(bench, over):
-    asking = evaluate(bench)
+def test_one_who_asks_says_what_redis_has_lost(bench, over):
+    """The evaluation alone, as a server has that came back with older data; and then the run."""
+    asking, keys = evaluate(bench), bench.runs.keys
     bench.held("v3")
+    bench.redis.delete(keys.evaluator, keys.evaluation(1, 1), keys.asked, keys.evaluating)
+    assert asking.wait() == 1
+    assert (
+        "no longer has the evaluation of the model of round 1: the server came back with older data. Ask again\n"
+        in (asking.stderr)
+    )
+    asking = evaluate(bench)
+    asking.until("v3 judges the model of round 1")
     assert bench.done("flavor", "rm", bench.run).wait() == 0
     assert asking.wait() == 1
     assert f"run {bench.run!r} is no longer on Redis" in asking.stderr
