@@ -34,8 +34,8 @@ from flavor.policy.evaluating import (
     newly_not_counted,
     without_evaluator,
 )
-from flavor.policy.selection import stops
-from flavor.records.evaluation import AUTOMATIC, EvaluationKind, EvaluationView
+from flavor.policy.selection import not_counted, stops
+from flavor.records.evaluation import AUTOMATIC, EvaluationKind, EvaluationSummary, EvaluationView
 from flavor.records.own_evaluations import own_evaluations
 from flavor.records.states import EvaluationState
 from flavor.view.evaluation_events import EvaluationFailed, EvaluationOpened, EvaluationSkipped
@@ -116,10 +116,8 @@ class SiteEvaluations:
         if self._goal is None:
             own = [each for each in own_evaluations(self._summaries.read()) if each.round <= closed]
             self._goal = stops(own, when=when, after=after, select=select)
-            if not self._goal and own and self._view.is_complete:  # else its result says it
-                lines, self._told = newly_not_counted(when, own[-1], self._told)
-                for line in lines:
-                    self._observer.hear(Notice(line))
+            if not self._goal and own:  # a coordinator that takes over has not heard of its result
+                self._tell_not_counted(own[-1])
         return self._goal
 
     def act(self, decision: Decision) -> None:
@@ -154,7 +152,7 @@ class SiteEvaluations:
                 break
             hear(min(left_s, _LOOK_S))
         if view is not None and view.state is EvaluationState.CLOSED:
-            self._observer.hear(told_as_closed(self._runs, view))
+            self._tell_closed(view)
         return view
 
     @property
@@ -247,7 +245,24 @@ class SiteEvaluations:
         elif view.state is EvaluationState.OPEN:
             self._handed_in = dict.fromkeys(self._runs.results(closed, AUTOMATIC, view.expected), True)
         elif view.state is EvaluationState.CLOSED and before is not None and not before.is_over:
-            self._observer.hear(told_as_closed(self._runs, view))
+            self._tell_closed(view)
+
+    def _tell_closed(self, view: EvaluationView) -> None:
+        """Tell the result of an evaluation, and then why a rule does not count that would end the run by it."""
+        when = rules_of(self._config, central=False).when
+        own = own_evaluations(self._summaries.read()) if when else []
+        found = next((each for each in reversed(own) if each.round == view.round), None)
+        apart = not_counted(when, found) if found is not None else ()
+        self._observer.hear(told_as_closed(self._runs, view, apart=apart))
+        if found is not None:
+            self._tell_not_counted(found)
+
+    def _tell_not_counted(self, summary: EvaluationSummary) -> None:
+        """Tell why a rule does not count, once as long as it is for the same reason."""
+        when = rules_of(self._config, central=False).when
+        lines, self._told = newly_not_counted(when, summary, self._told)
+        for line in lines:
+            self._observer.hear(Notice(line))
 
     def _open(self, decision: Decision) -> None:
         reach("coordinator.evaluating")

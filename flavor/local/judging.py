@@ -46,7 +46,7 @@ class JudgedModel:
     by: str
     """`by 3 sites`, or `on the operator's own data`."""
     value: str
-    """`accuracy 0.91 (plain mean)`; '' where no metric has a finite value."""
+    """`accuracy 0.91 (plain mean)`, with the value of `--select` where that is another; '' where none is finite."""
     best_by: str = ""
     """The run's `--select`, where the model is the best by it; '' where it is not."""
     holds_up: bool = False

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from flavor.policy.selection import Select
+from flavor.policy.selection import Select, value_of
 from flavor.printable import shown_name
 from flavor.records.counts import BOUND, POOLED, is_beside
 from flavor.records.evaluation import EvaluationSummary
@@ -139,12 +139,17 @@ def headline_of(metrics: Iterable[MetricOfSites], select: Select | None = None, 
 def shown_by(summary: EvaluationSummary, select: Select | None) -> str:
     """Return the number by which an evaluation is shown: `accuracy 0.91 (plain mean)`; '' where there is none.
 
-    Where not all sites report it: `accuracy 0.91 (plain mean) of 2 of 3 sites`.
+    Where not all sites report it: `accuracy 0.91 (plain mean) of 2 of 3 sites`. Where the rule of `--select` goes by
+    another number, that one stands behind it: `accuracy 0.91 (plain mean), pooled/accuracy 0.93`.
     """
     metrics = {each.name: each for each in metrics_of(numbers_of(summary), select)}
     metric = metrics.get(headline_of(metrics.values(), select) or "")
-    if metric is None or metric.value is None:
-        return ""
-    of = MergedValue(metric.value, metric.sites, summary.sites).words
-    what = f"{metric.value:.4g}{mean_of(metric.value_name, metric.sites)}"
-    return " ".join((shown_name(metric.value_name), what, of)).rstrip()
+    shown = dict[str, MergedValue]()
+    if metric is not None and metric.value is not None:
+        shown[metric.value_name] = MergedValue(metric.value, metric.sites, summary.sites)
+    if select is not None and (found := value_of(select.name, summary, is_larger=select.is_larger)) is not None:
+        shown.setdefault(select.name, MergedValue(*found, summary.sites))
+    return ", ".join(
+        f"{shown_name(name)} {each.value:.4g}{mean_of(name, each.sites)} {each.words}".rstrip()
+        for name, each in shown.items()
+    )

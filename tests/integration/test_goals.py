@@ -26,7 +26,13 @@ def metrics(loss: float, share: float) -> dict[str, object]:
 
 
 GOOD = metrics(0.4, 0.9)
-C3 = [metrics(3.5, 0.0), {"loss": INF, "accuracy": NAN}, {"loss": NAN, "accuracy": NAN}, {"loss": NAN}, GOOD]
+C3 = [
+    metrics(3.5, 0.0),
+    {"loss": INF, "accuracy": NAN},
+    {"loss": NAN, "accuracy": NAN},
+    {"loss": NAN, "score": 0.9},
+    GOOD,
+]
 C4 = {"x": 1}
 """A site without labels: it has no part in any rule."""
 SITES = {"c1": [GOOD] * 6, "c2": [GOOD] * 6, "c3": [*C3, GOOD], "c4": [C4] * 6}
@@ -95,7 +101,7 @@ def test_a_site_whose_value_is_nan_infinite_or_missing_keeps_a_goal_from_being_r
     for begin, name in zip(told, ("loss", "accuracy", "score", "pooled/accuracy"), strict=True):
         line = f"{begin}; {AWAY.format(name)}"
         assert line in reason
-        assert first.stderr.count(line) == 1, "the coordinator says it as well"
+        assert first.stderr.count(line) == 1, "the coordinator says it as well, once"
     before, reported = bench.runs.evaluated(), bench.runs.reported()
     assert reported["c3"] == ("accuracy", "loss", "pooled/accuracy", "score")
     assert reported["c3"] == reported["c5"]
@@ -115,6 +121,9 @@ def test_a_site_whose_value_is_nan_infinite_or_missing_keeps_a_goal_from_being_r
     assert (bench.runs.read().round, bench.runs.read().is_met) == (5, False)
     told = f"--stop-when 'loss<=0.5' does not count, though loss is 0.4: {AWAY.format('loss')}"
     assert told in bench.logged("evaluation.closed", round=5)["reason"]
+    told = f"--stop-when 'score>=0.7' does not count, though score is 0.9: {AWAY.format('score')}"
+    assert all(told in bench.logged("evaluation.closed", round=each)["reason"] for each in (4, 5))
+    assert third.stderr.count(told) == 1, "it is the same reason after both rounds"
 
     revoked = bench.done("flavor", "revoke", bench.run, "c5")
     assert revoked.wait() == 0, revoked.stderr

@@ -142,10 +142,9 @@ def test_status_says_who_judges_and_then_what_came_of_it(bench):
         in status
     )
     assert f"best judged model: that of round 1, worst/accuracy {value:.4g} by 2 sites" in status
-    assert (
-        f"2 results, 300 examples: accuracy {mean(1, 1, 2):.4g} (plain mean)"
-        in bench.done("flavor", "log", bench.run).stdout
-    )
+    measured = f"2 results, 300 examples: accuracy {mean(1, 1, 2):.4g} (plain mean), worst/accuracy {value:.4g}"
+    assert measured in bench.done("flavor", "log", bench.run).stdout
+    assert f"{measured}; the best so far (--select worst/accuracy:max)" in coordinator.stderr
     found = json.loads(bench.done("flavor", "status", bench.run, "--json").stdout)
     assert found["evaluating"] == []
     assert found["evaluation"]["metrics"]["accuracy"]["plain_mean"] == pytest.approx(mean(1, 1, 2))

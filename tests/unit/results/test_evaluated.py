@@ -81,6 +81,26 @@ def test_the_words_of_an_evaluation_say_how_many_sites_report_its_metric():
 
 
 @pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ("auc:max", "auc 0.6 (plain mean)"),
+        ("pooled/auc:max", "auc 0.6 (plain mean), pooled/auc 0.62 of 2 of 3 sites"),
+        ("worst/auc:max", "auc 0.6 (plain mean), worst/auc 0.4"),
+        ("worst/auc:min", "auc 0.6 (plain mean), worst/auc 0.9"),
+        ("auc (weighted):max", "auc 0.6 (plain mean), auc (weighted) 0.7"),
+        ("pooled/f1:max", "pooled/f1 0.5"),
+        ("central/auc:max", "auc 0.6 (plain mean)"),
+        ("other:max", "auc 0.6 (plain mean)"),
+    ],
+)
+def test_an_evaluation_shows_the_number_by_which_the_run_selects(rule: str, words: str) -> None:
+    metrics = {"auc": 0.6, "auc (weighted)": 0.7, "pooled/auc": 0.62, "pooled/f1": 0.5}
+    spread, few = {"auc": (0.4, 0.9)}, {"pooled/auc": 2}
+    summary = EvaluationSummary(1, 0, 1, sites=3, expected=3, metrics=metrics, spread=spread, few=few)
+    assert shown_by(summary, Select.parse(rule)) == words
+
+
+@pytest.mark.parametrize(
     "name", ["contrastive/neg_loss", "1-val/auc", "std/accuracy", "train_loss-val/loss", "rpn/neg_loss", "target - auc"]
 )
 def test_no_site_is_the_worst_of_a_metric_by_the_last_part_of_its_name(name: str) -> None:
