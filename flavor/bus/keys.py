@@ -101,8 +101,8 @@ round:N:evaluation:K:lease            string  token of the worker that merges it
 evaluating                            hash    `N K` of each one that is not over, to its opening  coordinator, worker
 evaluator                             string  token of the lease of who asks for evaluations   `flavor evaluate`
                                               (expires)
-removing                              string  1 while global models are removed from the        coordinator
-                                              store (expires)
+removing                              string  token of the lease while global models are        coordinator
+                                              removed from the store (expires)
 placed                                set     paths of models that who asks for evaluations    `flavor
                                               removes from the store                          contributions`
 asked                                 hash    `N K` of each evaluation that somebody asked     `flavor evaluate`
@@ -281,7 +281,7 @@ class RunKeys:
 
     @property
     def removing(self) -> str:
-        """String with an expiry: there while the coordinator removes global models from the store."""
+        """String with an expiry: a lease, there while the coordinator removes global models from the store."""
         return f"{self.prefix}removing"
 
     @property

@@ -9,6 +9,7 @@ record in Redis of models that it was to remove is written before each of them i
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,10 +26,10 @@ from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
 _LEASE_S = 15.0
-"""Lifetime of the lease: for so long a killed command keeps the next one waiting."""
+"""Lifetime of a lease: for so long a killed command, or a killed removal of models, keeps the next command waiting."""
 _LOOK_S = 5.0
-_REMOVAL_S = 60.0
-"""For so long a removal of models that does not end, as its process was killed, keeps a command waiting."""
+_TELL_S = 2.0
+"""After so long a command says that it waits for the end of a removal of models."""
 _AGAIN_S = 0.1
 _GONE = "the process that asked for it has ended"
 
@@ -48,7 +49,7 @@ def asking(runs: RunStore, store: ObjectStore, tell: Callable[[str], None]) -> I
     with translated(runs.where):
         lease.acquire(told=tell)
     with held(lease):
-        _await_removal(runs)
+        _await_removal(runs, tell)
         _end_left_behind(runs, store, lease.token, tell)
         yield lease
 
@@ -56,21 +57,26 @@ def asking(runs: RunStore, store: ObjectStore, tell: Callable[[str], None]) -> I
 @contextlib.contextmanager
 def removing_models(runs: RunStore) -> Iterator[bool]:
     """Say that global models are being removed; gives whether they may be: not while a process may ask for them."""
-    key = runs.keys.removing
+    lease = Lease(runs.redis, runs.keys.removing, ttl_s=_LEASE_S, what=f"a removal of models of run {runs.run!r}")
     with translated(runs.where):
-        runs.redis.set(key, "1", px=int(_REMOVAL_S * 1000))  # before the look: who takes the right later, sees it
-        may_be = not runs.redis.exists(runs.keys.evaluator)
-    try:
-        yield may_be
-    finally:
+        is_ours = lease.try_acquire()  # before the look: who takes the right later, sees it
+    if not is_ours:  # of a coordinator that was killed
+        yield False
+        return
+    with held(lease):
         with translated(runs.where):
-            runs.redis.delete(key)
+            may_be = not runs.redis.exists(runs.keys.evaluator)
+        yield may_be
 
 
-def _await_removal(runs: RunStore) -> None:
-    until, pause = time.monotonic() + _REMOVAL_S, threading.Event()
+def _await_removal(runs: RunStore, tell: Callable[[str], None]) -> None:
+    """Wait until no coordinator removes models. What a killed one has left expires with its lease."""
+    pause, tells_at = threading.Event(), time.monotonic() + _TELL_S
     with translated(runs.where):
-        while runs.redis.exists(runs.keys.removing) and time.monotonic() < until:
+        while runs.redis.exists(runs.keys.removing):
+            if time.monotonic() >= tells_at:
+                tell(f"run {runs.run!r}: waiting until its coordinator has removed old global models from the store")
+                tells_at = math.inf
             pause.wait(_AGAIN_S)
 
 

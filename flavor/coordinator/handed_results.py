@@ -12,7 +12,7 @@ from flavor.errors import InvalidRecord, ObjectWithheld, OtherProtocol
 from flavor.ledger.archive import Archive
 from flavor.ledger.evaluation import EvaluationManifest
 from flavor.ledger.evaluations import manifest_of
-from flavor.store.paths import client_folder, evaluations_folder, result_of, result_prefix
+from flavor.store.paths import belongs_to_result, client_folder, evaluations_folder, result_of, result_prefix
 from flavor.store.trouble import require_mounted
 
 _Name = tuple[int, int]
@@ -23,7 +23,7 @@ class HandedResults:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
-        self._named: set[tuple[str, int, int]] = set()  # client, round and number of an evaluation
+        self._named: dict[tuple[str, int, int], set[str]] = {}  # by client, round and number of an evaluation
 
     def listed(self, client: str, *, most: int) -> list[str]:
         """Return the objects in the folder of a client, without those that are known to be named by a record.
@@ -32,16 +32,17 @@ class HandedResults:
         """
         found, after, folder = list[str](), "", client_folder(self._archive.run, client)
         while len(found) < most and (page := self._archive.store.list(folder, most=most, after=after)):
-            found += [path for path in page if result_of(path) not in self._named]
+            found += [path for path in page if not self._is_named(path)]
             after = page[-1]
         return found
 
     def unnamed(self, paths: Sequence[str], *, but: Collection[_Name]) -> list[str]:
         """Return those of these objects that belong to results which no record names; never of the evaluations `but`.
 
-        All that a site has handed in for an evaluation stays where a record of it names the site's result, and where a
-        record of it cannot be read. The evaluations `but` are not over: they were asked for after `paths` were listed,
-        so the record of any other one that has a result is in the store by now.
+        Where a record of an evaluation names the site's result, that object stays, and all reports and images that the
+        site has handed in for this evaluation. Where a record of it cannot be read, all stays. The evaluations `but`
+        are not over: they were asked for after `paths` were listed, so the record of any other one that has a result is
+        in the store by now.
         """
         found = [(path, of) for path in paths if (of := result_of(path)) is not None and of[1:] not in but]
         if not found:
@@ -58,12 +59,15 @@ class HandedResults:
                 if record is None:
                     unread.add(name)
                     continue
-                self._named.update(
-                    (judge.client, *name)
-                    for judge in record.judges
-                    if judge.info_path.startswith(result_prefix(self._archive.run, *name, judge.client))
-                )
-        return [path for path, of in found if of not in self._named and of[1:] not in unread]
+                for judge in record.judges:
+                    if judge.info_path.startswith(result_prefix(self._archive.run, *name, judge.client)):
+                        self._named.setdefault((judge.client, *name), set()).add(judge.info_path)
+        return [path for path, of in found if of[1:] not in unread and not self._is_named(path)]
+
+    def _is_named(self, path: str) -> bool:
+        """Whether a record that was read names this object, or the result that it belongs to."""
+        of = result_of(path)
+        return of is not None and of in self._named and (path in self._named[of] or belongs_to_result(path))
 
     def _read(self, path: str) -> EvaluationManifest | None:
         """Return a record, signed by any key; None for bytes that are no record."""

@@ -10,11 +10,12 @@ from flavor.config import RunConfig
 from flavor.coordinator.asking import removing_models
 from flavor.coordinator.handed_results import HandedResults
 from flavor.coordinator.old_evaluations import OldEvaluations
+from flavor.coordinator.removal import Removal
 from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.history import REPLACED
 from flavor.ledger.manifest import Manifest
-from flavor.store.paths import accepted_folder, global_folder, is_info, manifest_path, result_of, round_of
+from flavor.store.paths import accepted_folder, client_of, global_folder, is_info, manifest_path, result_of, round_of
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
 
@@ -39,7 +40,8 @@ class Pruning:
 
     Removes the updates of a round first, by the paths that were recorded. Removes the client information of the round
     and its keys in Redis later, once the manifest of the round is in the store. An error is reported once, and the
-    removal is tried again after the next round. The hashes of evaluations go with those of rounds. No global model is
+    removal is tried again after the next round. Objects that cannot be removed keep no others: what is left of a round
+    is tried again when the folders are searched. The hashes of evaluations go with those of rounds. No global model is
     removed while a command asks for evaluations: it may have chosen that very model.
     """
 
@@ -51,6 +53,7 @@ class Pruning:
         self._closing = False
         self._evaluations = OldEvaluations(runs, store)
         self._results = HandedResults(self._archive)
+        self._removal = Removal(store, runs.run, tell)
         self._pruned = 0  # the newest round whose updates are gone
         self._forgotten = 0  # the newest round whose hashes in Redis are gone
         self._swept = -_SWEEP_ROUNDS  # the round after which the folders were looked through
@@ -101,6 +104,13 @@ class Pruning:
         Raises `LocalFault` while the folder of the store is not mounted: nothing then counts as removed or as missing.
         """
         require_mounted(self._store, self._runs.run)
+        with self._removal.apart():
+            self._prune_rounds(closed, clients)
+        with self._removal.apart():
+            self._prune_globals(closed)
+
+    def _prune_rounds(self, closed: int, clients: Collection[str]) -> None:
+        """Remove the updates, the information and the hashes of rounds that are not kept after round `closed`."""
         mode = self._config.buffered
         if keep := self._kept_of(closed):
             still = mode.max_staleness if mode is not None else 0  # so many rounds back, tasks may still be done
@@ -114,6 +124,9 @@ class Pruning:
             if newest > 0 and newest >= self._swept + _SWEEP_ROUNDS:
                 self._sweep(newest, clients)
                 self._swept = newest
+
+    def _prune_globals(self, closed: int) -> None:
+        """Remove the global models that are not kept after round `closed`."""
         if self._config.keep_globals:
             newest, told = closed - self._config.keep_globals, closed - max(_KEPT_IN_REDIS, self._config.keep_globals)
             with removing_models(self._runs) as may_be:  # else after a later round
@@ -150,7 +163,7 @@ class Pruning:
         """Remove the recorded updates of one round, and what its clients wrote into Redis."""
         view = self._runs.read_round(round_)
         if view is not None:
-            self._store.delete([verdict.update.object.path for verdict in view.verdicts.values() if verdict.update])
+            self._removal.remove([verdict.update.object.path for verdict in view.verdicts.values() if verdict.update])
             require_mounted(self._store, self._runs.run)  # else they are still there, and only Redis names them
         self._runs.forget_round(round_, sorted(clients))
 
@@ -160,7 +173,7 @@ class Pruning:
             if not self._is_recorded(old):
                 return
             if (view := self._runs.read_round(old)) is not None:
-                self._store.delete(
+                self._removal.remove(
                     [
                         path
                         for verdict in view.verdicts.values()
@@ -203,14 +216,20 @@ class Pruning:
         What sites hand in for an evaluation that is open stays, however old the round of its model is.
         """
         infos = min(newest, self._forgotten)
-        self._remove_before(accepted_folder(self._runs.run), newest, infos=infos)
-        results = list[str]()
+        with self._removal.apart():
+            self._remove_before(accepted_folder(self._runs.run), newest, infos=infos)
+        handed_in = list[str]()
         for client in clients:
-            found = self._results.listed(client, most=_MOST_OF_A_CLIENT)
-            old = [path for path in found if _is_of_rounds(path, newest, infos)]
-            results += filter(result_of, old)
-            self._store.delete([path for path in old if result_of(path) is None])
-        self._store.delete(self._results.unnamed(results, but=self._runs.evaluating()))
+            with self._removal.apart(client):
+                found = self._results.listed(client, most=_MOST_OF_A_CLIENT)
+                results = [path for path in found if (of := result_of(path)) is not None and of[1] <= newest]
+                others = set(found).difference(results)
+                self._removal.remove([path for path in sorted(others) if _is_of_rounds(path, newest, infos)])
+                handed_in += results
+        unnamed = self._results.unnamed(handed_in, but=self._runs.evaluating())
+        for client in clients:
+            with self._removal.apart(client):
+                self._removal.remove([path for path in unnamed if client_of(path) == client])
 
     def _remove_before(
         self, folder: str, newest: int, *, infos: int, but: Callable[[], Collection[int]] = tuple
@@ -221,7 +240,7 @@ class Pruning:
         """
         found = list(self._store.list(folder))
         stay = but()
-        self._store.delete(
+        self._removal.remove(
             [path for path in found if round_of(path) not in stay and _is_of_rounds(path, newest, infos)]
         )
 

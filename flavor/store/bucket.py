@@ -55,6 +55,8 @@ _MACHINE_ROLES = ("169.254.169.254", "169.254.170.2", "metadata.google.internal"
 """Address that obstore asks for credentials when the environment has none."""
 _CLOCK = ("RequestTimeTooSkewed", "RequestExpired")
 """What a service says of a request that is signed with another time than its own."""
+_STATUS_OF = {"AccessDenied": 403, "InternalError": 500, "ServiceUnavailable": 503, "SlowDown": 503}
+"""The status that S3 would answer alone with, by the code that it gives for one object of many."""
 _NO_ENTRY = "it does not let us in: check the credentials in the environment and what they allow"
 
 
@@ -261,6 +263,8 @@ def refusal(url: str, key: str, status: int, code: str) -> StoreUnavailable:
 def _obstore_failure(url: str, key: str, text: str) -> StoreUnavailable:
     if any(host in text for host in _MACHINE_ROLES):
         return no_credentials(url)
+    if kept := re.search(r"DeleteObjects request failed for key .*\(code: (\w{1,60})\)", text):  # others are deleted
+        return failure(url, key, "", status=_STATUS_OF.get(kept[1], 400), code=kept[1])
     status = re.search(r"status code: (\d{3})", text)
     return failure(url, key, _plain(text), status=int(status[1]) if status else 0, code=_code(text))
 

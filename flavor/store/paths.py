@@ -34,6 +34,7 @@ _OF_CLIENT = re.compile(
     rf"runs/[^/]+/(?:clients/([^/]+)/[0-9]{{4,9}}-|accepted/[0-9]{{4,9}}-([^/]+)-{_TAIL.pattern})[^/]*"
 )
 _RESULT = re.compile(r"runs/[^/]+/clients/([^/]+)/([0-9]{4,9})-result-([0-9]{1,9})-[^/]*")
+_BESIDE_RESULT = re.compile(rf"{_RESULT.pattern.removesuffix('[^/]*')}(?:report|image)-[^/]*")
 _MANIFEST = re.compile(r"round-([1-9][0-9]{0,8})\.json")
 
 
@@ -129,6 +130,11 @@ def result_of(path: str) -> tuple[str, int, int] | None:
     """
     match = _RESULT.fullmatch(path)
     return (match[1], int(match[2]), int(match[3])) if match else None
+
+
+def belongs_to_result(path: str) -> bool:
+    """Whether this is a report or an image of a result in a client's folder, and not the result itself."""
+    return bool(_BESIDE_RESULT.fullmatch(path))
 
 
 def handed_report(run: str, round_: int, number: int, client: str, digest: str) -> str:
@@ -232,10 +238,14 @@ def named(prefix: str, stem: str, digest: str, extension: str) -> str:
     return f"{prefix}{stem}-{digest[:16]}{extension}"
 
 
+def is_object_path(path: str) -> bool:
+    """Whether an object can lie under this path: it is relative and stays inside the store."""
+    return all(_PART.fullmatch(part) for part in path.split("/"))
+
+
 def checked_path(path: str) -> str:
     """Return `path` if it is relative and stays inside the store. Raises `BadObjectPath` otherwise."""
-    parts = path.split("/")
-    if not all(_PART.fullmatch(part) for part in parts):
+    if not is_object_path(path):
         raise BadObjectPath(
             f"object path {path[:200]!r} is refused: parts of letters, digits, '.', '_' and '-', none hidden or '..'"
         )

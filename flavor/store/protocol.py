@@ -95,14 +95,15 @@ class ObjectStore(Protocol):
         """Return the paths of the objects directly in `folder` (which ends in a slash), sorted; empty for no objects.
 
         With `most`, looks at no more than so many entries. With `after`, looks only at paths that sort after this one.
-        Never descends into folders below.
+        Never descends into folders below. Also gives out names that are no object paths, which another program has
+        made there, so that `flavor verify` can report them: all other methods refuse these with `BadObjectPath`.
         """
 
     def folders(self, folder: str, *, most: int | None = None) -> Sequence[str]:
         """Return the folders directly in `folder`, as paths that end in a slash, sorted; at most `most`."""
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Delete these objects; absent ones are no error."""
+        """Delete these objects; absent ones are no error. Where one cannot be deleted, others may stay, too."""
 
     def remove(self, prefix: str) -> None:
         """Delete every object whose path starts with `prefix` (which ends in a slash); absent ones are no error."""

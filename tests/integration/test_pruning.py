@@ -35,6 +35,7 @@ from flavor.store.open import open_store
 from flavor.store.paths import global_prefix, is_info, manifest_path, named, result_prefix, round_of, update_prefix
 from flavor.store.protocol import ObjectStore
 from tests.infos import put_info
+from tests.polled import eventually
 from tests.recorded import accepted, global_model
 
 TOKEN = "coordinator"
@@ -182,6 +183,29 @@ def test_a_command_that_asks_waits_for_the_end_of_a_removal(runs: RunStore, stor
             assert not runs.redis.exists(runs.keys.removing)
             with removing_models(runs) as may_be_now:
                 assert not may_be_now
+
+
+def test_a_removal_that_takes_long_stays_known_and_a_command_says_that_it_waits(
+    runs: RunStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flavor.coordinator.asking._LEASE_S", 1.5)
+    monkeypatch.setattr("flavor.coordinator.asking._TELL_S", 0.0)
+    ended, asked, told = threading.Event(), list[bool](), list[str]()
+
+    def ask() -> None:
+        with asking(runs, store, told.append):
+            asked.append(ended.is_set())
+
+    command = threading.Thread(target=ask)
+    with removing_models(runs):
+        runs.redis.pexpire(runs.keys.removing, 60_000)
+        command.start()
+        eventually("a renewal", lambda: 0 < runs.redis.pttl(runs.keys.removing) <= 1500)
+        eventually("the command's line", lambda: told)
+        ended.set()
+    command.join(10)
+    assert asked == [True]
+    assert told == ["run 'r': waiting until its coordinator has removed old global models from the store"]
 
 
 def test_results_that_are_written_late_lack_nothing_of_a_site(
@@ -415,6 +439,59 @@ def test_a_signal_that_comes_while_its_thread_starts_is_what_ends_the_coordinato
     with pytest.raises(KeyboardInterrupt):
         pruning.after(1, ["a"])
     pruning.close()
+
+
+class Refusing(LocalStore):
+    """It removes no object with one of these words in its path, as a bucket by a rule of its owner."""
+
+    kept: tuple[str, ...] = ()
+
+    def delete(self, paths: Sequence[str]) -> None:
+        refused = [path for path in paths if any(word in path for word in self.kept)]
+        if refused:
+            raise StoreUnavailable(f"{refused[0]}: answered 403 (AccessDenied)")
+        super().delete(paths)
+
+
+def test_what_cannot_be_removed_keeps_nothing_of_other_sites_and_no_model(
+    runs: RunStore, store: ObjectStore, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    told, refusing = list[str](), Refusing(tmp_path / "store")
+    refusing.kept = ("0000000000000003.bin", "locked")  # an update, a model, and objects of site c
+    config = RunConfig(rounds=100, keep_rounds=1, keep_globals=2, store=store.url)
+    pruning = Pruning(runs, refusing, config, told.append)
+    clients = tmp_path / "store/runs/r/clients"
+    for round_ in range(1, 13):
+        close(runs, store, round_)
+    for site in ("b", "c", "d", "f"):
+        put(store, named(update_prefix("r", 1, site), "update", "1" * 16, ".bin"), b"late")
+    for path in (named(result_prefix("r", 1, 5, "f"), "image", "1" * 16, ".png"), f"{result_prefix('r', 0, 7, 'f')}1"):
+        put(store, path, b"of no evaluation")
+    for number in range(25):
+        put(store, f"{result_prefix('r', 1, 5, 'c')}locked{number}.json", b"{}")
+        put(store, f"{update_prefix('r', 1, 'c')}locked{number}", b"")
+    for name in ("0001-bad name", "0001-\x1b[2J", f"0001-{'x' * 150}"):
+        (clients / "b" / name).write_bytes(b"")
+    (clients / "e").symlink_to(clients / "d")
+    for _ in range(2):
+        pruning._swept = -10  # as after ten more rounds
+        pruning.prune(12, list("abcdef"))
+    left = {path for site in "abcdf" for path in store.list(f"runs/r/clients/{site}/") if not is_info(path)}
+    with subtests.test("an update that cannot be removed, and those of the other rounds"):
+        assert {round_ for round_ in map(round_of, left) if round_ not in (0, 1)} == {3, 12}
+        assert runs.redis.exists(runs.keys.client("a").update(11)) == 0
+    with subtests.test("a model that cannot be removed, and the others"):
+        assert models(store) == {3, 11, 12}
+    with subtests.test("sites behind one whose names are odd, whose objects are locked, or whose folder is a link"):
+        assert {path.split("/")[3] for path in left if round_of(path) == 1} == {"b", "c"}
+        assert len([path for path in left if "/b/" in path]) == 3
+        assert not [path for path in left if "/f/" in path], "those of round 0, too"
+    with subtests.test("each is told once, with its site"):
+        assert len(told) == 5, told
+        start = "what old rounds left"
+        for whose in ("of site 'a'", "of site 'b'", "of site 'c'", "of site 'e'", "in runs/r/global/"):
+            assert sum(line.startswith(f"{start} {whose} stays for now: ") for line in told) == 1, told
+        assert all(line.isprintable() for line in told)
 
 
 class Broken(LocalStore):

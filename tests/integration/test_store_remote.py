@@ -105,6 +105,19 @@ class TestFaults:
         assert all(fault.seen for fault in faults), "each was met"
         assert site.s3.keys(site.bucket) == [f"flavor/{PATH}"]
 
+    @pytest.mark.parametrize(("code", "passing"), [("AccessDenied", False), ("SlowDown", True), ("Odd", False)])
+    def test_one_object_of_many_that_is_not_deleted_is_an_answer(self, site: Site, code: str, passing: bool) -> None:
+        """In the words of obstore, which moto has no cause for."""
+        from obstore.exceptions import GenericError
+
+        said = f"Generic S3 error: DeleteObjects request failed for key p/a b: We say no (code: {code})"
+        with (
+            pytest.raises(StoreUnavailable, match=rf"answered \d+ \({code}\)") as raised,
+            site.store()._bucket.translated("x"),
+        ):
+            raise GenericError(said)
+        assert raised.value.passing is passing
+
     def test_an_outage_that_outlasts_a_signature_is_waited_out(
         self, site: Site, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -79,6 +79,9 @@ def test_what_a_record_names_is_not_left_over_nor_what_belongs_to_it(
 ) -> None:
     results = HandedResults(archive)
     named_here = {put(handed_in("a", 1, what)) for what in ("", "report-", "image-")}
+    beside = put(
+        f"{result_prefix('r', 1, 0, 'a')}{'2' * 16}.json"
+    )  # no record names it, but another result of the site
     late, asked = put(handed_in("b", 1)), put(handed_in("a", 1, number=7))
     taken = named(evaluation_prefix("r", 2, 0), "result-a", DIGEST, ".json")
     copied, of_none, spoiled = put(handed_in("a", 2)), put(handed_in("a", 3)), put(handed_in("a", 4))
@@ -86,9 +89,9 @@ def test_what_a_record_names_is_not_left_over_nor_what_belongs_to_it(
     record(archive, 2, {"a": taken})
     put(named(evaluation_prefix("r", 4, 0), "manifest", "1" * 16, ".json"))
     with subtests.test("while the evaluation is open"):
-        assert left(results, "a", "b", but=((1, 7), (3, 0))) == {late, copied}
+        assert left(results, "a", "b", but=((1, 7), (3, 0))) == {beside, late, copied}
     with subtests.test("once all are over"):
-        assert left(results, "a", "b") == {late, asked, copied, of_none}
+        assert left(results, "a", "b") == {beside, late, asked, copied, of_none}
     with subtests.test("one whose record cannot be read"):
         assert spoiled in results.listed("a", most=9)
     with subtests.test("what is known to be named is not looked at again"):
