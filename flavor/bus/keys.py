@@ -95,7 +95,9 @@ round:N:evaluation:K                  hash    state, global_*, format, expected,
                                               merged_*, manifest_*, subject; K is 0 for the
                                               coordinator's own, 999999999 for that on the
                                               operator's data
-round:N:evaluation:K:verdicts         hash    client to JSON: accepted, reason, what was inspected  worker
+round:N:evaluation:K:verdicts         hash    client to JSON: accepted, reason, what was inspected, worker
+                                              its first metrics; unread: why they are not known
+                                              in a run that was rebuilt
 round:N:evaluation:K:lease            string  token of the worker that merges its results, or worker
                                               judges its model by itself (expires)
 evaluating                            hash    `N K` of each one that is not over, to its opening  coordinator, worker

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from flavor.bus.runs import RunStore
 from flavor.counted import counted
 from flavor.errors import InvalidRecord, ObjectMissing, ObjectWithheld, OtherProtocol
 from flavor.ledger.archive import Archive
 from flavor.ledger.evaluation import EvaluationManifest, manifest_ref, read_manifest
 from flavor.records.evaluation import EvaluationSummary, EvaluationView, Result, ResultVerdict
-from flavor.records.info import Info
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
 from flavor.results.site_measures import kept_of
+from flavor.results.site_results import SiteResults
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
 
@@ -57,16 +55,20 @@ def recorded_evaluation(runs: RunStore, store: ObjectStore | None, summary: Eval
         of=summary.of,
         info=ObjectRef(manifest.merged_path, manifest.merged_digest),
         manifest=ref,
-        verdicts=verdicts_of(manifest, {}),
+        verdicts=verdicts_of(manifest, SiteResults({}, {})),
         training=manifest.training or (),
     )
 
 
-def verdicts_of(manifest: EvaluationManifest, infos: Mapping[str, Info]) -> dict[str, ResultVerdict]:
-    """Return the verdicts that Redis had of an evaluation, with the first metrics of each site's information."""
-    verdicts = {}
+def verdicts_of(manifest: EvaluationManifest, results: SiteResults) -> dict[str, ResultVerdict]:
+    """Return the verdicts that Redis had of an evaluation, with the first metrics of each site's information.
+
+    Where that cannot be read, the verdict says why.
+    """
+    verdicts, infos = {}, results.infos
     for judge in manifest.judges:
         result = Result(judge.info, judge.num_examples, manifest.model_digest, judge.public_key, judge.signature)
         kept = kept_of(infos[judge.client]) if judge.client in infos else ({}, {})
-        verdicts[judge.client] = ResultVerdict(True, counted(judge.num_examples, "example"), result, *kept)
+        said, why = counted(judge.num_examples, "example"), results.unread.get(judge.client, "")
+        verdicts[judge.client] = ResultVerdict(True, said, result, *kept, unread=why)
     return verdicts | {client: ResultVerdict(False, reason) for client, reason in manifest.missing.items()}

@@ -24,17 +24,17 @@ from flavor.records.counts import WORST
 from flavor.records.evaluation import AUTOMATIC, BestModel, EvaluationKind, EvaluationSummary
 from flavor.records.info import Info
 from flavor.records.lacking import reported_by_now
-from flavor.records.merging import sites_with
 from flavor.records.model import GlobalModel
 from flavor.records.not_finite import not_finite_of
 from flavor.records.objects import ObjectRef
 from flavor.records.own_evaluations import own_evaluations
 from flavor.records.states import EvaluationState
+from flavor.records.unread_parts import reported_unread, unread_parts, with_unread
 from flavor.results.evaluated import OWN_DATA
 from flavor.results.evaluation_summary import central_comparison, central_lacking, evaluation_summary, ruled_names
 from flavor.results.judged_both import JudgedBoth
 from flavor.results.read_evaluated import read_merged
-from flavor.results.site_results import read_results
+from flavor.results.site_results import SiteResults, read_results
 
 _MOST_NAMED = 10
 """Rounds that one line names."""
@@ -51,6 +51,8 @@ class RebuiltEvaluation:
     verdicts: dict[str, str]
     by_readable: EvaluationSummary
     """The summary by the sites whose results can be read: a rule by the worst site depends on single values."""
+    reported: Mapping[str, tuple[str, ...]]
+    """Which metrics of the run's rules sites have reported by now, for those of which that was not known before."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def rebuilt_evaluations(
         else:
             tell(f"{record.ref.path}: {record.why_not}; the run is rebuilt without it")
     models = {manifest.round: manifest.global_model.to_global("") for manifest in chain.manifests}
-    found, best_round, of_best = list[RebuiltEvaluation](), 0, dict[str, Info]()
+    found, best_round, of_best = list[RebuiltEvaluation](), 0, dict[str, Info | None]()
     reported, unread = dict[str, tuple[str, ...]](), _Unread()
     for record in newest_of(believed).values():
         if record.manifest.evaluation == AUTOMATIC:  # the others were revoked by then
@@ -95,19 +97,19 @@ def rebuilt_evaluations(
         try:
             results = read_results(archive.store, ((each.client, each.info) for each in record.manifest.judges))
             before, infos = _best(config, best_round, found), results.infos
-            each = _rebuilt(archive, record, models.get(record.manifest.round), infos, config, reported, before)
+            each = _rebuilt(archive, record, models.get(record.manifest.round), results, config, reported, before)
         except FlavorError as error:
             tell(f"{record.ref.path}: {error}; the run is rebuilt without it")
             continue
         unread.note(each.round, results.unread)
         found.append(replace(each, summary=_compared(config, each, infos, before, of_best, record.manifest.expected)))
         if each.number == AUTOMATIC:
-            sites = {site: info["metrics"] for site, info in infos.items()}
-            reported |= reported_by_now(ruled_names(config, central=False), sites, reported)
+            reported |= each.reported
         is_own = EvaluationKind.of(each.number) is not EvaluationKind.ASKED
         if is_own and record.manifest.best_round not in (0, best_round):
             best_round = record.manifest.best_round
-            of_best = infos if best_round == each.round else {}
+            judges = record.manifest.judges if best_round == each.round else ()
+            of_best = {judge.client: infos.get(judge.client) for judge in judges}
     unread.tell(tell)
     if lacking := _without_record(config, {(each.manifest.round, each.manifest.evaluation) for each in read}, chain):
         tell(
@@ -165,7 +167,7 @@ def _compared(
     each: RebuiltEvaluation,
     infos: dict[str, Info],
     before: BestModel | None,
-    of_best: dict[str, Info],
+    of_best: Mapping[str, Info | None],
     asked: Collection[str],
 ) -> EvaluationSummary:
     """Return the summary with what the worker has compared: by it, `--stop-after-no-gain` decides as it has before."""
@@ -182,12 +184,12 @@ def _rebuilt(
     archive: Archive,
     record: EvaluationRecord,
     model: GlobalModel | None,
-    infos: dict[str, Info],
+    results: SiteResults,
     config: RunConfig,
     reported: Mapping[str, tuple[str, ...]],
     best: BestModel | None,
 ) -> RebuiltEvaluation:
-    manifest = record.manifest
+    manifest, infos = record.manifest, results.infos
     merged_ref = ObjectRef(manifest.merged_path, manifest.merged_digest)
     merged, metrics = read_merged(archive.store, merged_ref), {site: info["metrics"] for site, info in infos.items()}
 
@@ -208,10 +210,13 @@ def _rebuilt(
         return replace(made, of=manifest.judged)
 
     by_readable = summary = summary_of(metrics)
-    if len(metrics) < len(manifest.judges):
-        summary = _without_values(
-            by_readable, summary_of({each.client: metrics.get(each.client, {}) for each in manifest.judges})
-        )
+    ruled = ruled_names(config, central=False)
+    new = reported_by_now(ruled, metrics, reported)
+    if results.unread:  # what was merged is of all sites; the lowest and the highest value are not known
+        parts = unread_parts(ruled, metrics, results.unread, merged)
+        of_all = summary_of({each.client: metrics.get(each.client, {}) for each in manifest.judges})
+        summary = replace(of_all, spread={}, lacking=with_unread(by_readable.lacking, parts))
+        new |= reported_unread(parts, reported)
     if manifest.central is not None:
         lacking = central_lacking(config, merged)
         summary = replace(summary, sites=1, expected=1, examples=manifest.central, reporters={}, lacking=lacking)
@@ -236,18 +241,8 @@ def _rebuilt(
         **({"training": json.dumps(list(manifest.training))} if manifest.training else {}),
         **({"subject": json.dumps(manifest.judged.to_plain())} if manifest.judged is not None else {}),
     }
-    written = {client: judged.to_json() for client, judged in verdicts_of(manifest, infos).items()}
-    return RebuiltEvaluation(manifest.round, manifest.evaluation, summary, fields, written, by_readable)
-
-
-def _without_values(by_readable: EvaluationSummary, of_all: EvaluationSummary) -> EvaluationSummary:
-    """Return a summary where not all sites' values are known: what was merged of all, and no lowest and highest value.
-
-    A site whose values are not known lacks no metric that is of all sites, and may lack any other one.
-    """
-    whole = (name for name in of_all.lacking if sites_with(name, of_all.few, of_all.sites) == of_all.sites)
-    lacking = {**of_all.lacking, **{name: by_readable.lacking[name] for name in whole}}
-    return replace(of_all, spread={}, lacking=lacking)
+    written = {client: judged.to_json() for client, judged in verdicts_of(manifest, results).items()}
+    return RebuiltEvaluation(manifest.round, manifest.evaluation, summary, fields, written, by_readable, new)
 
 
 def _best(config: RunConfig, best_round: int, found: list[RebuiltEvaluation]) -> BestModel | None:

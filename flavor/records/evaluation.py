@@ -149,6 +149,8 @@ class ResultVerdict:
     """The first finite metrics of the site."""
     not_finite: Mapping[str, str] = field(default_factory=dict)
     """The first metrics that the site reports without a finite value; see `flavor.records.not_finite.without_value`."""
+    unread: str = ""
+    """Why the site's metrics are not known, in a run that was rebuilt; '' where they are."""
 
     def to_json(self) -> str:
         """Write it as it stands in Redis."""
@@ -158,6 +160,8 @@ class ResultVerdict:
             fields["metrics"] = dict(self.metrics)
             if self.not_finite:
                 fields["not_finite"] = dict(self.not_finite)
+            if self.unread:
+                fields["unread"] = self.unread
         return json.dumps(fields, separators=(",", ":"), allow_nan=False)
 
     @classmethod
@@ -175,7 +179,8 @@ class ResultVerdict:
                 result = Result(info, examples, **named, try_id=str(fields.get("try", "")))
             metrics = kept_metrics(fields.get("metrics") or {}, MOST_METRICS)
             words = kept_words(read_words(fields.get("not_finite")))
-            return cls(bool(fields["accepted"]), str(fields["reason"]), result, metrics, words)
+            unread = str(fields.get("unread", ""))
+            return cls(bool(fields["accepted"]), str(fields["reason"]), result, metrics, words, unread)
 
 
 @dataclass(frozen=True)

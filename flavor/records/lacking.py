@@ -33,6 +33,10 @@ class SomeSites:
         """Name the first of these sites."""
         return cls(tuple(sorted(sites)[:_MOST_NAMED]), len(sites))
 
+    def and_also(self, sites: Collection[str]) -> SomeSites:
+        """Return these sites and further ones."""
+        return SomeSites(SomeSites.of([*self.named, *sites]).named, self.count + len(sites))
+
     @property
     def words(self) -> str:
         """`a`, `a and b`, or `a, b, c and 2 more`."""
@@ -53,6 +57,8 @@ class Lacking:
     """They were not asked, as they are gone or shut out, and have reported it before."""
     left_out: SomeSites = SomeSites()
     """They report it, and their counts did not go into the merged value."""
+    unread: SomeSites = SomeSites()
+    """What they have measured cannot be read any more, and the merged value may be without them."""
 
     @property
     def has_diverged(self) -> bool:
@@ -70,6 +76,9 @@ class Lacking:
             said.append(f"{self.unsaid.words} {do} not report {metric}, and {have} before")
         if self.left_out.count:
             said.append(f"the counts of {self.left_out.words} are left out of {metric}")
+        if self.unread.count:
+            has, it = ("has", "its result") if self.unread.count == 1 else ("have", "their results")
+            said.append(f"it is not known whether {self.unread.words} {has} a value of {metric}: {it} cannot be read")
         if self.away.count:
             is_one = self.away.count == 1
             was, have, back, it = ("was", "has", "it is", "it") if is_one else ("were", "have", "they are", "them")
@@ -81,7 +90,7 @@ class Lacking:
 
     def to_plain(self) -> list[Any]:
         """Write it for `read_lacking`."""
-        every = [self.not_finite, self.unsaid, self.away, self.left_out]
+        every = [self.not_finite, self.unsaid, self.away, self.left_out, self.unread]
         while len(every) > 2 and not every[-1].count:
             del every[-1]
         return [[list(each.named), each.count] for each in every]
@@ -148,7 +157,7 @@ def read_lacking(given: Any) -> dict[str, Lacking]:
     found = {}
     for name, each in (given or {}).items():
         first, second, *others = (SomeSites(tuple(map(str, named)), whole(count)) for named, count in each)
-        if len(others) > 2:
+        if len(others) > 3:
             raise ValueError("it has more kinds of sites than there are")
         found[str(name)] = Lacking(first, second, *others)
     return found

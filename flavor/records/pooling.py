@@ -21,9 +21,10 @@ of them. What is 0/0 is None, and so is what is no finite number.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flavor.records import score_histograms
@@ -56,8 +57,6 @@ class Pooled(NamedTuple):
     """By their whole names, in the order in which they are kept: bounds and those of `basic/confusion_*` last."""
     sites: dict[str, tuple[int, ...]]
     """Of which sites each metric is, by their positions."""
-    counts: dict[str, tuple[str, ...]]
-    """Of which counts each metric is, by the whole names."""
     reasons: dict[str, str]
     """Why a count, or a metric, could not be pooled."""
 
@@ -123,7 +122,6 @@ def _collected(
     return Pooled(
         {name: _finite(each.value) for name, each in made.items()},
         {name: each.sites for name, each in made.items()},
-        {name: each.counts for name, each in made.items()},
         reasons,
     )
 
@@ -278,19 +276,26 @@ class _Source(NamedTuple):
 
     counts: tuple[str, ...]
     compute: Callable[..., Values]
+    lengths: tuple[int, ...]
+    """Of lists of counts of no examples."""
+
+    @property
+    def metrics(self) -> Collection[str]:
+        """The names of what it computes."""
+        return self.compute(*([0] * length for length in self.lengths)).keys()
 
 
 _SOURCES: Mapping[str, tuple[_Source, ...]] = {
     "binary": (
-        _Source(("positives", "negatives"), _of_histograms),
-        _Source(("confusion",), _of_confusion),
-        _Source(("squared_error",), _of_squared_error),
-        _Source(("calibration",), _of_calibration),
+        _Source(("positives", "negatives"), _of_histograms, (1, 1)),
+        _Source(("confusion",), _of_confusion, (4,)),
+        _Source(("squared_error",), _of_squared_error, (2,)),
+        _Source(("calibration",), _of_calibration, (3 * CALIBRATION_BINS,)),
     ),
-    "multiclass": (_Source(("confusion",), _of_multiclass),),
+    "multiclass": (_Source(("confusion",), _of_multiclass, (1,)),),
     "regression": (
-        _Source(("errors",), _of_errors),
-        _Source(("errors", MOMENTS_OF_Y), _of_errors_and_moments),
+        _Source(("errors",), _of_errors, (3,)),
+        _Source(("errors", MOMENTS_OF_Y), _of_errors_and_moments, (3, 3)),
     ),
 }
 _COUNTS: Mapping[str, tuple[str, ...]] = {
@@ -298,6 +303,13 @@ _COUNTS: Mapping[str, tuple[str, ...]] = {
     for kind, sources in _SOURCES.items()
 }
 """The counts of each kind."""
+
+
+@functools.cache
+def kinds_giving(metric: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return which kinds of counts give a metric, by its name without label, and by which of their counts."""
+    every = ((kind, source) for kind, sources in _SOURCES.items() for source in sources)
+    return tuple((kind, source.counts) for kind, source in every if metric in source.metrics)
 
 
 def counts_by_label(metrics: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:

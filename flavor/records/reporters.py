@@ -11,6 +11,7 @@ from flavor.records.info import CONFUSION, UNCOUNTED
 from flavor.records.merging import WEIGHTED
 from flavor.records.numbers import finite
 from flavor.records.pooling import pooled
+from flavor.records.rival_counts import counts_giving
 from flavor.records.sound_counts import sound_counts
 
 _ALL = ""
@@ -45,13 +46,12 @@ def parts_of(names: Iterable[str], sites: Mapping[str, Mapping[str, Any]]) -> di
     sound = sound_counts([*sites.values()], CONFUSION).metrics if is_of_counts else [*sites.values()]
     is_pooled = any(name.startswith(POOLED) for name in names)
     of_all = pooled(sound, CONFUSION) if is_pooled else None
-    alone = {site: pooled([sites[site]], CONFUSION).sites.keys() for site in order} if is_pooled else {}
     found = {}
     for name in names:
         if of_all is not None and name.startswith(POOLED):
             merged = tuple(order[at] for at in of_all.sites.get(name, ()))
-            counts = of_all.counts.get(name, ())
-            reporting = [site for site in order if name in alone[site] or _has(counts, sites[site])]
+            ways = counts_giving(name, CONFUSION)
+            reporting = [site for site in order if any(_has(counts, sites[site]) for counts in ways)]
         else:
             merged = tuple(site for site, of in zip(order, sound, strict=True) if finite(of.get(name)) is not None)
             reporting = [site for site in order if finite(sites[site].get(name)) is not None]
@@ -60,8 +60,8 @@ def parts_of(names: Iterable[str], sites: Mapping[str, Mapping[str, Any]]) -> di
 
 
 def _has(counts: Collection[str], metrics: Mapping[str, Any]) -> bool:
-    """Whether a site reports all of these counts, however wrong they are; no counts are none."""
-    return bool(counts) and all(metrics.get(name) not in (None, UNCOUNTED) for name in counts)
+    """Whether a site reports all of these counts, however wrong they are."""
+    return all(metrics.get(name) not in (None, UNCOUNTED) for name in counts)
 
 
 def digest_of(sites: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flavor.records.counts import POOLED, PREFIX
-from flavor.records.pooling import BASIC, counts_by_label, tracked_cells
+from flavor.records.pooling import BASIC, counts_by_label, kinds_giving, tracked_cells
 
 
 def labels_of(sites: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -23,6 +23,15 @@ def label_of(pooled_metric: str) -> str:
     """Return the label of a pooled metric, with its slash: '' for `pooled/accuracy`."""
     name = pooled_metric.removeprefix(POOLED)
     return name[: name.rfind("/") + 1]
+
+
+def counts_giving(pooled_metric: str, confusion: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return of which counts a pooled metric may be computed, by their names: one of these tuples is enough."""
+    label = label_of(pooled_metric)
+    kinds = kinds_giving(pooled_metric.removeprefix(POOLED + label))
+    found = [tuple(f"{PREFIX}{label}{kind}/{name}" for name in counts) for kind, counts in kinds]
+    is_basic = label == f"{BASIC}/" and ("binary", ("confusion",)) in kinds
+    return [*found, tuple(confusion)] if is_basic else found
 
 
 def rivals_in(metrics: Mapping[str, Any], label: str, confusion: Sequence[str]) -> list[str]:

@@ -173,6 +173,8 @@ def evaluated_of(
     far as they could be read in the store.
     """
     infos, unread = results or SiteResults({}, {})
+    before = {site: each.unread for site, each in sorted(view.accepted.items()) if each.unread and site not in infos}
+    unread = {**before, **unread}
     metrics, few = ({}, {}) if summary is None else (summary.metrics, summary.few)
     if merged is not None:
         metrics, few = scalars(merged["metrics"]), sites_of(merged)[0]

@@ -113,8 +113,9 @@ class JudgedModels:
             found = described(whole, select=select)
             sites, missing = list(found["sites"].items()), list(found["missing"].items())
             left_out = max(0, len(sites) - MOST_SITES) + max(0, len(missing) - MOST_SITES)
+            unread = {site: why for site, why in found["unread"].items() if site in dict(sites[:MOST_SITES])}
             cut = {"sites": dict(sites[:MOST_SITES]), "missing": dict(missing[:MOST_SITES]), "left_out": left_out}
-            self._described[key] = {**found, **cut}
+            self._described[key] = {**found, **cut, "unread": unread}
         self._described.move_to_end(key)
         while len(self._described) > _MOST_KEPT:
             self._described.popitem(last=False)

@@ -5,23 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flavor.cook.metrics import binary_counts
 from flavor.ledger.canonical import sha256
 from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.evaluation import EvaluationManifest, JudgeRecord, put_manifest
 from flavor.ledger.evaluations import EvaluationRecord, Signed, read_records
 from flavor.ledger.recover_evaluations import RebuiltEvaluations, rebuilt_evaluations
 from flavor.ledger.trust import Trust
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, BestModel
+from flavor.policy.selection import StopWhen
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, BestModel, EvaluationView
 from flavor.records.info import CONFUSION, info_bytes
 from flavor.records.merging import merge_infos
+from flavor.results.evaluated import evaluated_of
+from flavor.results.evaluated_table import described
 from flavor.results.read_evaluated import from_store
 from flavor.store.paths import evaluation_prefix, named
 from tests.unit.contributions.madeup import MadeRun, weights
 
-Sites = Mapping[str, Mapping[str, float]]
+Sites = Mapping[str, Mapping[str, Any]]
 
 
 def made(tmp_path: Path, **config: object) -> MadeRun:
@@ -132,3 +137,41 @@ def test_a_record_that_has_a_site_twice_is_wrong(tmp_path, twice):
     ((_, record),) = read_records(run.archive, [path], Signed.of(chain_of(run), Trust()))
     assert isinstance(record, EvaluationRecord)
     assert record.problems == (("a site is in it twice",) if twice else ())
+
+
+COUNTS = binary_counts([0, 1], [0.25, 0.75], bins=4)
+OTHER = binary_counts([0, 1], [0.75, 0.25], bins=8)
+
+
+@pytest.mark.parametrize(
+    ("lost", "why_not", "reported"),
+    [
+        ({"accuracy": 0.2, **OTHER}, "the counts of c are left out of pooled/auc", {"pooled/auc"}),
+        ({"accuracy": 0.2}, "it is not known whether c has a value of pooled/auc: its result cannot be read", set()),
+        ({"accuracy": 0.2, **COUNTS}, "", {"pooled/auc"}),
+    ],
+)
+def test_a_lost_result_ends_no_run_and_hides_no_lowest_value(
+    tmp_path: Path, lost: Mapping[str, Any], why_not: str, reported: set[str]
+) -> None:
+    """A site has overwritten its own object: what is merged says whether its value is in it."""
+    run = made(tmp_path, stop_when=("pooled/auc>=0.9",))
+    sites = {"a": {"accuracy": 0.7, **COUNTS}, "b": {"accuracy": 0.8, **COUNTS}, "c": lost}
+    judge(run, 1, AUTOMATIC, sites, best=1, closed_ms=3_000)
+    (path,) = run.folder.rglob("*result-c*")
+    path.chmod(0o600)
+    path.write_bytes(b"{}")
+    said = list[str]()
+    found = rebuilt_evaluations(run.archive, chain_of(run), Trust(), said.append)
+    assert any("what c has measured of the model of round 1 cannot be read" in line for line in said)
+    (each,) = found.every
+    rule = StopWhen.parse("pooled/auc>=0.9")
+    assert rule.incomplete(each.summary) == why_not
+    assert rule.is_met(each.summary) == (None if why_not else 1.0)
+    assert {*found.reported.get("c", ())} - {"accuracy"} == reported
+    view = EvaluationView.from_hash(1, AUTOMATIC, each.fields, each.verdicts)
+    shown = described(evaluated_of(run.name, view, each.summary))
+    accuracy = shown["metrics"]["accuracy"]
+    assert {*shown["unread"]} == {"c"}
+    assert (accuracy["lowest"], accuracy["highest"], accuracy["worst"]) == (None, None, None)
+    assert accuracy["plain_mean"] == pytest.approx(1.7 / 3)

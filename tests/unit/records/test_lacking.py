@@ -50,6 +50,7 @@ LEFT_OUT = {
     "another threshold": binary_counts([0, 1], [0.5, 0.75], bins=4, threshold=0.4),
     "impossible": {**COUNTS, "count/binary/positives": [-1, 0, 0, 0], "count/binary/confusion": [-1, 0, 0, 0]},
     "another kind": {"count/multiclass/confusion": [1, 0, 0, 1]},
+    "impossible, of another kind": {"count/multiclass/confusion": [1, -1, 0, 0]},
     "both kinds": {**COUNTS, "count/multiclass/confusion": [1, 0, 0, 1]},
     "of its own": {"count/binary/confusion": [1, 1, 1, 1], "count/binary/confusion.same": 0.3},
     "another setting": {**COUNTS, "count/n": 1, "count/n.same": 3, "loss": None},
@@ -79,6 +80,7 @@ def test_who_lacks_a_metric_is_who_is_not_in_the_merged_value(how: str) -> None:
             "another threshold": {"pooled/accuracy"},
             "impossible": {"pooled/auc", "pooled/accuracy"},
             "another kind": {"pooled/accuracy"},
+            "impossible, of another kind": {"pooled/accuracy"},
             "both kinds": set(),
             "of its own": {"pooled/accuracy"},
             "another setting": {"count/n"},
@@ -115,6 +117,7 @@ def test_a_summary_keeps_it() -> None:
             "loss": Lacking(SomeSites.of("abcd")),
             "x": Lacking(away=SomeSites.of("e")),
             "y": Lacking(left_out=SomeSites.of("f")),
+            "z": Lacking(unread=SomeSites.of("g")),
         },
     )
     text = made.closed_at(1)
@@ -124,7 +127,7 @@ def test_a_summary_keeps_it() -> None:
         '{"loss":7}',
         '{"loss":[[["a"],-1],[[],0]]}',
         '{"loss":[[["a"],1]]}',
-        '{"loss":[[[],0],[[],0],[[],0],[[],0],[[],0]]}',
+        '{"loss":[[[],0],[[],0],[[],0],[[],0],[[],0],[[],0]]}',
     ):
         with pytest.raises(DamagedRecord, match="summary of an evaluation"):
             EvaluationSummary.from_json(f'{text[: text.index(chr(34) + "lacking")]}"lacking":{wrong}}}')

@@ -116,6 +116,8 @@ export function judged(name) {
     text(heading, `${model.charAt(0).toUpperCase()}${model.slice(1)}, judged ${by}, ${counted(found.examples, "example")}`);
     const more = [];
     if (found.skipped.length) more.push(`Without an evaluator: ${found.skipped.slice(0, 20).join(", ")}.`);
+    const unread = Object.keys(found.unread);
+    if (unread.length) more.push(`The values of ${some(unread, 20)} cannot be read: only what is merged has them.`);
     if (every.length > MOST) more.push(...further(every.filter((each) => !names.includes(each)), found));
     if (found.left_out) more.push(`${counted(found.left_out, "more site")} not shown.`);
     fill(notes, more.flatMap((words) => [words, " "]));
