@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flavor.counted import counted
-from flavor.records.comparison import Beside, Comparison
+from flavor.records.comparison import Comparison
 from flavor.records.evaluation import BestModel
 
 Found = tuple[float, int] | None
@@ -19,20 +19,29 @@ def compared_notes(metric: str, before: BestModel, found: Found, made: Compariso
         return []
     if made.beside is None:
         of, had = f"{metric} of {counted(found[1], 'site')}", counted(before.sites, "site")
-        lacked = ""
+        why = [_unread(before, made)] if made.unread.count else []
         if made.lacked.count:
-            lacked = f" ({made.lacked.words} {'has' if made.lacked.count == 1 else 'have'} one of one model alone)"
+            why.append(f"{made.lacked.words} {'has' if made.lacked.count == 1 else 'have'} one of one model alone")
+        said = f" ({'; '.join(why)})" if why else ""
         return [
             f"{of} is not compared with that of round {before.round}, of {had}: "
-            f"too few sites have a value of it for both models{lacked}"
+            f"too few sites have a value of it for both models{said}"
         ]
-    said = of_both(metric, before, made.beside, found[0])
+    said = of_both(metric, before, made, found[0])
     return [f"{stays}{said}"] if said else []
 
 
-def of_both(metric: str, before: BestModel, beside: Beside | None, value: float) -> str:
+def of_both(metric: str, before: BestModel, made: Comparison, value: float) -> str:
     """Return what the sites report that have judged both models; '' where that is what all report."""
+    beside = made.beside
     if beside is None or (beside.value, beside.best) == (value, before.value):
         return ""
     by = f"the {beside.sites} sites" if beside.sites > 1 else "the site"
-    return f": by {by} that judged both models, {metric} is {beside.value:.6g} now and was {beside.best:.6g}"
+    both = "with a result of both models" if made.unread.count else "that judged both models"
+    without = f"; {_unread(before, made)}" if made.unread.count else ""
+    return f": by {by} {both}, {metric} is {beside.value:.6g} now and was {beside.best:.6g}{without}"
+
+
+def _unread(before: BestModel, made: Comparison) -> str:
+    has = "has" if made.unread.count == 1 else "have"
+    return f"what {made.unread.words} {has} measured of the model of round {before.round} cannot be read"

@@ -307,7 +307,7 @@ def choose(
         reason += f", after {before.value:.6g} in round {before.round}"
         reason += f", which {counted(before.sites, 'site')} had judged" if before.sites != best.sites else ""
         reason += f", and which has diverged at {made.recovered.words}" if made.recovered.count else ""
-        reason += of_both(select.name, before, made.beside, best.value)
+        reason += of_both(select.name, before, made, best.value)
     reason += f"; {diverged}" if diverged else ""
     bound = summary.metrics.get(select.name + BOUND)
     if bound and made.beside is not None and abs(made.beside.value - made.beside.best) <= bound:

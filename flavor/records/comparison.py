@@ -35,6 +35,8 @@ class Comparison:
     """Sites at which the best model is infinite or NaN, and the new one is not, each with the best one's value."""
     lacked: SomeSites = _NONE
     """Sites that have a value of one of both models alone."""
+    unread: SomeSites = _NONE
+    """Sites whose results of the best model cannot be read any more."""
 
     @property
     def is_made(self) -> bool:
@@ -70,7 +72,7 @@ class Comparison:
         return cls(_beside_of(fields.get("beside")), **sites)
 
 
-_SITES = ("diverged", "recovered", "lacked")
+_SITES = ("diverged", "recovered", "lacked", "unread")
 
 
 def _beside_of(found: Any) -> Beside | None:

@@ -56,6 +56,7 @@ class JudgedBoth:
         if found is not None and is_of_all and set(judged) == self.infos.keys():
             return Comparison(Beside(found[0], before.value, found[1]))
         infos = {site: info for site in judged if (info := result_of(site)) is not None}
+        unread = {site for site in judged if site not in infos} & set(self.asked)
         new, old = self._reporting(self.infos), self._reporting(infos)
         common = [site for site in new if site in old]
         having_part = {*new, *old} & set(self.asked)
@@ -66,7 +67,8 @@ class JudgedBoth:
             beside,
             diverged=SomeSites.of(diverged),
             recovered=SomeSites.of(recovered if 2 * len(measuring & set(new)) > len(measuring) else []),
-            lacked=SomeSites.of(having_part - set(common)),
+            lacked=SomeSites.of(having_part - {*common, *unread}),
+            unread=SomeSites.of(unread),
         )
 
     def _beside(self, common: Sequence[str], infos: Mapping[str, Info]) -> Beside | None:

@@ -11,9 +11,10 @@ import pytest
 
 from flavor.config import RunConfig
 from flavor.cook.metrics import binary_counts
+from flavor.policy.compared import compared_notes
 from flavor.policy.selection import Choice, Select, choose
 from flavor.programs.result_file import read_measured
-from flavor.records.comparison import Beside
+from flavor.records.comparison import Beside, Comparison
 from flavor.records.evaluation import BestModel, EvaluationSummary
 from flavor.records.info import CONFUSION, Info, checked_info
 from flavor.records.lacking import SomeSites
@@ -136,6 +137,32 @@ def test_counts_of_other_sites_are_not_compared() -> None:
         "pooled/accuracy of 2 sites is not compared with that of round 1, of 2 sites: "
         "too few sites have a value of it for both models (a, b, c and 1 more have one of one model alone)",
     )
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (
+            "abc",
+            "round 1 stays the best by a: by the 3 sites with a result of both models, a is 0.5 now and was 0.5; "
+            "what d has measured of the model of round 1 cannot be read",
+        ),
+        (
+            "ab",
+            "a of 5 sites is not compared with that of round 1, of 4 sites: too few sites have a value of it for both "
+            "models (what c and d have measured of the model of round 1 cannot be read; e has one of one model alone)",
+        ),
+    ],
+)
+def test_a_lost_result_of_the_best_model_is_told_as_lost(there: str, said: str) -> None:
+    before, after = ({site: info({"a": 0.5}) for site in sites} for sites in ("abcd", "abcde"))
+    config, best = RunConfig(rounds=2, store="file:///store", select="a:max"), BestModel(1, 0.5, 4)
+    both = JudgedBoth(config, Select.parse("a:max"), {**after, "e": info({"a": 0.25})}, asked=after)
+    kept = {site: before[site] for site in there}
+    made = both.compare(best, (0.45, 5), judged=before, result_of=kept.get)
+    assert (made.unread, made.lacked) == (SomeSites.of({*before} - {*kept}), SomeSites.of("e"))
+    assert Comparison.of_plain(json.loads(json.dumps(made.to_plain()))) == made
+    assert compared_notes("a", best, (0.45, 5), made) == [said]
 
 
 @pytest.mark.parametrize(("good", "best"), [(14, 2), (10, 1)])
