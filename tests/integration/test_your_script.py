@@ -24,11 +24,17 @@ from tests.lazy import Lazy
 
 torch = Lazy("torch")
 PAGE = (Path(__file__).parents[2] / "docs" / "your-script.md").read_text()
-SCHEDULE, REPORT, TIME_LEFT, FEDPROX, FEDPROX_NUMPY, SCAFFOLD, SCAFFOLD_NUMPY, SKLEARN, HELPER = re.findall(
+SCHEDULE, SHARDS, REPORT, TIME_LEFT, FEDPROX, FEDPROX_NUMPY, SCAFFOLD, SCAFFOLD_NUMPY, SKLEARN, HELPER = re.findall(
     r"```python\n(.*?)```", PAGE, flags=re.DOTALL
 )
 PROTOCOL = (Path(__file__).parents[2] / "examples" / "shell" / "README.md").read_text()
 (SHELL,) = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+def test_shards_are_saved_and_loaded_where_the_edge_says():
+    """By transformers, which no test needs: `tests/integration/test_sharded_run.py` hands in such folders."""
+    compile(SHARDS, "your-script.md", "exec")
+    assert set(re.findall(r'os.environ\["(\w+)"\]', SHARDS)) == {"LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH"}
 
 
 def failures(folder: Path, command: str, *libraries: str) -> list[dict[str, str]]:
