@@ -72,7 +72,8 @@ _PATTERNS: tuple[tuple[ReasonClass, re.Pattern[str]], ...] = tuple(
             r"checkpoint format |the update is compressed to |--strip-prefix |the run's checkpoints are in the format|"
             r".*(save|write|fetch|cast|rename|compare|check|use|give|let|keep|leave|follow|call|look|cannot be "
             r"(read|used)|damaged|at most|refused|not read|not Unicode|SHA-256 in hex|is an integer from|there are|"
-            r"and no checkpoint|claim|cannot be averaged)",
+            r"and no checkpoint|claim|cannot be averaged|a compressed update, |is in two shards|lies beside the index|"
+            r"has a name of )",
         ),
     )
 )
