@@ -44,7 +44,7 @@ demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this ma
 test test-unit: export PYTHONDONTWRITEBYTECODE =
 
 test: $(VENV)/.compiled  ## Run all tests
-	@echo "all tests: about eight minutes on two cores"
+	@echo "all tests: about ten minutes on two cores"
 	@$(BIN)/python tests/precompile.py
 	@$(BIN)/python -m pytest --numprocesses 5 --dist worksteal
 
