@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -19,13 +19,13 @@ from aggregators.dtypes import Array
 from aggregators.mean import Mean
 from aggregators.models import Models
 from aggregators.parts import Stored, flat, part
-from aggregators.protocols import SCAN_BLOCK, Block, Plan, Reducer, Scan, Weights, weighs
-from aggregators.scaled import Scaling, base_of, depth
+from aggregators.protocols import SCAN_BLOCK, Block, Plan, Reducer, Scan, Weights
+from aggregators.scaled import BeforeAnother, Scaling, base_of, depth
 from flavor.errors import AggregationError
 
 
 @dataclass(frozen=True)
-class NormClip:
+class NormClip(BeforeAnother):
     """No client moves farther than c (a number, or median); goes before another rule: norm_clip:c=1/median.
 
     Replaces each θᵢ by θ − Δᵢ min(1, C / ‖Δᵢ‖), then applies `then`.
@@ -37,6 +37,7 @@ class NormClip:
     c: float | Literal["median"] = "median"
     then: Reducer = field(default_factory=Mean)
 
+    called = "norm_clip"
     source = "Sun et al. 2019, arXiv 1911.07963"
     condition = "an old global model, and that of the reducer behind"
     needs_global = True
@@ -44,25 +45,6 @@ class NormClip:
     def __post_init__(self) -> None:
         if self.c != "median" and not (math.isfinite(self.c) and self.c > 0):
             raise AggregationError(f"norm_clip needs c > 0 or c = median, got {self.c}")
-
-    @property
-    def weighs(self) -> bool:
-        """Whether the rule behind weighs."""
-        return weighs(self.then)
-
-    def check(self, n: int) -> None:
-        """Raise `AggregationError` unless the condition of the rule behind holds."""
-        if n < 1:
-            raise AggregationError(f"norm_clip needs n >= 1 clients, got n = {n}")
-        self.then.check(n)
-
-    def before(self, rule: Reducer) -> NormClip:
-        """Return the same bound with `rule` behind it."""
-        return replace(self, then=rule)
-
-    def without_global(self) -> Reducer:
-        """Return the rule behind, which gets every client where there is no model to measure a change against."""
-        return self.then
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:
         """Measure ‖Δᵢ‖, then let the rule behind plan with clipped clients."""

@@ -12,19 +12,19 @@ This is the mean of the clients θ + (Σ pⱼ aⱼ / aᵢ) (θᵢ − θ), and i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from aggregators.dtypes import Array
 from aggregators.mean import Mean
-from aggregators.protocols import Plan, Reducer, Scan, Weights, weighs
-from aggregators.scaled import Scaling, depth
+from aggregators.protocols import Plan, Reducer, Scan, Weights
+from aggregators.scaled import BeforeAnother, Scaling, depth
 from flavor.errors import AggregationError
 
 
 @dataclass(frozen=True)
-class FedNova:
+class FedNova(BeforeAnother):
     """Mean of changes per local step, times the mean number of steps (metadata.localSteps); may go before a rule.
 
     Replaces each θᵢ by θ + (Σ pⱼ aⱼ / aᵢ) (θᵢ − θ), then applies `then`.
@@ -36,29 +36,11 @@ class FedNova:
 
     then: Reducer = field(default_factory=Mean)
 
+    called = "fednova"
     source = "Wang et al. 2020, arXiv 2007.07481"
     condition = "local steps of all clients, an old global model, and that of the reducer behind"
     needs_global = True
     needs_steps = True
-
-    @property
-    def weighs(self) -> bool:
-        """Whether the rule behind weighs."""
-        return weighs(self.then)
-
-    def check(self, n: int) -> None:
-        """Raise `AggregationError` unless the condition of the rule behind holds."""
-        if n < 1:
-            raise AggregationError(f"fednova needs n >= 1 clients, got n = {n}")
-        self.then.check(n)
-
-    def before(self, rule: Reducer) -> FedNova:
-        """Return the same rule with `rule` behind it."""
-        return replace(self, then=rule)
-
-    def without_global(self) -> Reducer:
-        """Return the rule behind, which gets every client where there is no model to measure a change against."""
-        return self.then
 
     def plan(self, scan: Scan, weights: Weights) -> Plan:
         """Let the rule behind plan with clients whose changes are those of equally many steps."""

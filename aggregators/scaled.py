@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from aggregators.dtypes import Array
-from aggregators.protocols import SCAN_BLOCK, Block, Plan, Prefix, Reducer, Scan, Weights, scan_block
+from aggregators.protocols import SCAN_BLOCK, Block, Plan, Prefix, Reducer, Scan, Weights, scan_block, weighs
 from flavor.errors import AggregationError
 
 _LEAST_SCALE = 1e-6
@@ -52,6 +53,35 @@ class Scaling:
             plan.reduce(kept(block), out)
 
         return replace(plan, reduce=reduce, live_rows=plan.live_rows + len(plan.clients), streams=False)
+
+
+class BeforeAnother:
+    """What the rules have in common that scale changes, and then apply the rule behind them; base of dataclasses."""
+
+    then: Reducer
+    called: ClassVar[str]
+    """The rule's name in messages."""
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the rule behind weighs."""
+        return weighs(self.then)
+
+    def check(self, n: int) -> None:
+        """Raise `AggregationError` unless the condition of the rule behind holds."""
+        if n < 1:
+            raise AggregationError(f"{self.called} needs n >= 1 clients, got n = {n}")
+        self.then.check(n)
+
+    def before(self, rule: Reducer) -> Self:
+        """Return the same rule with `rule` behind it."""
+        this: Any = self
+        made: Self = replace(this, then=rule)
+        return made
+
+    def without_global(self) -> Reducer:
+        """Return the rule behind, which gets every client where there is no model to measure a change against."""
+        return self.then
 
 
 def depth(rule: Reducer) -> int:
