@@ -217,19 +217,22 @@ class SiteEvaluations:
         return carried(round_.view, self._members.clients, mode)[0] if round_ is not None and mode is not None else ()
 
     def _judged_before(self) -> Collection[str]:
-        """Return the sites with a result of the newest evaluation before; none where all members have come back.
+        """Return the sites with a result of the newest evaluation before; where all are back, who is not ready yet.
 
-        Where there was none, as with `--evaluate final`, those with an evaluator that have not come back. A run that
-        was rebuilt does not know those members that only judge.
+        Where there was none, as with `--evaluate final`, those with an evaluator that have not come back, or have and
+        are not ready. A run that was rebuilt does not know those members that only judge.
         """
-        members, is_rebuilt = self._members, bool(self._current.view.recovered_ms)
+        members, run = self._members, self._current.view
+        is_resumed = run.resumed_round == self._round
+        came = [name for name, client in members.clients.items() if client.judges_soon and is_resumed]
         are_back = all(name in members.clients and not members.clients[name].ended_with_run for name in members.names)
-        if are_back and not is_rebuilt:
-            return ()
+        if are_back and not run.recovered_ms:
+            return came
         for before in reversed(own_evaluations(self._summaries.read())):
             view = self._runs.read_evaluation(before.round, AUTOMATIC)
             return view.accepted if view is not None else ()
-        return [name for name, client in members.clients.items() if client.ended_with_run and client.evaluates]
+        away = [name for name, client in members.clients.items() if client.ended_with_run and client.evaluates]
+        return [*away, *came]
 
     def _read(self, closed: int) -> None:
         before = self._view if self._round == closed else None

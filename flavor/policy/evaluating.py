@@ -74,8 +74,8 @@ def evaluation_step(
 ) -> Decision | None:
     """Return what to do about the evaluation of round `closed`; None when there is nothing (more) to do.
 
-    `handed_in` has the sites of which a result is there, `judged` those with a result of the evaluation before, and
-    `busy` those that train on in an asynchronous run, for which all others would wait.
+    `handed_in` has the sites of which a result is there, `judged` those with a result of the evaluation before that may
+    still be coming back, and `busy` those that train on in an asynchronous run, for which all others would wait.
     `job` is where the job is that merges the results, once that has begun. `what` names the evaluation, where it is not
     of a round's model.
     """
@@ -161,6 +161,7 @@ def _opening(
     clients: Mapping[str, Client], judged: Collection[str], busy: Collection[str], time_s: float
 ) -> Decision | None:
     there = {name for name, client in clients.items() if client.may_evaluate and name not in busy}
+    there |= {name for name in judged if name in clients and clients[name].judges_soon}
     to_come = {name for name in judged if answer_of(name, {}, clients) is Answer.TO_COME and name not in busy}
     if not (there or to_come):
         return None
@@ -175,7 +176,9 @@ def _opening(
 
 def awaits_sites(decision: Decision, clients: Mapping[str, Client], closed: int) -> Decision:
     """Return what to do in place of opening the last evaluation of a run that was resumed for it: wait for a site."""
-    if decision.action is not Action.EVALUATE or any(each.may_evaluate for each in clients.values()):
+    if decision.action is not Action.EVALUATE or any(
+        each.may_evaluate or each.judges_soon for each in clients.values()
+    ):
         return decision
     again = f"start `flavor-fl` or `flavor-fv` again at {some(decision.names)}"
     return Decision(Action.WAIT, f"the model of round {closed} is to be judged, and no site has come back yet: {again}")

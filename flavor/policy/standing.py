@@ -81,8 +81,16 @@ class Client:
     @property
     def may_evaluate(self) -> bool:
         """Whether it can judge a model now, also after its trainer has ended by itself."""
-        can = self.state in (ClientState.READY, ClientState.LEFT)
-        return self.evaluates and self.alive and self.is_admitted and not self.quarantined and can
+        return self._judges and self.state in (ClientState.READY, ClientState.LEFT)
+
+    @property
+    def judges_soon(self) -> bool:
+        """Whether it can judge a model as soon as its trainer is ready."""
+        return self._judges and self.state is ClientState.JOINED
+
+    @property
+    def _judges(self) -> bool:
+        return self.evaluates and self.alive and self.is_admitted and not self.quarantined
 
     @property
     def shut_out(self) -> bool:

@@ -31,8 +31,7 @@ def test_a_share_that_is_unmounted_while_edges_hand_in(faulty, leave):
         edge.until("waiting for the store, for at most 1 d: store file://")
     waits = re.compile(r'^c1 +training .* "it waits for the object store, which cannot be used for now"$', re.M)
     bench.eventually("status says it", lambda: waits.search(bench.done("flavor", "status", bench.run).stdout))
-    held = [entry["reason"] for entry in bench.log() if entry.get("held")]
-    assert any("waiting for the object store, which c1, c2" in reason for reason in held), held
+    assert bench.logged("round.waiting", saying="waiting for the object store, which c1, c2")["held"]
     back()
     faulty.finish(coordinator, edges)
     reason = bench.redis.hget(bench.runs.keys.client("c1").hash, "reason") or ""

@@ -11,6 +11,7 @@ from flavor.policy.decision import Action, Decision, next_round, reopened
 from flavor.policy.evaluating import (
     COMING_S,
     LONG_S,
+    awaits_sites,
     evaluation_step,
     is_merged_beside,
     left_out,
@@ -61,6 +62,14 @@ def test_they_judge_models():
     found = evaluation_step(None, {}, {"a": READY, "v": JUDGE, "w": JOINED, "x": GONE}, CONFIG, closed=1, now_ms=0)
     assert found is not None
     assert (found.action, found.names) == (Action.EVALUATE, ("v",))
+
+
+def test_one_that_has_come_back_and_is_not_ready_yet_is_waited_for():
+    found = evaluation_step(None, {}, {"w": JOINED}, CONFIG, closed=1, now_ms=0, judged=["w"])
+    assert found is not None
+    assert (found.action, found.names) == (Action.EVALUATE, ("w",))
+    assert awaits_sites(found, {"w": JOINED}, 1) == found
+    assert awaits_sites(found, {"w": GONE}, 1).action is Action.WAIT
 
 
 def test_a_site_that_trains_on_is_not_asked_and_is_named():
