@@ -329,9 +329,11 @@ def test_the_last_model_is_judged_after_resume_where_a_stop_has_cut_that_off(ben
     coordinator = bench.start("flavor", "resume", bench.run)
     coordinator.until("the model of round 1 is judged anew: the run ended before the result")
     coordinator.until("no site has come back yet: start `flavor-fl` or `flavor-fv` again at c1")
+    coordinator.send(signal.SIGSTOP)
     edge = bench.edge("c1", bench.trainer("--hold", "--at", 0), "-e", evaluator())
-    coordinator.until("its global model is judged by c1")  # its trainer is not ready yet
     bench.held("c1")
+    coordinator.send(signal.SIGCONT)  # what it hears of first is a site whose trainer is not ready yet
+    coordinator.until("its global model is judged by c1")
     bench.release("c1")
     finish(coordinator, {"c1": edge})
     assert [each.round for each in summaries(bench)] == [1], coordinator.stderr
