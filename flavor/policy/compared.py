@@ -5,6 +5,7 @@ from __future__ import annotations
 from flavor.counted import counted
 from flavor.records.comparison import Comparison
 from flavor.records.evaluation import BestModel
+from flavor.records.tolerance import order
 
 Found = tuple[float, int] | None
 """The value of a rule's metric in an evaluation, and how many sites report it; None where it is missing."""
@@ -34,7 +35,7 @@ def compared_notes(metric: str, before: BestModel, found: Found, made: Compariso
 def of_both(metric: str, before: BestModel, made: Comparison, value: float) -> str:
     """Return what the sites report that have judged both models; '' where that is what all report."""
     beside = made.beside
-    if beside is None or (beside.value, beside.best) == (value, before.value):
+    if beside is None or (order(beside.value, value) == 0 and order(beside.best, before.value) == 0):
         return ""
     by = f"the {beside.sites} sites" if beside.sites > 1 else "the site"
     both = "with a result of both models" if made.unread.count else "that judged both models"

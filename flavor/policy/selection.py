@@ -22,6 +22,7 @@ from flavor.records.comparison import NOT_COMPARED, Beside, Comparison
 from flavor.records.counts import BOUND, POOLED, WORST
 from flavor.records.evaluation import BestModel, EvaluationSummary
 from flavor.records.merging import WEIGHTED, sites_with
+from flavor.records.tolerance import exceeds, order
 
 LARGER, SMALLER = "max", "min"
 _COMPARED = re.compile(r"(?P<name>[^<>=]+?)\s*(?P<sign>>=|<=|>|<)\s*(?P<value>[^<>=]+)")
@@ -138,14 +139,9 @@ class StopWhen:
         found = value_of(self.name, summary, is_larger=">" in self.sign)
         if found is None:
             return None
-        value = found[0]
-        is_good = {
-            ">=": value >= self.bound,
-            ">": value > self.bound,
-            "<=": value <= self.bound,
-            "<": value < self.bound,
-        }[self.sign]
-        return value if is_good else None
+        way = order(found[0], self.bound)
+        is_good = {">=": way >= 0, ">": way > 0, "<=": way <= 0, "<": way < 0}[self.sign]
+        return found[0] if is_good else None
 
 
 @dataclass(frozen=True)
@@ -191,8 +187,9 @@ class StopAfterNoGain:
             if best is not None and not is_late:
                 since, apart = (since + 1, apart) if made.is_made else (since, apart + 1)
             if made.beside is not None and not made.diverged.count:
-                lead += max((made.beside.value - made.beside.best) * (1 if select.is_larger else -1), 0.0)
-            is_gain = made.beside is None or made.recovered.count > 0 or lead > self.least
+                lead += made.gained(is_larger=select.is_larger)
+            enough = made.beside is None or exceeds(lead, self.least, of=made.beside.best)
+            is_gain = enough or made.recovered.count > 0
             if new is not None and new is not best and is_gain:
                 last, lead = new, 0.0
                 since, apart = (since, apart) if is_late else (0, 0)
@@ -310,7 +307,7 @@ def choose(
         reason += of_both(select.name, before, made, best.value)
     reason += f"; {diverged}" if diverged else ""
     bound = summary.metrics.get(select.name + BOUND)
-    if bound and made.beside is not None and abs(made.beside.value - made.beside.best) <= bound:
+    if bound and (both := made.beside) is not None and not exceeds(abs(both.value - both.best), bound, of=both.best):
         within = f"the gain is within the bound of its error, ± {bound:.2g}, and may be none"
         reason += f"; {within}"
         notes.append(f"--select: {select.name}: {within}")

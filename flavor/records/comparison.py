@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from flavor.records.lacking import SomeSites
 from flavor.records.numbers import finite, whole
+from flavor.records.tolerance import gain
 
 _NONE = SomeSites()
 
@@ -49,9 +50,11 @@ class Comparison:
             return False
         if self.recovered.count:
             return True
-        if self.beside is None:
-            return False
-        return self.beside.value > self.beside.best if is_larger else self.beside.value < self.beside.best
+        return self.gained(is_larger=is_larger) > 0
+
+    def gained(self, *, is_larger: bool) -> float:
+        """By how much the new model is better at the sites that have a value of both; 0 for an equal or a worse one."""
+        return gain(self.beside.value, self.beside.best, is_larger=is_larger) if self.beside is not None else 0.0
 
     def to_plain(self) -> dict[str, Any]:
         """Write it for `of_plain`, as fields of the summary of an evaluation."""

@@ -11,6 +11,7 @@ from flavor.counted import counted
 from flavor.records.counts import CENTRAL_PREFIX
 from flavor.records.merging import sites_with
 from flavor.records.reporters import UNKNOWN, reporters_with
+from flavor.records.tolerance import order
 
 _LEAST_SHARE = 0.25
 """The share of the rounds in which so many sites have to report a metric that these rounds are compared."""
@@ -116,7 +117,9 @@ def best_of(values: Mapping[int, MergedValue], better: int) -> BestRound | None:
     rounds = Counter(most.values())
     chosen = max(reversed(most.values()), key=rounds.__getitem__)
     compared = [number for number, reporters in most.items() if reporters == chosen]
-    number = max(compared, key=lambda each: better * values[each].value)
+    number = compared[0]
+    for each in compared[1:]:
+        number = each if order(values[each].value, values[number].value) == better else number
     return BestRound(
         round=number,
         value=values[number].value,

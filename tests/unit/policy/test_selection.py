@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,10 @@ from flavor.errors import DamagedRecord
 from flavor.policy.selection import Select, StopAfterNoGain, StopWhen, choose, lacking, reached, stops, value_of
 from flavor.records.comparison import Beside, Comparison
 from flavor.records.evaluation import BestModel, EvaluationSummary
+from flavor.records.info import CONFUSION
 from flavor.records.lacking import Lacking, SomeSites
+from flavor.records.merging import WEIGHTED, merge_infos
+from flavor.records.tolerance import exceeds, gain, order
 
 
 def summary(
@@ -42,6 +46,62 @@ def test_the_best_is_the_largest_or_the_smallest_and_of_equal_ones_the_first():
     assert best("a:max", *rounds) == BestModel(2, 0.9, 3)
     assert best("a:min", *rounds) == BestModel(4, 0.2, 3)
     assert best("b:max", *rounds) is None
+
+
+def test_of_means_that_rounding_alone_keeps_apart_the_first_stays():
+    """The means of 0.7, 0.9, 0.8 and of 0.9, 0.8, 0.7 are not the same number."""
+    rounds = [summary(number, mean_of(*values)) for number, values in enumerate(([7, 9, 8], [8] * 3, [9, 8, 7]), 1)]
+    assert len({each.metrics["a"] for each in rounds}) > 1
+    for which in ("max", "min"):
+        select = Select.parse(f"a:{which}")
+        assert best(f"a:{which}", *rounds) == BestModel(1, rounds[0].metrics["a"], 3)
+        assert StopAfterNoGain.parse("2").gains(select, rounds)[:2] == (2, best(f"a:{which}", *rounds))
+    reason = stops(rounds[:2], when=[], after=StopAfterNoGain.parse("1"), select=Select.parse("a:max"))
+    assert reason == "a was best in round 1, 0.8, and has not got better in 1 evaluation (--stop-after-no-gain 1)"
+
+
+def mean_of(*tenths: int, sizes: tuple[int, ...] = (20, 20, 20), name: str = "a", parts: int = 10) -> float:
+    metadata = {"epoch": 1, "importance": 1.0}
+    infos = [
+        {"metadata": {**metadata, "datasetSize": size}, "metrics": {**dict.fromkeys(CONFUSION, -1), "a": each / parts}}
+        for each, size in zip(tenths, sizes, strict=True)
+    ]
+    return merge_infos(["x", "y", "z"], infos)["metrics"][name]
+
+
+@pytest.mark.parametrize("sizes", [(20, 20, 20), *itertools.permutations((10, 20, 70))], ids=str)
+def test_a_goal_that_is_exactly_the_mean_of_the_sites_values_is_reached(sizes):
+    rounded = found = 0
+    for values in itertools.product(range(3, 100, 8), repeat=3):
+        total = sum(value * size for value, size in zip(values, sizes, strict=True))
+        if total % sum(sizes):
+            continue
+        goal = f"{total // sum(sizes) / 100:.2f}"
+        mean = mean_of(*values, sizes=sizes, name="a" + WEIGHTED, parts=100)
+        met = [sign for sign in (">=", ">", "<=", "<") if StopWhen.parse(f"a{sign}{goal}").is_met(summary(1, mean))]
+        assert met == [">=", "<="], (values, goal, mean)
+        found, rounded = found + 1, rounded + (mean != float(goal))
+    assert found > 200
+    assert rounded > 0
+
+
+def test_how_two_values_compare():
+    assert [order(1, 1 + 9e-10), order(1, 1 + 2e-9), order(1 + 2e-9, 1), order(-1, -1 - 2e-9)] == [0, -1, 1, 1]
+    assert [order(1e-6, 1e-6 + 1e-14), order(1e-13, 2e-13), order(0, 1e-17), order(1e-11, 0)] == [-1, -1, 0, 1]
+    assert [order(0.5, float("inf")), order(0.5, float("-inf")), order(0.0, 0.0)] == [-1, 1, 0]
+    assert [gain(0.5, 0.4, is_larger=True), gain(0.5, 0.4, is_larger=False), gain(0.4, 0.5, is_larger=True)] == [
+        *(pytest.approx(0.1), 0.0, 0.0)
+    ]
+    assert [exceeds(each, 0.001, of=0.8) for each in (0.801 - 0.8, 0.0011)] == [False, True]
+    assert not exceeds(0.0, 0.0, of=0.0)
+
+
+def test_a_gain_of_exactly_the_least_one_is_none():
+    rounds = [summary(1, 0.800), summary(2, 0.801)]
+    select, after = Select.parse("a:max"), StopAfterNoGain.parse("1:0.001")
+    assert rounds[1].metrics["a"] - 0.8 > 0.001
+    assert stops(rounds, when=[], after=after, select=select).startswith("a has not got better by more than 0.001")
+    assert after.gains(select, [*rounds, summary(3, 0.802)])[:2] == (0, BestModel(3, 0.802, 3)), "both together are one"
 
 
 def test_the_worst_site_decides():

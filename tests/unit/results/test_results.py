@@ -295,6 +295,8 @@ def test_where_it_is_not_known_what_is_good_no_round_is_the_best() -> None:
     found = [best_of(values, better) for better in (1, -1, 0)]
     assert [best and (best.round, best.value) for best in found] == [(2, 0.9), (1, 0.2), None]
     assert best_of({}, 1) is None
+    by_rounding = {1: MergedValue(0.3), 2: MergedValue(0.1 + 0.2), 3: MergedValue(0.3 - 1e-16)}
+    assert [best.round for better in (1, -1) if (best := best_of(by_rounding, better))] == [1, 1]
 
 
 def test_on_the_operator_s_own_data_the_rounds_of_any_sites_are_compared() -> None:
