@@ -7,6 +7,7 @@ from typing import Annotated, Any, NamedTuple, Protocol, TypeAlias
 from pydantic import AfterValidator, BeforeValidator
 
 from flavor.option_groups import Group
+from flavor.policy.rule_names import why_no_value
 from flavor.policy.selection import Select, StopAfterNoGain, StopWhen
 from flavor.records.counts import CENTRAL_PREFIX
 from flavor.setting import LONGEST_S, setting
@@ -68,6 +69,7 @@ SELECT: Any = setting(
     default=None,
     metavar="NAME:max|min",
     absent="no round is kept as the best",
+    is_single=True,
 )
 STOP_WHEN: Any = setting(
     'Finish the run once a metric of an evaluation is good enough, e.g. "pooled/accuracy>=0.95". May be repeated.',
@@ -83,6 +85,7 @@ STOP_AFTER_NO_GAIN: Any = setting(
     may_change=True,
     metavar="N[:GAIN]",
     absent="no limit",
+    is_single=True,
 )
 
 
@@ -123,6 +126,22 @@ def conflict_of(config: _Evaluated) -> str:
     return ""
 
 
+def conflict_of_names(config: _Evaluated, before: _Evaluated | None = None) -> str:
+    """Return which rule names a metric that no evaluation can have, and why; '' where none does.
+
+    `before` are the settings of a run that is resumed: it keeps its rules.
+    """
+    had = _named(before) if before is not None else []
+    new = [each for each in _named(config) if each not in had]
+    return next((f"{option} {value}: {why}" for option, value, name in new if (why := why_no_value(name))), "")
+
+
+def _named(config: _Evaluated) -> list[tuple[str, str, str]]:
+    """Return the option, the value and the metric of each rule that names one."""
+    found = [("--select", str(rule), rule.name) for rule in [select_of(config)] if rule]
+    return found + [("--stop-when", repr(rule.text), rule.name) for rule in goals_of(config)]
+
+
 def ruled_by_sites(config: _Evaluated) -> list[str]:
     """Return the rules on metrics that sites measure, each as its option and value: `--select accuracy:max`."""
     select, when, after = rules_of(config, central=False)
@@ -137,9 +156,7 @@ def lacking_evaluator(config: _Evaluated, *, sites: bool, central: bool) -> str:
     `sites` says whether its sites have an evaluator, `central` whether its aggregators have one.
     """
     of_sites, of_own = "-e CMD", "--central-evaluate CMD with --evaluate-input DIR"
-    ruled = [("--select", str(rule), rule.name) for rule in [select_of(config)] if rule]
-    ruled += [("--stop-when", repr(rule.text), rule.name) for rule in goals_of(config)]
-    for option, value, name in ruled:
+    for option, value, name in _named(config):
         is_central = name.startswith(CENTRAL_PREFIX)
         if central if is_central else sites:
             continue

@@ -13,7 +13,7 @@ from typing import Any
 from flavor.config import RESUMED, RunConfig
 from flavor.counted import are, counted
 from flavor.errors import InvalidSetting
-from flavor.evaluation_settings import ruled_by_sites
+from flavor.evaluation_settings import conflict_of_names, ruled_by_sites
 from flavor.mode_settings import conflict_of_mode
 from flavor.records.run import RunView
 from flavor.records.states import RunState
@@ -37,9 +37,10 @@ def resumed_config(before: Mapping[str, Any], given: Mapping[str, Any], *, close
                 f"--{name.replace('_', '-')}: it cannot change within a run, because the model depends on it: begin "
                 "another run from the newest global model (`flavor serve --init-model`)"
             )
-    config, had = RunConfig.parse({**before, **given}, context=RESUMED), ruled_by_sites(RunConfig.known(before))
+    config, known = RunConfig.parse({**before, **given}, context=RESUMED), RunConfig.known(before)
+    had = ruled_by_sites(known)
     new = [rule for rule in ruled_by_sites(config) if rule not in had]
-    if reason := conflict_of_mode(config, new):
+    if reason := conflict_of_mode(config, new) or conflict_of_names(config, known):
         raise InvalidSetting(reason)
     if config.rounds < max(1, closed):
         raise InvalidSetting(f"--rounds {config.rounds}: {counted(closed, 'round')} {are(closed)} closed already")

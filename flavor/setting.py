@@ -29,6 +29,8 @@ class Setting:
     """Environment variable from which `flavor serve` reads the setting."""
     option: str = ""
     """Option on the command line; '' for the field's name, with hyphens."""
+    is_single: bool = False
+    """Whether the option is refused where it is given twice. Of another option with one value, the last one counts."""
 
     @staticmethod
     def of(field: FieldInfo) -> Setting:
@@ -48,10 +50,11 @@ def setting(
     absent: str = "",
     variable: str | None = None,
     option: str = "",
+    is_single: bool = False,
     **bounds: Any,
 ) -> Any:
     """Make a field with a `Setting`; a required one without `default`. `bounds` are pydantic's: `ge`, `gt`, `le`."""
-    about = Setting(help, group, may_change, metavar, absent, variable, option)
+    about = Setting(help, group, may_change, metavar, absent, variable, option, is_single)
     made = {"default_factory": default} if callable(default) else {"default": default}
     return Field(**made, **bounds, json_schema_extra=asdict(about))
 

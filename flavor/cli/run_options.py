@@ -23,12 +23,25 @@ _NOT_TAKEN = "store"
 """The field without an option here: `flavor.cli.options.store_option` makes `--store`."""
 
 
+def _single(context: click.Context, option: click.Parameter, values: Sequence[str]) -> str | None:
+    """Return the one value of an option that is read as a list. Raises `BadParameter` for several values."""
+    if len(values) > 1:
+        raise click.BadParameter(
+            f"given {len(values)} times ({', '.join(values)}), and a run has one: leave out the others", context, option
+        )
+    return values[0] if values else None
+
+
 class SettingOption(InstalledOption):
     """The option of a setting. `--help` shows the bounds of its value; `RunConfig` checks them."""
 
-    def __init__(self, words: Sequence[str], *, group: Group, absent: str, bounds: str, **options: Any) -> None:
+    def __init__(
+        self, words: Sequence[str], *, group: Group, absent: str, bounds: str, is_single: bool = False, **options: Any
+    ) -> None:
+        if is_single:  # click keeps the last value of an option that is given twice, and does not say so
+            options |= {"multiple": True, "callback": _single}
         super().__init__(words, **options)
-        self.group, self.absent, self.bounds = group, absent, bounds
+        self.group, self.absent, self.bounds, self.is_single = group, absent, bounds, is_single
 
     def get_help_extra(self, ctx: click.Context) -> Any:
         """Return what `--help` shows in brackets: bounds, default and environment variable."""
@@ -100,6 +113,7 @@ def _option(
         group=setting.group,
         absent=absent,
         bounds=_bounds(field),
+        is_single=setting.is_single,
         metavar=setting.metavar,
         help=setting.help,
         default=default,

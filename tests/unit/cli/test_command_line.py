@@ -50,7 +50,7 @@ def parameter(command: str, each: click.Parameter) -> str:
     words.append("flag" if isinstance(each, click.Option) and each.is_flag else kind(each.type))
     words += [f"env={each.envvar}"] if each.envvar else []
     words += ["required"] if each.required else []
-    words += ["again"] if each.multiple else []
+    words += ["again"] if each.multiple and not getattr(each, "is_single", False) else []
     words += ["hidden"] if isinstance(each, click.Option) and each.hidden else []
     default = each.to_info_dict()["default"]
     if (command.split(maxsplit=1)[0], each.name) in AS_MACHINE_SAYS:

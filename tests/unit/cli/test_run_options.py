@@ -78,6 +78,19 @@ def test_a_value_reaches_its_field(words: list[str], expected: dict[str, object]
     assert config == RunConfig(rounds=2, store="s").model_copy(update=expected)
 
 
+@pytest.mark.parametrize(("option", "values"), [("--select", "a:max b:min"), ("--stop-after-no-gain", "3 4")])
+def test_a_rule_that_a_run_has_once_is_refused_where_it_is_given_twice(option: str, values: str) -> None:
+    first, second = values.split()
+    words = ["--rounds", "2", "--select", "a:max", option, first]
+    done = CliRunner().invoke(every, words if option != "--select" else words[:-2])
+    found = RunConfig.model_validate_json(done.output)
+    assert (found.select, found.stop_after_no_gain) == ("a:max", None if option == "--select" else first)
+    done = CliRunner().invoke(every, [*words, option, second])
+    assert done.exit_code == 2
+    given = f"3 times ({first}, {first}, {second})" if option == "--select" else f"2 times ({first}, {second})"
+    assert f"'{option}': given {given}, and a run has one: leave out the others" in done.output
+
+
 def test_variables_are_read_where_they_are_meant_to_be() -> None:
     environment = {"FLAVOR_ROUNDS": "4", "FLAVOR_MIN_CLIENTS": "2", "FLAVOR_QUEUE": "q"}
     done = CliRunner().invoke(every, [], env=environment)
