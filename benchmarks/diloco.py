@@ -20,13 +20,12 @@ as an edge does, and by the aggregation engine, as an aggregator does, without R
     python benchmarks/diloco.py
     python benchmarks/diloco.py --seeds 1 --only sync,diloco
     python benchmarks/diloco.py --plot           # and benchmarks/diloco.png, loss by bytes sent
+    python benchmarks/diloco.py fair --help      # each method with its own best learning rates: diloco_fair.py
 """
 
 from __future__ import annotations
 
 import argparse
-import lzma
-import math
 import multiprocessing
 import os
 import statistics
@@ -40,6 +39,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diloco_workers import WORKERS, CharModel, Model, Setting, Worker, evaluated, in_step, quarters
 from machine import save, table
 
 from aggregators import parse, run
@@ -47,37 +47,7 @@ from aggregators.state import ServerState
 from aggregators.updates import ClientModel
 from flavor.checkpoints import Encoding, TensorFile, TensorFileWriter, TensorSpec, encode
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "diloco-char"
-sys.path.insert(0, str(EXAMPLE))
-from model import CharModel, batch, encoded, evaluated  # noqa: E402
-
-WORKERS, HELD_OUT = 4, 20
 PLOT = Path(__file__).with_name("diloco.png")
-Model = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The settings of all methods. The inner learning rate matters: benchmarks/README.md has 4e-3 beside this one."""
-
-    steps: int = 600
-    batch: int = 16
-    lr: float = 1e-3
-    warmup: int = 40
-    floor: float = 0.1
-    """Of the learning rate, reached by a cosine at the end."""
-    weight_decay: float = 0.1
-    beta2: float = 0.99
-    clip: float = 1.0
-    outer: str = ""
-    """DiLoCo's server step, its own by default."""
-    every: int = 20
-
-    def lr_at(self, step: int) -> float:
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lr * (self.floor + (1 - self.floor) * (1 + math.cos(math.pi * done)) / 2)
 
 
 @dataclass(frozen=True)
@@ -109,47 +79,9 @@ METHODS = {
 }
 
 
-class Worker:
-    """A model, its own AdamW and its batches."""
-
-    def __init__(self, number: int, seed: int, text: torch.Tensor, setting: Setting) -> None:
-        torch.manual_seed(seed)  # the same initial weights for all
-        self.model, self.setting, self.text, self.step = CharModel(), setting, text, 0
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), betas=(0.9, setting.beta2), weight_decay=setting.weight_decay
-        )
-        self.batches = torch.Generator().manual_seed(1000 * seed + number)
-
-    def gradients(self) -> None:
-        self.model.zero_grad()
-        self.model(*batch(self.text, self.setting.batch, self.batches)).backward()
-
-    def follow(self) -> None:
-        """One step of AdamW along the gradients."""
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.setting.clip)
-        self.optimizer.param_groups[0]["lr"] = self.setting.lr_at(self.step)
-        self.optimizer.step()
-        self.step += 1
-
-    def train(self, steps: int) -> None:
-        for _ in range(steps):
-            self.gradients()
-            self.follow()
-
-    def load(self, model: Model) -> None:
-        self.model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in model.items()})
-
-    def parameters(self) -> Model:
-        return {name: tensor.numpy().copy() for name, tensor in self.model.state_dict().items()}
-
-
 def texts() -> tuple[list[torch.Tensor], torch.Tensor]:
     """The workers' quarters, and the held-out text."""
-    with lzma.open(EXAMPLE / "data" / "tragedies.txt.xz", "rt") as file:
-        quarters = encoded(file.read()).tensor_split(WORKERS)
-    kept = [len(quarter) - len(quarter) // HELD_OUT for quarter in quarters]
-    held_out = torch.cat([quarter[n:] for quarter, n in zip(quarters, kept, strict=True)])
-    return [quarter[:n] for quarter, n in zip(quarters, kept, strict=True)], held_out
+    return [own for own, _ in quarters()], torch.cat([held_out for _, held_out in quarters()])
 
 
 class Curve:
@@ -181,13 +113,7 @@ def synchronous(seed: int, setting: Setting, folder: Path) -> Curve:
     a_step = written(folder / "gradients", lead.parameters())  # gradients have the parameters' names and shapes
     curve.add(0, 0, lead.model)
     for step in range(1, setting.steps + 1):
-        for worker in workers:
-            worker.gradients()
-        for parameters in zip(*(worker.model.parameters() for worker in workers), strict=True):
-            parameters[0].grad = torch.stack([parameter.grad for parameter in parameters]).mean(0)
-        lead.follow()
-        for worker in workers[1:]:
-            worker.model.load_state_dict(lead.model.state_dict())
+        in_step(workers)
         curve.add(step, step * a_step, lead.model)
     return curve
 
@@ -248,7 +174,7 @@ def in_rounds(method: Method, seed: int, setting: Setting, folder: Path) -> Curv
     shards, held_out = texts()
     workers = [Worker(number, seed, shard, setting) for number, shard in enumerate(shards)]
     senders = [Sender(method, folder, number, seed) for number in range(WORKERS)]
-    judge, curve = CharModel(), Curve(held_out, setting)
+    judge, curve = setting.model(), Curve(held_out, setting)
     rule = (
         None
         if method.rule == "ancestor"
@@ -398,6 +324,11 @@ def plot(names: list[str], runs: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["fair"]:
+        from diloco_fair import main as fair
+
+        fair(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default=",".join(METHODS), help="methods, by commas")
