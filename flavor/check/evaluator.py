@@ -45,11 +45,17 @@ _NEEDS_MODEL = (
     "the made-up model may be the cause: name one of yours with --model, such as global_model.* in the result folder "
     "of one round: flavor run -m 'python main.py' --edges 1 --rounds 1"
 )
+_OF_TRAINING = (
+    "a run gives the script the format in which the training scripts save. If that is this one, check with a file of "
+    "`flavor get RUN --format {}`"
+)
 _NAN = (
     "a metric that is None, NaN or infinite counts as missing at this site: that is right where its data do not give "
     "the metric, as the AUC of one class"
 )
 _ROUND = 1
+_FIRST = "evaluator"
+"""The name of the log of the first start."""
 _SHOWN = 3
 _LONGEST_NAME = 100
 
@@ -81,7 +87,7 @@ class EvaluatorCheck:
         """Start the script with the model, again with the same, and with one whose weights are 0."""
         try:
             self._prepare()
-            first = self._judge(self._model, "evaluator")
+            first = self._judge(self._model, _FIRST)
             self._again(first)
             self._with_other_model(first)
         except Over:
@@ -117,7 +123,7 @@ class EvaluatorCheck:
             self._give_up(ENDS, f"still running after {self._script.limit}")
         except Ended:
             if self._script.exit_code() != 0:
-                self._died()
+                self._died(is_first=model == self._model and log == _FIRST)
         self._report.passed(ENDS, "exit code 0")
         try:
             info, written = read_measured(self._files.output, self._files.local_info, _ROUND)
@@ -136,22 +142,54 @@ class EvaluatorCheck:
             self._report.passed(KEEPS)
         return info
 
-    def _died(self) -> NoReturn:
+    def _died(self, *, is_first: bool) -> NoReturn:
         """Record that the script ended with an error; where the model may be the cause, that nothing is decided."""
         detail = self._script.obituary("the script", "")
         given = self._settings.model or self._folders.pretrained
         cause, undecided = _NEEDS_MODEL, "not decided, because the script may need a model of yours (--model)"
         if given is not None:
+            hint = self._death_hint
             try:
-                opened(given)
+                own = opened(given)
             except CheckpointError as error:
                 cause = f"the model may be the cause: {error}"
                 undecided = f"not decided, because {given} may be the cause"
             else:
-                self._give_up(ENDS, detail, hint=self._death_hint)
-        self._report.unclear(ENDS, detail, hint="; ".join(filter(None, (self._death_hint, cause))))
+                taken = self._format_taken(given, own) if is_first else None
+                if taken is None:
+                    self._give_up(ENDS, detail, hint=hint)
+                has = f"{given} has the format {own}, and the script judges the same model in the format {taken}"
+                self._give_no_verdict(detail, f"{has}: {_OF_TRAINING.format(taken)}", f"not decided, because {has}")
+        self._give_no_verdict(detail, "; ".join(filter(None, (self._death_hint, cause))), undecided)
+
+    def _give_no_verdict(self, detail: str, hint: str, undecided: str) -> NoReturn:
+        self._report.unclear(ENDS, detail, hint=hint)
         self._report.undecided = undecided
         raise Over
+
+    def _format_taken(self, model: Path, own: Format) -> Format | None:
+        """Return another format than its own in which the script judges a model; None where it does in none.
+
+        A run gives the script the format in which the training scripts save, and the file may have another one.
+        """
+        for other in Format:
+            target = self._folders.root / f"model-{other}"
+            if other is own:
+                continue
+            try:
+                write(target, read(model), other)
+            except CheckpointError:
+                continue
+            self._screen.tell(f"once more, with the model in the format {other}: {model} has the format {own}")
+            self._start(target, f"{_FIRST}-{other}")
+            try:
+                self._script.wait("the script to end", lambda: False)
+            except Late:
+                continue
+            except Ended:
+                if self._script.exit_code() == 0:
+                    return other
+        return None
 
     def _look_at(self, info: Info) -> None:
         if (examples := info["metadata"]["datasetSize"]) > 0:

@@ -18,6 +18,7 @@ from flavor.check.evaluator_checks import EVALUATOR_CHECKS
 from flavor.check.folders import Folders
 from flavor.check.output import Screen
 from flavor.check.report import Status
+from flavor.checkpoints import Checkpoint, Format, write
 from flavor.programs.evaluator_environment import folders_named
 
 ALL = [check.name for check in EVALUATOR_CHECKS]
@@ -166,6 +167,26 @@ def test_a_model_of_ones_own(check, tmp_path):
     model.write_bytes(pickle.dumps({"state_dict": {"conv1": np.ones(3, np.float32)}}))
     report = check(MAIN.replace('weights["weight"]', 'weights["conv1"]'), model=model)
     assert report.named(Status.PASSED) == ALL
+
+
+def test_a_script_that_takes_the_model_in_another_format_is_not_called_wrong(check, tmp_path):
+    model = tmp_path / "own.npz"
+    write(model, Checkpoint({"weight": np.ones((4, 3), np.float32)}), Format.NPZ)
+    report = check(MAIN, model=model)
+    assert (report.named(Status.FAILED), report.named(Status.UNCLEAR), report.ok) == ([], ["ends"], False)
+    has = f"{model} has the format npz, and the script judges the same model in the format pickle"
+    assert report.undecided == f"not decided, because {has}"
+    hint = told(report, "ends").hint
+    assert hint.startswith(has)
+    assert "`flavor get RUN --format pickle`" in hint
+    assert check(MAIN + "sys.exit(3)\n", model=model).named(Status.FAILED) == ["ends"], (
+        "it takes the model in no format"
+    )
+    own = tmp_path / "own.pkl"
+    write(own, Checkpoint({"weight": np.ones((4, 3), np.float32)}), Format.PICKLE)
+    once = "marker = os.environ['OUTPUT_PATH'] + '/../once'\nassert not os.path.exists(marker)\nopen(marker, 'w')\n"
+    (failed,) = [each for each in check(MAIN + once, model=own).results if each.status is Status.FAILED]
+    assert "repair what its last lines say" in failed.hint, "the first start took the model"
 
 
 def test_nothing_is_decided_of_a_script_that_does_not_take_a_model_that_no_run_has(check, tmp_path):
