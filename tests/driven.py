@@ -19,17 +19,16 @@ from flavor.ledger.keys import SigningKey
 from flavor.policy.selection import choose
 from flavor.programs.result_file import Written
 from flavor.records.evaluated_info import with_report
-from flavor.records.evaluation import AUTOMATIC, CENTRAL, MOST_METRICS, EvaluationSummary, Result, ResultVerdict
+from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, Result, ResultVerdict
 from flavor.records.info import CONFUSION, Info, checked_info, info_bytes
 from flavor.records.measured import Measured
 from flavor.records.merging import merge_infos
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
-from flavor.records.summary import kept_metrics
 from flavor.records.update import Update
 from flavor.records.verdict import Verdict
-from flavor.results.evaluation_summary import evaluation_summary
-from flavor.results.site_measures import not_finite_by_site
+from flavor.results.evaluation_summary import evaluation_summary, first_ruled
+from flavor.results.site_measures import first_names, kept_of
 from flavor.results.summaries import known_metrics, summary_of
 from flavor.store.local import LocalStore
 from flavor.store.paths import evaluation_prefix, global_prefix, named, taken_image, taken_report, update_prefix
@@ -44,10 +43,6 @@ def info(examples: int, metrics: Mapping[str, float | None]) -> Info:
     made: Info = {"metadata": metadata, "metrics": {**dict.fromkeys(CONFUSION, -1), **metrics}}
     numbers = (value for value in metrics.values() if not (value is None or isinstance(value, list)))
     return made if all(map(math.isfinite, numbers)) else checked_info(made)
-
-
-def _without_confusion(of: Info) -> dict[str, float | None]:
-    return {name: value for name, value in of["metrics"].items() if name not in CONFUSION}
 
 
 class Driven:
@@ -175,8 +170,7 @@ class Driven:
                 True,
                 "",
                 result,
-                kept_metrics(_without_confusion(infos[site]), MOST_METRICS),
-                not_finite_by_site(infos[site]),
+                **kept_of(infos[site], first_names(infos.values(), first_ruled(self.config)))._asdict(),
             )
             for site, result in results.items()
         }

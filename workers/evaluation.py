@@ -23,6 +23,7 @@ from flavor.ledger.statement import EvaluationStatement
 from flavor.policy.advice import listed
 from flavor.policy.compared import Found
 from flavor.policy.selection import Choice, choose, same_number
+from flavor.printable import quoted
 from flavor.records.comparison import Comparison
 from flavor.records.evaluation import (
     AUTOMATIC,
@@ -31,7 +32,6 @@ from flavor.records.evaluation import (
     EvaluationView,
     Result,
     ResultVerdict,
-    said_of,
 )
 from flavor.records.info import MAX_BYTES, Info, parse_info
 from flavor.records.lacking import away_of, reported_by_now
@@ -40,10 +40,10 @@ from flavor.records.not_finite import not_finite_of
 from flavor.records.objects import ObjectRef, is_digest
 from flavor.records.run import RunView
 from flavor.records.update import Refused, handed_size
-from flavor.results.evaluation_summary import evaluation_summary, ruled_names
+from flavor.results.evaluation_summary import evaluation_summary, first_ruled, ruled_names
 from flavor.results.judged_both import JudgedBoth
 from flavor.results.metric_of_sites import shown_by
-from flavor.results.site_measures import kept_of
+from flavor.results.site_measures import first_names, kept_of
 from flavor.store.paths import checked_path, evaluation_prefix, named, result_prefix
 from flavor.view.evaluation_events import EvaluationClosed
 from workers.beside_best import BesideBest
@@ -96,6 +96,11 @@ def merge_results(context: WorkerContext, run: str, round_: int, number: int, *,
     return True
 
 
+def _said_of(refused: Refused) -> str:
+    """Return why a site has no result, in quotation marks, because the site has written it."""
+    return quoted(refused.reason, most=_LONGEST_REASON) or "its edge refused it, and gave no reason"
+
+
 class NoResult(InvalidResult):
     """No site has a result that counts."""
 
@@ -119,6 +124,8 @@ class _Merge:
         if not counting:
             raise NoResult(f"no result counts: {told}")
         infos = {client: self._infos[client] for client in counting}
+        first = first_names(infos.values(), first_ruled(self._config))
+        verdicts |= {client: replace(verdicts[client], **kept_of(of, first)._asdict()) for client, of in infos.items()}
         merged = merge_infos(list(infos), list(infos.values()))
         examples = sum(result.num_examples for result in counting.values())
         sites = {client: each["metrics"] for client, each in infos.items()}
@@ -206,7 +213,7 @@ class _Merge:
     def _judged(self, client: str, handed_in: Result | Refused) -> ResultVerdict:
         """Return the verdict on one result. Any fault of it becomes the reason of this site alone."""
         if isinstance(handed_in, Refused):
-            return ResultVerdict(False, said_of(handed_in, _LONGEST_REASON))
+            return ResultVerdict(False, _said_of(handed_in))
         try:
             return self._accepted(client, handed_in)
         except (JobTimeoutException, BusUnavailable):
@@ -257,7 +264,6 @@ class _Merge:
             True,
             counted(num_examples, "example"),
             Result(info_ref, num_examples, model, checked.public_key, checked.signature, result.try_id),
-            *kept_of(info),
         )
 
     def _taken(self, client: str, info: ObjectRef) -> ObjectRef:

@@ -53,19 +53,21 @@ def _newest(newest: Described) -> str:
         value = headline.lowest if headline.better == "larger" else headline.highest
         word = headline.worst_not_finite
         parts[0] += f" (worst: {headline.worst}, {shown(word) if word is not None else f'{value:.4g}'})"
+    elif headline is not None and headline.unknown and parts:
+        parts[0] += f" (worst: not known without the values of {counted(headline.unknown, 'site')})"
     more = f", and {len(parts) - MOST_METRICS} more" if len(parts) > MOST_METRICS else ""
     what = Subject(**newest["subject"]).words
     by = by_sites_of(newest["sites"], newest["expected"])
     by += " that a command has asked" if EvaluationKind.of(newest["evaluation"]) is EvaluationKind.ASKED else ""
     means = ", plain means" if any(each.sites > 1 and each.plain_mean is not None for each in every) else ""
     line = f"judged: {what} {by}{means}: {', '.join(parts[:MOST_METRICS]) or 'no finite metric'}{more}"
-    missing = list(newest.get("missing", {}).items())  # `automatic` has the numbers alone
+    missing = list(newest["missing"].items())
     if missing:
         said = [f"{site}: {printable(reason)[:_LONGEST_REASON]}" for site, reason in missing[:_MOST_NAMED]]
         line += f"; without {'; '.join(said)}"
         line += f"; and {len(missing) - _MOST_NAMED} more" if len(missing) > _MOST_NAMED else ""
-    if skipped := newest.get("skipped"):
-        line += f"; without an evaluator: {_some(skipped)}"
+    if newest["skipped"]:
+        line += f"; without an evaluator: {_some(newest['skipped'])}"
     return line
 
 

@@ -145,6 +145,7 @@ def _read(
 def _from_redis(run: str, round_: int | None, evaluation: int | None, redis_url: str | None) -> _Shown:
     from flavor.config import RunConfig
     from flavor.evaluation_settings import select_of
+    from flavor.policy.advice import some
     from flavor.records.evaluation import MOST_METRICS
     from flavor.results.read_evaluated import from_redis
     from flavor.store.open import open_store
@@ -157,8 +158,9 @@ def _from_redis(run: str, round_: int | None, evaluation: int | None, redis_url:
         found = from_redis(found_run.runs, round_, evaluation, store=lambda: open_store(url, settings=store_settings()))
         select = select_of(RunConfig.known(view.config))
         failing, notes = found_run.runs.failing(), list[str]()
-    if any(len(site.metrics) >= MOST_METRICS for site in found.sites.values()):
-        notes.append(f"Redis keeps {MOST_METRICS} metrics of a site: --store shows all of them")
+    if cut := [site for site, of in found.sites.items() if of.is_cut or of.are_words_cut]:
+        has = "has" if len(cut) == 1 else "have"
+        notes.append(f"{some(cut, 5)} {has} more metrics than the {MOST_METRICS} that Redis keeps: --store shows them")
     return _Shown(found, select, view.best.round if view.best else None, notes=tuple(notes), failing=failing)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from flavor.bus.runs import RunStore
 from flavor.counted import counted
 from flavor.errors import InvalidRecord, ObjectMissing, ObjectWithheld, OtherProtocol
@@ -11,7 +13,7 @@ from flavor.records.evaluation import EvaluationSummary, EvaluationView, Result,
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.states import EvaluationState
-from flavor.results.site_measures import kept_of
+from flavor.results.site_measures import Kept, first_names, kept_of
 from flavor.results.site_results import SiteResults
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
@@ -60,15 +62,19 @@ def recorded_evaluation(runs: RunStore, store: ObjectStore | None, summary: Eval
     )
 
 
-def verdicts_of(manifest: EvaluationManifest, results: SiteResults) -> dict[str, ResultVerdict]:
+def verdicts_of(
+    manifest: EvaluationManifest, results: SiteResults, ruled: Iterable[str] = ()
+) -> dict[str, ResultVerdict]:
     """Return the verdicts that Redis had of an evaluation, with the first metrics of each site's information.
 
-    Where that cannot be read, the verdict says why.
+    Where that cannot be read, the verdict says why. `ruled` are the metrics of the run's rules, which are kept first.
     """
     verdicts, infos = {}, results.infos
+    first = first_names(infos.values(), ruled)
     for judge in manifest.judges:
         result = Result(judge.info, judge.num_examples, manifest.model_digest, judge.public_key, judge.signature)
-        kept = kept_of(infos[judge.client]) if judge.client in infos else ({}, {})
+        info = infos.get(judge.client)
+        kept = kept_of(info, first) if info is not None else Kept({}, {}, is_cut=True, are_words_cut=True)
         said, why = counted(judge.num_examples, "example"), results.unread.get(judge.client, "")
         verdicts[judge.client] = ResultVerdict(True, said, result, *kept, unread=why)
     return verdicts | {client: ResultVerdict(False, reason) for client, reason in manifest.missing.items()}

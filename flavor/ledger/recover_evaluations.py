@@ -31,7 +31,13 @@ from flavor.records.own_evaluations import own_evaluations
 from flavor.records.states import EvaluationState
 from flavor.records.unread_parts import reported_unread, unread_parts, with_unread
 from flavor.results.evaluated import OWN_DATA
-from flavor.results.evaluation_summary import central_comparison, central_lacking, evaluation_summary, ruled_names
+from flavor.results.evaluation_summary import (
+    central_comparison,
+    central_lacking,
+    evaluation_summary,
+    first_ruled,
+    ruled_names,
+)
 from flavor.results.judged_both import JudgedBoth
 from flavor.results.read_evaluated import read_merged
 from flavor.results.site_results import SiteResults, read_results
@@ -241,7 +247,9 @@ def _rebuilt(
         **({"training": json.dumps(list(manifest.training))} if manifest.training else {}),
         **({"subject": json.dumps(manifest.judged.to_plain())} if manifest.judged is not None else {}),
     }
-    written = {client: judged.to_json() for client, judged in verdicts_of(manifest, results).items()}
+    written = {
+        client: judged.to_json() for client, judged in verdicts_of(manifest, results, first_ruled(config)).items()
+    }
     return RebuiltEvaluation(manifest.round, manifest.evaluation, summary, fields, written, by_readable, new)
 
 

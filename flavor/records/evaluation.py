@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from flavor.printable import quoted
 from flavor.records.comparison import NOT_COMPARED, Comparison
 from flavor.records.damage import damage_in, field_of, number, optional_of, table, texts
 from flavor.records.lacking import Lacking, read_lacking
@@ -146,9 +145,13 @@ class ResultVerdict:
     result: Result | None = None
     """The inspected result; None for one that was refused."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """The first finite metrics of the site."""
+    """The first finite metrics of the site, in the order of `first_names`."""
     not_finite: Mapping[str, str] = field(default_factory=dict)
     """The first metrics that the site reports without a finite value; see `flavor.records.not_finite.without_value`."""
+    is_cut: bool = False
+    """Whether the site reports finite metrics that are not among `metrics`."""
+    are_words_cut: bool = False
+    """Whether it reports metrics without a finite value that are not among `not_finite`."""
     unread: str = ""
     """Why the site's metrics are not known, in a run that was rebuilt; '' where they are."""
 
@@ -160,6 +163,10 @@ class ResultVerdict:
             fields["metrics"] = dict(self.metrics)
             if self.not_finite:
                 fields["not_finite"] = dict(self.not_finite)
+            if self.is_cut or len(self.metrics) >= MOST_METRICS:
+                fields["cut"] = self.is_cut
+            if self.are_words_cut or len(self.not_finite) >= MOST_METRICS:
+                fields["words_cut"] = self.are_words_cut
             if self.unread:
                 fields["unread"] = self.unread
         return json.dumps(fields, separators=(",", ":"), allow_nan=False)
@@ -179,8 +186,16 @@ class ResultVerdict:
                 result = Result(info, examples, **named, try_id=str(fields.get("try", "")))
             metrics = kept_metrics(fields.get("metrics") or {}, MOST_METRICS)
             words = kept_words(read_words(fields.get("not_finite")))
-            unread = str(fields.get("unread", ""))
-            return cls(bool(fields["accepted"]), str(fields["reason"]), result, metrics, words, unread)
+            return cls(
+                accepted=bool(fields["accepted"]),
+                reason=str(fields["reason"]),
+                result=result,
+                metrics=metrics,
+                not_finite=words,
+                is_cut=bool(fields.get("cut", len(metrics) >= MOST_METRICS)),  # an earlier release does not say it
+                are_words_cut=bool(fields.get("words_cut", len(words) >= MOST_METRICS)),
+                unread=str(fields.get("unread", "")),
+            )
 
 
 @dataclass(frozen=True)
@@ -379,8 +394,3 @@ class EvaluationSummary(OfModel):
                 lacking=read_lacking(fields.get("lacking")),
                 of=Subject.of_fields(fields, numbers["round"]),
             )
-
-
-def said_of(refused: Refused, most: int) -> str:
-    """Return why a site has no result, in quotation marks, because the site has written it."""
-    return quoted(refused.reason, most=most) or "its edge refused it, and gave no reason"

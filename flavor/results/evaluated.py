@@ -97,6 +97,11 @@ class Evaluated(OfModel):
         return OWN_DATA if self.is_central else by_sites_of(len(self.sites), len(self.expected))
 
     @property
+    def lacks_values(self) -> bool:
+        """Whether `sites` lack values that these sites have reported."""
+        return bool(self.unread) or any(each.is_cut or each.are_words_cut for each in self.sites.values())
+
+    @property
     def is_asked(self) -> bool:
         """Whether somebody has asked for it, so that it decides nothing in the run."""
         return EvaluationKind.of(self.number) is EvaluationKind.ASKED
@@ -109,7 +114,8 @@ class Evaluated(OfModel):
             **({"central": self.central.to_plain()} if self.central is not None else {}),
             **({"subject": self.of.to_plain()} if self.of is not None else {}),
             **({"left_out": self.left_out} if self.left_out else {}),
-            **({"unread": self.unread, "spread": self.spread} if self.unread else {}),
+            **({"unread": self.unread} if self.unread else {}),
+            **({"spread": self.spread} if self.lacks_values else {}),
             "sites": {site: of.to_plain() for site, of in self.sites.items()},
         }
         return json.dumps(written, allow_nan=False)
@@ -178,7 +184,7 @@ def evaluated_of(
     metrics, few = ({}, {}) if summary is None else (summary.metrics, summary.few)
     if merged is not None:
         metrics, few = scalars(merged["metrics"]), sites_of(merged)[0]
-    return Evaluated(
+    found = Evaluated(
         run=run,
         round=view.round,
         number=view.number,
@@ -206,8 +212,8 @@ def evaluated_of(
         of=view.of,
         left_out=left_out_of(merged) if merged is not None else {},
         unread=unread,
-        spread=summary.spread if unread and summary is not None else {},
     )
+    return replace(found, spread=summary.spread) if found.lacks_values and summary is not None else found
 
 
 def _reporters(

@@ -22,7 +22,7 @@ from flavor.results.site_measures import SiteMeasures, error_words
 
 MOST_COLUMNS = 6
 """Metrics in one table, unless they are named."""
-_NONE = "-"
+_NONE, _UNKNOWN = "-", "?"
 _ROWS: tuple[tuple[str, str], ...] = (
     ("pooled", "pooled"),
     ("plain mean", "plain_mean"),
@@ -104,9 +104,11 @@ def table_of(
     columns = [each for each in every if each.name in names] if names else every[:MOST_COLUMNS]
     if names and not columns:
         return [], [], ""
-    heads = ["SITE", "EXAMPLES", *(shown_name(each.name) for each in columns)]
+    shown = [each.name for each in columns]
+    heads = ["SITE", "EXAMPLES", *map(shown_name, shown)]
     rows = [
-        [site, str(of.examples), *(of.text(each.name) or _NONE for each in columns)] for site, of in found.sites.items()
+        [site, str(of.examples), *(of.text(name) or (_UNKNOWN if of.may_have(name) else _NONE) for name in shown)]
+        for site, of in found.sites.items()
     ]
     left = len(every) - len(columns)
     where = "`flavor results --metric NAME` shows them"
@@ -123,13 +125,13 @@ def table_of(
             rows.append(
                 [f"[{head}]", str(found.examples) if name == "pooled" and _is_of_all(columns, found) else "", *cells]
             )
-    rows.append(["[worst site]", "", *(each.worst or _NONE for each in columns)])
+    rows.append(["[worst site]", "", *(each.worst or (_UNKNOWN if each.unknown else _NONE) for each in columns)])
     return heads, rows, "; ".join(filter(None, (further, _without_worst(columns))))
 
 
 def _without_worst(columns: Sequence[MetricOfSites]) -> str:
     """Say of which metrics no site is known to be the worst though they differ; '' for none."""
-    nameless = [each for each in columns if each.better is None and each.worst is None]
+    nameless = [each for each in columns if each.better is None and each.worst is None and not each.unknown]
     unknown = [shown_name(each.name) for each in nameless if each.lowest != each.highest]
     if not unknown:
         return ""
@@ -149,7 +151,9 @@ def _is_of_all(columns: Sequence[MetricOfSites], found: Evaluated) -> bool:
 
 def _merged(metric: MetricOfSites, name: str, sites: int) -> str:
     text = _number(getattr(metric, name))
-    if text == _NONE or name in ("lowest", "highest"):
+    if name in ("lowest", "highest"):
+        return _UNKNOWN if text == _NONE and metric.unknown else text
+    if text == _NONE:
         return text
     of = (metric.pooled_sites or 0) if name == "pooled" else metric.sites
     error = error_words(metric.pooled_bound) if name == "pooled" else ""

@@ -52,6 +52,8 @@ class MeasuresShape(Shape):
     examples: Whole
     metrics: dict[str, Number]
     not_finite: dict[str, str] = {}
+    cut: bool = False
+    words_cut: bool = False
 
 
 class EvaluationShape(Shape):

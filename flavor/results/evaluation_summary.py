@@ -29,6 +29,11 @@ def ruled_names(config: RunConfig, *, central: bool) -> list[str]:
     return names_in([rules.select, *rules.when])
 
 
+def first_ruled(config: RunConfig) -> list[str]:
+    """Return the metrics of all rules of the run, as `ruled_names`: they are kept before all others."""
+    return names_in([select_of(config), *goals_of(config)])
+
+
 def central_lacking(config: RunConfig, merged: Mapping[str, Any]) -> dict[str, Lacking]:
     """Return which metrics of the run's rules, `central/…`, are no finite numbers on the operator's own data."""
     return lacking_of(ruled_names(config, central=True), {"central": merged["metrics"]}, {})
@@ -65,7 +70,7 @@ def evaluation_summary(
     """
     few, number_of_sites = sites_of(merged)
     ordered = by_sites(merged["metrics"], few, number_of_sites)
-    ruled = names_in([select_of(config), *goals_of(config)])
+    ruled = first_ruled(config)
     first = {name: value for name, value in ordered.items() if name.removesuffix(WEIGHTED) in ruled}
     metrics = kept_metrics({**first, **ordered})
     kept = names_of(metrics)

@@ -40,17 +40,17 @@ def completed(found: Evaluated, known: Evaluated) -> Evaluated:
     kept = {site: known.sites[site] for site in there if site not in known.unread}
     first = {site: max(found.sites[site], known.sites[site], key=_known_metrics) for site in there}
     unread = {site: why for site, why in found.unread.items() if site not in kept}
-    return replace(
+    both = replace(
         found,
         sites={**found.sites, **first, **kept},
         skipped=found.skipped or known.skipped,
         metrics={**known.metrics, **found.metrics},
         few={**known.few, **found.few},
         reporters=known.reporters if kept else found.reporters,
-        spread=(found.spread or known.spread) if unread else {},
         left_out={**known.left_out, **found.left_out},
         unread=unread,
     )
+    return replace(both, spread=(found.spread or known.spread) if both.lacks_values else {})
 
 
 def _known_metrics(of: SiteMeasures) -> int:

@@ -24,7 +24,7 @@ class MetricOfSites:
 
     name: str
     sites: int
-    """Number of sites that report it."""
+    """Number of sites that report it; where it is not merged, of those of which that is known."""
     pooled: float | None = None
     """Its value of the examples of all sites together."""
     pooled_bound: float | None = None
@@ -44,6 +44,8 @@ class MetricOfSites:
     A site where the metric is infinite or NaN is worse than all others."""
     worst_not_finite: str | None = None
     """The value of `worst` where it is none of the finite ones: "Infinity", "-Infinity" or "NaN"."""
+    unknown: int | None = None
+    """Number of sites whose value is not known, so that one of them may be the worst; None for none."""
 
     @classmethod
     def in_document(cls, name: str, found: Mapping[str, Any]) -> MetricOfSites:
@@ -98,17 +100,21 @@ def _metric(base: str, found: Evaluated, select: Select | None) -> MetricOfSites
     pooled = POOLED + base
     named = base if values or base in found.metrics or pooled not in found.metrics else pooled
     better = better_of(named, select)
-    is_whole = values and not found.unread.keys() - values
+    all_sites = len(found.sites) or found.merged_of
+    merged_of = sites_with(named, found.few, all_sites) if named in found.metrics else None
+    unread = found.unread.keys() - values
+    unknown = [site for site, each in found.sites.items() if site in unread or each.may_have(base)]
+    is_whole = bool(values) and (not unknown or len(values) == merged_of)
     low, high = (min(values.values()), max(values.values())) if is_whole else found.spread.get(base, (None, None))
     wanted = {1: low, -1: high}.get(better) if low != high else None
-    all_sites = len(found.sites) or found.merged_of
     diverged = [(site, of.diverged[base]) for site, of in sorted(found.sites.items()) if base in of.diverged]
     worst = next((site for site, value in sorted(values.items()) if value == wanted), None)
-    bad, word = diverged[0] if diverged else (worst, None)
-    is_known = values or named in found.metrics
+    may_diverge = any(site in found.unread or found.sites[site].are_words_cut for site in unknown)
+    bad, word = diverged[0] if diverged else (None if may_diverge else worst, None)
+    may_be_worse = bad is None and (may_diverge or low is None or (better != 0 and low != high))
     return MetricOfSites(
         name=base,
-        sites=sites_with(named, found.few, all_sites) if is_known else 0,
+        sites=merged_of if merged_of is not None else len(values),
         pooled=found.metrics.get(pooled),
         pooled_bound=found.metrics.get(pooled + BOUND),
         pooled_sites=sites_with(pooled, found.few, all_sites) if pooled in found.metrics else None,
@@ -119,6 +125,7 @@ def _metric(base: str, found: Evaluated, select: Select | None) -> MetricOfSites
         better={1: "larger", -1: "smaller"}.get(better),
         worst=bad,
         worst_not_finite=word,
+        unknown=len(unknown) if unknown and may_be_worse else None,
     )
 
 

@@ -61,6 +61,8 @@ class KnownEvaluations:
     """The numbers of the newest one with a result."""
     automatic: EvaluationSummary | None = None
     """Those of the newest one that the coordinator has opened, where it is among the last few."""
+    own: Evaluated | None = None
+    """That one, as `newest`; None where it is the newest."""
     open: tuple[OpenEvaluation, ...] = ()
     central: EvaluationSummary | None = None
     """The newest one on the operator's own data, where it is among the last few."""
@@ -157,30 +159,37 @@ def _with_heard(each: OpenEvaluation, heard: Mapping[Name, Collection[str]]) -> 
 
 def _with_results(runs: RunStore, before: KnownEvaluations, texts: Sequence[str]) -> KnownEvaluations:
     """Return what is known by the last entries of the run's list, without what is open."""
-    commands, newest = 0, before.newest
+    commands = 0
     last = [EvaluationSummary.from_json(text) for text in texts]
     known = before if texts else NONE
     lacks = _newest(last) is None or not own_evaluations(last)
     if known.summary is None and lacks and len(texts) == _LAST_AT_FIRST:
         last = [EvaluationSummary.from_json(text) for text in runs.evaluated()]
         commands += 1
-    own = next(reversed(own_evaluations(last, EvaluationKind.CENTRAL)), known.central)
+    central = next(reversed(own_evaluations(last, EvaluationKind.CENTRAL)), known.central)
     by_itself = own_evaluations(last)
     automatic = by_itself[-1] if by_itself else known.automatic
     summary = _newest(last) or known.summary
-    if summary is None:
-        newest = None
-    elif summary != before.summary or newest is None:
-        view = runs.read_evaluation(summary.round, summary.number)
+    there = [(before.summary, before.newest), (before.automatic, before.own)]
+
+    def whole(wanted: EvaluationSummary | None) -> Evaluated | None:
+        nonlocal commands
+        if wanted is None:
+            return None
+        if (found := next((each for of, each in there if of == wanted and each is not None), None)) is not None:
+            return found
+        view = runs.read_evaluation(wanted.round, wanted.number)
         commands += 2
-        newest = None if view is None or view.closed_ms is None else evaluated_of(runs.run, view, summary)
+        return None if view is None or view.closed_ms is None else evaluated_of(runs.run, view, wanted)
+
     return replace(
         before,
-        newest=newest,
+        newest=whole(summary),
+        own=whole(automatic) if automatic != summary else None,
         summary=summary,
         automatic=automatic,
         incomplete_in_a_row=_incomplete_in_a_row(known, by_itself),
-        central=own,
+        central=central,
         commands=commands,
     )
 
@@ -237,28 +246,21 @@ def _described_central(summary: EvaluationSummary | None) -> dict[str, Any] | No
 
 
 def _described_newest(known: KnownEvaluations, select: Select | None, named: str | None) -> dict[str, Any] | None:
-    found, summary = known.newest, known.summary
-    if summary is None:
-        return None
-    metrics = metrics_of(found if found is not None else numbers_of(summary), select)
-    missing = dict(list(found.missing.items())[:MOST_NAMED]) if found is not None else {}
-    return {
-        **_described_numbers(summary, metrics, select, named),
-        "missing": {site: reason[:_LONGEST_REASON] for site, reason in missing.items()},
-        "skipped": list(found.skipped[:MOST_NAMED]) if found is not None else [],
-    }
+    return None if known.summary is None else _described_judged(known.newest, known.summary, select, named)
 
 
 def _described_automatic(known: KnownEvaluations, select: Select | None, named: str | None) -> dict[str, Any] | None:
     """Return the newest evaluation that the run has made by itself; None for none, and where `evaluation` is that."""
     if known.automatic is None or known.automatic == known.summary:
         return None
-    return _described_numbers(known.automatic, metrics_of(numbers_of(known.automatic), select), select, named)
+    return _described_judged(known.own, known.automatic, select, named)
 
 
-def _described_numbers(
-    summary: EvaluationSummary, metrics: Sequence[MetricOfSites], select: Select | None, named: str | None
+def _described_judged(
+    found: Evaluated | None, summary: EvaluationSummary, select: Select | None, named: str | None
 ) -> dict[str, Any]:
+    metrics = metrics_of(found if found is not None else numbers_of(summary), select)
+    missing = dict(list(found.missing.items())[:MOST_NAMED]) if found is not None else {}
     return {
         "round": summary.round,
         "evaluation": summary.number,
@@ -270,6 +272,8 @@ def _described_numbers(
         "examples": summary.examples,
         "metric": headline_of(metrics, select, named),
         "metrics": {each.name: _described_metric(each) for each in metrics[:MOST_METRICS]},
+        "missing": {site: reason[:_LONGEST_REASON] for site, reason in missing.items()},
+        "skipped": list(found.skipped[:MOST_NAMED]) if found is not None else [],
     }
 
 

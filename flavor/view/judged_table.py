@@ -29,6 +29,8 @@ _MOST_KEPT = 200
 _MOST_NAMED = 20
 """Sites of each kind that a row names."""
 _LONGEST_REASON = 300
+_OF_SITES = ("worst", "worst_not_finite", "unknown")
+"""What a row has of `MetricOfSites` that takes the values of single sites."""
 _NOTHING: Mapping[str, Any] = {"model": "", "skipped": [], "missing": {}, "all_skipped": 0}
 """What a row has beside the numbers of its evaluation, where nothing is known of that."""
 
@@ -126,9 +128,8 @@ class JudgedTable:
                     "all_skipped": len(whole.skipped),
                     "missing": {site: reason[:_LONGEST_REASON] for site, reason in missing},
                     "worst": {
-                        each.name: {"worst": each.worst, "worst_not_finite": each.worst_not_finite}
+                        each.name: {name: getattr(each, name) for name in _OF_SITES}
                         for each in metrics_of(whole, select)
-                        if each.worst is not None
                     },
                 }
             self._kept[at] = found

@@ -126,22 +126,34 @@ class Unmounting(LocalStore):
 
 
 def handed_in(
-    server: str, store: LocalStore, sites: list[str], *, timeout_s: float = 600.0, **settings: object
+    server: str, store: LocalStore, sites: list[str], *, timeout_s: float = 600.0, more: int = 0, **settings: object
 ) -> Driven:
-    """A run whose newest model is judged by these sites: the first one has handed in its result, which is merged."""
+    """A run whose newest model is judged by these sites: the first one has handed in its result, which is merged.
+
+    It has `more` metrics before `accuracy`.
+    """
     driven = Driven(server, store, **settings)
     driven._place(run_record_path(driven.runs.run), json.dumps({"run_id": driven.runs.read().run_id}).encode())
     driven.open(["a"])
     driven.accept("a")
     driven.close()
     driven.open_evaluation(sites, timeout_s=timeout_s)
-    data = info_bytes(info(10, {"accuracy": 0.5}))
+    data = info_bytes(info(10, {**{f"class {number}": 0.1 for number in range(more)}, "accuracy": 0.5}))
     place = result_prefix(driven.runs.run, 1, AUTOMATIC, sites[0])
     ref = replace(driven._place(f"{place}{sha256(data)[:16]}.json", data), size_bytes=None)
     result = Result(ref, 10, merging(driven).model.model.digest)
     driven.runs.redis.hset(driven.runs.keys.client(sites[0]).result(1, AUTOMATIC), mapping=result.to_hash())
     driven.runs.begin_merge(TOKEN, 1, AUTOMATIC, attempt=1)
     return driven
+
+
+def test_a_verdict_has_the_metric_of_the_run_s_rule_also_of_a_site_with_many_others(server, tmp_path):
+    store = LocalStore(tmp_path / "store", create=True)
+    driven = handed_in(server, store, ["a"], more=25, select="accuracy:max")
+    context = WorkerContext(driven.runs.redis, server, store)
+    assert merge_results(context, driven.runs.run, 1, AUTOMATIC, attempt=1)
+    verdict = merging(driven).verdicts["a"]
+    assert (verdict.metrics["accuracy"], verdict.is_cut) == (0.5, True)
 
 
 @pytest.mark.parametrize("timeout_s", [600.0, 0.0], ids=["before the deadline", "after it"])

@@ -14,6 +14,7 @@ from flavor.ledger.manifest import RunRecord
 from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.evaluated import Evaluated
+from flavor.results.metric_of_sites import metrics_of
 from flavor.results.read_evaluated import chosen_among, summaries, whole_of
 from flavor.store.local import LocalStore
 from flavor.trackers.source import EvaluationSource
@@ -111,6 +112,9 @@ def test_what_readers_show_of_an_old_evaluation_is_what_redis_had(driven: Driven
     OldEvaluations(runs, store).forget(1)
     assert there(driven) == [(2, AUTOMATIC), (2, CENTRAL)]
     assert shown() == before
+    part = whole_of(runs, chosen_among(runs.run, summaries(runs), 1), lambda: store, most=1)
+    (accuracy,) = (each for each in metrics_of(part) if each.name == "accuracy")
+    assert (accuracy.lowest, accuracy.highest, accuracy.worst, accuracy.unknown) == (0.5, 0.501, None, 1)
     with pytest.raises(RunError, match="and its record cannot be read from the run's store"):
         whole_of(runs, chosen_among(runs.run, summaries(runs), 1), lambda: None)
     back = moved_away(Path(store.url.removeprefix("file://")), leave=True)

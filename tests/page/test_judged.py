@@ -79,6 +79,12 @@ def test_evaluations_have_a_curve_and_a_table_of_their_own(server: str, tmp_path
         expect(judged.locator(".pointed")).to_have_text(
             "model of round 2 · plain 0.8 · weighted 0.9 · lowest 0.6 · highest 1"
         )
+        many = {f"x{number}": 1.0 for number in range(25)}
+        run.judge({"c1": (100, {"accuracy": 0.6, "loss": 1.0}), "c2": (300, {"accuracy": 1.0, **many})}, number=1)
+        expect(rows.nth(1)).to_have_text(re.compile(r"^c23001\?"))
+        expect(of_sites).to_contain_text(
+            "c2 has more metrics than Redis keeps: flavor results shows them from the store."
+        )
         for panel in (page.locator(".panel.model"), judged):  # each mean looks the same in both
             is_main = re.compile(r"\bmain\b")
             main, other = ("weighted", "plain") if panel is not judged else ("plain", "weighted")

@@ -54,6 +54,18 @@ def test_a_row_says_who_has_judged_which_model_and_who_has_not(server: str, tmp_
     assert History(run.runs, None).evaluations("nothing")["rows"][0]["merged"] is None
 
 
+def test_a_row_names_no_worst_site_where_redis_lacks_the_value_of_another(server: str, tmp_path: Path) -> None:
+    run = begun(server, tmp_path)
+    trains(run)
+    shared = {f"m{number}": 0.5 for number in range(19)}
+    own = {"mine": 1.0, "accuracy": 0.1}  # there is room for the first in the verdict
+    sites = {"c1": (100, {**shared, **own}), "c2": (300, {**shared, "accuracy": 0.9})}
+    run.judge({**sites, "c3": (1, shared), "c4": (1, shared)})
+    (row,) = History(run.runs, None).evaluations("accuracy")["rows"]
+    names = ("sites", "lowest", "highest", "worst", "unknown")
+    assert [row["merged"][name] for name in names] == [2, 0.1, 0.9, None, 1]
+
+
 def test_the_best_is_that_of_select_or_else_by_the_values(server: str, tmp_path: Path) -> None:
     by_loss, by_none = begun(server, tmp_path, select="loss:min"), begun(server, tmp_path)
     for run in (by_loss, by_none):

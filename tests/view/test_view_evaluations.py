@@ -133,10 +133,12 @@ def test_an_evaluation_that_was_asked_for_leaves_that_of_the_run_and_of_the_oper
     assert (found["automatic"]["evaluation"], found["automatic"]["sites"]) == (0, 2)
     assert found["automatic"]["metrics"]["accuracy"]["plain_mean"] == pytest.approx(0.7)
     assert (found["central"]["metrics"], found["evaluating_central_times"]) == ({"central/accuracy": 0.8}, [])
+    assert found["automatic"]["metrics"]["accuracy"]["worst"] == "c1"
     before = read_evaluations(run.runs)
     run.judge({"c1": C1}, number=10)
     after = read_evaluations(run.runs, before)
     assert (after.automatic, after.central) == (before.automatic, before.central) != (None, None)
+    assert after.own is before.own, "it is not read again"
 
 
 def test_a_run_whose_evaluations_fail_says_how_many_and_why_until_one_has_a_result(run: Driven) -> None:

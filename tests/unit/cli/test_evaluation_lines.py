@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from flavor.records.evaluation import CENTRAL, EvaluationSummary
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.records.subject import Subject
-from flavor.results.evaluated import Evaluated
+from flavor.results.evaluated import Evaluated, numbers_of
 from flavor.results.metric_of_sites import MetricOfSites
 from flavor.results.site_measures import SiteMeasures
 from flavor.view.evaluations import KnownEvaluations, described_evaluations, merged_of
@@ -100,10 +101,13 @@ def test_what_a_command_has_asked_stands_beside_the_run_s_own() -> None:
         EvaluationSummary(round_, number, 1, closed_ms=2, sites=sites, expected=3, metrics={"accuracy": value})
         for round_, number, sites, value in ((8, 0, 2, 0.7584), (1, 1, 3, 0.7415))
     )
-    known = KnownEvaluations(summary=asked, automatic=own)
+    sites = {site: SiteMeasures(1, {"accuracy": value}) for site, value in (("a", 0.7), ("b", 0.8168))}
+    found = replace(numbers_of(own), sites=sites, missing={"c": "it is gone"})
+    known = KnownEvaluations(summary=asked, automatic=own, own=found)
     described = described_evaluations(known, RUN, RunConfig(rounds=5, store="s"), None)
     assert lines_of_evaluations({**described, "run": "r"}) == [
-        "judged: the model of round 8 by 2 of 3 sites, plain means: accuracy 0.7584",
+        "judged: the model of round 8 by 2 of 3 sites, plain means: accuracy 0.7584 (worst: a, 0.7); "
+        "without c: it is gone",
         "judged: the model of round 1 by 3 sites that a command has asked, plain means: accuracy 0.7415",
     ]
 
@@ -111,6 +115,17 @@ def test_what_a_command_has_asked_stands_beside_the_run_s_own() -> None:
 def test_the_worst_site_is_the_one_that_diverges() -> None:
     (line,) = said({"accuracy": 0.7}, odd={"c": {"accuracy": "NaN"}})
     assert line.endswith("accuracy 0.7 of 2 of 3 sites (worst: c, NaN)")
+
+
+def test_the_worst_site_is_not_known_where_redis_lacks_values_of_a_site() -> None:
+    sites = {"a": SiteMeasures(1, {"x": 0.1}, is_cut=True), "b": SiteMeasures(1, {"accuracy": 0.9})}
+    summary = EvaluationSummary(
+        3, 0, 1, sites=2, expected=2, metrics={"accuracy": 0.5}, spread={"accuracy": (0.1, 0.9)}
+    )
+    known = KnownEvaluations(replace(numbers_of(summary), sites=sites), summary)
+    described = described_evaluations(known, RUN, RunConfig(rounds=5, store="s"), None)
+    (line,) = lines_of_evaluations({**described, "run": "r"})
+    assert "accuracy 0.5 (worst: not known without the values of 1 site)" in line
 
 
 def test_a_described_metric_need_not_name_what_is_none() -> None:

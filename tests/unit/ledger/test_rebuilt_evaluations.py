@@ -156,7 +156,8 @@ def test_a_lost_result_ends_no_run_and_hides_no_lowest_value(
 ) -> None:
     """A site has overwritten its own object: what is merged says whether its value is in it."""
     run = made(tmp_path, stop_when=("pooled/auc>=0.9",))
-    sites = {"a": {"accuracy": 0.7, **COUNTS}, "b": {"accuracy": 0.8, **COUNTS}, "c": lost}
+    own = {f"class {number}": 0.5 for number in range(30)}
+    sites = {"a": {**own, "accuracy": 0.7, **COUNTS}, "b": {"accuracy": 0.8, **COUNTS}, "c": lost}
     judge(run, 1, AUTOMATIC, sites, best=1, closed_ms=3_000)
     (path,) = run.folder.rglob("*result-c*")
     path.chmod(0o600)
@@ -173,5 +174,6 @@ def test_a_lost_result_ends_no_run_and_hides_no_lowest_value(
     shown = described(evaluated_of(run.name, view, each.summary))
     accuracy = shown["metrics"]["accuracy"]
     assert {*shown["unread"]} == {"c"}
+    assert (shown["sites"]["a"]["metrics"]["accuracy"], shown["sites"]["a"]["cut"]) == (0.7, True)
     assert (accuracy["lowest"], accuracy["highest"], accuracy["worst"]) == (None, None, None)
     assert accuracy["plain_mean"] == pytest.approx(1.7 / 3)

@@ -130,10 +130,10 @@ export function evaluations(name, { choose, report, heard }) {
       const own = Object.entries(row.own).map(([word, value]) => `${named(word)} ${bounded(value, word.startsWith("central/pooled/") ? row.own_bound : null)}`);
       return h("td", { colspan: 3 }, own.join(", ") || "–");
     }
-    const { pooled, pooled_bound: bound, pooled_sites: counted_at, plain_mean: plain, sites: reported_at, worst, worst_not_finite: word, better, lowest, highest } = row.merged ?? {};
+    const { pooled, pooled_bound: bound, pooled_sites: counted_at, plain_mean: plain, sites: reported_at, worst, worst_not_finite: word, unknown, better, lowest, highest } = row.merged ?? {};
     const part = (value, sites) => (Number.isFinite(value) ? ofSites(sites, row.sites) : "");
     const bad = better === "larger" ? lowest : better === "smaller" ? highest : null;
-    return [h("td", {}, bounded(pooled, bound), part(pooled, counted_at)), h("td", {}, metric(plain), part(plain, reported_at)), h("td", {}, measured(word ? undefined : bad, word), worst ? ` ${worst}` : "")];
+    return [h("td", {}, bounded(pooled, bound), part(pooled, counted_at)), h("td", {}, metric(plain), part(plain, reported_at)), h("td", {}, measured(word ? undefined : bad, word), worst ? ` ${worst}` : unknown ? " (site not known)" : "")];
   }
 
   /** `2 of 3 sites`, with those that are missing where there are any. */

@@ -101,7 +101,7 @@ export function judged(name) {
     const cells = (make) => names.map((each) => make(found.metrics[each], each));
     const head = h("tr", {}, h("th", { scope: "col" }, "site"), h("th", { scope: "col" }, "examples"), names.map((each) => h("th", { scope: "col" }, named(each))));
     const sites = Object.entries(found.sites).map(([site, own]) =>
-      h("tr", {}, h("td", { class: "text" }, site), h("td", {}, count(own.examples)), cells((of, each) => h("td", {}, measured(own.metrics[each], own.not_finite?.[each]), of.worst === site ? " (worst)" : ""))),
+      h("tr", {}, h("td", { class: "text" }, site), h("td", {}, count(own.examples)), cells((of, each) => h("td", {}, (own.cut || own.words_cut) && own.metrics[each] === undefined && !own.not_finite?.[each] ? "?" : measured(own.metrics[each], own.not_finite?.[each]), of.worst === site ? " (worst)" : ""))),
     );
     const missing = Object.entries(found.missing).map(([site, why]) =>
       h("tr", {}, h("td", { class: "text" }, site), h("td", { class: "text quiet", colspan: names.length + 1 }, `no result: ${why}`)),
@@ -117,6 +117,8 @@ export function judged(name) {
     const more = [];
     if (found.skipped.length) more.push(`Without an evaluator: ${found.skipped.slice(0, 20).join(", ")}.`);
     const unread = Object.keys(found.unread);
+    const cut = Object.entries(found.sites).filter(([, own]) => own.cut || own.words_cut).map(([site]) => site);
+    if (cut.length) more.push(`${some(cut, 5)} ${cut.length === 1 ? "has" : "have"} more metrics than Redis keeps: flavor results shows them from the store.`);
     if (unread.length) more.push(`The values of ${some(unread, 20)} cannot be read: only what is merged has them.`);
     if (every.length > MOST) more.push(...further(every.filter((each) => !names.includes(each)), found));
     if (found.left_out) more.push(`${counted(found.left_out, "more site")} not shown.`);
