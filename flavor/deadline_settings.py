@@ -31,7 +31,8 @@ RoundTimeout: TypeAlias = Annotated[float | str, BeforeValidator(_checked)]
 
 ROUND_TIMEOUT_S: Any = setting(
     "Deadline of a round, in seconds after its opening; or auto, which learns it from the times that sites took in the "
-    "last rounds: median + k times the median absolute deviation, from floor to ceiling seconds.",
+    "last rounds: median + k times the median absolute deviation, at least four medians where late updates are lost, "
+    "from floor to ceiling seconds.",
     Group.CLOSING,
     default=86_400.0,
     may_change=True,

@@ -8,7 +8,7 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.members import Members
 from flavor.deadline_settings import learned_of
-from flavor.policy.deadline import LAST_ROUNDS, Times, learned_timeout, times_of
+from flavor.policy.deadline import LAST_ROUNDS, Times, learned_timeout, missed_since, missing, times_of
 
 
 @dataclass
@@ -25,6 +25,12 @@ class Deadlines:
         """Whether deadlines follow from how long sites take."""
         return learned_of(self.config.round_timeout_s) is not None
 
+    @property
+    def are_counted(self) -> bool:
+        """Whether a round's hash says which sites have missed how many deadlines in a row."""
+        mode = self.config.buffered
+        return self.are_learned if mode is None else mode.buffer is None
+
     def timeout(self, round_: int, *, opening: int = 1) -> tuple[float, str]:
         """Return how long this opening of a round waits, in seconds, and why, in words; '' where it is not learned."""
         learned = learned_of(self.config.round_timeout_s)
@@ -32,7 +38,9 @@ class Deadlines:
             return self.config.longest_round_s, ""
         rounds = range(max(1, round_ - LAST_ROUNDS), round_)
         self._times = {number: self._times.get(number) or self._read(number) for number in rounds}
-        return learned_timeout(learned, list(self._times.values()), opening=opening)
+        return learned_timeout(
+            learned, list(self._times.values()), opening=opening, is_lost=self.config.buffered is None
+        )
 
     def gone(self) -> set[str]:
         """Return the clients that are not there to work."""
@@ -46,5 +54,7 @@ class Deadlines:
         view = self.runs.read_round(round_)
         if view is None:  # pruned, or of a run that was rebuilt from the store
             return Times()
+        after = self.runs.read_round(round_ + 1) if self.are_counted else None
+        late = missing(view, self.gone()) if after is None else missed_since(view, after)
         measured = self.runs.measured(round_)
-        return times_of(view, {client: each.judged_ms for client, each in measured.items()}, self.gone())
+        return times_of(view, {client: each.judged_ms for client, each in measured.items()}, late)

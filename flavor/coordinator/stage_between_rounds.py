@@ -122,9 +122,7 @@ class BetweenRounds:
         Counted where deadlines are learned, and where slow sites run asynchronously.
         """
         context, mode, round_ = self._context, self._context.config.buffered, self._context.current.round
-        if round_ is None or (mode is not None and mode.buffer is not None):
-            return {}, ""
-        if mode is None and not context.deadlines.are_learned:
+        if round_ is None or not context.deadlines.are_counted:
             return {}, ""
         before = round_.view.missed
         missed = missed_after(round_.view, context.deadlines.gone())

@@ -1,14 +1,19 @@
 """Deadlines that are learned: how long a round waits follows from how long the sites took in the rounds before.
 
 The deadline is the median of the sites' times plus k times their median absolute deviation (MAD), within a floor and a
-ceiling. A site that had not handed in when its round closed took at least as long as the round had waited for it.
-Nothing more is known of it, and so it counts with twice that time: otherwise a deadline that most sites miss would
-never grow again.
+ceiling. The MAD alone is too little: it is 0 where most sites keep one pace, and times of training are skewed, so that
+some rounds of each site are far above the median. So the slack has a least value, a share of the median. It is large
+where the work of a late site is lost: one site of three cannot have another shut out by keeping the third one's pace.
+
+A site that had not handed in when its round closed took at least as long as the round had waited for it. Nothing more
+is known of it, and so it counts with twice that time: otherwise a deadline that most sites miss would never grow again.
+A single site among many does not move the median. Where its work is lost, the deadline is doubled for it.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +31,10 @@ LATE_COUNTS = 2.0
 """How many times the time that was waited for it a late site counts with."""
 MOST_MISSED = 3
 """The rounds in a row whose deadline a site may miss before it counts as slow."""
+LEAST_SLACK = 0.5
+"""The least time that is added to the median, as a share of it, where a late update counts in a later round."""
+LEAST_SLACK_LOST = 3.0
+"""The same where a late update is lost: see docs/resume.md for what that leaves."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +47,12 @@ class Times:
     """How long the round waited for a client that had not handed in when it closed."""
 
 
-def times_of(view: RoundView, judged_ms: Mapping[str, int], gone: Collection[str] = ()) -> Times:
+def times_of(view: RoundView, judged_ms: Mapping[str, int], late: Collection[str]) -> Times:
     """Return the times of a closed round; empty for a round during which the run had ended.
 
-    `judged_ms` says when each verdict was recorded, by the server's clock. The clients of `gone` were not there to
-    work. A client that went on with the task of an earlier round has worked longer than the round was open: it has no
-    time here.
+    `judged_ms` says when each verdict was recorded, by the server's clock. `late` are the clients that have missed its
+    deadline. A client that went on with the task of an earlier round has worked longer than the round was open: it has
+    no time here.
     """
     if view.pauses:
         return Times()
@@ -53,22 +62,31 @@ def times_of(view: RoundView, judged_ms: Mapping[str, int], gone: Collection[str
         for client in fresh
         if (verdict := view.verdicts.get(client)) is not None and verdict.accepted and judged_ms.get(client)
     }
-    late = [client for client in missing(view, gone) if client in fresh]
-    return Times(took, dict.fromkeys(late, view.worked_s(view.aggregating_ms or view.opened_ms)))
+    waited_s = view.worked_s(view.aggregating_ms or view.opened_ms)
+    return Times(took, {client: waited_s for client in fresh if client in late})
 
 
 def missing(view: RoundView, gone: Collection[str] = ()) -> list[str]:
-    """Return the clients of a closed round that had handed in nothing at its deadline."""
+    """Return the clients of a closed round that had handed in nothing at its deadline, without the `gone` ones."""
     if view.aggregating_ms is None or view.aggregating_ms < view.deadline_ms:
         return []
     return [client for client in view.expected if client not in view.verdicts and client not in gone]
 
 
-def learned_timeout(learned: Learned, rounds: Sequence[Times], *, opening: int = 1) -> tuple[float, str]:
+def missed_since(view: RoundView, after: RoundView) -> list[str]:
+    """Return the clients that missed the deadline of round `view`, as was counted when the round `after` it opened."""
+    return [client for client, number in after.missed.items() if number > view.missed.get(client, 0)]
+
+
+def learned_timeout(
+    learned: Learned, rounds: Sequence[Times], *, opening: int = 1, is_lost: bool = True
+) -> tuple[float, str]:
     """Return how long the next round waits, in seconds, and why, in words.
 
     `rounds` are the newest closed ones, at most `LAST_ROUNDS` of them. A round that is opened again waits twice as long
-    as in the `opening` before.
+    as in the `opening` before. `is_lost` says whether the work of a late site is lost: the slack is larger then, and
+    the deadline is doubled while one of these rounds had a late site. A site that was late in `MOST_MISSED` of them
+    doubles none.
     """
     known = [each for each in rounds if each.took_s or each.late_s][-LAST_ROUNDS:]
     if len(known) < FEWEST_ROUNDS:
@@ -78,11 +96,19 @@ def learned_timeout(learned: Learned, rounds: Sequence[Times], *, opening: int =
     late = [seconds * LATE_COUNTS for each in known for seconds in each.late_s.values()]
     median = statistics.median([*took, *late])
     spread = statistics.median(abs(seconds - median) for seconds in (*took, *late))
-    wanted = (median + learned.k * spread) * 2.0 ** (opening - 1)
+    slack, share = learned.k * spread, LEAST_SLACK_LOST if is_lost else LEAST_SLACK
+    added = f"{learned.k:g} × {_shown(spread)}"
+    if slack < share * median:
+        slack, added = share * median, f"{share:g} × {_shown(median)}, the least slack,"
+    often = Counter(client for each in known for client in each.late_s)
+    is_doubled = is_lost and any(number < MOST_MISSED for number in often.values())
+    wanted = (median + slack) * (2 if is_doubled else 1) * 2.0 ** (opening - 1)
     seconds = min(learned.ceiling_s, max(learned.floor_s, wanted))
-    why = f"median {_shown(median)} + {learned.k:g} × {_shown(spread)} over the last {counted(len(known), 'round')}"
+    why = f"median {_shown(median)} + {added} over the last {counted(len(known), 'round')}"
     if late:
         why += f", in which {len(late)} of {counted(len(took) + len(late), 'update')} came too late"
+    if is_doubled:
+        why += ", doubled as such updates are lost"
     if opening > 1:
         why += f", doubled for opening {opening}"
     if seconds != wanted:
@@ -93,16 +119,16 @@ def learned_timeout(learned: Learned, rounds: Sequence[Times], *, opening: int =
 def missed_after(view: RoundView, gone: Collection[str] = ()) -> dict[str, int]:
     """Return how many rounds in a row each client has missed the deadline of, once round `view` is closed.
 
-    A client that hands in the task of a round in that round has missed none; one that hands in an earlier task, or
-    whose round closed before its deadline, keeps its number.
+    A client whose update of the round's own task was accepted has missed none. One that hands in an earlier task, whose
+    update was refused, that is `gone`, or whose round closed before its deadline, keeps its number.
     """
     late, missed = missing(view, gone), dict(view.missed)
     for client in view.expected:
         if client in late:
             missed[client] = missed.get(client, 0) + 1
-        elif client not in view.since and client in view.verdicts:
+        elif client not in view.since and (verdict := view.verdicts.get(client)) is not None and verdict.accepted:
             missed.pop(client, None)
-    return {client: number for client, number in sorted(missed.items()) if client not in gone}
+    return dict(sorted(missed.items()))
 
 
 def slow_of(missed: Mapping[str, int]) -> list[str]:

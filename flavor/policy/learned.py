@@ -13,7 +13,7 @@ USAGE = "a number of seconds, or auto[:k=3,floor=60,ceiling=86400], e.g. auto or
 
 @dataclass(frozen=True)
 class Learned:
-    """How deadlines are learned: median + k · MAD, from `floor_s` to `ceiling_s`."""
+    """How deadlines are learned: median + k · MAD, with a least slack, from `floor_s` to `ceiling_s`."""
 
     k: float = 3.0
     floor_s: float = 60.0

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import math
+import random
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flavor.config import RunConfig
+from flavor.coordinator.deadlines import Deadlines
 from flavor.errors import InvalidSetting
 from flavor.policy.deadline import (
     LAST_ROUNDS,
     Times,
     learned_timeout,
     missed_after,
+    missing,
     slow_of,
     times_of,
     told_slow,
 )
 from flavor.policy.learned import Learned
 from flavor.records.round import RoundView
+from flavor.records.states import ClientState
 from flavor.records.verdict import Verdict
 
 GOOD, BAD = Verdict(True, "good"), Verdict(False, "bad")
@@ -35,6 +41,25 @@ def closed(verdicts: dict[str, Any] | None = None, *, at_ms: int = 61_000, numbe
     """A round of a, b, c and d that was opened at 1 s, with a deadline of 60 s."""
     view = RoundView.opened(number, tuple("abcd"), opened_ms=1_000, deadline_ms=61_000)
     return replace(view, verdicts=verdicts or {}, aggregating_ms=at_ms, **more)
+
+
+def lost(clients: int, law: str, rounds: int, *, slower: float = 1.0) -> float:
+    """Return the share of updates that come too late, where the first site takes `slower` times as long as the others.
+
+    Each site's time in each round is drawn anew: from 600 s ± a share of it, or with the logarithm's deviation.
+    """
+    rng, (name, deviation) = random.Random(0), law.split(":")
+    known: list[Times] = []
+    late = 0
+    for _ in range(rounds):
+        timeout_s = learned_timeout(Learned(), known[-LAST_ROUNDS:])[0]
+        drawn = [rng.gauss(0, float(deviation)) for _ in range(clients)]
+        times = [600 * (1 + each if name == "normal" else math.exp(each)) for each in drawn]
+        times[0] *= slower
+        slow = {str(site): timeout_s for site, time_s in enumerate(times) if time_s > timeout_s}
+        known.append(Times({str(site): each for site, each in enumerate(times) if str(site) not in slow}, slow))
+        late += len(slow)
+    return late / (rounds * clients)
 
 
 class TestSetting:
@@ -89,21 +114,45 @@ class TestSetting:
 class TestTimeout:
     def test_it_is_the_median_and_k_times_the_median_deviation(self) -> None:
         rounds = [took(30, 41, 47), took(35, 41, 53), took(41, 38, 60)]  # the deviations: 0 0 0 3 6 6 11 12 19
-        assert learned_timeout(Learned(3, 5), rounds) == (
-            59.0,
-            "deadline in 59 s: median 41 s + 3 × 6 s over the last 3 rounds",
+        assert learned_timeout(Learned(4, 5), rounds, is_lost=False) == (
+            65.0,
+            "deadline in 1 min 5 s: median 41 s + 4 × 6 s over the last 3 rounds",
         )
-        assert learned_timeout(Learned(0, 5), rounds)[0] == 41
-        assert learned_timeout(Learned(3, 5), rounds, opening=3) == (
-            236.0,
-            "deadline in 3 min 56 s: median 41 s + 3 × 6 s over the last 3 rounds, doubled for opening 3",
+        assert learned_timeout(Learned(4, 5), rounds, is_lost=False, opening=3) == (
+            260.0,
+            "deadline in 4 min 20 s: median 41 s + 4 × 6 s over the last 3 rounds, doubled for opening 3",
         )
+
+    def test_no_slack_is_below_a_share_of_the_median_and_the_share_is_larger_where_work_is_lost(self) -> None:
+        rounds = [took(600, 601, 602, 660)] * 3
+        assert learned_timeout(Learned(), rounds, is_lost=False)[0] == 1.5 * 601.5
+        assert learned_timeout(Learned(), rounds) == (
+            2406.0,
+            "deadline in 40 min 6 s: median 10 min 2 s + 3 × 10 min 2 s, the least slack, over the last 3 rounds",
+        )
+
+    def test_a_late_site_doubles_the_deadline_where_its_work_is_lost_unless_it_always_is_late(self) -> None:
+        once, twice = [took(10, 10)] * 4 + [took(10, late=(40,))], [took(10, 10)] * 3 + [took(10, late=(40,))] * 2
+        assert [learned_timeout(Learned(3, 1), rounds)[0] for rounds in (once, twice)] == [80, 80]
+        assert "1 of 10 updates came too late, doubled as such updates are lost" in learned_timeout(Learned(), once)[1]
+        assert learned_timeout(Learned(3, 1), once, is_lost=False)[0] == 15
+        assert learned_timeout(Learned(3, 1), [took(10, 10)] * 2 + [took(10, 10, late=(40,))] * 3)[0] == 40
+
+    @pytest.mark.parametrize("clients", [3, 4, 10])
+    @pytest.mark.parametrize("law", ["normal:0.05", "normal:0.2", "lognormal:0.2", "lognormal:0.5"])
+    def test_it_loses_less_than_a_half_of_a_percent_of_the_updates_of_like_sites(self, law: str, clients: int) -> None:
+        assert lost(clients, law, 2000) < 0.005
+
+    def test_a_site_that_is_a_little_slower_loses_nothing(self) -> None:
+        """Also where a second one keeps the pace of a third to the second."""
+        assert lost(3, "normal:0", 50, slower=3.9) == 0
+        assert lost(3, "normal:0", 50, slower=7.9) < 0.2 / 3, "beyond that each sixth update of that site"
 
     def test_the_floor_and_the_ceiling_hold_and_are_told(self) -> None:
         rounds = [took(2.0, 2.5)] * 3
         assert learned_timeout(Learned(), rounds) == (
             60.0,
-            "deadline in 1 min: median 2.2 s + 3 × 0.25 s over the last 3 rounds; the floor is 1 min",
+            "deadline in 1 min: median 2.2 s + 3 × 2.2 s, the least slack, over the last 3 rounds; the floor is 1 min",
         )
         assert learned_timeout(Learned(3, 0.5, 1.5), rounds)[1].endswith("; the ceiling is 1.5 s")
         assert learned_timeout(Learned(3, 0.5, 1.5), rounds, opening=1000)[0] == 1.5
@@ -114,14 +163,14 @@ class TestTimeout:
             assert learned_timeout(Learned(), rounds) == (86_400.0, f"deadline in 1 d: {why}")
 
     def test_only_the_last_rounds_count(self) -> None:
-        assert learned_timeout(Learned(3, 1), [took(900)] * 20 + [took(8)] * LAST_ROUNDS)[0] == 8
+        assert learned_timeout(Learned(3, 1), [took(900)] * 20 + [took(8)] * LAST_ROUNDS)[0] == 32
 
     def test_a_deadline_that_most_sites_miss_grows_until_they_meet_it(self) -> None:
         """Sites take 500 s from now on, and the deadline is 60 s."""
         rounds, timeout_s, waited = [took(50, 55, 60)] * 5, 60.0, 0
         while timeout_s < 500:
             rounds.append(took(late=(timeout_s,) * 3))
-            timeout_s = learned_timeout(Learned(k=0), rounds)[0]  # which has no spread to grow by
+            timeout_s = learned_timeout(Learned(k=0), rounds, is_lost=False)[0]  # with the least slack
             waited += 1
             assert waited < 40
         assert "came too late" in learned_timeout(Learned(), rounds)[1]
@@ -139,20 +188,32 @@ class TestTimeout:
 class TestTimes:
     def test_of_each_client_by_when_its_update_was_accepted(self) -> None:
         view = closed({"a": GOOD, "b": GOOD, "c": BAD})
-        assert times_of(view, {"a": 4_500, "b": 61_000, "c": 2_000}) == Times({"a": 3.5, "b": 60.0}, {"d": 60.0})
-
-    def test_who_was_not_waited_for_is_not_late(self) -> None:
-        judged = dict.fromkeys("abc", 9_000)
-        three = dict.fromkeys("abc", GOOD)
-        assert times_of(closed(three, at_ms=9_000), judged).late_s == {}, "the round closed without it, early"
-        assert times_of(closed(three), judged, gone={"d"}).late_s == {}
-        assert times_of(closed(three, since={"d": 5}), judged).late_s == {}, "it has worked for longer"
-        assert times_of(closed({**three, "d": GOOD}, since={"d": 5}), {**judged, "d": 3_000}).took_s == dict.fromkeys(
-            "abc", 8.0
+        assert times_of(view, {"a": 4_500, "b": 61_000, "c": 2_000}, missing(view)) == Times(
+            {"a": 3.5, "b": 60.0}, {"d": 60.0}
         )
 
+    def test_who_was_not_waited_for_is_not_late(self) -> None:
+        three = dict.fromkeys("abc", GOOD)
+        assert missing(closed(three)) == ["d"]
+        assert missing(closed(three, at_ms=9_000)) == [], "the round closed without it, early"
+        assert missing(closed(three), gone={"d"}) == []
+        assert times_of(closed(three, since={"d": 5}), {}, ["d"]).late_s == {}, "it has worked for longer"
+        with_d = closed({**three, "d": GOOD}, since={"d": 5})
+        judged = {**dict.fromkeys("abc", 9_000), "d": 3_000}
+        assert times_of(with_d, judged, []).took_s == dict.fromkeys("abc", 8.0)
+
+    def test_who_was_late_is_still_known_when_another_coordinator_has_seen_no_site_yet(self) -> None:
+        rounds = {n: closed(dict.fromkeys("abc", GOOD), number=n, missed={"d": n}) for n in (1, 2, 3)}
+        rounds[4] = closed(number=4, missed=missed_after(rounds[3], gone={"d"}))
+        unseen = {"d": SimpleNamespace(state=ClientState.READY, alive=False, quarantined=False)}
+        measured = {client: SimpleNamespace(judged_ms=9_000) for client in "abc"}
+        runs = SimpleNamespace(read_round=rounds.get, measured=lambda _: measured)
+        config = RunConfig.parse({"rounds": 9, "store": "-", "round_timeout_s": "auto:floor=1"})
+        deadlines = Deadlines(cast(Any, runs), config, cast(Any, SimpleNamespace(clients=unseen)))
+        assert "in which 2 of 11 updates came too late" in deadlines.timeout(4)[1], "d was gone in round 3 alone"
+
     def test_a_round_during_which_the_run_had_ended_tells_nothing(self) -> None:
-        assert times_of(closed({"a": GOOD}, pauses=((2_000, 9_000),)), {"a": 9_500}) == Times()
+        assert times_of(closed({"a": GOOD}, pauses=((2_000, 9_000),)), {"a": 9_500}, []) == Times()
 
 
 class TestMissed:
@@ -164,7 +225,11 @@ class TestMissed:
         assert missed_after(closed({**abc, "d": GOOD}, missed={"d": 2}, since={"d": 5})) == {"d": 2}
         assert missed_after(closed({**abc, "d": GOOD}, missed={"d": 5})) == {}
         assert missed_after(closed(abc, at_ms=9_000, missed={"d": 3})) == {"d": 3}, "it was not waited for"
-        assert missed_after(closed(abc, missed={"d": 2}), gone={"d"}) == {}
+
+    def test_neither_going_nor_a_refused_update_ends_the_row(self) -> None:
+        abc = dict.fromkeys("abc", GOOD)
+        assert missed_after(closed(abc, missed={"d": 2}), gone={"d"}) == {"d": 2}
+        assert missed_after(closed({**abc, "d": BAD}, missed={"d": 2})) == {"d": 2}
 
     def test_three_in_a_row_are_slow_and_are_told_once(self) -> None:
         assert slow_of({"a": 2, "b": 3, "c": 4}) == ["b", "c"]
