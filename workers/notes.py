@@ -8,6 +8,7 @@ from pathlib import Path
 from aggregators.computed import Tensor
 from aggregators.dtypes import Kind, kind_of
 from aggregators.lora_residual import LoraResidual
+from aggregators.normalised import MOST_ENLARGED
 from aggregators.quantities import is_counter, matching, suspicious_integers, training_state, turned_negative
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
@@ -132,9 +133,11 @@ def of_steps(steps: Mapping[str, float] | None) -> Iterator[str]:
         return
     fewest, most = min(steps, key=lambda client: steps[client]), max(steps, key=lambda client: steps[client])
     if steps[most] > _MOST_APART * steps[fewest]:
+        middle = sorted(steps.values())[(len(steps) - 1) // 2]
         yield (
-            f"warning: localSteps is {steps[most]:g} at {most} and {steps[fewest]:g} at {fewest}: the rule makes the "
-            f"changes of a site with few steps larger by that ratio; if they count different things (steps, epochs, "
+            f"warning: localSteps is {steps[most]:g} at {most} and {steps[fewest]:g} at {fewest}, and {middle:g} in "
+            "the middle of the sites: a site with many steps counts with that much less of its change, and one with "
+            f"few with more of it, {MOST_ENLARGED:g} times at most; if they count different things (steps, epochs, "
             "examples), let all sites report optimizer steps"
         )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from aggregators.clip import NormClip
 from aggregators.mean import Mean
-from aggregators.normalised import FedNova
+from aggregators.normalised import MOST_ENLARGED, FedNova
 from aggregators.protocols import Prefix, weighs
 from aggregators.registry import parse
 from flavor.config import DEFAULT_AGGREGATOR, RunConfig
@@ -19,11 +20,10 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
     if not config.kind.has_tensors or name == COMMAND:
         return []
     reducer, lines = parse(name).reducer, []
-    clipped = has_steps = steps_bounded = False
+    clipped = enlarged = False
     while isinstance(reducer, Prefix):
-        is_of_steps = isinstance(reducer, FedNova)
-        has_steps, clipped = has_steps or is_of_steps, clipped or not is_of_steps
-        steps_bounded = steps_bounded or (has_steps and not is_of_steps)
+        is_clip = isinstance(reducer, NormClip)
+        clipped, enlarged = clipped or is_clip, (enlarged and not is_clip) or isinstance(reducer, FedNova)
         reducer = reducer.then
     claimed = config.weights in ("importance", "product") or (
         config.weights == "datasetSize" and config.max_dataset_size is None
@@ -34,11 +34,11 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
             "importance has nearly all of the model; where sites are not trusted bound it (--max-dataset-size N) or "
             "end it (--weights equal)"
         )
-    if has_steps and not steps_bounded:
+    if enlarged and isinstance(reducer, Mean):
         lines.append(
-            "warning: nothing bounds what a site's localSteps do: one that claims a thousand times the others' steps "
-            "makes all of their changes larger, and one that claims a thousandth its own; where sites are not trusted "
-            f"have the changes clipped behind the division ({_with_clip(name)})"
+            f"warning: a site that reports few localSteps has its change made up to {MOST_ENLARGED:g} times larger, "
+            "beyond --max-update-norm and a norm_clip before fednova, which bound it before that; where sites are not "
+            f"trusted have the changes clipped behind the division ({_with_clip(name)})"
         )
     if isinstance(reducer, Mean) and not clipped and config.max_update_norm is None:
         lines.append(
@@ -55,6 +55,6 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
 
 
 def _with_clip(name: str) -> str:
-    """Return how to write this rule with norm_clip behind fednova."""
-    head, fednova, behind = name.partition("fednova")
+    """Return how to write this rule with norm_clip behind its last fednova."""
+    head, fednova, behind = name.rpartition("fednova")
     return f"{head}{fednova}/norm_clip{behind}"

@@ -27,10 +27,16 @@ def drawn(seed: int, n: int, size: int = 30) -> tuple[Any, Any, Any, list[float]
     return base, base + rng.normal(size=(n, size)), rng.integers(1, 900, n), [float(a) for a in rng.integers(1, 400, n)]
 
 
+def middle(weights: Any, steps: list[float]) -> float:
+    """The fewest steps such that half of the weight has no more of them."""
+    half = sum(int(w) for w in weights) / 2
+    return min(a for a in steps if sum(int(w) for w, b in zip(weights, steps, strict=True) if b <= a) >= half)
+
+
 def closed_form(base: Any, rows: Any, weights: Any, steps: list[float]) -> Any:
     shares = np.asarray(weights) / np.sum(weights)
-    directions = [(base - row) / a for row, a in zip(rows, steps, strict=True)]
-    return base - np.dot(shares, steps) * sum(p * d for p, d in zip(shares, directions, strict=True))
+    scales = [min(100.0, middle(weights, steps) / a) for a in steps]
+    return base - sum(p * s * (base - row) for p, s, row in zip(shares, scales, rows, strict=True))
 
 
 def reduced(reducer: Any, base: Any, rows: Any, weights: Any, steps: Any, **more: Any) -> Any:
@@ -57,6 +63,35 @@ def test_equal_steps_are_the_weighted_mean_bit_for_bit(dtype: type) -> None:
             assert reduced(FedNova(), base, rows, weights, [steps] * 5).tobytes() == mean.tobytes()
 
 
+def test_without_an_extreme_client_the_model_is_that_of_the_paper() -> None:
+    """Equation 11 with τ_eff a number that the server chooses."""
+    base, rows, _, _ = drawn(3, 5)
+    steps = [20.0, 5.0, 10.0, 40.0, 8.0]
+    wanted = base - 10 * np.mean([(base - row) / a for row, a in zip(rows, steps, strict=True)], axis=0)
+    np.testing.assert_allclose(reduced(FedNova(), base, rows, [7] * 5, steps), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("reported", [1e-320, 1e-30, 1e-3, 1e3, 1e12])
+@pytest.mark.parametrize("n", [2, 3, 4, 9])
+def test_steps_that_one_client_makes_up_enlarge_no_change_but_its_own(reported: float, n: int) -> None:
+    """The other clients' changes count as with steps that one of them reports, or with less; its own 100 times."""
+    models: list[Any] = [{"w": row} for row in np.eye(n)]
+    steps = [*(10.0 + client for client in range(n - 1)), reported]
+    made: Any = aggregate(models, aggregator="fednova", global_model={"w": np.zeros(n)}, local_steps=steps)
+    found = made["w"] * n  # the scale of each client
+    assert (found[:-1] <= max(steps[:-1]) / np.array(steps[:-1]) * (1 + 1e-12)).all()
+    assert found[-1] <= 100 * (1 + 1e-12)
+    if n > 2:  # of two clients, none is in the majority
+        assert (found[:-1] >= min(steps[:-1]) / np.array(steps[:-1]) * (1 - 1e-12)).all()
+
+
+def test_a_weight_counts_in_the_median_where_it_counts_in_the_rule_behind() -> None:
+    base, rows, steps = np.zeros(3), np.ones((3, 3)), [1.0, 2.0, 8.0]
+    mean = reduced(FedNova(), base, rows, [1, 1, 98], steps)  # 8 steps
+    np.testing.assert_allclose(mean, 8 * 0.01 + 4 * 0.01 + 0.98)
+    assert (reduced(FedNova(Median()), base, rows, [1, 1, 98], steps) == 1).all(), "2 steps"
+
+
 def test_a_client_that_does_not_count_has_no_say_in_the_steps() -> None:
     base, rows, weights, _ = drawn(4, 3)
     weights[1] = 0
@@ -69,10 +104,11 @@ def test_only_parameters_are_divided() -> None:
     theta = {"w": np.ones(8), "bn.running_var": np.full(8, 1.0), "temperature": np.array(1.0), "n": np.array([10])}
     low = {"w": np.zeros(8), "bn.running_var": np.full(8, 0.1), "temperature": np.array(0.5), "n": np.array([20])}
     high = {name: tensor * 1 for name, tensor in theta.items()}
-    made: Any = aggregate([low, high], aggregator="fednova", global_model=theta, local_steps=[1, 39])
-    np.testing.assert_allclose(made["w"], 1 - 20 * 0.5)  # 20 steps on average, and half of the weight
-    np.testing.assert_allclose(made["bn.running_var"], 0.55)
-    assert (made["temperature"], made["n"]) == (0.75, 15)
+    models: list[Any] = [low, high, high]
+    made: Any = aggregate(models, aggregator="fednova", global_model=theta, local_steps=[1, 39, 39])
+    np.testing.assert_allclose(made["w"], 1 - 39 * 1 / 3)
+    np.testing.assert_allclose(made["bn.running_var"], 0.7)
+    assert (round(float(made["temperature"]), 9), made["n"]) == (0.833333333, 13)
 
 
 def test_a_server_step_takes_the_mean_change() -> None:
@@ -87,14 +123,14 @@ def test_a_server_step_takes_the_mean_change() -> None:
 
 def test_rules_before_and_behind_see_what_is_theirs() -> None:
     base, rows, weights, steps = drawn(6, 5)
-    scales = np.dot(weights / weights.sum(), steps) / np.array(steps)
+    scales = middle([1] * 5, steps) / np.array(steps)  # weights do not count in a median
     moved = base + scales[:, None] * (rows - base)
     median = reduced(FedNova(Median()), base, rows, weights, steps)
     np.testing.assert_allclose(median, np.median(moved, axis=0), rtol=1e-12, atol=1e-12)
     for bound in (1e-2, 1.0, 8.0):
-        behind = reduced(FedNova(NormClip(bound)), base, rows, weights, steps)
+        behind = reduced(FedNova(NormClip(bound)), base, rows, [3] * 5, steps)
         before = reduced(NormClip(bound, FedNova()), base, rows, weights, steps)
-        np.testing.assert_allclose(behind, reduced(NormClip(bound), base, moved, weights, None), atol=1e-12)
+        np.testing.assert_allclose(behind, reduced(NormClip(bound), base, moved, [3] * 5, None), atol=1e-12)
         norms = np.linalg.norm(rows - base, axis=1)
         near = base + np.minimum(1, bound / norms)[:, None] * (rows - base)
         np.testing.assert_allclose(before, closed_form(base, near, weights, steps), atol=1e-10)

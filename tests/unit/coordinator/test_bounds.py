@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
+from aggregators import aggregate
 from flavor.config import RunConfig
 from flavor.coordinator.bounds import bound_warnings
 
@@ -26,20 +30,43 @@ def test_bounds_that_do_not_hold_in_a_first_round_without_a_model(settings: dict
     assert any("nothing bounds how far one update moves" in line for line in bound_warnings(config)) is (not settings)
 
 
+def moved(rule: str, liar: float, steps: float) -> float:
+    """How far the model moves in a round of three honest sites and one that moves by 1 and reports these steps."""
+    change = np.random.default_rng(3).normal(size=(4, 16))
+    rows = change / np.linalg.norm(change, axis=1)[:, None]
+    rows[3] *= liar
+    models, theta = [{"w": row} for row in rows], {"w": np.zeros(16)}
+    made: Any = aggregate(models, aggregator=rule, global_model=theta, local_steps=[8, 10, 12, steps])
+    return float(np.linalg.norm(made["w"]))
+
+
 @pytest.mark.parametrize(
     ("rule", "bound"),
     [
         ("fednova", "fednova/norm_clip)"),
-        ("norm_clip:c=1/fednova/median", "norm_clip:c=1/fednova/norm_clip/median)"),
+        ("norm_clip:c=1/fednova", "norm_clip:c=1/fednova/norm_clip)"),
+        ("fednova/norm_clip/fednova", "fednova/norm_clip/fednova/norm_clip)"),
         ("fednova/norm_clip", ""),
+        ("fednova/norm_clip:c=1", ""),
+        ("fednova/median", ""),
         ("norm_clip", ""),
     ],
 )
-def test_local_steps_are_bounded_by_a_clip_behind_the_division(rule: str, bound: str) -> None:
+def test_what_is_said_of_local_steps_is_what_they_do(rule: str, bound: str) -> None:
+    """Where no warning is given, a site's number moves the model no farther than an honest update could."""
     config = RunConfig.parse({"rounds": 2, "min_clients": 2, "store": "file:///s", "aggregator": rule})
     warned = [line for line in bound_warnings(config) if "localSteps" in line]
     assert [bound in line for line in warned] == ([True] if bound else [])
-    assert any("how far one update moves" in line for line in bound_warnings(config)) is (rule == "fednova")
+    farthest = max(moved(rule, 1, steps) for steps in (1e-30, 1e-3, 10, 1e3, 1e12))
+    assert farthest > 20 if bound else farthest < 1.3, "the honest sites move it by up to 1"
+    assert farthest <= 26, "and the warning says 100 times, of a quarter of the weight"
+
+
+@pytest.mark.parametrize("rule", ["fednova", "norm_clip", "fednova/norm_clip", "median"])
+def test_what_is_said_of_the_farthest_update_is_what_it_does(rule: str) -> None:
+    config = RunConfig.parse({"rounds": 2, "min_clients": 2, "store": "file:///s", "aggregator": rule})
+    warned = any("how far one update moves" in line for line in bound_warnings(config))
+    assert warned is (moved(rule, 1e6, 10) > 1.3)
 
 
 def test_a_command_is_no_rule_that_flavor_can_judge() -> None:
