@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flavor.records.counts import beside_last, is_beside
@@ -130,12 +130,13 @@ def with_sites(
     *,
     are_all: bool,
     left_out: int,
-    is_complete: bool,
+    whole: Collection[int],
 ) -> Curves:
     """Return the curves with those of single sites, of whom `values` has the values of each known round.
 
-    `are_all` is whether the caller asked for all sites: then a site that never had the metric is not shown, and the
-    sites say what is lowest and highest in a round whose summary does not.
+    `whole` are the rounds of which all values of these sites are known. `are_all` is whether the caller asked for all
+    sites: then a site that never had the metric is not shown, and the sites say what is lowest and highest in a whole
+    round whose summary does not.
     """
     nothing = (None,) * len(names)
     rows = [values.get(round_, nothing) for round_ in merged.rounds]
@@ -144,7 +145,11 @@ def with_sites(
     if are_all:
         sites = {name: curve for name, curve in sites.items() if any(value is not None for value in curve)}
     if are_all and not left_out:
-        known = [[value for value in row if value is not None] for row in rows]
+        known = [
+            [value for value in row if value is not None] if round_ in whole else []
+            for round_, row in zip(merged.rounds, rows, strict=True)
+        ]
         lowest = tuple(min(row, default=None) if low is None else low for low, row in zip(lowest, known, strict=True))
         highest = tuple(max(row, default=None) if top is None else top for top, row in zip(highest, known, strict=True))
+    is_complete = len(whole) == len(merged.rounds)
     return replace(merged, sites=sites, lowest=lowest, highest=highest, left_out=left_out, is_complete=is_complete)

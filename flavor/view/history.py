@@ -109,11 +109,10 @@ class History:
             if generation != self._values_of:
                 self._values.forget()
                 self._values_of = generation
-            values, is_complete = self._values.of(metric, names, merged.rounds)
+            values, whole = self._values.of(metric, names, merged.rounds)
+            whole = [round_ for round_ in merged.rounds if round_ in whole]
             values = {round_: values[round_] for round_ in merged.rounds if round_ in values}
-        return with_sites(
-            merged, names, values, are_all=sites is None, left_out=len(every) - len(names), is_complete=is_complete
-        )
+        return with_sites(merged, names, values, are_all=sites is None, left_out=len(every) - len(names), whole=whole)
 
     def metric_names(self) -> list[str]:
         """Return the names of all metrics of the closed rounds, as the sites use them; see `metric_names`."""

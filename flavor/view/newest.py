@@ -185,7 +185,7 @@ class NewestReader:
             if (measured := self._measured.get((round_.round, client))) is not None:
                 found[client] = for_people_of_site(measured.metrics)
                 is_there = chosen is None or chosen.startswith(POOLED) or chosen in measured.metrics
-                if is_there or len(measured.metrics) < MOST_METRICS:
+                if is_there or (not measured.left_out and len(measured.metrics) < MOST_METRICS):
                     continue
             known = self._infos.get(client)
             if known is None or known[0] != update.info.path:

@@ -49,8 +49,8 @@ class SiteValues:
         """Read everything again: the run is another one, or was rebuilt."""
         self._kept.clear()
 
-    def of(self, metric: str, sites: Sequence[str], rounds: Sequence[int]) -> tuple[dict[int, Values], bool]:
-        """Return the values of these sites in each of these closed rounds, as far as they are known, and if all are.
+    def of(self, metric: str, sites: Sequence[str], rounds: Sequence[int]) -> tuple[dict[int, Values], Collection[int]]:
+        """Return the values of these sites in each of these closed rounds, as far as they are known, and where all are.
 
         A round that is not known has no entry. Raises `BusUnavailable`.
         """
@@ -62,7 +62,7 @@ class SiteValues:
         self._read_redis(metric, key[1], known, rounds)
         self._read_elsewhere(metric, key[1], known, rounds)
         found = {round_: tuple(values.values()) for round_, values in known.in_part.items()}
-        return {**found, **known.values}, all(round_ in known.values for round_ in rounds)
+        return {**found, **known.values}, known.values.keys()
 
     def _read_redis(self, metric: str, sites: tuple[str, ...], known: _Known, rounds: Sequence[int]) -> None:
         new = [round_ for round_ in rounds if round_ not in known.values and round_ not in known.not_in_redis]

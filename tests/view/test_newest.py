@@ -142,21 +142,24 @@ def test_the_best_round_is_the_best_of_all_rounds(url: str) -> None:
     assert watched.of(another)["best"]["rounds"] == 10
 
 
-def test_a_site_that_reports_much_has_its_value_of_the_metric_that_is_shown(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "others"), [("loss", 30), ("n" * 70, 0)], ids=["many metrics", "a long name"])
+def test_a_site_that_reports_much_has_its_value_of_the_metric_that_is_shown(
+    url: str, tmp_path: Path, name: str, others: int
+) -> None:
     """Redis keeps the first of its metrics, and it was shown as a site that reports nothing."""
     driven = Driven(url, LocalStore(tmp_path / "store", create=True))
     driven.runs.redis.sadd(driven.runs.keys.members, "a", "b")
     for _ in range(2):
         driven.open(["a", "b"])
-        driven.accept("a", 10, {f"m{number:02d}": 1.0 for number in range(30)} | {"loss": 0.25})
-        driven.accept("b", 10, {"loss": 0.75})
+        driven.accept("a", 10, {f"m{number:02d}": 1.0 for number in range(others)} | {name: 0.25})
+        driven.accept("b", 10, {name: 0.75})
         driven.close()
     made = Followed(driven.runs.redis, driven.runs.run, driven.url, store=driven.store.url)
     made.read()
     made.look_aside()
     found = made.read().document
-    assert found["metric"] == "loss"
-    assert [found["clients"][site]["metrics"]["loss"] for site in ("a", "b")] == [0.25, 0.75]
+    assert found["metric"] == name
+    assert [found["clients"][site]["metrics"][name] for site in ("a", "b")] == [0.25, 0.75]
 
 
 def says(driven: Driven, client: str, state: str, *, moved: Moved | None = None) -> None:

@@ -24,12 +24,14 @@ from flavor.records.summary import RoundSummary, kept_metrics
 from flavor.results.rounds import merged_info, round_result
 from flavor.store.local import LocalStore
 from flavor.view import site_values, strip
+from flavor.view.curves import merged_curves, with_sites
 from flavor.view.described import described
 from flavor.view.document import document_of, left_s_of
 from flavor.view.history import History, Outcome, Source
 from flavor.view.newest import Newest, NewestReader
 from flavor.view.observer import Lines
 from flavor.view.snapshot import take_snapshot
+from flavor.view.strip import RoundRow
 from tests.driven import TOKEN, Driven, info
 from tests.unit.forged_run import ForgedRun
 
@@ -326,11 +328,11 @@ def test_a_slow_store_gives_what_it_can(driven: Driven, monkeypatch: pytest.Monk
         return read(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(site_values, "site_info", slow)
-    assert values.of("loss", ["a"], [1, 2, 3, 4]) == ({3: (0.5,), 4: (0.5,)}, False)
+    assert values.of("loss", ["a"], [1, 2, 3, 4]) == ({3: (0.5,), 4: (0.5,)}, {3, 4})
     away[0] = True
-    assert values.of("loss", ["a"], [1, 2, 3, 4])[1] is False
+    assert values.of("loss", ["a"], [1, 2, 3, 4])[1] == {3, 4}
     away[0] = False
-    assert values.of("loss", ["a"], [1, 2, 3, 4]) == (dict.fromkeys(range(1, 5), (0.5,)), True)
+    assert values.of("loss", ["a"], [1, 2, 3, 4]) == (dict.fromkeys(range(1, 5), (0.5,)), {1, 2, 3, 4})
 
 
 def test_a_run_that_was_rebuilt_is_read_again(url: str, tmp_path: Path) -> None:
@@ -507,6 +509,13 @@ def test_metrics_beyond_those_that_redis_keeps_come_from_the_store(driven: Drive
     (line,) = [line.text for line in summary_of(found) if line.text.startswith("round 1: ")]
     assert line.endswith("; no 'm22' is known of this round, or not kept")
     assert f"the store alone has {found['last_round']['left_out']} further metrics" in line
+
+
+def test_no_value_is_the_lowest_in_a_round_of_which_that_of_a_site_is_not_known() -> None:
+    merged = merged_curves("m", [RoundRow(number, RoundState.CLOSED, Source.ROUND) for number in (1, 2)])
+    values = {1: (0.5, None), 2: (0.5, 0.7)}
+    curves = with_sites(merged, ["a", "b"], values, are_all=True, left_out=0, whole=[2])
+    assert (curves.lowest, curves.highest, curves.is_complete) == ((None, 0.5), (None, 0.7), False)
 
 
 def test_a_round_in_which_the_run_had_ended_tells_all_of_it(driven: Driven) -> None:
