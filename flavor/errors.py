@@ -65,6 +65,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from flavor.exit_codes import ExitCode
 from flavor.printable import printable
@@ -74,6 +75,13 @@ class FlavorError(Exception):
     """Root of this project's errors; its message is one line for a terminal."""
 
     exit_code: ExitCode = ExitCode.FAILED
+
+    def reworded(self, message: str) -> Self:
+        """Return this error with another message, and all else that it carries."""
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        made.args = (message,)
+        return made
 
 
 class MisuseError(FlavorError):

@@ -7,12 +7,12 @@ shared that no pattern of `--local` matches.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from flavor.counted import counted
-from flavor.patterns import CONTROL_VARIATE
+from flavor.patterns import CONTROL_VARIATE, STATISTICS
 
 _MOST_NAMED = 3
 
@@ -62,6 +62,18 @@ class Parts:
             return f"{self.options} shares none of {counted(len(every), 'tensor')}: nothing would be aggregated"
         return ""
 
+    def forgotten(self, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+        """Return the statistics that are shared though these patterns keep the normalisation of other layers.
+
+        They seem to mean normalisation if the statistics of a layer stay, with nothing beside but vectors and numbers.
+        """
+        shared = frozenset(self.shared(shapes))
+        own = [name for name in shapes if name not in shared]
+        kept, others = ([name for name in names if _is_statistic(name)] for names in (own, shared))
+        if not kept or any(len(shapes[name]) > 1 for name in own):
+            return []
+        return [name for name in shapes if name in others]
+
     def foreign(self, names: Iterable[str]) -> str:
         """Return the first of these names that is not shared; '' for none. Looks at each name alone."""
         return next((name for name in names if CONTROL_VARIATE not in name and not self._is_shared(name)), "")
@@ -74,6 +86,10 @@ class Parts:
 
 WHOLE = Parts()
 """Every tensor is shared."""
+
+
+def _is_statistic(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in STATISTICS)
 
 
 def _variate_name(parameter: str) -> str:

@@ -18,6 +18,7 @@ from flavor.check.trained_from import compared, judge, most_left, not_judged, no
 from flavor.check.trainer_checks import (
     EPOCH,
     FINITE,
+    FORGOTTEN,
     INFO,
     INTEGERS,
     PARTS,
@@ -29,11 +30,13 @@ from flavor.check.trainer_checks import (
     STATE_BESIDE,
     STATE_DICT,
     TENSORS,
+    TIED,
     TRAINS,
 )
 from flavor.checkpoints import Checkpoint, Format, read
-from flavor.checkpoints.compare import structure_problems
+from flavor.checkpoints.compare import same_bits, structure_problems
 from flavor.checkpoints.kind import CheckpointKind
+from flavor.checkpoints.tied import equal, one_in_the_file, refused
 from flavor.counted import counted
 from flavor.errors import CheckpointError, InvalidInfo
 from flavor.parts import WHOLE, Parts
@@ -132,11 +135,29 @@ class HandedIn:
         if problem := self._parts.problem(tensors):
             self._give_up(PARTS, f"round {round_}: {problem}")
         shared = self.shared(tensors)
+        if tied := self._tied(tensors, frozenset(shared)):
+            self._give_up(PARTS, f"round {round_}: {tied}", hint=TIED)
         sizes = [sum(array.nbytes for array in each.values()) for each in (shared, tensors)]
-        own = model.some([name for name in tensors if name not in shared])
+        own = [name for name in tensors if name not in shared]
         how_much = f"{shown_bytes(sizes[0])} of {shown_bytes(sizes[1])}"
-        shares = f"{len(shared)} of {counted(len(tensors), 'tensor')} are shared, {how_much}"
-        self._report.passed(PARTS, f"{shares}; at the site stay {own}")
+        shares = f"{len(shared)} of {counted(len(tensors), 'tensor')} are shared, {how_much}: {model.some([*shared])}"
+        seen, names = f"{shares}; at the site stay {model.some(own)}", {"shared": [*shared], "local": own}
+        if forgotten := self._parts.forgotten({name: array.shape for name, array in tensors.items()}):
+            seen = f"{seen}; shared are also the statistics {model.some(forgotten)}"
+            self._report.warned(PARTS, seen, hint=FORGOTTEN, **names)
+        else:
+            self._report.passed(PARTS, seen, **names)
+
+    def _tied(self, tensors: model.Tensors, shared: frozenset[str]) -> str:
+        """Say that a shared tensor and one that is not are tied; '' for none."""
+        before = self._previous.local.tensors if self._previous is not None else {}
+        moved = {
+            own: twin
+            for own, twin in equal(tensors, shared).items()
+            if own in before and not same_bits(before[own], tensors[own])
+        }
+        found = {**one_in_the_file(tensors, shared), **moved}
+        return next((str(refused(own, twin)) for own, twin in found.items()), "")
 
     def described(self, round_: int, path: Path, kind: CheckpointKind) -> str:
         """Describe a file without tensors; raises `Over` if its kind cannot read it."""
@@ -186,8 +207,8 @@ class HandedIn:
         """Keep the models that the next round's model is compared with."""
         self._previous = _Round(local, made)
 
-    def _give_up(self, check: Check, detail: str) -> NoReturn:
-        self._report.failed(check, detail)
+    def _give_up(self, check: Check, detail: str, *, hint: str | None = None) -> NoReturn:
+        self._report.failed(check, detail, hint=hint)
         raise Over
 
 

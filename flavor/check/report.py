@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -39,10 +39,13 @@ class Result:
     status: Status
     detail: str = ""
     hint: str = ""
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """All the names of which `detail` has the first few, by what they are; for JSON."""
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, object]:
         """Return the fields for JSON."""
-        return {"name": self.check.name, "status": self.status, "hint": self.hint, "detail": self.detail}
+        found = {"name": self.check.name, "status": self.status, "hint": self.hint, "detail": self.detail}
+        return found | {what: list(names) for what, names in self.names.items()}
 
 
 class Report:
@@ -59,17 +62,17 @@ class Report:
         """Why nothing can be said of the script, where a check that stops the others is unclear; '' otherwise."""
         self._results: dict[Check, Result] = {}
 
-    def passed(self, check: Check, detail: str = "") -> None:
-        """Record that `check` holds, unless it has failed before."""
-        self._record(Result(check, Status.PASSED, detail))
+    def passed(self, check: Check, detail: str = "", **names: Sequence[str]) -> None:
+        """Record that `check` holds, unless it has failed before; `names` are all names of what `detail` says."""
+        self._record(Result(check, Status.PASSED, detail, names=names))
 
     def failed(self, check: Check, detail: str, *, hint: str | None = None) -> None:
         """Record that `check` does not hold; `hint` replaces the hint of the table."""
         self._record(Result(check, Status.FAILED, detail, check.hint if hint is None else hint))
 
-    def warned(self, check: Check, detail: str, *, hint: str | None = None) -> None:
-        """Record that a run would go on with what was seen, which may not be intended."""
-        self._record(Result(check, Status.WARNED, detail, check.hint if hint is None else hint))
+    def warned(self, check: Check, detail: str, *, hint: str | None = None, **names: Sequence[str]) -> None:
+        """Record that a run would go on with what was seen, which may not be intended; `names` as for `passed`."""
+        self._record(Result(check, Status.WARNED, detail, check.hint if hint is None else hint, names))
 
     def unclear(self, check: Check, detail: str, *, hint: str = "") -> None:
         """Record that `check` was made without a clear result."""

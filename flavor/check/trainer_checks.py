@@ -64,10 +64,18 @@ SHAPES = Check(
 )
 PARTS = Check(
     "shares a part of the model",
-    "--share and --local, if they are given, divide the tensors into those that are shared and those that are not",
+    "--share and --local, if they are given, divide the tensors into those that are shared and those that are not, "
+    "and divide no tied weights",
     "give patterns that match the names of tensors, e.g. --local '*bn*'",
     if_used=True,
 )
+TIED = "give patterns that match both of these tensors, or neither: loaded into one model, one would replace the other"
+"""The hint where the patterns divide tied weights."""
+FORGOTTEN = (
+    "to keep all normalisation at the site, give a pattern for the layers of these statistics as well (nn.Sequential "
+    "calls its layers 0, 1, 2, so that no name says which is one)"
+)
+"""The hint where some normalisation layers stay at the site, and others are shared."""
 TRAINS = Check(
     "changes the model",
     "what is handed in is not the global model that was handed out, unchanged",

@@ -26,6 +26,7 @@ from flavor.checkpoints.safetensors.writer import TensorFileWriter
 from flavor.checkpoints.state_dict.beside import Beside
 from flavor.checkpoints.state_dict.structure import Structure
 from flavor.checkpoints.state_dict.wrapper_prefix import bare_names, renamed
+from flavor.checkpoints.tied import Twins, equal, one_in_the_file, refused
 from flavor.disk import StrPath
 from flavor.errors import CheckpointError, NotDivided
 from flavor.parts import WHOLE, Parts
@@ -52,6 +53,8 @@ class WireInfo:
     """The tensors that are not shared, by their names on the wire: views of the trainer's file."""
     all_names: tuple[str, ...] = ()
     """The names of all tensors on the wire, shared or not, in the trainer's order."""
+    twins: Twins = field(default_factory=dict)
+    """Tensors that are not shared, each with a shared one of the same numbers: tied, or equal by chance."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Outgoing:
     own_names: Mapping[str, str]
     own_tensors: Mapping[str, Array]
     all_names: tuple[str, ...]
+    twins: Twins
 
     @classmethod
     def of(cls, src: StrPath, fmt: Format | None = None, *, bare: bool = False, parts: Parts = WHOLE) -> Outgoing:
@@ -81,17 +85,19 @@ class Outgoing:
         if bare:
             names = bare_names(own.tensors)
             sent = renamed(sent, {mine: name for name, mine in names.items()})
-        tensors, kept = sent.tensors, dict[str, Array]()
+        tensors, kept, twins = sent.tensors, dict[str, Array](), dict[str, str]()
         if parts:
             if problem := parts.problem(tensors):
                 raise NotDivided(f"{os.fspath(src)}: {problem}", told=parts.problem(tensors, near=False))
             shared = frozenset(parts.shared(tensors))
             kept = {name: array for name, array in tensors.items() if name not in shared}
-            _check_untied(tensors, shared, f"{os.fspath(src)}: ")
+            for mine, other in one_in_the_file(tensors, shared).items():
+                raise refused(mine, other, f"{os.fspath(src)}: ")
+            twins = dict(equal(tensors, shared))
             sent = replace(
                 sent, tensors={name: array for name, array in tensors.items() if name in shared}, structure=None
             )
-        return cls(fmt, own, sent, names, kept, tuple(tensors))
+        return cls(fmt, own, sent, names, kept, tuple(tensors), twins)
 
     def info(self, writer: TensorFileWriter | None = None) -> WireInfo:
         """Return the record of the file that `writer` wrote of what is sent; without one, of a file of no bytes."""
@@ -106,23 +112,8 @@ class Outgoing:
             self.own_names,
             self.own_tensors,
             self.all_names,
+            self.twins,
         )
-
-
-def _check_untied(tensors: Mapping[str, Array], shared: Collection[str], where: str) -> None:
-    """Raise `CheckpointError` where a shared tensor and one that is not shared are the same numbers in the file.
-
-    The two would have different values in the model that the trainer is given, and only one of them would be used.
-    """
-    own = {array.ctypes.data: name for name, array in tensors.items() if array.size and name not in shared}
-    for name in shared:
-        other = own.get(tensors[name].ctypes.data) if tensors[name].size else None
-        if other is not None:
-            raise NotDivided(
-                f"{where}tensor {name!r} is shared and {other!r} is not, and both are the same numbers (tied weights): "
-                "share both or neither",
-                told="a tensor that is shared and one that is not are the same numbers (tied weights)",
-            )
 
 
 def to_safetensors(

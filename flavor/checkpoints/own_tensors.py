@@ -25,10 +25,12 @@ from flavor.checkpoints.safetensors.reader import TensorFile
 from flavor.checkpoints.safetensors.writer import TensorFileWriter
 from flavor.checkpoints.site import OwnFiles
 from flavor.checkpoints.state_dict.structure import Structure
+from flavor.checkpoints.tied import Twins, refused
 from flavor.errors import CheckpointError, NotDivided
 from flavor.parts import Parts
 
 _ROUND, _NAMES = "flavor.round", "flavor.names"
+_NONE: Twins = {}
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,19 @@ class OwnTensors:
         text = initial.metadata.get(STRUCTURE_KEY) if initial is not None else None
         return Known(names, tensors, Structure.from_json(text, "the initial model") if text else None)
 
-    def keep(self, names: Sequence[str], tensors: Mapping[str, Array]) -> None:
+    def keep(self, names: Sequence[str], tensors: Mapping[str, Array], twins: Twins = _NONE) -> list[str]:
         """Keep the site's own tensors of a checkpoint, whose tensors are `names`.
 
-        Raises `CheckpointError`, and keeps what was there, where they are not those that this site had before, or not
-        numbers; `StoreError` where the disk fails.
+        `twins` are those that have the same numbers as a shared one. Returns those that differ from the initial
+        model's; none in a run without one. Raises `CheckpointError`, and keeps what was there, where they are not those
+        that this site had before, are tied to a shared one, or are not numbers; `StoreError` where the disk fails.
         """
         before, initial = self.known(), self._initial_file()
         if before is not None and (problem := _difference(before.tensors, tensors)):
             raise NotDivided(problem, told="the tensors that it does not share are not those that it had before")
+        for name, twin in twins.items():
+            if before is not None and not same_bits(before.tensors[name], tensors[name]):
+                raise refused(name, twin)
         other = {n: a for n, a in tensors.items() if initial is None or not same_bits(initial.tensor(n), a)}
         for name, array in other.items():
             if not is_finite(array) and not _may_be_infinite(array, before.tensors[name] if before else None):
@@ -87,8 +93,12 @@ class OwnTensors:
                     "lower the learning rate or clip the gradients",
                     told="a tensor that it does not share has NaN or infinite values",
                 )
+        self._write(names, other, has_initial=initial is not None)
+        return list(other) if initial is not None else []
+
+    def _write(self, names: Sequence[str], other: Mapping[str, Array], *, has_initial: bool) -> None:
         kept = _opened(self._newest)
-        if kept is None and not other and initial is not None:
+        if kept is None and not other and has_initial:
             return
         if kept is not None and _is_same(kept, other):
             return

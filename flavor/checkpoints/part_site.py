@@ -12,6 +12,7 @@ from flavor.checkpoints.own_tensors import OwnTensors
 from flavor.checkpoints.site import SiteOptions, Wire
 from flavor.checkpoints.state_dict.structure import Structure
 from flavor.checkpoints.tensors_site import TensorsSite
+from flavor.counted import counted
 from flavor.errors import NotDivided
 
 
@@ -22,6 +23,7 @@ class PartSite(TensorsSite):
         super().__init__(options)
         assert options.own is not None
         self._own = OwnTensors(options.own, options.parts)
+        self._has_told = False
 
     def may_share(self, source: Path) -> bool:
         """See `Site`."""
@@ -43,9 +45,28 @@ class PartSite(TensorsSite):
             self._learned(outgoing.info())
 
     def _learned(self, info: WireInfo) -> Wire:
-        """Keep the own tensors as well."""
-        self._own.keep(info.all_names, info.own_tensors)
+        """Keep the own tensors as well, and tell this site's user what may not be meant."""
+        moved = self._own.keep(info.all_names, info.own_tensors, info.twins)
+        if not self._has_told:
+            self._has_told = self._tell(info, moved)
         return super()._learned(info)
+
+    def _tell(self, info: WireInfo, moved: list[str]) -> bool:
+        """Tell what may not be meant; return whether there was such a thing."""
+        parts, own = self._options.parts, info.own_tensors
+        shapes = {name: own[name].shape if name in own else () for name in info.all_names}
+        if forgotten := parts.forgotten(shapes):
+            self._options.tell(
+                f"the run keeps the normalisation of some layers at the site ({parts.options}), and shares the "
+                f"statistics {', '.join(forgotten[:5])}{', …' if len(forgotten) > 5 else ''}"
+            )
+        if parts.share and moved:
+            self._options.tell(
+                f"the script has trained {counted(len(moved), 'tensor')} that stay{'s' if len(moved) == 1 else ''} at "
+                f"this site ({moved[0]}{', …' if len(moved) > 1 else ''}): the run's operator has the initial model's "
+                "in their place. If adapters are trained on a frozen base, freeze it"
+            )
+        return bool(forgotten or (parts.share and moved))
 
     def _known_structure(self) -> Structure | None:
         """Return how this trainer nests; of a trainer that has saved nothing yet, how the initial model does."""

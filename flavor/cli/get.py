@@ -73,7 +73,7 @@ def get(
     """
     from flavor.checkpoints.kinds import kind_of_run
     from flavor.ledger.rounds import closed_round
-    from flavor.results.whole_model import why_not_whole
+    from flavor.results.whole_model import others_in, why_not_whole
     from flavor.store.open import open_store
 
     with opened_run(run, redis_url) as found_run:
@@ -114,6 +114,8 @@ def get(
         except OSError as error:
             raise InvalidSetting(f"{target}: {error.strerror or error}") from None
     click.echo(str(target))
+    if whole and (of_others := others_in(view)):
+        print_line(of_others, err=True)
     if not chosen and is_misleading(target.name, format_):
         why = ", in which the training scripts save" if saved else ""
         print_line(

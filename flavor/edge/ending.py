@@ -27,7 +27,7 @@ class Ending:
         """Place the final global model if there is one, let the trainer end, and tell how the run has ended.
 
         Raises `RunStopped`, `RunFinishedEarly` or `RunError` after such an end, `Died` when the trainer fails after the
-        last round, and `StoreError` or `InvalidUpdate` when the final global model could not be fetched.
+        last round, and `StoreError` or `InvalidUpdate` when the final global model could not be placed.
         """
         is_finished, missed = view.state is RunState.FINISHED, None
         if is_finished:
@@ -49,8 +49,8 @@ class Ending:
         if view.state is not RunState.FINISHED:
             raise RunError(f"run {run!r} {view.state.is_now}: {view.reason}")
         if missed is not None:
-            raise type(missed)(
-                f"run {run!r} is finished, and its final global model could not be fetched, so that {target} holds the "
+            raise missed.reworded(
+                f"run {run!r} is finished, and its final global model could not be placed at {target}, which holds the "
                 f"one before, if any: {missed}"
             )
         where = f"the final global model is at {target}"

@@ -213,7 +213,8 @@ class Progress:
         if results.global_model:
             self._row("global model:", results.global_model)
             if results.shares:
-                self._row("", f"its shared tensors ({results.shares}); whole models: {results.out}/clients/SITE/global")
+                of_sites = f"the sites that have one: {results.out}/clients/SITE/global"
+                self._row("", f"its shared tensors ({results.shares}); whole models are at {of_sites}")
             self._judged(results, out)
             self._row("other rounds:", f"flavor get {out} --round NUMBER")
             if any(for_people(result.metrics) for result in results.rounds):

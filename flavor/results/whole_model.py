@@ -25,6 +25,16 @@ def why_not_whole(view: RunView) -> str:
     )
 
 
+def others_in(view: RunView) -> str:
+    """Return what the tensors of a whole model are that the run does not share; '' where it shares all."""
+    if not (parts := RunConfig.known(view.config).parts):
+        return ""
+    return (
+        f"the tensors that the run does not share ({parts.options}) are those of --init-model: what sites have trained "
+        "of them is at the sites alone"
+    )
+
+
 def shares_part(view: RunView) -> bool:
     """Return whether the run's global models are parts of a model."""
     return bool(RunConfig.known(view.config).parts)

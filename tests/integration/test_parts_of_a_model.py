@@ -128,6 +128,7 @@ def test_a_frozen_base_is_sent_once_and_a_site_that_comes_late_has_it(bench: Ben
     with subtests.test("a whole model for the operator has the tensors of the initial one"):
         got = bench.done("flavor", "get", bench.run, "--whole", "--store", bench.store, "-o", tmp_path / "got.npz")
         assert got.wait() == 0, got.stderr
+        assert "the tensors that the run does not share (--share 'w') are those of --init-model" in got.stderr
         made = read(tmp_path / "got.npz").tensors
         assert list(made) == ["w", "b"]
         np.testing.assert_array_equal(made["b"], start["b"])

@@ -38,7 +38,7 @@ def test_a_site_with_trust_trains_from_signed_models_alone(bench: Bench) -> None
     assert failure(bench, "edge-1") == "untrusted-model", "and not its store"
     right = bench.edge("edge-1", bench.trainer(), "--trust", other, "--trust", f"{signer}.pub")
     assert [right.wait(), coordinator.wait()] == [0, 0], right.stderr
-    assert "could not be fetched" not in right.stderr
+    assert "could not be placed" not in right.stderr
 
 
 def test_an_enrolled_site_has_its_key_pinned_before_it_comes_and_its_trust_in_its_token(bench: Bench) -> None:
@@ -95,7 +95,7 @@ def test_a_site_that_does_not_trust_the_final_model_does_not_end_well(bench: Ben
     edge = bench.edge("edge-1", bench.trainer(), "--trust", SigningKey.generate().public)
     assert [coordinator.wait(), edge.wait()] == [0, 1], edge.stderr
     last = edge.stderr.strip().splitlines()[-1]
-    assert "is finished, and its final global model could not be fetched, so that" in last
+    assert "is finished, and its final global model could not be placed at" in last
     assert "which --trust does not name" in last
 
 

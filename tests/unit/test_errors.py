@@ -42,3 +42,14 @@ def test_the_reason_of_a_run_that_is_over_moves_no_cursor_and_forges_no_line() -
 
 def test_messages_print_as_they_are() -> None:
     assert str(errors.MissingVariable("the variable X is not set")) == "the variable X is not set"
+
+
+def test_an_error_with_another_message_carries_all_else() -> None:
+    """Also one that needs more than a message, such as what the run's operator is told."""
+    found = errors.NotDivided("here", told="there").reworded("once more: here")
+    assert (type(found), str(found), found.told) == (errors.NotDivided, "once more: here", "there")
+    away = errors.StoreUnavailable("away", passing=True).reworded("the store is away")
+    assert (str(away), away.passing, away.refused) == ("the store is away", True, "")
+    for name, cls in inspect.getmembers(errors, inspect.isclass):
+        if issubclass(cls, errors.FlavorError):
+            assert str(cls.reworded(cls.__new__(cls), "one line")) == "one line", name

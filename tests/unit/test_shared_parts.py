@@ -48,6 +48,29 @@ def test_patterns_of_no_use_are_named_with_what_they_may_have_meant(parts: Parts
         assert not any(name in parts.problem(NAMES, near=False) for name in NAMES), "an operator learns no names"
 
 
+@pytest.mark.parametrize(
+    ("local", "forgotten"),
+    [
+        ("*bn*", ["down.1.running_mean"]),
+        ("*.running*", []),
+        ("head.*", []),  # a head that has a normalisation of its own means no other one
+        ("down.0.weight", []),
+    ],
+)
+def test_normalisation_that_a_pattern_forgets(local: str, forgotten: list[str]) -> None:
+    shapes = {
+        "bn1.weight": (4,),
+        "bn1.running_mean": (4,),
+        "down.0.weight": (4, 4),
+        "down.1.weight": (4,),
+        "down.1.running_mean": (4,),
+        "head.weight": (2, 4),
+        "head.1.running_mean": (2,),
+    }
+    found = Parts(local=[local]).forgotten(shapes)
+    assert found == [*forgotten, *(["head.1.running_mean"] if forgotten else [])]
+
+
 @pytest.mark.parametrize("before", ["", "model."])
 def test_a_control_variate_is_shared_if_its_parameter_is(before: str) -> None:
     """A pattern of a parameter's name does not match that of its variate, in which other characters stand for dots."""

@@ -41,9 +41,11 @@ def test_a_file_that_is_the_global_model(
 class TestParts:
     """`check-fl --share` and `--local`."""
 
-    def look(self, tmp_path: Path, parts: Parts, *models: dict[str, np.ndarray]) -> Report:
+    def look(
+        self, tmp_path: Path, parts: Parts, *models: dict[str, np.ndarray], report: Report | None = None
+    ) -> Report:
         """Have these models of one round each looked at, with a mean between the rounds."""
-        report = Report(TRAINER_CHECKS)
+        report = report or Report(TRAINER_CHECKS)
         handed_in = HandedIn(report, 2, parts)
         for round_, tensors in enumerate(models, start=1):
             path, made = tmp_path / f"{round_}.npz", tmp_path / f"made-{round_}.npz"
@@ -62,7 +64,26 @@ class TestParts:
         model = {"w": np.ones(250, np.float32), "bn.w": np.ones(3, np.float32)}
         report = self.look(tmp_path, Parts(local=["bn*"]), model)
         [result] = [each for each in report.results if each.check is PARTS]
-        assert result.detail == "1 of 2 tensors are shared, 1.0 kB of 1.0 kB; at the site stay bn.w"
+        assert result.detail == "1 of 2 tensors are shared, 1.0 kB of 1.0 kB: w; at the site stay bn.w"
+
+    def test_all_names_are_in_json_and_forgotten_normalisation_is_a_warning(self, tmp_path: Path) -> None:
+        model = {f"bn{n}.running_mean": np.ones(3) for n in range(6)} | {"0.running_mean": np.ones(3), "w": np.ones(3)}
+        report = self.look(tmp_path, Parts(local=["bn*"]), model)
+        [result] = [each for each in report.results if each.check is PARTS]
+        told = result.as_dict()
+        assert told["status"] == Status.WARNED
+        assert result.detail.endswith("bn3.running_mean, and 2 more; shared are also the statistics 0.running_mean")
+        assert (told["shared"], told["local"]) == (["0.running_mean", "w"], [f"bn{n}.running_mean" for n in range(6)])
+
+    def test_tied_weights_are_named(self, tmp_path: Path) -> None:
+        models = [{name: np.arange(9.0) + round_ for name in ("embed", "head")} for round_ in (1, 2)]
+        report = Report(TRAINER_CHECKS)
+        with pytest.raises(Over):
+            self.look(tmp_path, Parts(local=["head"]), *models, report=report)
+        [result] = [each for each in report.results if each.status is Status.FAILED]
+        assert result.check is PARTS
+        assert "round 2: tensor 'embed' is shared and 'head' is not, and both are the same numbers" in result.detail
+        assert result.hint.startswith("give patterns that match both of these tensors, or neither")
 
     def test_training_of_what_is_not_shared_is_no_training(self, tmp_path: Path) -> None:
         first = {"w": np.ones(250, np.float32), "bn.w": np.ones(3, np.float32)}

@@ -45,8 +45,9 @@ class Place:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.files = OwnFiles(folder / "parts", "1" * 32, None if initial is None else lambda: initial)
+        self.told: list[str] = []
         self.options = SiteOptions(
-            beside=folder / "beside", parts=parts, own=self.files, tell=lambda _: None, **options
+            beside=folder / "beside", parts=parts, own=self.files, tell=self.told.append, **options
         )
         self.site = self.started()
 
@@ -224,6 +225,31 @@ class TestRefused:
         with pytest.raises(NotDivided, match=r"'embed.weight' is shared and 'bn_tied.weight' is not, and both are"):
             place.site.to_wire(tmp_path / "local.ckpt", tmp_path / "wire", None)
 
+    @pytest.mark.parametrize("format_", list(Format))
+    def test_tied_weights_that_the_file_stores_twice(self, place, format_):
+        """As all formats but torch do, and torch after `.cpu()`. They are the same in each round, and move."""
+        for round_ in (1, 2):
+            weight = np.linspace(round_, 9, 12, dtype=np.float32).reshape(3, 4)
+            tied = {"embed.weight": weight, "bn_tied.weight": weight.copy()}
+            if round_ == 1:
+                wire = place.trained(tied, 1, format_)
+        with pytest.raises(NotDivided, match=r"'embed.weight' is shared and 'bn_tied.weight' is not, and both are"):
+            place.trained(tied, 2, format_)
+        assert place.given(wire, None)["bn_tied.weight"][0, 0] == 1
+
+    def test_what_is_equal_by_chance_is_not_tied(self, place):
+        """Fresh biases, counters, buffers that no training moves; tensors of the same beginning, or another shape."""
+        codes = np.linspace(0, 1, 32, dtype=np.float32)
+        for round_ in (1, 2, 3):
+            alike = {f"{layer}.fresh": np.full(32, round_, np.float32) for layer in ("conv", "bn")}
+            alike |= {f"{layer}.count": np.arange(12) * round_ for layer in ("conv", "bn")}
+            alike |= {f"{layer}.codes": codes for layer in ("conv", "bn")}
+            grown = np.arange(300, dtype=np.float32) * round_
+            other = grown.copy()
+            other[-1] += 1
+            alike |= {"conv.grown": grown, "bn.grown": other, "bn.turned": grown.reshape(3, 100)}
+            place.trained({name: array.copy() for name, array in alike.items()}, round_)
+
     @pytest.mark.parametrize(
         ("sent", "reason"),
         [
@@ -254,6 +280,26 @@ class TestRefused:
         place.trained(model(own=2, **mask), 2)
         with pytest.raises(NotDivided, match=r"bn\.mask"):
             place.trained(model(**{"bn.mask": np.array([-np.inf, 0], np.float32)}), 3)
+
+
+@pytest.mark.parametrize(("pattern", "told"), [({"local": ["*bn*"]}, False), ({"share": ["head.*"]}, True)])
+def test_a_base_that_the_script_trains_is_told_once(tmp_path, pattern, told):
+    """`flavor get --whole` has the initial model's in its place."""
+    write(tmp_path / "init.npz", Checkpoint(model(own=9)), Format.NPZ)
+    to_safetensors(tmp_path / "init.npz", tmp_path / "whole")
+    place = Place(tmp_path / "site", Parts(**pattern), initial=tmp_path / "whole")
+    place.trained(model(own=9), 1)
+    assert place.told == []
+    for round_ in (2, 3):
+        place.trained(model(own=round_), round_)
+    expected = "the script has trained 1 tensor that stays at this site (bn.weight): the run's operator has the initial"
+    assert [line[: len(expected)] for line in place.told] == [expected] * told
+
+
+def test_normalisation_that_the_pattern_forgets_is_told_once(place):
+    for round_ in (1, 2):
+        place.trained({"bn.running_mean": np.ones(3), "down.1.running_mean": np.ones(3), "w": np.ones(3)}, round_)
+    assert [line.rpartition("and ")[2] for line in place.told] == ["shares the statistics down.1.running_mean"]
 
 
 def test_a_whole_model_is_the_initial_one_with_the_shared_tensors(tmp_path):

@@ -1,0 +1,74 @@
+"""Tied weights of which a site would share one and keep the other: two names for one tensor of its model.
+
+The two would have different values in the model that a script is given, and only one of them would be used. A file of
+torch stores tied weights once. Other files, and a torch file of copies (`.cpu()`), store the same numbers twice. Two
+tensors may be equal by chance as well: fresh biases, counters, masks, the frequencies of position codes. So copies
+count as tied only if they have moved since the round before, and are still the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from flavor.checkpoints.blocks import Array
+from flavor.checkpoints.compare import same_bits
+from flavor.errors import NotDivided
+
+_LEAST = 8
+"""Numbers of a tensor that is compared: fewer may well be equal by chance, such as counters."""
+_LOOKED_AT = 64
+"""Numbers at the beginning and in the middle of a tensor by which a candidate is found."""
+
+Twins = Mapping[str, str]
+"""The name of a tensor that is not shared, and that of a shared one that has the same numbers."""
+
+
+def one_in_the_file(tensors: Mapping[str, Array], shared: Collection[str]) -> Twins:
+    """Return the tensors that lie in the same memory, as those of a torch file do that were saved tied."""
+    places = {tensors[name].ctypes.data: name for name in shared if tensors[name].size}
+    return {
+        name: places[array.ctypes.data]
+        for name, array in tensors.items()
+        if name not in shared and array.size and array.ctypes.data in places
+    }
+
+
+def equal(tensors: Mapping[str, Array], shared: Collection[str]) -> Twins:
+    """Return the tensors that have the same numbers, dtype and shape; all of one number, or of few, are left out.
+
+    Reads a whole tensor only where the beginning and the middle of two are alike.
+    """
+    alike: dict[object, list[str]] = {}
+    for name in shared:
+        if (key := _glance(tensors[name])) is not None:
+            alike.setdefault(key, []).append(name)
+    if not alike:
+        return {}
+    found = {}
+    for name, array in tensors.items():
+        if name not in shared and (key := _glance(array)) is not None:
+            twin = next((each for each in alike.get(key, ()) if same_bits(array, tensors[each])), None)
+            if twin is not None:
+                found[name] = twin
+    return found
+
+
+def _glance(array: Array) -> object | None:
+    """Return what two equal tensors have in common; None for one that is not compared."""
+    if array.size < _LEAST or array.dtype.kind not in "fcV":
+        return None
+    middle = array.size // 2
+    begin, half = (array.flat[start : start + _LOOKED_AT].tobytes() for start in (0, middle))
+    size = array.dtype.itemsize
+    if all(each == begin[:size] * (len(each) // size) for each in (begin, half)):
+        return None  # of one number, as far as one sees
+    return array.dtype, array.shape, begin, half
+
+
+def refused(own: str, twin: str, where: str = "") -> NotDivided:
+    """Return the error for a site's own tensor that is tied to the shared tensor `twin`."""
+    return NotDivided(
+        f"{where}tensor {twin!r} is shared and {own!r} is not, and both are the same numbers (tied weights): share "
+        "both or neither",
+        told="a tensor that is shared and one that is not are the same numbers (tied weights)",
+    )
