@@ -23,6 +23,8 @@ _ELEMENTS = 512 * 1024
 """Elements of the rows that are read at a time, of all matrices together."""
 _NULL = 1e-12
 """A singular value below this share of the largest one is rounding."""
+_LEAST = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+"""A singular value below this is rounding, too: products that are smaller than the normal numbers have no digits."""
 
 
 @dataclass(frozen=True)
@@ -115,17 +117,25 @@ def factorise(products: Products, b: Array, a: Array) -> None:
     optimizer knows from the round before, no sign and no order of singular vectors is arbitrary, and a direction that
     M lacks has 0 in B' alone, so that it can be trained again.
 
-    Values that are not finite in a term give NaN in both.
+    Values that are not finite in a term, or that have no finite product, give NaN in both.
     """
+    with np.errstate(all="ignore"):
+        try:
+            _factorise(products, b, a)
+        except np.linalg.LinAlgError:  # a decomposition of NaN, or one that does not converge
+            b.fill(np.nan)
+            a.fill(np.nan)
+
+
+def _factorise(products: Products, b: Array, a: Array) -> None:
+    """See `factorise`. Raises `LinAlgError` for values without a finite product."""
     r, c = products.rank, products.c
     b_core, a_core = products.cores()
     core = (b_core * c) @ a_core.T
     if not np.isfinite(core).all():
-        b.fill(np.nan)
-        a.fill(np.nan)
-        return
+        raise np.linalg.LinAlgError
     left, sizes, _ = np.linalg.svd(core, full_matrices=False)
-    kept = int(np.count_nonzero(sizes[:r] > _NULL * sizes[0])) if sizes.size else 0
+    kept = int(np.count_nonzero(sizes[:r] > max(_NULL * sizes[0], _LEAST))) if sizes.size else 0
     # MᵀU = VS, column by column as long as those of V
     to_right = (c[:, None] * (b_core.T @ left[:, :kept])) / sizes[:kept]
     mean_of = np.tile(np.eye(r), (len(products.terms), 1)) * c[:, None]

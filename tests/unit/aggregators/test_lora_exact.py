@@ -258,6 +258,33 @@ def test_a_frozen_pair_stays_in_an_asynchronous_round() -> None:
         np.testing.assert_array_equal(made[name], frozen[name])
 
 
+def untrained(a: float, b: float) -> Any:
+    """Three sites with a pair that none trains, so that B is 0, and factors of these sizes in place of the last one."""
+    models = [pair(0, dtype=np.float64) for _ in range(3)]
+    for model in models:
+        model[B][:] = 0
+    return [*models[:2], {**models[2], A: models[2][A] * a, B: pair(1, dtype=np.float64)[B] * b}]
+
+
+@pytest.mark.parametrize(("a", "b"), [(1e-310, 1e-14), (1e-310, 0.01), (1e-310, 1e10), (1e-160, 1.0)])
+def test_a_product_without_digits_is_rounding(a: float, b: float) -> None:
+    models = untrained(a, b)
+    made = run(models, reducer=LoraExact())
+    assert made.nonfinite == ()
+    assert off(made.model[A], np.mean([model[A] for model in models], axis=0)) < 0.5
+
+
+def test_values_that_no_decomposition_takes_give_a_model_that_is_named(monkeypatch: Any) -> None:
+    """The core of these is finite, and its inverse is not: that reaches the polar decomposition."""
+    assert set(run(untrained(1e-310, 1e20), reducer=LoraExact()).nonfinite) == {A, B}
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(np.linalg, "svd", fails)
+    assert set(run([pair(0), pair(1)], reducer=LoraExact()).nonfinite) == {A, B}
+
+
 def test_a_model_that_is_not_finite_gives_one_that_is_named() -> None:
     models = [pair(1), pair(2)]
     models[1][B][0, 0] = np.inf
