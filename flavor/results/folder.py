@@ -34,6 +34,7 @@ from flavor.results.evaluated import as_round
 from flavor.results.evaluated_table import described
 from flavor.results.evaluation_files import EvaluationFiles
 from flavor.results.kept import folder_of_round, kept_infos
+from flavor.results.metric_of_sites import headline_as_told
 from flavor.results.plot import Plotted
 from flavor.results.plotting import Plotting
 from flavor.results.read_evaluated import summaries
@@ -186,9 +187,10 @@ class ResultFolder:
         )
 
     def _plotted(self, view: RunView) -> Plotted:
-        judged = [as_round(each) for each in self._evaluations.by_round]
-        select = select_of(RunConfig.known(view.config))
-        return Plotted(view.run, [*self.rounds], judged, select, selected_of(view))
+        judged, select = self._evaluations.by_round, select_of(RunConfig.known(view.config))
+        headline = headline_as_told(judged[-1], select) if judged else None
+        of_models = [as_round(each) for each in judged]
+        return Plotted(view.run, [*self.rounds], of_models, select, selected_of(view), headline)
 
     def lacks_plot(self) -> str:
         """Say how to get the plot where matplotlib is not installed; '' where the plot is there."""

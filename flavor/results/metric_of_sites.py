@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from flavor.policy.selection import Select, value_of
@@ -12,7 +12,7 @@ from flavor.printable import shown_name
 from flavor.records.counts import BOUND, POOLED, is_beside
 from flavor.records.evaluation import EvaluationSummary
 from flavor.records.info import CONFUSION
-from flavor.records.merging import WEIGHTED, sites_with
+from flavor.records.merging import WEIGHTED, by_sites, sites_with
 from flavor.results.best import MergedValue
 from flavor.results.direction import direction_of
 from flavor.results.evaluated import Evaluated, mean_of, numbers_of
@@ -141,6 +141,15 @@ def headline_of(metrics: Iterable[MetricOfSites], select: Select | None = None, 
         if wanted in names:
             return wanted
     return next(iter(names), None)
+
+
+def headline_as_told(found: Evaluated, select: Select | None) -> str | None:
+    """Return the metric by which lines with `judged` show an evaluation of which all metrics are known.
+
+    These lines come from a summary, of which the metrics of most sites are the first.
+    """
+    ordered = replace(found, metrics=by_sites(found.metrics, found.few, len(found.sites)))
+    return headline_of(metrics_of(ordered, select), select)
 
 
 def shown_by(summary: EvaluationSummary, select: Select | None) -> str:

@@ -81,6 +81,15 @@ class Plotted:
     """The rule of the run, which says which values of its metric are better."""
     selected: Selected | None = None
     """The best model by that rule."""
+    headline: str | None = None
+    """The metric by which the newest evaluation is shown."""
+
+    @property
+    def first_judged(self) -> list[str]:
+        """The metrics of evaluations that have the first panels: that of the rule, and each kind of the headline."""
+        chosen = [self.select.base.removesuffix(WEIGHTED)] if self.select is not None else []
+        kinds = ("", POOLED, CENTRAL_PREFIX, f"{CENTRAL_PREFIX}{POOLED}")
+        return chosen + [f"{kind}{self.headline}" for kind in kinds if self.headline is not None]
 
     def is_selected_by(self, panel: str) -> bool:
         """Whether the rule goes by a line of this panel of evaluations, or by its lowest or highest values."""
@@ -112,7 +121,8 @@ def draw(plotted: Plotted) -> Any:
     from matplotlib.figure import Figure
 
     rounds, judged = plotted.rounds, plotted.judged
-    trained, of_models = [(name, rounds) for name in panels(rounds)], [(name, judged) for name in panels(judged)]
+    trained = [(name, rounds) for name in panels(rounds)]
+    of_models = [(name, judged) for name in panels(judged, plotted.first_judged)]
     room = max(_MOST_PANELS - len(trained), min(len(of_models), _MOST_PANELS // 2))
     of_models = of_models[:room]
     shown = [*of_models, *trained[: _MOST_PANELS - len(of_models)]] or [("seconds", rounds)]
@@ -145,17 +155,18 @@ def draw(plotted: Plotted) -> Any:
     return figure
 
 
-def panels(rounds: Sequence[RoundResult]) -> list[str]:
+def panels(rounds: Sequence[RoundResult], first: Sequence[str] = ()) -> list[str]:
     """Return the metrics that get a panel: those that most sites report most often, and the pooled ones by their sites.
 
-    Counts and bounds of errors come last.
+    The `first` ones that are there come first. Counts and bounds of errors come last.
     """
     names = Counter(dict.fromkeys((name.removesuffix(WEIGHTED) for each in rounds for name in each.metrics), 0))
     of_sites = (name for each in rounds for site in each.sites for name in site.metrics)
     names.update(name for name in of_sites if name not in CONFUSION and not name.endswith(WEIGHTED))
     for each in rounds:
         names.update({name: len(each.sites) for name in each.metrics if name.startswith(POOLED)})
-    return beside_last([name for name, _ in names.most_common()])[:_MOST_PANELS]
+    ranked = beside_last([name for name, _ in names.most_common()])
+    return list(dict.fromkeys([*(name for name in first if name in names), *ranked]))[:_MOST_PANELS]
 
 
 def _panel(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flavor.config import RunConfig
 from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
 from flavor.records.counts import COMPUTED
@@ -21,10 +22,11 @@ from flavor.records.subject import Subject, SubjectKind
 from flavor.results.chosen_evaluation import chosen_of
 from flavor.results.evaluated import Evaluated, as_round, mean_of
 from flavor.results.evaluated_table import described, diverged_words, judged_words, lines_of, name_in, table_of
+from flavor.results.evaluation_summary import evaluation_summary
 from flavor.results.evaluation_tables import EvaluationTables, values_of
-from flavor.results.metric_of_sites import headline_of, metrics_of, shown_by
+from flavor.results.metric_of_sites import headline_as_told, headline_of, metrics_of, shown_by
 from flavor.results.plot import Plotted, draw
-from flavor.results.rounds import RoundResult, measured_by_site, scalars
+from flavor.results.rounds import RoundResult, SiteResult, measured_by_site, scalars
 from flavor.results.selected import Selected
 from flavor.results.site_measures import SiteMeasures, kept_of
 from flavor.trackers.files import CsvTracker
@@ -399,6 +401,34 @@ def test_no_two_panels_have_one_title() -> None:
 )
 def test_a_number_of_several_sites_says_which_mean_it_is(name: str, sites: int, said: str) -> None:
     assert mean_of(name, sites) == said
+
+
+def test_the_metric_by_which_an_evaluation_is_shown_has_the_first_panels_of_many() -> None:
+    pytest.importorskip("matplotlib")
+    many = {f"pooled/m{number:02}": 0.5 for number in range(40)}
+    own = {"auc": 0.1, "central/auc": 0.2, "central/pooled/auc": 0.3, "central/f1": 0.4}
+    judged = RoundResult(1, 1.0, ["a", "b"], 1, 1, {**many, **own}, sites=[SiteResult("a", 1, 0, {"auc": 0.1})])
+    shown = ["auc (judged)", "central/auc (judged)", "central/pooled/auc (judged)"]
+    for select, first in ((None, []), (Select.parse("central/f1:max"), ["central/f1 (judged)"])):
+        figure = draw(Plotted("r", [], [judged], select, headline="auc"))
+        titles = [axes.get_title("left").strip() for axes in figure.axes]
+        assert (titles[: len(first) + 3], len(titles)) == (first + shown, 24)
+
+
+def test_the_headline_of_a_plot_is_that_of_the_lines_of_the_terminal() -> None:
+    """The only one to report f1 reports fewest metrics, so that its own is the first in what is merged."""
+    reported = {"a": {"f1": 0.1}, "b": {"acc": 0.5, "loss": 0.4}, "c": {"acc": 0.5, "loss": 0.4}}
+    merged = merge_infos([*reported], [info(1, each) for each in reported.values()])
+    sites = {site: SiteMeasures(1, each) for site, each in reported.items()}
+    config = RunConfig(rounds=1, store="file:///s")
+    summary = evaluation_summary(
+        1, 0, opened_ms=0, expected=3, examples=3, merged=merged, sites=reported, config=config
+    )
+    few = merged["metadata"]["metricSites"]
+    found = replace(FOUND, sites=sites, metrics=scalars(merged["metrics"]), few=few, central=None)
+    assert next(iter(found.metrics)) == "f1"
+    assert headline_as_told(found, None) == "acc"
+    assert shown_by(summary, None).startswith("acc ")
 
 
 def test_many_metrics_of_scripts_leave_room_for_those_of_evaluations():
