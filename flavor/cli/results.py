@@ -90,8 +90,7 @@ def results(
     object store, and each number is checked against the signed record of the evaluation. The evaluation metrics are
     those of the global model that the round has made. Metrics that training scripts report are not shown here.
     """
-    from flavor.policy.near_names import there_are
-    from flavor.results.evaluated_table import name_in, names_in
+    from flavor.results.evaluated_table import name_in, why_not_there
 
     shown = _read(run, round_, evaluation, redis_url, store, trusted)
     found = shown.found
@@ -106,8 +105,7 @@ def results(
     if shown.signed_by and not shown.is_trusted:
         print_line("not checked: whose key the record is signed with (--trust names those you know)", err=True)
     if lacking:
-        there = there_are(lacking[0], names_in(found))
-        raise RunError(f"--metric {lacking[0]}: this evaluation has no such metric: {there}")
+        raise RunError(f"--metric {lacking[0]}: {why_not_there(found, lacking[0])}")
 
 
 def _read(

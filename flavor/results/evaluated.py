@@ -57,6 +57,8 @@ class Evaluated(OfModel):
     """Sites that were there and have no evaluator. Signed records do not name them."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The merged metrics, by their names in the merged information."""
+    null: tuple[str, ...] = ()
+    """The merged metrics that are `null` (0/0). Empty where the merged information was not read."""
     few: Mapping[str, int] = field(default_factory=dict)
     """Number of sites that report a metric, for those that not all report, by the name that they use."""
     reporters: Mapping[str, str] = field(default_factory=dict)
@@ -203,6 +205,7 @@ def evaluated_of(
         ),
         skipped=view.skipped,
         metrics=metrics,
+        null=null_in(merged) if merged is not None else (),
         few=few,
         reporters=_reporters(view, few, infos, summary),
         merged_of=1 if view.is_central else 0,
@@ -214,6 +217,11 @@ def evaluated_of(
         unread=unread,
     )
     return replace(found, spread=summary.spread) if found.lacks_values and summary is not None else found
+
+
+def null_in(merged: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which metrics of merged information are `null`."""
+    return tuple(name for name, value in merged["metrics"].items() if value is None)
 
 
 def _reporters(

@@ -10,9 +10,10 @@ from typing import Any
 
 from flavor.counted import counted
 from flavor.policy.advice import some
+from flavor.policy.near_names import there_are
 from flavor.policy.selection import Select
 from flavor.printable import printable, shown_name
-from flavor.records.counts import CENTRAL_PREFIX, WORST, is_beside
+from flavor.records.counts import CENTRAL_PREFIX, POOLED, WORST, is_beside
 from flavor.records.evaluation import CENTRAL
 from flavor.records.lacking import SomeSites, with_value
 from flavor.results.best import MergedValue
@@ -83,6 +84,14 @@ def name_in(found: Evaluated, name: str) -> str | None:
     central = [each for each in there if each.startswith(CENTRAL_PREFIX)]
     own = [each for each in central if name in (_of_sites(each), each.removeprefix(CENTRAL_PREFIX))]
     return next((each for each in (name, base_of(name.removeprefix(WORST)), *own) if each in there), None)
+
+
+def why_not_there(found: Evaluated, name: str) -> str:
+    """Return why the table has no metric of this name: it is `null`, or which metrics there are."""
+    null = next((each for each in (name, f"{POOLED}{name.removeprefix(WORST)}") if each in found.null), None)
+    if null is not None:
+        return f"{shown_name(null)} is null in this evaluation: 0/0, as the AUC of one class or the R² of equal values"
+    return f"this evaluation has no such metric: {there_are(name, names_in(found))}"
 
 
 def names_in(found: Evaluated) -> list[str]:

@@ -73,6 +73,7 @@ class EvaluationShape(Shape):
     missing: dict[str, str]
     skipped: tuple[str, ...]
     metrics: dict[str, Number]
+    null: tuple[str, ...] = ()
     few: dict[str, Whole] = {}
     reporters: dict[str, str] = {}
     spread: dict[str, tuple[Number, Number]] = {}

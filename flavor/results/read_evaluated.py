@@ -30,7 +30,7 @@ from flavor.records.own_evaluations import shown_of
 from flavor.records.sound_counts import left_out_of
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.chosen_evaluation import chosen_of, found_by, numbered_of, without_number
-from flavor.results.evaluated import Evaluated, beside, evaluated_of, missing_of, numbers_of
+from flavor.results.evaluated import Evaluated, beside, evaluated_of, missing_of, null_in, numbers_of
 from flavor.results.evaluation_shapes import BestShape, ReportsShape
 from flavor.results.failed_evaluations import failed_in, failing_among, why_failed
 from flavor.results.reports import Reports, reports_in
@@ -298,6 +298,7 @@ def _of_record(archive: Archive, record: EvaluationRecord) -> tuple[Evaluated, d
         },
         missing=missing_of(manifest.missing, manifest.training or ()),
         metrics=metrics,
+        null=null_in(merged),
         few=sites_of(merged)[0],
         merged_of=0 if manifest.central is None else 1,
         central=None if manifest.central is None else SiteMeasures(manifest.central, metrics, without_value(merged)),

@@ -7,10 +7,12 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from flavor.config import RunConfig
+from flavor.cook.metrics import regression_sums
 from flavor.errors import InvalidRecord
 from flavor.policy.selection import Select
 from flavor.records.counts import COMPUTED
@@ -20,10 +22,19 @@ from flavor.records.merging import merge_infos, sites_of
 from flavor.records.objects import ObjectRef
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.chosen_evaluation import chosen_of
-from flavor.results.evaluated import Evaluated, as_round, mean_of
-from flavor.results.evaluated_table import described, diverged_words, judged_words, lines_of, name_in, table_of
+from flavor.results.evaluated import Evaluated, as_round, mean_of, null_in
+from flavor.results.evaluated_table import (
+    described,
+    diverged_words,
+    judged_words,
+    lines_of,
+    name_in,
+    table_of,
+    why_not_there,
+)
 from flavor.results.evaluation_summary import evaluation_summary
 from flavor.results.evaluation_tables import EvaluationTables, values_of
+from flavor.results.folder import ResultFolder
 from flavor.results.metric_of_sites import headline_as_told, headline_of, metrics_of, shown_by
 from flavor.results.plot import Plotted, draw
 from flavor.results.rounds import RoundResult, SiteResult, measured_by_site, scalars
@@ -325,6 +336,18 @@ def test_a_metric_that_is_called_like_a_computed_column_has_a_column_of_its_own(
     assert len({*names, *(f"{own} (metric)" for own in names[1:])} & values.keys()) == 8
 
 
+def test_a_merged_metric_without_a_value_is_told_from_one_that_is_not_there() -> None:
+    counts = regression_sums([2.0, 2.0], [1.0, 3.0], name="const")
+    merged = merge_infos(["a", "b"], [info(2, {**counts, "loss": 1.0})] * 2)
+    found = replace(FOUND, metrics=scalars(merged["metrics"]), null=null_in(merged))
+    again = Evaluated.from_json(found.to_json(), "x.json")
+    for name in ("pooled/const/r2", "const/r2", "worst/const/r2"):
+        assert name_in(again, name) is None
+        assert why_not_there(again, name).startswith("pooled/const/r2 is null in this evaluation: 0/0, ")
+    assert why_not_there(again, "const/r3").startswith("this evaluation has no such metric: ")
+    assert Evaluated.from_json(FOUND.to_json().replace('"null": []', '"later": []'), "x.json").null == ()
+
+
 def test_metrics_of_evaluations_have_panels_of_their_own():
     pytest.importorskip("matplotlib")
     trained = [RoundResult(round_, 1.0, ["a"], 10, 5, {"accuracy": 0.1 * round_}) for round_ in (1, 2, 3)]
@@ -415,7 +438,7 @@ def test_the_metric_by_which_an_evaluation_is_shown_has_the_first_panels_of_many
         assert (titles[: len(first) + 3], len(titles)) == (first + shown, 24)
 
 
-def test_the_headline_of_a_plot_is_that_of_the_lines_of_the_terminal() -> None:
+def test_the_headline_of_a_plot_is_that_of_the_lines_of_the_terminal(tmp_path: Path) -> None:
     """The only one to report f1 reports fewest metrics, so that its own is the first in what is merged."""
     reported = {"a": {"f1": 0.1}, "b": {"acc": 0.5, "loss": 0.4}, "c": {"acc": 0.5, "loss": 0.4}}
     merged = merge_infos([*reported], [info(1, each) for each in reported.values()])
@@ -426,6 +449,10 @@ def test_the_headline_of_a_plot_is_that_of_the_lines_of_the_terminal() -> None:
     )
     few = merged["metadata"]["metricSites"]
     found = replace(FOUND, sites=sites, metrics=scalars(merged["metrics"]), few=few, central=None)
+    folder = ResultFolder(tmp_path, print)
+    folder._evaluations.found = [found]
+    view = SimpleNamespace(run="r", config={"rounds": 1, "store": "file:///s"}, best=None)
+    assert folder._plotted(view).headline == "acc"
     assert next(iter(found.metrics)) == "f1"
     assert headline_as_told(found, None) == "acc"
     assert shown_by(summary, None).startswith("acc ")
