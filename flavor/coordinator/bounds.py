@@ -8,6 +8,7 @@ from aggregators.normalised import MOST_ENLARGED, FedNova
 from aggregators.protocols import Prefix, weighs
 from aggregators.registry import parse
 from flavor.config import DEFAULT_AGGREGATOR, RunConfig
+from flavor.counted import counted
 from flavor.rule_settings import COMMAND
 
 
@@ -18,7 +19,7 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
     """
     name = config.aggregator or DEFAULT_AGGREGATOR
     if not config.kind.has_tensors or name == COMMAND:
-        return []
+        return _of_small_buffers(config)
     reducer, lines = parse(name).reducer, []
     clipped = enlarged = False
     while isinstance(reducer, Prefix):
@@ -51,7 +52,21 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
             "--max-update-norm and norm_clip measure from round 2 on; where sites are not trusted begin from a model "
             "(--init-model FILE) or choose a rule that needs none to withstand them (median, krum, ...)"
         )
-    return lines
+    return lines + _of_small_buffers(config)
+
+
+def _of_small_buffers(config: RunConfig) -> list[str]:
+    """Warn of a buffer that a single site can fill to a half or more, round after round, by handing in first."""
+    mode = config.buffered
+    if mode is None or mode.buffer is None or mode.buffer > min(2, config.min_clients // 2) or config.min_clients < 3:
+        return []
+    share = "the whole model" if mode.buffer == 1 else "half of the model"
+    return [
+        f"warning: a round closes with {counted(mode.buffer, 'update')}: a site that hands in sooner than the others, "
+        f"also because it trains less, can have {share} in each round, and what slower sites train gets too old; where "
+        f"sites are not trusted choose a buffer of more than half of the sites ({config.min_clients // 2 + 1} of "
+        f"{config.min_clients}), or --mode sync:slow=async"
+    ]
 
 
 def _with_clip(name: str) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flavor.coordinator.context import RunContext
 from flavor.coordinator.round_as_read import CurrentRound
 from flavor.coordinator.set_for import not_joined
 from flavor.failpoints import reach
-from flavor.policy.buffered import MOST_OUTDATED, carried, given_up, outdated_after, too_old, why_outdated
+from flavor.policy.buffered import carried, given_up, outdated_after
+from flavor.policy.closers import EVERY, are_few, most_of, told_most, why_outpaced
 from flavor.policy.deadline import missed_after, told_slow
 from flavor.policy.decision import Action, Decision
+from flavor.policy.mode import Buffered
 from flavor.policy.next_step import next_step
+from flavor.policy.told_tasks import MOST_OUTDATED, too_old, why_outdated
 from flavor.records.round import RoundView
-from flavor.view.client_events import ClientTooSlow
+from flavor.view.client_events import ClientOutpaced, ClientTooSlow
 from flavor.view.event import Notice
 from flavor.view.round_events import RoundClosed, RoundNote, RoundOpened
 
@@ -21,6 +26,7 @@ class BetweenRounds:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
+        self._quickest = ""  # the site that the operator was last warned of because most updates are its own
 
     def step(self, round_: CurrentRound | None) -> bool:
         """See `Stage`."""
@@ -108,13 +114,40 @@ class BetweenRounds:
         if since is not None and before is not None and context.current.round is not None:
             context.late.expect_of(given_up(before.view, context.current.round.view))
         context.observer.hear(RoundOpened(reason, number, rounds=config.rounds))
-        for name in old:
-            if mode is not None and outdated[name] == MOST_OUTDATED:
-                context.client_log.note_once(ClientTooSlow(why_outdated(mode), name))
+        if mode is not None:
+            self._tell_pace(mode, [name for name in old if outdated[name] == MOST_OUTDATED], number - 1, len(expected))
         context.pruning.after(number - 1, context.members.names)
         if number == 1:
             for line in not_joined(config, context.members.names, so_far=True):
                 context.observer.hear(Notice(line))
+
+    def _tell_pace(self, mode: Buffered, behind: Sequence[str], closed: int, sites: int) -> None:
+        """Tell of the clients `behind`, whose tasks are too old again, and of one that has most of the updates."""
+        context = self._context
+        if behind:
+            rounds = self._last(closed, mode.max_staleness + 1)
+            is_outpaced = mode.buffer is not None and are_few(rounds, sites)
+            for name in behind:
+                event = (
+                    ClientOutpaced(why_outpaced(mode, rounds, sites), name)
+                    if is_outpaced
+                    else ClientTooSlow(why_outdated(mode), name)
+                )
+                context.client_log.note_once(event)
+        if mode.buffer is None or not closed or closed % EVERY:
+            return
+        rounds = self._last(closed, EVERY)
+        quickest, before = most_of(rounds, sites), self._quickest
+        self._quickest = quickest
+        if quickest and quickest != before:
+            told = told_most(mode, rounds, quickest)
+            context.runs.log(RoundNote.name, round_=closed, reason=told)
+            context.observer.hear(RoundNote(told, closed))
+
+    def _last(self, closed: int, number: int) -> list[RoundView]:
+        """Return the last rounds that are closed, as many of them as Redis still has."""
+        rounds = range(max(1, closed - number + 1), closed + 1)
+        return [view for each in rounds if (view := self._context.runs.read_round(each)) is not None]
 
     def _missed(self) -> tuple[dict[str, int], str]:
         """Return how many rounds in a row each client has missed the deadline of, and in words who is slow by now.

@@ -21,6 +21,7 @@ from flavor.view.client_events import (
     ClientLost,
     ClientNotAdmitted,
     ClientOtherKey,
+    ClientOutpaced,
     ClientQuarantined,
     ClientTooSlow,
     UpdateAccepted,
@@ -226,6 +227,8 @@ class Digest:
                 self._sites.add(shown(client), "is quarantined", shown(event.reason), now)
             case ClientTooSlow(client=client):
                 self._sites.add(shown(client), "is too slow", shown(event.reason), now)
+            case ClientOutpaced(client=client):
+                self._sites.add(shown(client), "is left behind by quicker sites", shown(event.reason), now)
             case ClientLost(client=client):
                 self._sites.add(shown(client), "is gone", shown(event.reason), now)
             case UpdateRefused(client=client) | ClientNotAdmitted(client=client) | ClientOtherKey(client=client):

@@ -16,9 +16,9 @@ from enum import StrEnum
 from flavor.config import RunConfig
 from flavor.counted import are, counted
 from flavor.policy.advice import Reason, finished_early, gist, listed, public, some, way_on
-from flavor.policy.buffered import train_on, with_tasks
 from flavor.policy.sampling import sample
 from flavor.policy.standing import Client, Standing, trainers
+from flavor.policy.told_tasks import train_on, with_tasks
 from flavor.records.round import RoundView
 from flavor.records.states import ClientState
 from flavor.records.verdict import Verdict

@@ -116,6 +116,13 @@ class ClientTooSlow(ClientEvent):
 
 
 @dataclass(frozen=True)
+class ClientOutpaced(ClientEvent):
+    """Several tasks in a row of the client were given up as too old, because a few quick sites closed all rounds."""
+
+    name = "client.outpaced"
+
+
+@dataclass(frozen=True)
 class ClientPardoned(ClientEvent):
     """An operator has ended the client's quarantine."""
 

@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from flavor.counted import counted
-from flavor.policy.buffered import MOST_OUTDATED
 from flavor.policy.standing import ENDED_WITH_RUN, TRAINS_NOT, Client, Standing, client_of
+from flavor.policy.told_tasks import MOST_OUTDATED
 from flavor.records.client import ClientStatus
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing, Pulse

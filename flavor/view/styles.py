@@ -16,8 +16,8 @@ _EVENTS: Mapping[str, tuple[str, ...]] = {
     ),
     WAITS: (
         *("run.waiting", "round.waiting", "round.reopened", "round.returned", "round.given_back", "round.note"),
-        *("client.stopped", "client.left_out", "client.too_slow", "client.key_replaced", "update.ignored"),
-        *("aggregator.restarted", "run.stopped"),
+        *("client.stopped", "client.left_out", "client.too_slow", "client.outpaced", "client.key_replaced"),
+        *("update.ignored", "aggregator.restarted", "run.stopped"),
     ),
     GOOD: ("round.closed", "run.finished", "run.best"),
     NEWS: ("run.created", "run.resumed", "run.recovered", "round.opened", "evaluation.closed"),

@@ -69,6 +69,26 @@ def test_what_is_said_of_the_farthest_update_is_what_it_does(rule: str) -> None:
     assert warned is (moved(rule, 1e6, 10) > 1.3)
 
 
+@pytest.mark.parametrize(
+    ("mode", "clients", "share"),
+    [
+        ("async:buffer=1", 4, "the whole model in each round"),
+        ("async:buffer=2", 5, "half of the model in each round"),
+        ("async:buffer=3", 6, ""),
+        ("async:buffer=2", 3, ""),
+        ("async:buffer=1", 2, ""),
+        ("sync", 4, ""),
+    ],
+)
+def test_a_buffer_that_one_quick_site_fills_is_told(mode: str, clients: int, share: str) -> None:
+    config = RunConfig.parse({"rounds": 2, "min_clients": clients, "store": "file:///s", "mode": mode})
+    warned = [line for line in bound_warnings(config) if "sooner than the others" in line]
+    assert [share in line for line in warned] == ([True] if share else [])
+    command = RunConfig.parse({**config.to_mapping(), "aggregator": "command"})
+    assert bound_warnings(command) == warned
+    assert all(f"({clients // 2 + 1} of {clients})" in line for line in warned)
+
+
 def test_a_command_is_no_rule_that_flavor_can_judge() -> None:
     config = RunConfig.parse({"rounds": 2, "min_clients": 2, "store": "file:///s", "aggregator": "command"})
     assert bound_warnings(config) == bound_warnings(config, has_model=False) == []

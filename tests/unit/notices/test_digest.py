@@ -9,6 +9,7 @@ from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.view.client_events import (
     ClientLost,
     ClientNotAdmitted,
+    ClientOutpaced,
     ClientQuarantined,
     ClientTooSlow,
     UpdateAccepted,
@@ -92,7 +93,11 @@ def test_sites_that_vanish_together_are_in_one_message() -> None:
 def test_a_site_whose_training_does_not_count_is_news() -> None:
     digest = Digest("r")
     digest.add(ClientTooSlow("its last 3 tasks were given up", "site-1"), T)
-    assert taken(digest, T + TOGETHER_S).body == "site-1 is too slow: its last 3 tasks were given up"
+    digest.add(ClientOutpaced("few close all rounds", "site-2"), T)
+    assert taken(digest, T + TOGETHER_S).body.splitlines() == [
+        "site-1 is too slow: its last 3 tasks were given up",
+        "site-2 is left behind by quicker sites: few close all rounds",
+    ]
 
 
 def test_refusals_of_a_minute_are_one_message_that_names_some() -> None:

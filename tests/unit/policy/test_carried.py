@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from flavor.config import RunConfig
-from flavor.policy.buffered import carried, given_up, given_up_lately, newcomers, outdated_after, too_old, why_outdated
+from flavor.policy.buffered import carried, given_up, given_up_lately, newcomers, outdated_after
+from flavor.policy.closers import are_few, most_of, told_most, why_outpaced
 from flavor.policy.decision import Action, close_round
 from flavor.policy.mode import Buffered
 from flavor.policy.next_step import Known, next_step
 from flavor.policy.standing import Client, Standing
+from flavor.policy.told_tasks import too_old, why_outdated
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
@@ -162,6 +164,28 @@ def test_tasks_that_get_too_old_count_in_a_row_until_an_update_counts() -> None:
     assert why_outdated(MODE) == (
         "its last 3 tasks were given up, each past the maximum staleness of 3 rounds: nothing that it trains counts; "
         "have it train less in a round"
+    )
+
+
+def test_sites_that_few_quick_ones_leave_behind_are_not_slow() -> None:
+    alone = [replace(a_round(number), contributors=("a",)) for number in range(4)]
+    assert are_few(alone, 4)
+    assert not are_few([*alone, replace(a_round(5), contributors=("b", "c"))], 4), "three of four keep the pace"
+    assert why_outpaced(MODE, alone, 4) == (
+        "its last 3 tasks were given up, each past the maximum staleness of 3 rounds: the last 4 rounds were closed by "
+        "a of 4 sites, sooner than most sites train: nothing that it trains counts; a run with a buffer larger than 2, "
+        "a larger max_staleness, or --mode sync:slow=async has more of the sites in its rounds"
+    )
+
+
+def test_a_site_that_has_half_of_the_updates_is_told() -> None:
+    def rounds(*contributors: str) -> list[RoundView]:
+        return [replace(a_round(number), contributors=tuple(each)) for number, each in enumerate(contributors)]
+
+    assert most_of(rounds(*"aaab"), 4) == most_of(rounds("ab", "ac", "ad", "ab"), 4) == "a"
+    assert most_of(rounds("abc", "abd", "acd"), 4) == most_of(rounds(*"aaa"), 2) == most_of([], 4) == ""
+    assert told_most(MODE, rounds(*"aaab"), "a").startswith(
+        "warning: a has handed in 3 of the 4 updates of the last 4 rounds: it hands in sooner than the other sites"
     )
 
 
