@@ -153,6 +153,7 @@ class Driven:
             number,
             opened_ms=opened_ms,
             expected=len(sites) + len(missing),
+            missing=missing,
             examples=examples,
             merged=merged,
             sites={site: each["metrics"] for site, each in infos.items()},

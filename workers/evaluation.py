@@ -138,6 +138,7 @@ class _Merge:
             evaluation.number,
             opened_ms=evaluation.opened_ms,
             expected=len(evaluation.expected),
+            missing=set(evaluation.expected) - counting.keys(),
             examples=examples,
             merged=merged,
             sites=sites,

@@ -205,6 +205,7 @@ def _rebuilt(
             manifest.evaluation,
             opened_ms=manifest.opened_ms,
             expected=len(manifest.expected),
+            missing=set(manifest.expected) - {judge.client for judge in manifest.judges},
             examples=sum(judge.num_examples for judge in manifest.judges),
             merged=merged,
             sites=sites,

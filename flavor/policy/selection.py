@@ -127,7 +127,8 @@ class StopWhen:
         A site has to have a result, and a finite value if it has a part in the metric; see `flavor.records.lacking`.
         """
         if missing := summary.expected - summary.sites:
-            return f"{counted(missing, 'site')} {'has' if missing == 1 else 'have'} no result"
+            who = summary.missing.words if summary.missing.count else counted(missing, "site")
+            return f"{who} {'has' if missing == 1 else 'have'} no result"
         name = _plain(self.name)
         if (lacking := summary.lacking.get(name)) is not None:
             return lacking.words(name)

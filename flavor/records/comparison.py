@@ -61,7 +61,7 @@ class Comparison:
         sites = {name: getattr(self, name) for name in _SITES}
         return {
             "beside": self.beside,
-            **{name: [list(each.named), each.count] for name, each in sites.items() if each.count},
+            **{name: each.to_plain() for name, each in sites.items() if each.count},
         }
 
     @classmethod
@@ -70,8 +70,7 @@ class Comparison:
         sites = dict[str, SomeSites]()
         for name in _SITES:
             if (found := fields.get(name)) is not None:
-                named, count = found
-                sites[name] = SomeSites(tuple(map(str, named)), whole(count))
+                sites[name] = SomeSites.of_plain(found)
         return cls(_beside_of(fields.get("beside")), **sites)
 
 

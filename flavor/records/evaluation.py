@@ -13,7 +13,7 @@ from typing import Any
 
 from flavor.records.comparison import NOT_COMPARED, Comparison
 from flavor.records.damage import damage_in, field_of, number, optional_of, table, texts
-from flavor.records.lacking import Lacking, read_lacking
+from flavor.records.lacking import Lacking, SomeSites, read_lacking
 from flavor.records.model import GlobalModel
 from flavor.records.names import count
 from flavor.records.not_finite import read_words
@@ -340,6 +340,8 @@ class EvaluationSummary(OfModel):
     """How its model compares with that one."""
     lacking: Mapping[str, Lacking] = field(default_factory=dict)
     """Who lacks the metrics of the run's rules, by their names without `(weighted)`. Others are not in it."""
+    missing: SomeSites = field(default_factory=SomeSites)
+    """The expected sites without a result that counts; of an earlier release only their number is known."""
     of: Subject | None = None
     """Which model it is; None for that of the round."""
 
@@ -359,6 +361,7 @@ class EvaluationSummary(OfModel):
                 "few": {name: several for name, several in self.few.items() if name in metrics},
                 "reporters": kept_reporters(self.reporters, self.few.keys() & metrics.keys()),
                 **({"lacking": {name: of.to_plain() for name, of in self.lacking.items()}} if self.lacking else {}),
+                **({"missing": self.missing.to_plain()} if self.missing.count else {}),
                 **({"subject": self.of.to_plain()} if self.of is not None else {}),
             }
             if self.best_before:
@@ -391,6 +394,7 @@ class EvaluationSummary(OfModel):
                 few={str(name): whole(several) for name, several in (fields.get("few") or {}).items()},
                 reporters=read_reporters(fields.get("reporters")),
                 comparison=Comparison.of_plain(fields),
+                missing=SomeSites.of_plain(fields.get("missing", ((), 0))),
                 lacking=read_lacking(fields.get("lacking")),
                 of=Subject.of_fields(fields, numbers["round"]),
             )

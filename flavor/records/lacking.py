@@ -33,6 +33,16 @@ class SomeSites:
         """Name the first of these sites."""
         return cls(tuple(sorted(sites)[:_MOST_NAMED]), len(sites))
 
+    @classmethod
+    def of_plain(cls, found: Any) -> SomeSites:
+        """Read what `to_plain` has written. Raises `ValueError` and `TypeError` for anything else."""
+        named, count = found
+        return cls(tuple(map(str, named)), whole(count))
+
+    def to_plain(self) -> list[Any]:
+        """Return it as plain values, which JSON can hold."""
+        return [list(self.named), self.count]
+
     def and_also(self, sites: Collection[str]) -> SomeSites:
         """Return these sites and further ones."""
         return SomeSites(SomeSites.of([*self.named, *sites]).named, self.count + len(sites))
@@ -93,7 +103,7 @@ class Lacking:
         every = [self.not_finite, self.unsaid, self.away, self.left_out, self.unread]
         while len(every) > 2 and not every[-1].count:
             del every[-1]
-        return [[list(each.named), each.count] for each in every]
+        return [each.to_plain() for each in every]
 
 
 def lacking_of(
@@ -156,7 +166,7 @@ def read_lacking(given: Any) -> dict[str, Lacking]:
     """Read what `Lacking.to_plain` has written, by metric. Raises `ValueError`, `TypeError` and `AttributeError`."""
     found = {}
     for name, each in (given or {}).items():
-        first, second, *others = (SomeSites(tuple(map(str, named)), whole(count)) for named, count in each)
+        first, second, *others = map(SomeSites.of_plain, each)
         if len(others) > 3:
             raise ValueError("it has more kinds of sites than there are")
         found[str(name)] = Lacking(first, second, *others)

@@ -52,6 +52,7 @@ def evaluation_summary(
     *,
     opened_ms: int,
     expected: int,
+    missing: Collection[str] = (),
     examples: int,
     merged: Mapping[str, Any],
     sites: Mapping[str, Mapping[str, Any]],
@@ -62,8 +63,9 @@ def evaluation_summary(
 ) -> EvaluationSummary:
     """Return the summary of one evaluation. `sites` are the metrics of each site whose result counts, by its name.
 
-    `before` says which metrics of the run's rules each site has reported in earlier evaluations. `away` are those of
-    these sites that were not asked, and not revoked. `odd` is as in `lacking_of`.
+    `missing` are the expected sites without one. `before` says which metrics of the run's rules each site has reported
+    in earlier evaluations. `away` are those of these sites that were not asked, and not revoked. `odd` is as in
+    `lacking_of`.
 
     The metrics of the run's rules (`--select`, `--stop-when`) come first, so that they are kept beside all that sites
     report.
@@ -81,6 +83,7 @@ def evaluation_summary(
         opened_ms=opened_ms,
         sites=len(sites),
         expected=expected,
+        missing=SomeSites.of(missing),
         examples=examples,
         metrics=metrics,
         spread=spread_of((name for name in metrics if not name.endswith(WEIGHTED)), sites.values()),

@@ -469,4 +469,5 @@ def test_a_goal_that_one_site_keeps_from_being_known_is_not_reached(bench):
     logged = [bench.logged("evaluation.closed", round=round_)["reason"].count(why) for round_ in (1, 2)]
     assert logged == [1, 1], "the log has it of each round"
     assert coordinator.stderr.count(why) == 1, "a terminal has a reason once"
+    assert coordinator.stderr.count(": c1 has no result") == 1
     assert coordinator.stderr.count("; without c1: ") == 2, "once for each round"

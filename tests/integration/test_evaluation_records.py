@@ -243,6 +243,7 @@ def test_a_run_that_is_rebuilt_has_its_evaluations_and_its_best_model(judged, su
     for one, other in zip(rebuilt, map(EvaluationSummary.from_json, before), strict=True):
         assert (one.round, one.metrics, one.spread, one.few) == (other.round, other.metrics, other.spread, other.few)
         assert (one.sites, one.expected, one.examples) == (other.sites, other.expected, other.examples)
+        assert (one.missing.count, one.missing) == (one.expected - one.sites, other.missing)
         assert (one.best_before, one.comparison) == (other.best_before, other.comparison)
     assert rebuilt[1].best_before == 1
     again, first = json.loads(judged.done("flavor", "results", judged.run, "--json").stdout), json.loads(table)
@@ -268,7 +269,7 @@ def site_changes_its_result(judged, best: BestModel) -> None:
     assert (found["merged"], found["examples"]) == (before["merged"], before["examples"])
     assert found["sites"] == {**before["sites"], "c1": {"examples": 100, "metrics": {}, "not_finite": {}}}
     shown = found["metrics"]["accuracy"]
-    assert shown == {**before["metrics"]["accuracy"], "lowest": None, "highest": None, "worst": None}
+    assert shown == {**before["metrics"]["accuracy"], "lowest": None, "highest": None, "worst": None, "unknown": 1}
     lines = judged.done("flavor", "results", judged.run, "--round", "best", "--store", judged.store).stdout
     assert "without the values of c1, which are in what is merged: object " in lines
 

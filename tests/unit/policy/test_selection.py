@@ -150,7 +150,11 @@ def test_a_goal_is_not_reached_without_a_site_that_has_a_part_in_it():
     assert "not known who had reported it before" in choose(None, good, select=None, when=when).notes[0]
     assert stops([replace(good, few={})], when=when, after=None, select=None) != ""
     (missing,) = choose(None, replace(without_part, expected=4), select=None, when=when).notes
-    assert missing.endswith("1 site has no result")
+    assert missing.endswith("1 site has no result"), "of an earlier release"
+    for sites, who in ((["delta"], "delta has"), (["beta", "delta"], "beta and delta have")):
+        named = replace(without_part, expected=3 + len(sites), missing=SomeSites.of(sites))
+        (missing,) = choose(None, read_again(named), select=None, when=when).notes
+        assert missing == f"--stop-when 'worst/a>=0.5' does not count, though worst/a is 0.65: {who} no result"
 
 
 @pytest.mark.parametrize(("sign", "met"), [(">=", [1, 2]), (">", [2]), ("<=", [0, 1]), ("<", [0])])
