@@ -60,11 +60,13 @@ class Driven:
         self.key = SigningKey.generate()
         """With which the worker signs records of evaluations."""
 
-    def open(self, clients: Sequence[str], *, timeout_s: float = 600.0) -> None:
-        """Open the next round for these clients."""
+    def open(self, clients: Sequence[str], *, timeout_s: float = 600.0, since: Mapping[str, int] | None = None) -> None:
+        """Open the next round for these clients; `since` has the earlier tasks of an asynchronous run."""
         self.round += 1
         self.infos = {}
-        self.runs.open_round(TOKEN, self.round, expected=clients, timeout_s=timeout_s, reason="all are there")
+        self.runs.open_round(
+            TOKEN, self.round, expected=clients, timeout_s=timeout_s, reason="all are there", since=since
+        )
 
     def _put(self, prefix: str, stem: str, data: bytes, extension: str) -> ObjectRef:
         return self._place(named(prefix, stem, sha256(data), extension), data)

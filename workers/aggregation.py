@@ -27,6 +27,7 @@ from flavor.errors import (
     UpdatesRefused,
 )
 from flavor.failpoints import reach
+from flavor.policy.told_tasks import of_earlier_tasks
 from flavor.records.merging import merge_infos, summed
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
@@ -289,6 +290,7 @@ def _aggregated(
     )
     counts = f"{counted(len(verdicts), 'update')}, {counted(examples, 'example')}"
     reason = f"{counts}, a global model of {combined.size_bytes} bytes{in_model(combined.chosen)}"
+    reason += of_earlier_tasks(round_view, round_view.contributors)
     sites = {client: info["metrics"] for client, info in infos.items()}
     known = known_metrics(newest)
     summary = summary_of(round_view, attempt=attempt.number, info=combined.info, sites=sites, known=known)

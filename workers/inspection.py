@@ -21,6 +21,7 @@ from flavor.errors import (
 )
 from flavor.failpoints import reach
 from flavor.policy.standing import is_quarantined
+from flavor.policy.told_tasks import told_stale
 from flavor.records.info import CONFUSION, MAX_BYTES
 from flavor.records.measured import Measured
 from flavor.records.model import GlobalModel
@@ -258,9 +259,10 @@ class Inspector:
                 break
         else:
             raise DigestMismatch(f"object {path} was changed again and again while it was being inspected")
+        stale = told_stale(self._config.buffered, self._tasks.round_of(client, self._round), self._round)
         return Verdict(
             True,
-            f"{found.object.size_bytes} bytes{found.note}, {num_examples} examples",
+            f"{found.object.size_bytes} bytes{found.note}, {num_examples} examples{stale}",
             replace(update, object=found.object),
             structure=found.structure,
             constants=found.constants,

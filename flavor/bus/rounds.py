@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flavor.bus.connection import translated
 from flavor.bus.scripts import RunScripts, flat
-from flavor.records.damage import texts
+from flavor.records.damage import numbers_by_name, texts
 from flavor.records.measured import Measured
 from flavor.records.model import GlobalModel
 from flavor.records.names import Event
@@ -287,26 +287,27 @@ class Rounds(RunScripts):
             for round_, each in found.items()
         }
 
-    def of_client(self, rounds: Sequence[int], client: str) -> dict[int, tuple[Verdict, Measured, bool]]:
+    def of_client(self, rounds: Sequence[int], client: str) -> dict[int, tuple[Verdict, Measured, bool, int]]:
         """Return the verdict on a client's update in each of these rounds, what was measured, and if a model took it.
 
-        Lacks rounds without a verdict on the client. One round trip, and nothing of the other clients is read.
+        The last is the round whose task it has done. Lacks rounds without a verdict on the client. One round trip, and
+        nothing of the other clients is read.
         """
         with translated(self.where), self.redis.pipeline(transaction=False) as reads:
             for round_ in rounds:
                 reads.hget(self.keys.verdicts(round_), client)
                 reads.hget(self.keys.measured(round_), client)
-                reads.hmget(self.keys.round(round_), "state", "chosen")
+                reads.hmget(self.keys.round(round_), "state", "chosen", "since")
             answers = iter(reads.execute())
         found = {}
-        for round_, text, measured, (state, chosen) in zip(rounds, answers, answers, answers, strict=True):
+        for round_, text, measured, (state, chosen, since) in zip(rounds, answers, answers, answers, strict=True):
             if text is not None:
                 with self.damage_at(self.keys.verdicts(round_)):
                     verdict = Verdict.from_json(text)
                 with self.damage_at(self.keys.round(round_)):
-                    others = texts(chosen or "[]")
+                    others, tasks = texts(chosen or "[]"), numbers_by_name(since or "{}")
                 is_in_model = verdict.accepted and state == RoundState.CLOSED and (not others or client in others)
-                found[round_] = verdict, Measured.from_json(measured or ""), is_in_model
+                found[round_] = verdict, Measured.from_json(measured or ""), is_in_model, tasks.get(client, round_)
         return found
 
     def summaries(self, first: int = 0) -> list[str]:

@@ -1,4 +1,4 @@
-"""The words about tasks of asynchronous rounds: which clients train on, and whose tasks were given up."""
+"""The words about tasks of asynchronous rounds: who trains on, which updates are late, whose tasks were given up."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ def train_on(round_: RoundView, names: Sequence[str]) -> str:
 def with_tasks(round_: RoundView, names: Sequence[str]) -> list[str]:
     """Return the clients, and for each one that does the task of an earlier round which it is: `b (since round 4)`."""
     return [f"{name} (since round {round_.since[name]})" if name in round_.since else name for name in names]
+
+
+def told_stale(mode: Buffered | None, task: int, round_: int) -> str:
+    """Say how old the task of an update is that counts in round `round_`, and how much it counts; '' for a new one."""
+    if mode is None or task >= round_:
+        return ""
+    factor = mode.rule.factor(round_ - task)
+    return f"; task of round {task} (staleness {round_ - task}): its change counts {factor:.2g}"
+
+
+def of_earlier_tasks(round_: RoundView, names: Sequence[str]) -> str:
+    """Say at the end of a reason which of these clients have done the task of an earlier round; '' for none."""
+    stale = [f"{name} (round {round_.since[name]})" for name in names if name in round_.since]
+    return f"; with the task of an earlier round: {some(stale)}" if stale else ""
 
 
 def why_outdated(mode: Buffered) -> str:

@@ -31,6 +31,16 @@ class SiteResult:
     examples: int
     bytes: int
     metrics: dict[str, float]
+    task_round: int | None = None
+    """The round whose task it has done; None in an export of an earlier release."""
+    staleness: int | None = None
+    """How many rounds before this one that was: its metrics are of another model than those of a fresh update."""
+
+    @classmethod
+    def of(cls, view: RoundView, client: str, metrics: dict[str, float]) -> SiteResult:
+        """Describe what a contributor handed in for a closed round."""
+        update, task = view.inspected(client), view.task_round(client)
+        return cls(client, update.num_examples, update.size_bytes, metrics, task, view.round - task)
 
 
 @dataclass(frozen=True)
@@ -82,12 +92,7 @@ def round_result(view: RoundView, info: Mapping[str, Any], infos: Mapping[str, I
     """Describe a closed round, with the scalar metrics of its merged client information, and those of each site."""
     assert view.closed_ms is not None
     sites = [
-        SiteResult(
-            client,
-            view.inspected(client).num_examples,
-            view.inspected(client).size_bytes,
-            scalars_of_site(infos[client]["metrics"]) if client in infos else {},
-        )
+        SiteResult.of(view, client, scalars_of_site(infos[client]["metrics"]) if client in infos else {})
         for client in view.contributors
         if client in view.verdicts
     ]

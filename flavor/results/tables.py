@@ -14,7 +14,8 @@ from flavor.results.computed_columns import MARK
 from flavor.results.rounds import RoundResult
 
 FIXED = ("round", "seconds", "clients", "examples", "bytes")
-FIXED_OF_SITES = ("round", "site", "examples", "bytes")
+FIXED_OF_SITES = ("round", "site", "examples", "bytes", "task_round", "staleness")
+"""The last two say of which round's task the update is, and how many rounds before this one that was."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 MOST_COLUMNS = 1024
@@ -143,5 +144,7 @@ def _rows(rounds: Iterable[RoundResult]) -> Rows:
 
 def _site_rows(rounds: Iterable[RoundResult]) -> Rows:
     return [
-        ([each.round, site.site, site.examples, site.bytes], site.metrics) for each in rounds for site in each.sites
+        ([each.round, site.site, site.examples, site.bytes, site.task_round, site.staleness], site.metrics)
+        for each in rounds
+        for site in each.sites
     ]

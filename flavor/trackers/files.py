@@ -105,7 +105,10 @@ class _FileTracker:
             each.result,
             metrics=each.result.metrics or before.metrics,
             few=each.result.few if each.result.metrics else before.few,
-            sites=[site if site.metrics else sites.get(site.site, site) for site in each.result.sites],
+            sites=[
+                site if site.metrics or site.site not in sites else replace(site, metrics=sites[site.site].metrics)
+                for site in each.result.sites
+            ],
         )
         return replace(each, result=result)
 
@@ -127,11 +130,12 @@ class CsvTracker(_FileTracker):
 
     def begin(self, view: RunView) -> Held:
         """See `Tracker`."""
-        merged, sites = self._read(self._path, FIXED), self._read(self._sites, FIXED_OF_SITES)
+        merged, sites = self._read(self._path, FIXED), self._read(self._sites, FIXED_OF_SITES, may_lack=2)
         by_round: dict[int, list[SiteResult]] = {}
         try:
             for row, metrics in sites:
-                made = SiteResult(row["site"], int(row["examples"]), int(row["bytes"]), metrics)
+                tasks = [int(row[name]) if row.get(name) else None for name in FIXED_OF_SITES[-2:]]
+                made = SiteResult(row["site"], int(row["examples"]), int(row["bytes"]), metrics, *tasks)
                 by_round.setdefault(int(row["round"]), []).append(made)
             for row, metrics in merged:
                 number, of = int(row["round"]), by_round.get(int(row["round"]), [])
@@ -170,8 +174,8 @@ class CsvTracker(_FileTracker):
     def write_evaluations(self, every: Sequence[Evaluated]) -> int:
         """See `Tracker`: into two tables beside the others, which are written anew."""
         merged, sites = (self._path.with_name(f"{self._path.stem}{end}{self._path.suffix}") for end in _JUDGED)
-        before = self._read(merged, OF_EVALUATIONS, may_lack_last=True)
-        self._read(sites, OF_EVALUATED_SITES, may_lack_last=True)
+        before = self._read(merged, OF_EVALUATIONS, may_lack=1)
+        self._read(sites, OF_EVALUATED_SITES, may_lack=1)
         if any(cells["round"] not in {str(each.round) for each in every} for cells, _ in before):
             raise self._of_another(merged)
         EvaluationTables(self._path.parent, self._tell, merged=merged.name, sites=sites.name).write(every)
@@ -185,11 +189,11 @@ class CsvTracker(_FileTracker):
         self._tables.write([each.result for each in rounds])
 
     def _read(
-        self, path: Path, fixed: Sequence[str], *, may_lack_last: bool = False
+        self, path: Path, fixed: Sequence[str], *, may_lack: int = 0
     ) -> list[tuple[dict[str, str], dict[str, float]]]:
         """Read a table: for each row its fixed columns and its metrics. A last line that was cut off is left out.
 
-        With `may_lack_last`, it may be of an earlier release, which has not written the last of the fixed columns.
+        It may be of an earlier release, which has not written the last `may_lack` of the fixed columns.
         """
         if not self._check(path):
             return []
@@ -199,8 +203,8 @@ class CsvTracker(_FileTracker):
         except (ValueError, csv.Error):
             raise self._foreign(path) from None
         heads = rows[0] if rows else []
-        if may_lack_last and heads[len(fixed) - 1 : len(fixed)] != [fixed[-1]]:
-            fixed = fixed[:-1]
+        if may_lack and heads[len(fixed) - may_lack : len(fixed)] != [*fixed[-may_lack:]]:
+            fixed = fixed[:-may_lack]
         if tuple(heads[: len(fixed)]) != tuple(fixed):
             raise self._foreign(path)
         found = []

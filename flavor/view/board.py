@@ -200,10 +200,11 @@ class Board:
     def client(self, run: str, client: str) -> Document:
         """Return what is known of one client, beside its row in the document.
 
-        Keys: `client`, `row`, `rounds` (newest first, at most 50: `round`, `outcome`, `reason`, `examples`, `bytes`,
-        `sent_bytes`, `received_bytes`, `metrics`, `phases` as [word, start_ms, end_ms]), `events` (as `events`, at most
-        100), `log` (the lines of its script's output that its site shares). Raises `RunNotFound`, also for a client
-        that the run does not have.
+        Keys: `client`, `row`, `rounds` (newest first, at most 50: `round`, `outcome`, `task_round` and `staleness`
+        (the round of its task, and how many rounds before that was), `reason`, `examples`, `bytes`, `sent_bytes`,
+        `received_bytes`, `metrics`, `phases` as [word, start_ms, end_ms]), `events` (as `events`, at most 100), `log`
+        (the lines of its script's output that its site shares). Raises `RunNotFound`, also for a client that the run
+        does not have.
         """
         followed, document = self._of(run), self._document(run)
         if client not in document["clients"]:

@@ -24,6 +24,8 @@ def client_of(followed: Followed, client: str, document: Document) -> Document:
         {
             "round": round_,
             "outcome": of_client.outcome.value,
+            "task_round": of_client.task_round,
+            "staleness": of_client.staleness,
             "reason": of_client.reason,
             "examples": of_client.examples,
             "bytes": of_client.bytes,

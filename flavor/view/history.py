@@ -71,11 +71,13 @@ class History:
     def timeline(self, round_: int) -> RoundTimeline:
         """Return one round with what each client did in it. Raises `RunError` for a round that has not been opened."""
         with self._lock:
-            self._strip.look()
+            view = self._strip.look()
             rows = self._strip.rows(round_ - 1)
         if round_ < 1 or not rows or rows[0].round != round_:
             raise RunError(f"run {self._runs.run!r} has no round {round_}: the newest is {self._newest()}")
-        return read_timeline(self._runs, self._store, rows[0], now_ms=self._runs.now_ms(), folder=self._folder)
+        goes_on = not view.state.ended and view.round == round_
+        now_ms = self._runs.now_ms()
+        return read_timeline(self._runs, self._store, rows[0], now_ms=now_ms, goes_on=goes_on, folder=self._folder)
 
     def client(self, client: str, most: int = 50) -> list[tuple[int, ClientRound]]:
         """Return what one client did in the newest rounds in which its update was judged, oldest first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +35,8 @@ class Outcome(StrEnum):
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
+    TRAINS_ON = "trains_on"
+    """It goes on with its task, in an asynchronous run: its update counts in a later round."""
     NONE = "none"
     """It has handed in nothing that was inspected."""
 
@@ -55,6 +57,10 @@ class ClientRound:
 
     client: str
     outcome: Outcome
+    task_round: int = 0
+    """The round whose task it does, or has done."""
+    staleness: int = 0
+    """How many rounds before this one that is."""
     reason: str = ""
     """Why its update was refused, or what was accepted."""
     refused_before: str = ""
@@ -92,11 +98,12 @@ class RoundTimeline:
 
 
 def read_timeline(
-    runs: RunStore, store: ObjectStore | None, row: RoundRow, *, now_ms: int, folder: Path | None = None
+    runs: RunStore, store: ObjectStore | None, row: RoundRow, *, now_ms: int, goes_on: bool, folder: Path | None = None
 ) -> RoundTimeline:
     """Return the timeline of the round of this row; what is pruned comes from its manifest, as far as it has it.
 
-    What sites reported comes from the run's result `folder`, too.
+    What sites reported comes from the run's result `folder`, too. `goes_on` says that it is the newest round of a run
+    that has not ended.
 
     Raises `BusUnavailable` and `DamagedRecord`.
     """
@@ -111,6 +118,7 @@ def read_timeline(
             return RoundTimeline(row, gone=f"the details of the round are gone: {error}")
     if view is None:
         return RoundTimeline(row, gone="the details of the round are gone")
+    going = _train_on(runs, view, goes_on=goes_on)
     measured = runs.measured(row.round)
     if not is_pruned and not measured and view.contributors and view.state is RoundState.CLOSED:
         gone = "phases were not recorded: the round was rebuilt from the store, or an earlier release has closed it"
@@ -123,11 +131,25 @@ def read_timeline(
             few = "single" if len(lacking) == len(view.contributors) else "some"
             gone += f", and the metrics of {few} sites were pruned, too, or cannot be read"
     clients = tuple(
-        _client(view, name, measured.get(name), pulses.get(name), infos.get(name, {}), now_ms) for name in names
+        _client(view, name, measured.get(name), pulses.get(name), infos.get(name, {}), now_ms, going=name in going)
+        for name in names
     )
     return RoundTimeline(
         row, view.deadline_ms, view.reason or (view.error or ""), view.notes, view.pauses, clients, gone
     )
+
+
+def _train_on(runs: RunStore, view: RoundView, *, goes_on: bool) -> Collection[str]:
+    """Return the clients that go on with an earlier task, or went on with theirs after the round.
+
+    What is trained when the run ends counts in no round.
+    """
+    if not view.is_buffered:
+        return ()
+    later = runs.read_round(view.round + 1) if view.state is RoundState.CLOSED else view
+    if later is None:  # it is not open yet, or was pruned
+        return [client for client in view.expected if client not in view.verdicts] if goes_on else ()
+    return [client for client in view.expected if later.since.get(client) == view.task_round(client)]
 
 
 def _from_elsewhere(
@@ -154,14 +176,20 @@ def _client(
     pulse: Pulse | None,
     info: Mapping[str, Any],
     now_ms: int,
+    *,
+    going: bool,
 ) -> ClientRound:
     verdict = view.verdicts.get(name)
+    task = view.task_round(name)
     known = measured or Measured().with_metrics(info, last=CONFUSION)
     return client_round(
         name,
         verdict,
         known,
-        spans(known, _under_way(pulse, view.round), opened_ms=view.opened_ms, closed_ms=view.closed_ms, now_ms=now_ms),
+        spans(known, _under_way(pulse, task), opened_ms=view.opened_ms, closed_ms=view.closed_ms, now_ms=now_ms),
+        task_round=task,
+        staleness=view.round - task,
+        trains_on=going,
         expected=name in view.expected,
         in_model=view.state is RoundState.CLOSED and name in view.in_model,
     )
@@ -173,6 +201,9 @@ def client_round(
     measured: Measured,
     phases: tuple[PhaseSpan, ...],
     *,
+    task_round: int,
+    staleness: int,
+    trains_on: bool = False,
     expected: bool = True,
     in_model: bool = False,
 ) -> ClientRound:
@@ -180,7 +211,9 @@ def client_round(
     update = verdict.update if verdict is not None else None
     return ClientRound(
         client=name,
-        outcome=_outcome(verdict),
+        outcome=_outcome(verdict, trains_on=trains_on),
+        task_round=task_round,
+        staleness=staleness,
         reason=verdict.reason if verdict is not None else "",
         refused_before=verdict.refused_before if verdict is not None else "",
         expected=expected,
@@ -194,9 +227,9 @@ def client_round(
     )
 
 
-def _outcome(verdict: Verdict | None) -> Outcome:
+def _outcome(verdict: Verdict | None, *, trains_on: bool) -> Outcome:
     if verdict is None:
-        return Outcome.NONE
+        return Outcome.TRAINS_ON if trains_on else Outcome.NONE
     return Outcome.ACCEPTED if verdict.accepted else Outcome.REFUSED
 
 
@@ -231,10 +264,21 @@ def read_client(runs: RunStore, rows: Sequence[RoundRow], client: str, *, now_ms
     """
     found = runs.of_client([row.round for row in rows], client)
     return [
-        (row.round, client_round(client, verdict, measured, _spans_in(row, measured, now_ms), in_model=in_model))
+        (
+            row.round,
+            client_round(
+                client,
+                verdict,
+                measured,
+                _spans_in(row, measured, now_ms),
+                task_round=task,
+                staleness=row.round - task,
+                in_model=in_model,
+            ),
+        )
         for row in rows
         if row.round in found
-        for verdict, measured, in_model in [found[row.round]]
+        for verdict, measured, in_model, task in [found[row.round]]
     ]
 
 

@@ -50,7 +50,7 @@ def replayed(bench, rule: str, closed: list[Manifest]) -> list[np.ndarray]:
 
 
 def test_a_slow_site_counts_when_it_comes_and_the_rounds_do_not_wait(bench):
-    coordinator = bench.serve("--mode", MODE, rounds=6, clients=3)
+    coordinator = bench.serve("--mode", MODE, "--out", "out", rounds=6, clients=3)
     bench.aggregator()
     bench.edge("edge-1", bench.trainer("--hold", "--at", 5))
     bench.edge("edge-2", bench.trainer())
@@ -80,7 +80,18 @@ def test_a_slow_site_counts_when_it_comes_and_the_rounds_do_not_wait(bench):
 
 
 def shown_by_the_commands(bench) -> None:
-    """What verify, credits and recover know of the stale update."""
+    """What the log, the results, verify, credits and recover know of the stale update."""
+    accepted = bench.logged("update.accepted", client="edge-3", round=5)["reason"]
+    assert accepted.endswith(" examples; task of round 2 (staleness 3): its change counts 0.5")
+    assert "task" not in bench.logged("update.accepted", client="edge-2", round=5)["reason"]
+    assert bench.logged("round.closed", round=5)["reason"].endswith(
+        "; with the task of an earlier round: edge-3 (round 2)"
+    )
+    sites = json.loads((bench.work / "out/summary.json").read_text())["rounds"][4]["sites"]
+    assert [(each["site"], each["task_round"], each["staleness"]) for each in sites] == [
+        ("edge-2", 5, 0),
+        ("edge-3", 2, 3),
+    ]
     on_server = ("--redis-url", bench.url)
     table = bench.done("flavor", "verify", bench.run, "--store", bench.store).stdout
     assert "edge-3 (task of round 2)" in table

@@ -76,6 +76,8 @@ class Past:
 
     def __init__(self, closed: Sequence[RoundRow], sites: Sequence[str], current: RoundRow | None = None) -> None:
         self.closed, self.sites, self.current = list(closed), list(sites), current
+        self.odd: dict[tuple[int, str], dict[str, Any]] = {}
+        """What else is so of a site in a round: fields of its `ClientRound`."""
 
     def strip(self, after: int = 0) -> list[RoundRow]:
         found = [row for row in self.closed if row.round > after]
@@ -143,6 +145,7 @@ class Past:
                 ClientRound(
                     client=name,
                     outcome=outcome,
+                    task_round=round_,
                     reason="NaN in fc.weight" if is_refused else "",
                     in_model=outcome is Outcome.ACCEPTED,
                     examples=None if still or is_refused else 1204,
@@ -155,6 +158,7 @@ class Past:
         pauses = ((row.opened_ms + third, row.opened_ms + third + row.paused_ms),) if row.paused_ms else ()
         if pauses:
             clients[0] = replace(clients[0], refused_before="NaN in fc.bias")
+        clients = [replace(each, **self.odd.get((round_, each.client), {})) for each in clients]
         return RoundTimeline(row, clients=tuple(clients), pauses=pauses)
 
 
@@ -546,6 +550,8 @@ class MadeUp(Standin):
                         {
                             "round": row.round,
                             "outcome": each.outcome,
+                            "task_round": each.task_round,
+                            "staleness": each.staleness,
                             "reason": each.reason,
                             "examples": each.examples,
                             "phases": phases,

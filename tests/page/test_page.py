@@ -13,6 +13,7 @@ import pytest
 
 from flavor.page.app import Page as Served
 from flavor.page.server import Place, bound, serving
+from flavor.view.timeline import Outcome
 from tests.page.conftest import Window, expect, unknown
 from tests.page.made_up import (
     HOSTILE,
@@ -507,6 +508,11 @@ def test_a_round_in_which_the_run_had_ended_says_so(served: Serve, window: Windo
     past = source.histories["mammo"]
     row = past.closed[9] = replace(past.closed[9], paused_ms=60_000, openings=2)  # type: ignore[attr-defined]
     assert row.seconds is not None
+    stale, going = (
+        {"task_round": 7, "staleness": 3},
+        {"outcome": Outcome.TRAINS_ON, "in_model": False, "examples": None},
+    )
+    past.odd = {(10, "site-2"): stale, (10, "site-3"): going | {"task_round": 9, "staleness": 1}}  # type: ignore[attr-defined]
     page = window.open(place.address, "/run/mammo")
     expect(page.locator(".rounds .note")).to_have_text("11 rounds closed")
     page.locator(".strip").press("Home")
@@ -524,6 +530,12 @@ def test_a_round_in_which_the_run_had_ended_says_so(served: Serve, window: Windo
     expect(page.locator(".timeline .under")).to_contain_text(": these 1:00 are no time of the round.")
     expect(page.locator(".timeline .lane .piece.paused")).to_have_count(4)
     expect(page.locator(".timeline .verdict", has_text="refused before: NaN in fc.bias")).to_have_count(1)
+    expect(
+        page.locator(".timeline .verdict", has_text=re.compile("^✓ task of round 7, 3 rounds before · "))
+    ).to_have_count(1)
+    expect(page.locator(".timeline .verdict", has_text="→ trains on · task of round 9, 1 round before")).to_have_count(
+        1
+    )
     late = page.locator(".sites .item", has_text="site-3").locator(".time")
     expect(late).to_have_text(re.compile(r"^[2-5]\d s \("))
 

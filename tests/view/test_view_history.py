@@ -139,6 +139,33 @@ def test_one_round_in_detail(driven: Driven) -> None:
         history.timeline(0)
 
 
+def test_a_slow_site_trains_on_and_its_update_names_its_task(driven: Driven) -> None:
+    history = History(driven.runs, driven.store)
+
+    def found(round_: int) -> list[tuple[str, Outcome, int, int]]:
+        clients = history.timeline(round_).clients
+        return [(each.client, each.outcome, each.task_round, each.staleness) for each in clients]
+
+    driven.open(["a", "b", "c"], since={})
+    assert found(1)[1:] == [("b", Outcome.NONE, 1, 0), ("c", Outcome.NONE, 1, 0)], "it may hand in yet"
+    driven.accept("a")
+    driven.close()
+    assert found(1)[1:] == [("b", Outcome.TRAINS_ON, 1, 0), ("c", Outcome.TRAINS_ON, 1, 0)]
+    driven.open(["a", "b"], since={"b": 1})
+    assert found(1)[1:] == [("b", Outcome.TRAINS_ON, 1, 0), ("c", Outcome.NONE, 1, 0)], "the task of c was given up"
+    assert found(2) == [("a", Outcome.NONE, 2, 0), ("b", Outcome.TRAINS_ON, 1, 1)]
+    driven.accept("a")
+    driven.accept("b")
+    driven.close()
+    assert found(2) == [("a", Outcome.ACCEPTED, 2, 0), ("b", Outcome.ACCEPTED, 1, 1)]
+    assert [(round_, each.task_round, each.staleness) for round_, each in history.client("b")] == [(2, 1, 1)]
+    driven.open(["a", "b"], since={})
+    driven.accept("a")
+    driven.close()
+    driven.runs.end(RunState.FINISHED, "all rounds are closed")
+    assert found(3)[1] == ("b", Outcome.NONE, 3, 0), "what it trains on counts in no round"
+
+
 def test_phases_stand_within_the_round_and_end_where_the_next_begins(driven: Driven) -> None:
     """A site may write any time: it is shown within the round, as the server's own clock has it."""
     driven.open(["honest", "liar", "silent"])

@@ -8,19 +8,23 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from flavor.errors import InvalidInfo
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
+from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.results.best import BestRound, MergedValue, best_of
 from flavor.results.computed_columns import told_apart
 from flavor.results.plot import Plotted, draw, panels, plot_metrics
 from flavor.results.rounds import RoundResult, SiteResult, best_round, for_people, merged_info, scalars
-from flavor.results.tables import MOST_COLUMNS, Tables
+from flavor.results.tables import FIXED_OF_SITES, MOST_COLUMNS, Tables
 from flavor.store.local import LocalStore
+from flavor.trackers.files import CsvTracker
+from flavor.trackers.tracker import ClosedRound
 from flavor.view.curves import merged_curves
 from flavor.view.strip import RoundRow, Source
 
@@ -43,8 +47,26 @@ def test_a_metric_never_repeats_a_column_and_never_is_a_formula(tmp_path: Path) 
     Tables(tmp_path).write(rounds)
     heads = rows(tmp_path / "metrics.csv")[0]
     assert heads[5:] == ["round (metric)", "round (metric) (metric)", "'=cmd()", "Grüße", "'-x"]
-    assert rows(tmp_path / "metrics-sites.csv")[0] == ["round", "site", "examples", "bytes", "site (metric)", "'=cmd()"]
+    assert rows(tmp_path / "metrics-sites.csv")[0][6:] == ["site (metric)", "'=cmd()"]
     assert len(set(heads)) == len(heads)
+
+
+def test_a_table_of_an_earlier_release_without_the_rounds_of_tasks_is_exported_into(tmp_path: Path) -> None:
+    """What the run no longer has stays as it was in the file."""
+    table, sites = tmp_path / "t.csv", tmp_path / "t-sites.csv"
+    stale = replace(result(5, {"loss": 0.5}), clients=["a"], sites=[SiteResult("a", 10, 100, {"loss": 0.5}, 3, 2)])
+    for lacks in (slice(4, 6), slice(0)):
+        Tables(tmp_path, merged=table.name, sites=sites.name).write([stale])
+        old = rows(sites)
+        for line in old:
+            del line[lacks]
+        with sites.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(old)
+        tracker = CsvTracker(table, print)
+        tracker.begin(cast(RunView, None))
+        unread = replace(stale, metrics={}, sites=[replace(stale.sites[0], metrics={})])
+        tracker.write([ClosedRound(unread, 1, "", is_whole=False)])
+        assert rows(sites) == [[*FIXED_OF_SITES, "loss"], ["5", "a", "10", "100", "3", "2", "0.5"]]
 
 
 def test_a_metric_that_is_called_like_a_number_of_sites_has_a_column_of_its_own(tmp_path: Path) -> None:
@@ -84,7 +106,7 @@ def test_a_site_with_new_names_in_each_round_fills_a_table_and_no_more(tmp_path:
             if number == 5:
                 held = [stack.enter_context(file.open()) for file in files]
         assert [os.fstat(file.fileno()).st_nlink for file in held] == [1, 1], "appended to, and not written anew"
-    for file, fixed in zip(files, (5, 4), strict=True):
+    for file, fixed in zip(files, (5, 6), strict=True):
         table = rows(file)
         assert {len(row) for row in table} == {fixed + MOST_COLUMNS}
         assert table[-1][0] == "8"
@@ -273,8 +295,8 @@ def test_a_value_that_is_missing_leaves_its_cell_empty(tmp_path: Path) -> None:
     rounds = [result(1, {"auc": 0.5, "f1": 0.5}, {"a": given, "b": {"auc": 0.25}})]
     Tables(tmp_path).write(rounds)
     assert rows(tmp_path / "metrics-sites.csv")[1:] == [
-        ["1", "a", "10", "100", "0.5", ""],
-        ["1", "b", "10", "100", "", "0.25"],
+        ["1", "a", "10", "100", "", "", "0.5", ""],
+        ["1", "b", "10", "100", "", "", "", "0.25"],
     ]
 
 

@@ -123,6 +123,9 @@ export const byName = new Intl.Collator("en", { numeric: true }).compare;
 /** `1 site`, `3 sites`. */
 export const counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 
+/** Which earlier round's task a site does, or has done, in a round. */
+export const earlier = (item) => `task of round ${count(item.task_round)}, ${counted(item.staleness, "round")} before`;
+
 /** A word as a shell reads it. */
 export const quoted = (word) => (/^[\w./:@%+=-]+$/.test(word) ? word : `'${String(word).replaceAll("'", `'"'"'`)}'`);
 

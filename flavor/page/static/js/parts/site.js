@@ -1,7 +1,7 @@
 // What a row of the table opens into: all that is known of one site.
 
 import { fill, h, show, text } from "../dom.js";
-import { bytes, called, clock, count, counted, duration, hasFolder, inFolder, isCount, lap, metric, quoted } from "../format.js";
+import { bytes, called, clock, count, counted, duration, earlier, hasFolder, inFolder, isCount, lap, metric, quoted } from "../format.js";
 import { get, of } from "../api.js";
 import { since } from "../clock.js";
 import { facts } from "../panel.js";
@@ -41,8 +41,8 @@ export function details(run, site) {
       const end = row.phases.at(-1)?.[2];
       const took = begun && end ? (end - begun) / 1000 : null;
       const { outcome } = row;
-      const words = [outcome === "refused" ? `refused: ${row.reason}` : Object.entries(row.metrics).filter(([name]) => !isCount(name)).slice(0, 3).map(([name, value]) => `${named(name)} ${metric(value)}`).join(", ")];
-      return h("tr", {}, h("td", {}, count(row.round)), h("td", {}, outcome === "refused" ? "✕" : outcome === "accepted" ? "✓" : "–"), h("td", {}, lap(took)), h("td", {}, count(row.examples)), h("td", { class: outcome === "refused" ? "text todo" : "text" }, words.join("")));
+      const words = [outcome === "refused" ? `refused: ${row.reason}` : Object.entries(row.metrics).filter(([name]) => !isCount(name)).slice(0, 3).map(([name, value]) => `${named(name)} ${metric(value)}`).join(", "), row.staleness ? earlier(row) : ""].filter(Boolean);
+      return h("tr", {}, h("td", {}, count(row.round)), h("td", {}, outcome === "refused" ? "✕" : outcome === "accepted" ? "✓" : "–"), h("td", {}, lap(took)), h("td", {}, count(row.examples)), h("td", { class: outcome === "refused" ? "text todo" : "text" }, words.join(" · ")));
     });
     const refusals = found.events.filter((entry) => entry.event === "update.refused").slice(-5).reverse();
     fill(

@@ -1,7 +1,7 @@
 // One round, opened: what each site did when. Rows are drawn in sight only, the refused and the slowest first.
 
 import { attr, fill, framed, h, show, text } from "../dom.js";
-import { bytes, clock, counted, full, isCount, lap, metric } from "../format.js";
+import { bytes, clock, counted, earlier, full, isCount, lap, metric } from "../format.js";
 import { get, of } from "../api.js";
 import { now } from "../clock.js";
 import { List } from "../list.js";
@@ -55,15 +55,17 @@ export function timeline(name, { move, close }) {
         attr(track, "role", "img");
         const isRefused = item.outcome === "refused";
         const isIn = item.outcome === "accepted";
-        const isLost = !isRefused && !isIn && isClosed();
-        const parts = isRefused ? [`refused${item.reason ? `: ${item.reason}` : ""}`] : isLost ? [item.expected ? "nothing handed in" : "left out"] : [];
+        const isGoing = item.outcome === "trains_on";
+        const isLost = !isRefused && !isIn && !isGoing && isClosed();
+        const parts = isRefused ? [`refused${item.reason ? `: ${item.reason}` : ""}`] : isLost ? [item.expected ? "nothing handed in" : "left out"] : isGoing ? ["trains on"] : [];
+        if (item.staleness) parts.push(earlier(item));
         if (item.refused_before) parts.push(`refused before: ${item.refused_before}`);
         if (Number.isFinite(item.seconds)) parts.push(lap(item.seconds));
         if (item.examples) parts.push(counted(item.examples, "example"));
         if (item.bytes) parts.push(bytes(item.bytes));
         const first = Object.entries(item.metrics).find(([name]) => !isCount(name));
         if (first) parts.push(`${named(first[0])} ${metric(first[1])}`);
-        text(verdict, `${isRefused ? "✕ " : isIn ? "✓ " : isLost ? "– " : ""}${parts.join(" · ")}`);
+        text(verdict, `${isRefused ? "✕ " : isIn ? "✓ " : isGoing ? "→ " : isLost ? "– " : ""}${parts.join(" · ")}`);
         attr(verdict, "title", isRefused ? item.reason : parts.join(" · ") || null);
         const css = isRefused ? "verdict todo" : "verdict";
         if (verdict.className !== css) verdict.className = css;
