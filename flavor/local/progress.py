@@ -25,6 +25,7 @@ from flavor.results.best import MergedValue
 from flavor.results.evaluated import OWN_DATA, mean_of
 from flavor.results.evaluated_table import diverged_words, judged_words
 from flavor.results.folder import Results
+from flavor.results.goal import Goal
 from flavor.results.rounds import RoundResult, best_round, for_people
 from flavor.results.selected import Selected
 from flavor.sizes import shown_bytes
@@ -261,6 +262,10 @@ class Progress:
             selected = Selected(**results.best)
             where = f"flavor get {out} --round best"
             self._row("best judged:", f"the model of round {selected.round}, {selected.words}, by --select: {where}")
+        if results.goal is not None and results.goal["round"] != results.best_round:
+            goal = Goal(**results.goal)
+            where = f"flavor get {out} --round {goal.round}"
+            self._row("goal met by:", f"the model of round {goal.round}, {goal.words}: {where}")
         for note in results.without_value:
             is_best = note.startswith("--select") and results.best is None
             self._row("best judged:" if is_best else "no value:", f"none: {note}" if is_best else note)

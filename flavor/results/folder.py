@@ -33,6 +33,7 @@ from flavor.results.claim import DigestOf, claim
 from flavor.results.evaluated import as_round
 from flavor.results.evaluated_table import described
 from flavor.results.evaluation_files import EvaluationFiles
+from flavor.results.goal import goal_behind
 from flavor.results.kept import folder_of_round, kept_infos
 from flavor.results.metric_of_sites import headline_as_told
 from flavor.results.plot import Plotted
@@ -65,6 +66,8 @@ class Results:
     """Whether the run has reached its goal (`--stop-when`, `--stop-after-no-gain`) before its last round."""
     best: dict[str, Any] | None = None
     """The best model by the run's `--select`: `select`, `round`, `value`, `sites`."""
+    goal: dict[str, Any] | None = None
+    """The goal of `--stop-when` that an earlier model than the last one has met: `rule`, `name`, `value`, `round`."""
     evaluation: dict[str, Any] | None = None
     """The newest evaluation, as `flavor results --json` has it; None for a run of which no model was judged."""
     not_judged: list[dict[str, Any]] = field(default_factory=list)
@@ -170,6 +173,8 @@ class ResultFolder:
         reason = (runs.how_it_ended() if view.state.ended else "") or view.reason
         selected = selected_of(view)
         newest, config = self._evaluations.newest, RunConfig.known(view.config)
+        judged = summaries(runs)
+        goal = goal_behind(config, judged, closed=view.round) if view.is_met else None
         return Results(
             run=view.run,
             state=view.state.value,
@@ -180,9 +185,10 @@ class ResultFolder:
             best_round=selected.round if selected is not None else None,
             is_met=view.is_met,
             best=selected._asdict() if selected is not None else None,
+            goal=goal._asdict() if goal is not None else None,
             evaluation=described(newest, select=select_of(config)) if newest else None,
             not_judged=[asdict(each) for each in unjudged(runs, view)],
-            without_value=without_value_at_last(config, summaries(runs)),
+            without_value=without_value_at_last(config, judged),
             shares=config.parts.options,
         )
 

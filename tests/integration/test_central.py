@@ -20,6 +20,7 @@ from flavor.ledger.evaluation import read_manifest
 from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, read_records
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, BestModel, EvaluationSummary
 from flavor.records.states import EvaluationState
+from flavor.results.folder import ResultFolder
 from flavor.store.local import LocalStore
 from flavor.store.paths import evaluations_folder
 from flavor.view.history import History
@@ -199,17 +200,23 @@ def test_sites_and_the_operator_judge_the_same_model(bench):
     assert found[CENTRAL].metrics == {NAME: pytest.approx(accuracy(1))}
 
 
-def test_a_run_ends_when_the_operators_data_says_that_it_is_good_enough(bench):
-    coordinator = bench.serve("--select", f"{NAME}:min", "--stop-when", f"{NAME}>=0.034", rounds=9)
-    judges(bench)
+def test_a_run_ends_when_the_operators_data_says_that_it_is_good_enough(bench, tmp_path):
+    """The model of the next round, by which the run has its goal late, is worse again."""
+    rule, table = f"{NAME}>=0.034", tmp_path / "table.json"
+    values = {round_: {"accuracy": value} for round_, value in ((1, 0.01), (2, 0.04), (3, 0.02))}
+    table.write_text(json.dumps({"central": values}))
+    coordinator = bench.serve("--select", f"{NAME}:min", "--stop-when", rule, rounds=9)
+    judges(bench, "--table", table)
     sites = edges(bench, trainer=["--rounds", "endless"], hold=[2, 3])
     judged_before_the_next_round(bench)
     finish(coordinator, *sites)
     view = bench.runs.read()
-    assert (view.best.round, view.best.value) == (1, pytest.approx(accuracy(1)))
+    assert (view.best.round, view.best.value) == (1, 0.01)
     assert view.round == 3
-    assert "central/accuracy of the model of round 2 is 0.0343333 (--stop-when" in view.reason
+    assert "central/accuracy of the model of round 2 is 0.04 (--stop-when" in view.reason
     assert "there is no metric" not in "".join(entry.get("reason", "") for entry in bench.log())
+    goal = {"rule": rule, "name": NAME, "value": 0.04, "round": 2}
+    assert ResultFolder(tmp_path / "out", print).known(bench.runs).goal == goal
 
 
 def test_a_model_whose_metric_is_nan_on_the_operators_data_is_no_gain(bench, tmp_path):

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from flavor.config import RunConfig
 from flavor.errors import FlavorError
 from flavor.local.judging import JudgedModel
 from flavor.local.progress import Progress
+from flavor.records.evaluation import CENTRAL, EvaluationSummary
 from flavor.results.evaluated import OWN_DATA
 from flavor.results.folder import Results
+from flavor.results.goal import Goal, goal_behind
 from flavor.results.rounds import RoundResult
 
 
@@ -90,6 +93,30 @@ def test_judging_that_is_short_or_holds_up_no_round_is_no_word(
     progress.closed(RoundResult(1, 60.0 if model["seconds"] > 20 else 0.5, ["a"], 10, 100, {}), 0)
     progress.judged(replace(JudgedModel(1, 0.0, "by 3 sites", "accuracy 0.9", holds_up=True), **model))
     assert "--evaluate" not in capsys.readouterr().err
+
+
+def test_the_last_lines_offer_the_model_that_has_met_the_goal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A rule on the operator's own data ends a run some rounds later than the model that was good enough."""
+    name, words = "central/accuracy", "--stop-when 'central/accuracy>=0.9'"
+    config = RunConfig(rounds=9, store="file:///s", stop_when=("central/accuracy>=0.9", "f1>0.5"))
+    values = {(2, CENTRAL): 0.95, (3, 0): 1.0, (4, CENTRAL): 0.96, (5, CENTRAL): 0.6, (5, 1): 0.9}
+    judged = [
+        EvaluationSummary(round_, number, 1, sites=1, expected=1, metrics={name if number == CENTRAL else "x": value})
+        for (round_, number), value in values.items()
+    ]
+    goal = goal_behind(config, judged, closed=5)
+    assert goal == Goal("central/accuracy>=0.9", name, 0.96, 4)
+    assert goal_behind(config, judged[:3], closed=4) is None, "it is the last model"
+    assert goal_behind(config, judged[3:], closed=5) is None
+    assert goal_behind(config.model_copy(update={"keep_globals": 2}), judged, closed=5) == goal
+    assert goal_behind(config.model_copy(update={"keep_globals": 2}), judged, closed=6) is None, "it is gone"
+    rounds = [RoundResult(5, 1.0, ["a"], 10, 100, {"loss": 0.5})]
+    results = Results("r", "finished", "a goal", rounds, "/m.pt", "/out", goal=goal._asdict(), is_met=True)
+    Progress("r", 9).summary(results)
+    line = f"goal met by:   the model of round 4, central/accuracy 0.96 ({words}): flavor get /out --round 4"
+    assert line in capsys.readouterr().err.splitlines()
+    Progress("r", 9).summary(replace(results, best_round=4))
+    assert "goal met by" not in capsys.readouterr().err, "it is the best one, which has a line"
 
 
 def test_the_last_lines_say_which_mean_is_which_where_models_are_judged(capsys: pytest.CaptureFixture[str]) -> None:

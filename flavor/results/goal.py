@@ -1,0 +1,43 @@
+"""The model with which a run has met a goal of `--stop-when`, which later rounds may have replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from flavor.config import RunConfig
+from flavor.evaluation_settings import rules_of
+from flavor.printable import shown_name
+from flavor.records.evaluation import CENTRAL, EvaluationKind, EvaluationSummary
+
+
+class Goal(NamedTuple):
+    """A goal of `--stop-when`, and the newest model that meets it."""
+
+    rule: str
+    name: str
+    value: float
+    round: int
+
+    @property
+    def words(self) -> str:
+        """`central/accuracy 0.96 (--stop-when 'central/accuracy>=0.95')`."""
+        return f"{shown_name(self.name)} {self.value:.6g} (--stop-when {self.rule!r})"
+
+
+def goal_met(config: RunConfig, summaries: Iterable[EvaluationSummary]) -> Goal | None:
+    """Return the goal that the newest model meets of those that meet one; None where no model does."""
+    found = list[Goal]()
+    for summary in summaries:
+        if EvaluationKind.of(summary.number) is not EvaluationKind.ASKED:
+            when = rules_of(config, central=summary.number == CENTRAL).when
+            values = ((rule, rule.is_met(summary)) for rule in when)
+            found += [Goal(rule.text, rule.name, value, summary.round) for rule, value in values if value is not None]
+    return max(found, key=lambda each: each.round, default=None)
+
+
+def goal_behind(config: RunConfig, summaries: Iterable[EvaluationSummary], *, closed: int) -> Goal | None:
+    """Return the goal of a run that has ended by it, if its model is not the last one, and is still in the store."""
+    goal = goal_met(config, summaries)
+    is_kept = goal is not None and (not config.keep_globals or goal.round > closed - config.keep_globals)
+    return goal if goal is not None and is_kept and goal.round < closed else None
