@@ -7,7 +7,7 @@ Its metrics are those of the global model of its round. Those that training scri
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -97,6 +97,11 @@ class Evaluated(OfModel):
     def by(self) -> str:
         """`by 3 sites`, `by 2 of 3 sites`, or `on the operator's own data`."""
         return OWN_DATA if self.is_central else by_sites_of(len(self.sites), len(self.expected))
+
+    @property
+    def reported(self) -> dict[str, Collection[str]]:
+        """The names of each site's metrics, by site."""
+        return {site: (*of.metrics, *of.not_finite) for site, of in self.sites.items()}
 
     @property
     def lacks_values(self) -> bool:

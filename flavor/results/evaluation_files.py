@@ -39,6 +39,7 @@ from flavor.results.read_evaluated import (
 from flavor.results.reports import Reports, reports_in
 from flavor.results.selected import Selected, selected_of
 from flavor.results.site_results import SiteResults
+from flavor.results.table_columns import ruled_columns
 from flavor.store.protocol import ObjectStore
 from flavor.store.trouble import require_mounted
 
@@ -84,7 +85,7 @@ class EvaluationFiles:
             self._looked += 1
         if not self.found:
             return
-        self._tables.write(self.found)
+        self._tables.write(self.found, ruled_columns(view.config))
         best = selected_of(view)
         if best is not None and best != self._best:
             self._folder.mkdir(mode=0o700, exist_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,10 +31,10 @@ class EvaluationTables:
         self._merged = Table(out / merged, FIXED, _rows, tell, further="evaluations")
         self._sites = Table(out / sites, FIXED_OF_SITES, _site_rows, tell, further="evaluations")
 
-    def write(self, found: Sequence[Evaluated]) -> None:
-        """Write the evaluations among `found` that are not in the tables yet."""
-        self._merged.write(found)
-        self._sites.write(found)
+    def write(self, found: Sequence[Evaluated], ruled: Collection[str] = ()) -> None:
+        """Write the evaluations among `found` that are not in the tables yet; `ruled` as in `Tables.write`."""
+        self._merged.write(found, ruled)
+        self._sites.write(found, ruled)
 
 
 def values_of(found: Evaluated) -> dict[str, float]:

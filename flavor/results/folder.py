@@ -42,6 +42,7 @@ from flavor.results.read_evaluated import summaries
 from flavor.results.reading import CHANGED, SPOILED, RoundReading
 from flavor.results.rounds import RoundResult, merged_without, round_result
 from flavor.results.selected import selected_of
+from flavor.results.table_columns import ruled_columns
 from flavor.results.tables import Tables
 from flavor.results.unjudged import unjudged, without_value_at_last
 from flavor.results.whole_model import make_whole, shares_part
@@ -132,7 +133,7 @@ class ResultFolder:
                 raise
             self.rounds.append(result)
             self._looked = number
-        self._tables.write(self.rounds)
+        self._tables.write(self.rounds, ruled_columns(view.config))
         self._evaluations.update(runs, store, view, is_last=self._is_last)
         new, self._given = self.rounds[self._given :], len(self.rounds)
         if new:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -68,6 +68,11 @@ class RoundResult:
         """The merged metrics, and as `NAME (sites)` how many sites report one that not all sites report."""
         counts = {f"{name}{OF_SITES}": count for name, count in self.few.items()}
         return {**marked(self.metrics, OF_ROUNDS), **counts}
+
+    @property
+    def reported(self) -> dict[str, Collection[str]]:
+        """The names of each site's metrics, by site."""
+        return {each.site: each.metrics.keys() for each in self.sites}
 
     def merged(self, name: str) -> MergedValue | None:
         """Return a metric by its name in `for_people`, with how many sites report it; None where none does."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -12,14 +12,12 @@ from flavor.atomic import write_whole
 from flavor.printable import printable
 from flavor.results.computed_columns import MARK
 from flavor.results.rounds import RoundResult
+from flavor.results.table_columns import MOST_COLUMNS, Ranks, Reported, TableColumns
 
 FIXED = ("round", "seconds", "clients", "examples", "bytes")
 FIXED_OF_SITES = ("round", "site", "examples", "bytes", "task_round", "staleness")
 """The last two say of which round's task the update is, and how many rounds before this one that was."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-MOST_COLUMNS = 1024
-"""Maximum number of metrics in a table; the first ones are kept. A site can use new names in each round."""
 
 
 def columns(names: Iterable[str], fixed: Sequence[str]) -> dict[str, str]:
@@ -53,17 +51,17 @@ class Tables:
         self._merged = Table(out / merged, FIXED, _rows, tell)
         self._sites = Table(out / sites, FIXED_OF_SITES, _site_rows, tell)
 
-    def write(self, rounds: Sequence[RoundResult]) -> None:
-        """Write the rounds among `rounds` that are not in the tables yet."""
-        self._merged.write(rounds)
-        self._sites.write(rounds)
+    def write(self, rounds: Sequence[RoundResult], ruled: Collection[str] = ()) -> None:
+        """Write the rounds among `rounds` that are not in the tables yet; `ruled` as in `Table.write`."""
+        self._merged.write(rounds, ruled)
+        self._sites.write(rounds, ruled)
 
 
 Rows = list[tuple[list[object], Mapping[str, float] | Mapping[str, float | str]]]
 """For each row, the values of the fixed columns, and its metrics: numbers, or words for what is no finite number."""
 
 
-class _OfRound(Protocol):
+class _OfRound(Reported, Protocol):
     """What has lines in a table."""
 
     @property
@@ -87,16 +85,16 @@ class Table(Generic[_Row]):
     ) -> None:
         self._further = further
         self._path, self._fixed, self._rows, self._tell = path, fixed, rows, tell
-        self._names: dict[str, None] = {}
+        self._columns, self._names = TableColumns(), list[str]()
         self._looked = 0  # rounds whose names are known
         self._written: int | None = None  # rounds that are in the file; None when it is to be written anew
         self._told = False
 
-    def write(self, rounds: Sequence[_Row]) -> None:
-        """Write the lines of what is new among `rounds`."""
+    def write(self, rounds: Sequence[_Row], ruled: Collection[str] = ()) -> None:
+        """Write the lines of what is new among `rounds`; `ruled`, the metrics of rules, have the first columns."""
         if self._written == len(rounds):
             return
-        is_new = self._take_names(rounds)
+        is_new = self._take_names(rounds, ruled)
         first, self._written = self._written, None  # a write that fails halfway leaves half a line
         if first is None or is_new:
             heads = [*self._fixed, *columns(self._names, self._fixed).values()]
@@ -106,25 +104,25 @@ class Table(Generic[_Row]):
                 file.write(self._text(rounds[first:]))
         self._written = len(rounds)
 
-    def _take_names(self, rounds: Sequence[_Row]) -> bool:
-        """Whether new rounds bring new columns."""
-        before, left_out = len(self._names), dict[str, int]()
+    def _take_names(self, rounds: Sequence[_Row], ruled: Collection[str]) -> bool:
+        """Whether new rounds bring other columns."""
+        left_out = None
         for each in rounds[self._looked :]:
-            for _, metrics in self._rows([each]):
-                for name in metrics:
-                    if len(self._names) < MOST_COLUMNS:
-                        self._names.setdefault(name)
-                    elif name not in self._names:
-                        left_out.setdefault(name, each.round)
+            ranks = Ranks(each, ruled)
+            for name in dict.fromkeys(name for _, metrics in self._rows([each]) for name in metrics):
+                gone = self._columns.take(name, ranks.of(name))
+                left_out = (gone, each.round) if left_out is None and gone is not None else left_out
         self._looked = len(rounds)
         if left_out and not self._told:
             self._told = True
-            name, round_ = next(iter(left_out.items()))
+            name, round_ = left_out
             self._tell(
-                f"{self._path} has {MOST_COLUMNS} metrics, and takes no more: {printable(name)!r} of round {round_}, "
-                f"and others that come after, stand in the folder {self._further} alone"
+                f"{self._path} has {MOST_COLUMNS} metrics, as many as it takes, since round {round_}: "
+                f"{printable(name)!r} and others stand in the folder {self._further} alone. Metrics of the run's rules "
+                "have columns first, then those that most sites report, and of the others each site has its share"
             )
-        return len(self._names) > before
+        before, self._names = self._names, self._columns.names
+        return self._names != before
 
     def _text(self, rounds: Iterable[_Row], *heads: Sequence[str]) -> str:
         text = io.StringIO(newline="")

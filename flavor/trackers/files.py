@@ -10,7 +10,7 @@ import csv
 import json
 import math
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from flavor.results.evaluation_tables import FIXED as OF_EVALUATIONS
 from flavor.results.evaluation_tables import FIXED_OF_SITES as OF_EVALUATED_SITES
 from flavor.results.evaluation_tables import EvaluationTables
 from flavor.results.rounds import RoundResult, SiteResult
+from flavor.results.table_columns import ruled_columns
 from flavor.results.tables import FIXED, FIXED_OF_SITES, Tables, columns
 from flavor.trackers.tracker import ClosedRound, Held, settings_of
 
@@ -127,9 +128,11 @@ class CsvTracker(_FileTracker):
         self._tables = Tables(path.parent, tell, merged=path.name, sites=self._sites.name)
         self._names: dict[str, str] = {}
         self._names_of_sites: dict[str, str] = {}
+        self._ruled: Collection[str] = ()
 
     def begin(self, view: RunView) -> Held:
         """See `Tracker`."""
+        self._ruled = ruled_columns(view.config)
         merged, sites = self._read(self._path, FIXED), self._read(self._sites, FIXED_OF_SITES, may_lack=2)
         by_round: dict[int, list[SiteResult]] = {}
         try:
@@ -178,7 +181,7 @@ class CsvTracker(_FileTracker):
         self._read(sites, OF_EVALUATED_SITES, may_lack=1)
         if any(cells["round"] not in {str(each.round) for each in every} for cells, _ in before):
             raise self._of_another(merged)
-        EvaluationTables(self._path.parent, self._tell, merged=merged.name, sites=sites.name).write(every)
+        EvaluationTables(self._path.parent, self._tell, merged=merged.name, sites=sites.name).write(every, self._ruled)
         return max(0, len(every) - len(before))
 
     def end(self, view: RunView, reason: str, model: Callable[[Path], Path]) -> None:
@@ -186,7 +189,7 @@ class CsvTracker(_FileTracker):
         self._save_to(view.round)
 
     def _save(self, rounds: Sequence[ClosedRound]) -> None:
-        self._tables.write([each.result for each in rounds])
+        self._tables.write([each.result for each in rounds], self._ruled)
 
     def _read(
         self, path: Path, fixed: Sequence[str], *, may_lack: int = 0

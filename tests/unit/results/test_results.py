@@ -6,6 +6,7 @@ import contextlib
 import csv
 import math
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -21,7 +22,8 @@ from flavor.results.best import BestRound, MergedValue, best_of
 from flavor.results.computed_columns import told_apart
 from flavor.results.plot import Plotted, draw, panels, plot_metrics
 from flavor.results.rounds import RoundResult, SiteResult, best_round, for_people, merged_info, scalars
-from flavor.results.tables import FIXED_OF_SITES, MOST_COLUMNS, Tables
+from flavor.results.table_columns import MOST_COLUMNS, Rank, TableColumns, ruled_columns
+from flavor.results.tables import FIXED_OF_SITES, Tables
 from flavor.store.local import LocalStore
 from flavor.trackers.files import CsvTracker
 from flavor.trackers.tracker import ClosedRound
@@ -111,7 +113,7 @@ def test_a_site_with_new_names_in_each_round_fills_a_table_and_no_more(tmp_path:
         assert {len(row) for row in table} == {fixed + MOST_COLUMNS}
         assert table[-1][0] == "8"
     assert [line.split(" has ")[0].rpartition("/")[2] for line in said] == ["metrics.csv", "metrics-sites.csv"]
-    assert all("'m5-" in line and "of round 5, and others that come after" in line for line in said), said
+    assert all("since round 5: 'm5-" in line for line in said), said
 
 
 def test_what_a_full_disk_kept_from_a_table_is_in_it_later(tmp_path: Path) -> None:
@@ -368,3 +370,49 @@ def test_merged_information_that_is_none_is_one_line(tmp_path: Path, data: bytes
     opened = RoundView.opened(1, ("a",), opened_ms=1, deadline_ms=9)
     with pytest.raises(InvalidInfo, match=r"^info\.json: no merged client information: "):
         merged_info(replace(opened, info=ObjectRef("info.json", "")), LocalStore(tmp_path))
+
+
+@pytest.mark.parametrize("ruled", [(), ("rare",)])
+def test_one_site_displaces_no_metric_that_others_report(tmp_path: Path, ruled: tuple[str, ...]) -> None:
+    """Also not in later rounds; what most sites report stands before all others, and the metrics of rules before it."""
+    said: list[str] = []
+    tables, rounds = Tables(tmp_path, said.append), list[RoundResult]()
+    flood = {f"a{number:04}": 1.0 for number in range(2000)}
+    for number, first in enumerate((flood, {"acc": 0.1}, {"x (sites)": 1.0}), 1):
+        sites = {"a": {**first, "acc": 0.1}, "b": {"own": 1.0, "acc": 0.9}, "c": {"acc": 0.9, "rare": 1.0}}
+        merged = {**first, "acc": 0.6, "acc (weighted)": 0.6, "own": 1.0, "rare": 1.0, "pooled/auc": 0.9}
+        few = {**dict.fromkeys((*first, "own", "rare"), 1), "acc": 3}
+        rounds.append(replace(result(number, merged, sites), few=few))
+        tables.write(rounds, ruled)
+    merged, of_sites = ([*rows(tmp_path / name)] for name in TABLES)
+    assert [len(merged[0]), len(of_sites[0])] == [5 + MOST_COLUMNS, 4 + MOST_COLUMNS]
+    common = ["acc", "acc (weighted)", "pooled/auc"]
+    by_rule = ["rare", "rare (sites)"] if ruled else []
+    assert merged[0][5 : 8 + len(by_rule)] == [*by_rule, *common]
+    assert of_sites[0][4 : 5 + len(ruled)] == [*ruled, "acc"]
+    assert {"own", "rare"} <= set(of_sites[0])
+    assert {"own", "own (sites)", "rare", "rare (sites)"} <= set(merged[0])
+    assert len(said) == 2
+    assert "each site has its share" in said[1]
+    assert [row[4 + len(ruled)] for row in of_sites[1:]] == ["0.1", "0.9", "0.9"] * 3
+
+
+def test_sites_with_many_metrics_of_their_own_share_a_table_and_it_changes_no_more() -> None:
+    columns, ranks = TableColumns(), {site: Rank(owner=site) for site in "abc"}
+    for _ in range(2):
+        for site in "abc":
+            for number in range(2000):
+                columns.take(f"{site}{number}", ranks[site])
+        before = columns.names
+    assert columns.names == before
+    assert sorted(Counter(name[0] for name in before).values()) == [341, 341, 342]
+    for number in range(2000):
+        columns.take(f"of most {number}", Rank(is_common=True))
+    assert columns.names == [f"of most {number}" for number in range(MOST_COLUMNS)]
+    assert columns.take("loss", Rank(is_ruled=True)) == f"of most {MOST_COLUMNS - 1}"
+    assert columns.names[0] == "loss"
+
+
+def test_the_metrics_of_rules_have_the_names_that_sites_use() -> None:
+    rules = {"rounds": 5, "store": "s", "select": "worst/acc:max", "stop_when": ["central/pooled/auc>=0.9", "f1<1"]}
+    assert ruled_columns(rules) == {"acc", "auc", "f1"}

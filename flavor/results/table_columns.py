@@ -1,0 +1,128 @@
+"""Which metrics have a column in a table: so many that no single site displaces what others report.
+
+Metrics of the run's rules come first, then those that most sites report, then all others in the order in which they
+were reported. Where there are too many of the others, each site may have as many as another.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flavor.config import RunConfig
+from flavor.evaluation_settings import goals_of, select_of
+from flavor.policy.selection import names_in
+from flavor.records.counts import CENTRAL_PREFIX, COMPUTED, POOLED
+from flavor.records.merging import WEIGHTED, is_of_most, sites_with
+from flavor.results.computed_columns import MARK, OF_EVALUATIONS
+
+MOST_COLUMNS = 1024
+"""Maximum number of metrics in a table. A site can use new names in each round."""
+
+
+class Reported(Protocol):
+    """What the sites have reported in one round or evaluation."""
+
+    @property
+    def few(self) -> Mapping[str, int]:
+        """Number of sites that report a metric, for those that not all report."""
+
+    @property
+    def reported(self) -> Mapping[str, Collection[str]]:
+        """The names of each site's metrics, by site; empty where that is not known."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Before which other columns one comes."""
+
+    is_ruled: bool = False
+    is_common: bool = False
+    """Whether most sites report the metric, or flavor computes it."""
+    owner: str = ""
+    """Of other metrics the first site that reports it; '' where that is not known."""
+
+
+def ruled_columns(settings: Mapping[str, Any]) -> frozenset[str]:
+    """Return the metrics on which the rules of a run with these settings depend, by the names that sites use."""
+    config = RunConfig.known(settings)
+    names = names_in([select_of(config), *goals_of(config)])
+    return frozenset(name.removeprefix(CENTRAL_PREFIX).removeprefix(POOLED) for name in names)
+
+
+class Ranks:
+    """The ranks of the columns of one round or evaluation."""
+
+    def __init__(self, of: Reported, ruled: Collection[str]) -> None:
+        self._few, self._ruled, self._sites = of.few, ruled, len(of.reported)
+        self._counts, self._owners = Counter[str](), dict[str, str]()
+        for site, names in of.reported.items():
+            self._counts.update(names)
+            for name in names:
+                self._owners.setdefault(name, site)
+
+    def of(self, column: str) -> Rank:
+        """Return the rank of a column by its name, before it is made the head of one."""
+        plain = column.removesuffix(WEIGHTED)
+        stripped = [plain.removesuffix(end) for end in OF_EVALUATIONS if plain.endswith(end)]
+        names = [column, plain, plain.removesuffix(MARK), *stripped]
+        if any(name.removeprefix(CENTRAL_PREFIX).removeprefix(POOLED) in self._ruled for name in (plain, *stripped)):
+            return Rank(is_ruled=True)
+        name = next((name for name in names if name in self._counts), None)
+        if name is not None:
+            return Rank(is_common=is_of_most(self._counts[name], self._sites), owner=self._owners[name])
+        of_sites = sites_with(stripped[0] if stripped else plain, self._few, self._sites)
+        is_computed = plain.startswith(tuple(COMPUTED))
+        is_common = self._sites > 0 and is_of_most(of_sites, self._sites)
+        return Rank(is_common=is_common or (is_computed and of_sites == self._sites))
+
+
+class TableColumns:
+    """The names of the columns of one table."""
+
+    def __init__(self) -> None:
+        self._ruled, self._common = dict[str, None](), dict[str, None]()
+        self._others = dict[str, str]()  # with the site that has brought it
+        self._owned = Counter[str]()
+
+    @property
+    def names(self) -> list[str]:
+        """The names in the order of the columns."""
+        return [*self._ruled, *self._common, *self._others]
+
+    def take(self, name: str, rank: Rank) -> str | None:
+        """Give a metric a column, if there is room; return which metric has none for that, None for none."""
+        if name in self._ruled or (name in self._common and not rank.is_ruled):
+            return None
+        if not (rank.is_ruled or rank.is_common):
+            return self._take_other(name, rank.owner)
+        if rank.is_common and len(self._ruled) + len(self._common) >= MOST_COLUMNS:
+            return None if name in self._others else name
+        self._common.pop(name, None)
+        if (owner := self._others.pop(name, None)) is not None:
+            self._owned[owner] -= 1
+        (self._ruled if rank.is_ruled else self._common)[name] = None
+        return self._given_up() if len(self.names) > MOST_COLUMNS else None
+
+    def _take_other(self, name: str, owner: str) -> str | None:
+        if name in self._others:
+            return None
+        if is_full := len(self.names) >= MOST_COLUMNS:
+            most = max(self._owned.values(), default=0)
+            if most <= self._owned[owner] + 1:
+                return name
+        gone = self._given_up() if is_full else None
+        self._others[name] = owner
+        self._owned[owner] += 1
+        return gone
+
+    def _given_up(self) -> str | None:
+        """Take the last column from the site that has most; return its name."""
+        if not self._others:
+            return (self._common or self._ruled).popitem()[0]
+        ((richest, _),) = self._owned.most_common(1)
+        gone = next(name for name, owner in reversed(self._others.items()) if owner == richest)
+        self._owned[self._others.pop(gone)] -= 1
+        return gone
