@@ -7,7 +7,8 @@ from pathlib import Path
 from flavor.check.model import Tensors
 from flavor.check.report import Report
 from flavor.check.trainer_checks import ALGORITHM
-from flavor.cook.control import OTHER_STEP, PREFIX
+from flavor.cook.anchor import OTHER_ANCHOR
+from flavor.cook.control import NOT_LOADED, OTHER_STEP, OTHER_STEP_OF_ARRAYS, PREFIX
 from flavor.programs.calls_file import take_calls
 
 _NEEDED = {
@@ -43,7 +44,13 @@ _SAVED_BEFORE = (
     "all control variates in the saved model are 0",
     "call scaffold.finish() before the model is saved, not after; see that a step was taken",
 )
-_OTHER_STEP = ("Scaffold", "step")
+_WARNINGS = {
+    ("proximal", "anchor"): OTHER_ANCHOR,
+    ("Scaffold", "step"): OTHER_STEP,
+    ("Scaffold", "step_of_arrays"): OTHER_STEP_OF_ARRAYS,
+}
+_UNLOADED, _UNSEEN = ("Scaffold", "unloaded"), ("Scaffold", "unseen")
+_NOT_LOOKED_AT = "; its steps were not looked at: call scaffold.correction(model, gradients)"
 
 
 class AlgorithmCalls:
@@ -66,9 +73,13 @@ class AlgorithmCalls:
             for call, (what, hint) in _NEEDED[helper].items():
                 if (helper, call) not in self._calls:
                     self._report.failed(ALGORITHM, f"round {round_}: {what}", hint=hint)
-            self._report.passed(ALGORITHM, _SHOWN[helper])
-        if _OTHER_STEP in self._calls:
-            what, _, hint = OTHER_STEP.partition(": ")
+            unseen = _NOT_LOOKED_AT if helper == "Scaffold" and _UNSEEN in self._calls else ""
+            self._report.passed(ALGORITHM, f"{_SHOWN[helper]}{unseen}")
+        if _UNLOADED in self._calls:
+            what, _, hint = NOT_LOADED.partition(": ")
+            self._report.failed(ALGORITHM, f"round {round_}: {what}", hint=hint.partition(" (")[0])
+        for warning in sorted(_WARNINGS.keys() & self._calls):
+            what, _, hint = _WARNINGS[warning].partition(": ")
             self._report.warned(ALGORITHM, f"round {round_}: {what}", hint=hint)
 
     def look_at_model(self, round_: int, tensors: Tensors, *, is_first: bool) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from flavor.atomic import taking_place
 from flavor.edge.hold import Hold
 from flavor.edge.workspace import Workspace
+from flavor.programs.own_variates import write_own_variates
 from flavor.records.info import FILE_NAME
 
 
@@ -99,6 +100,7 @@ class Folders:
                 path.unlink(missing_ok=True)
                 if saved is not None:
                     shutil.copy2(saved, path)
+        write_own_variates(self.workspace.global_model, ())
         self._hold.leave()
         if keep:
             return self.root

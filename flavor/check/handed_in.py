@@ -40,6 +40,7 @@ from flavor.checkpoints.tied import equal, one_in_the_file, refused
 from flavor.counted import counted
 from flavor.errors import CheckpointError, InvalidInfo
 from flavor.parts import WHOLE, Parts
+from flavor.patterns import CONTROL_VARIATE
 from flavor.records.info import LOCAL_STEPS, Info, read_info
 from flavor.sizes import shown_bytes
 
@@ -189,6 +190,13 @@ class HandedIn:
             return
         if not structure_problems(local.tensors, given, "the model at the start"):
             self._look_for_training(1, given, local.tensors)
+
+    @property
+    def own_variates(self) -> list[str]:
+        """The control variates of SCAFFOLD in the script's last model that are not shared."""
+        names = self._previous.local.tensors if self._previous is not None else ()
+        shared = frozenset(self._parts.shared(names))
+        return [name for name in names if CONTROL_VARIATE in name and name not in shared]
 
     @property
     def last(self) -> tuple[model.Tensors, Made] | None:

@@ -46,6 +46,7 @@ from flavor.checkpoints.kind import CheckpointKind
 from flavor.checkpoints.kinds import TENSORS
 from flavor.checkpoints.npz_suffix import npz_hint
 from flavor.parts import WHOLE, Parts
+from flavor.programs.own_variates import write_own_variates
 from flavor.programs.readmark import ReadMark
 from flavor.programs.trainer_environment import trainer_environment
 from flavor.records.names import Event
@@ -196,6 +197,7 @@ class TrainerCheck:
         self._set_again = False
         if round_ > 1:
             self._folders.place_made_in(round_ - 1)
+        write_own_variates(self._files.global_model, self._handed_in.own_variates)
         self._mark = ReadMark(self._files.global_model)
         self._bus.events.start_round(round_)
 

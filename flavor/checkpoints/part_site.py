@@ -14,6 +14,7 @@ from flavor.checkpoints.state_dict.structure import Structure
 from flavor.checkpoints.tensors_site import TensorsSite
 from flavor.counted import counted
 from flavor.errors import NotDivided
+from flavor.patterns import CONTROL_VARIATE
 
 
 class PartSite(TensorsSite):
@@ -43,6 +44,12 @@ class PartSite(TensorsSite):
             outgoing = Outgoing.of(source, bare=self._options.bare, parts=self._options.parts)
             self._saved_as(source, outgoing.format)
             self._learned(outgoing.info())
+
+    def own_variates(self) -> list[str]:
+        """Return the script's names of the control variates that are not shared."""
+        known = self._own.known()
+        names = [name for name in known.tensors if CONTROL_VARIATE in name] if known is not None else []
+        return [self._own_names.get(name, name) for name in names]
 
     def _learned(self, info: WireInfo) -> Wire:
         """Keep the own tensors as well, and tell this site's user what may not be meant."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 from flavor.cook.utils import current_round
@@ -38,6 +39,18 @@ class Calls:
         if call not in self._told:
             self._told.add(call)
             tell(what)
+
+
+OTHER_ANCHOR = (
+    "the model had changed between proximal(model, mu) and the first use of its term, which pulls towards the model of "
+    "before: make the term in each round after the global model is loaded, and use it from the first step on"
+)
+
+
+def tell_anchor(what: str) -> None:
+    """Print one line for the site's log."""
+    if sys.stderr is not None:
+        print(f"flavor: proximal: {what}", file=sys.stderr, flush=True)
 
 
 def checked(helper: str, name: str, value: object, *, least: float, is_least_allowed: bool) -> float:

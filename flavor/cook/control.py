@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from flavor.atomic import taking_place
 from flavor.errors import InvalidSetting
+from flavor.programs.own_variates import read_own_variates
 
 PREFIX = "scaffold_c__"
 """Begins the name of each control variate in a checkpoint. `flavor.patterns.no_parameters` has it, too."""
@@ -97,6 +98,15 @@ class OwnVariates:
             tell(f"{self._path} cannot be written ({error.strerror}): started again, this site begins from zero")
 
 
+def kept_by_site(names: Mapping[str, str]) -> set[str]:
+    """Return the parameters whose control variates this site does not share; `names` are the variates of all.
+
+    Plain SGD trains them: for such a parameter the server's c is the site's own cᵢ.
+    """
+    own = {name[name.find(PREFIX) :] for name in read_own_variates() if PREFIX in name}
+    return {parameter for parameter, control in names.items() if control in own}
+
+
 def trained_after_finish(round_: int | None) -> InvalidSetting:
     """Return the error for a script that goes on with a round that it has finished."""
     return InvalidSetting(
@@ -115,6 +125,28 @@ OTHER_STEP = (
     "given, without momentum and gradient clipping, and set scaffold.lr where the learning rate changes"
 )
 _SHARE = 0.1
+
+OTHER_STEP_OF_ARRAYS = (
+    "the steps are not -lr times (gradient + correction): take plain steps with the lr that Scaffold was given, add "
+    "the correction to each gradient, pass the gradients without it, and set scaffold.lr where the rate changes"
+)
+LOOKED_AT = 4096
+"""Numbers of an array that are compared."""
+STEPS_LOOKED_AT = 3
+"""Steps of a round that are compared with those of plain SGD: momentum shows from the second one on."""
+NOT_LOADED = (
+    "c is, in all tensors, what this site handed in itself, so that no step is corrected: load the global model with "
+    f"all its tensors called {PREFIX}NAME, into the model that Scaffold has (right only for a round of this site alone)"
+)
+
+
+def is_unloaded(pairs: Iterable[tuple[bool, bool]]) -> bool:
+    """Return whether c is not the server's: for each variate, whether what was handed in is not 0, and whether c is it.
+
+    A mean with other sites differs.
+    """
+    alike = [is_same for is_any, is_same in pairs if is_any]
+    return bool(alike) and all(alike)
 
 
 def is_other_step(moved: float, expected: float, apart: float) -> bool:

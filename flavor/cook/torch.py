@@ -17,16 +17,22 @@ docs/your-script.md says when to choose which. Importing this module imports tor
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
-from flavor.cook.anchor import Calls, checked
+from flavor.cook.anchor import OTHER_ANCHOR, Calls, checked, tell_anchor
 from flavor.cook.control import (
+    LOOKED_AT,
+    NOT_LOADED,
     OTHER_STEP,
+    STEPS_LOOKED_AT,
     OwnVariates,
     control_names,
     is_other_step,
+    is_unloaded,
+    kept_by_site,
     tell,
     trained_after_finish,
     without_control_variates,
@@ -34,11 +40,6 @@ from flavor.cook.control import (
 from flavor.errors import InvalidSetting
 
 __all__ = ["Proximal", "Scaffold", "proximal", "without_control_variates"]
-
-_LOOKED_AT = 4096
-"""Numbers of a parameter whose first steps are compared with those of plain SGD."""
-_STEPS_LOOKED_AT = 3
-"""Momentum shows from the second step on."""
 
 
 class _Trained:
@@ -99,7 +100,6 @@ class Proximal:
             self._remember()
         elif not self._is_called and self._trained.find():  # the global model was loaded after the making
             self._remember()
-        self._is_called = True
         self._calls.note("term")
         total: Any = 0.0
         parameters = list(self._trained().values())
@@ -107,6 +107,9 @@ class Proximal:
             difference = parameter - anchor.to(parameter.device)
             wide = difference.to(torch.promote_types(difference.dtype, torch.float32))
             total = total + (wide * wide).sum().to(parameters[0].device)
+        if not self._is_called and 0 < float(total.detach()) < math.inf:
+            self._calls.tell_once("anchor", OTHER_ANCHOR, tell_anchor)
+        self._is_called = True
         return self._mu / 2 * total
 
     def _remember(self) -> None:
@@ -163,6 +166,8 @@ class Scaffold:
         self._calls = Calls("Scaffold")
         self._variates = OwnVariates()
         self._own: dict[str, Any] | None = None
+        self._kept: set[str] = set()  # parameters whose variates this site does not share
+        self._sent: dict[str, Any] = {}  # some numbers of what finish() has handed in
         self._finished: int | None = None
         self._start: dict[str, Any] | None = None  # the parameters at the first step of this round
         self._rates, self._steps = 0.0, 0
@@ -193,7 +198,7 @@ class Scaffold:
                 parameter.grad.add_(correction)
         self._rates += rate
         self._steps += 1
-        if self._steps <= _STEPS_LOOKED_AT:
+        if self._steps <= STEPS_LOOKED_AT:
             looked = next(iter(self._parameters.values()))
             if looked.dtype in (torch.float32, torch.float64):
                 self._last = (_some(looked), rate * _some(looked.grad))
@@ -215,8 +220,9 @@ class Scaffold:
             for name, parameter in self._parameters.items():
                 after[name] = before[name] - self._c(name) + (self._start[name] - parameter) / self._rates
         for name in self._parameters:
-            c = self._c(name)
-            c.copy_(after[name] if self._fraction == 1 else c + self._fraction * (after[name] - before[name]))
+            c, whole = self._c(name), self._fraction == 1 or name in self._kept
+            self._buffer(name).copy_(after[name] if whole else c + self._fraction * (after[name] - before[name]))
+        self._sent = {name: _some(self._buffer(name)) for name in self._parameters}
         self._finished = self._calls.round
         self._variates.save(_arrays(before), _arrays(after), self._finished)
         self._own, self._start = after, None
@@ -227,16 +233,25 @@ class Scaffold:
             raise trained_after_finish(round_)
         if self._own is None:
             like = _arrays(self._parameters)
-            has_begun = any(bool(self._c(name).any()) for name in self._parameters)
+            has_begun = any(bool(self._buffer(name).any()) for name in self._parameters)
             found = self._variates.load(like, round_, has_begun=has_begun)
             self._own = {name: torch.as_tensor(array) for name, array in found.items()}
         self._trained.find()
+        self._kept = kept_by_site(self._buffers)
+        shared = [(self._sent[name], _some(self._buffer(name))) for name in self._sent if name not in self._kept]
+        if is_unloaded((bool(sent.any()), torch.equal(sent, c.to(sent.device))) for sent, c in shared):
+            self._calls.tell_once("unloaded", NOT_LOADED, tell)
         for name, parameter in self._parameters.items():
             self._own[name] = self._own[name].to(parameter)  # the model may have moved to another device
         self._start = {name: each.detach().clone() for name, each in self._parameters.items()}
         self._rates, self._steps, self._last = 0.0, 0, None
 
     def _c(self, name: str) -> Any:
+        if name in self._kept and self._own is not None:
+            return self._own[name]
+        return self._buffer(name)
+
+    def _buffer(self, name: str) -> Any:
         return getattr(self._model, self._buffers[name])
 
     def _look_at_last_step(self) -> None:
@@ -250,7 +265,7 @@ class Scaffold:
 
 
 def _some(tensor: Any) -> Any:
-    return tensor.detach().reshape(-1)[:_LOOKED_AT].clone()
+    return tensor.detach().reshape(-1)[:LOOKED_AT].clone()
 
 
 def _arrays(tensors: dict[str, Any]) -> dict[str, Any]:

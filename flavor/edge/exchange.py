@@ -26,6 +26,7 @@ from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, Invali
 from flavor.parts import WHOLE, Parts
 from flavor.patterns import STATISTICS
 from flavor.programs.finished_mark import FinishedMark, mark_path, read_mark
+from flavor.programs.own_variates import write_own_variates
 from flavor.programs.readmark import ReadMark, is_told
 from flavor.records.info import Info, info_bytes, read_info
 from flavor.records.model import GlobalModel
@@ -126,6 +127,7 @@ class Exchange:
         if self._own is not None:
             self._own.round = round_
         if model is None:
+            write_own_variates(self._workspace.global_model, ())
             return
         self._check_named(model.model)
         merged = None
@@ -140,6 +142,7 @@ class Exchange:
             with self._own_file(ref) as source:
                 self._site.check(source)
                 self._site.from_wire(source, target, model.format)
+        write_own_variates(target, () if self._own is None else cast("PartSite", self._site).own_variates())
         if is_sole(target):  # a mark on a link would be on the store's object, too
             if self._reading_told is None:
                 self._reading_told = is_told(target.parent)

@@ -455,14 +455,23 @@ SCAFFOLD_CALLS = {
         f"{FINISH}; model = {{name: each for name, each in model.items() if '__' not in name}}; save()",
         "round 1: it called Scaffold's finish(), and the model that it saved has no control variates",
     ),
+    "a model loaded without them": (
+        CORRECT,
+        f"{FINISH}; save()",
+        "round 2: c is, in all tensors, what this site handed in itself, so that no step is corrected",
+    ),
 }
+LOADED = 'dict(pickle.load(file)["state_dict"])'
 
 
 @pytest.mark.parametrize("name", SCAFFOLD_CALLS)
 def test_what_scaffold_needs_is_called_in_every_round(check, name):
     correct, then, told = SCAFFOLD_CALLS[name]
+    own = "{each: array for each, array in model.items() if '__' in each}"
+    loads = [(LOADED, f"{LOADED} | {own}")] if name == "a model loaded without them" else []
     report = check(
         changed(
+            *loads,
             ("def train(", "from flavor.cook.numpy import Scaffold\nscaffold = Scaffold(model, 0.3)\n\ndef train("),
             ("        hidden = ", f"        more = {correct}\n        hidden = "),
             ("    train(model)\n    save()\n", f"    train(model)\n    {then}\n"),
@@ -470,7 +479,8 @@ def test_what_scaffold_needs_is_called_in_every_round(check, name):
         timeout_s=30,
     )
     failed = outcome(report, Status.FAILED)
-    expected = told or "SCAFFOLD: every round had its corrections and its end"
+    unseen = "its steps were not looked at: call scaffold.correction(model, gradients)"
+    expected = told or f"SCAFFOLD: every round had its corrections and its end; {unseen}"
     assert detail(report, "calls what its algorithm needs") == expected
     assert ("calls what its algorithm needs" in failed) == bool(told), failed
     if name != "a model saved without them":  # whose next round cannot begin

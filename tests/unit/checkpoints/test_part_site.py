@@ -132,6 +132,14 @@ def test_prefixes_of_wrappers_are_put_back_on_all_tensors(tmp_path):
     assert list(place.given(wire, 2)) == list(mine)
 
 
+def test_the_control_variates_that_are_not_shared_are_named_as_the_script_does(tmp_path):
+    place = Place(tmp_path / "site", bare=True)
+    assert place.site.own_variates() == []
+    names = [*model(), "scaffold_c__bn__weight", "scaffold_c__head__bias"]
+    place.trained({f"module.{name}": np.ones(5, np.float32) for name in names}, 1)
+    assert place.site.own_variates() == ["module.scaffold_c__bn__weight"]
+
+
 class TestWhoseTensors:
     """Of which round are a site's own tensors, and what does it get where it has none?"""
 

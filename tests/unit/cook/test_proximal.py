@@ -144,6 +144,28 @@ def test_a_global_model_that_takes_the_place_of_the_tensors_is_followed() -> Non
         term()
 
 
+def test_a_term_made_before_the_global_model_was_loaded_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It pulls to the site's own last model."""
+    local = tmp_path / "model"
+    monkeypatch.setenv("LOCAL_MODEL_PATH", str(local))
+    monkeypatch.setenv("CHECK_FL", "true")
+    for loads_late in (False, True):
+        for kind in ("torch", "numpy"):
+            model, arrays = torch.nn.Linear(2, 1), {"w": np.zeros(2)}
+            term = in_torch.proximal(model, 0.0) if kind == "torch" else in_numpy.proximal(arrays, 0.0)
+            for used in (not loads_late, True):
+                if used and kind == "torch":
+                    term()
+                elif used:
+                    term.gradients(arrays)
+                model.load_state_dict({name: each + 1 for name, each in model.state_dict().items()})
+                arrays = {"w": arrays["w"] + 1}
+            assert (("proximal", "anchor") in take_calls(local)) is loads_late
+            assert capsys.readouterr().err == f"flavor: proximal: {anchor.OTHER_ANCHOR}\n" * loads_late
+
+
 def test_calls_are_noted_for_check_fl_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local = tmp_path / "model"
     monkeypatch.setenv("LOCAL_MODEL_PATH", str(local))

@@ -15,6 +15,7 @@ from flavor.cook import numpy as in_numpy
 from flavor.cook.control import without_control_variates
 from flavor.errors import InvalidSetting
 from flavor.programs.calls_file import take_calls
+from flavor.programs.own_variates import write_own_variates
 from tests.lazy import Lazy
 
 torch = Lazy("torch")
@@ -71,7 +72,7 @@ Site = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OUTPUT_PATH", "LOCAL_MODEL_PATH", "CHECK_FL"):
+    for name in ("OUTPUT_PATH", "LOCAL_MODEL_PATH", "GLOBAL_MODEL_PATH", "CHECK_FL"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -175,6 +176,43 @@ def test_a_script_that_is_started_again_goes_on(site: Site, rounds: list, capsys
     for name, array in sent(starts_again=True).items():
         np.testing.assert_array_equal(array, expected[name])
     assert capsys.readouterr().err == ""
+
+
+@SITES
+def test_what_a_site_does_not_share_is_trained_by_plain_sgd(
+    site: Site, rounds: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a part of the sites takes part in each round, and after the file of the variates was lost."""
+    monkeypatch.setenv("GLOBAL_MODEL_PATH", str(tmp_path / "model"))
+    here, given, plain = site(0, fraction=0.3), {}, np.zeros(2)
+    for round_ in range(1, 6):
+        rounds.append(round_)
+        if given:  # as an edge does, with the names of the script's file
+            write_own_variates(tmp_path / "model", ["net/scaffold_c__w"])
+        if round_ == 4:
+            (tmp_path / "scaffold.npz").unlink()
+            here = site(0, fraction=0.3)
+        given = {name: array.copy() for name, array in here.round(given).items()}
+        for _ in range(STEPS):
+            plain = plain - RATE * CURVES[0] * (plain - GOALS[0])
+        np.testing.assert_allclose(given["w"], plain, rtol=1e-12)
+
+
+@SITES
+def test_server_variates_that_the_script_does_not_load_are_told_once(
+    site: Site, rounds: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOCAL_MODEL_PATH", str(tmp_path / "model"))
+    monkeypatch.setenv("CHECK_FL", "true")
+    here, sent = site(0), {}
+    for round_, loads in enumerate((True, True, False, False), start=1):
+        rounds.append(round_)
+        given = {name: array + 0.5 for name, array in sent.items()}  # a mean with another site
+        if not loads:
+            given["scaffold_c__w"] = sent["scaffold_c__w"]
+        sent = {name: array.copy() for name, array in here.round(given).items()}
+        assert (("Scaffold", "unloaded") in take_calls(tmp_path / "model")) is not loads
+    assert capsys.readouterr().err == f"flavor: Scaffold: {control.NOT_LOADED}\n"
 
 
 @SITES
@@ -296,6 +334,30 @@ def test_an_optimizer_that_is_not_plain_sgd_is_told_once(
     scaffold.finish()
     assert capsys.readouterr().err == (f"flavor: Scaffold: {control.OTHER_STEP}\n" if momentum else "")
     assert (("Scaffold", "step") in take_calls(local)) == bool(momentum)
+
+
+@pytest.mark.parametrize(("rate", "share", "is_told"), [(RATE, 1.0, False), (10 * RATE, 1.0, True), (RATE, 0.0, True)])
+def test_steps_of_arrays_that_are_not_those_of_plain_sgd_are_told_once(
+    rate: float, share: float, is_told: bool, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another learning rate, or a correction that is computed and not added."""
+    local = tmp_path / "model"
+    monkeypatch.setenv("LOCAL_MODEL_PATH", str(local))
+    monkeypatch.setenv("CHECK_FL", "true")
+    model = {"w": np.ones((2, 2)), "scaffold_c__w": np.ones((2, 2)), "frozen": np.array(3)}
+    scaffold = in_numpy.Scaffold(model, rate)
+    for _ in range(4):
+        gradient = 2 * model["w"]
+        model["w"] = model["w"] - RATE * (gradient + share * scaffold.correction(model, {"w": gradient})["w"])
+    scaffold.finish(model)
+    assert capsys.readouterr().err == f"flavor: Scaffold: {control.OTHER_STEP_OF_ARRAYS}\n" * is_told
+    calls = take_calls(local)
+    assert (("Scaffold", "step_of_arrays") in calls) is is_told
+    assert ("Scaffold", "unseen") not in calls
+    with pytest.raises(InvalidSetting, match="'w' is missing from the gradients: pass those of all arrays"):
+        scaffold.correction(model, {})
+    scaffold.correction(model)
+    assert ("Scaffold", "unseen") in take_calls(local)
 
 
 @pytest.mark.parametrize(

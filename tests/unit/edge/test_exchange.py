@@ -19,13 +19,16 @@ from flavor.atomic import replacing
 from flavor.checkpoints import TensorFileWriter, TensorSpec, to_safetensors
 from flavor.checkpoints.kinds import OPAQUE, TENSORS
 from flavor.checkpoints.safetensors.header import plan
+from flavor.checkpoints.site import OwnFiles
 from flavor.edge.belongings import Habits
 from flavor.edge.exchange import Exchange
 from flavor.edge.transfers import Transfers
 from flavor.edge.trust import ModelTrust
 from flavor.edge.workspace import Workspace
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, TransferStopped
+from flavor.parts import Parts
 from flavor.programs.finished_mark import mark_path, write_mark
+from flavor.programs.own_variates import read_own_variates
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.store import digests
@@ -84,6 +87,27 @@ def test_merged_information_that_was_changed_is_refused_and_nothing_replaced(
         exchange.place_global(second)
     assert workspace.global_model.read_bytes() == b"first"
     assert all(path.read_bytes() == b"{}" for path in workspace.merged_infos)
+
+
+def test_a_script_is_told_which_control_variates_its_site_keeps(
+    store: ObjectStore, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each model replaces what was told with the one before, also one of a run that shares all."""
+    monkeypatch.setenv("GLOBAL_MODEL_PATH", str(workspace.global_model))
+    own = OwnFiles(tmp_path / "own", "1" * 32)
+    exchange = Exchange(store, workspace, run="r", parts=Parts(share=["w"]), own=own)
+    whole = {"w": np.ones(3), "u": np.ones(3), "scaffold_c__w": np.ones(3), "scaffold_c__u": np.ones(3)}
+    np.savez(workspace.local_model.with_name("early.npz"), **whole)
+    os.replace(workspace.local_model.with_name("early.npz"), workspace.local_model)
+    exchange.learn_own()
+    save_file({name: whole[name] for name in ("w", "scaffold_c__w")}, tmp_path / "w")
+    to_safetensors(tmp_path / "w", tmp_path / "wire")
+    content = (tmp_path / "wire").read_bytes()
+    placed = put(store, "runs/r/global/0002-model.safetensors", content)
+    exchange.place_global(model_at(*placed, len(content), format="npz"), round_=2)
+    assert read_own_variates() == ["scaffold_c__u"]
+    Exchange(store, workspace, run="r", kind=OPAQUE).place_global(global_model(store, b"first", b"{}", 1))
+    assert read_own_variates() == []
 
 
 @pytest.mark.parametrize(
