@@ -54,7 +54,7 @@ def test_the_default_demo_shows_what_federation_bought(tmp_path):
     result = json.loads(done.stdout)
 
     of_run = {"run", "state", "rounds", "global_model", "out", "reason", "best", "best_round", "is_met", "evaluation"}
-    of_run |= {"not_judged", "without_value", "shares"}
+    of_run |= {"goal", "not_judged", "without_value", "shares"}
     assert set(result) == {*of_run, "accuracy"}
     assert result["state"] == "finished"
     assert result["accuracy"]["global"] >= 0.93
