@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -17,6 +16,7 @@ from flavor.errors import InvalidInfo
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
+from flavor.records.states import RunState
 from flavor.records.states import RoundState
 from flavor.results.best import BestRound, MergedValue, best_of
 from flavor.results.computed_columns import told_apart
@@ -65,7 +65,7 @@ def test_a_table_of_an_earlier_release_without_the_rounds_of_tasks_is_exported_i
         with sites.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(old)
         tracker = CsvTracker(table, print)
-        tracker.begin(cast(RunView, None))
+        tracker.begin(RunView("r", RunState.RUNNING, 5, 5, {"rounds": 5, "store": "s"}, "", None, 1, None))
         unread = replace(stale, metrics={}, sites=[replace(stale.sites[0], metrics={})])
         tracker.write([ClosedRound(unread, 1, "", is_whole=False)])
         assert rows(sites) == [[*FIXED_OF_SITES, "loss"], ["5", "a", "10", "100", "3", "2", "0.5"]]
@@ -385,16 +385,17 @@ def test_one_site_displaces_no_metric_that_others_report(tmp_path: Path, ruled: 
         rounds.append(replace(result(number, merged, sites), few=few))
         tables.write(rounds, ruled)
     merged, of_sites = ([*rows(tmp_path / name)] for name in TABLES)
-    assert [len(merged[0]), len(of_sites[0])] == [5 + MOST_COLUMNS, 4 + MOST_COLUMNS]
+    fixed = len(FIXED_OF_SITES)
+    assert [len(merged[0]), len(of_sites[0])] == [5 + MOST_COLUMNS, fixed + MOST_COLUMNS]
     common = ["acc", "acc (weighted)", "pooled/auc"]
     by_rule = ["rare", "rare (sites)"] if ruled else []
     assert merged[0][5 : 8 + len(by_rule)] == [*by_rule, *common]
-    assert of_sites[0][4 : 5 + len(ruled)] == [*ruled, "acc"]
+    assert of_sites[0][fixed : fixed + 1 + len(ruled)] == [*ruled, "acc"]
     assert {"own", "rare"} <= set(of_sites[0])
     assert {"own", "own (sites)", "rare", "rare (sites)"} <= set(merged[0])
     assert len(said) == 2
     assert "each site has its share" in said[1]
-    assert [row[4 + len(ruled)] for row in of_sites[1:]] == ["0.1", "0.9", "0.9"] * 3
+    assert [row[fixed + len(ruled)] for row in of_sites[1:]] == ["0.1", "0.9", "0.9"] * 3
 
 
 def test_sites_with_many_metrics_of_their_own_share_a_table_and_it_changes_no_more() -> None:
