@@ -16,8 +16,7 @@ from flavor.errors import InvalidInfo
 from flavor.records.objects import ObjectRef
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
-from flavor.records.states import RunState
-from flavor.records.states import RoundState
+from flavor.records.states import RoundState, RunState
 from flavor.results.best import BestRound, MergedValue, best_of
 from flavor.results.computed_columns import told_apart
 from flavor.results.plot import Plotted, draw, panels, plot_metrics
