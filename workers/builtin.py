@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rq.timeouts import JobTimeoutException
+
 from aggregators import engine
 from aggregators.algorithms import Algorithm
 from aggregators.computed import Tensor
@@ -226,7 +228,12 @@ class _Round:
             return None
         weights = self.weights if self.weights and any(self.weights) else None
         models = [update.tensors for update in self.updates.values()]
-        return lora_residual(models, weights, made, factors=factors, held=self.held)
+        try:
+            return lora_residual(models, weights, made, factors=factors, held=self.held)
+        except JobTimeoutException:
+            raise
+        except Exception as error:  # a figure about a model that is there: no round fails for it
+            return LoraResidual.failed(f"{type(error).__name__}: {error}")
 
     def chosen(self, entered: Sequence[int]) -> tuple[str, ...] | None:
         """Return the clients at the positions `entered`; None where the rule left no client out.

@@ -15,7 +15,7 @@ from flavor.checkpoints import TensorFile
 from flavor.counted import counted
 from flavor.patterns import no_parameters
 from flavor.printable import printable, shown_name
-from flavor.records.counts import SAME, is_count
+from flavor.records.counts import LORA_RESIDUAL, SAME, is_count
 from flavor.records.info import CONFUSION, Info
 from flavor.records.merging import WEIGHTED, not_merged
 from flavor.records.model import GlobalModel
@@ -102,12 +102,20 @@ def of_rule(round_: int, warning: str) -> Iterator[str]:
 
 def of_lora(round_: int, residual: LoraResidual | None, *, is_exact: bool) -> Iterator[str]:
     """Say how far LoRA adapters are from the mean of the sites' products; in round 1 alone, as each has the metric."""
+    if residual is not None and residual.failure:
+        yield f"warning: {LORA_RESIDUAL} of round {round_} is left out: {printable(residual.failure)[:_LONGEST_WHY]}"
+        return
     if residual is None or round_ > 1:
         return
+    if not residual.pairs:
+        of = counted(residual.left_out, "LoRA adapter")
+        yield f"{LORA_RESIDUAL} is left out: the products of so many sites, of {of}, would take too long to compare"
+        return
     most = "" if residual.pairs == 1 else f", most in {residual.worst!r} ({residual.most:.2%})"
+    more = f" ({residual.left_out} more would take too long to compare, and are left out)" if residual.left_out else ""
     yield (
-        f"the product BA of {counted(residual.pairs, 'LoRA adapter')} is {residual.relative:.2%} from the mean of the "
-        f"sites' products{most}"
+        f"the product BA of {counted(residual.pairs, 'LoRA adapter')}{more} is {residual.relative:.2%} from the mean "
+        f"of the sites' products{most}"
         + ("" if is_exact else ": A and B are averaged apart; --aggregator lora-exact makes the nearest product")
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import ml_dtypes
@@ -373,3 +374,35 @@ def test_the_residual_names_the_worst_pair_and_counts_no_control_variates() -> N
     assert 0.01 < found.relative < found.most
     assert lora_residual([{"w": np.ones(3)}], None, {"w": np.ones(3)}) is None
     assert isinstance(found, LoraResidual)
+
+
+def test_the_residual_takes_a_bounded_number_of_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each second pair counts where all are too many, and none where one is too much."""
+    pairs = [(f"{index}.lora_A.weight", f"{index}.lora_B.weight") for index in range(4)]
+    models = [{name: array for at in pairs for name, array in pair(seed, names=at).items()} for seed in range(2)]
+    made = run(models, reducer=Mean(), server_step=Replace()).model
+    whole = lora_residual(models, None, made)
+    assert whole is not None
+    assert (whole.pairs, whole.left_out) == (4, 0)
+    a = made[pairs[0][0]]
+    one = (a.shape[1] + made[pairs[0][1]].shape[0]) * (3 * a.shape[0]) ** 2
+    monkeypatch.setattr("aggregators.lora_residual.MOST_WORK", 3 * one)
+    some = lora_residual(models, None, made)
+    assert some is not None
+    assert (some.pairs, some.left_out) == (2, 2)
+    assert 0 < some.relative < 1
+    monkeypatch.setattr("aggregators.lora_residual.MOST_COLUMNS", 3 * a.shape[0] - 1)
+    none = lora_residual(models, None, made)
+    assert none is not None
+    assert (none.pairs, none.left_out) == (0, 4)
+    assert math.isnan(none.relative)
+
+
+def test_a_residual_that_is_rounding_is_0_and_of_what_is_not_finite_nan() -> None:
+    models = [pair(1)] * 3
+    found = lora_residual(models, None, models[0])
+    assert found is not None
+    assert found.relative == 0
+    broken = lora_residual(models, None, models[0] | {A: np.full_like(models[0][A], np.inf)})
+    assert broken is not None
+    assert math.isnan(broken.relative)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
+from rq.timeouts import JobTimeoutException
 
+from aggregators import parse
 from aggregators.lora_residual import LoraResidual
 from flavor.records.info import checked_info, completed
 from flavor.records.merging import merge_infos
 from tests.driven import info
+from workers.builtin import _Round
 from workers.notes import of_counts, of_lora, of_weighted_means
 
 
@@ -79,3 +86,26 @@ def test_the_residual_of_lora_adapters_is_told_in_round_1() -> None:
     assert plain == start.format("2 LoRA adapters") + ", most in 'h.0.lora_B.weight' (5.20%)" + apart
     assert exact == start.format("1 LoRA adapter")
     assert not [*of_lora(2, two, is_exact=True), *of_lora(1, None, is_exact=False)]
+    (some,) = of_lora(1, replace(two, left_out=6), is_exact=True)
+    assert "of 2 LoRA adapters (6 more would take too long to compare, and are left out) is 3.12%" in some
+    (none,) = of_lora(1, LoraResidual(math.nan, 0, "", -1.0, left_out=8), is_exact=True)
+    assert none.startswith("merge/lora_residual is left out: the products of so many sites, of 8 LoRA adapters")
+    assert [*of_lora(7, LoraResidual.failed("MemoryError: "), is_exact=True)] == [
+        "warning: merge/lora_residual of round 7 is left out: MemoryError: "
+    ]
+
+
+def test_a_residual_that_cannot_be_computed_fails_no_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = {"x.lora_A.weight": np.ones((2, 4)), "x.lora_B.weight": np.ones((4, 2))}
+    updates = {"site-1": cast(Any, SimpleNamespace(tensors=model))}
+    round_ = _Round(parse("fedavg"), updates, None, {}, None)
+    found = round_.residual({"x.lora_A.weight": np.ones((2, 4))})
+    assert found is not None
+    assert found.failure == "KeyError: 'x.lora_B.weight'"
+    monkeypatch.setattr("workers.builtin.lora_residual", lambda *args, **more: raise_(JobTimeoutException()))
+    with pytest.raises(JobTimeoutException):
+        round_.residual(model)
+
+
+def raise_(error: Exception) -> None:
+    raise error
