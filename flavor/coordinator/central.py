@@ -195,9 +195,9 @@ class CentralEvaluations:
             each.view = each.job.begin(self._lease.token, view)
 
     def _give_up(self, each: _Pending, reason: str, *, is_skipped: bool = False) -> None:
-        del self._pending[each.view.round]
         if not give_up(self._runs, self._lease.token, each.view, reason, is_skipped=is_skipped):
-            self._current.has_central_news = self._has_results = True  # it has its result, of which there is news
+            self._read()  # it has its result by now
             return
+        del self._pending[each.view.round]
         kind = EvaluationSkipped if is_skipped else EvaluationFailed
         self._observer.hear(kind(reason, each.view.round, CENTRAL))
