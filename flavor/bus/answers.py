@@ -21,6 +21,7 @@ from redis.utils import SENTINEL
 
 from flavor.bus.countdown import countdown
 from flavor.bus.variables import PATIENCE_S
+from flavor.outage import next_told_s
 from flavor.send_buffer import unsent_bytes
 from flavor.signals import asked_to_end
 
@@ -84,7 +85,8 @@ class Answering:
     def _wait(self, own_s: float) -> None:
         """Go on waiting. Time in which this process is paused itself does not count."""
         this: Any = self
-        waited_s, waited_asked_s, is_told, where = _NEXT_S, 0.0, False, self._where
+        waited_s, waited_asked_s, where = _NEXT_S, 0.0, self._where
+        told_s, next_s = 0.0, TOLD_AFTER_S  # when that was last told, and when it is told next
         doubted_s = DOUBTED_S
         while True:
             if asked_to_end():
@@ -101,16 +103,16 @@ class Answering:
                 if self._is_dead():
                     raise RedisBroken("the connection is dead, and the server answers on another one")
                 waited_s += min(time.monotonic() - tried_at, DOUBTED_S)
-            untold_s = own_s + TOLD_AFTER_S - waited_s
-            if not is_told and untold_s <= 0 and _is_watched():
-                is_told = True
-                countdown.silent(where, waited_s, left_s=left_s)
+            untold_s = own_s + next_s - waited_s
+            if untold_s <= 0 and _is_watched():
+                told_s, next_s = next_s, next_told_s(next_s)
+                countdown.silent(where, waited_s - own_s, left_s=left_s)
             look_s = min(left_s, _LOOK_S, untold_s if untold_s > 0 else _LOOK_S)
             if this.can_read(timeout=look_s):
                 break
             waited_s += look_s
             waited_asked_s += look_s if asked_to_end() else 0.0
-        if is_told:
+        if told_s:
             countdown.over(where, reads_only=True)
 
     def _is_dead(self) -> bool:

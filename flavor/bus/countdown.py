@@ -37,6 +37,8 @@ class _Countdown:
         """How long each server had been away when that was last told; rewriting the line in a terminal counts, too."""
         self._back: dict[str, str] = {}
         """What to say of each server that is waited for once that is over."""
+        self._silent: dict[str, tuple[float, float]] = {}
+        """Since when a server has given requests no answer, by the monotonic clock, and for how long when last told."""
         self._beyond: set[str] = set()
         """Servers that the program waits for without limit, and has said so."""
         self._endless: set[str] = set()
@@ -62,6 +64,7 @@ class _Countdown:
             if not is_first and (now - self._shown_at < _LIVE_S if live else away_s < next_told_s(told_s)):
                 return
             self._shown_at, self._told_s[where] = now, away_s
+            self._silent.pop(where, None)  # this line is repeated from now on
             refused = isinstance(error, redis.exceptions.ResponseError)
             self._back[where] = "takes writes again" if refused else _ANSWERS
         how = f"takes no writes ({said(error)[:120]})" if refused else "does not answer"
@@ -81,13 +84,19 @@ class _Countdown:
             say(f"\r{line}\033[K" if live else line, end="" if live else "\n")
 
     def silent(self, where: str, seconds: float, *, left_s: float | None = None) -> None:
-        """Say that a request to this server has had no answer for so long, once until all have.
+        """Say that a request to this server has had no answer for so long, and again as `next_told_s` has it.
 
         `left_s` is how long the program will go on waiting, where that is known.
         """
         with self._lock:
-            if where in self._back:
+            if where in self._back and where not in self._silent:
                 return
+            now = time.monotonic()
+            began, told_s = self._silent.get(where, (now - seconds, 0.0))
+            seconds = max(seconds, now - began)
+            if told_s and seconds < next_told_s(told_s):
+                return
+            self._silent[where] = began, seconds
             self._back[where] = _ANSWERS
         until = "" if left_s is None or where in self._endless else f" for {shown_duration(left_s)} more"
         how = f"has given a request no answer for {seconds:.0f} s; waiting for it{until}"
@@ -99,6 +108,7 @@ class _Countdown:
             if where in self._beyond:
                 return
             self._beyond.add(where)
+            self._silent.pop(where, None)
             self._back.setdefault(where, _ANSWERS)
         self.heard(f"Redis at {where} does not answer")
         start = "\r" if sys.stderr.isatty() else ""
@@ -112,6 +122,7 @@ class _Countdown:
                 return
             del self._back[where]
             self._told_s.pop(where, None)
+            self._silent.pop(where, None)
             self._beyond.discard(where)
         self.heard("")
         start, end = ("\r", "\033[K\n") if sys.stderr.isatty() else ("", "\n")
@@ -121,6 +132,7 @@ class _Countdown:
         with self._lock:
             self._back.clear()
             self._told_s.clear()
+            self._silent.clear()
             self._beyond.clear()
             if self._shown_at and sys.stderr.isatty():
                 say("")

@@ -5,12 +5,23 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
+from redis.exceptions import BusyLoadingError
+
 from flavor.bus.tls import HandshakeTimeout
 
 _NO_SUCH_NAME = frozenset(
     getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY") if hasattr(socket, name)
 )
 _NETWORK = "check this machine's network and VPN, and that the server runs"
+_TOLD = {
+    "Timeout": ("no answer from its address", _NETWORK),
+    "Connection closed by server": ("it closed the connection", _NETWORK),
+    "max number of clients": (
+        "it has as many connections as it takes",
+        "raise its maxclients, or end programs that are not needed",
+    ),
+}
+"""What redis-py or a server says, by how it begins."""
 
 
 def is_unknown_name(error: BaseException | None) -> bool:
@@ -29,6 +40,8 @@ def is_no_tls(error: BaseException | None) -> bool:
 def why_away(error: BaseException) -> tuple[str, str]:
     """Return why a server cannot be reached, and what a person can check."""
     for found in _chain(error):
+        if isinstance(found, BusyLoadingError):
+            return "it is loading its data after a start", "wait until it is done: nothing is wrong"
         if isinstance(found, socket.gaierror):
             is_unknown = found.errno in _NO_SUCH_NAME
             what = "is not known here" if is_unknown else "cannot be looked up for now"
@@ -42,10 +55,9 @@ def why_away(error: BaseException) -> tuple[str, str]:
         if isinstance(found, OSError) and found.strerror:
             return found.strerror.lower(), _NETWORK
     text = " ".join(str(error).split()).rstrip(".")
-    if text.startswith("Timeout"):
-        return "no answer from its address", _NETWORK
-    if text == "Connection closed by server":
-        return "it closed the connection", _NETWORK
+    for start, told in _TOLD.items():
+        if text.startswith(start):
+            return told
     return text[:120] or type(error).__name__, _NETWORK
 
 

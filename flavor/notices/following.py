@@ -27,7 +27,9 @@ def following(
 
     `tell` gets a line if the end of the log cannot be read.
     """
-    own = RunStore(connect(url, patience_s=_PATIENCE_S, client_name=f"flavor-notices:{runs.run}"), runs.run, url)
+    # quiet: the program itself says for how long it waits, which is longer
+    redis = connect(url, patience_s=_PATIENCE_S, client_name=f"flavor-notices:{runs.run}", quiet=True)
+    own = RunStore(redis, runs.run, url)
     newest = newest_entry(runs)
     notices = Notices(runs.run, places, after_s=after_s, waits=lambda: _held_s(own))
     over = threading.Event()

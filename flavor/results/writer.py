@@ -53,7 +53,8 @@ def written(
         yield
         return
     done = threading.Event()
-    redis = connect(redis_url, patience_s=10.0, client_name=f"flavor-results:{run}")
+    # quiet: the program itself says for how long it waits, which is longer
+    redis = connect(redis_url, patience_s=10.0, client_name=f"flavor-results:{run}", quiet=True)
     runs, folder = RunStore(redis, run, redis_url), ResultFolder(out, tell)
     thread = threading.Thread(target=_follow, args=(runs, folder, store, tell, done), daemon=True)
     thread.start()

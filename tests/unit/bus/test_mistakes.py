@@ -9,16 +9,22 @@ import errno
 import socket
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import redis
 
 from flavor.bus import patience
+from flavor.bus.answers import Answering
 from flavor.bus.connection import bus_error
 from flavor.bus.countdown import countdown
 from flavor.bus.patience import Patience, WaitLimit
 from flavor.bus.reasons import why_away
 from flavor.bus.tls import HandshakeTimeout
+from flavor.notices import following
+from flavor.results import writer
 
 HOURS_S, DAY_S = 2.5 * 3600, 86_400.0
 _numbers = count()
@@ -107,6 +113,79 @@ def test_an_outage_of_hours_is_waited_for_also_at_the_first_connection(
     assert later[-1].startswith(f"{start} 2")
     assert "more; away for 2 h" in later[-1]
     assert last == f"flavor: Redis at {where} answers again"
+
+
+class Still(Answering):
+    """A connection to a server that takes requests, and gives no answer until then."""
+
+    def __init__(self, clock: Clock, where: str, back_at: float) -> None:
+        self._clock, self._back_at = clock, back_at
+        self.retry = SimpleNamespace(where=where, patience_s=180.0)
+
+    def can_read(self, timeout: float) -> bool:
+        self._clock.now += timeout
+        return self._clock.now >= self._back_at
+
+
+def test_a_server_without_an_answer_is_told_of_again_while_it_stands_still(
+    clock: Clock, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Still(clock, where, clock.now + 60.0)._await_answer()
+    told = [line.removeprefix(f"flavor: Redis at {where} ") for line in capsys.readouterr().err.splitlines()]
+    no_answer = "has given a request no answer for {} s; waiting for it for {} more"
+    lasted = ((2, "2 min 58 s"), (7, "2 min 53 s"), (14, "2 min 46 s"), (28, "2 min 32 s"), (56, "2 min 4 s"))
+    assert told == [*(no_answer.format(*each) for each in lasted), "answers again"]
+
+
+def test_a_connection_that_says_for_how_long_it_waits_takes_the_place_of_such_lines(
+    clock: Clock, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    countdown.silent(where, 10.0)
+    countdown.show(where, 170.0, REFUSED, away_s=10.0)
+    clock.now += 60
+    countdown.silent(where, 70.0)
+    countdown.over(where)
+    assert len(capsys.readouterr().err.splitlines()) == 3
+    countdown.silent(where, 2.0)
+    countdown.over(where)
+    assert len(capsys.readouterr().err.splitlines()) == 2, "another outage"
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), "it is loading its data"),
+        (redis.exceptions.ConnectionError("max number of clients reached"), "it has as many connections as it takes"),
+    ],
+)
+def test_who_has_an_answer_is_not_sent_to_look_at_the_network(error: Exception, why: str) -> None:
+    found, advice = why_away(error)
+    assert found.startswith(why)
+    assert "network" not in advice
+
+
+@pytest.mark.parametrize("module", [writer, following])
+def test_what_runs_beside_a_program_and_waits_for_less_says_nothing_of_that(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A person would take the time that it waits for that of the program."""
+
+    class Connected(Exception):
+        pass
+
+    def connect(url: str, *, quiet: bool = False, **_: Any) -> None:
+        assert quiet
+        raise Connected
+
+    monkeypatch.setattr(module, "connect", connect)
+    runs = cast(Any, SimpleNamespace(run="r"))
+    context = (
+        writer.written("r", tmp_path, redis_url="", store=runs, tell=print)
+        if module is writer
+        else following.following(runs, "", (), after_s=1.0, tell=print)
+    )
+    with pytest.raises(Connected), context:
+        pass
 
 
 MISTAKES = {
