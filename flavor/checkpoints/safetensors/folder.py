@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flavor.atomic import cannot_write, temporary_beside
 from flavor.checkpoints.blocks import Array
+from flavor.checkpoints.limits import MAX_HEADER_BYTES
 from flavor.checkpoints.safetensors.header import TensorSpec
 from flavor.checkpoints.safetensors.reader import TensorFile
 from flavor.checkpoints.safetensors.shard_index import ShardIndex, parse_index
@@ -63,12 +64,17 @@ class Layout:
 
 
 def read_folder(path: StrPath) -> ShardedModel:
-    """Map the tensors of a folder. Raises `CheckpointError` where the files and the index do not fit each other."""
+    """Map the tensors of a folder. Raises `CheckpointError` where the files and the index do not fit each other.
+
+    Torch's own shards beside safetensors are another copy of the model, as on hubs, and are not read.
+    """
     folder, where = Path(path), os.fspath(path)
     found = {file.name: file for file in weights_in(folder)}
     indexes = [name for name in found if name.endswith(INDEX_ENDING)]
     files = [name for name in found if not name.endswith(".json")]
-    if foreign := next((name for name in found if name.endswith(TORCH_INDEX_ENDING)), None):
+    if not (files or indexes) and (
+        foreign := next((name for name in found if name.endswith(TORCH_INDEX_ENDING)), None)
+    ):
         raise CheckpointError(
             f"{where}: {foreign} is the index of torch's own shards, which are not read: save safetensors, with "
             "save_pretrained(..., safe_serialization=True)"
@@ -90,7 +96,8 @@ def read_folder(path: StrPath) -> ShardedModel:
 def _read_shards(folder: Path, index_name: str, files: list[str]) -> ShardedModel:
     where = os.fspath(folder / index_name)
     try:
-        data = (folder / index_name).read_bytes()
+        with (folder / index_name).open("rb") as file:
+            data = file.read(MAX_HEADER_BYTES + 1)  # a larger one is refused, and never in memory
     except OSError as error:
         raise CheckpointError(f"{where}: cannot be read: {error.strerror}; give a readable index") from None
     index = parse_index(data, where)
@@ -104,27 +111,20 @@ def _read_shards(folder: Path, index_name: str, files: list[str]) -> ShardedMode
             )
     tensors: dict[str, Array] = {}
     metadata: dict[str, str] = {}
-    total = 0
     for shard in index.shards:
-        file = TensorFile.open(folder / shard)
-        metadata = metadata or file.metadata
-        for spec in file.specs:
+        opened = TensorFile.open(folder / shard)
+        metadata = metadata or opened.metadata
+        for spec in opened.specs:
             named = index.shard_of.get(spec.name)
             if spec.name in tensors:
                 raise CheckpointError(f"{where}: tensor {spec.name!r} is in two shards, one of them {shard}")
             if named != shard:
                 what = f"the index names {named} for it" if named else "the index does not name it"
                 raise CheckpointError(f"{where}: tensor {spec.name!r} is in {shard}, and {what}; save the model again")
-            tensors[spec.name] = file.tensor(spec.name)
-            total += spec.size_bytes
+            tensors[spec.name] = opened.tensor(spec.name)
     if missing := next((name for name in index.shard_of if name not in tensors), None):
         raise CheckpointError(
             f"{where}: tensor {missing!r} is not in {index.shard_of[missing]}, where the index names it; save again"
-        )
-    if index.total_bytes is not None and index.total_bytes != total:
-        raise CheckpointError(
-            f"{where}: its total_size is {index.total_bytes} bytes, and the tensors of the shards have {total}: "
-            "save or copy all files of one model"
         )
     in_order = {name: tensors[name] for name in index.shard_of}
     return ShardedModel(in_order, metadata, dict(index.shard_of), index_name)

@@ -8,6 +8,7 @@ The file is JSON, as transformers and huggingface_hub write it::
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,14 +17,19 @@ from flavor.errors import CheckpointError
 from flavor.saved import SHARD_ENDING
 
 _MOST_FILE_NAME = 255
+_MOST_TEXTS = 4 * MAX_TENSORS
+"""Twice as many as an index of the largest model has: each costs far more memory than its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """The shard of each tensor, and the bytes that all tensors have together, where the index says it."""
+    """The shard of each tensor, and the bytes that all tensors have together.
+
+    The bytes are for people and progress bars: tools leave stale ones when they convert a model, and none is read.
+    """
 
     shard_of: Mapping[str, str]
-    total_bytes: int | None = None
+    total_bytes: int = 0
 
     @property
     def shards(self) -> list[str]:
@@ -32,14 +38,14 @@ class ShardIndex:
 
     def to_json(self) -> str:
         """Return the index as a file's text."""
-        metadata = {"total_size": self.total_bytes or 0}
+        metadata = {"total_size": self.total_bytes}
         return json.dumps({"metadata": metadata, "weight_map": dict(self.shard_of)}, indent=2) + "\n"
 
 
 def parse_index(data: bytes, where: str) -> ShardIndex:
     """Read and validate an index; raises `CheckpointError` for one whose shards may not be opened."""
     if len(data) > MAX_HEADER_BYTES:
-        raise CheckpointError(f"{where}: an index of {len(data)} bytes; at most {MAX_HEADER_BYTES} are read")
+        raise CheckpointError(f"{where}: an index of over {MAX_HEADER_BYTES} bytes, which is no index of a model")
     table = _parsed(data, where)
     shard_of = table.get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of:
@@ -50,19 +56,14 @@ def parse_index(data: bytes, where: str) -> ShardIndex:
         if len(name) > MAX_NAME_CHARS:
             raise CheckpointError(f"{where}: tensor {name[:40]!r}… has a name of {len(name)} characters")
         _check_shard(name, shard, where)
-    metadata = table.get("metadata", {})
-    total = metadata.get("total_size") if isinstance(metadata, dict) else None
-    if total is not None and (type(total) not in (int, float) or total != int(total) or total < 0):
-        raise CheckpointError(f"{where}: its total_size is no number of bytes; save the model again")
-    return ShardIndex(shard_of, None if total is None else int(total))
+    return ShardIndex(shard_of)
 
 
 def _parsed(data: bytes, where: str) -> dict[str, object]:
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         table = dict(pairs)
         if len(table) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
             raise ValueError(f"{twice[:80]!r} appears twice")
         return table
 
@@ -71,6 +72,8 @@ def _parsed(data: bytes, where: str) -> dict[str, object]:
 
     try:
         check_json(data)
+        if data.count(b'"') > 2 * _MOST_TEXTS:
+            raise ValueError(f"over {_MOST_TEXTS} texts")
         table = json.loads(data.decode(), object_pairs_hook=unique, parse_constant=refused, parse_float=_finite)
         if not isinstance(table, dict):
             raise ValueError("it is no JSON object")

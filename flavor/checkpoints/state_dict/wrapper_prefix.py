@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -26,7 +27,7 @@ def bare_names(names: Iterable[str]) -> dict[str, str]:
     while bare and (shorter := _shorter(bare)) != bare:
         bare = shorter
     if len(set(bare)) != len(bare):
-        twice = next(name for name in bare if bare.count(name) > 1)
+        twice = Counter(bare).most_common(1)[0][0]
         raise CheckpointError(f"--strip-prefix makes two tensors {twice!r}: run the edge without it")
     return dict(zip(bare, own, strict=True))
 
