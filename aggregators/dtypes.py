@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -43,11 +44,15 @@ def kind_of(dtype: np.dtype[Any]) -> Kind:
 
 
 def is_finite(block: Array) -> bool:
-    """Return whether no element of the 1-D float `block` is NaN or infinite.
+    """Return whether no element of the 1-D float `block` is NaN or infinite."""
+    return math.isfinite(squares(block)) or bool(np.isfinite(block).all())
 
-    The dot product of the block with itself is finite only if every element is finite, and is faster than a look at
-    each. Where it overflows, the elements are looked at. One call takes all chunks; each is so short that no BLAS
-    shares it among threads.
+
+def squares(block: Array) -> float:
+    """Return the sum of the squares of the 1-D float `block`; infinite or NaN where it has no room in the block's type.
+
+    It is finite only if every element is finite, and is faster than a look at each. One call takes all chunks; each is
+    so short that no BLAS shares it among threads.
     """
     if block.dtype.itemsize < 4 or not block.dtype.isnative:
         wide = np.empty(block.size, compute_dtype(block.dtype))
@@ -55,8 +60,7 @@ def is_finite(block: Array) -> bool:
         block = wide
     whole = block.size // _CHUNK * _CHUNK
     rows, rest = block[:whole].reshape(-1, _CHUNK), block[whole:]
-    squares = float(np.matmul(rows[:, None, :], rows[:, :, None]).sum(dtype=np.float64)) + float(np.dot(rest, rest))
-    return bool(np.isfinite(squares)) or bool(np.isfinite(block).all())
+    return float(np.matmul(rows[:, None, :], rows[:, :, None]).sum(dtype=np.float64)) + float(np.dot(rest, rest))
 
 
 def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -7,6 +7,7 @@ of threads: reducers and steps treat each element alone, in client order, and sc
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,14 +19,16 @@ import numpy as np
 from aggregators import integers
 from aggregators.blocks import Scratch, Span, block_size, for_each, spans
 from aggregators.computed import ComputedTensor, Tensor
-from aggregators.dtypes import Array, Kind, compute_dtype, is_finite
+from aggregators.dtypes import Array, Kind, compute_dtype, is_finite, squares
 from aggregators.mean import Mean
 from aggregators.models import Models
 from aggregators.parts import Stored, flat, part
 from aggregators.protocols import Block, Joint, Plan, Reducer, ServerStep, Weights, needs_steps, why_no_step
 from aggregators.quantities import matching
+from aggregators.reach import reach
 from aggregators.server import Replace
 from aggregators.state import ServerState
+from flavor.checkpoints import is_odd
 from flavor.errors import AggregationError
 from flavor.patterns import STATISTICS, no_parameters
 
@@ -51,12 +54,16 @@ class Aggregation:
     - `weights` `[n]`: the weight with which each client entered integer and bool tensors;
     - `nonfinite`: the tensors of the model, and `"SLOT/TENSOR"` of the state, that hold NaN or infinity,
       because a model does or because a sum has no room in its type. Do not train from such a model;
+    - `huge`: the tensors of the model that are finite and have values whose squares have no room in their type
+      (`flavor.checkpoints.is_odd`): what is trained from them will hardly be finite;
     - `differing`: the integer tensors that are not the same for all clients;
     - `statistics`: the float tensors that the server step left alone, with those of no dimensions;
     - `negative`: the tensors with negative values after the server step and none before it, neither in the old global
       model nor in any client's: a variance among them breaks the model. Tensors of three elements or fewer are not
       checked;
-    - `warning`: what the rule says is wrong with its decisions, although the model counts; '' for nothing.
+    - `warning`: what the rule says is wrong with its decisions, although the model counts; '' for nothing;
+    - `reach` `[n]`: how far each client moves the tensors that are not finite or huge (`aggregators.reach`); None where
+      there are none.
     """
 
     model: dict[str, Array]
@@ -68,6 +75,8 @@ class Aggregation:
     statistics: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
     warning: str = ""
+    huge: tuple[str, ...] = ()
+    reach: Array | None = field(default=None, repr=False)
 
 
 def run(
@@ -163,6 +172,8 @@ def run(
     for_each(items, walk.one if completed is None else _Counting(items, walk.one, completed), source.threads)
     after = ServerState(server_step.name, (state.rounds if state else 0) + 1, kept) if server_step.slots else None
     nonfinite = tuple(name for name in (*model, *kept) if name in walk.nonfinite)
+    huge = walk.huge()
+    beyond = [name for name in source.sizes(Kind.FLOAT) if _is_among(name, server_step, {*nonfinite, *huge})]
     differing = tuple(name for name in model if name in walk.differing)
     return Aggregation(
         model,
@@ -174,7 +185,14 @@ def run(
         statistics=plain if has_step else (),
         negative=tuple(name for name in model if name in walk.negative and name not in walk.signed),
         warning=plan.warning,
+        huge=huge,
+        reach=reach(source, plan, beyond) if beyond else None,
     )
+
+
+def _is_among(name: str, step: ServerStep, names: set[str]) -> bool:
+    """Return whether a tensor of the model, or of the state that the step keeps for it, is one of `names`."""
+    return name in names or any(f"{slot}/{name}" in names for slot in step.slots)
 
 
 def _names(item: Span | Joint) -> tuple[str, ...]:
@@ -223,7 +241,10 @@ class _Walk:
         self.votes = [float(plan.weights[i]) for i in self.voters]
         self.held: Mapping[str, Stored] = {}
         self.stepped: frozenset[str] = frozenset()
-        self.nonfinite: set[str] = set()  # all four are added to from all threads, a name at a time
+        self.squares: list[
+            tuple[str, float]
+        ] = []  # this and the next four are added to from all threads, one at a time
+        self.nonfinite: set[str] = set()
         self.differing: set[str] = set()
         self.signed: set[str] = set()  # negative somewhere before the step
         self.negative: set[str] = set()  # and after it
@@ -247,7 +268,8 @@ class _Walk:
             return
         out = {name: self.model[name] for name in item.names}
         item.reduce(out)
-        self.nonfinite.update(name for name, array in out.items() if not is_finite(array))
+        for name, array in out.items():
+            self._look_at(name, array)
 
     def _span(self, span: Span, scratch: Scratch) -> None:
         if self.source.kinds[span.name] is Kind.FLOAT:
@@ -278,8 +300,33 @@ class _Walk:
             self._look_at_signs(span.name, block, reduced)
         if reduced is not out:
             np.copyto(out, reduced, casting="unsafe")
-        checked = {span.name: out, **{f"{slot}/{span.name}": array for slot, array in state.items()}}
-        self.nonfinite.update(name for name, array in checked.items() if not is_finite(array))
+        self._look_at(span.name, out)
+        kept = {f"{slot}/{span.name}": array for slot, array in state.items()}
+        self.nonfinite.update(name for name, array in kept.items() if not is_finite(array))
+
+    def _look_at(self, name: str, out: Array) -> None:
+        """Note a part of the model that is not finite, and the sum of its squares."""
+        found = squares(out)
+        self.squares.append((name, found))
+        if not math.isfinite(found) and not np.isfinite(out).all():
+            self.nonfinite.add(name)
+
+    def huge(self) -> tuple[str, ...]:
+        """Return the finite tensors of the model with values whose squares have no room, as an inspection judges them.
+
+        Looks only at tensors whose squares have no room all together.
+        """
+        sums: dict[str, float] = {}
+        for name, found in self.squares:
+            sums[name] = sums.get(name, 0.0) + found
+        return tuple(
+            name
+            for name in self.model
+            if name in sums
+            and name not in self.nonfinite
+            and not sums[name] < float(np.finfo(compute_dtype(self.source.dtypes[name])).max) / 2
+            and is_odd(self.model[name])
+        )
 
     def _look_at_signs(self, name: str, block: Block, after: Array) -> None:
         """Note whether a tensor is negative before the step, as most are in their first block, and after the step."""

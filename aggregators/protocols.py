@@ -142,6 +142,10 @@ class Joint(Protocol):
         ...
 
 
+def _unmoved(block: Block) -> Block:
+    return block
+
+
 @dataclass(frozen=True)
 class Plan:
     """The decisions of a reducer about one set of models.
@@ -156,7 +160,8 @@ class Plan:
     - `whole`: how integer tensors are reduced, of the clients whose weight is not 0; by default by their weighted mean;
     - `warning`: what is wrong with the decisions, although the result counts; '' for nothing;
     - `joint`: the float tensors that `reduce` never gets, because they are reduced together. No server step is taken
-      with them.
+      with them;
+    - `moved`: returns a block with the rows that the rule behind reduces, where rules go before it that move clients.
     """
 
     reduce: Callable[[Block, Array], None]
@@ -167,6 +172,7 @@ class Plan:
     streams: bool = False
     warning: str = ""
     joint: tuple[Joint, ...] = ()
+    moved: Callable[[Block], Block] = _unmoved
 
 
 @runtime_checkable

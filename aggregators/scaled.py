@@ -52,11 +52,15 @@ class Scaling:
         def reduce(block: Block, out: Array) -> None:
             plan.reduce(kept(block), out)
 
-        return replace(plan, reduce=reduce, live_rows=plan.live_rows + len(plan.clients), streams=False)
+        def moved(block: Block) -> Block:
+            return plan.moved(kept(block))
+
+        rows = plan.live_rows + len(plan.clients)
+        return replace(plan, reduce=reduce, live_rows=rows, streams=False, moved=moved)
 
 
 class BeforeAnother:
-    """What the rules have in common that scale changes, and then apply the rule behind them; base of dataclasses."""
+    """A rule that scales the clients' changes, and then applies the rule behind it; base of such dataclasses."""
 
     then: Reducer
     called: ClassVar[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from aggregators.registry import parse
 from aggregators.server import Replace
 from aggregators.state import ServerState
 from aggregators.updates import ClientModel
-from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec, is_finite
+from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.config import DEFAULT_AGGREGATOR
 from flavor.errors import AggregatorFailed
 from flavor.records.counts import LORA_RESIDUAL
@@ -30,7 +30,7 @@ from flavor.records.objects import ObjectRef
 from flavor.rule_settings import COMMAND
 from flavor.store.paths import named
 from workers import notes
-from workers.blame import refusal
+from workers.blame import refusal, told
 from workers.combiner import RULES, Combined, Work, of_most
 from workers.held import Held
 from workers.local_steps import steps_of
@@ -157,8 +157,8 @@ def make(work: Work, target: Path, threads: int) -> Made:
         out = None if small else writer.map()
         threads = 1 if small else threads
         result = round_.run(list(updates), out, threads, None if small else writer.completed)
-        if result.nonfinite:
-            raise round_.refusal(result.nonfinite, out, threads)
+        if result.reach is not None:
+            raise round_.refusal(result, out, threads)
         if small:
             for spec in writer.specs:
                 writer.write(spec.name, result.model[spec.name])
@@ -245,22 +245,37 @@ class _Round:
             kept.update(index for index, weight in enumerate(self.weights) if not weight)
         return None if len(kept) == len(self.updates) else tuple(c for i, c in enumerate(self.updates) if i in kept)
 
-    def refusal(self, names: Sequence[str], out: Any, threads: int) -> AggregatorFailed:
-        """Return the error of a result that is not finite; it names who is to blame."""
-        before = {**(self.old or {}), **(self.state.tensors if self.state else {})}
-        if broken := [name for name in names if name in before and not is_finite(before[name])]:
+    def refusal(self, result: engine.Aggregation, out: Any, threads: int) -> AggregatorFailed:
+        """Return the error of a result that the next round could not train from; it names who is to blame."""
+        assert result.reach is not None
+        if self.old is not None and (still := _what_is_wrong(self._of_no_change(self.old, out, threads))):
             return AggregatorFailed(
-                f"the global model or server state that this round began with is not finite in {broken[0]!r} itself: "
-                "no site is to blame; begin a new run from an earlier model (--init-model)"
+                f"the global model or server state that this round began with is broken: the new global model {still} "
+                "also if no site changes anything, so no site is to blame; begin a new run from an earlier model "
+                "(--init-model)"
             )
-        weights = self.weights or [1.0] * len(self.updates)
         return refusal(
-            {name: update.tensors for name, update in self.updates.items()},
-            dict(zip(self.updates, weights, strict=True)),
-            names,
-            self.old,
-            lambda clients: self.run(clients, out, threads).nonfinite,
+            dict(zip(self.updates, map(float, result.reach), strict=True)),
+            _what_is_wrong(result),
+            lambda clients: not _what_is_wrong(self.run(clients, out, threads)),
         )
+
+    def _of_no_change(self, old: Mapping[str, Any], out: Any, threads: int) -> engine.Aggregation:
+        """Aggregate as if each site had handed in the global model."""
+        same = {name: replace(update, tensors=dict(old)) for name, update in self.updates.items()}
+        return replace(self, updates=same).run(list(same), out, threads)
+
+
+def _what_is_wrong(result: engine.Aggregation) -> str:
+    """Return why the next round cannot train from a model, as the rest of a sentence about it; '' where it can.
+
+    The same rule as that of an inspection: a site that changed nothing would be refused.
+    """
+    if result.nonfinite:
+        return f"is not finite in {told(result.nonfinite)}"
+    if result.huge:
+        return f"has values in {told(result.huge)} whose squares have no room in their type"
+    return ""
 
 
 def _of_most(updates: Sequence[ClientModel]) -> ClientModel:

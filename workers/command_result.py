@@ -106,15 +106,16 @@ def _linked_wire(kind: CheckpointKind, made: Path, target: Path) -> Wire | None:
 
 
 def _check_tensors(work: Work, target: Path) -> None:
-    """Refuse non-finite values, unless in a constant buffer that equals the first contributor's, bit by bit."""
+    """Refuse values that no update may have, unless in a constant buffer that equals the first contributor's bits."""
     client = next(iter(work.updates))
     constants = work.constants.get(client, ())
     found, update, model = digest_and_check(target), _opened(work, client), TensorFile.open(target)
     if problems := structure_problems(structure(model.specs), structure(update.specs), "the local models"):
         raise CheckpointError(problems)
-    for name in found.odd if found.nonfinite else ():
-        constant = name in constants and same_bits(np.asarray(update.tensors[name]), model.tensor(name))
-        if not constant and not is_finite(model.tensor(name)):
+    for name in found.odd:
+        if name not in constants or not same_bits(np.asarray(update.tensors[name]), model.tensor(name)):
+            if is_finite(model.tensor(name)):
+                raise CheckpointError(f"tensor {name!r} has values whose squares have no room in their type")
             raise CheckpointError(f"tensor {name!r} has NaN or infinite values")
 
 

@@ -7,11 +7,12 @@ from contextlib import suppress
 
 import numpy as np
 
+from aggregators.dtypes import Array
 from aggregators.encoded import EncodedTensor
 from aggregators.quantities import is_mask, matching
 from aggregators.updates import ClientModel
 from flavor.bus.runs import RunStore
-from flavor.checkpoints import Encoding, Inspection, TensorFile, check_metadata, digest_and_check, is_finite
+from flavor.checkpoints import Encoding, Inspection, TensorFile, check_metadata, digest_and_check, is_finite, is_odd
 from flavor.checkpoints.compare import same_bits, structure_problems
 from flavor.checkpoints.limits import MAX_HEADER_BYTES
 from flavor.config import RunConfig
@@ -57,7 +58,11 @@ class TensorLook:
         if (model := self._view.global_model) is not None and (limit := self._config.max_update_norm) is not None:
             held = (*constants, *matching(update.tensors, self._config.keep))
             base, statistics = open_global(Reading(self._store), model), self._config.statistics
-            check_norm(update, base, limit, held, statistics, otherwise=self._whose_model_it_may_be)
+            try:
+                check_norm(update, base, limit, held, statistics, otherwise=self._whose_model_it_may_be)
+            except InvalidUpdate:
+                _raise_if_broken(base, [name for name in base.names if name not in held])
+                raise
         shape = "" if self._view.global_model else structure_digest(update.specs)
         object_ = ObjectRef(path, found.sha256, found.size_bytes, seal)
         note = f" of {update.encoding.kind}" if update.encoding else ""
@@ -71,19 +76,11 @@ class TensorLook:
         """
         model = self._view.global_model
         base = open_global(Reading(self._store), model) if odd and model else None
-        for name in odd:
-            array = np.asarray(update.tensors[name])
-            nan = bool(np.isnan(array).any())
-            if base is None:
-                if not is_mask(array):
-                    raise _no_number(name, nan=nan or not is_finite(array))
-            elif not is_finite(base.tensor(name)) and nan:
-                raise BrokenModel(
-                    f"tensor {name!r} has NaN, and the global model of this round is not finite there either: no site "
-                    "is to blame; begin a new run from an earlier model (--init-model)"
-                )
-            elif not same_bits(array, base.tensor(name)):
-                raise _no_number(name, nan=nan or not is_finite(array))
+        wrong = [name for name in odd if not _may_be_constant(np.asarray(update.tensors[name]), base, name)]
+        if base is not None:
+            _raise_if_broken(base, wrong)
+        for name in wrong:
+            raise _no_number(name, nan=not is_finite(np.asarray(update.tensors[name])))
         if len(odd) > _MOST_CONSTANTS or sum(map(len, odd)) > _MOST_CONSTANT_CHARS:
             raise CheckpointError(
                 f"{counted(len(odd), 'tensor')} with infinite values: leave such buffers out of the checkpoint"
@@ -184,6 +181,25 @@ def odd_tensors(found: Inspection, update: ClientModel) -> Sequence[str]:
         raise _no_number(found.nonfinite, nan=True)
     plain = [name for name in found.odd if not isinstance(update.tensors.get(name, np.empty(0)), EncodedTensor)]
     return [*(name for name in plain if name in update.tensors), *update.odd()]
+
+
+def _may_be_constant(array: Array, base: TensorFile | None, name: str) -> bool:
+    return is_mask(array) if base is None else same_bits(array, base.tensor(name))
+
+
+def _raise_if_broken(base: TensorFile, names: Sequence[str]) -> None:
+    """Raise `BrokenModel` where the global model itself has values in one of these tensors that no update may have.
+
+    A mask of 0 and infinities is meant to have them.
+    """
+    for name in names:
+        array = base.tensor(name)
+        if is_odd(array) and not (is_mask(array) and np.isinf(array).any()):
+            what = "values whose squares have no room in their type" if is_finite(array) else "NaN or infinite values"
+            raise BrokenModel(
+                f"the global model of this round has {what} in tensor {name!r}, and this update other ones: no site is "
+                "to blame for a model that cannot be trained; begin a new run from an earlier model (--init-model)"
+            )
 
 
 def _no_number(name: str, *, nan: bool) -> CheckpointError:

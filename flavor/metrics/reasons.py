@@ -61,7 +61,7 @@ _PATTERNS: tuple[tuple[ReasonClass, re.Pattern[str]], ...] = tuple(
             r"those that were recorded|\S+ is a link: ",
         ),
         (ReasonClass.INFO, r"datasetSize |importance |\S*info\.json\b|metadata\.|.* SaveInfoJson"),
-        (ReasonClass.VALUES, r".* (NaN|infinite values|is not finite in )"),
+        (ReasonClass.VALUES, r".* (NaN|infinite values|is not finite in |have no room in )"),
         (
             ReasonClass.STRUCTURE,
             r"tensor .* (is missing; |is not in |is not shared |has shape .*; |is \S+; \S.* has )|the names differ by |"

@@ -227,19 +227,22 @@ class TestOverflow:
         assert "c" in view.contributors
         assert np.isfinite(runs.model["w"]).all()
 
-    def test_what_the_global_model_already_had_is_nobodys_fault(self, federation: Any) -> None:
-        runs = federation()
+    @pytest.mark.parametrize(("broken", "trained"), [(np.nan, np.nan), (1e29, 1.1e29), (1e29, np.nan), (1e29, 1.0)])
+    def test_what_the_global_model_already_had_is_nobodys_fault(
+        self, federation: Any, broken: float, trained: float
+    ) -> None:
+        runs = federation(max_update_norm=5.0)
         runs.closed(a=w(1), b=w(1))
         with runs.store.stage() as staged:
             with TensorFileWriter(staged, [TensorSpec("w", np.dtype(np.float32), (2, 3))]) as writer:
-                writer.write("w", np.full((2, 3), np.nan, np.float32))
+                writer.write("w", np.full((2, 3), broken, np.float32))
             runs.store.put(ObjectRef("runs/r/global/broken.safetensors", writer.sha256), staged)
         key = runs.runs.keys.state
-        broken = {"global_path": "runs/r/global/broken.safetensors", "global_digest": writer.sha256, "global_seal": ""}
-        runs.redis.hset(key, mapping={**broken, "global_size": str(writer.size_bytes)})
-        nan = w(np.nan)
-        nan["w"].view(np.uint32)[0, 0] ^= 1
-        refused = runs.hand_in(a=nan, b=w(1))
+        fields = {"global_path": "runs/r/global/broken.safetensors", "global_digest": writer.sha256, "global_seal": ""}
+        runs.redis.hset(key, mapping={**fields, "global_size": str(writer.size_bytes)})
+        other = w(trained)
+        other["w"].view(np.uint32)[0, 0] ^= 1
+        refused = runs.hand_in(a=other, b=w(broken))
         assert "no site is to blame" in refused["a"]
         assert runs.runs.refusals() == {}
 

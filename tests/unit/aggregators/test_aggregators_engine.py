@@ -18,8 +18,12 @@ from aggregators.geometric import GeometricMedian
 from aggregators.krum import Bulyan, Krum, MultiKrum
 from aggregators.mean import MAX_SPREAD, Mean
 from aggregators.models import Models
+from aggregators.normalised import FedNova
 from aggregators.order_statistics import Median, TrimmedMean
-from aggregators.server import Adam, Nesterov, Yogi
+from aggregators.protocols import Weights
+from aggregators.reach import reach
+from aggregators.server import Adam, Momentum, Nesterov, Yogi
+from flavor.checkpoints import is_odd
 from flavor.errors import AggregationError
 
 SIZES = (1, CHUNK - 1, CHUNK, CHUNK + 1, 98_303, 98_304, 200_001)
@@ -225,6 +229,44 @@ def test_what_has_no_room_in_its_type_is_named() -> None:
     assert got.nonfinite == ("w",), "it is finite in float32, and not in float16"
     assert got.state is not None
     assert run([half], global_model=half).nonfinite == ()
+
+
+@pytest.mark.parametrize("size", [3, 300_000])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ml_dtypes.bfloat16, np.float16])
+def test_a_model_is_huge_as_an_inspection_judges_its_tensors(dtype: Any, size: int) -> None:
+    """Also where all squares together have no room, and those of each block that an inspection looks at have."""
+    for far in (1.0, 1e14, 2e16, 1e18, 1e19, 1e20, 1e100, 1e152, 1e155):
+        if far < float(ml_dtypes.finfo(dtype).max):
+            model = {"w": np.full(size, far, dtype), "b": np.full(2, 1e3, dtype), "n": np.array([2**62])}
+            for threads in (1, 2):
+                got = run([model, model], threads=threads, held={"b": model["b"]})
+                assert got.huge == (("w",) if is_odd(model["w"]) else ()), far
+                assert got.nonfinite == ()
+                assert (got.reach is None) is (not got.huge)
+
+
+def test_the_reach_of_a_client_is_what_the_rule_makes_of_its_change() -> None:
+    """A change that fednova enlarges, or a clip shortens, counts so; a statistic is not divided."""
+    theta = {"w": np.zeros(2, np.float32), "running_var": np.zeros(2, np.float32)}
+    far = {"w": (3e18, 1e18, 2e18), "running_var": (3e18, 1e18, 2e18)}
+    models = [{name: np.float32([0, each[client]]) for name, each in far.items()} for client in range(3)]
+    steps = [30.0, 1.0, 30.0]
+
+    def found(reducer: Any, weights: Any = (1, 1, 1), name: str = "w") -> Any:
+        source = Models(models, theta, 1)
+        source.statistics = frozenset({"running_var"})
+        return reach(source, reducer.plan(source, Weights.of(weights, 3, steps)), [name])
+
+    np.testing.assert_allclose(found(FedNova()), [3e18, 3e19, 2e18], rtol=1e-6)
+    np.testing.assert_allclose(found(FedNova(), name="running_var"), [3e18, 1e18, 2e18], rtol=1e-6)
+    np.testing.assert_allclose(found(FedNova(NormClip(1e18)))[1], 1e18, rtol=1e-2)
+    np.testing.assert_allclose(found(NormClip(1e18, FedNova()))[1], 30 * 1e18 / np.sqrt(2), rtol=1e-6)
+    np.testing.assert_allclose(found(Mean(), (1, 1, 4)), [7.5e17, 2.5e17, 2e18], rtol=1e-6)
+    np.testing.assert_allclose(found(Median(), (1, 1, 4)), [3e18, 1e18, 2e18], rtol=1e-6)
+    got = run(models, reducer=FedNova(), server_step=Momentum(5.0), global_model=theta, local_steps=steps)
+    assert got.huge == ("w",)
+    assert got.reach is not None
+    np.testing.assert_allclose(got.reach, [3e18, 3e19, 2e18], rtol=1e-6)
 
 
 @pytest.mark.parametrize("reducer", RULES, ids=repr)

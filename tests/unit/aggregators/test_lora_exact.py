@@ -286,6 +286,17 @@ def test_values_that_no_decomposition_takes_give_a_model_that_is_named(monkeypat
     assert set(run([pair(0), pair(1)], reducer=LoraExact()).nonfinite) == {A, B}
 
 
+def test_a_product_of_large_factors_that_no_update_may_have_is_named() -> None:
+    """Both factors pass an inspection. The rule gives all rows of A' one length, and what that takes goes into B'."""
+    models = [pair(seed, r=9) for seed in (0, 1)]
+    models[1][A][1:], models[1][A][0] = 0, 1
+    models[1][B][:, 1:], models[1][B][:, 0] = 0, 5e18
+    made = run(models, [1, 30], reducer=LoraExact())
+    assert (made.huge, made.nonfinite) == ((B,), ())
+    assert made.reach is not None
+    assert made.reach[1] > made.reach[0]
+
+
 def test_a_model_that_is_not_finite_gives_one_that_is_named() -> None:
     models = [pair(1), pair(2)]
     models[1][B][0, 0] = np.inf

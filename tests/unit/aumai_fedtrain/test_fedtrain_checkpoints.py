@@ -183,6 +183,9 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_put(store: ObjectStore
     large = {**weights(1), "w16": np.array([1e6, 0.0])}
     with pytest.raises(CheckpointError, match="'w16' is too large for float16"):
         put_round(store, "r", round_, GlobalState(round_id=3, global_weights=large))
+    large = {**weights(1), "w64": np.full_like(weights(1)["w64"], 1e155)}  # no update with it would be accepted
+    with pytest.raises(CheckpointError, match="'w64' is too large for float64"):
+        put_round(store, "r", round_, GlobalState(round_id=3, global_weights=large))
     lacking = {name: w for name, w in weights(1).items() if name != "w64"}
     with pytest.raises(AggregationError, match="has no 'w64'"):
         put_round(store, "r", round_, GlobalState(round_id=3, global_weights=lacking))

@@ -70,6 +70,11 @@ def test_every_refusal_has_a_class() -> None:
         ("tensor 'fc.weight' has NaN values: look for NaN in the data, lower the learning rate", "values"),
         ("with this update the new global model, or the server's state, is not finite in 'w'", "values"),
         ("tensor 'a' has NaN, and the global model of this round is not finite there either: no site is", "model"),
+        (
+            "the global model of this round has NaN or infinite values in tensor 'a', and this update other ones",
+            "model",
+        ),
+        ("with this update the new global model has values in 'w' whose squares have no room in their type", "values"),
         ("tensor 'b' is missing; the global model has it", "structure"),
         ("tensor 'b' has shape (2,); the global model has (3,)", "structure"),
         ("tensor 'b' is float64; the global model has float32", "structure"),

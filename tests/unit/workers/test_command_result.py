@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, cast
 
+import numpy as np
 import pytest
 
+from flavor.checkpoints import TensorFileWriter, TensorSpec
 from flavor.checkpoints.kinds import OPAQUE, TENSORS
-from flavor.errors import AggregatorFailed
+from flavor.errors import AggregatorFailed, CheckpointError
 from flavor.programs.aggregator_files import RoundFiles
 from flavor.records.info import Info
-from workers.combiner import Work
-from workers.command_result import _info, _linked_wire
+from tests.unit.contributions.madeup import MadeRun
+from workers.combiner import Combined, Work
+from workers.command_result import _check_tensors, _info, _linked_wire
 
 
 class OnlyInfo:
@@ -68,3 +71,26 @@ def test_a_file_that_crosses_the_wire_as_it_is_gets_a_second_name_and_is_not_cop
     assert _linked_wire(OPAQUE, tmp_path / "link", tmp_path / "again") is None
     assert _linked_wire(TENSORS, tmp_path / "copy", tmp_path / "again") is None, "tensors are converted"
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(np.inf, "has NaN or infinite values"), (2e19, "has values whose squares have no room")]
+)
+def test_a_model_that_no_site_could_hand_in_is_refused(tmp_path: Path, value: float, said: str) -> None:
+    """Also where a constant buffer, which is what the sites have, has such values by design."""
+    mask = np.array([0, -3.4e38], np.float32)
+
+    class Writes:
+        made_by = "command"
+
+        def combine(self, work: Work, target: Path) -> Combined:
+            with TensorFileWriter(target, [TensorSpec(name, np.dtype(np.float32), (2,)) for name in "mw"]) as writer:
+                writer.write("m", mask)
+                writer.write("w", np.array([1, value], np.float32))
+            _check_tensors(work, target)
+            raise AssertionError("it was taken")
+
+    run = MadeRun(tmp_path, initial={"m": mask, "w": np.zeros(2, np.float32)})
+    given = {client: ({"m": mask, "w": np.ones(2, np.float32)}, 10) for client in "ab"}
+    with pytest.raises(CheckpointError, match=f"tensor 'w' {said}"):
+        run.round(given, constants={"a": ["m"], "b": ["m"]}, combiner=Writes())
