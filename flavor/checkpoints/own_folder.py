@@ -15,7 +15,8 @@ from pathlib import Path
 
 from flavor.atomic import write_json
 from flavor.checkpoints.blocks import Array
-from flavor.checkpoints.safetensors.folder import Layout, ShardedModel, write_folder
+from flavor.checkpoints.safetensors.folder import ShardedModel
+from flavor.checkpoints.safetensors.layout import Layout, write_folder
 from flavor.disk import naming
 
 _LAYOUT, _FILES = "layout.json", "files"

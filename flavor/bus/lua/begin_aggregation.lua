@@ -1,7 +1,8 @@
 -- Fix who contributes to a round and start an attempt to aggregate it.
 -- KEYS  1 coordinator  2 run  3 round:N  4 log  5 round:N:verdicts  6 refusals
 --       then the verdict of each client whose update was found spoiled
--- ARGV  1 coordinator's token  2 N  3 attempt (1, 2, ...)  4 contributors (JSON)  5 reason  then what refuse_spoiled takes
+-- ARGV  1 coordinator's token  2 N  3 attempt (1, 2, ...)  4 contributors (JSON)  5 reason  then what refuse_spoiled
+--       takes
 -- Invariants: each accepted update of an expected client counts. If one was accepted after the caller had decided,
 -- nothing changes, and the caller looks again. After the first attempt the contributors change in one way only: those
 -- whose updates a worker found spoiled (fail_attempt) are left out, and are told so.

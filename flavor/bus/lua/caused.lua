@@ -3,8 +3,8 @@
 -- `entries` has, beside each client's number, `told:CLIENT`, those beyond `most` that are in the log or that the
 -- coordinator has told of, and `again:CLIENT`, the server's time in ms of its last one in the log. It goes a week after
 -- the last one: what is caused in a round whose keys were pruned long ago leaves nothing for good.
--- Returns 1 when the entry was appended; 3 when it was, as the last for now of this client in this round, and says so; 2
--- when it was only counted.
+-- Returns 1 when the entry was appended; 3 when it was, as the last for now of this client in this round, and says so;
+-- 2 when it was only counted.
 local function caused(entries, log, client, most, last, entry, reason)
   local number = redis.call('HINCRBY', entries, client, 1)
   redis.call('EXPIRE', entries, 7 * 24 * 3600)

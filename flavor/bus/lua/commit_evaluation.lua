@@ -3,7 +3,8 @@
 --       7 reported  8 failing
 --       9... of each expected site: its verdict, its task, its result, its evaluations
 -- ARGV  1 N  2 K  3 attempt  4 reason  5 summary (JSON)  6 number of fields of the evaluation
---       7 best_round of the run, on which 9 was decided  8 reason of a new best model, '' for none  9 fields of the run (JSON)
+--       7 best_round of the run, on which 9 was decided  8 reason of a new best model, '' for none
+--       9 fields of the run (JSON)
 --       10 field, value ... of what sites have reported by now (JSON)
 --       then field, value ... of the evaluation
 --       then, of each expected site in the order of KEYS: site, verdict (JSON), accepted (1 or 0), reason

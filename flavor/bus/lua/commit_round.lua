@@ -1,7 +1,7 @@
 -- Close a round with its global model.
 -- KEYS  1 run  2 round:N  3 log  4 closed
--- ARGV  1 N  2 attempt  3 worker's token  4 reason  5 summary of the round (JSON), '' for none  6 number of fields of the
---       round  then field, value ... of the round, then field, value ... of the run
+-- ARGV  1 N  2 attempt  3 worker's token  4 reason  5 summary of the round (JSON), '' for none
+--       6 number of fields of the round  then field, value ... of the round, then field, value ... of the run
 -- The round's notes (JSON) are in the log before anybody can end the run.
 -- Invariant: each round commits exactly once, and only by the worker that holds its current attempt.
 -- Returns {'ok', closed_ms} or an error: state, lease.

@@ -1,9 +1,11 @@
 -- End an evaluation that cannot have a result. Training goes on without it.
 -- KEYS  1 coordinator, or evaluator  2 round:N:evaluation:K  3 log  4 evaluating  5 failing  6 unjudged
 --       7... of each expected site: its task, its result, its evaluations
--- ARGV  1 token of that lease  2 N  3 K  4 reason  5 event: evaluation.failed, or evaluation.skipped where nothing went wrong
+-- ARGV  1 token of that lease  2 N  3 K  4 reason
+--       5 event: evaluation.failed, or evaluation.skipped where nothing went wrong
 --       6 what people read of a failed one (JSON); '' for one that was skipped  7 1 for one of the coordinator's own
--- Invariants: an evaluation that has a result keeps it. `failing` counts what has failed since the last result of a kind.
+-- Invariants: an evaluation that has a result keeps it. `failing` counts what has failed since the last result of a
+-- kind.
 -- Returns {'ok', ''} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local state = redis.call('HGET', KEYS[2], 'state')

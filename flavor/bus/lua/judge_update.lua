@@ -1,5 +1,6 @@
 -- Record the verdict on one client's update, once, and tell that client.
--- KEYS  1 round:N:verdicts  2 log  3 round:N  4 the client's verdict of the round of its task  5 refusals  6 round:N:entries
+-- KEYS  1 round:N:verdicts  2 log  3 round:N  4 the client's verdict of the round of its task  5 refusals
+--       6 round:N:entries
 --       7 run  8 the client's admission  9 round:N:measured
 -- ARGV  1 client  2 N  3 verdict (JSON)  4 update.accepted, update.refused, update.blameless or update.late
 --       5 reason  6 verdict (JSON) and 7 reason to record instead if the update is late
@@ -9,15 +10,16 @@
 --       13 what was measured of the client (JSON), to be recorded with the time of the verdict; '' for nothing
 -- Invariants:
 -- - The first verdict on a try stands: a repeated inspection changes nothing.
--- - A refused update may be followed by another try while the round is open. An accepted one is the client's last in it.
+-- - A refused update may be followed by another try while the round is open. An accepted one is the client's last in
+--   it.
 -- - An update is accepted only while its round is open. An update that is accepted later is recorded as late.
 -- - A round that was opened again may have left the client out. Its update then gets no acceptance while the round is
 --   open, unless a later opening expects the client again.
 -- - `update.late` is recorded only when the round is not open: the caller may be a coordinator that was paused while
 --   another one took over and opened the round again.
 -- - A try that the round no longer waits for is answered, too: it is late.
--- - In an asynchronous round that is no longer open, only the coordinator refuses an update as late: other clients go on,
---   and their updates are inspected again for the next round.
+-- - In an asynchronous round that is no longer open, only the coordinator refuses an update as late: other clients go
+--   on, and their updates are inspected again for the next round.
 -- - No update of a quarantined client is accepted. It gets no verdict until an operator pardons the client.
 -- - An update of a client that the run does not admit is refused, and the refusal does not count.
 -- - A round that does not exist gets no verdicts: the server may have lost the run during the inspection.

@@ -1,14 +1,17 @@
 -- Open an evaluation of the newest model, or of a named one, and give each expected site its task.
--- KEYS  1 coordinator, or evaluator  2 run  3 round:N:evaluation:K  4 log  5 evaluating  6 round:N:evaluation:K:verdicts
+-- KEYS  1 coordinator, or evaluator  2 run  3 round:N:evaluation:K  4 log  5 evaluating
+--       6 round:N:evaluation:K:verdicts
 --       7 asked  8... of each expected site: its task, its result, its evaluations
 -- ARGV  1 token of that lease  2 N  3 K  4 timeout in ms  5 expected sites (JSON)  6 sites without an evaluator (JSON)
---       7 reason  8 fields of a model (JSON) that somebody wants judged, also once the run has ended; '' for the run's own
+--       7 reason
+--       8 fields of a model (JSON) that somebody wants judged, also once the run has ended; '' for the run's own
 --       9 which model it is (JSON), which no site is told; '' for that of round N, or one from outside
 --       10 '1' where somebody asks for it, '' for an evaluation of the run's own
 --       11 sites with an evaluator that are not asked because they train on (JSON); '' for none
--- Invariants: an evaluation is opened once, or anew after resume_run.lua has removed it. The coordinator's own is of the run's current global model, which round N
--- has made: it is read here and not taken from a caller that may have read it earlier. An evaluation begins without
--- results: keys of one of this number, written to a server that had lost the run, are deleted.
+-- Invariants: an evaluation is opened once, or anew after resume_run.lua has removed it. The coordinator's own is of
+-- the run's current global model, which round N has made: it is read here and not taken from a caller that may have
+-- read it earlier. An evaluation begins without results: keys of one of this number, written to a server that had lost
+-- the run, are deleted.
 -- Returns {'ok', opened_ms} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HMGET', KEYS[2], 'state', 'round', 'global_path')

@@ -7,8 +7,9 @@
 --       8 '1' if the run tells its sites the deadline
 --       9 clients whose tasks were given up as too old, and how many in a row (JSON); '' for none
 -- Invariants: rounds only go up, round N opens only when round N-1 is closed, and everyone trains from the run's
--- current global model but for those that go on, whose task and update are not touched; the model is read here and not taken from a caller that may have read it earlier. A round begins
--- empty: keys of a round of this number, written to a server that had lost the run, are deleted.
+-- current global model but for those that go on, whose task and update are not touched; the model is read here and not
+-- taken from a caller that may have read it earlier. A round begins empty: keys of a round of this number, written to
+-- a server that had lost the run, are deleted.
 -- Returns {'ok', opened_ms} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HMGET', KEYS[2], 'state', 'round')

@@ -1,8 +1,8 @@
 -- A part of the scripts that go on after an attempt, put before them: it refuses updates that were accepted and then
 -- found spoiled. If the update is to blame, the refusal counts, together with the refusals in a row that the acceptance
 -- had cleared. If the object was changed, the store may be to blame: the client's first such refusal in this round does
--- not count, and each later one does. Without that count, a site that changes each of its accepted objects would have the
--- round aggregated again without end.
+-- not count, and each later one does. Without that count, a site that changes each of its accepted objects would have
+-- the round aggregated again without end.
 -- KEYS  from `first` on, the verdict of each client
 -- ARGV  from `at` on, of each: the client, its verdict (JSON), its reason, its try, '1' where its update is to blame
 local function refuse_spoiled(N, round, verdicts, refusals, first, at)

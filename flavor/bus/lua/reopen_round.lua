@@ -2,8 +2,9 @@
 -- KEYS  1 coordinator  2 run  3 round:N  4 log  5 round:N:verdicts  6... task of each client that is new in it
 -- ARGV  1 coordinator's token  2 N  3 timeout in ms  4 expected clients (JSON)  5 reason  6 which opening (2, 3, ...)
 --       7 clients that had a task in it and are no longer expected (JSON)
--- Invariants: only the current round, while it takes updates, and each opening once; the global model stays the same. No
--- client is left out whose update was accepted after the caller had decided: nothing changes then, and the caller looks again.
+-- Invariants: only the current round, while it takes updates, and each opening once; the global model stays the same.
+-- No client is left out whose update was accepted after the caller had decided: nothing changes then, and the caller
+-- looks again.
 -- Returns {'ok', deadline_ms} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HMGET', KEYS[2], 'state', 'round')

@@ -4,11 +4,11 @@
 --       spoiled, its update and its verdict in this round
 -- ARGV  1 token of the coordinator's lease  2 N  3 config (JSON)  4 rounds  5 reason  6 settings that were ever changed
 --       (JSON)  7 timeout of the round in ms  8 the newest closed round  then the clients whose objects were spoiled
--- Invariants: only a run that has ended, and only while no coordinator serves it. What was accepted in the round stands,
--- but for the spoiled; the global model stays the same. The round keeps when it was opened, how often it was opened and
--- tried, and for which times the run had ended: `pauses`, a JSON of [ended_ms, resumed_ms], oldest first. The run keeps
--- for how long it had ended: `paused_ms`. An evaluation of the newest model that the end of the run has cut off is
--- removed, so that the coordinator opens it anew: one of `unneeded`. Others stay as they ended.
+-- Invariants: only a run that has ended, and only while no coordinator serves it. What was accepted in the round
+-- stands, but for the spoiled; the global model stays the same. The round keeps when it was opened, how often it was
+-- opened and tried, and for which times the run had ended: `pauses`, a JSON of [ended_ms, resumed_ms], oldest first.
+-- The run keeps for how long it had ended: `paused_ms`. An evaluation of the newest model that the end of the run has
+-- cut off is removed, so that the coordinator opens it anew: one of `unneeded`. Others stay as they ended.
 -- Returns {'ok', ''} or an error: lease, state.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {'lease', ''} end
 local run = redis.call('HMGET', KEYS[2], 'state', 'round', 'ended_ms')

@@ -1,5 +1,5 @@
--- Take a round back from its aggregation because too few updates are left: those whose updates were spoiled are refused,
--- and their clients may hand in again. What else was accepted stands.
+-- Take a round back from its aggregation because too few updates are left: those whose updates were spoiled are
+-- refused, and their clients may hand in again. What else was accepted stands.
 -- KEYS  1 coordinator  2 run  3 round:N  4 round:N:verdicts  5 log  6 refusals
 --       then the verdict of each client whose update was spoiled
 -- ARGV  1 coordinator's token  2 N  3 attempt that failed  4 reason  then what refuse_spoiled takes

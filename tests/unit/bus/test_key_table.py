@@ -101,7 +101,9 @@ def test_the_table_names_each_field_that_is_read(
 
 @pytest.mark.parametrize("verb", sorted(file.name.removesuffix(".lua") for file in _LUA.iterdir()))
 def test_each_transition_states_its_keys_its_result_and_its_invariant(verb: str) -> None:
-    head = "".join(re.findall(r"\A(?:--.*\n)+", (_LUA / f"{verb}.lua").read_text(encoding="utf-8")))
+    text = (_LUA / f"{verb}.lua").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.lstrip().startswith("--") and len(line) > 120] == []
+    head = "".join(re.findall(r"\A(?:--.*\n)+", text))
     parts = ("KEYS", "Returns", "Invariant") if verb not in _PARTS else ()
     assert [part for part in parts if not re.search(rf"^-- {part}", head, flags=re.MULTILINE)] == []
     assert head

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from flavor.checkpoints import Format, TensorFile, detect, read
 from flavor.checkpoints.kinds import TENSORS
-from flavor.checkpoints.safetensors import folder as folders
+from flavor.checkpoints.safetensors import layout as layouts
 from flavor.checkpoints.safetensors.shard_index import parse_index
 from flavor.checkpoints.site import SiteOptions
 from flavor.checkpoints.state_dict.wrapper_prefix import bare_names
@@ -106,7 +106,7 @@ def test_the_trainer_is_given_a_folder_as_it_saves_one(place: Path, tmp_path: Pa
 
 
 def test_a_site_that_has_saved_nothing_asks_for_a_folder(place: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(folders, "SHARD_BYTES", 48)
+    monkeypatch.setattr(layouts, "SHARD_BYTES", 48)
     wire = tmp_path / "wire"
     TENSORS.to_wire(place, wire)
     site(tmp_path / "fresh", format="sharded").from_wire(wire, tmp_path / "global", "torch")
