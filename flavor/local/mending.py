@@ -10,6 +10,7 @@ from flavor.bus.no_coordinator import no_coordinator
 from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.coordinator.resume import resume
+from flavor.edge.notice import Failure
 from flavor.errors import FlavorError, InvalidSetting
 from flavor.policy.advice import some
 from flavor.records.run import RunView
@@ -48,6 +49,8 @@ def let_go_on(
     closed, _ = runs.closed(view)
     check(view, closed)
     check_mended(mended, closed)
+    if not mended and (way := other_patterns(runs, [*runs.members()])):
+        tell(f"mend the script, {way}")
     if not view.state.ended:  # the run was ended without a word
         with no_coordinator(runs, tell):
             runs.end(RunState.STOPPED, "interrupted")
@@ -58,6 +61,25 @@ def let_go_on(
     if done.cut_off:
         tell(done.cut_off)
     return done.config
+
+
+def other_way(runs: RunStore, sites: Sequence[str]) -> str:
+    """Return how else a failed run, or another in its place, goes on; '' where there is no other way."""
+    return other_patterns(runs, sites) or without_failed(runs, sites)
+
+
+def other_patterns(runs: RunStore, sites: Sequence[str]) -> str:
+    """Return what helps where the run's patterns do not fit the models of sites; '' where they do."""
+    with contextlib.suppress(FlavorError):
+        snapshot = take_snapshot(runs)
+        clients = {name: snapshot.clients[name] for name in sites if name in snapshot.clients}
+        unfit = [name for name, client in clients.items() if client.failure == Failure.NOT_DIVIDED]
+        if unfit and (options := snapshot.config.parts.options):
+            return (
+                f"or begin a new run with other patterns: the model of {some(unfit)} does not go together with "
+                f"{options}, which this run keeps"
+            )
+    return ""
 
 
 def without_failed(runs: RunStore, sites: Sequence[str]) -> str:

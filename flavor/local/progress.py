@@ -71,7 +71,7 @@ class Progress:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
         self._run, self.rounds = run, rounds
         self._option = " --redis-url URL" if redis_url and not recorded_url(redis_url) else ""
-        self.without_failed = ""
+        self.other_way = ""
         """How a failed run goes on without the sites that failed; '' where that is not possible."""
         self.lacks_plot = ""
         """Why the results have no plot; '' where they have one."""
@@ -237,8 +237,8 @@ class Progress:
             self._row("go on with it:", f"flavor run --resume {out}")
             another = "" if results.rounds else '; -m "COMMAND" names another script'
             self._row("", f"once the cause is mended{another}")
-            if self.without_failed:
-                self._row("", self.without_failed)
+            if self.other_way:
+                self._row("", self.other_way)
         elif results.state != RunState.FINISHED:
             self._row("go on with it:", f"flavor run --resume {out}")
         elif (len(results.rounds) < self.rounds and not results.is_met) or not results.rounds:

@@ -35,6 +35,8 @@ _FACT = re.compile(r"""(?:(?<!\w)'(?:[^'\\]|\\.)*'|(?<!\w)"(?:[^"\\]|\\.)*"|(?!;
 _LONGEST_GIST = 120
 _MANY = 3
 """So many sites that have one reason are told of together."""
+MENDED = "what was refused: until the deadline a site may hand in again, mended and started anew"
+"""What a round that was resumed waits for, where it lacks refused updates alone."""
 
 
 def gist(reason: str) -> str:

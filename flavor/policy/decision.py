@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from flavor.config import RunConfig
 from flavor.counted import are, counted
-from flavor.policy.advice import Reason, finished_early, gist, listed, public, some, way_on
+from flavor.policy.advice import MENDED, Reason, finished_early, gist, listed, public, some, way_on
 from flavor.policy.sampling import sample
 from flavor.policy.standing import Client, Standing, trainers
 from flavor.policy.told_tasks import train_on, with_tasks
@@ -201,7 +201,7 @@ def close_round(
         said = [*by[Standing.REVOKED], *(ended if waits else ())]
         lost = {name: why for name, why in lost.items() if name not in said}
         reason = Reason("; ".join([short, *advice, *([listed(lost)] if lost else [])]), f"{short}; {_counted(kinds)}")
-        return _quorum_lost(reason, now_ms, round_, config)
+        return _quorum_lost(reason, now_ms, round_, config, is_refused=missing == by[Standing.REFUSED])
     pending, submitted = by[Standing.PENDING], by[Standing.SUBMITTED]
     left = [name for name in pending if name in slow] if accepted >= needed else []
     if open_ == len(left):
@@ -244,11 +244,12 @@ def _quorum_lost(
     *,
     awaited: str = "clients to come back",
     longest_ms: float = 0,
+    is_refused: bool = False,
 ) -> Decision:
     """Decide about a round that lacks its quorum, by `on_quorum_lost`.
 
     A round that was resumed waits until its deadline for the sites that ended with the run; also for a client that an
-    operator can let in again, or resume the run without.
+    operator can let in again, or resume the run without. `is_refused` says whether it lacks refused updates alone.
     """
     if config.on_quorum_lost == "wait":
         return Decision(Action.HOLD, f"{reason}; waiting for {awaited}")
@@ -262,7 +263,7 @@ def _quorum_lost(
             Action.HOLD, f"{reason}; no learned deadline fails a run: waiting until the longest one is over"
         )
     elif round_.resumed and now_ms < round_.deadline_ms:
-        return Decision(Action.HOLD, f"{reason}; the run was resumed: waiting for clients to come back")
+        return Decision(Action.HOLD, f"{reason}; the run was resumed: waiting for {MENDED if is_refused else awaited}")
     return Decision(Action.FAIL, Reason(f"{reason}{times}", f"{reason.public}{times}"))
 
 

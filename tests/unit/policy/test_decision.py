@@ -420,6 +420,9 @@ class TestQuorumLost:
         assert close_round("r", 2_000, resumed, shut, policy())[0] is Action.HOLD, "or it would end again at once"
         assert close_round("r", 2_000, resumed, self.GONE, policy())[0] is Action.HOLD
         assert close_round("r", 12_000, resumed, self.GONE, policy())[0] is Action.FAIL
+        refused = standings(a=Standing.ACCEPTED, b=Standing.REFUSED, c=Standing.REFUSED)
+        for standing, told in ((self.GONE, "clients to come back"), (refused, "what was refused: until the deadline")):
+            assert f"the run was resumed: waiting for {told}" in close_round("r", 2_000, resumed, standing, policy())[1]
 
     @pytest.mark.parametrize("standing", [GONE, LATE, REFUSED])
     def test_what_every_site_may_read_counts_and_names_nobody(self, standing: dict) -> None:

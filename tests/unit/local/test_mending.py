@@ -1,0 +1,53 @@
+"""What a local run is told to do whose patterns do not fit its sites' models."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flavor.config import RunConfig
+from flavor.edge.notice import Failure
+from flavor.local import mending
+from flavor.records.states import RunState
+from flavor.view.snapshot import Phase
+
+LINE = (
+    "begin a new run with other patterns: the model of b does not go together with --local 'bn', which this run keeps"
+)
+
+
+def snapshot(monkeypatch: pytest.MonkeyPatch, failure: Failure, **settings: Any) -> None:
+    clients = {
+        "a": SimpleNamespace(phase=Phase.WAITING, failure=None),
+        "b": SimpleNamespace(phase=Phase.REFUSED, failure=failure),
+    }
+    found = SimpleNamespace(clients=clients, config=RunConfig(store="s", rounds=2, min_clients=2, **settings))
+    monkeypatch.setattr(mending, "take_snapshot", lambda _: found)
+
+
+def test_a_failed_run_names_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: Any = None
+    for failure, parts in ((Failure.NOT_DIVIDED, {}), (Failure.INFO, {"local": ("bn",)}), (Failure.ENDED, {})):
+        snapshot(monkeypatch, failure, **parts)
+        assert mending.other_way(runs, ["a", "b"]).startswith("or at once with --min-clients 1, without b")
+    snapshot(monkeypatch, Failure.NOT_DIVIDED, local=("bn",))
+    assert mending.other_way(runs, ["a", "b"]) == f"or {LINE}"
+    assert mending.other_way(runs, ["a", "c"]) != f"or {LINE}"
+
+
+@pytest.mark.parametrize(("mended", "is_told"), [({}, True), ({"main": "python other.py"}, False)])
+def test_a_run_that_goes_on_unchanged_does_not_wait_in_silence(
+    mended: dict[str, str], is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot(monkeypatch, Failure.NOT_DIVIDED, local=("bn",))
+    view = SimpleNamespace(state=RunState.FAILED)
+    runs: Any = SimpleNamespace(
+        run="mammo", read_own=lambda: view, closed=lambda _: (0, None), members=lambda: ["a", "b"]
+    )
+    done = SimpleNamespace(changed=(), cut_off="", config=RunConfig(store="s", rounds=2, min_clients=2))
+    monkeypatch.setattr(mending, "resume", lambda *_, **__: done)
+    told: list[str] = []
+    mending.let_go_on(runs, {}, mended, lambda *_: None, tell=told.append)
+    assert told == [*[f"mend the script, or {LINE}"] * is_told, "run mammo goes on after round 0 of 2"]
