@@ -16,7 +16,7 @@ from flavor.cli.opened_run import opened_run, store_of_run
 from flavor.cli.options import redis_option, store_option, store_settings, store_url
 from flavor.cli.output import print_line, print_table, teller
 from flavor.cli.program import one_line_errors, raise_on_sigterm
-from flavor.cli.round_option import chosen_round, round_option
+from flavor.cli.round_option import chosen_round, round_option, why_pruned
 from flavor.errors import InvalidSetting, RunError, StoreError
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _asked(
         have = f"rounds 1 to {closed} are closed" if closed else "no round is closed yet"
         raise RunError(f"run {runs.run!r} has no model of round {number or 1}: {have}")
     if not objects.exists(found.model.path):
-        raise RunError(f"the model of round {number} of run {runs.run!r} is no longer in the store (--keep-globals)")
+        raise RunError(why_pruned(runs.run, number))
     format_ = view.global_model.format if view.global_model is not None else ""
     return Asked(Subject.of_round(number), GlobalModel(found.model, found.info, format=format_))
 

@@ -13,7 +13,7 @@ from flavor.cli.opened_run import opened_run, store_of_run
 from flavor.cli.options import redis_option, store_option, store_settings, store_url
 from flavor.cli.output import print_line
 from flavor.cli.program import one_line_errors
-from flavor.cli.round_option import chosen_round, round_option
+from flavor.cli.round_option import chosen_round, round_option, why_pruned
 from flavor.errors import InvalidSetting, RunError, StoreError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def get(
     from flavor.ledger.rounds import closed_round
     from flavor.results.whole_model import others_in, why_not_whole
     from flavor.store.open import open_store
+    from flavor.store.trouble import require_mounted
 
     with opened_run(run, redis_url) as found_run:
         runs = found_run.runs
@@ -90,6 +91,9 @@ def get(
         if found is None or found.model is None:
             have = f"rounds 1 to {closed} are closed" if closed else "no round is closed yet"
             raise RunError(f"run {found_run.run!r} has no model of round {number or 1}: {have}")
+        if not objects.exists(found.model.path):
+            require_mounted(objects, found_run.run)
+            raise RunError(why_pruned(found_run.run, number))
         kind = kind_of_run(view.config)
         saved = view.global_model.format if view.global_model else ""
         if format_ and format_ not in kind.formats:

@@ -74,6 +74,11 @@ def best_of(runs: RunStore, view: RunView) -> int:
     raise RunError(f"run {view.run!r} has no best round: {why}")
 
 
+def why_pruned(run: str, number: int) -> str:
+    """Say that the store no longer has the model of this round."""
+    return f"the model of round {number} of run {run!r} is no longer in the store (--keep-globals)"
+
+
 def chosen_round(runs: RunStore, view: RunView, closed: int, round_: int | None) -> int:
     """Return the number of the round that the option names; `closed` is the newest closed one, 0 for none."""
     return best_of(runs, view) if round_ == BEST else closed if round_ is None else round_

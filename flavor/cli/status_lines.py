@@ -208,7 +208,7 @@ def _last_round(found: Found) -> str:
         top = BestRound.in_document(best)
         number = " ".join((f"{top.value:.4g}", top.of)).rstrip()
         lacks = f"; {top.without}" if top.without else ""
-        began = _began(best["round"], found.get("folder") or found["run"])
+        began = _began(best["round"], found)
         parts[0] += f" (best{of}: {number}, reported in round {best['round']}, {began}{lacks})"
     more = f", and {len(names) - _MOST_METRICS} more" if len(names) > _MOST_METRICS else ""
     left_out, lacks = last.get("left_out", 0), ""
@@ -221,11 +221,16 @@ def _last_round(found: Found) -> str:
     return f"round {last['round']}{means}: {', '.join(parts) or 'no metrics'}{more}{lacks}"
 
 
-def _began(round_: int, run: str) -> str:
+def _began(round_: int, found: Found) -> str:
     """Say from which model a round began, to which its metrics belong unless a script evaluates its trained model."""
     if round_ == 1:
         return "the first"
-    return f"which began from the model of round {round_ - 1}: `flavor get {shlex.quote(run)} --round {round_ - 1}`"
+    model, keep = round_ - 1, found.get("keep_globals", 0)
+    began = f"which began from the model of round {model}"
+    selected = (found.get("selected") or {}).get("round")
+    if keep and model <= found["last_round"]["round"] - keep and model != selected:
+        return f"{began}, which is no longer kept (--keep-globals {keep})"
+    return f"{began}: `flavor get {shlex.quote(found.get('folder') or found['run'])} --round {model}`"
 
 
 def _seen(client: Found, found: Found) -> str:

@@ -36,6 +36,8 @@ from flavor.view.observer import Observer
 _LOOK_S = 1.0
 _COMING_S = 5.0
 """Sites of a run that has ended announce themselves within this time."""
+_MOST_REFUSED = 5
+"""Sites that are not admitted, in one line."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,9 @@ class AskedEvaluation:
                 f"run {self._runs.run!r} has no site now that has an evaluator and judges what others have trained"
                 f"{lack}: start `flavor-fl -e` or `flavor-fv` with --allow-cross at a site"
             )
+        if self._members is not None and (refused := self._members.not_admitted):
+            said = "; ".join(f"{name} is not admitted: {why}" for name, why in sorted(refused.items())[:_MOST_REFUSED])
+            return RunError(f"run {self._runs.run!r} has no site with an evaluator now{lack}; {said}")
         return RunError(
             f"run {self._runs.run!r} has no site with an evaluator now{lack}: start `flavor-fl -e` or `flavor-fv` at a "
             "site"

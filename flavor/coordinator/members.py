@@ -75,6 +75,11 @@ class Members:
         self._sets: dict[str, tuple[str, ...]] = {}  # client -> the variables that its site sets itself, as told
         self._cursor = 0  # how far the server's keys have been looked through for clients
 
+    @property
+    def not_admitted(self) -> dict[str, str]:
+        """Why clients that are there are not admitted, by name."""
+        return {name: why for name, (why, _) in self._told.items()}
+
     def forget(self) -> None:
         """Forget the clients, because the run was rebuilt and they are those of another history."""
         self.clients, self._keys, self._told, self._welcomed = {}, {}, {}, {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flavor.ledger.archive import Archive
 from flavor.ledger.chain import Chain, Problem
@@ -58,9 +59,19 @@ def audit_evaluations(archive: Archive, chain: Chain, trust: Trust) -> Evaluatio
     found.notices += [
         Problem(record.manifest.round, record.ref.path, "a newer record of this evaluation takes its place")
         for record in read
-        if not record.problems and record.ref.path not in kept
+        if not record.problems and record.ref.path not in kept and not _is_repeated(record, believed)
     ]
     return found
+
+
+def _is_repeated(record: EvaluationRecord, believed: Mapping[Any, EvaluationRecord]) -> bool:
+    """Return whether a believed record is of an attempt that was repeated: a newer one says the same of the model."""
+    newer = believed.get(record.name)
+    if newer is None or not record.is_believed:
+        return False
+    old, new = record.manifest, newer.manifest
+    results = [{each.client: each.info_digest for each in manifest.judges} for manifest in (old, new)]
+    return (old.model_digest, old.judged, results[0]) == (new.model_digest, new.judged, results[1])
 
 
 def _check(archive: Archive, record: EvaluationRecord, chain: Chain, found: EvaluationAudit) -> None:

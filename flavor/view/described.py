@@ -106,6 +106,7 @@ def described_run(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_
         "last_round": found.last,
         "metric": found.metric,
         "best": found.best,
+        "keep_globals": snapshot.config.keep_globals,
         "global_model": view.global_model.model.path if view.global_model else None,
         "shares": _shares(snapshot),
     }

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from flavor.policy.exposure import NOT_ALLOWED
+from flavor.protocol import SPEAKS
 from flavor.records.states import EvaluationState
 from flavor.records.subject import Subject, SubjectKind
 from tests.integration.test_evaluation import STEP, accuracies, evaluator, finish, start, summaries
@@ -130,6 +131,13 @@ def test_after_the_end_no_model_is_judged_without_a_site_that_stays(bench):
     assert done.wait() == 1
     assert "has no site with an evaluator now" in done.stderr
     assert bench.runs.evaluating() == []
+    keys, redis = bench.runs.keys.client("v9"), bench.runs.redis
+    bench.runs.pin_key("v9", f"ed25519:{'1' * 64}")
+    redis.hset(keys.hash, mapping={"state": "ready", **SPEAKS, "round": "0", "public_key": f"ed25519:{'2' * 64}"})
+    redis.set(keys.lease, "x", px=60_000)
+    done = evaluate(bench)
+    assert done.wait() == 1
+    assert "has no site with an evaluator now; v9 is not admitted: its key is" in done.stderr
 
 
 def test_a_model_unlike_the_runs_is_told_of_before_sites_are_asked(bench, idle, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
+from flavor.cli.get import get
 from flavor.cli.results import results
 from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.results.evaluation_files import EvaluationFiles
@@ -33,6 +34,23 @@ def asked(where: object, *words: str, code: int = 0) -> str:
     done = CliRunner().invoke(results, [str(where), *words], env={"FLAVOR_STORE": None, "COLUMNS": "200"})
     assert done.exit_code == code, done.output
     return done.output
+
+
+def test_a_model_that_is_pruned_is_said_to_be_pruned(server: str, tmp_path: Path) -> None:
+    run = Driven(server, LocalStore(tmp_path / "store", create=True), keep_globals=2)
+    for _ in range(2):
+        trains(run)
+    view, store = run.runs.read_round(1), run.store
+    assert view is not None
+    assert view.model is not None
+    assert store is not None
+    store.delete([view.model.path])
+    (tmp_path / "store" / run_record_path(run.runs.run)).write_text("{}")
+    words = [run.runs.run, "--redis-url", server, "--round", "1", "-o", str(tmp_path / "model.pt")]
+    done = CliRunner().invoke(get, [*words, "--store", str(tmp_path / "store")])
+    assert done.exit_code == 1
+    assert "the model of round 1 of run" in done.output
+    assert "is no longer in the store (--keep-globals)" in done.output
 
 
 def test_evaluations_without_a_result_are_told_of_until_there_is_one(server: str, tmp_path: Path) -> None:

@@ -290,3 +290,17 @@ def test_a_crash_is_told_once() -> None:
     other = client("failed", reason='"its disk is full"', report="something else")
     why = columns_of(found_of(document({"a": crashed, "b": other}), NOW))[-1].cells
     assert why == {"a": f'"its {ended}: ValueError: image 17"', "b": '"its disk is full" ("something else")'}
+
+
+SELECTED = {"round": 8, "metric": "auc", "better": "larger", "value": 0.9, "sites": 3}
+
+
+@pytest.mark.parametrize(
+    ("keep", "selected", "is_offered"), [(0, None, True), (3, None, False), (4, None, True), (3, SELECTED, True)]
+)
+def test_no_model_is_offered_that_is_no_longer_kept(keep: int, selected: Any, is_offered: bool) -> None:
+    """The metrics of round 9 are those of the model of round 8, and round 11 is the newest."""
+    found = found_of(document(SITES, keep_globals=keep), NOW)
+    (line,) = [line.text for line in summary_of({**found, "selected": selected}) if "reported in round 9" in line.text]
+    assert ("--round 8`" in line) == is_offered
+    assert is_offered or "the model of round 8, which is no longer kept (--keep-globals 3)" in line

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flavor.cook.metrics import binary_counts
+from flavor.ledger.audit_evaluations import audit_evaluations
 from flavor.ledger.canonical import sha256
 from flavor.ledger.chain import Chain, read_chain
 from flavor.ledger.evaluation import EvaluationManifest, JudgeRecord, put_manifest
@@ -177,3 +178,15 @@ def test_a_lost_result_ends_no_run_and_hides_no_lowest_value(
     assert (shown["sites"]["a"]["metrics"]["accuracy"], shown["sites"]["a"]["cut"]) == (0.7, True)
     assert (accuracy["lowest"], accuracy["highest"], accuracy["worst"]) == (None, None, None)
     assert accuracy["plain_mean"] == pytest.approx(1.7 / 3)
+
+
+@pytest.mark.parametrize(("accuracy", "notices"), [(0.7, 0), (0.6, 1)], ids=["the same results", "others"])
+def test_a_record_of_an_attempt_that_was_repeated_is_nothing_to_tell(
+    tmp_path: Path, accuracy: float, notices: int
+) -> None:
+    run = made(tmp_path)
+    judge(run, 1, AUTOMATIC, {"a": {"accuracy": accuracy}}, best=0, closed_ms=3_000)
+    judge(run, 1, AUTOMATIC, {"a": {"accuracy": 0.7}}, best=1, closed_ms=3_020)
+    found = audit_evaluations(run.archive, chain_of(run), Trust())
+    assert (found.problems, len(found.records)) == ([], 1)
+    assert ["takes its place" in each.what for each in found.notices] == [True] * notices
