@@ -57,7 +57,10 @@ class OwnTensors:
 
         Raises `CheckpointError` for a file that cannot be read.
         """
-        initial, kept = self._initial_file(), self._file()
+        return self._known(self._initial_file(), *self._opened())
+
+    def _known(self, initial: TensorFile | None, newest: TensorFile | None, before: TensorFile | None) -> Known | None:
+        kept = self._of_round_before(newest, before)
         if initial is None and kept is None:
             return None
         names = initial.names if initial is not None else ()
@@ -79,7 +82,8 @@ class OwnTensors:
         model's; none in a run without one. Raises `CheckpointError`, and keeps what was there, where they are not those
         that this site had before, are tied to a shared one, or are not numbers; `StoreError` where the disk fails.
         """
-        before, initial = self.known(), self._initial_file()
+        initial, (newest, older) = self._initial_file(), self._opened()
+        before = self._known(initial, newest, older)
         if before is not None and (problem := _difference(before.tensors, tensors)):
             raise NotDivided(problem, told="the tensors that it does not share are not those that it had before")
         for name, twin in twins.items():
@@ -93,11 +97,12 @@ class OwnTensors:
                     "lower the learning rate or clip the gradients",
                     told="a tensor that it does not share has NaN or infinite values",
                 )
-        self._write(names, other, has_initial=initial is not None)
+        self._write(names, other, newest, has_initial=initial is not None)
         return list(other) if initial is not None else []
 
-    def _write(self, names: Sequence[str], other: Mapping[str, Array], *, has_initial: bool) -> None:
-        kept = _opened(self._newest)
+    def _write(
+        self, names: Sequence[str], other: Mapping[str, Array], kept: TensorFile | None, *, has_initial: bool
+    ) -> None:
         if kept is None and not other and has_initial:
             return
         if kept is not None and _is_same(kept, other):
@@ -118,12 +123,16 @@ class OwnTensors:
         path = self._files.initial() if self._files.initial is not None else None
         return TensorFile.open(path) if path is not None else None
 
-    def _file(self) -> TensorFile | None:
+    def _opened(self) -> tuple[TensorFile | None, TensorFile | None]:
+        """Open the newest file and the one before it."""
+        return _opened(self._newest), _opened(self._before)
+
+    def _of_round_before(self, newest: TensorFile | None, before: TensorFile | None) -> TensorFile | None:
         """Return the newest file that is of a round before this one, or else the oldest one.
 
         A first round that is trained again begins with the initial model: no file is of a round before it.
         """
-        found = [file for path in (self._newest, self._before) if (file := _opened(path)) is not None]
+        found = [file for file in (newest, before) if file is not None]
         for file in found:
             if self._files.round is None or _round_of(file) < self._files.round:
                 return file

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from flavor.checkpoints import Format, TensorFile, read, to_safetensors, write
 from flavor.checkpoints.checkpoint import Checkpoint
 from flavor.checkpoints.kinds import TENSORS
+from flavor.checkpoints.own_tensors import OwnTensors
 from flavor.checkpoints.part_files import complete, write_shared
 from flavor.checkpoints.part_site import PartSite
 from flavor.checkpoints.site import Given, OwnFiles, SiteOptions
@@ -191,6 +192,22 @@ class TestWhoseTensors:
         for round_ in (1, 2, 3):
             without.trained(model(**{"head.bias": np.full(5, round_, np.float32)}), round_)
         assert len(list((without.folder / "parts").iterdir())) == 1, "what does not change is not written again"
+
+    def test_each_file_is_opened_once_to_keep_the_tensors(self, tmp_path, monkeypatch):
+        """The initial model may be a frozen base of many thousand tensors, whose header is parsed each time."""
+        write(tmp_path / "init.npz", Checkpoint(model()), Format.NPZ)
+        to_safetensors(tmp_path / "init.npz", tmp_path / "whole.safetensors")
+        place = Place(tmp_path / "site", initial=tmp_path / "whole.safetensors")
+        for round_ in (1, 2):
+            place.trained(model(own=round_), round_)
+        opened: list[Path] = []
+        reading = TensorFile.open
+        monkeypatch.setattr(TensorFile, "open", lambda path: opened.append(Path(path)) or reading(path))
+        own = OwnTensors(place.files, BN)
+        place.files.round = 3
+        own.keep(list(model()), {name: model(own=3)[name] for name in ("bn.weight", "bn.count")})
+        names = ["whole.safetensors", f"{'1' * 32}.safetensors", f"{'1' * 32}-before.safetensors"]
+        assert [path.name for path in opened] == names
 
     def test_files_of_another_run_are_not_used(self, place):
         wire = place.trained(model(), 1)
