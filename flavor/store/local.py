@@ -59,6 +59,7 @@ class LocalStore:
             self._root = root.resolve(strict=True)
             self._staging = self._root / STAGING
             if create:
+                make_folders(self._staging)
                 with self.stage() as probe:
                     probe.touch()
                     self._sweep(before_s=probe.stat().st_mtime - _STAGED_S)
@@ -78,7 +79,7 @@ class LocalStore:
     def stage(self) -> Iterator[Path]:
         """See `ObjectStore`."""
         with _clear(self._staging):
-            make_folders(self._staging)
+            self._make(self._staging)
             if self._staging.is_symlink():
                 raise BadObjectPath(f"{self._staging} is a link: it would take what is staged out of the store")
         staged = self._staging / secrets.token_hex(12)
@@ -232,7 +233,7 @@ class LocalStore:
         folder = self._at(prefix.rstrip("/"))
         self._check_inside(folder, prefix)
         with _clear(folder):
-            make_folders(self._staging)
+            self._make(self._staging)
             remove_tree(folder, self._staging)
 
     def size_bytes(self, path: str) -> int:
@@ -272,8 +273,17 @@ class LocalStore:
         """Make the object's folder."""
         self._check_inside(target, path)  # also before folders are made: a link would put them elsewhere
         if not target.parent.is_dir():
-            make_folders(target.parent)
+            self._make(target.parent)
             self._check_inside(target, path)
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder of the store, but none in the empty folder, or above it, that an unmounted share leaves."""
+        if folder.is_dir():
+            return
+        with os.scandir(self._root) as entries:
+            if next(entries, None) is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+        make_folders(folder)
 
     def _check_inside(self, target: Path, path: str) -> None:
         """Raise `BadObjectPath` if a folder on the object's path is a link. Folders that are missing are no error."""

@@ -79,6 +79,9 @@ def test_users_of_one_group_share_a_folder_with_the_setgid_bit(root: Path, umask
     """Whatever the umask of who comes first; the aggregator, another user, takes and reads what both have put."""
     os.chown(root, 0, GROUP)
     root.chmod(0o2770)
+    (
+        root / "another-runs.json"
+    ).touch()  # into an empty folder, which an unmounted share leaves, no store puts anything
     for user, client in ((ALICE, "a"), (BOB, "b")):
         assert done(user, umask, put, root, client) == "put"
     assert done(BOB, umask, take, root, "a", "b") == "ab"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flavor.errors import BadObjectPath, DigestMismatch, FlavorError, ObjectExists, ObjectMissing
+from flavor.errors import BadObjectPath, DigestMismatch, FlavorError, LocalFault, ObjectExists, ObjectMissing
 from flavor.records.objects import ObjectRef
 from flavor.store import local
 from flavor.store.local import LocalStore
@@ -23,6 +23,29 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="root alone gives a fi
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store", create=True)
+
+
+@pytest.mark.parametrize("is_below", [False, True])
+def test_nothing_is_made_in_the_empty_folder_of_a_share_that_is_away(tmp_path: Path, *, is_below: bool) -> None:
+    """The next look would take it for the store. The share may be mounted at the store's folder, or above it."""
+    point = tmp_path / "mnt"
+    root = point / "store" if is_below else point
+    store = LocalStore(root, create=True)
+    source = tmp_path / "model"
+    source.write_bytes(b"model")
+    point.rename(tmp_path / "share")  # what an unmounted share leaves is an empty folder
+    point.mkdir()
+    with pytest.raises(LocalFault, match="No such file or directory: check the folder, its mount"), store.stage():
+        pass
+    with pytest.raises(LocalFault, match="check the folder, its mount"):
+        store.put(ObjectRef("runs/r/model.bin", hashlib.sha256(b"model").hexdigest()), source)
+    with pytest.raises(LocalFault, match="check the folder, its mount"):
+        store.remove("runs/r")
+    assert list(point.iterdir()) == []
+    point.rmdir()
+    (tmp_path / "share").rename(point)
+    with store.stage():
+        pass
 
 
 def anothers(store: LocalStore, tmp_path: Path, data: bytes = b"update", *, holes: int = 0) -> Path:
