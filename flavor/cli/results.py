@@ -146,6 +146,7 @@ def _from_redis(run: str, round_: int | None, evaluation: int | None, redis_url:
     from flavor.policy.advice import some
     from flavor.records.evaluation import MOST_METRICS
     from flavor.results.read_evaluated import from_redis
+    from flavor.results.whole_model import own_of_then
     from flavor.store.open import open_store
 
     with opened_run(run, redis_url) as found_run:
@@ -154,8 +155,9 @@ def _from_redis(run: str, round_: int | None, evaluation: int | None, redis_url:
             round_ = best_of(found_run.runs, view)
         url = store_url(None, found_run.store) or store_of_run(found_run.run, view.config)
         found = from_redis(found_run.runs, round_, evaluation, store=lambda: open_store(url, settings=store_settings()))
-        select = select_of(RunConfig.known(view.config))
-        failing, notes = found_run.runs.failing(), list[str]()
+        config = RunConfig.known(view.config)
+        select = select_of(config)
+        failing, notes = found_run.runs.failing(), own_of_then(config, found)
     if cut := [site for site, of in found.sites.items() if of.is_cut or of.are_words_cut]:
         has = "has" if len(cut) == 1 else "have"
         notes.append(f"{some(cut, 5)} {has} more metrics than the {MOST_METRICS} that Redis keeps: --store shows them")
@@ -171,6 +173,7 @@ def _from_store(
     from flavor.ledger.trust import Trust
     from flavor.records.names import checked_name
     from flavor.results.read_evaluated import from_store
+    from flavor.results.whole_model import own_of_then
     from flavor.store.open import open_store
 
     trust = Trust.read(trusted)
@@ -178,14 +181,16 @@ def _from_store(
     archive = Archive(open_store(url, settings=store_settings()), checked_name(name, "run"))
     stored = from_store(archive, None if round_ == BEST else round_, evaluation, best=round_ == BEST, trust=trust)
     begun = archive.beginning()
-    select = select_of(RunConfig.known(begun.config)) if begun is not None else None
+    config = RunConfig.known(begun.config) if begun is not None else None
+    select = select_of(config) if config is not None else None
+    own = own_of_then(config, stored.found) if config is not None else []
     return _Shown(
         stored.found,
         select,
         stored.best_round or None,
         stored.record.manifest.public_key,
         bool(trust.workers),
-        notes=tuple(stored.notes),
+        notes=(*own, *stored.notes),
         reports=stored.reports.to_plain() if stored.reports else None,
     )
 

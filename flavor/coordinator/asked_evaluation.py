@@ -33,6 +33,10 @@ from flavor.store.protocol import ObjectStore
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
 
+OWN_OF_NOW = (
+    "; the shared tensors alone are of that model: each site judges them with its own ones of now, as no site keeps "
+    "those of earlier rounds"
+)
 _LOOK_S = 1.0
 _COMING_S = 5.0
 """Sites of a run that has ended announce themselves within this time."""
@@ -165,7 +169,7 @@ class AskedEvaluation:
     def _opened(self, asked: Asked, judges: list[str], skipped: list[str], *, timeout_s: float) -> EvaluationView:
         number = self._runs.next_number(asked.round)
         verb = "judges" if len(judges) == 1 else "judge"
-        reason = f"{some(judges)} {verb} {asked.what}, because `{asked.command}` asks for it"
+        reason = f"{some(judges)} {verb} {asked.what}, because `{asked.command}` asks for it{self._own_of_now(asked)}"
         self._runs.open_evaluation(
             self._lease.token,
             asked.round,
@@ -183,6 +187,12 @@ class AskedEvaluation:
         if view is None:
             raise RunError(f"run {self._runs.run!r}: the evaluation is gone from Redis")
         return view
+
+    def _own_of_now(self, asked: Asked) -> str:
+        """Say what sites judge of an earlier model in a run that shares a part of it; '' for the newest one."""
+        if not self._config.parts or asked.round == self._runs.closed(self._runs.read())[0]:
+            return ""
+        return OWN_OF_NOW
 
     def _no_judges(self, asked: Asked, clients: Mapping[str, Client], missing: list[str]) -> RunError | InvalidSetting:
         if asked.clients and missing:

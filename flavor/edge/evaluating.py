@@ -32,8 +32,9 @@ from flavor.errors import (
 )
 from flavor.failpoints import reach
 from flavor.ledger.statement import EvaluationStatement
+from flavor.parts import Parts
 from flavor.programs.result_file import Written, clear_result, read_measured
-from flavor.records.evaluation import EvaluationTask, Result
+from flavor.records.evaluation import EvaluationKind, EvaluationTask, Result
 from flavor.records.info import MAX_BYTES, Info, info_bytes
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Refused
@@ -215,7 +216,7 @@ class Evaluating:
             self._refuse(task, notice_of(error), str(error))
             return
         self._task, self._evaluator, self._has_begun = task, evaluator, True
-        self._site.observer.hear(EvaluationBegun(_begun(task), task.round))
+        self._site.observer.hear(EvaluationBegun(_begun(task, self._site.settings.parts), task.round))
 
     def _result(self, task: EvaluationTask, info: Info, written: Written | None) -> Result:
         """Put what the evaluator has written into the store, and return the signed result. Raises `InvalidInfo`."""
@@ -283,9 +284,11 @@ class Evaluating:
         return over
 
 
-def _begun(task: EvaluationTask) -> str:
+def _begun(task: EvaluationTask, parts: Parts) -> str:
     if task.round:
-        return "the evaluator judges the global model"
+        is_asked = bool(parts) and EvaluationKind.of(task.number) is EvaluationKind.ASKED
+        own = ", with the tensors that this site does not share as they are now" if is_asked else ""
+        return f"the evaluator judges the global model{own}"
     return (
         f"the evaluator judges it (SHA-256 {task.model.model.digest[:12]}…), because the operator asks for it; such a "
         "model can be made so that its metrics tell this site's data (--no-outside-models declines them)"

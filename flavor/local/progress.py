@@ -262,6 +262,8 @@ class Progress:
             selected = Selected(**results.best)
             where = f"flavor get {out} --round best"
             self._row("best judged:", f"the model of round {selected.round}, {selected.words}, by --select: {where}")
+            if results.shares:
+                self._row("", "its shared tensors: the sites keep their own ones of the last round alone")
         if results.goal is not None and results.goal["round"] != results.best_round:
             goal = Goal(**results.goal)
             where = f"flavor get {out} --round {goal.round}"

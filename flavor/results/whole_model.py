@@ -10,6 +10,7 @@ from pathlib import Path
 from flavor.atomic import temporary_beside
 from flavor.config import RunConfig
 from flavor.records.run import RunView
+from flavor.results.evaluated import Evaluated
 from flavor.store.digests import copy_of
 from flavor.store.protocol import ObjectStore
 
@@ -23,6 +24,16 @@ def why_not_whole(view: RunView) -> str:
         f"run {view.run!r} shares a part of the model ({parts.options}) and began without --init-model, so that only "
         "its sites have the other tensors"
     )
+
+
+def own_of_then(config: RunConfig, found: Evaluated) -> list[str]:
+    """Return a note on an evaluation that a command has asked for, in a run that shares a part of the model."""
+    if not config.parts or not found.is_asked:
+        return []
+    return [
+        f"the run shares a part of the model ({config.parts.options}): each site has judged these shared tensors with "
+        "its own ones of that time, which may be those of a later round"
+    ]
 
 
 def others_in(view: RunView) -> str:

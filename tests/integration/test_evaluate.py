@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flavor.coordinator.asked_evaluation import OWN_OF_NOW
 from flavor.policy.exposure import NOT_ALLOWED
 from flavor.protocol import SPEAKS
 from flavor.records.states import EvaluationState
@@ -58,12 +59,13 @@ def asked(bench, *words: object) -> dict:
 
 def test_a_model_of_any_round_is_judged_while_the_run_goes_on(bench):
     """Each site judges between its rounds; the run's own evaluation of the last model stands beside it."""
-    trainer = ["--hold", "--at", 4, "--only", "c2"]
-    coordinator, edges = start(bench, rounds=4, trainer=trainer)
+    trainer = ["--hold", "--at", 4, "--only", "c2", "--own", 5]
+    coordinator, edges = start(bench, "--local", "b", rounds=4, trainer=trainer)
     bench.held("c2")
     bench.logged("round.opened", round=4)
     first = evaluate(bench, "--round", 1, "--json")
     first.until("c1, c2 judge the model of round 1")
+    assert bench.logged("evaluation.opened", round=1, evaluation=1)["reason"].endswith(OWN_OF_NOW)
     bench.release("c2")
     assert first.wait() == 0, first.stderr
     found = json.loads(first.stdout)
@@ -74,9 +76,16 @@ def test_a_model_of_any_round_is_judged_while_the_run_goes_on(bench):
     assert found["metrics"]["accuracy"]["weighted_mean"] == pytest.approx(expected["accuracy (weighted)"])
     assert found["metrics"]["accuracy"]["worst"] == "c1"
     finish(coordinator, edges)
+    asked_for = "with the tensors that this site does not share as they are now"
+    assert all(edge.stderr.count(asked_for) == 1 for edge in edges.values())
+    for words, is_told in ((["--round", 1], True), ([], False)):
+        shown = bench.done("flavor", "results", bench.run, "--store", bench.store, *words)
+        assert shown.wait() == 0, shown.stderr
+        assert ("with its own ones of that time, which may be those of a later round" in shown.stderr) is is_told
     assert [(each.round, each.number) for each in summaries(bench)] in ([(1, 1), (4, 0)], [(4, 0), (1, 1)])
     shown = bench.done("flavor", "results", bench.run, "--round", 1)
     assert "the global model of round 1, judged by 2 sites" in shown.stdout, shown.stderr
+    assert "with its own ones of that time" in shown.stderr
     verified = bench.done("flavor", "verify", bench.run, "--store", bench.store)
     assert verified.wait() == 0, verified.stdout + verified.stderr
 

@@ -140,5 +140,9 @@ def test_the_last_lines_say_which_mean_is_which_where_models_are_judged(capsys: 
     assert "best judged:   the model of round 1, loss 0.5 (plain mean) by 2 sites, by --select" in told
     assert "metrics:       what scripts report in round N is of the model of round N-1, unless " in told
     assert "best reported: loss 0.25 (weighted mean) in round 2" in told
+    Progress("r", 2).summary(replace(of_run, best=best, shares="--local '*bn*'"))
+    told = capsys.readouterr().err
+    assert "its shared tensors: the sites keep their own ones of the last round alone" in told
+    assert "whole models are at the sites that have one: /out/clients/SITE/global" in told
     Progress("r", 2).summary(of_run)
     assert "mean" not in capsys.readouterr().err, "there is one only"
