@@ -42,6 +42,27 @@ def pairs_of(model: Mapping[str, Tensor], factors: tuple[str, str] = PEFT) -> li
     return [found for found in _found(model, factors) if isinstance(found, Pair)]
 
 
+def lookalikes(model: Mapping[str, Tensor], factors: tuple[str, str] = PEFT) -> list[str]:
+    """Return the matrices whose names contain that of a factor and more, such as `q_lora_A`: no part of any pair."""
+    variates = frozenset(control_variates(model))
+    known = dict.fromkeys((factors, _OF_EMBEDDINGS))
+    return [
+        name
+        for name, tensor in model.items()
+        if name not in variates and _is_matrix(tensor)
+        if any(factor in name for factor in factors) and not any(_place(name, a, b) for a, b in known)
+    ]
+
+
+def on_factors_apart(rule: str) -> str:
+    """Say what a rule that takes no products makes of LoRA adapters."""
+    return (
+        f"{rule} works on the factors A and B of LoRA adapters apart, and not on their product BA, which is what the "
+        "sites have learned: what it bounds or leaves out, it does in each factor alone; krum, which keeps the factors "
+        "of one site, and lora-exact, which bounds nothing, keep both together"
+    )
+
+
 def require_pairs(model: Mapping[str, Tensor], factors: tuple[str, str] = PEFT) -> list[Pair]:
     """Return the pairs of a model, of which there has to be one; raises `AggregationError` that names a wrong one."""
     pairs = []

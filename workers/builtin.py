@@ -86,7 +86,8 @@ class Engine:
             *notes.of_state(work, first, held, steps=made.steps),
             *(notes.of_statistics(work, first, held) if made.steps else ()),
             *notes.of_rule(work.round, made.warning),
-            *notes.of_lora(work.round, made.residual, is_exact=made.is_exact),
+            *notes.of_lora(work.round, made.residual, is_exact=made.factors is not None),
+            *notes.of_factors(work, first, made.factors, is_measured=made.residual is not None, chosen=chosen),
             *notes.of_signs(work.round, made.negative),
             *notes.of_constants(work.round, work.constants),
             *(notes.of_sizes(work) if made.weighs else ()),
@@ -120,8 +121,8 @@ class Made:
     residual: LoraResidual | None
     """How far its LoRA adapters are from the mean of the sites' products; None for a model without adapters, and for a
     rule that makes no mean."""
-    is_exact: bool
-    """Whether the rule makes its adapters of the sites' products."""
+    factors: tuple[str, str] | None
+    """How the factors of adapters are called that the rule makes of the sites' products; None for another rule."""
     steps: bool
     """Whether the run has a server step."""
     weighs: bool
@@ -180,7 +181,7 @@ def make(work: Work, target: Path, threads: int) -> Made:
         negative=negative,
         warning=warning,
         residual=residual,
-        is_exact=isinstance(rule.reducer, LoraExact),
+        factors=(rule.reducer.a, rule.reducer.b) if isinstance(rule.reducer, LoraExact) else None,
         steps=steps,
         weighs=weighs(rule.reducer),
     )

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from aggregators.computed import Tensor
 from aggregators.dtypes import Kind, kind_of
+from aggregators.lora_pairs import lookalikes, on_factors_apart, pairs_of
 from aggregators.lora_residual import LoraResidual
 from aggregators.normalised import MOST_ENLARGED
 from aggregators.quantities import is_counter, matching, suspicious_integers, training_state, turned_negative
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
+from flavor.config import DEFAULT_AGGREGATOR
 from flavor.counted import counted
 from flavor.patterns import no_parameters
 from flavor.printable import printable, shown_name
@@ -118,6 +120,33 @@ def of_lora(round_: int, residual: LoraResidual | None, *, is_exact: bool) -> It
         f"of the sites' products{most}"
         + ("" if is_exact else ": A and B are averaged apart; --aggregator lora-exact makes the nearest product")
     )
+
+
+def of_factors(
+    work: Work,
+    first: ClientModel,
+    factors: tuple[str, str] | None,
+    *,
+    is_measured: bool,
+    chosen: Sequence[str] | None = None,
+) -> Iterator[str]:
+    """Warn of LoRA factors that the rule takes apart, where nothing else tells; in round 1 alone.
+
+    `factors` are those whose products the rule computes, and `is_measured` says whether the residual is known. The
+    factors of one `chosen` site fit each other.
+    """
+    if work.round > 1:
+        return
+    if factors is not None and (apart := lookalikes(first.tensors, factors)):
+        yield (
+            f"warning: {_some([repr(name) for name in apart])} may be LoRA factors by other names, and are averaged "
+            f"apart: lora-exact multiplies those alone that are called {factors[0]} and {factors[1]} between dots"
+        )
+    if factors is None and not is_measured and len(chosen or ()) != 1 and (pairs := pairs_of(first.tensors)):
+        yield (
+            f"warning: {on_factors_apart(work.config.aggregator or DEFAULT_AGGREGATOR)} "
+            f"({counted(len(pairs), 'adapter')}, such as {pairs[0].b!r})"
+        )
 
 
 def of_signs(round_: int, negative: Sequence[str]) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from aggregators.clip import NormClip
+from aggregators.krum import Krum
+from aggregators.lora_pairs import on_factors_apart
 from aggregators.mean import Mean
 from aggregators.normalised import MOST_ENLARGED, FedNova
 from aggregators.protocols import Prefix, weighs
@@ -52,6 +54,9 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
             "--max-update-norm and norm_clip measure from round 2 on; where sites are not trusted begin from a model "
             "(--init-model FILE) or choose a rule that needs none to withstand them (median, krum, ...)"
         )
+    is_apart = not isinstance(reducer, Mean | Krum) or clipped or enlarged
+    if is_apart and any("lora" in pattern.lower() for pattern in config.share):
+        lines.append(f"warning: {on_factors_apart(name)}")
     return lines + _of_small_buffers(config)
 
 

@@ -30,6 +30,25 @@ def test_bounds_that_do_not_hold_in_a_first_round_without_a_model(settings: dict
     assert any("nothing bounds how far one update moves" in line for line in bound_warnings(config)) is (not settings)
 
 
+@pytest.mark.parametrize(
+    ("rule", "share", "warned"),
+    [
+        ("median", ["*lora_*"], True),
+        ("norm_clip:c=1/mean", ["*lora_*"], True),
+        ("multi_krum:f=1", ["*LoRA*"], True),
+        ("median", ["head.*"], False),
+        ("krum:f=1", ["*lora_*"], False),
+        ("lora-exact", ["*lora_*"], False),
+        (None, ["*lora_*"], False),
+    ],
+)
+def test_a_rule_that_takes_the_factors_of_adapters_apart(rule: str | None, share: list[str], warned: bool) -> None:
+    config = RunConfig.parse(
+        {"rounds": 2, "min_clients": 7, "store": "file:///s", "share": share, **({"aggregator": rule} if rule else {})}
+    )
+    assert any("factors A and B of LoRA adapters apart" in line for line in bound_warnings(config)) is warned
+
+
 def moved(rule: str, liar: float, steps: float) -> float:
     """How far the model moves in a round of three honest sites and one that moves by 1 and reports these steps."""
     change = np.random.default_rng(3).normal(size=(4, 16))

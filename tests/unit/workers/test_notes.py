@@ -17,7 +17,7 @@ from flavor.records.info import checked_info, completed
 from flavor.records.merging import merge_infos
 from tests.driven import info
 from workers.builtin import _Round
-from workers.notes import of_counts, of_lora, of_weighted_means
+from workers.notes import of_counts, of_factors, of_lora, of_weighted_means
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,33 @@ def test_a_residual_that_cannot_be_computed_fails_no_round(monkeypatch: pytest.M
 
 def raise_(error: Exception) -> None:
     raise error
+
+
+@pytest.mark.parametrize(
+    ("names", "rule", "more", "said"),
+    [
+        (("lora_A", "lora_B"), "median", {}, "median works on the factors A and B of LoRA adapters apart"),
+        (("lora_A", "lora_B"), "krum:f=1", {"chosen": ["a"]}, ""),
+        (("lora_A", "lora_B"), "mean", {"is_measured": True}, ""),
+        (("w", "v"), "median", {}, ""),
+        (("lora_A", "lora_B"), "lora-exact", {"factors": ("lora_A", "lora_B"), "is_measured": True}, ""),
+        (
+            ("q_lora_A", "q_lora_B"),
+            "lora-exact",
+            {"factors": ("lora_A", "lora_B"), "is_measured": True},
+            "'h.q_lora_A.weight', 'h.q_lora_B.weight' may be LoRA factors by other names, and are averaged apart",
+        ),
+    ],
+)
+def test_factors_of_adapters_that_go_apart_are_told_in_round_1(
+    names: tuple[str, str], rule: str, more: dict[str, Any], said: str
+) -> None:
+    given = {"factors": None, "is_measured": False, **more}
+    first: Any = SimpleNamespace(tensors={f"h.{name}.weight": np.zeros((2, 2), np.float32) for name in names})
+    notes = [
+        [*of_factors(cast(Any, SimpleNamespace(round=n, config=SimpleNamespace(aggregator=rule))), first, **given)]
+        for n in (1, 2)
+    ]
+    assert notes[1] == []
+    assert len(notes[0]) == bool(said)
+    assert all(note.startswith(f"warning: {said}") for note in notes[0])
