@@ -57,4 +57,6 @@ class Deadlines:
         after = self.runs.read_round(round_ + 1) if self.are_counted else None
         late = missing(view, self.gone()) if after is None else missed_since(view, after)
         measured = self.runs.measured(round_)
-        return times_of(view, {client: each.judged_ms for client, each in measured.items()}, late)
+        tasks = {task: self.runs.read_round(task) for task in set(view.since.values())}
+        begun_ms = {task: each.worked_from_ms for task, each in tasks.items() if each is not None}
+        return times_of(view, {client: each.judged_ms for client, each in measured.items()}, late, begun_ms)

@@ -159,7 +159,9 @@ class BetweenRounds:
             return {}, ""
         before = round_.view.missed
         missed = missed_after(round_.view, context.deadlines.gone())
-        return missed, told_slow(missed, before, trains_on=mode is not None)
+        is_learned = context.deadlines.are_learned
+        expected = round_.view.expected
+        return missed, told_slow(missed, before, expected, trains_on=mode is not None, is_learned=is_learned)
 
     def _carried(self) -> tuple[dict[str, int] | None, dict[str, int]]:
         """Return who goes on with an earlier task in an asynchronous run, and whose task is too old for that.

@@ -5,8 +5,9 @@ ceiling. The MAD alone is too little: it is 0 where most sites keep one pace, an
 some rounds of each site are far above the median. So the slack has a least value, a share of the median. It is large
 where the work of a late site is lost: one site of three cannot have another shut out by keeping the third one's pace.
 
-A site that had not handed in when its round closed took at least as long as the round had waited for it. Nothing more
-is known of it, and so it counts with twice that time: otherwise a deadline that most sites miss would never grow again.
+A site that had not handed in when its round closed took at least as long as the round had waited for it, or longer,
+where it goes on with the task of an earlier round: since that was opened. Nothing more is known of it, and so it counts
+with twice that time: otherwise a deadline that most sites miss would never grow again.
 A single site among many does not move the median. Where its work is lost, the deadline is doubled for it.
 """
 
@@ -22,6 +23,8 @@ from flavor.durations import shown_duration
 from flavor.policy.advice import some
 from flavor.policy.learned import Learned
 from flavor.records.round import RoundView
+
+_NOTHING: Mapping[int, int] = {}
 
 LAST_ROUNDS = 5
 """The rounds whose times count."""
@@ -44,26 +47,32 @@ class Times:
     took_s: Mapping[str, float] = field(default_factory=dict)
     """Until the update of a client was there, and accepted."""
     late_s: Mapping[str, float] = field(default_factory=dict)
-    """How long the round waited for a client that had not handed in when it closed."""
+    """How long a client had worked on its task that had not handed in when the round closed."""
 
 
-def times_of(view: RoundView, judged_ms: Mapping[str, int], late: Collection[str]) -> Times:
+def times_of(
+    view: RoundView, judged_ms: Mapping[str, int], late: Collection[str], begun_ms: Mapping[int, int] = _NOTHING
+) -> Times:
     """Return the times of a closed round; empty for a round during which the run had ended.
 
     `judged_ms` says when each verdict was recorded, by the server's clock. `late` are the clients that have missed its
-    deadline. A client that went on with the task of an earlier round has worked longer than the round was open: it has
-    no time here.
+    deadline. The time of a client that went on with the task of an earlier round counts from when that was opened,
+    which `begun_ms` says, and not where that is not known.
     """
     if view.pauses:
         return Times()
-    fresh = [client for client in view.expected if client not in view.since]
+    begun = {client: begun_ms.get(view.since[client]) for client in view.since} | {
+        client: view.opened_ms for client in view.expected if client not in view.since
+    }
+    known = {client: from_ms for client in view.expected if (from_ms := begun[client]) is not None}
     took = {
-        client: max(0, judged_ms[client] - view.opened_ms) / 1000
-        for client in fresh
+        client: max(0, judged_ms[client] - from_ms) / 1000
+        for client, from_ms in known.items()
         if (verdict := view.verdicts.get(client)) is not None and verdict.accepted and judged_ms.get(client)
     }
-    waited_s = view.worked_s(view.aggregating_ms or view.opened_ms)
-    return Times(took, {client: waited_s for client in fresh if client in late})
+    until_ms = view.aggregating_ms or view.opened_ms
+    waited = {client: max(0, until_ms - from_ms) / 1000 for client, from_ms in known.items() if client in late}
+    return Times(took, waited)
 
 
 def missing(view: RoundView, gone: Collection[str] = ()) -> list[str]:
@@ -136,16 +145,37 @@ def slow_of(missed: Mapping[str, int]) -> list[str]:
     return [client for client, number in missed.items() if number >= MOST_MISSED]
 
 
-def told_slow(missed: Mapping[str, int], before: Mapping[str, int], *, trains_on: bool) -> str:
+def not_awaited(missed: Mapping[str, int], expected: Collection[str], *, is_learned: bool) -> list[str]:
+    """Return the slow clients for which a round that has its quorum does not wait.
+
+    None where most of the `expected` clients are slow, and the deadline is learned: it then grows until they meet it.
+    If it stayed as it is, the model would be that of the few who meet it.
+    """
+    slow = slow_of(missed)
+    are_most = 2 * sum(client in slow for client in expected) > len(expected)
+    return [] if is_learned and are_most else slow
+
+
+def told_slow(
+    missed: Mapping[str, int],
+    before: Mapping[str, int],
+    expected: Collection[str] = (),
+    *,
+    trains_on: bool,
+    is_learned: bool = True,
+) -> str:
     """Say which clients have missed one deadline too many, and what becomes of them; '' where none has just now.
 
-    `before` is what was counted a round earlier. `trains_on` says whether the mode lets slow clients train on.
+    `before` is what was counted a round earlier. `trains_on` says whether the mode lets slow clients train on. The
+    other arguments are those of `not_awaited`.
     """
     new = [client for client in slow_of(missed) if client not in slow_of(before)]
     if not new:
         return ""
     one = len(new) == 1
     told = f"{some(new)} {'has' if one else 'have'} missed the deadline of {MOST_MISSED} rounds in a row"
+    if trains_on and not not_awaited(missed, expected, is_learned=is_learned):
+        return f"{told}, and most sites are as slow: rounds wait for all, and the deadline grows until they meet it"
     if trains_on:
         them, their = ("it", "its update counts") if one else ("them", "their updates count")
         comes = "it comes" if one else "they come"

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from flavor.config import RunConfig
-from flavor.policy.deadline import slow_of
+from flavor.deadline_settings import learned_of
+from flavor.policy.deadline import not_awaited
 from flavor.policy.decision import Action, Decision, close_round, next_round, reopened, supervise
 from flavor.policy.standing import Client, Standing
 from flavor.records.round import RoundView
@@ -105,7 +106,11 @@ def _open_round(known: Known, round_: RoundView) -> Decision:
         is_served=known.is_served,
         # the change that an update of a first round makes has no base: no site goes on with its task then
         is_early=known.closes_early,
-        slow=slow_of(round_.missed) if mode is not None and known.run.global_model is not None else (),
+        slow=not_awaited(
+            round_.missed, round_.expected, is_learned=learned_of(known.config.round_timeout_s) is not None
+        )
+        if mode is not None and known.run.global_model is not None
+        else (),
     )
     if decision.action is Action.WAIT:
         if known.uninspected:

@@ -21,6 +21,7 @@ from flavor.policy.deadline import (
     learned_timeout,
     missed_after,
     missing,
+    not_awaited,
     slow_of,
     times_of,
     told_slow,
@@ -197,9 +198,16 @@ class TestTimes:
         assert missing(closed(three)) == ["d"]
         assert missing(closed(three, at_ms=9_000)) == [], "the round closed without it, early"
         assert missing(closed(three), gone={"d"}) == []
-        assert times_of(closed(three, since={"d": 5}), {}, ["d"]).late_s == {}, "it has worked for longer"
+
+    def test_the_time_of_an_earlier_task_counts_from_when_its_round_was_opened(self) -> None:
+        three = dict.fromkeys("abc", GOOD)
+        trains_on = closed(three, since={"d": 5})
+        assert times_of(trains_on, {}, ["d"], {5: -89_000}).late_s == {"d": 150.0}
+        assert times_of(trains_on, {}, ["d"]).late_s == {}, "its round was pruned"
+        assert times_of(trains_on, {}, [], {5: -89_000}).late_s == {}, "the round did not wait for it"
         with_d = closed({**three, "d": GOOD}, since={"d": 5})
         judged = {**dict.fromkeys("abc", 9_000), "d": 3_000}
+        assert times_of(with_d, judged, [], {5: -89_000}).took_s == {**dict.fromkeys("abc", 8.0), "d": 92.0}
         assert times_of(with_d, judged, []).took_s == dict.fromkeys("abc", 8.0)
 
     def test_who_was_late_is_still_known_when_another_coordinator_has_seen_no_site_yet(self) -> None:
@@ -216,6 +224,70 @@ class TestTimes:
         assert times_of(closed({"a": GOOD}, pauses=((2_000, 9_000),)), {"a": 9_500}, []) == Times()
 
 
+class Federation:
+    """Sites that hand in some seconds after they got a task, with `sync:slow=async`, a quorum of one and `auto`."""
+
+    def __init__(self, learned: Learned) -> None:
+        self.learned, self.now_ms, self.rounds = learned, 0, dict[int, RoundView]()
+        self.times: list[Times] = []
+        self.since: dict[str, int] = {}
+        self.missed: dict[str, int] = {}
+        self.told: list[str] = []
+
+    def round(self, takes_s: dict[str, float], *, most: int = 10) -> set[str]:
+        """Open a round and close it; return the clients whose updates it has. Tasks are at most `most` rounds old."""
+        number, opened_ms = len(self.rounds) + 1, self.now_ms
+        timeout_s = learned_timeout(self.learned, self.times[-LAST_ROUNDS:], is_lost=False)[0]
+        deadline_ms = opened_ms + int(timeout_s * 1000)
+        slow = not_awaited(self.missed, takes_s, is_learned=True)
+        begun = {
+            client: self.rounds[self.since[client]].opened_ms if client in self.since else opened_ms
+            for client in takes_s
+        }
+        comes = {client: begun[client] + int(takes_s[client] * 1000) for client in takes_s}
+        first_ms = min(comes.values())
+        awaited_ms = max((ms for client, ms in comes.items() if client not in slow), default=first_ms)
+        until_ms = max(first_ms, min(awaited_ms, deadline_ms))
+        verdicts = {client: GOOD for client, ms in comes.items() if ms <= until_ms}
+        view = RoundView.opened(
+            number, tuple(takes_s), opened_ms=opened_ms, deadline_ms=deadline_ms, since=self.since, missed=self.missed
+        )
+        view = self.rounds[number] = replace(view, verdicts=verdicts, aggregating_ms=until_ms)
+        opened = {each: self.rounds[each].opened_ms for each in self.since.values()}
+        self.times.append(times_of(view, comes, missing(view), opened))
+        before, self.missed = self.missed, missed_after(view)
+        if told := told_slow(self.missed, before, view.expected, trains_on=True):
+            self.told.append(told)
+        going = {client: view.task_round(client) for client in takes_s if client not in verdicts}
+        self.since = {client: task for client, task in going.items() if number + 1 - task <= most}
+        self.now_ms = until_ms
+        return set(verdicts)
+
+
+class TestMostSitesBecomeSlow:
+    @pytest.mark.parametrize("slower_s", [2.0, 6.0, 60.0])
+    @pytest.mark.parametrize("sites", ["abc", "abcd", "abcdefghi"])
+    def test_the_deadline_grows_until_they_meet_it(self, sites: str, slower_s: float) -> None:
+        """The model would be that of the one site that meets it, as no task of the others is done in ten rounds."""
+        federation = Federation(Learned(3, 0.5, 600))
+        for _ in range(10):
+            assert federation.round(dict.fromkeys(sites, 0.3)) == set(sites)
+        takes_s = dict.fromkeys(sites, slower_s) | {"a": 0.3}
+        came = [federation.round(takes_s) for _ in range(40)]
+        assert set(sites) in came[:25]
+        assert came[-10:] == [set(sites)] * 10
+        assert federation.since == federation.missed == {}
+
+    def test_one_slow_site_of_three_holds_up_nobody_else_for_long(self) -> None:
+        federation = Federation(Learned(3, 0.5, 600))
+        for _ in range(10):
+            federation.round(dict.fromkeys("abc", 0.3))
+        began_ms = federation.now_ms
+        for _ in range(40):
+            assert {"a", "b"} <= federation.round({"a": 0.3, "b": 0.3, "c": 60.0})
+        assert federation.now_ms - began_ms < 40 * 1000
+
+
 class TestMissed:
     def test_each_deadline_in_a_row_counts_until_a_task_is_done_in_its_round(self) -> None:
         abc = dict.fromkeys("abc", GOOD)
@@ -230,6 +302,17 @@ class TestMissed:
         abc = dict.fromkeys("abc", GOOD)
         assert missed_after(closed(abc, missed={"d": 2}), gone={"d"}) == {"d": 2}
         assert missed_after(closed({**abc, "d": BAD}, missed={"d": 2})) == {"d": 2}
+
+    def test_a_learned_deadline_that_most_sites_miss_is_waited_for_by_all(self) -> None:
+        missed = {"b": 3, "c": 4}
+        assert not_awaited(missed, "abcd", is_learned=True) == ["b", "c"], "half of them are not most"
+        assert not_awaited(missed, "abc", is_learned=True) == []
+        assert not_awaited(missed, "abc", is_learned=False) == ["b", "c"], "a deadline that never grows"
+        assert told_slow(missed, {"b": 2, "c": 4}, "abc", trains_on=True) == (
+            "b has missed the deadline of 3 rounds in a row, and most sites are as slow: rounds wait for all, and the "
+            "deadline grows until they meet it"
+        )
+        assert "no longer wait" in told_slow(missed, {"b": 2}, "abc", trains_on=True, is_learned=False)
 
     def test_three_in_a_row_are_slow_and_are_told_once(self) -> None:
         assert slow_of({"a": 2, "b": 3, "c": 4}) == ["b", "c"]
