@@ -14,7 +14,8 @@ from flavor.checkpoints.mapped import release
 Array = npt.NDArray[Any]
 
 BLOCK_BYTES = 2**20
-_RELEASE_BYTES = 8 * 2**20
+RELEASE_BYTES = 8 * 2**20
+"""Bytes of a map that a stream uses before it releases their pages."""
 
 
 def byte_blocks(array: Array) -> Iterator[memoryview]:
@@ -29,7 +30,7 @@ def byte_blocks(array: Array) -> Iterator[memoryview]:
     for block in _blocks(array):
         yield block
         unreleased += len(block)
-        if mapped is not None and unreleased >= _RELEASE_BYTES:
+        if mapped is not None and unreleased >= RELEASE_BYTES:
             release(mapped)
             unreleased = 0
     if mapped is not None and unreleased >= BLOCK_BYTES:

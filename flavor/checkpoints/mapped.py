@@ -49,10 +49,15 @@ def use_huge_pages(mapped: mmap.mmap) -> None:
             mapped.madvise(mmap.MADV_HUGEPAGE)
 
 
-def release(mapped: mmap.mmap) -> None:
-    """Release the pages of a read-only map from this process; they stay in the page cache, and come back when read."""
-    if hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
+def release(mapped: mmap.mmap, start: int = 0, stop: int | None = None) -> None:
+    """Release the whole pages between two offsets from this process; they come back when they are used.
+
+    The map is one of a file, for reading or for writing: what was written stays in the page cache.
+    """
+    stop = len(mapped) if stop is None else stop // mmap.PAGESIZE * mmap.PAGESIZE
+    start = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+    if start < stop and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 def _missing(name: str) -> str:

@@ -20,13 +20,16 @@ from flavor.checkpoints.safetensors.header import TensorSpec, plan
 from flavor.disk import StrPath
 from flavor.errors import CheckpointError
 
+_ZEROS = bytes(HUGE_PAGE_BYTES)
+
 
 class TensorFileWriter:
     """Writes one safetensors file, to a path (where it appears whole after `close`) or into an open binary file.
 
     Either call `write` for every tensor in the order of `specs`, in any number of blocks, or take `map` once and fill
     its arrays in any order from any thread. Use it as a context manager: it closes the file at the end, and leaves
-    nothing at a path after an exception. After `close`, `sha256` and `size_bytes` describe the file.
+    nothing at a path after an exception. After `close`, `sha256` and `size_bytes` describe the file. Blocks of 2 MiB of
+    zeros that are given to `write` become holes of the file at a path.
 
     Raises `CheckpointError` for specs that the format cannot hold and tensors that do not fit their specs, `StoreError`
     where the disk fails.
@@ -169,8 +172,12 @@ class TensorFileWriter:
 
     def _flush(self) -> None:
         try:
-            with memoryview(self._buffer) as view:
-                self._file.write(view[: self._filled])
+            if self._is_path and self._filled == HUGE_PAGE_BYTES and self._buffer == _ZEROS:
+                self._file.seek(HUGE_PAGE_BYTES, os.SEEK_CUR)
+                self._file.truncate()  # a hole at the end belongs to the file
+            else:
+                with memoryview(self._buffer) as view:
+                    self._file.write(view[: self._filled])
         except OSError as error:
             self._abort(error)
             raise cannot_write(self._where, error) from None

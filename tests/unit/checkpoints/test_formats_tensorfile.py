@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import mmap
 import os
 import threading
 from pathlib import Path
@@ -29,8 +30,10 @@ from flavor.checkpoints import (
     to_safetensors,
     write,
 )
+from flavor.checkpoints.blocks import RELEASE_BYTES
 from flavor.checkpoints.finite import BLOCK_ELEMENTS
 from flavor.checkpoints.mapped import HUGE_PAGE_BYTES
+from flavor.checkpoints.safetensors.background_digest import TrailingDigest
 from flavor.errors import CheckpointError, StoreError
 from tests.lazy import Lazy
 
@@ -131,6 +134,45 @@ def test_blocks_of_any_size_make_the_same_file(tmp_path: Path, shapes: list[list
     assert mapped.read_bytes() == whole.read_bytes()
     assert (map_writer.sha256, map_writer.size_bytes) == (writer.sha256, writer.size_bytes)
     mapped.unlink()
+
+
+def test_zeros_become_holes_and_are_read_as_before(tmp_path: Path) -> None:
+    huge = HUGE_PAGE_BYTES // 4
+    tensors = {"a": np.zeros(6 * huge, np.float32), "b": np.zeros(6 * huge, np.float32)}
+    tensors["a"][0] = tensors["a"][3 * huge] = 1
+    with TensorFileWriter(tmp_path / "x", [TensorSpec(name, F4, array.shape) for name, array in tensors.items()]) as x:
+        for spec in x.specs:
+            x.write(spec.name, tensors[spec.name])
+    found = os.stat(tmp_path / "x")
+    assert x.size_bytes == found.st_size
+    assert found.st_blocks * 512 <= 4 * HUGE_PAGE_BYTES, "the pages of the two numbers, and the last one"
+    assert hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest() == x.sha256
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(TensorFile.open(tmp_path / "x").tensor(name), array)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux alone tells what is resident")
+def test_a_mapped_file_is_not_resident_where_it_is_complete(tmp_path: Path) -> None:
+    def resident_bytes() -> int:
+        lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+        return sum(
+            1024 * int(next(line for line in lines if line.startswith("Rss:")).split()[1])
+            for head in lines
+            if str(tmp_path) in head
+        )
+
+    size = 8 * RELEASE_BYTES
+    with (tmp_path / "x").open("w+b") as file:
+        file.truncate(2 * size)
+        mapped = mmap.mmap(file.fileno(), 2 * size)
+    mapped[:] = b"1" * (2 * size)
+    assert resident_bytes() == 2 * size
+    digest = TrailingDigest(mapped, [("a", size), ("b", 2 * size)])
+    digest.completed("b")  # the digest waits for a
+    assert resident_bytes() == size
+    digest.completed("a")
+    assert digest.finish() == hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest()
+    assert resident_bytes() <= RELEASE_BYTES
 
 
 def test_what_is_written_goes_to_the_kernel_in_huge_pages() -> None:
