@@ -277,7 +277,9 @@ class RunConfig(BaseModel):
         rules = evaluation.ruled_by_sites(self) if info.context is None else []  # a run that is there keeps its own
         if reason := evaluation.conflict_of(self) or mode_settings.conflict_of_mode(self, rules):
             raise ValueError(reason)
-        if info.context is None and (reason := evaluation.conflict_of_names(self)):
+        if info.context is None and (
+            reason := evaluation.conflict_of_names(self) or mode_settings.conflict_of_full_quorum(self)
+        ):
             raise ValueError(reason)
         return self
 

@@ -45,6 +45,8 @@ class _Moded(Protocol):
     @property
     def quorum(self) -> int | float | None: ...
 
+    def needed_of(self, expected: int) -> int: ...
+
     @property
     def fraction(self) -> float: ...
 
@@ -99,3 +101,14 @@ def _conflict_of_quorum(mode: Buffered, config: _Moded) -> str:
     if mode.buffer is not None and config.quorum is not None:
         return f"mode {mode} and quorum {config.quorum}: the buffer says how many updates close a round: leave out one"
     return ""
+
+
+def conflict_of_full_quorum(config: _Moded) -> str:
+    """Return why a quorum of all sites does not go together with the mode of a new run; '' where it does."""
+    mode, least = config.buffered, config.min_clients
+    if mode is None or mode.buffer is not None or (needed := config.needed_of(least)) < least:
+        return ""
+    return (
+        f"mode {mode} and quorum {config.quorum}: a round of {least} clients needs {needed} updates then, so that it "
+        "cannot go on without a slow one: choose a smaller quorum, or more min_clients"
+    )

@@ -206,6 +206,8 @@ def _last_round(found: Found) -> str:
     if parts and (best := found["best"]) and best["metric"] == names[0]:
         of = "" if best["rounds"] == last["round"] else f" of the {best['rounds']} rounds that can be read"
         top = BestRound.in_document(best)
+        if top.fewer and not top.is_alone:  # this round's value may be the better one, and be of other sites
+            of = f" of {counted(top.compared, 'compared round')}"
         number = " ".join((f"{top.value:.4g}", top.of)).rstrip()
         lacks = f"; {top.without}" if top.without else ""
         began = _began(best["round"], found)

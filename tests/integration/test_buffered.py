@@ -109,7 +109,7 @@ def shown_by_the_commands(bench) -> None:
 
 def test_with_all_sites_and_no_stale_update_it_is_the_synchronous_run_bit_for_bit(bench_at, server):
     models = []
-    for mode in (["sync"], ["async:buffer=3"], ["sync:slow=async", "--quorum", 3]):
+    for mode in (["sync"], ["async:buffer=3"], ["sync:slow=async", "--quorum", 2]):
         bench = bench_at(server)
         coordinator = bench.serve("--mode", *mode, "--aggregator", "diloco", rounds=4, clients=3)
         bench.aggregator()

@@ -52,7 +52,9 @@ def test_a_round_without_a_site_s_value_is_not_compared_and_says_so(url: str) ->
         if number == 3:
             found = described(driven.runs, url)
             (line,) = (each.text for each in summary_of(found) if each.text.startswith("round 3"))
-            assert line.startswith("round 3: auc 0.9 of 1 of 2 sites (best: 0.6, reported in round 2,")
+            assert line.startswith(
+                "round 3: auc 0.9 of 1 of 2 sites (best of 2 compared rounds: 0.6, reported in round 2,"
+            )
             assert line.endswith("; not compared: round 3, in which fewer than 2 sites report it)")
             assert row_of(followed(driven).read().document)["value_of"] == [1, 2]
     found = described(driven.runs, url)

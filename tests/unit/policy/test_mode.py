@@ -69,6 +69,8 @@ def test_what_is_no_mode_is_refused_with_how_to_write_it(text: str, why: str) ->
     [
         ({"mode": "async:buffer=4"}, "buffer 4 is more than min_clients 3"),
         ({"quorum": 2}, "and quorum 2: the buffer says how many updates close a round"),
+        ({"mode": "sync:slow=async", "quorum": 3}, "and quorum 3: a round of 3 clients needs 3 updates then"),
+        ({"mode": "sync:slow=async", "quorum": 0.7}, "and quorum 0.7: a round of 3 clients needs 3 updates then"),
         ({"fraction": 0.5}, "and fraction 0.5: an asynchronous round samples no sites"),
         ({"on_quorum_lost": "retry"}, "on_quorum_lost retry opens no asynchronous round again"),
         ({"keep_globals": 11}, "keep_globals 11 does not keep the models that sites train from: 12 or more"),
@@ -104,6 +106,8 @@ def test_a_rule_on_the_operators_own_data_goes_together_with_asynchronous_rounds
 
 
 def test_an_asynchronous_run_that_goes_on_gets_no_new_rule_on_metrics_of_sites() -> None:
+    full = {**config("sync:slow=async", quorum=2).to_mapping(), "quorum": 3}  # such a run of an earlier state goes on
+    assert RunConfig.of_run("r", full).quorum == resumed_config(full, {"rounds": 9}, closed=1)[0].quorum == 3
     before = {**config().to_mapping(), "select": "accuracy:max"}  # of an earlier state of this project
     assert RunConfig.of_run("r", before).select == "accuracy:max"
     assert resumed_config(before, {"rounds": 9}, closed=1)[0].rounds == 9
