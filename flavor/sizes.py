@@ -32,6 +32,13 @@ def amount(done: int, total: int) -> str:
     return f"{done / size:.3g} of {total / size:.3g} {unit}"
 
 
+def shown_progress(done: int, total: int, bytes_s: int | None) -> str:
+    """Write how much has moved and how fast: `61 of 126 MB (48 %, 2.1 MB/s)`; the speed is None where it is unknown."""
+    parts = [f"{min(100, 100 * done // total)} %"] if total else []
+    parts += [] if bytes_s is None else [f"{shown_bytes(bytes_s)}/s"]
+    return amount(done, total) + (f" ({', '.join(parts)})" if parts else "")
+
+
 def shown_bytes(count: float) -> str:
     """Write a size for people, in units of 1000, as in every table and line: `126 MB`, `9.8 kB`."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -32,8 +32,8 @@ client:CLIENT                         hash    protocol, state, reason, failure, 
                                               told_ms, awaits, evaluates, cross, sets; the state of a
                                               site that trains nothing is `evaluator STATE`;
                                               while it moves a checkpoint phase, done, total,
-                                              since_ms; doing, doing_round, doing_ms, reported_ms,
-                                              reported, load, sent, received, moved_ms
+                                              since_ms, bytes_s; doing, doing_round, doing_ms,
+                                              reported_ms, reported, load, sent, received, moved_ms
 client:CLIENT:lease                   string  token of the edge's lease (expires)             that edge
 client:CLIENT:started                 string  newest round for which TrainStarted was set     that edge
 client:CLIENT:taken                   string  newest round that its trainer has taken up      its trainer

@@ -218,9 +218,9 @@ class Membership:
 
         self._write(commands)
 
-    def report_transfer(self, progress: Progress) -> None:
+    def report_transfer(self, progress: Progress, bytes_s: int | None = None) -> None:
         """Write how far a transfer is, or that there is none, for people who look at the run."""
-        fields = Transfer(*progress).to_hash()
+        fields = Transfer(*progress, bytes_s).to_hash()
         self._write(lambda step, _: self._tell(step, fields))
 
     def report_pulse(self, pulse_at: Callable[[int], Pulse]) -> None:

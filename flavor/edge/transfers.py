@@ -12,6 +12,7 @@ from concurrent.futures import Future, wait
 from typing import Any, Literal, TypeVar
 
 from flavor.durations import shown_duration
+from flavor.edge.speed import Speed
 from flavor.errors import LocalFault, ShareAway, StoreError, StoreFull, StoreUnavailable, TransferStopped
 from flavor.say import say
 from flavor.silence import is_silent
@@ -37,9 +38,9 @@ class Transfers:
     `health` finds full, read-only, unmounted or faulty is waited for as long as `patience_s`; the observer is told of
     the wait and of its end.
 
-    `report` is called about once a second with the progress of a transfer that takes longer than that, and with an
-    empty progress at its end. `awaits` is called with what the transfer waits for at the store, and with '' once it
-    goes on.
+    `report` is called about once a second with the progress of a transfer that takes longer than that, and its speed
+    in bytes per second, and with an empty progress at its end. `awaits` is called with what the transfer waits for at
+    the store, and with '' once it goes on.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Transfers:
         inbox: queue.SimpleQueue[Any],
         *,
         broken: Callable[[Any], bool],
-        report: Callable[[Progress], None],
+        report: Callable[[Progress, int | None], None],
         observer: Observer,
         patience_s: float = 0.0,
         awaits: Callable[[str], None] = lambda _: None,
@@ -209,6 +210,7 @@ class _Telling:
     def __init__(self, transfers: Transfers, watch: Watch) -> None:
         self._transfers, self._watch, self._line = transfers, watch, _Line(transfers.observer)
         self._reported_at = self._began = time.monotonic()
+        self._speed = Speed()
         self._awaited = ""
 
     def look(self) -> None:
@@ -217,11 +219,12 @@ class _Telling:
             self._awaited = awaited
             self._transfers.awaits(awaited)
         now, progress = time.monotonic(), self._watch.progress
+        bytes_s = self._speed.of(progress, now)
         if progress.phase and now - self._began >= _REPORT_S:
-            self._line.show(progress)
+            self._line.show(progress, bytes_s)
             if now - self._reported_at >= _REPORT_S:
                 self._reported_at = now
-                self._transfers.report(progress)
+                self._transfers.report(progress, bytes_s)
 
     def end(self) -> None:
         """Remove the line at the site."""
@@ -230,7 +233,7 @@ class _Telling:
     def take_back(self) -> None:
         """Tell the run that nothing moves any more, if it was told of the transfer."""
         if self._reported_at != self._began:
-            self._transfers.report(Progress())
+            self._transfers.report(Progress(), None)
         if self._awaited:
             self._transfers.awaits("")
 
@@ -241,12 +244,12 @@ class _Line:
     def __init__(self, observer: Observer) -> None:
         self._observer, self._live, self._shown_at = observer, sys.stderr.isatty(), 0.0
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: Progress, bytes_s: int | None) -> None:
         now = time.monotonic()
         if now - self._shown_at < (_TELL_LIVE_S if self._live else _TELL_S):
             return
         self._shown_at = now
-        moved = TransferMoved(progress.phase, progress.done, progress.total)
+        moved = TransferMoved(progress.phase, progress.done, progress.total, bytes_s)
         if self._live:
             say(f"\r{moved.line}\033[K", end="")
         else:

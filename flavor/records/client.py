@@ -14,8 +14,8 @@ from flavor.watch import PHASES
 
 FIELDS = (
     *("state", "reason", "failure", "exit_code", "report"),
-    *("round", "host", "pid", "public_key", "protocol", "version", "phase", "done", "total", "since_ms", "told_ms"),
-    *("awaits", "evaluates", "cross", "sets"),
+    *("round", "host", "pid", "public_key", "protocol", "version", "phase", "done", "total", "since_ms", "bytes_s"),
+    *("told_ms", "awaits", "evaluates", "cross", "sets"),
 )
 """The fields of a client's hash that are read. Nothing else that a client writes there is read."""
 
@@ -48,6 +48,8 @@ class Transfer:
     total_bytes: int = 0
     since_ms: int = 0
     """When the transfer began, in milliseconds since 1970, by the site's clock."""
+    bytes_s: int | None = None
+    """Bytes per second that it has moved lately; None where that is not known, as from an earlier release."""
 
     def to_hash(self) -> dict[str, str]:
         """The fields that the client's edge writes while a model moves, and once no model moves any more."""
@@ -56,6 +58,7 @@ class Transfer:
             "done": str(self.done_bytes),
             "total": str(self.total_bytes),
             "since_ms": str(self.since_ms),
+            "bytes_s": "" if self.bytes_s is None else str(self.bytes_s),
         }
 
     @classmethod
@@ -65,7 +68,7 @@ class Transfer:
         phase = fields.get("phase", "")
         if phase not in PHASES or done is None or total is None or since_ms is None:
             return None
-        return cls(phase, done, total, since_ms)
+        return cls(phase, done, total, since_ms, count(fields.get("bytes_s")))
 
 
 @dataclass(frozen=True)

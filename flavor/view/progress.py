@@ -14,7 +14,7 @@ from flavor.programs.process import shortened
 from flavor.records.client import Transfer
 from flavor.records.pulse import Doing, Load, Pulse
 from flavor.records.reported import Reported
-from flavor.sizes import amount
+from flavor.sizes import shown_progress
 
 MOST_SHOWN = 80
 """Characters of a message in a table."""
@@ -64,12 +64,12 @@ class Progress:
 
     @property
     def of(self) -> str:
-        """How much of what: '61 % (310 of 508)', '12 of 126 MB', or ''.
+        """How much of what: '61 % (310 of 508)', '61 of 126 MB (48 %, 2.1 MB/s)', or ''.
 
         What its script has reported is no share of a model that moves.
         """
         if self.transfer is not None:
-            return amount(self.transfer.done_bytes, self.transfer.total_bytes)
+            return shown_progress(self.transfer.done_bytes, self.transfer.total_bytes, self.transfer.bytes_s)
         if self.reported is None or self.doing in _MOVES:
             return ""
         done = f"{self.reported.done:.6g}"

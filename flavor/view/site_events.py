@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from flavor.durations import shown_duration
-from flavor.sizes import amount
+from flavor.sizes import shown_progress
 from flavor.view.event import Event
 
 
@@ -183,11 +183,12 @@ class TransferMoved(SiteEvent):
 
     done_bytes: int = 0
     total_bytes: int = 0
+    bytes_s: int | None = None
 
     @property
     def line(self) -> str:
         """See `Event`."""
-        return f"{self.reason} {amount(self.done_bytes, self.total_bytes)}"
+        return f"{self.reason} {shown_progress(self.done_bytes, self.total_bytes, self.bytes_s)}"
 
 
 # -- rounds

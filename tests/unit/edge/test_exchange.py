@@ -345,7 +345,7 @@ def test_no_model_of_an_aggregators_begins_as_a_pickle_does() -> None:
 def test_a_transfer_that_was_given_up_replaces_no_newer_model(store: ObjectStore, workspace: Workspace) -> None:
     """It hangs in the middle of round 1's model, the run goes on to round 2, and then it comes to its end."""
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-    transfers = Transfers(inbox, broken=lambda _: False, report=lambda _: None, observer=Lines(print))
+    transfers = Transfers(inbox, broken=lambda _: False, report=lambda *_: None, observer=Lines(print))
     go_on, at_it = threading.Event(), threading.Event()
 
     def place(mark: bytes, *, hang: bool = False) -> None:

@@ -185,9 +185,12 @@ def test_the_state_of_a_client_that_trains_nothing_is_none_that_an_older_coordin
 
 def test_a_transfer_is_written_beside_it_and_taken_back() -> None:
     moving = Transfer("uploading", 3, 9, 1000)
-    assert moving.to_hash() == {"phase": "uploading", "done": "3", "total": "9", "since_ms": "1000"}
-    fields = {**STATUS.to_hash(), **moving.to_hash()}
+    written = moving.to_hash()
+    assert written == {"phase": "uploading", "done": "3", "total": "9", "since_ms": "1000", "bytes_s": ""}
+    fields = {**STATUS.to_hash(), **written}
     assert ClientStatus.from_hash(fields) == replace(STATUS, transfer=moving)
+    assert Transfer.from_hash({**written, "bytes_s": "7"}) == replace(moving, bytes_s=7)
+    assert Transfer.from_hash({name: written[name] for name in written if name != "bytes_s"}) == moving, "earlier"
     assert ClientStatus.from_hash({**fields, **Transfer().to_hash()}) == STATUS
 
 

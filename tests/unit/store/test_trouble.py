@@ -194,7 +194,7 @@ def transfers(
     found = Transfers(
         inbox,
         broken=lambda _: False,
-        report=lambda _: None,
+        report=lambda *_: None,
         observer=Everyone(Lines(told.append), *([note] if note is not None else [])),
         patience_s=patience_s,
         awaits=awaits,

@@ -35,8 +35,13 @@ def of(pulse: Pulse, transfer: Transfer | None = None, fits: frozenset[Doing] = 
         (Progress(Doing.UPLOADING, NOW_MS - 60000, None, Reported(10, 10)), "uploading, for 1 min"),
         (
             Progress(Doing.DOWNLOADING, NOW_MS - 60000, Transfer("fetching", 10**6, 10**8), Reported(1, 2)),
-            "fetching 1 of 100 MB, began 1 min ago",
+            "fetching 1 of 100 MB (1 %), began 1 min ago",
         ),
+        (
+            Progress(Doing.UPLOADING, NOW_MS - 1000, Transfer("uploading", 61 * 10**6, 126 * 10**6, 5, 2_123_456)),
+            "uploading 61 of 126 MB (48 %, 2.1 MB/s)",
+        ),
+        (Progress(transfer=Transfer("copying", 5, 0, 5, 0)), "copying 5 of 0 B (0 B/s)"),
         (
             Progress(Doing.TRAINING, NOW_MS - 276000, None, Reported(11, 30), reported_ms=NOW_MS - 270000),
             "training 36 % (11 of 30), reported 4 min 30 s ago, began 4 min 36 s ago",
