@@ -43,10 +43,11 @@ demo: $(VENV)/.demo  ## Federate handwritten digits over three sites, on this ma
 # hundreds of processes import flavor: without their bytecode each would compile it first
 test test-unit: export PYTHONDONTWRITEBYTECODE =
 
+# Eight processes for two cores: the tests wait two thirds of their time. More than ten leave a cold start too little.
 test: $(VENV)/.compiled  ## Run all tests
 	@echo "all tests: about ten minutes on two cores"
 	@$(BIN)/python tests/precompile.py
-	@$(BIN)/python -m pytest --numprocesses 5 --dist worksteal
+	@$(BIN)/python -m pytest --numprocesses 8 --dist worksteal
 
 test-unit: $(VENV)/.compiled  ## Run the unit tests, which take seconds
 	$(BIN)/python -m pytest tests/unit

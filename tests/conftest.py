@@ -34,7 +34,7 @@ from flavor.bus.embedded import embedded_server
 from flavor.bus.runs import RunStore
 from flavor.stamp import without_times
 from tests import starts
-from tests.polled import DEADLINE_S, eventually
+from tests.polled import DEADLINE_S, PAUSE_S, eventually
 
 TAG = "FLAVOR_TEST_TAG"
 MODULES = {
@@ -55,8 +55,8 @@ PLOTTED = ("matplotlib.backends.backend_agg", "matplotlib.figure")
 """What a run that is drawn imports."""
 os.environ.setdefault(
     "OMP_NUM_THREADS", ONE_THREAD
-)  # of examples, too: the threads of four tests at a time spin on two cores
-settings.register_profile("flavor", deadline=None)  # no test asserts speed: five run at a time
+)  # of examples, too: the threads of several tests at a time spin on two cores
+settings.register_profile("flavor", deadline=None)  # no test asserts speed: eight run at a time
 settings.load_profile("flavor")
 
 
@@ -297,9 +297,14 @@ class Bench:
 
     # -- waiting
 
-    def eventually(self, what: str, look: Callable[[], object], timeout_s: float = DEADLINE_S) -> object:
-        """Look again and again until `look()` is truthy; for what nothing announces."""
-        return eventually(what, look, timeout_s)
+    def eventually(
+        self, what: str, look: Callable[[], object], timeout_s: float = DEADLINE_S, *, pause_s: float = PAUSE_S
+    ) -> object:
+        """Look again and again until `look()` is truthy; for what nothing announces.
+
+        Where a look starts a process, `START_PAUSE_S` is long enough a pause.
+        """
+        return eventually(what, look, timeout_s, pause_s=pause_s)
 
     def log(self) -> list[dict[str, str]]:
         """The run's log."""

@@ -11,6 +11,8 @@ T = TypeVar("T")
 DEADLINE_S = 30.0
 """How long a test waits for anything before it fails."""
 PAUSE_S = 0.02
+START_PAUSE_S = 0.2
+"""The pause of a look that starts a process, which takes more processor time than the pause of other looks is long."""
 
 
 def eventually(

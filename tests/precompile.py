@@ -2,7 +2,7 @@
 
 In a new clone, to rewrite the assertions of all test files and to compile flavor takes 7 s of processor time. To find
 the constants that hypothesis tries as values takes 3 s, and to list the characters that it may put into a text 2 s.
-Five processes that start together would do it five times.
+Processes of pytest-xdist that start together would each do it.
 """
 
 from __future__ import annotations

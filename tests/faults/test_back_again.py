@@ -15,6 +15,7 @@ from flavor.store.open import open_store
 from flavor.store.paths import accepted_folder, global_folder, round_of
 from tests.faults.federation import MISSED, Faulty
 from tests.faults.servers import REDIS, Server
+from tests.polled import START_PAUSE_S
 
 FAR = ("--heartbeat-timeout-s", 60)
 """A lease that outlasts any pause of a busy machine."""
@@ -103,8 +104,8 @@ def test_three_refused_tries_in_one_round_shut_a_site_out_until_it_is_pardoned(f
     edges = refused_thrice(faulty)
     told = f"c2 is quarantined: `flavor pardon {bench.run} c2`, then stop and start flavor-fl there, or lower"
     coordinator.until(told)
-    bench.eventually("said", lambda: told in bench.done("flavor", "status", bench.run).stdout)
-    bench.eventually("logged", lambda: told in bench.done("flavor", "log", bench.run).stdout)
+    bench.eventually("said", lambda: told in bench.done("flavor", "status", bench.run).stdout, pause_s=START_PAUSE_S)
+    bench.eventually("logged", lambda: told in bench.done("flavor", "log", bench.run).stdout, pause_s=START_PAUSE_S)
     edges["c2"] = bench.edge("c2", bench.trainer())
     tried = bench.runs.read_round(1).verdicts["c2"].try_id
     update = bench.runs.keys.client("c2").update(1)

@@ -10,6 +10,7 @@ from flavor.protocol import SPEAKS
 from flavor.records.names import Event
 from tests.faults.federation import Faulty
 from tests.faults.servers import Proxy
+from tests.polled import START_PAUSE_S
 
 PATIENT = ("--heartbeat-timeout-s", "30")
 """For tests that pause an edge, and are about something else than its lease."""
@@ -35,7 +36,7 @@ def test_an_event_set_before_anyone_waits_is_seen(faulty):
     bench.logged("update.accepted", client="c1", round=1)
     late = {"FLAVOR_RUN": bench.run, "FLAVOR_CLIENT": "c1"}
     seen = lambda: bench.done("flavor", "event", "is-set", "TrainFinished", env=late).wait() == 0  # noqa: E731
-    bench.eventually("a look that comes later sees what the trainer has set", seen)
+    bench.eventually("a look that comes later sees what the trainer has set", seen, pause_s=START_PAUSE_S)
     faulty.finish(coordinator, edges)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults.federation import TAKEN_OVER
 from tests.faults.servers import moved_away, remounted, tmpfs
+from tests.polled import START_PAUSE_S
 
 needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a tmpfs")
 TIMED = r"^\d{4}(-\d\d){2} \d\d:\d\d:\d\d "
@@ -30,7 +31,8 @@ def test_a_share_that_is_unmounted_while_edges_hand_in(faulty, leave):
     for edge in edges.values():
         edge.until("waiting for the store, for at most 1 d: store file://")
     waits = re.compile(r'^c1 +training .* "it waits for the object store, which cannot be used for now"$', re.M)
-    bench.eventually("status says it", lambda: waits.search(bench.done("flavor", "status", bench.run).stdout))
+    status = lambda: bench.done("flavor", "status", bench.run).stdout  # noqa: E731
+    bench.eventually("status says it", lambda: waits.search(status()), pause_s=START_PAUSE_S)
     assert bench.logged("round.waiting", saying="waiting for the object store, which c1, c2")["held"]
     back()
     faulty.finish(coordinator, edges)

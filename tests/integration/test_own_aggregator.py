@@ -27,6 +27,7 @@ from flavor.store.open import open_store
 from flavor.store.paths import update_prefix
 from flavor.view.observer import Silent
 from tests.infos import put_info
+from tests.polled import START_PAUSE_S
 from workers.resident import Resident
 from workers.residents import Residents
 
@@ -507,7 +508,8 @@ def test_a_run_that_began_with_the_rules_is_not_switched_to_a_command(bench):
     bench.release("c1", "c2")
     other.until("round 1 of run")
     assert "was aggregated by a worker without -m, and this worker has an aggregator of its own (-m)" in other.stderr
-    bench.eventually("the operator is told", lambda: "was aggregated by a worker without -m" in status(bench))
+    told = "was aggregated by a worker without -m"
+    bench.eventually("the operator is told", lambda: told in status(bench), pause_s=START_PAUSE_S)
     bench.aggregator()
     assert coordinator.wait() == 0, coordinator.stderr
     assert [edge.wait() for edge in edges] == [0, 0]

@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from flavor.records.states import RoundState
+from tests.polled import START_PAUSE_S
 
 
 def closed(bench, round_):
@@ -157,7 +158,8 @@ def test_a_run_that_waits_waits_for_a_site_whose_script_ended_before_the_last_ro
     assert "takes no part in the 2 rounds to come, and the run waits for it" in edges["c2"].stderr
     told = "c2's script ended before round 2 of 3: start it again, or lower the quorum (`flavor stop"
     coordinator.until(told)
-    bench.eventually("status says it", lambda: told in bench.done("flavor", "status", bench.run).stdout)
+    status = lambda: bench.done("flavor", "status", bench.run).stdout  # noqa: E731
+    bench.eventually("status says it", lambda: told in status(), pause_s=START_PAUSE_S)
     assert bench.runs.read().state == "running"
     again = bench.edge("c2", bench.trainer())
     assert [coordinator.wait(), again.wait(), edges["c1"].wait()] == [0, 0, 0]
