@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from flavor.disk import FULL, disk_of, file_of
 from flavor.errors import InvalidSetting, LocalFault
 from flavor.locks import take, waited_for
 from flavor.ownfolder import make_own_folder
+from flavor.sizes import shown_bytes
 from flavor.store.cache_total import LOOK_S, CacheTotal, Total
 
 _IN_USE_S = 60.0
@@ -97,9 +99,9 @@ class FileCache:
     """A folder with files of remote stores, shared by the processes of one user.
 
     Holds at most `size_bytes` bytes: beyond that, least recently used files are removed, except files that were asked
-    for within the last minute. Raises `InvalidSetting` for a folder that cannot be used, that other users could write
-    to, or on whose path another user could put a folder in its place. What is in the folder was verified when it came,
-    and is not verified again.
+    for within the last minute. So a larger file comes in, and is removed when it is used no more. Raises
+    `InvalidSetting` for a folder that cannot be used, that other users could write to, or on whose path another user
+    could put a folder in its place. What is in the folder was verified when it came, and is not verified again.
     """
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
@@ -163,6 +165,25 @@ class FileCache:
                 advice = f"free some space on the disk at {disk}, or name another folder with --store-cache"
             raise LocalFault(f"{file}: {error.strerror}: {advice}") from error
 
+    def make_room(self, size_bytes: int, what: str) -> None:
+        """Free some space on the disk for a file that is about to come, by removing least recently used ones.
+
+        Raises `LocalFault` where there is too little, before the file is fetched: a download of hours must not end so.
+        """
+        if (lacking := size_bytes - self._free_bytes()) <= 0:
+            return
+        with self.total.taken() as taken:
+            self._check()
+            taken.write(self._evict(time.time(), lacking=lacking))
+        if (free := self._free_bytes()) < size_bytes:
+            raise LocalFault(
+                f"{what} has {shown_bytes(size_bytes)} to fetch, and the disk at {disk_of(self.folder)} has "
+                f"{shown_bytes(free)}: free some space there, or name a folder on another disk with --store-cache"
+            )
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self.folder).free
+
     def trim(self) -> None:
         """Remove least recently used files if the cache may have more than it takes, or was not looked at for an hour.
 
@@ -177,13 +198,17 @@ class FileCache:
                 taken.write(self._evict(now))
             self._forget(now)
 
-    def _evict(self, now: float) -> Total:
-        """Remove least recently used files until the rest fits, with some room; return what is left."""
+    def _evict(self, now: float, *, lacking: int = 0) -> Total:
+        """Remove least recently used files until the rest fits, with some room, and `lacking` bytes less are there.
+
+        Returns what is left. A file with another name, such as the one that a script reads, frees no space.
+        """
         files = [(path, path.stat()) for path in (self.folder / "objects").glob("*/*")]
         size_bytes = sum(found.st_size for _, found in files)
         room_bytes = self.size_bytes * _ROOM if size_bytes > self.size_bytes else 0
+        most_bytes = min(self.size_bytes - room_bytes, size_bytes - lacking)
         for path, found in sorted(files, key=lambda each: each[1].st_atime):
-            if size_bytes <= self.size_bytes - room_bytes:
+            if size_bytes <= most_bytes:
                 break
             if now - found.st_atime < _IN_USE_S:
                 if size_bytes > self.size_bytes:

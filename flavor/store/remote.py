@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from flavor.errors import DigestMismatch, ObjectExists, ObjectMissing, ObjectWithheld, StoreError, StoreUnavailable
 from flavor.records.objects import ObjectRef
-from flavor.sizes import shown_size
 from flavor.store.aside import in_lanes
 from flavor.store.bucket import Bucket, already_there
 from flavor.store.cache import Entry, FileCache, default_folder
@@ -209,17 +208,13 @@ class RemoteStore:
 
         Where a digest is `expected`, the download continues after the bytes that an earlier attempt has fetched.
         """
-        size = meta["size"]
-        if size > self._cache.size_bytes:
-            raise StoreError(
-                f"object {key} has {shown_size(size)}, and the cache takes {shown_size(self._cache.size_bytes)}: "
-                "raise --store-cache-size"
-            )
-        mark = _mark(meta)
+        size, mark = meta["size"], _mark(meta)
         if not expected or size <= _PART_BYTES:
             with self._cache.stage() as staged:
+                self._cache.make_room(size, f"object {key}")
                 return entry.keep(staged, digest=self._fetched(key, meta, staged), mark=mark)
         staged = self._cache.partial(f"{self._name(key)}\n{mark}\n{expected}")
+        self._cache.make_room(size - (staged.stat().st_size if staged.exists() else 0), f"object {key}")
         digest = self._fetched(key, meta, staged)
         if digest != expected:  # the machine may have gone down before all bytes of an earlier attempt were on its disk
             staged.unlink()

@@ -526,9 +526,45 @@ class TestCache:
         assert left == {b"\0", b"\7", b"8"}, "the least recently used went"
         assert fresh.exists()
         assert len(list((cache.folder / "known").iterdir())) == 3
-        put(site.store(), "runs/r/big.bin", b"9" * 10_001)
-        with pytest.raises(StoreError, match=r"raise --store-cache-size"):
-            store.local("runs/r/big.bin")
+
+    def test_an_object_that_is_larger_than_it_comes_in_and_goes(self, site: Site) -> None:
+        cache = FileCache(site.folder / "small", 10_000)
+        store, objects = site.store(cache=cache), cache.folder / "objects"
+        digest = put(site.store(), "runs/r/big.bin", b"9" * 10_001)
+        file = store.open(ObjectRef("runs/r/big.bin", digest))
+        assert file.stat().st_size == 10_001
+        age(file, 1000)
+        (cache.folder / "total").unlink()  # it says until when the file is in use
+        put(store, "runs/r/next.bin", b"n")
+        assert [path.stat().st_size for path in objects.glob("*/*")] == [1]
+
+    def test_least_recently_used_ones_make_room_on_a_full_disk(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache = FileCache(site.folder / "roomy", 2**30)
+        store = site.store(cache=cache)
+        for number in range(3):
+            put(store, f"runs/r/{number}.bin", bytes([number]) * 3000)
+        for number in range(3):
+            age(store.local(f"runs/r/{number}.bin"), 1000 - 100 * number)
+        put(site.store(), "runs/r/big.bin", b"9" * 5000)
+        free = [1000, 7000]  # before and after two are removed
+        monkeypatch.setattr(FileCache, "_free_bytes", lambda _: free.pop(0))
+        store.local("runs/r/big.bin")
+        assert {path.read_bytes()[:1] for path in (cache.folder / "objects").glob("*/*")} == {b"\2", b"9"}
+
+    @pytest.mark.parametrize("has_digest", [True, False])
+    def test_one_without_room_on_the_disk_is_not_fetched(
+        self, site: Site, parts: bytes, monkeypatch: pytest.MonkeyPatch, has_digest: bool
+    ) -> None:
+        digest = put(site.store(), PATH, parts)
+        store = site.store()
+        monkeypatch.setattr(FileCache, "_free_bytes", lambda _: 12_000_000)
+        with pytest.raises(
+            LocalFault, match=r"has 12\.6 MB to fetch, and the disk at .* has 12\.0 MB: free some space"
+        ):
+            store.open(ObjectRef(PATH, digest)) if has_digest else store.local(PATH)
+        assert site.asked("GET") == 0
 
     def test_what_a_dead_process_left_goes(self, site: Site) -> None:
         store = site.store()
