@@ -27,10 +27,13 @@ _HERE = str(Path(__file__).parents[1])
 
 def shim(socket_path: str | None, *words: str) -> str:
     """The text of an executable file that does `python WORDS ARGUMENTS`."""
-    if socket_path is None:
-        return f'#!/bin/sh\nexec {sys.executable} {" ".join(words)} "$@"\n'
-    asked = f'{sys.executable} -I -S {_CLIENT} {socket_path} {" ".join([sys.executable, *words])} "$@"'
-    return f"#!/bin/sh\nexec {asked}\n"
+    return f'#!/bin/sh\nexec {" ".join(as_shim(socket_path, *words))} "$@"\n'
+
+
+def as_shim(socket_path: str | None, *words: str) -> list[str]:
+    """The command that does `python WORDS`."""
+    command = [sys.executable, *words]
+    return command if socket_path is None else [sys.executable, "-I", "-S", str(_CLIENT), socket_path, *command]
 
 
 def serve_shims(listener: socket.socket, programs: Sequence[str], other: socket.socket) -> dict[str, Any] | None:

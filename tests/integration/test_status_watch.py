@@ -11,7 +11,6 @@ import re
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import threading
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 from rich.text import Text
+from warm import STARTER
 
 from flavor.bus.connection import connect
 from flavor.bus.embedded import embedded_server
@@ -36,7 +36,9 @@ from flavor.records.states import RunState
 from flavor.records.verdict import Verdict
 from flavor.store.local import LocalStore
 from tests.driven import Driven
+from tests.nursery import HERE
 from tests.recorded import accepted
+from tests.warmshim import as_shim
 
 TOKEN = "coordinator"
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -44,14 +46,14 @@ _ALTERNATE_ENDS = "\x1b[?1049l"
 
 
 class Terminal:
-    """A command on a terminal of its own."""
+    """A command of flavor on a terminal of its own, forked where that is possible."""
 
     def __init__(self, *words: str, columns: int = 100, lines: int = 30) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}
-        env = {name: value for name, value in env.items() if value or name not in ("COLUMNS", "LINES")}
-        command = [sys.executable, "-P", "-m", "flavor.cli.main", *words]
+        env = {**os.environ, "PYTHONPATH": HERE, "TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
+        env = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES")}
+        command = as_shim(STARTER.shims, "-P", "-m", "flavor.cli.main", *words)
         self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env)
         os.close(slave)
         self._text, self._changed = "", threading.Condition()
