@@ -105,6 +105,7 @@ class Fault:
 class Proxy:
     """Passes HTTP requests on, one connection each, but for faults. `requests` are the first lines of all.
 
+    `bodies` are the same with the bytes that came after their heads, also of requests that were not passed on.
     `answers` are those that were passed on, with the bytes that the service answered, headers and all.
     """
 
@@ -113,6 +114,7 @@ class Proxy:
         self.faults: list[Fault] = []
         self.requests: list[str] = []
         self.answers: list[tuple[str, int]] = []
+        self.bodies: list[tuple[str, int]] = []
         self._closing = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
@@ -121,6 +123,10 @@ class Proxy:
     def close(self) -> None:
         self._closing.set()
         self._listener.close()
+
+    def body_bytes(self, what: str = "") -> int:
+        """The bytes that came after the heads of requests that match this."""
+        return sum(size for first, size in self.bodies if re.search(what, first))
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -135,6 +141,7 @@ class Proxy:
                 body = incoming.read(int(length[1])) if length else b""
                 first = head.split(b"\r\n", 1)[0].decode()
                 self.requests.append(first)
+                self.bodies.append((first, len(body)))
                 act = self._act(first)
                 if act == "archived":
                     said = b"<Error><Code>InvalidObjectState</Code></Error>"

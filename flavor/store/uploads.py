@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flavor.atomic import write_json
+from flavor.atomic import write_whole
 from flavor.errors import InvalidSetting, ObjectExists, ObjectMissing, StoreUnavailable
 from flavor.store.aside import in_lanes
 from flavor.store.bucket import Bucket, already_there, failure, no_credentials
@@ -44,7 +44,11 @@ class Upload:
 
 
 class Notes:
-    """Notes on unfinished uploads: a small file each, in a folder of this machine."""
+    """Notes on unfinished uploads: a file each, in a folder of this machine.
+
+    The first line is the upload, as JSON. A line is added for each part: to write the whole note for each of thousands
+    of parts would take time that is quadratic in their number.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -56,9 +60,14 @@ class Notes:
     def read(self, path: Path) -> Upload | None:
         """Read a note; None where it is missing or cannot be used."""
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
-            noted = Upload(**json.loads(path.read_text(encoding="utf-8")))
+            first, *parts = path.read_text(encoding="utf-8").splitlines()
+            noted = Upload(**json.loads(first))
             if noted.part_bytes > 0 and all(isinstance(each, str) for each in (noted.staged, noted.id)):
                 noted.tags = {str(number): str(tag) for number, tag in noted.tags.items()}
+                for line in parts:
+                    with contextlib.suppress(ValueError, TypeError, RecursionError):  # one that a crash has cut off
+                        number, tag = json.loads(line)
+                        noted.tags[str(number)] = str(tag)
                 return noted
         return None
 
@@ -66,7 +75,12 @@ class Notes:
         """Write a note. An error is ignored: without the note, a later process begins the upload again."""
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_json(path, asdict(upload))
+            write_whole(path, f"{json.dumps(asdict(upload))}\n")
+
+    def add(self, path: Path, number: int, tag: str) -> None:
+        """Add a finished part to a note. An error is ignored, as in `write`."""
+        with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps([str(number), tag])}\n")
 
     def forget(self, path: Path) -> None:
         """Remove the note of an upload that is done, and all notes that were not used for a day."""
@@ -111,7 +125,7 @@ class S3Uploads:
             staged = staged or f"{folder}/.{name}.{secrets.token_hex(6)}".lstrip("/")
             begun = self._again(staged, "create_multipart_upload")
             upload, done = Upload(staged, begun["UploadId"], max(PART_BYTES, -(-size // _MOST_PARTS))), {}
-            self._notes.write(note, upload)
+        self._notes.write(note, upload)
         parts = -(-size // upload.part_bytes)
         if done.keys() == {0}:  # the object is complete already
             return upload.staged
@@ -141,7 +155,7 @@ class S3Uploads:
 
             for number, tag in in_lanes(missing, send, lanes=self._wire.pace.lanes):
                 done[number] = upload.tags[str(number)] = tag
-                self._notes.write(note, upload)
+                self._notes.add(note, number, tag)
 
     def _finished(self, upload: Upload, size: int) -> dict[int, str] | None:
         """Return the parts that the store has, by number; {0: ''} for a complete object, None for an unknown upload."""

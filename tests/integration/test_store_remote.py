@@ -343,6 +343,26 @@ class TestParts:
             put(site.store(), PATH, parts[::-1])
         assert sha256_file(site.store().open(ObjectRef(PATH, digest)))[0] == digest
 
+    @pytest.mark.parametrize("way", ["copied", "direct", "parts are not listed"])
+    def test_an_upload_that_was_cut_at_half_sends_the_other_half(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch, way: str
+    ) -> None:
+        """By another process, and by the bytes that come to the service."""
+        monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
+        monkeypatch.setattr(uploads, "PART_BYTES", 2**18)
+        monkeypatch.setattr(remote, "_SINGLE_BYTES", 2**18)
+        monkeypatch.setattr(remote, "_MOST_COPIED_BYTES", 0 if way == "direct" else 2**30)
+        content = os.urandom(64) * (48 * 2**11)  # 24 parts
+        site.proxy.faults = [Fault(r"partNumber=(1[3-9]|2\d)\b", "drop", 1000)]
+        with pytest.raises(StoreUnavailable):
+            put(site.store(cache=FileCache(site.folder / "own", 2**30), endurance=IMPATIENT), PATH, content)
+        before = site.proxy.body_bytes()
+        site.proxy.faults = [Fault("^GET .*uploadId=", "deny", 1000)] if way == "parts are not listed" else []
+        digest = put(site.store(cache=FileCache(site.folder / "own", 2**30)), PATH, content)
+        again = site.proxy.body_bytes() - before
+        assert 0.5 * len(content) <= again < 0.55 * len(content)
+        assert sha256_file(site.store().open(ObjectRef(PATH, digest)))[0] == digest
+
     def test_an_upload_on_its_way_is_no_object(self, site: Site) -> None:
         put(site.store(), PATH, SMALL)
         site.s3.overwrite(site.bucket, f"flavor/{PATH.rpartition('/')[0]}/.0001-update.bin.abc", b"half")
