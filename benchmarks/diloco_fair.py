@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diloco_grid import FOUND, METHODS, Found, Loss, Plan, Trial, best, table
+from diloco_grid import FOUND, METHODS, Found, Loss, Plan, Trial, best, by_outer_rate, table
 from diloco_workers import CharModel, Model, Setting, Worker, evaluated, in_step, quarters
 
 from aggregators import parse, run
@@ -53,7 +53,7 @@ def trained(trial: Trial, setting: Setting) -> CharModel | None:
         for _ in range(setting.steps):
             in_step(workers)
         return workers[0].model if finite(workers[0].parameters()) else None
-    rule = parse("mean", kind.step if trial.outer is None else f"{kind.step}:lr={trial.outer}")
+    rule = parse("mean", kind.step if trial.outer is None else f"{kind.step}:lr={trial.outer}{kind.more}")
     theta, state = workers[0].parameters(), None
     for _ in range(setting.steps // trial.every):
         for worker in workers:
@@ -201,3 +201,7 @@ def main(words: Sequence[str] | None = None) -> None:
         elif not found.setting:
             sys.exit(f"{found.path} has no trials: leave out --table to train, or name the file by --out")
         print(table(chosen.plan, found.losses, found.setting["steps"]))
+        for method in chosen.plan.methods:
+            if METHODS[method].step in chosen.plan.grid:
+                words = f"{method}: validation loss with the best inner rate for each outer rate"
+                print(f"\n{words}\n\n{by_outer_rate(chosen.plan, found.losses, method)}")

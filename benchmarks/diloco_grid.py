@@ -20,6 +20,8 @@ class Method:
     inner: str
     step: str
     words: str
+    more: str = ""
+    """Options of the server step, beside its learning rate."""
 
 
 METHODS = {
@@ -27,6 +29,7 @@ METHODS = {
     "fedavg-sgd": Method("sgd", "replace", "federated averaging, SGD"),
     "fedavg": Method("adamw", "replace", "federated averaging, AdamW"),
     "diloco": Method("adamw", "nesterov", "DiLoCo: AdamW, then `nesterov`"),
+    "diloco-0.5": Method("adamw", "nesterov", "DiLoCo with momentum 0.5", ",momentum=0.5"),
     "fedadam": Method("adamw", "adam", "AdamW, then `adam` (FedAdam)"),
     "fedyogi": Method("adamw", "yogi", "AdamW, then `yogi` (FedYogi)"),
     "fedavgm": Method("adamw", "momentum", "AdamW, then `momentum` (FedAvgM)"),
@@ -148,6 +151,23 @@ def table(plan: Plan, found: Losses, steps: int) -> str:
                 over = f"{statistics.mean(above):+.1f} ± {statistics.stdev(above):.1f} %"
         cells = [str(every or 1), kind.words, inner, outer, loss, over, str(steps // (every or 1))]
         lines.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
+    return "\n".join(lines)
+
+
+def by_outer_rate(plan: Plan, found: Losses, method: str) -> str:
+    """What another outer rate costs, in Markdown: for each the validation loss with its own best inner rate."""
+    rates = plan.grid[METHODS[method].step]
+    lines = [f"| H | {' | '.join(f'outer rate {rate:g}' for rate in rates)} |", "|---" * (1 + len(rates)) + "|"]
+    for every in plan.every:
+        cells = []
+        for rate in rates:
+            trials = [trial for trial in plan.candidates(method, every) if trial.outer == rate]
+            if any(trial not in found for trial in trials):
+                cells.append("not measured")
+                continue
+            known = [loss for trial in trials if (loss := found[trial].validation) is not None]
+            cells.append(f"{min(known):.3f}" if known else "diverged")
+        lines.append(f"| {every} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -33,6 +33,17 @@ def fair(grid: Any) -> Iterator[Any]:
         del sys.modules[name]
 
 
+def test_the_tables_in_the_docs_are_what_the_file_gives(grid: Any) -> None:
+    plan, found = grid.Plan(), grid.Found(grid.FOUND)
+    made = grid.table(plan, found.losses, found.setting["steps"])
+    others = grid.by_outer_rate(plan, found.losses, "diloco")
+    assert "not measured" not in made + others
+    text = (ROOT / "docs" / "aggregation.md").read_text(encoding="utf-8")
+    assert made in text
+    assert others in text
+    assert {loss.test for trial, loss in found.losses.items() if trial.seed == plan.tuning} == {None}
+
+
 def losses_of(grid: Any, plan: Any, validation: dict[tuple[float, float | None], float | None]) -> Any:
     """Of DiLoCo with H 20, and of synchronous training, which loses 2 with each seed."""
     found = {trial: grid.Loss(2.0) for trial in plan.candidates("sync", 0)}
@@ -53,6 +64,8 @@ def test_rates_are_chosen_by_validation_and_marked_at_the_edge(grid: Any) -> Non
     sync, row = grid.table(plan, found, 600).splitlines()[2:]
     assert sync == "| 1 | synchronous, AdamW | ≤ 0.005 | | 2.000 ± 0.000 | | 600 |"
     assert row.endswith("| 0.01 | ≥ 0.7 | 2.300 ± 0.141 | +15.0 ± 7.1 % | 30 |")
+    rows = grid.by_outer_rate(plan, found, "diloco").splitlines()
+    assert rows[0::2] == ["| H | outer rate 0.35 | outer rate 0.7 |", "| 20 | 2.500 | 2.100 |"]
     found[grid.Trial("diloco", 20, 0.01, 0.7, 1)] = grid.Loss(None)
     assert "| diverged | |" in grid.table(plan, found, 600)
     everything_diverged = losses_of(grid, plan, dict.fromkeys(pairs))
