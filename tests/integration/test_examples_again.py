@@ -70,6 +70,13 @@ def scaffold_learned(result: dict) -> None:
     assert all(state[f"scaffold_c__{name.replace('.', '__')}"].any() for name in ("0.weight", "2.bias"))
 
 
+def fedbn_learned(result: dict) -> None:
+    """Sites that keep their own normalisation: where it is averaged, no round reaches 0.85."""
+    assert result["rounds"][-1]["metrics"]["accuracy"] > 0.9
+    state = torch.load(result["global_model"], weights_only=True)["state_dict"]
+    assert sorted(state) == ["hidden.bias", "hidden.weight", "output.bias", "output.weight"]
+
+
 def lightning_learned(result: dict) -> None:
     """Three rounds are three epochs of one fit: its epoch stands beside the weights of each global model."""
     assert [round_["metrics"]["epochs"] for round_ in result["rounds"]] == [1, 2, 3]
@@ -123,6 +130,14 @@ SLOW = [
     Example("torch-digits", ("torch._dynamo", "sklearn.datasets"), rounds=6, learned=torch_digits_learned),
     Example("fedprox-digits", ("torch._dynamo", "sklearn.datasets"), learned=fedprox_learned),
     Example("scaffold-digits", ("torch._dynamo", "sklearn.datasets"), learned=scaffold_learned),
+    Example(
+        "fedbn-digits",
+        ("torch._dynamo", "sklearn.datasets"),
+        check=("--local", "bn*"),
+        run=("--local", "bn*"),
+        rounds=6,
+        learned=fedbn_learned,
+    ),
     Example("lightning-digits", ("torch._dynamo", "sklearn.datasets", "lightning"), learned=lightning_learned),
     Example(
         "diloco-char",
