@@ -1,21 +1,26 @@
-"""Four sites, one of them six times as slow: time to a loss, asynchronous beside synchronous rounds, on real digits.
+"""Four sites, one of them six times as slow: time to a loss, asynchronous beside synchronous rounds.
 
-The sites hold equal random shares of scikit-learn's digits, so that no site has data that the others lack; a fifth of
-each digit is held out. Each site trains the demo's network in each round, 15 steps of SGD, and then waits: the wait
-stands for longer computing, 0.5 s at three sites and 3 s at the fourth. Rounds, events, objects and aggregation are
-those of `flavor run`, with its own Redis server.
+Two tasks: the demo's network on scikit-learn's digits, and the transformer of examples/diloco-char (which needs torch).
+The sites have equal random shares of the data. A site trains in each round, and then waits until the round has taken 1
+s, or 6 s at the slow site: the wait stands for longer computing. Rounds, events, objects and aggregation are those of
+`flavor run`, with its own Redis server.
 
     async       `--mode async:buffer=3`: a round closes with the first three updates, and the slow site trains on
+    constant    the same with `staleness=constant`
     sync        a round waits for all four
-    quorum      `--quorum 3 --round-timeout-s 1`: a round closes with three updates at its deadline, as one that is
+    quorum      `--quorum 3 --round-timeout-s 2`: a round closes with three updates at its deadline, as one that is
                 synchronous never closes before that without all of its sites
 
-Each gets as many rounds as give about the same number of updates, and so of samples. Loss is the mean cross-entropy of
-a global model on the held-out images, in nats; seconds count from the opening of round 1 to the closing of the first
-round whose loss is below the target.
+Seconds count from the opening of round 1 to the closing of the first round whose model has a loss below the target.
+`final_loss` is that of the last model that has no more than so many updates in it, the same number for all modes.
+Figures are medians over the seeds; `over_sync_percent` is the mean difference from `sync` with the same seed, with its
+standard error.
 
-    python benchmarks/uneven.py
-    python benchmarks/uneven.py --updates 24 --seeds 1
+`--clock` replaces `flavor run` by a simulated clock: training and aggregation are real, nobody waits, and other
+programs on the machine change no figure. Use it for many seeds.
+
+    python benchmarks/uneven.py --seeds 3
+    python benchmarks/uneven.py --tasks char --clock --seeds 10
 """
 
 from __future__ import annotations
@@ -28,94 +33,121 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from machine import save, table
+from uneven_clock import DEADLINE_S, FAST_S, SLOW_S, Closed, asynchronous, synchronous
+from uneven_tasks import SITES, TASKS, Task
 
+from aggregators.staleness import parse_staleness
 from flavor.checkpoints import read
-from flavor.demo.data import CLASSES, SiteData, digits
-from flavor.demo.model import evaluated, initial
 
-SITES, FAST_S, SLOW_S = 4, 0.5, 3.0
-MODES: dict[str, tuple[tuple[str, ...], int]] = {
-    "async": (("--mode", "async:buffer=3"), 3),
-    "sync": ((), 4),
-    "quorum": (("--quorum", "3", "--round-timeout-s", "1"), 3),
+BUFFER = 3
+MODES: dict[str, tuple[str, ...]] = {
+    "async": ("--mode", f"async:buffer={BUFFER}"),
+    "constant": ("--mode", f"async:buffer={BUFFER},staleness=constant"),
+    "sync": (),
+    "quorum": ("--quorum", str(BUFFER), "--round-timeout-s", f"{DEADLINE_S:g}"),
 }
-"""The options of each mode, and the updates with which its rounds close."""
 TRAINER = Path(__file__).with_name("uneven_trainer.py")
+FLAVOR = (sys.executable, "-P", "-m", "flavor.cli.main")
 
 
-def shares(folder: Path, seed: int) -> SiteData:
-    """Write the data of each site into a folder of its own, and return those of one, with the test set."""
-    images, labels = digits()
-    rng = np.random.default_rng(seed)
-    held_out = np.zeros(len(labels), bool)
-    for digit in range(CLASSES):
-        of_digit = rng.permutation(np.flatnonzero(labels == digit))
-        held_out[of_digit[: len(of_digit) // 5]] = True
-    rows = rng.permutation(np.flatnonzero(~held_out))
-    rows = rows[: len(rows) // SITES * SITES].reshape(SITES, -1)  # equal shares: equal weights
-    for number, own in enumerate(rows, 1):
-        site = SiteData(images[own], labels[own], images[held_out], labels[held_out])
-        site.save(folder / f"site{number}")
-    return site
+def simulated(task: Task, mode: str, seed: int) -> Iterator[Closed]:
+    """Return the rounds of a mode, on the simulated clock."""
+    if mode in ("async", "constant"):
+        rule = parse_staleness("constant" if mode == "constant" else "polynomial:0.5")
+        return asynchronous(task, seed, buffer=BUFFER, rule=rule)
+    if mode == "sync":
+        return synchronous(task, seed, sites=SITES, round_s=None)
+    return synchronous(task, seed, sites=BUFFER, round_s=DEADLINE_S)
 
 
-def measure(mode: str, updates: int, target: float, seed: int) -> dict[str, Any]:
-    """Run one federation to its end, and judge each of its global models."""
-    options, closing = MODES[mode]
-    rounds = round(updates / closing)
-    with tempfile.TemporaryDirectory(prefix="uneven-") as name:
-        folder = Path(name)
-        test, out, start = shares(folder, seed), folder / "out", folder / "start.pkl"
-        start.write_bytes(pickle.dumps({"state_dict": initial(seed)}))
+def run(name: str, mode: str, seed: int) -> Iterator[Closed]:
+    """Return the rounds of one federation, once it has ended."""
+    task = TASKS[name]
+    rounds = task.updates // (SITES if mode == "sync" else BUFFER)
+    with tempfile.TemporaryDirectory(prefix="uneven-") as folder_:
+        folder = Path(folder_)
+        out, start = folder / "out", folder / "start.pkl"
+        start.write_bytes(pickle.dumps({"state_dict": task.initial(seed)}))
+        for number in range(SITES):
+            (folder / f"site{number + 1}").mkdir()
         waits = ",".join(str(each) for each in (*[FAST_S] * (SITES - 1), SLOW_S))
-        words = ["run", "-m", f"{sys.executable} {TRAINER} {waits} {seed}", "--input-glob", f"{folder}/site*/"]
-        words += ["--rounds", str(rounds), "--init-model", str(start), "--run", "uneven", "--out", str(out), *options]
-        ran = subprocess.run(
-            [sys.executable, "-P", "-m", "flavor.cli.main", *words], check=False, capture_output=True, text=True
-        )
+        words = ["run", "-m", f"{sys.executable} {TRAINER} {name} {waits} {seed}", "--input-glob", f"{folder}/site*/"]
+        words += ["--rounds", str(rounds), "--init-model", str(start), "--run", "uneven", "--out", str(out), "--json"]
+        ran = subprocess.run([*FLAVOR, *words, *MODES[mode]], check=False, capture_output=True, text=True)
         if ran.returncode != 0:
             raise SystemExit(ran.stderr)
-        command = [sys.executable, "-P", "-m", "flavor.cli.main"]
-        told = subprocess.run([*command, "log", str(out), "--json"], capture_output=True, text=True, check=True).stdout
+        told = subprocess.run([*FLAVOR, "log", str(out), "--json"], capture_output=True, text=True, check=True).stdout
         log = [json.loads(line) for line in told.splitlines()]
-        credits_ = subprocess.run([*command, "credits", str(out), "--json"], capture_output=True, check=True).stdout
-        share = json.loads(credits_)["credits"]
         began_ms = next(each["time_ms"] for each in log if each["event"] == "round.opened")
-        closed = {int(each["round"]): each["time_ms"] for each in log if each["event"] == "round.closed"}
-        models = {number: next(out.glob(f"**/global/{number:04d}-model-*")) for number in closed}
-        losses = {n: evaluated(read(path).tensors, test.x_test, test.y_test)[1] for n, path in models.items()}
-    reached = min((n for n, loss in losses.items() if loss < target), default=None)
-    last, samples = max(closed), sum(share.values())
+        closed_ms = {int(each["round"]): each["time_ms"] for each in log if each["event"] == "round.closed"}
+        counts = [0] * SITES
+        for round_ in json.loads(ran.stdout)["rounds"]:
+            for client in round_["clients"]:
+                counts[int(client.removeprefix("site")) - 1] += 1
+            number = int(round_["round"])
+            model = read(next(out.glob(f"**/global/{number:04d}-model-*"))).tensors
+            yield Closed((closed_ms[number] - began_ms) / 1000, model, list(counts))
+
+
+def measured(task: Task, rounds: Iterator[Closed], seed: int) -> dict[str, float]:
+    """Judge each global model of a run, up to the updates that all modes have."""
+    loss, told = task.loss(seed), list[tuple[float, float]]()
+    for closed in rounds:
+        if sum(closed.updates) > task.updates:
+            break
+        told.append((closed.time_s, loss(closed.model)))
+        last = closed
     return {
-        "mode": mode,
-        "rounds": last,
-        "updates": round(samples / len(test.y_train)),
-        "to_target_s": float("nan") if reached is None else (closed[reached] - began_ms) / 1000,
-        "whole_s": (closed[last] - began_ms) / 1000,
-        "final_loss": losses[last],
-        "slow_site_share": share.get(f"site{SITES}", 0) / samples,
+        "rounds": len(told),
+        "to_target_s": next((time_s for time_s, found in told if found < task.target), float("nan")),
+        "whole_s": told[-1][0],
+        "final_loss": told[-1][1],
+        "slow_site_percent": 100 * last.updates[-1] / sum(last.updates),
     }
+
+
+def summed_up(task: str, found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """A row for each mode: medians over the seeds, and what there is beside `sync`."""
+    rows = []
+    for mode, runs in found.items():
+        row: dict[str, Any] = {"task": task, "mode": mode, "seeds": len(runs)}
+        row |= {name: statistics.median(each[name] for each in runs) for name in runs[0]}
+        pairs = list(zip(runs, found["sync"], strict=True))
+        row["times_faster"] = statistics.median(sync["to_target_s"] / own["to_target_s"] for own, sync in pairs)
+        over = [100 * (own["final_loss"] / sync["final_loss"] - 1) for own, sync in pairs]
+        error = statistics.stdev(over) / len(over) ** 0.5 if len(over) > 1 else float("nan")
+        row["over_sync_percent"] = f"{statistics.mean(over):+.1f} ± {error:.1f}"
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=96, help="updates of a run, in all of its rounds")
-    parser.add_argument("--target", type=float, default=0.25, help="the loss that is to be reached, in nats")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--tasks", default=",".join(TASKS), help=f"of {', '.join(TASKS)}; by commas")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--clock", action="store_true", help="simulate the clock instead of waiting")
     options = parser.parse_args()
+    if unknown := set(options.tasks.split(",")) - TASKS.keys():
+        parser.error(f"there is no task {', '.join(sorted(unknown))}; there are: {', '.join(TASKS)}")
+    if options.seeds < 1:
+        parser.error(f"--seeds takes a whole number from 1, and not {options.seeds}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     rows = []
-    for mode in MODES:
-        runs = [measure(mode, options.updates, options.target, seed) for seed in range(options.seeds)]
-        row = {name: statistics.median(run[name] for run in runs) for name in runs[0] if name != "mode"}
-        rows.append({"mode": mode, **row})
-        print(table(rows[-1:]), flush=True)
-    print(f"{table(rows)}\ntarget {options.target} nats; written to {save('uneven', rows)}")
+    for name in options.tasks.split(","):
+        found: dict[str, list[dict[str, float]]] = {mode: [] for mode in MODES}
+        for seed in range(options.seeds):
+            for mode, own in found.items():
+                rounds = simulated(TASKS[name], mode, seed) if options.clock else run(name, mode, seed)
+                own.append(measured(TASKS[name], rounds, seed))
+                print(f"{name}, {mode}, seed {seed}: {own[-1]}", flush=True)
+        rows += summed_up(name, found)
+    name = "-".join(["uneven", *(["clock"] if options.clock else []), *options.tasks.split(",")])
+    print(f"{table(rows)}\nwritten to {save(name, rows)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The trainer of `uneven.py`: trains the demo's model on scikit-learn's digits, and waits for a given time."""
+"""The trainer of `uneven.py`: trains one of its tasks, and waits until the round has taken a given time."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ import sys
 import time
 from pathlib import Path
 
+from uneven_tasks import TASKS
+
 from flavor.cook.utils import SaveInfoJson, SetEvent, WaitEvent
-from flavor.demo.data import SiteData
-from flavor.demo.model import trained
-from flavor.demo.trainer import global_model
 
 
-def main(wait_s: float, seed: int) -> None:
-    """Train in each round, and take `wait_s` seconds longer for it. The command gives the model of round 0."""
-    site, number = SiteData.load(Path(os.environ["INPUT_PATH"])), int(os.environ["FLAVOR_CLIENT"][-1])
+def main(task: str, waits_s: str, seed: int) -> None:
+    """Train in each round. `waits_s` are seconds of a round at each site, by commas; the first model is given."""
+    number = int(os.environ["FLAVOR_CLIENT"].removeprefix("site")) - 1
+    whole_s, site = float(waits_s.split(",")[number]), TASKS[task].site(number, seed)
     SetEvent("TrainInitDone")
     while True:
         round_ = WaitEvent("TrainStarted")
-        model = global_model()
-        assert model is not None, "the run begins from a model"
-        model = trained(model, site.x_train, site.y_train, round_=round_, seed=10 * seed + number)
-        time.sleep(wait_s)
-        with open(os.environ["LOCAL_MODEL_PATH"], "wb") as file:
-            pickle.dump({"state_dict": model}, file)
+        begun = time.monotonic()
+        model = site.trained(pickle.loads(Path(os.environ["GLOBAL_MODEL_PATH"]).read_bytes())["state_dict"])
+        time.sleep(max(0.0, whole_s - (time.monotonic() - begun)))
+        Path(os.environ["LOCAL_MODEL_PATH"]).write_bytes(pickle.dumps({"state_dict": model}))
         counts = {f"basic/confusion_{cell}": -1 for cell in ("tp", "fp", "fn", "tn")}
-        metadata = {"epoch": round_, "datasetSize": len(site.y_train), "importance": 1.0}
+        metadata = {"epoch": round_, "datasetSize": site.num_examples, "importance": 1.0}
         SaveInfoJson({"metadata": metadata, "metrics": counts})
         SetEvent("TrainFinished")
 
 
-main(float(sys.argv[1].split(",")[int(os.environ["FLAVOR_CLIENT"][-1]) - 1]), int(sys.argv[2]))
+main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
