@@ -16,7 +16,7 @@ Seconds count from the opening of round 1 to the closing of the first round whos
 Figures are medians over the seeds; `over_sync_percent` is the mean difference from `sync` with the same seed, with its
 standard error.
 
-`--clock` replaces `flavor run` by a simulated clock: training and aggregation are real, nobody waits, and other
+`--clock` replaces `flavor run` by a simulated clock: training and aggregation are real, no site waits, and other
 programs on the machine change no figure. Use it for many seeds.
 
     python benchmarks/uneven.py --seeds 3
