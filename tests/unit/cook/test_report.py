@@ -204,7 +204,10 @@ def test_the_end_of_a_process_writes_the_last_report(local: Path) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_process_of_the_script_reports_too(local: Path, method: str) -> None:
-    """A fork may come while another thread of the parent holds a lock, and has no timer of its parent's."""
+    """A fork may come while another thread of the parent holds a lock, and has no timer of its parent's.
+
+    The parent's own timer waits for the locks where the child takes longer than its pause, and the end for that timer.
+    """
     script = local.with_name("script.py")
     script.write_text(
         "import multiprocessing, sys\nfrom flavor.cook import report\nfrom flavor.cook.utils import Report\n"
@@ -213,6 +216,7 @@ def test_a_process_of_the_script_reports_too(local: Path, method: str) -> None:
         "    report._Reporter._instance.throttle._lock.acquire()\n    report._Reporter._lock.acquire()\n"
         f"    child = multiprocessing.get_context({method!r}).Process(target=work)\n    child.start()\n"
         "    child.join(60)\n    print(child.exitcode, open(sys.argv[1]).read())\n"
+        "    report._Reporter._lock.release()\n    report._Reporter._instance.throttle._lock.release()\n"
     )
     environment = {**os.environ, "LOCAL_MODEL_PATH": str(local)}
     words = [sys.executable, str(script), str(report_path(local))]
