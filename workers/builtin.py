@@ -157,7 +157,13 @@ def make(work: Work, target: Path, threads: int) -> Made:
         small = writer.size_bytes * len(updates) < _SMALL_BYTES
         out = None if small else writer.map()
         threads = 1 if small else threads
-        result = round_.run(list(updates), out, threads, None if small else writer.completed)
+        sizes = {spec.name: spec.size_bytes for spec in writer.specs}
+
+        def completed(name: str) -> None:
+            writer.completed(name)
+            work.opened.used(sizes[name])
+
+        result = round_.run(list(updates), out, threads, None if small else completed)
         if result.reach is not None:
             raise round_.refusal(result, out, threads)
         if small:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
+import threading
 from collections.abc import Iterator, Sequence
 
 from flavor.checkpoints import TensorFile
+from flavor.checkpoints.mapped import Mapped, release
 from flavor.checkpoints.unmapped import Unmapped
 from flavor.errors import BadObjectPath, CheckpointError, DigestMismatch, ObjectMissing
 from flavor.records.objects import ObjectRef
@@ -22,7 +25,7 @@ from flavor.store.protocol import ObjectStore
 from flavor.store.seals import has_settled, is_strict, seal_of
 
 _BLOCK_BYTES = 2**20
-
+_RELEASE_BYTES = 32 * 2**20
 
 CHANGED = (DigestMismatch, ObjectMissing, BadObjectPath)
 """Errors about an object that has surely changed or is gone."""
@@ -61,6 +64,8 @@ class Reading:
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
         self._open: list[tuple[str, Unmapped, str]] = []  # path, file, and its seal when its digest was known
+        self._mapped: list[mmap.mmap] = []
+        self._used_bytes, self._lock = 0, threading.Lock()
 
     def open(self, ref: ObjectRef) -> TensorFile:
         """Open the object as it was recorded: mapped if it is private to this process, else only read.
@@ -71,7 +76,9 @@ class Reading:
         store, seal = self.store, ref.seal
         check_named(ref)
         if store.private:
-            return TensorFile.open(store.open(ref))
+            mapped = Mapped(store.open(ref))
+            self._mapped.append(mapped.map)
+            return TensorFile(mapped)
         try:
             file = self._unmapped(ref.path, ref.size_bytes)
         except CheckpointError as error:  # it was readable when it was accepted
@@ -89,6 +96,19 @@ class Reading:
                 raise other_bytes(ref, other, file.size_bytes)
         self._open.append((ref.path, file, found))
         return TensorFile(file)
+
+    def used(self, size_bytes: int) -> None:
+        """Record that so many bytes of each file were read for the last time; call it from any thread.
+
+        Releases the pages of mapped files from this process from time to time. Pages that are still needed come back.
+        """
+        with self._lock:
+            self._used_bytes += size_bytes
+            if self._used_bytes < _RELEASE_BYTES:
+                return
+            self._used_bytes = 0
+        for mapped in self._mapped:
+            release(mapped)
 
     def unknown(self, path: str, *, size_bytes: int) -> tuple[TensorFile, str]:
         """Open an object whose digest is still to be computed; return it with the seal that stands for that digest."""

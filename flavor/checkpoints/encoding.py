@@ -28,7 +28,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from flavor.checkpoints.blocks import Array, map_of
+from flavor.checkpoints.blocks import RELEASE_BYTES, Array, map_of
 from flavor.checkpoints.checkpoint import ENCODING_KEY, SCALE_PREFIX, safetensors_metadata
 from flavor.checkpoints.compare import same_bits, structure_problems
 from flavor.checkpoints.convert import Outgoing, WireInfo
@@ -162,6 +162,7 @@ def encode(
     metadata = {**safetensors_metadata(checkpoint), ENCODING_KEY: encoding.to_json()}
     with TensorFileWriter(dest, encoding.specs(checkpoint.specs), metadata) as writer:
         target = writer.map()
+        is_large = writer.size_bytes >= RELEASE_BYTES  # for a small one, a thread that hashes costs more
         for name, array in checkpoint.tensors.items():
             if not encoding.covers(name, array.dtype):
                 target[name][...] = array
@@ -169,17 +170,20 @@ def encode(
             else:
                 scales = target.get(SCALE_PREFIX + name)
                 fine = _encode_tensor(base.tensor(name), array, target[name], scales, encoding.block)
-            if fine:
-                continue
-            if not same_bits(base.tensor(name), array):
-                raise CheckpointError(
-                    f"tensor {name!r} has NaN or infinite values; look for NaN in the data, "
-                    "lower the learning rate or clip the gradients"
-                )
-            if encoding.covers(name, array.dtype):  # a mask of -inf, say: −inf − (−inf) is none, yet nothing changed
-                for part in (target[name], target.get(SCALE_PREFIX + name)):
-                    if part is not None:
-                        part.fill(0)
+            written = [part for part in (name, SCALE_PREFIX + name) if part in target]
+            if not fine:
+                if not same_bits(base.tensor(name), array):
+                    raise CheckpointError(
+                        f"tensor {name!r} has NaN or infinite values; look for NaN in the data, "
+                        "lower the learning rate or clip the gradients"
+                    )
+                if encoding.covers(
+                    name, array.dtype
+                ):  # a mask of -inf, say: −inf − (−inf) is none, yet nothing changed
+                    for part in written:
+                        target[part].fill(0)
+            for part in written if is_large else ():
+                writer.completed(part)
         del target  # the mapped file is closed with the writer
     return outgoing.info(writer)
 

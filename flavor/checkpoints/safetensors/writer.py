@@ -137,7 +137,7 @@ class TensorFileWriter:
                 self._abort(error)
                 raise error
             self._flush()
-        self._map = None
+        self._map = self._trailing = None
         self._stack.close()
         self.sha256 = sha256 or self._digest.hexdigest()
 
@@ -198,6 +198,6 @@ class TensorFileWriter:
     def _abort(self, error: BaseException) -> None:
         if self._trailing is not None:
             self._trailing.cancel()
-        self._map = None
+        self._map = self._trailing = None
         stack, self._stack = self._stack, ExitStack()
         stack.__exit__(type(error), error, error.__traceback__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -267,6 +268,20 @@ def test_memory_is_a_few_blocks_whatever_the_size(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert peak < SCRATCH_BYTES < 4 * size  # what the engine may use, and less than one model of five
     np.testing.assert_allclose(out["w"], 1, rtol=1e-6)
+
+
+def test_a_large_update_is_hashed_and_released_tensor_by_tensor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flavor.checkpoints.encoding.RELEASE_BYTES", 1)
+    done, completed = list[str](), TensorFileWriter.completed
+    monkeypatch.setattr(TensorFileWriter, "completed", lambda x, name: (done.append(name), completed(x, name)))
+    tensors = {"w": np.ones(5000, np.float32), "v": np.full(5000, -np.inf, np.float32)}
+    base = saved(tmp_path / "base", tensors)
+    saved(tmp_path / "local", tensors)
+    info = encode(tmp_path / "local", tmp_path / "update", base, Encoding("int8", BASE))
+    assert sorted(done) == sorted(TensorFile.open(tmp_path / "update").names)
+    assert info.sha256 == hashlib.sha256((tmp_path / "update").read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("kind", ["bf16", "int8"])

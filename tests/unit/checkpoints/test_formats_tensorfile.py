@@ -36,6 +36,7 @@ from flavor.checkpoints.mapped import HUGE_PAGE_BYTES
 from flavor.checkpoints.safetensors.background_digest import TrailingDigest
 from flavor.errors import CheckpointError, StoreError
 from tests.lazy import Lazy
+from tests.resident import counted, resident_bytes
 
 torch, of_torch = Lazy("torch"), Lazy("safetensors.torch")
 
@@ -151,28 +152,20 @@ def test_zeros_become_holes_and_are_read_as_before(tmp_path: Path) -> None:
         np.testing.assert_array_equal(TensorFile.open(tmp_path / "x").tensor(name), array)
 
 
-@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux alone tells what is resident")
+@counted
 def test_a_mapped_file_is_not_resident_where_it_is_complete(tmp_path: Path) -> None:
-    def resident_bytes() -> int:
-        lines = iter(Path("/proc/self/smaps").read_text().splitlines())
-        return sum(
-            1024 * int(next(line for line in lines if line.startswith("Rss:")).split()[1])
-            for head in lines
-            if str(tmp_path) in head
-        )
-
     size = 8 * RELEASE_BYTES
     with (tmp_path / "x").open("w+b") as file:
         file.truncate(2 * size)
         mapped = mmap.mmap(file.fileno(), 2 * size)
     mapped[:] = b"1" * (2 * size)
-    assert resident_bytes() == 2 * size
+    assert resident_bytes(tmp_path) == 2 * size
     digest = TrailingDigest(mapped, [("a", size), ("b", 2 * size)])
     digest.completed("b")  # the digest waits for a
-    assert resident_bytes() == size
+    assert resident_bytes(tmp_path) == size
     digest.completed("a")
     assert digest.finish() == hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest()
-    assert resident_bytes() <= RELEASE_BYTES
+    assert resident_bytes(tmp_path) <= RELEASE_BYTES
 
 
 def test_what_is_written_goes_to_the_kernel_in_huge_pages() -> None:

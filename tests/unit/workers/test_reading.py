@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 
 from flavor.checkpoints import TensorFileWriter, TensorSpec
+from flavor.checkpoints.mapped import release
 from flavor.errors import DigestMismatch
 from flavor.records.objects import ObjectRef
 from flavor.store import links, seals
 from flavor.store.digests import copy_of
 from flavor.store.local import LocalStore
+from tests.resident import counted, resident_bytes
+from tests.unit.contributions.madeup import MadeRun
 from workers.reading import ChangedWhileRead, NotAsAccepted, Reading, as_accepted, reading
 
 ELEMENTS = 100_000
@@ -166,3 +170,25 @@ def test_a_copy_is_hashed_as_it_is_made(store: LocalStore, tmp_path: Path) -> No
     with pytest.raises(DigestMismatch, match="the bytes are not those that were recorded"):
         copy_of(store, ObjectRef(PATH, digest), target)
     assert not target.exists()
+
+
+@counted
+def test_an_aggregation_releases_the_pages_of_files_that_belong_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of a bucket's cache are mapped; without this, all updates of a round would be resident at its end."""
+    monkeypatch.setattr(LocalStore, "private", True)
+    monkeypatch.setattr("workers.reading._RELEASE_BYTES", 1)
+    left = list[int]()
+
+    def released(mapped: mmap.mmap) -> None:
+        release(mapped)
+        left.append(resident_bytes("/clients/"))
+
+    monkeypatch.setattr("workers.reading.release", released)
+    run = MadeRun(tmp_path)
+    model = {name: np.ones(300_000, np.float32) for name in "ab"}
+    run.round({"x": (model, 1), "y": (model, 1)})
+    assert len(left) == 4, "two files, after each of two tensors"
+    assert left[-1] == 0
+    assert run.tensors()["b"][-1] == 1
