@@ -16,17 +16,13 @@ from flavor.policy.selection import value_of
 from flavor.printable import printable
 from flavor.programs.process import shortened
 from flavor.records.evaluation import CENTRAL, EvaluationKind, EvaluationSummary
+from flavor.results.best_when_judged import best_by, summary_in
 from flavor.results.evaluated import OWN_DATA, by_sites_of
 from flavor.results.metric_of_sites import shown_by
-from flavor.results.read_evaluated import summaries_after
-from flavor.results.selected import best_by
 from flavor.results.unjudged import unjudged, without_value
 from flavor.stamp import without_stamp
 from flavor.view.evaluation_events import EvaluationClosed, EvaluationEvent, EvaluationFailed
 from flavor.view.event import Event
-
-_LAST = 20
-"""Entries of the run's list among which that of an event is looked for: the event is read soon after it happens."""
 
 _LAST_BYTES = 64 * 1024
 _LONGEST_WORDS = 300
@@ -48,7 +44,7 @@ class JudgedModel:
     value: str
     """`accuracy 0.91 (plain mean)`, with the value of `--select` where that is another; '' where none is finite."""
     best_by: str = ""
-    """The run's `--select`, where the model is the best by it; '' where it is not."""
+    """The run's `--select`, where the model was the best by it when it was judged; '' where it was not."""
     holds_up: bool = False
     """Whether the next round had to wait for it, as it does for that of every round."""
 
@@ -66,24 +62,20 @@ def judged_model(runs: RunStore, event: Event) -> JudgedModel | None:
     found = _summary(runs, event)
     if found is None:
         return None
-    view, is_central = runs.read(), event.kind is EvaluationKind.CENTRAL
-    config = RunConfig.known(view.config)
-    select = best_by(view, found.round, central=is_central)
+    is_central, config = event.kind is EvaluationKind.CENTRAL, RunConfig.known(runs.read().config)
     return JudgedModel(
         found.round,
         (found.closed_ms - found.opened_ms) / 1000,
         OWN_DATA if is_central else by_sites_of(found.sites, found.expected),
         shown_by(found, select_of(config)),
-        str(select or ""),
+        str(best_by(runs, found) or ""),
         not is_central and mode_of(config) == EVERY,
     )
 
 
 def _summary(runs: RunStore, event: EvaluationClosed) -> EvaluationSummary | None:
-    """Return the numbers of the evaluation; None where they are no longer among the newest."""
-    name = event.round, event.number or 0
-    last = [each for each in summaries_after(runs, -_LAST) if each is not None and (each.round, each.number) == name]
-    return last[-1] if last else None
+    """Return the numbers of the evaluation; None where Redis has none."""
+    return summary_in(runs, event.round, event.number or 0) if event.round is not None else None
 
 
 def judging_line(runs: RunStore, event: EvaluationEvent, logs: Path, told: set[str]) -> str:

@@ -374,13 +374,14 @@ def _judged_since(summaries: Sequence[EvaluationSummary], end: int, select: Sele
     """Return which model is the best now that was judged after the first `end` evaluations; '' where none is."""
     if select is None:
         return ""
-    best = _best_of(summaries, select)
-    if best is None or best == _best_of(summaries[:end], select):
+    best = best_among(summaries, select)
+    if best is None or best == best_among(summaries[:end], select):
         return ""
     return f"; judged after that, the model of round {best.round} is the best by {select.name}: {best.value:.6g}"
 
 
-def _best_of(summaries: Iterable[EvaluationSummary], select: Select) -> BestModel | None:
+def best_among(summaries: Iterable[EvaluationSummary], select: Select) -> BestModel | None:
+    """Return the best model by this rule of those of the evaluations, which are in the order of their results."""
     best: BestModel | None = None
     for summary in summaries:
         found = value_of(select.name, summary, is_larger=select.is_larger)
