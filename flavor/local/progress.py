@@ -266,7 +266,7 @@ class Progress:
                 self._row("", "its shared tensors: the sites keep their own ones of the last round alone")
         if results.goal is not None and results.goal["round"] != results.best_round:
             goal = Goal(**results.goal)
-            where = f"flavor get {out} --round {goal.round}"
+            where = goal.lost or f"flavor get {out} --round {goal.round}"
             self._row("goal met by:", f"the model of round {goal.round}, {goal.words}: {where}")
         for note in results.without_value:
             is_best = note.startswith("--select") and results.best is None

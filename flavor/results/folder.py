@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ class Results:
     best: dict[str, Any] | None = None
     """The best model by the run's `--select`: `select`, `round`, `value`, `sites`."""
     goal: dict[str, Any] | None = None
-    """The goal of `--stop-when` that an earlier model than the last one has met: `rule`, `name`, `value`, `round`."""
+    """The goal of `--stop-when` that an earlier model than the last one has met: `rule`, `name`, `value`, `round`.
+
+    `lost` says why that model cannot be had any more; '' where it can."""
     evaluation: dict[str, Any] | None = None
     """The newest evaluation, as `flavor results --json` has it; None for a run of which no model was judged."""
     not_judged: list[dict[str, Any]] = field(default_factory=list)
@@ -164,18 +167,22 @@ class ResultFolder:
             self._plotting.draw(self._plotted(view))
         model = self._final(view, store) if self.rounds else None
         self._write_best(runs, view, store)
-        results = self.known(runs, str(model) if model else None)
+        results = self.known(runs, str(model) if model else None, store=store)
         write_json(self.out / "summary.json", results.written())
         return results
 
-    def known(self, runs: RunStore, model: str | None = None) -> Results:
-        """Describe the run with the rounds in the folder; `model` is the path of the last global model there."""
+    def known(self, runs: RunStore, model: str | None = None, *, store: ObjectStore | None = None) -> Results:
+        """Describe the run with the rounds in the folder; `model` is the path of the last global model there.
+
+        With a `store`, says of the goal's model whether it is there.
+        """
         view = runs.read()
         reason = (runs.how_it_ended() if view.state.ended else "") or view.reason
         selected = selected_of(view)
         newest, config = self._evaluations.newest, RunConfig.known(view.config)
         judged = summaries(runs)
-        goal = goal_behind(config, judged, closed=view.round) if view.is_met else None
+        is_there = partial(has_model, runs, store, newest=view.round)
+        goal = goal_behind(config, judged, closed=view.round, is_there=is_there) if view.is_met else None
         return Results(
             run=view.run,
             state=view.state.value,
@@ -271,6 +278,20 @@ def recorded(runs: RunStore, store: ObjectStore, view: RunView) -> DigestOf:
         return closed.model.digest if closed is not None and closed.model is not None else ""
 
     return digest_of
+
+
+def has_model(runs: RunStore, store: ObjectStore | None, round_: int, *, newest: int) -> bool:
+    """Whether the store has the global model of a round; True where that is not known. `newest` is the run's round."""
+    if store is None:
+        return True
+    try:
+        found = closed_round(runs, store, round_, newest=newest)
+        if found is None or found.model is None or store.exists(found.model.path):
+            return True
+        require_mounted(store, runs.run)
+    except FlavorError:  # who asks for the model hears of it
+        return True
+    return False
 
 
 def _shown(error: Exception) -> str:

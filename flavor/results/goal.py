@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shlex
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from flavor.config import RunConfig
 from flavor.evaluation_settings import rules_of
+from flavor.policy.selection import LARGER, SMALLER, StopWhen
 from flavor.printable import shown_name
 from flavor.records.evaluation import CENTRAL, EvaluationKind, EvaluationSummary
 
@@ -18,6 +20,8 @@ class Goal(NamedTuple):
     name: str
     value: float
     round: int
+    lost: str = ""
+    """Why the model cannot be had any more; '' where it can."""
 
     @property
     def words(self) -> str:
@@ -36,8 +40,27 @@ def goal_met(config: RunConfig, summaries: Iterable[EvaluationSummary]) -> Goal 
     return max(found, key=lambda each: each.round, default=None)
 
 
-def goal_behind(config: RunConfig, summaries: Iterable[EvaluationSummary], *, closed: int) -> Goal | None:
-    """Return the goal of a run that has ended by it, if its model is not the last one, and is still in the store."""
+def goal_behind(
+    config: RunConfig,
+    summaries: Iterable[EvaluationSummary],
+    *,
+    closed: int,
+    is_there: Callable[[int], bool] = lambda _: True,
+) -> Goal | None:
+    """Return the goal of a run that has ended by it, if its model is not the last one.
+
+    `is_there` says whether the model of a round is in the store.
+    """
     goal = goal_met(config, summaries)
-    is_kept = goal is not None and (not config.keep_globals or goal.round > closed - config.keep_globals)
-    return goal if goal is not None and is_kept and goal.round < closed else None
+    if goal is None or goal.round >= closed:
+        return None
+    return goal if is_there(goal.round) else goal._replace(lost=_why_lost(config, goal))
+
+
+def _why_lost(config: RunConfig, goal: Goal) -> str:
+    keeps = f" (--keep-globals {config.keep_globals})" if config.keep_globals else ""
+    why = f"it is no longer in the store{keeps}"
+    if config.select is not None:
+        return why
+    select = f"{goal.name}:{LARGER if '>' in StopWhen.parse(goal.rule).sign else SMALLER}"
+    return f"{why}; --select {shlex.quote(select)} keeps the best model"

@@ -215,7 +215,7 @@ def test_a_run_ends_when_the_operators_data_says_that_it_is_good_enough(bench, t
     assert view.round == 3
     assert "central/accuracy of the model of round 2 is 0.04 (--stop-when" in view.reason
     assert "there is no metric" not in "".join(entry.get("reason", "") for entry in bench.log())
-    goal = {"rule": rule, "name": NAME, "value": 0.04, "round": 2}
+    goal = {"rule": rule, "name": NAME, "value": 0.04, "round": 2, "lost": ""}
     assert ResultFolder(tmp_path / "out", print).known(bench.runs).goal == goal
 
 

@@ -29,10 +29,19 @@ from flavor.records.client import ClientStatus
 from flavor.records.evaluation import AUTOMATIC
 from flavor.records.objects import ObjectRef
 from flavor.records.states import ClientState
-from flavor.results.folder import ResultFolder
+from flavor.results.folder import ResultFolder, has_model
 from flavor.store.local import LocalStore
 from flavor.store.open import open_store
-from flavor.store.paths import global_prefix, is_info, manifest_path, named, result_prefix, round_of, update_prefix
+from flavor.store.paths import (
+    global_prefix,
+    is_info,
+    manifest_path,
+    named,
+    result_prefix,
+    round_of,
+    run_record_path,
+    update_prefix,
+)
 from flavor.store.protocol import ObjectStore
 from tests.infos import put_info
 from tests.polled import eventually
@@ -223,6 +232,9 @@ def test_results_that_are_written_late_lack_nothing_of_a_site(
     ]
     assert rows(tmp_path / "out/metrics-sites.csv") == [[str(n), "a", f"{n / 1000}"] for n in range(1, 31)]
     assert not told
+    assert [has_model(runs, store, round_, newest=30) for round_ in (9, 28, 30)] == [False, False, True]
+    store.delete([run_record_path("r")])
+    assert has_model(runs, store, 9, newest=30), "the folder of the store seems not to be mounted"
 
 
 def test_what_results_lack_is_told_once_and_the_rest_is_written(

@@ -108,8 +108,6 @@ def test_the_last_lines_offer_the_model_that_has_met_the_goal(capsys: pytest.Cap
     assert goal == Goal("central/accuracy>=0.9", name, 0.96, 4)
     assert goal_behind(config, judged[:3], closed=4) is None, "it is the last model"
     assert goal_behind(config, judged[3:], closed=5) is None
-    assert goal_behind(config.model_copy(update={"keep_globals": 2}), judged, closed=5) == goal
-    assert goal_behind(config.model_copy(update={"keep_globals": 2}), judged, closed=6) is None, "it is gone"
     rounds = [RoundResult(5, 1.0, ["a"], 10, 100, {"loss": 0.5})]
     results = Results("r", "finished", "a goal", rounds, "/m.pt", "/out", goal=goal._asdict(), is_met=True)
     Progress("r", 9).summary(results)
@@ -117,6 +115,32 @@ def test_the_last_lines_offer_the_model_that_has_met_the_goal(capsys: pytest.Cap
     assert line in capsys.readouterr().err.splitlines()
     Progress("r", 9).summary(replace(results, best_round=4))
     assert "goal met by" not in capsys.readouterr().err, "it is the best one, which has a line"
+
+
+@pytest.mark.parametrize(
+    ("settings", "lost"),
+    [
+        ({"keep_globals": 2}, " (--keep-globals 2); --select 'pooled/log loss:min' keeps the best model"),
+        ({"keep_globals": 2, "select": "accuracy:max"}, " (--keep-globals 2)"),
+        ({}, "; --select 'pooled/log loss:min' keeps the best model"),
+    ],
+)
+def test_the_last_lines_say_that_the_model_that_has_met_the_goal_is_gone(
+    settings: dict[str, Any], lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The store says whether it has the model: one that --keep-globals does not keep may be there all the same."""
+    config = RunConfig(rounds=9, store="file:///s", stop_when=("pooled/log loss<0.2",), **settings)
+    judged = [EvaluationSummary(2, 0, 1, sites=1, expected=1, metrics={"pooled/log loss": 0.1})]
+    there = goal_behind(config, judged, closed=6, is_there=lambda round_: round_ == 2)
+    assert there is not None
+    assert not there.lost
+    goal = goal_behind(config, judged, closed=6, is_there=lambda round_: round_ != 2)
+    assert goal is not None
+    assert goal.lost == f"it is no longer in the store{lost}"
+    rounds = [RoundResult(6, 1.0, ["a"], 10, 100, {"loss": 0.5})]
+    Progress("r", 9).summary(Results("r", "finished", "g", rounds, "/m.pt", "/out", goal=goal._asdict(), is_met=True))
+    said = f"the model of round 2, pooled/log loss 0.1 (--stop-when 'pooled/log loss<0.2'): {goal.lost}"
+    assert f"goal met by:   {said}" in capsys.readouterr().err.splitlines()
 
 
 def test_the_last_lines_say_which_mean_is_which_where_models_are_judged(capsys: pytest.CaptureFixture[str]) -> None:
