@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +91,7 @@ def evaluate(
 
     from flavor.cli.judging_sites import judging_sites
     from flavor.config import RunConfig
+    from flavor.results.table_columns import ruled_columns
     from flavor.store.opening import opened_once_usable
 
     context = click.get_current_context()
@@ -121,7 +122,7 @@ def evaluate(
         if is_cross:
             _show_cross(_crossed(runs, view, config, objects, asked, sites, tell), metric, as_json)
         else:
-            _show(run, sites.judge(asked), as_json)
+            _show(run, sites.judge(asked), as_json, ruled_columns(view.config))
 
 
 def _asked(
@@ -192,16 +193,16 @@ def _crossed(
     return cross(runs, view, config, objects, round_, asked, sites, tell)
 
 
-def _show(run: str, found: Evaluated, as_json: bool) -> None:
+def _show(run: str, found: Evaluated, as_json: bool, ruled: Collection[str]) -> None:
     from flavor.results.chosen_evaluation import naming
     from flavor.results.evaluated_table import described, lines_of, table_of
 
     if as_json:
         click.echo(json.dumps(described(found), indent=2))
         return
-    for line in lines_of(found):
+    for line in lines_of(found, ruled=ruled):
         print_line(line)
-    heads, rows, further = table_of(found)
+    heads, rows, further = table_of(found, ruled=ruled)
     print_table(heads, rows)
     if further:
         print_line(further)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ class _Shown:
 
     found: Evaluated
     select: Select | None = None
+    ruled: Collection[str] = ()
+    """The metrics of the run's rules, by the names that sites use."""
     best_round: int | None = None
     signed_by: str = ""
     """Key of the aggregator whose signature was checked; '' for what was not read from the store."""
@@ -62,7 +64,7 @@ class _Shown:
     "names",
     metavar="NAME",
     multiple=True,
-    help="Show this metric. May be repeated.  [default: the first 6]",
+    help="Show this metric. May be repeated.  [default: the first 6, those of the run's rules before others]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all metrics in place of the table.")
 @redis_option
@@ -125,6 +127,7 @@ def _read(
         reports_of,
         selected_in,
     )
+    from flavor.results.table_columns import ruled_by
 
     out = Path(run)
     is_folder = (out / FOLDER).is_dir()
@@ -136,7 +139,9 @@ def _read(
         select = Select.parse(selected.select) if selected is not None else None
         found = from_folder(out, number, evaluation)
         best = selected.round if selected is not None else None
-        return _Shown(found, select, best, reports=reports_of(out, found), failing=failing_in_folder(out))
+        return _Shown(
+            found, select, ruled_by([select]), best, reports=reports_of(out, found), failing=failing_in_folder(out)
+        )
     return _from_redis(run, round_, evaluation, redis_url)
 
 
@@ -146,6 +151,7 @@ def _from_redis(run: str, round_: int | None, evaluation: int | None, redis_url:
     from flavor.policy.advice import some
     from flavor.records.evaluation import MOST_METRICS
     from flavor.results.read_evaluated import from_redis
+    from flavor.results.table_columns import ruled_columns
     from flavor.results.whole_model import own_of_then
     from flavor.store.open import open_store
 
@@ -161,7 +167,8 @@ def _from_redis(run: str, round_: int | None, evaluation: int | None, redis_url:
     if cut := [site for site, of in found.sites.items() if of.is_cut or of.are_words_cut]:
         has = "has" if len(cut) == 1 else "have"
         notes.append(f"{some(cut, 5)} {has} more metrics than the {MOST_METRICS} that Redis keeps: --store shows them")
-    return _Shown(found, select, view.best.round if view.best else None, notes=tuple(notes), failing=failing)
+    best = view.best.round if view.best else None
+    return _Shown(found, select, ruled_columns(view.config), best, notes=tuple(notes), failing=failing)
 
 
 def _from_store(
@@ -173,6 +180,7 @@ def _from_store(
     from flavor.ledger.trust import Trust
     from flavor.records.names import checked_name
     from flavor.results.read_evaluated import from_store
+    from flavor.results.table_columns import ruled_columns
     from flavor.results.whole_model import own_of_then
     from flavor.store.open import open_store
 
@@ -187,6 +195,7 @@ def _from_store(
     return _Shown(
         stored.found,
         select,
+        ruled_columns(begun.config) if begun is not None else (),
         stored.best_round or None,
         stored.record.manifest.public_key,
         bool(trust.workers),
@@ -200,7 +209,7 @@ def _show(shown: _Shown, names: Sequence[str], *, is_newest: bool) -> None:
     from flavor.results.evaluated_table import lines_of, table_of
 
     found = shown.found
-    for line in lines_of(found, names=names):
+    for line in lines_of(found, ruled=shown.ruled, names=names):
         print_line(line)
     for each in (shown.failing or ()) if is_newest else ():
         print_line(each.sentence)
@@ -210,7 +219,7 @@ def _show(shown: _Shown, names: Sequence[str], *, is_newest: bool) -> None:
         print_line(f"the best judged model{select} is that of round {shown.best_round}, {which}")
     if shown.signed_by:
         print_line(f"checked against the record that is signed with key {fingerprint(shown.signed_by)}")
-    heads, rows, further = table_of(found, select=shown.select, names=names)
+    heads, rows, further = table_of(found, select=shown.select, ruled=shown.ruled, names=names)
     if rows:
         print_table(heads, rows)
     if further:

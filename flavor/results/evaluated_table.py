@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from itertools import filterfalse
 from typing import Any
@@ -20,6 +20,7 @@ from flavor.results.best import MergedValue
 from flavor.results.evaluated import OWN_DATA, Evaluated, by_sites_of, mean_of
 from flavor.results.metric_of_sites import MetricOfSites, base_of, headline_of, metrics_of
 from flavor.results.site_measures import SiteMeasures, error_words
+from flavor.results.table_columns import by_rank
 
 MOST_COLUMNS = 6
 """Metrics in one table, unless they are named."""
@@ -36,11 +37,11 @@ _MOST_LEFT_OUT = 20
 _MOST_DIVERGED = 3
 
 
-def lines_of(found: Evaluated, *, names: Sequence[str] = ()) -> list[str]:
+def lines_of(found: Evaluated, *, ruled: Collection[str] = (), names: Sequence[str] = ()) -> list[str]:
     """Return what stands above the table: who has judged which model, and who is missing, with the reason.
 
     `names` are the metrics that are shown of the operator's own data, as of the sites; without them the first
-    `MOST_COLUMNS`.
+    `MOST_COLUMNS`, those of the run's rules, `ruled`, before the others.
     """
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.closed_ms / 1000))
     model = f"the global model of round {found.round}" if found.round else found.subject.words
@@ -59,6 +60,7 @@ def lines_of(found: Evaluated, *, names: Sequence[str] = ()) -> list[str]:
     if found.central is not None and not found.is_central:
         of = found.central
         own = [name for name in (*of.metrics, *of.not_finite) if not is_beside(name)]
+        own.sort(key=lambda name: _of_sites(name) not in ruled)
         if names:
             own = [name for name in own if {name, _of_sites(name)}.intersection(names)]
         named = [f"{shown_name(name)} {of.text(name)}" for name in own][: None if names else MOST_COLUMNS]
@@ -101,15 +103,17 @@ def names_in(found: Evaluated) -> list[str]:
 
 
 def table_of(
-    found: Evaluated, *, select: Select | None = None, names: Sequence[str] = ()
+    found: Evaluated, *, select: Select | None = None, ruled: Collection[str] = (), names: Sequence[str] = ()
 ) -> tuple[list[str], list[list[str]], str]:
     """Return the heads of a table, its rows, and a line about what it lacks; '' for nothing.
 
     A row for each site, and then one for each way to merge: over the examples of all sites (pooled), the two means, the
     lowest and the highest value, and the site that is worst. `names` are the metrics of the table, which is empty
-    where the sites have none of them; without `names` it has the first `MOST_COLUMNS`.
+    where the sites have none of them; without `names` it has the first `MOST_COLUMNS`: those of the run's rules,
+    `ruled`, those that most sites report, and then others.
     """
-    every = metrics_of(found, select)
+    there = {each.name: each for each in metrics_of(found, select)}
+    every = [there[name] for name in (there if names else by_rank(there, found, ruled))]
     columns = [each for each in every if each.name in names] if names else every[:MOST_COLUMNS]
     if names and not columns:
         return [], [], ""

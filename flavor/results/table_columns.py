@@ -7,13 +7,13 @@ were reported. Where there are too many of the others, each site may have as man
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flavor.config import RunConfig
 from flavor.evaluation_settings import goals_of, select_of
-from flavor.policy.selection import names_in
+from flavor.policy.selection import Select, StopWhen, names_in
 from flavor.records.counts import CENTRAL_PREFIX, COMPUTED, POOLED
 from flavor.records.merging import WEIGHTED, is_of_most, sites_with
 from flavor.results.computed_columns import MARK, OF_EVALUATIONS
@@ -48,8 +48,12 @@ class Rank:
 def ruled_columns(settings: Mapping[str, Any]) -> frozenset[str]:
     """Return the metrics on which the rules of a run with these settings depend, by the names that sites use."""
     config = RunConfig.known(settings)
-    names = names_in([select_of(config), *goals_of(config)])
-    return frozenset(name.removeprefix(CENTRAL_PREFIX).removeprefix(POOLED) for name in names)
+    return ruled_by([select_of(config), *goals_of(config)])
+
+
+def ruled_by(rules: Iterable[Select | StopWhen | None]) -> frozenset[str]:
+    """Return the metrics on which these rules depend, by the names that sites use."""
+    return frozenset(name.removeprefix(CENTRAL_PREFIX).removeprefix(POOLED) for name in names_in(rules))
 
 
 class Ranks:
@@ -77,6 +81,13 @@ class Ranks:
         is_computed = plain.startswith(tuple(COMPUTED))
         is_common = self._sites > 0 and is_of_most(of_sites, self._sites)
         return Rank(is_common=is_common or (is_computed and of_sites == self._sites))
+
+
+def by_rank(names: Iterable[str], of: Reported, ruled: Collection[str]) -> list[str]:
+    """Return the names of metrics in the order of columns: of rules, of most sites, and others, each as they were."""
+    ranks = Ranks(of, ruled)
+    found = {name: ranks.of(name) for name in names}
+    return sorted(found, key=lambda name: (not found[name].is_ruled, not found[name].is_common))
 
 
 class TableColumns:

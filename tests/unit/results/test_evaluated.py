@@ -40,6 +40,7 @@ from flavor.results.plot import Plotted, draw
 from flavor.results.rounds import RoundResult, SiteResult, measured_by_site, scalars
 from flavor.results.selected import Selected
 from flavor.results.site_measures import SiteMeasures, kept_of
+from flavor.results.table_columns import ruled_by
 from flavor.trackers.files import CsvTracker
 from tests.driven import info
 
@@ -515,6 +516,35 @@ def test_a_command_shows_the_metrics_for_which_the_table_has_no_room() -> None:
     many = {site: SiteMeasures(1, {f"m{number}": 0.5 for number in range(8)}) for site in "ab"}
     found = replace(FOUND, sites=many, metrics={})
     assert table_of(found)[2].startswith("2 further metrics: `flavor results --metric NAME` shows them")
+
+
+@pytest.mark.parametrize(
+    ("rules", "columns", "own"),
+    [
+        (["worst/f1:max", "central/pooled/auc:max"], ["auc", "f1", "accuracy"], ["pooled/auc", "a", "b"]),
+        (["a:max"], ["accuracy", "auc", "one 0"], ["a", "b", "c"]),
+        ([], ["accuracy", "auc", "one 0"], ["a", "b", "c"]),
+    ],
+)
+def test_metrics_of_rules_and_of_most_sites_are_shown_before_those_of_one(
+    rules: list[str], columns: list[str], own: list[str]
+) -> None:
+    """The evaluator of one site reports many names, and the operator's own data have many before that of the rule."""
+    alone = {f"one {number}": 0.5 for number in range(9)}
+    sites = {"a": {**alone, "accuracy": 0.5, "auc": 0.7}, "b": {"accuracy": 0.9, "auc": 0.8}, "c": {"f1": 0.5}}
+    names = dict.fromkeys(name for metrics in sites.values() for name in metrics)
+    central = {f"central/{name}": 0.9 for name in (*"abcdefgh", "pooled/auc")}
+    found = replace(
+        FOUND,
+        sites={site: SiteMeasures(1, metrics) for site, metrics in sites.items()},
+        metrics=dict.fromkeys(names, 0.5),
+        few={name: sum(name in metrics for metrics in sites.values()) for name in names},
+        central=SiteMeasures(50, central),
+    )
+    ruled = ruled_by(map(Select.parse, rules))
+    assert table_of(found, ruled=ruled)[0][2:5] == columns
+    (line,) = [line for line in lines_of(found, ruled=ruled) if "own data" in line]
+    assert line.split(": ")[1].split(", ")[:3] == [f"central/{name} 0.9" for name in own]
 
 
 def test_a_round_is_shown_by_the_runs_own_evaluation_and_the_newest_of_all_may_be_one_that_was_asked_for():
