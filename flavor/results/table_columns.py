@@ -1,7 +1,9 @@
 """Which metrics have a column in a table: so many that no single site displaces what others report.
 
 Metrics of the run's rules come first, then those that most sites report, then all others in the order in which they
-were reported. Where there are too many of the others, each site may have as many as another.
+were reported. Where there are too many of the others, each site may have as many as another. A metric that several
+sites report counts for the one of them with the fewest columns, so that no site takes a column by naming another's
+metric.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ class Rank:
     is_ruled: bool = False
     is_common: bool = False
     """Whether most sites report the metric, or flavor computes it."""
-    owner: str = ""
-    """Of other metrics the first site that reports it; '' where that is not known."""
+    reporters: tuple[str, ...] = ("",)
+    """Of other metrics the sites that report it; '' alone where that is not known."""
 
 
 def ruled_columns(settings: Mapping[str, Any]) -> frozenset[str]:
@@ -61,11 +63,10 @@ class Ranks:
 
     def __init__(self, of: Reported, ruled: Collection[str]) -> None:
         self._few, self._ruled, self._sites = of.few, ruled, len(of.reported)
-        self._counts, self._owners = Counter[str](), dict[str, str]()
+        self._reporters = dict[str, list[str]]()
         for site, names in of.reported.items():
-            self._counts.update(names)
             for name in names:
-                self._owners.setdefault(name, site)
+                self._reporters.setdefault(name, []).append(site)
 
     def of(self, column: str) -> Rank:
         """Return the rank of a column by its name, before it is made the head of one."""
@@ -74,9 +75,9 @@ class Ranks:
         names = [column, plain, plain.removesuffix(MARK), *stripped]
         if any(name.removeprefix(CENTRAL_PREFIX).removeprefix(POOLED) in self._ruled for name in (plain, *stripped)):
             return Rank(is_ruled=True)
-        name = next((name for name in names if name in self._counts), None)
-        if name is not None:
-            return Rank(is_common=is_of_most(self._counts[name], self._sites), owner=self._owners[name])
+        reporters = next((self._reporters[name] for name in names if name in self._reporters), None)
+        if reporters is not None:
+            return Rank(is_common=is_of_most(len(reporters), self._sites), reporters=tuple(reporters))
         of_sites = sites_with(stripped[0] if stripped else plain, self._few, self._sites)
         is_computed = plain.startswith(tuple(COMPUTED))
         is_common = self._sites > 0 and is_of_most(of_sites, self._sites)
@@ -95,7 +96,8 @@ class TableColumns:
 
     def __init__(self) -> None:
         self._ruled, self._common = dict[str, None](), dict[str, None]()
-        self._others = dict[str, str]()  # with the site that has brought it
+        self._others = dict[str, str]()  # with the site for which it counts
+        self._reporters = dict[str, tuple[str, ...]]()  # of these, the sites that have reported them last
         self._owned = Counter[str]()
 
     @property
@@ -108,32 +110,55 @@ class TableColumns:
         if name in self._ruled or (name in self._common and not rank.is_ruled):
             return None
         if not (rank.is_ruled or rank.is_common):
-            return self._take_other(name, rank.owner)
+            return self._take_other(name, rank.reporters)
         if rank.is_common and len(self._ruled) + len(self._common) >= MOST_COLUMNS:
             return None if name in self._others else name
         self._common.pop(name, None)
-        if (owner := self._others.pop(name, None)) is not None:
-            self._owned[owner] -= 1
+        if name in self._others:
+            self._drop(name)
         (self._ruled if rank.is_ruled else self._common)[name] = None
         return self._given_up() if len(self.names) > MOST_COLUMNS else None
 
-    def _take_other(self, name: str, owner: str) -> str | None:
+    def _take_other(self, name: str, reporters: tuple[str, ...]) -> str | None:
         if name in self._others:
+            self._reporters[name] = reporters
             return None
-        if is_full := len(self.names) >= MOST_COLUMNS:
-            most = max(self._owned.values(), default=0)
-            if most <= self._owned[owner] + 1:
+        owner, gone = self._poorest(reporters), None
+        if len(self.names) >= MOST_COLUMNS:
+            if not self._is_poor(owner) or self._last_of_richest() is None or not self._is_poor(owner):
                 return name
-        gone = self._given_up() if is_full else None
-        self._others[name] = owner
+            gone = self._given_up()
+        self._others[name], self._reporters[name] = owner, reporters
         self._owned[owner] += 1
         return gone
 
-    def _given_up(self) -> str | None:
+    def _poorest(self, reporters: tuple[str, ...]) -> str:
+        return min(reporters, key=self._owned.__getitem__)
+
+    def _is_poor(self, site: str) -> bool:
+        """Whether a site has fewer columns than another one, also with one more."""
+        return max(self._owned.values(), default=0) > self._owned[site] + 1
+
+    def _last_of_richest(self) -> str | None:
+        """Return the last column of the site that has most, after those that count for poorer sites as well."""
+        while self._others:
+            ((richest, most),) = self._owned.most_common(1)
+            name = next(name for name, owner in reversed(self._others.items()) if owner == richest)
+            poorest = self._poorest(self._reporters[name])
+            if self._owned[poorest] + 1 >= most:
+                return name
+            self._others[name] = poorest
+            self._owned[richest] -= 1
+            self._owned[poorest] += 1
+        return None
+
+    def _given_up(self) -> str:
         """Take the last column from the site that has most; return its name."""
-        if not self._others:
+        if (gone := self._last_of_richest()) is None:
             return (self._common or self._ruled).popitem()[0]
-        ((richest, _),) = self._owned.most_common(1)
-        gone = next(name for name, owner in reversed(self._others.items()) if owner == richest)
-        self._owned[self._others.pop(gone)] -= 1
+        self._drop(gone)
         return gone
+
+    def _drop(self, name: str) -> None:
+        self._owned[self._others.pop(name)] -= 1
+        del self._reporters[name]

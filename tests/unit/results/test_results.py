@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,7 +22,7 @@ from flavor.results.best import BestRound, MergedValue, best_of
 from flavor.results.computed_columns import told_apart
 from flavor.results.plot import Plotted, draw, panels, plot_metrics
 from flavor.results.rounds import RoundResult, SiteResult, best_round, for_people, merged_info, scalars
-from flavor.results.table_columns import MOST_COLUMNS, Rank, TableColumns, ruled_columns
+from flavor.results.table_columns import MOST_COLUMNS, Rank, Ranks, TableColumns, ruled_columns
 from flavor.results.tables import FIXED_OF_SITES, Tables
 from flavor.store.local import LocalStore
 from flavor.trackers.files import CsvTracker
@@ -398,7 +399,7 @@ def test_one_site_displaces_no_metric_that_others_report(tmp_path: Path, ruled: 
 
 
 def test_sites_with_many_metrics_of_their_own_share_a_table_and_it_changes_no_more() -> None:
-    columns, ranks = TableColumns(), {site: Rank(owner=site) for site in "abc"}
+    columns, ranks = TableColumns(), {site: Rank(reporters=(site,)) for site in "abc"}
     for _ in range(2):
         for site in "abc":
             for number in range(2000):
@@ -411,6 +412,36 @@ def test_sites_with_many_metrics_of_their_own_share_a_table_and_it_changes_no_mo
     assert columns.names == [f"of most {number}" for number in range(MOST_COLUMNS)]
     assert columns.take("loss", Rank(is_ruled=True)) == f"of most {MOST_COLUMNS - 1}"
     assert columns.names[0] == "loss"
+
+
+@pytest.mark.parametrize("bad", ["a-bad", "z-bad"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_site_that_names_the_metrics_of_others_takes_none_of_their_columns(bad: str, is_first: bool) -> None:
+    """The order of the names does not matter, of sites or of metrics, also once further sites want columns."""
+    own = {site: [f"{site} {number}" for number in range(20)] for site in ("s1", "s2", "s3")}
+    copied = sorted(name for names in own.values() for name in names)
+    many = [f"x{number:04}" for number in range(1100)]
+    reported = {**own, bad: [*copied, *many] if is_first else [*many, *copied]}
+    columns = TableColumns()
+    for late in ({}, {"s4": [f"s4 {number}" for number in range(400)], "s5": ["s5 0"]}):
+        each = SimpleNamespace(few={}, reported=dict(sorted({**reported, **late}.items())))
+        ranks = Ranks(each, [])
+        for names in each.reported.values():
+            for name in names:
+                columns.take(name, ranks.of(name))
+        assert {*copied, *(name for names in late.values() for name in names)} <= set(columns.names)
+        assert len(columns.names) == MOST_COLUMNS
+
+
+def test_a_column_is_kept_for_the_site_that_it_is_the_only_one_of() -> None:
+    """The richest site's last column is another site's only one: a column that the richest alone has goes instead."""
+    columns = TableColumns()
+    for number in range(MOST_COLUMNS - 1):
+        columns.take(f"x{number}", Rank(reporters=("bad",)))
+    columns.take("own", Rank(reporters=("bad",)))
+    columns.take("own", Rank(reporters=("bad", "honest")))
+    assert columns.take("new", Rank(reporters=("late",))) == f"x{MOST_COLUMNS - 2}"
+    assert "own" in columns.names
 
 
 def test_the_metrics_of_rules_have_the_names_that_sites_use() -> None:
