@@ -69,7 +69,7 @@ class Parts:
         """
         shared = frozenset(self.shared(shapes))
         own = [name for name in shapes if name not in shared]
-        kept, others = ([name for name in names if _is_statistic(name)] for names in (own, shared))
+        kept, others = ([name for name in names if is_statistic(name)] for names in (own, shared))
         if not kept or any(len(shapes[name]) > 1 for name in own):
             return []
         return [name for name in shapes if name in others]
@@ -88,7 +88,8 @@ WHOLE = Parts()
 """Every tensor is shared."""
 
 
-def _is_statistic(name: str) -> bool:
+def is_statistic(name: str) -> bool:
+    """Return whether this is the name of running statistics."""
     return any(fnmatchcase(name, pattern) for pattern in STATISTICS)
 
 

@@ -36,7 +36,7 @@ from flavor.check.trainer_checks import (
 from flavor.checkpoints import Checkpoint, Format, read
 from flavor.checkpoints.compare import same_bits, structure_problems
 from flavor.checkpoints.kind import CheckpointKind
-from flavor.checkpoints.tied import equal, one_in_the_file, refused
+from flavor.checkpoints.tied import IF_TIED, Twins, alike, equal, one_in_the_file, refused
 from flavor.counted import counted
 from flavor.errors import CheckpointError, InvalidInfo
 from flavor.parts import WHOLE, Parts
@@ -136,29 +136,33 @@ class HandedIn:
         if problem := self._parts.problem(tensors):
             self._give_up(PARTS, f"round {round_}: {problem}")
         shared = self.shared(tensors)
-        if tied := self._tied(tensors, frozenset(shared)):
-            self._give_up(PARTS, f"round {round_}: {tied}", hint=TIED)
+        for mine, other in one_in_the_file(tensors, frozenset(shared)).items():
+            self._give_up(PARTS, f"round {round_}: {refused(mine, other)}", hint=TIED)
         sizes = [sum(array.nbytes for array in each.values()) for each in (shared, tensors)]
         own = [name for name in tensors if name not in shared]
         how_much = f"{shown_bytes(sizes[0])} of {shown_bytes(sizes[1])}"
         shares = f"{len(shared)} of {counted(len(tensors), 'tensor')} are shared, {how_much}: {model.some([*shared])}"
         seen, names = f"{shares}; at the site stay {model.some(own)}", {"shared": [*shared], "local": own}
+        hints = []
         if forgotten := self._parts.forgotten({name: array.shape for name, array in tensors.items()}):
             seen = f"{seen}; shared are also the statistics {model.some(forgotten)}"
-            self._report.warned(PARTS, seen, hint=FORGOTTEN, **names)
+            hints.append(FORGOTTEN)
+        if line := alike(self._moved_alike(tensors, frozenset(shared))):
+            seen = f"{seen}; round {round_}: {line}"
+            hints.append(IF_TIED)
+        if hints:
+            self._report.warned(PARTS, seen, hint="; ".join(hints), **names)
         else:
             self._report.passed(PARTS, seen, **names)
 
-    def _tied(self, tensors: model.Tensors, shared: frozenset[str]) -> str:
-        """Say that a shared tensor and one that is not are tied; '' for none."""
+    def _moved_alike(self, tensors: model.Tensors, shared: frozenset[str]) -> Twins:
+        """Return the own tensors that have changed since the round before, and are equal to a shared one."""
         before = self._previous.local.tensors if self._previous is not None else {}
-        moved = {
+        return {
             own: twin
             for own, twin in equal(tensors, shared).items()
             if own in before and not same_bits(before[own], tensors[own])
         }
-        found = {**one_in_the_file(tensors, shared), **moved}
-        return next((str(refused(own, twin)) for own, twin in found.items()), "")
 
     def described(self, round_: int, path: Path, kind: CheckpointKind) -> str:
         """Describe a file without tensors; raises `Over` if its kind cannot read it."""

@@ -25,7 +25,7 @@ from flavor.checkpoints.safetensors.reader import TensorFile
 from flavor.checkpoints.safetensors.writer import TensorFileWriter
 from flavor.checkpoints.site import OwnFiles
 from flavor.checkpoints.state_dict.structure import Structure
-from flavor.checkpoints.tied import Twins, refused
+from flavor.checkpoints.tied import Twins
 from flavor.errors import CheckpointError, NotDivided
 from flavor.parts import Parts
 
@@ -43,6 +43,16 @@ class Known:
     """Those that are not shared, by their names on the wire."""
     structure: Structure | None
     """The nesting of the run's initial model; None for a run without one, or for a flat model."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What may not be meant in own tensors that were kept."""
+
+    trained: list[str]
+    """Those that differ from the initial model's; none in a run without one."""
+    alike: Twins
+    """Those that have changed since the round before, and are equal to a shared one."""
 
 
 class OwnTensors:
@@ -75,20 +85,22 @@ class OwnTensors:
         text = initial.metadata.get(STRUCTURE_KEY) if initial is not None else None
         return Known(names, tensors, Structure.from_json(text, "the initial model") if text else None)
 
-    def keep(self, names: Sequence[str], tensors: Mapping[str, Array], twins: Twins = _NONE) -> list[str]:
+    def keep(self, names: Sequence[str], tensors: Mapping[str, Array], twins: Twins = _NONE) -> Kept:
         """Keep the site's own tensors of a checkpoint, whose tensors are `names`.
 
-        `twins` are those that have the same numbers as a shared one. Returns those that differ from the initial
-        model's; none in a run without one. Raises `CheckpointError`, and keeps what was there, where they are not those
-        that this site had before, are tied to a shared one, or are not numbers; `StoreError` where the disk fails.
+        `twins` are those that have the same numbers as a shared one. Raises `CheckpointError`, and keeps what was
+        there, where they are not those that this site had before, or are not numbers; `StoreError` where the disk
+        fails.
         """
         initial, (newest, older) = self._initial_file(), self._opened()
         before = self._known(initial, newest, older)
         if before is not None and (problem := _difference(before.tensors, tensors)):
             raise NotDivided(problem, told="the tensors that it does not share are not those that it had before")
-        for name, twin in twins.items():
-            if before is not None and not same_bits(before.tensors[name], tensors[name]):
-                raise refused(name, twin)
+        alike = {
+            name: twin
+            for name, twin in twins.items()
+            if before is not None and not same_bits(before.tensors[name], tensors[name])
+        }
         other = {n: a for n, a in tensors.items() if initial is None or not same_bits(initial.tensor(n), a)}
         for name, array in other.items():
             if not is_finite(array) and not _may_be_infinite(array, before.tensors[name] if before else None):
@@ -98,7 +110,7 @@ class OwnTensors:
                     told="a tensor that it does not share has NaN or infinite values",
                 )
         self._write(names, other, newest, has_initial=initial is not None)
-        return list(other) if initial is not None else []
+        return Kept(list(other) if initial is not None else [], alike)
 
     def _write(
         self, names: Sequence[str], other: Mapping[str, Array], kept: TensorFile | None, *, has_initial: bool

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from flavor.checkpoints.checkpoint import Checkpoint, read
 from flavor.checkpoints.convert import Outgoing, WireInfo
 from flavor.checkpoints.format import Format
-from flavor.checkpoints.own_tensors import OwnTensors
+from flavor.checkpoints.own_tensors import Kept, OwnTensors
 from flavor.checkpoints.site import SiteOptions, Wire
 from flavor.checkpoints.state_dict.structure import Structure
 from flavor.checkpoints.tensors_site import TensorsSite
+from flavor.checkpoints.tied import IF_TIED, alike
 from flavor.counted import counted
 from flavor.errors import NotDivided
 from flavor.patterns import CONTROL_VARIATE
@@ -24,7 +26,7 @@ class PartSite(TensorsSite):
         super().__init__(options)
         assert options.own is not None
         self._own = OwnTensors(options.own, options.parts)
-        self._has_told = False
+        self._told: set[str] = set()
 
     def may_share(self, source: Path) -> bool:
         """See `Site`."""
@@ -53,27 +55,32 @@ class PartSite(TensorsSite):
 
     def _learned(self, info: WireInfo) -> Wire:
         """Keep the own tensors as well, and tell this site's user what may not be meant."""
-        moved = self._own.keep(info.all_names, info.own_tensors, info.twins)
-        if not self._has_told:
-            self._has_told = self._tell(info, moved)
+        kept = self._own.keep(info.all_names, info.own_tensors, info.twins)
+        for kind, line in self._remarks(info, kept):
+            if kind not in self._told:
+                self._told.add(kind)
+                self._options.tell(line)
         return super()._learned(info)
 
-    def _tell(self, info: WireInfo, moved: list[str]) -> bool:
-        """Tell what may not be meant; return whether there was such a thing."""
-        parts, own = self._options.parts, info.own_tensors
+    def _remarks(self, info: WireInfo, kept: Kept) -> Iterator[tuple[str, str]]:
+        """Yield what may not be meant: its kind, and a line."""
+        parts, own, trained = self._options.parts, info.own_tensors, kept.trained
         shapes = {name: own[name].shape if name in own else () for name in info.all_names}
         if forgotten := parts.forgotten(shapes):
-            self._options.tell(
+            yield (
+                "forgotten",
                 f"the run keeps the normalisation of some layers at the site ({parts.options}), and shares the "
-                f"statistics {', '.join(forgotten[:5])}{', …' if len(forgotten) > 5 else ''}"
+                f"statistics {', '.join(forgotten[:5])}{', …' if len(forgotten) > 5 else ''}",
             )
-        if parts.share and moved:
-            self._options.tell(
-                f"the script has trained {counted(len(moved), 'tensor')} that stay{'s' if len(moved) == 1 else ''} at "
-                f"this site ({moved[0]}{', …' if len(moved) > 1 else ''}): the run's operator has the initial model's "
-                "in their place. If adapters are trained on a frozen base, freeze it"
+        if parts.share and trained:
+            yield (
+                "trained",
+                f"the script has trained {counted(len(trained), 'tensor')} that stay{'s' * (len(trained) == 1)} at "
+                f"this site ({trained[0]}{', …' if len(trained) > 1 else ''}): the run's operator has the initial "
+                "model's in their place. If adapters are trained on a frozen base, freeze it",
             )
-        return bool(forgotten or (parts.share and moved))
+        if line := alike(kept.alike):
+            yield "alike", f"warning: {line}: {IF_TIED}"
 
     def _known_structure(self) -> Structure | None:
         """Return how this trainer nests; of a trainer that has saved nothing yet, how the initial model does."""

@@ -75,14 +75,27 @@ class TestParts:
         assert result.detail.endswith("bn3.running_mean, and 2 more; shared are also the statistics 0.running_mean")
         assert (told["shared"], told["local"]) == (["0.running_mean", "w"], [f"bn{n}.running_mean" for n in range(6)])
 
-    def test_tied_weights_are_named(self, tmp_path: Path) -> None:
+    def test_equal_weights_are_a_warning(self, tmp_path: Path) -> None:
         models = [{name: np.arange(9.0) + round_ for name in ("embed", "head")} for round_ in (1, 2)]
         report = Report(TRAINER_CHECKS)
+        for model in models:
+            model |= {"0.running_mean": np.ones(9), "bn.running_mean": np.ones(9)}
+        self.look(tmp_path, Parts(local=["head", "bn*"]), *models, report=report)
+        [result] = [each for each in report.results if each.check is PARTS]
+        assert result.status is Status.WARNED
+        assert "shared are also the statistics 0.running_mean; round 2: after the training, 'head'" in result.detail
+        assert result.detail.endswith("is equal to 'embed', which is shared")
+        assert result.hint.startswith("to keep all normalisation at the site")
+        assert "(tied weights), what the sites average of it is lost at each load" in result.hint
+
+    def test_weights_that_the_file_stores_once_are_tied(self, tmp_path: Path) -> None:
+        torch = pytest.importorskip("torch")
+        torch.save({"state_dict": dict.fromkeys(("embed", "head"), torch.ones(9))}, tmp_path / "1.ckpt")
+        report = Report(TRAINER_CHECKS)
         with pytest.raises(Over):
-            self.look(tmp_path, Parts(local=["head"]), *models, report=report)
+            HandedIn(report, 2, Parts(local=["head"])).look_at_model(1, tmp_path / "1.ckpt", True)
         [result] = [each for each in report.results if each.status is Status.FAILED]
-        assert result.check is PARTS
-        assert "round 2: tensor 'embed' is shared and 'head' is not, and both are the same numbers" in result.detail
+        assert "round 1: tensor 'embed' is shared and 'head' is not, and both are one tensor of" in result.detail
         assert result.hint.startswith("give patterns that match both of these tensors, or neither")
 
     def test_training_of_what_is_not_shared_is_no_training(self, tmp_path: Path) -> None:

@@ -247,20 +247,35 @@ class TestRefused:
     def test_tied_weights(self, place, tmp_path):
         weight = torch.ones(4, 4)
         torch.save({"state_dict": {"embed.weight": weight, "bn_tied.weight": weight}}, tmp_path / "local.ckpt")
-        with pytest.raises(NotDivided, match=r"'embed.weight' is shared and 'bn_tied.weight' is not, and both are"):
+        with pytest.raises(NotDivided, match=r"'embed.weight' is shared and 'bn_tied.weight' is not, and both are one"):
             place.site.to_wire(tmp_path / "local.ckpt", tmp_path / "wire", None)
 
     @pytest.mark.parametrize("format_", list(Format))
     def test_tied_weights_that_the_file_stores_twice(self, place, format_):
-        """As all formats but torch do, and torch after `.cpu()`. They are the same in each round, and move."""
-        for round_ in (1, 2):
-            weight = np.linspace(round_, 9, 12, dtype=np.float32).reshape(3, 4)
+        """As all formats but torch do, and torch after `.cpu()`, and as a script does that copies a network on purpose.
+
+        They are the same in each round, and move. Whether they are one tensor of the model is not seen: the run goes
+        on, and the site is told once, whatever it was told of in round 1.
+        """
+        for round_ in (1, 2, 3):
+            weight = np.linspace(round_, 9, 12, dtype=np.float32)
             tied = {"embed.weight": weight, "bn_tied.weight": weight.copy()}
-            if round_ == 1:
-                wire = place.trained(tied, 1, format_)
-        with pytest.raises(NotDivided, match=r"'embed.weight' is shared and 'bn_tied.weight' is not, and both are"):
-            place.trained(tied, 2, format_)
-        assert place.given(wire, None)["bn_tied.weight"][0, 0] == 1
+            tied |= {"bn.running_mean": np.ones(3), "down.running_mean": np.zeros(3)}
+            wire = place.trained(tied, round_, format_)
+            assert len(place.told) == min(round_, 2), "the forgotten statistics in round 1"
+        assert place.told[1].startswith(
+            "warning: after the training, 'bn_tied.weight', which stays at the site, is equal to 'embed.weight', which "
+            "is shared: if both are one tensor of the model (tied weights), what the sites average of it is lost"
+        )
+        assert place.told[1].endswith("on purpose (a target network, an average of the weights), this is right")
+        assert place.given(wire, None)["bn_tied.weight"][0] == 3
+
+    def test_statistics_that_an_average_of_the_weights_copies_are_not_told(self, place):
+        """As torch's `AveragedModel` does with buffers."""
+        for round_ in (1, 2):
+            mean = np.linspace(round_, 9, 16, dtype=np.float32)
+            place.trained({"net.running_mean": mean, "ema.bn.running_mean": mean.copy(), "w": mean}, round_)
+        assert [line for line in place.told if "equal" in line] == []
 
     def test_what_is_equal_by_chance_is_not_tied(self, place):
         """Fresh biases, counters, buffers that no training moves; tensors of the same beginning, or another shape."""
@@ -274,6 +289,7 @@ class TestRefused:
             other[-1] += 1
             alike |= {"conv.grown": grown, "bn.grown": other, "bn.turned": grown.reshape(3, 100)}
             place.trained({name: array.copy() for name, array in alike.items()}, round_)
+        assert place.told == []
 
     @pytest.mark.parametrize(
         ("sent", "reason"),
