@@ -43,7 +43,7 @@ from flavor.records.not_finite import not_finite_of, text_of
 from flavor.records.run import RunView
 from flavor.records.sound_counts import OPERATOR, left_out_alone
 from flavor.records.summary import kept_metrics
-from flavor.results.evaluation_summary import central_comparison, central_lacking, ruled_names
+from flavor.results.evaluation_summary import central_comparison, central_lacking, kept_first, ruled_names
 from flavor.results.metric_of_sites import shown_by
 from flavor.results.whole_model import make_whole, why_not_whole
 from flavor.store.digests import copy_of
@@ -214,8 +214,6 @@ class _Judging:
             raise EvaluatorFailed(f"its evaluator ended ({described_exit(code)})")
 
     def _summary(self, merged: Info, examples: int) -> EvaluationSummary:
-        metrics = merged["metrics"]
-        ruled = {name: metrics[name] for name in self._ruled if name in metrics}
         evaluation = self._evaluation
         return EvaluationSummary(
             round=evaluation.round,
@@ -224,7 +222,7 @@ class _Judging:
             sites=1,
             expected=1,
             examples=examples,
-            metrics=kept_metrics({**ruled, **metrics}),
+            metrics=kept_metrics(kept_first(merged["metrics"], self._config)),
             lacking=central_lacking(self._config, merged),
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flavor.records.counts import bound_of
 from flavor.records.damage import damage_in, table
 from flavor.records.merging import WEIGHTED
 from flavor.records.numbers import finite, whole
@@ -138,7 +139,7 @@ _NUMBERS: Mapping[str, int | None] = {
 def kept_metrics(metrics: Mapping[str, Any], most: int = MOST_METRICS, longest: int = LONGEST_NAME) -> dict[str, float]:
     """Return the first finite numbers among merged or single metrics whose names are not too long.
 
-    Of a merged metric both means are kept, or none.
+    Of a merged metric both means are kept, or none; so are a pooled one and the bound of its error behind it.
     """
     found: dict[str, float] = {}
     for name, value in metrics.items():
@@ -146,6 +147,8 @@ def kept_metrics(metrics: Mapping[str, Any], most: int = MOST_METRICS, longest: 
         if len(base) <= longest and (number := finite(value)) is not None:
             if len(found) == most:
                 found.pop(base, None)
+                if found and bound_of(next(reversed(found))) == name:
+                    found.popitem()
                 break
             found[name] = number
     return found

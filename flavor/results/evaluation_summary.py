@@ -10,6 +10,7 @@ from flavor.evaluation_settings import goals_of, rules_of, select_of
 from flavor.policy.compared import Found
 from flavor.policy.selection import Select, names_in, same_number
 from flavor.records.comparison import Comparison
+from flavor.records.counts import CENTRAL_PREFIX, POOLED, bound_of
 from flavor.records.evaluation import BestModel, EvaluationSummary
 from flavor.records.lacking import Lacking, SomeSites, lacking_of, with_value
 from flavor.records.merging import WEIGHTED, by_sites, sites_of
@@ -32,6 +33,17 @@ def ruled_names(config: RunConfig, *, central: bool) -> list[str]:
 def first_ruled(config: RunConfig) -> list[str]:
     """Return the metrics of all rules of the run, as `ruled_names`: they are kept before all others."""
     return names_in([select_of(config), *goals_of(config)])
+
+
+def kept_first(metrics: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+    """Return merged metrics with those of the run's rules first, and the bound of its error behind each of them all.
+
+    The first ones are kept of many, and shown. On the operator's own data a rule's metric of sites comes first, too.
+    """
+    ruled = first_ruled(config)
+    own = [f"{CENTRAL_PREFIX}{each}" for name in ruled for each in (name, name.removeprefix(POOLED))]
+    first = [each for name in (*ruled, *own) for each in (name, name + WEIGHTED)]
+    return {each: metrics[each] for name in (*first, *metrics) for each in (name, bound_of(name)) if each in metrics}
 
 
 def central_lacking(config: RunConfig, merged: Mapping[str, Any]) -> dict[str, Lacking]:
@@ -72,9 +84,7 @@ def evaluation_summary(
     """
     few, number_of_sites = sites_of(merged)
     ordered = by_sites(merged["metrics"], few, number_of_sites)
-    ruled = first_ruled(config)
-    first = {name: value for name, value in ordered.items() if name.removesuffix(WEIGHTED) in ruled}
-    metrics = kept_metrics({**first, **ordered})
+    metrics = kept_metrics(kept_first(ordered, config))
     kept = names_of(metrics)
     kept_few = {name: several for name, several in few.items() if name in kept or name in metrics}
     return EvaluationSummary(

@@ -8,17 +8,22 @@ from dataclasses import replace
 
 import pytest
 
+from flavor.config import RunConfig
+from flavor.evaluation_settings import select_of
 from flavor.policy.selection import Select
-from flavor.records.evaluation import MOST_METRICS, Result, ResultVerdict
+from flavor.records.evaluation import CENTRAL, MOST_METRICS, EvaluationSummary, Result, ResultVerdict
 from flavor.records.info import Info
 from flavor.records.objects import ObjectRef
+from flavor.records.summary import kept_metrics
 from flavor.results.evaluated import Evaluated
 from flavor.results.evaluated_table import described, table_of
-from flavor.results.metric_of_sites import MetricOfSites, metrics_of
+from flavor.results.evaluation_summary import kept_first
+from flavor.results.metric_of_sites import MetricOfSites, metrics_of, shown_by
 from flavor.results.site_measures import SiteMeasures, first_names, kept_of
 from tests.driven import info
 
 CLASSES = {f"recall/class {number}": 0.5 for number in range(30)}
+NO_RULES = RunConfig(rounds=1, store="file:///s")
 RESULT = Result(ObjectRef("p", "d"), 10, "m")
 
 
@@ -34,6 +39,21 @@ def test_a_verdict_keeps_the_metrics_of_rules_and_those_of_most_sites_before_a_s
     assert list(kept.metrics)[:3] == ["auc", "accuracy", "recall/class 0"]
     assert (len(kept.metrics), kept.is_cut, kept.are_words_cut) == (MOST_METRICS, True, False)
     assert kept_of(infos[1], first) == ({"accuracy": 0.9, "loss": 1.0}, {}, False, False)
+
+
+def test_a_summary_keeps_the_metrics_of_rules_first_and_a_pooled_one_with_its_bound() -> None:
+    """Lines begin with the first ones. On the operator's own data those of rules on sites' metrics are first, too."""
+    config = RunConfig(rounds=1, store="file:///s", select="pooled/auc:max", stop_when=("worst/f1>0.5",))
+    names = ["f1", "f1 (weighted)", "pooled/auc", "pooled/dice", "pooled/auc_bound"]
+    every = {**dict.fromkeys(map(str, range(60)), 0.5), **dict.fromkeys(names, 0.9)}
+    kept = list(kept_metrics(kept_first(every, config)))
+    assert kept[:5] == ["pooled/auc", "pooled/auc_bound", "f1", "f1 (weighted)", "0"]
+    own = {f"central/{name}": value for name, value in (*every.items(), ("auc", 0.8))}
+    kept = list(kept_metrics(kept_first(own, config)))
+    assert kept[:5] == [f"central/{name}" for name in ("pooled/auc", "pooled/auc_bound", "auc", "f1", "f1 (weighted)")]
+    line = EvaluationSummary(1, CENTRAL, 1, sites=1, expected=1, metrics={name: own[name] for name in kept[2:]})
+    assert shown_by(line, select_of(config)) == "central/auc 0.8"
+    assert list(kept_metrics(kept_first({"0": 1.0, "pooled/auc": 0.9, "pooled/auc_bound": 0.1}, NO_RULES), 2)) == ["0"]
 
 
 def test_a_verdict_says_whether_the_site_reports_more() -> None:
