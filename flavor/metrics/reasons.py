@@ -73,7 +73,7 @@ _PATTERNS: tuple[tuple[ReasonClass, re.Pattern[str]], ...] = tuple(
             r".*(save|write|fetch|cast|rename|compare|check|use|give|let|keep|leave|follow|call|look|cannot be "
             r"(read|used)|damaged|at most|refused|not read|not Unicode|SHA-256 in hex|is an integer from|there are|"
             r"and no checkpoint|claim|cannot be averaged|a compressed update, |is in two shards|lies beside the index|"
-            r"has a name of )",
+            r"an index of over |has a name of )",
         ),
     )
 )

@@ -78,7 +78,7 @@ def test_they_do_not_displace_the_metrics_of_most_sites(driven: Driven) -> None:
     assert all(last["sites"][name] == 1 for name in last["metrics"] if name not in ("accuracy", "loss"))
     assert last["left_out"] + len(last["metrics"]) == 2 + 19, "a name like that of a weighted mean is not merged"
     (line,) = [line.text for line in summary_of(found) if line.text.startswith(f"round {ROUNDS}: ")]
-    assert line.startswith("round 8: accuracy 0.8 of 2 of 3 sites (best: 0.3, reported in round 3,")
+    assert line.startswith("round 8: accuracy 0.8 of 2 of 3 sites (best of 3 compared rounds: 0.3, reported in")
     assert "; not compared: 5 rounds, the newest of them round 8, in which fewer than 3 sites report it)" in line
     further = counted(last["left_out"], "further metric")
     assert line.endswith(f"; the store alone has {further}, as too many are reported")
