@@ -10,6 +10,9 @@ from flavor.cook.utils import current_round
 from flavor.errors import InvalidSetting
 from flavor.programs.calls_file import note_call
 
+_told: set[tuple[str, str]] = set()
+"""The helpers and calls of which this process has told. A script may make a helper anew in each round."""
+
 
 class Calls:
     """The calls of one helper, such as `proximal`, in the rounds of a script."""
@@ -18,7 +21,6 @@ class Calls:
         self._helper = helper
         self.round = current_round()
         """The round of the last call of `is_new_round`, or of the making; None before there is one."""
-        self._told: set[str] = set()
         self.note("made")
 
     def note(self, call: str) -> None:
@@ -36,8 +38,8 @@ class Calls:
     def tell_once(self, call: str, what: str, tell: Callable[[str], None]) -> None:
         """Tell what is wrong, once in this process, and note it as this call."""
         self.note(call)
-        if call not in self._told:
-            self._told.add(call)
+        if (self._helper, call) not in _told:
+            _told.add((self._helper, call))
             tell(what)
 
 

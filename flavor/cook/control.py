@@ -136,7 +136,8 @@ STEPS_LOOKED_AT = 3
 """Steps of a round that are compared with those of plain SGD: momentum shows from the second one on."""
 NOT_LOADED = (
     "c is, in all tensors, what this site handed in itself, so that no step is corrected: load the global model with "
-    f"all its tensors called {PREFIX}NAME, into the model that Scaffold has (right only for a round of this site alone)"
+    f"all its tensors called {PREFIX}NAME, into the model that Scaffold has (right only for a round of this site "
+    "alone, or of sites that all have the same data)"
 )
 
 
@@ -149,6 +150,9 @@ def is_unloaded(pairs: Iterable[tuple[bool, bool]]) -> bool:
     return bool(alike) and all(alike)
 
 
-def is_other_step(moved: float, expected: float, apart: float) -> bool:
-    """Return whether a step of this length differs from the expected one (all norms) by more than rounding does."""
-    return expected > 0 and apart > _SHARE * max(moved, expected)
+def is_other_step(moved: float, expected: float, apart: float, rounding: float) -> bool:
+    """Return whether a step of this length differs from the expected one (all norms) by more than rounding does.
+
+    `rounding` is that of the parameter: its norm, times the eps of its dtype. A step that is as short is not judged.
+    """
+    return expected > 0 and apart > _SHARE * max(moved, expected) + rounding

@@ -85,7 +85,8 @@ class Proximal:
         for name, array in arrays.items():
             if array.shape != (before := self._anchors[name].shape):
                 raise InvalidSetting(f"proximal: {name!r} has the shape {array.shape}, and had {before} at the making")
-        found = {name: wide(array) - wide(self._anchors[name]) for name, array in arrays.items()}
+        anchors = {name: self._anchors[name].astype(array.dtype) for name, array in arrays.items()}
+        found = {name: wide(array) - wide(anchors[name]) for name, array in arrays.items()}
         if not self._is_called and any(np.isfinite(each).all() and each.any() for each in found.values()):
             self._calls.tell_once("anchor", OTHER_ANCHOR, tell_anchor)
         self._is_called = True
@@ -226,7 +227,8 @@ class Scaffold:
             return
         (name, before, expected), self._last = self._last, None
         moved = before - _some(np.asarray(model[name]))
-        if is_other_step(*(float(np.linalg.norm(each)) for each in (moved, expected, moved - expected))):
+        rounding = before * np.finfo(before.dtype).eps
+        if is_other_step(*(float(np.linalg.norm(each)) for each in (moved, expected, moved - expected, rounding))):
             self._calls.tell_once("step_of_arrays", OTHER_STEP_OF_ARRAYS, tell)
 
     def _taken(self, model: Arrays, *, control: bool = False) -> dict[str, NDArray[Any]]:

@@ -104,7 +104,7 @@ class Proximal:
         total: Any = 0.0
         parameters = list(self._trained().values())
         for parameter, anchor in zip(parameters, self._anchors, strict=True):
-            difference = parameter - anchor.to(parameter.device)
+            difference = parameter - anchor.to(parameter)  # the model may have moved, or be of another dtype
             wide = difference.to(torch.promote_types(difference.dtype, torch.float32))
             total = total + (wide * wide).sum().to(parameters[0].device)
         if not self._is_called and 0 < float(total.detach()) < math.inf:
@@ -260,7 +260,8 @@ class Scaffold:
             return
         (before, expected), self._last = self._last, None
         moved = before - _some(next(iter(self._parameters.values())))
-        if is_other_step(*(float(each.norm()) for each in (moved, expected, moved - expected))):
+        rounding = before * torch.finfo(before.dtype).eps
+        if is_other_step(*(float(each.norm()) for each in (moved, expected, moved - expected, rounding))):
             self._calls.tell_once("step", OTHER_STEP, tell)
 
 

@@ -153,17 +153,31 @@ def test_a_term_made_before_the_global_model_was_loaded_is_told_once(
     monkeypatch.setenv("CHECK_FL", "true")
     for loads_late in (False, True):
         for kind in ("torch", "numpy"):
+            monkeypatch.setattr(anchor, "_told", set())
             model, arrays = torch.nn.Linear(2, 1), {"w": np.zeros(2)}
-            term = in_torch.proximal(model, 0.0) if kind == "torch" else in_numpy.proximal(arrays, 0.0)
-            for used in (not loads_late, True):
-                if used and kind == "torch":
-                    term()
-                elif used:
-                    term.gradients(arrays)
-                model.load_state_dict({name: each + 1 for name, each in model.state_dict().items()})
-                arrays = {"w": arrays["w"] + 1}
+            for _ in range(2):  # rounds, of which each makes a term
+                term = in_torch.proximal(model, 0.0) if kind == "torch" else in_numpy.proximal(arrays, 0.0)
+                for used in (not loads_late, True):
+                    if used and kind == "torch":
+                        term()
+                    elif used:
+                        term.gradients(arrays)
+                    model.load_state_dict({name: each + 1 for name, each in model.state_dict().items()})
+                    arrays = {"w": arrays["w"] + 1}
             assert (("proximal", "anchor") in take_calls(local)) is loads_late
             assert capsys.readouterr().err == f"flavor: proximal: {anchor.OTHER_ANCHOR}\n" * loads_late
+
+
+def test_a_model_of_another_dtype_than_at_the_making_has_not_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    """It was rounded, and so is the anchor."""
+    model = torch.nn.Linear(3, 1)
+    term = in_torch.proximal(model, 1.0)
+    model.to(torch.bfloat16)
+    assert float(term().detach()) == 0.0
+    arrays = {"w": np.array([0.1, 0.2], np.float32)}
+    in_arrays = in_numpy.proximal(arrays, 1.0)
+    assert not in_arrays.gradients({"w": arrays["w"].astype(ml_dtypes.bfloat16)})["w"].any()
+    assert capsys.readouterr().err == ""
 
 
 def test_calls_are_noted_for_check_fl_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -213,6 +213,7 @@ def test_server_variates_that_the_script_does_not_load_are_told_once(
         sent = {name: array.copy() for name, array in here.round(given).items()}
         assert (("Scaffold", "unloaded") in take_calls(tmp_path / "model")) is not loads
     assert capsys.readouterr().err == f"flavor: Scaffold: {control.NOT_LOADED}\n"
+    assert "alone, or of sites that all have the same data)" in control.NOT_LOADED, "their mean is each one's own"
 
 
 @SITES
@@ -358,6 +359,33 @@ def test_steps_of_arrays_that_are_not_those_of_plain_sgd_are_told_once(
         scaffold.correction(model, {})
     scaffold.correction(model)
     assert ("Scaffold", "unseen") in take_calls(local)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rate", [1e-6, 3e-3])
+def test_a_step_that_the_weights_round_away_is_not_told(
+    dtype: Any, rate: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Late in a run that converges, or with a learning rate that decays: steps near the eps of the weights.
+
+    Steps of a tenth of the rate that was given are told.
+    """
+    for wrong in (1, 10):
+        gradient = np.linspace(0.2, 1, 12).astype(dtype)
+        arrays = {"w": np.full(12, 5, dtype)}
+        here = in_numpy.Scaffold(arrays, wrong * rate)
+        model = torch.nn.Module()
+        model.w = torch.nn.Parameter(torch.tensor(arrays["w"]))
+        there = in_torch.Scaffold(model, wrong * rate)
+        for _ in range(3):
+            arrays["w"] = arrays["w"] - dtype(rate) * (gradient + here.correction(arrays, {"w": gradient})["w"])
+            model.w.grad = torch.tensor(gradient)
+            there.correct()
+            torch.optim.SGD(model.parameters(), lr=rate).step()
+        here.finish(arrays)
+        there.finish()
+        told = [f"flavor: Scaffold: {what}\n" for what in (control.OTHER_STEP_OF_ARRAYS, control.OTHER_STEP)]
+        assert capsys.readouterr().err == "".join(told) * (wrong > 1)
 
 
 @pytest.mark.parametrize(
