@@ -30,7 +30,8 @@
     ├── TrainerFailed                 the -m or -p command ended badly; exit code 5
     ├── EvaluatorFailed               an evaluator says itself that it has failed
     ├── AggregatorFailed              a user's aggregator ended badly, or left no model that can be used
-    │   └── UpdatesRefused            updates that are fine alone, and not together with the others
+    │   ├── UpdatesRefused            updates that are fine alone, and not together with the others
+    │   └── NoModelPossible           no attempt can make a model that can be used of these updates
     ├── AggregationError              (also ValueError) updates and a rule that cannot be aggregated together
     ├── InvalidUpdate                 an update that does not count, and why
     │   ├── BrokenModel               the global model is at fault, and no client
@@ -228,6 +229,10 @@ class UpdatesRefused(AggregatorFailed):
         told = [f"{client}: {reason}" for client, reason in list(self.refused.items())[:5]]
         more = [f"and {len(refused) - 5} more"] if len(refused) > 5 else []
         super().__init__("; ".join([*told, *more]))
+
+
+class NoModelPossible(AggregatorFailed):
+    """The rule makes no model of these updates that can be used, in this attempt or in any other."""
 
 
 class AggregationError(FlavorError, ValueError):

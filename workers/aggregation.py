@@ -22,6 +22,7 @@ from flavor.errors import (
     FlavorError,
     IllegalMove,
     LeaseLost,
+    NoModelPossible,
     StoreError,
     StoreUnavailable,
     UpdatesRefused,
@@ -118,6 +119,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                     spoiled=spoiled,
                     unfit=unfit,
                     passing=isinstance(error, StoreUnavailable) and error.passing,
+                    is_hopeless=isinstance(error, NoModelPossible),
                 )
                 if not spoiled and not isinstance(error, FlavorError):
                     raise

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from flavor.errors import AggregationError, AggregatorFailed, UpdatesRefused
+from flavor.errors import AggregationError, AggregatorFailed, NoModelPossible, UpdatesRefused
 
 Try = Callable[[Sequence[str]], bool]
 """Aggregates the updates of these clients, and returns whether the result can be used."""
+
+MAY_BE_EARLIER = (
+    "an update of an earlier round may be to blame: begin a new run from an earlier model (--init-model), with "
+    "--max-update-norm, which bounds each update"
+)
+"""What to do about a global model whose own values are too large to go on with."""
 
 
 def refusal(reach: Mapping[str, float], what: str, aggregated: Try) -> AggregatorFailed:
@@ -25,9 +31,9 @@ def refusal(reach: Mapping[str, float], what: str, aggregated: Try) -> Aggregato
             left.append(client)
             removed.remove(client)
     if not left and len(reach) > 1:
-        return AggregatorFailed(
-            f"the new global model {what}, whichever clients are left out: "
-            "lower the learning rate of the server step, or begin a new run from an earlier model (--init-model)"
+        return NoModelPossible(
+            f"the new global model {what}, whichever clients are left out, so no other attempt helps: lower the "
+            f"learning rate of the server step; {MAY_BE_EARLIER}"
         )
     reason = f"with this update the new global model, or the server's state, {what}"
     return UpdatesRefused(dict.fromkeys(removed, reason))

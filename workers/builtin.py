@@ -22,7 +22,7 @@ from aggregators.state import ServerState
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.config import DEFAULT_AGGREGATOR
-from flavor.errors import AggregatorFailed
+from flavor.errors import AggregatorFailed, NoModelPossible
 from flavor.records.counts import LORA_RESIDUAL
 from flavor.records.model import GlobalModel
 from flavor.records.numbers import finite
@@ -30,7 +30,7 @@ from flavor.records.objects import ObjectRef
 from flavor.rule_settings import COMMAND
 from flavor.store.paths import named
 from workers import notes
-from workers.blame import refusal, told
+from workers.blame import MAY_BE_EARLIER, refusal, told
 from workers.combiner import RULES, Combined, Work, of_most
 from workers.held import Held
 from workers.local_steps import steps_of
@@ -256,10 +256,10 @@ class _Round:
         """Return the error of a result that the next round could not train from; it names who is to blame."""
         assert result.reach is not None
         if self.old is not None and (still := _what_is_wrong(self._of_no_change(self.old, out, threads))):
-            return AggregatorFailed(
+            return NoModelPossible(
                 f"the global model or server state that this round began with is broken: the new global model {still} "
-                "also if no site changes anything, so no site is to blame; begin a new run from an earlier model "
-                "(--init-model)"
+                "also if no site changes anything, so no site is to blame in this round, and no other attempt helps; "
+                f"{MAY_BE_EARLIER}"
             )
         return refusal(
             dict(zip(self.updates, map(float, result.reach), strict=True)),

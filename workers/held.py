@@ -13,7 +13,7 @@ from aggregators.quantities import matching
 from aggregators.updates import ClientModel
 from flavor.checkpoints import TensorFile
 from flavor.config import RunConfig
-from flavor.errors import AggregatorFailed, UpdatesRefused
+from flavor.errors import NoModelPossible, UpdatesRefused
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Held:
     _refused: dict[str, str] = field(default_factory=dict)
 
     def settle(self) -> dict[str, Tensor]:
-        """Return the tensors; raises `UpdatesRefused` for sites that wrongly differ, `AggregatorFailed` if all do."""
+        """Return the tensors; raises `UpdatesRefused` for sites that wrongly differ, `NoModelPossible` if all do."""
         names = list(next(iter(self.updates.values())).tensors)
         kept = matching(names, self.config.keep)
         for name in kept:
@@ -54,7 +54,7 @@ class Held:
         if len(ranked) > 1 and len(ranked[1]) == len(best):
             old = _digest(self.old.tensor(name)) if self.old else ""
             if len(groups.get(old, ())) != len(best):
-                raise AggregatorFailed(
+                raise NoModelPossible(
                     f"tensor {name!r} must be equal at all sites (--equal), and no value is that of most: "
                     f"{best[0]} and {ranked[1][0]} differ"
                 )

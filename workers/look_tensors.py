@@ -12,18 +12,19 @@ from aggregators.encoded import EncodedTensor
 from aggregators.quantities import is_mask, matching
 from aggregators.updates import ClientModel
 from flavor.bus.runs import RunStore
-from flavor.checkpoints import Encoding, Inspection, TensorFile, check_metadata, digest_and_check, is_finite, is_odd
+from flavor.checkpoints import Encoding, Inspection, TensorFile, check_metadata, digest_and_check, is_finite
 from flavor.checkpoints.compare import same_bits, structure_problems
 from flavor.checkpoints.limits import MAX_HEADER_BYTES
 from flavor.config import RunConfig
 from flavor.counted import counted
-from flavor.errors import BrokenModel, CheckpointError, InvalidUpdate, StoreError
+from flavor.errors import CheckpointError, InvalidUpdate, StoreError
 from flavor.records.objects import ObjectRef
 from flavor.records.round import Reference
 from flavor.records.run import RunView
 from flavor.records.update import Update
 from flavor.store.paths import checked_global
 from flavor.store.protocol import ObjectStore
+from workers.broken_model import raise_if_broken, raise_if_far
 from workers.look import Found, check_submitted
 from workers.norm import check_norm
 from workers.reading import Reading
@@ -61,7 +62,7 @@ class TensorLook:
             try:
                 check_norm(update, base, limit, held, statistics, otherwise=self._whose_model_it_may_be)
             except InvalidUpdate:
-                _raise_if_broken(base, [name for name in base.names if name not in held])
+                raise_if_broken(base, [name for name in base.names if name not in held])
                 raise
         shape = "" if self._view.global_model else structure_digest(update.specs)
         object_ = ObjectRef(path, found.sha256, found.size_bytes, seal)
@@ -78,9 +79,12 @@ class TensorLook:
         base = open_global(Reading(self._store), model) if odd and model else None
         wrong = [name for name in odd if not _may_be_constant(np.asarray(update.tensors[name]), base, name)]
         if base is not None:
-            _raise_if_broken(base, wrong)
+            raise_if_broken(base, wrong)
         for name in wrong:
-            raise _no_number(name, nan=not is_finite(np.asarray(update.tensors[name])))
+            nan = not is_finite(np.asarray(update.tensors[name]))
+            if base is not None and self._round > 1:
+                raise_if_far(base, _wrong(nan=nan), name)
+            raise _no_number(name, nan=nan)
         if len(odd) > _MOST_CONSTANTS or sum(map(len, odd)) > _MOST_CONSTANT_CHARS:
             raise CheckpointError(
                 f"{counted(len(odd), 'tensor')} with infinite values: leave such buffers out of the checkpoint"
@@ -187,25 +191,13 @@ def _may_be_constant(array: Array, base: TensorFile | None, name: str) -> bool:
     return is_mask(array) if base is None else same_bits(array, base.tensor(name))
 
 
-def _raise_if_broken(base: TensorFile, names: Sequence[str]) -> None:
-    """Raise `BrokenModel` where the global model itself has values in one of these tensors that no update may have.
-
-    A mask of 0 and infinities is meant to have them.
-    """
-    for name in names:
-        array = base.tensor(name)
-        if is_odd(array) and not (is_mask(array) and np.isinf(array).any()):
-            what = "values whose squares have no room in their type" if is_finite(array) else "NaN or infinite values"
-            raise BrokenModel(
-                f"the global model of this round has {what} in tensor {name!r}, and this update other ones: no site is "
-                "to blame for a model that cannot be trained; begin a new run from an earlier model (--init-model)"
-            )
+def _wrong(*, nan: bool) -> str:
+    return "NaN or infinite values" if nan else "values whose squares have no room in float32"
 
 
 def _no_number(name: str, *, nan: bool) -> CheckpointError:
-    what = "NaN or infinite values" if nan else "values whose squares have no room in float32"
     return CheckpointError(
-        f"tensor {name!r} has {what}; look for NaN in the data, lower the learning rate or clip the gradients; a "
-        "buffer that is meant to hold infinite values, such as an attention mask, passes if it is the same in the "
-        "global model and at every site"
+        f"tensor {name!r} has {_wrong(nan=nan)}; look for NaN in the data, lower the learning rate or clip the "
+        "gradients; a buffer that is meant to hold infinite values, such as an attention mask, passes if it is the "
+        "same in the global model and at every site"
     )

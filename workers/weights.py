@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flavor.counted import counted
-from flavor.errors import AggregatorFailed, InvalidUpdate
+from flavor.errors import InvalidUpdate, NoModelPossible
 
 Info = Mapping[str, Mapping[str, Any]]
 
@@ -31,7 +31,7 @@ def counting(kind: str, infos: Mapping[str, Info]) -> list[str]:
 def weights_of(kind: str, infos: Sequence[Info]) -> list[float] | None:
     """Return the weights of a round's updates, in their order; None weighs all alike.
 
-    Returns None too where every site reports 0 examples. Raises `AggregatorFailed` where a run weighs by importance and
+    Returns None too where every site reports 0 examples. Raises `NoModelPossible` where a run weighs by importance and
     no site's importance counts.
     """
     if kind == "equal":
@@ -46,5 +46,5 @@ def weights_of(kind: str, infos: Sequence[Info]) -> list[float] | None:
     if not any(importance):
         what = "the importance" if kind == "importance" else "datasetSize times importance"
         which = f"{'all ' if len(infos) > 1 else ''}{counted(len(infos), 'update')}"
-        raise AggregatorFailed(f"{what} of {which} is 0 (--weights {kind}): at least one site must name more")
+        raise NoModelPossible(f"{what} of {which} is 0 (--weights {kind}): at least one site must name more")
     return importance

@@ -206,19 +206,21 @@ class Rounds(RunScripts):
         spoiled: Sequence[str] = (),
         unfit: Mapping[str, str] | None = None,
         passing: bool = False,
+        is_hopeless: bool = False,
     ) -> None:
         """Report that this attempt went wrong; the next one goes without the contributors in `spoiled` and `unfit`.
 
         Of those in `spoiled` the object is to blame; of those in `unfit` the update itself, for that reason.
         `passing` says that the reason can pass, such as a store that is full or away: then the attempt does not count,
-        and is made again.
+        and is made again. After a hopeless attempt, there is no other.
         """
         unfit = unfit or {}
         without = list(dict.fromkeys([*spoiled, *unfit]))
         left_out = json.dumps(without) if without else ""
         keys = [self.keys.round(round_), self.keys.log]
         args: list[str | int] = [round_, attempt, token, reason, left_out, "1" if passing else ""]
-        self.move("fail_attempt", keys, [*args, json.dumps(dict(unfit)) if unfit else ""])
+        args += [json.dumps(dict(unfit)) if unfit else "", "1" if is_hopeless else ""]
+        self.move("fail_attempt", keys, args)
 
     def note_store_away(self, round_: int) -> None:
         """Tell the coordinator that an inspection failed for a reason that can pass, and that no update is to blame."""

@@ -85,12 +85,13 @@ def other_patterns(runs: RunStore, sites: Sequence[str]) -> str:
 def without_failed(runs: RunStore, sites: Sequence[str]) -> str:
     """Return how a failed run goes on without the sites that failed.
 
-    '' where all sites failed, where none did, or where the run's rule needs more sites.
+    '' where most sites failed, where none did, or where the run's rule needs more sites. Where most failed, what they
+    were given may be to blame, and a few sites that go on with it alone prove nothing.
     """
     with contextlib.suppress(FlavorError):
         snapshot = take_snapshot(runs)
         failed = [name for name in sites if name not in snapshot.clients or snapshot.clients[name].phase in _UNFIT]
-        if failed and (fit := len(sites) - len(failed)):
+        if failed and 2 * (fit := len(sites) - len(failed)) >= len(sites):
             before = snapshot.config
             changes = {"min_clients": fit} if before.min_clients > fit else {}
             if before.model_copy(update=changes).needed_of(len(sites)) > fit:

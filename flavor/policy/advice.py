@@ -97,7 +97,7 @@ def way_on(
     if revoked := [name for name, how in (shut or {}).items() if how is Standing.REVOKED]:
         enroll = f"`flavor enroll {run} {shlex.quote(revoked[0]) if len(revoked) == 1 else 'SITE'}`"
         lines.append(f"{_are_named(revoked)} revoked: {enroll} lets it join with a new token")
-    if lines:
+    if lines and not 0 < remain < len(quarantined):  # where most are refused, the model may well be to blame
         lines[-1] += f", or {_with_fewer(run, config, remain=remain, of=of, ended=ended)}"
     return lines
 

@@ -356,7 +356,7 @@ def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunCon
         return Decision(Action.RETRY, f"again, because: {problem}")
     number = round_.attempt - round_.waits
     times = f"attempt {number} of {config.aggregation_attempts}"
-    if number >= config.aggregation_attempts:
+    if round_.is_hopeless or number >= config.aggregation_attempts:
         known = f"{times} to aggregate it failed; the aggregator's log says why"
         return Decision(Action.FAIL, Reason(f"{times}: {problem}", known))
     return Decision(Action.RETRY, f"attempt {number + 1} of {config.aggregation_attempts}, because: {problem}")

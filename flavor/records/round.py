@@ -110,6 +110,8 @@ class RoundView:
     out of the next one: they count for none."""
     passing_ms: int | None = None
     """When the last attempt ended so; None when it did not."""
+    is_hopeless: bool = False
+    """Whether each other attempt would end as the last one."""
     chosen: tuple[str, ...] = ()
     """The contributors whose updates entered the model, where the rule left others out; empty where it did not."""
     notes: tuple[str, ...] = ()
@@ -243,6 +245,7 @@ class RoundView:
             reference=optional_of(fields, "reference", Reference.from_text),
             waits=field_of(fields, "waits", number, "0"),
             passing_ms=optional_of(fields, "passing_ms", number),
+            is_hopeless=fields.get("hopeless") == "1",
             aggregating_ms=optional_of(fields, "aggregating_ms", number),
             away_ms=optional_of(fields, "away_ms", number),
             manifest=ObjectRef.from_hash(fields, "manifest_"),

@@ -551,7 +551,10 @@ def test_a_round_that_is_open_again_has_nothing_of_the_attempt_that_ended_the_ru
     for attempt, without in ((1, {}), (2, {"spoiled": ["a"], "unfit": {"b": "NaN"}})):
         runs.begin_aggregation(TOKEN, 1, attempt=attempt, contributors=["a", "b"], reason="all")
         runs.claim_round(1, attempt=attempt, token="w", ttl_s=9)
-        runs.fail_attempt(1, attempt=attempt, token="w", reason="boom", passing=True, **without)
+        runs.fail_attempt(1, attempt=attempt, token="w", reason="boom", passing=True, is_hopeless=True, **without)
+        failed = runs.read_round(1)
+        assert failed is not None
+        assert failed.is_hopeless
     runs.end(RunState.FAILED, "no attempt is left", token=TOKEN)
     config = {**runs.read().config, "rounds": 3}
     runs.resume(TOKEN, 1, config=config, changed=[], closed=0, spoiled=["a", "b"], timeout_s=9, reason="it had failed")
@@ -559,7 +562,7 @@ def test_a_round_that_is_open_again_has_nothing_of_the_attempt_that_ended_the_ru
     assert view is not None
     assert (view.state, view.attempt, view.waits) == (RoundState.OPEN, 0, 0)
     assert (view.spoiled, view.unfit, view.contributors) == ((), {}, ())
-    assert (view.error, view.passing_ms, view.lease_ms, view.reason) == (None, None, None, "")
+    assert (view.error, view.passing_ms, view.lease_ms, view.reason, view.is_hopeless) == (None, None, None, "", False)
     assert view.verdicts == {}
 
 

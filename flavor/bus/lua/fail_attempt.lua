@@ -3,6 +3,7 @@
 -- ARGV  1 N  2 attempt  3 worker's token  4 reason  5 contributors whose objects were spoiled (JSON), or ''
 --       6 '1' where the reason passes by itself, as a full store does: the attempt is made again and is not counted
 --       7 the clients of 5 whose updates are to blame, and not their objects, each with the reason (JSON), or ''
+--       8 '1' where each other attempt would end so
 -- Invariant: only the worker that holds the round's current attempt reports it, and the round's state stays: the
 -- coordinator decides what comes next. The log names the clients of 5: their updates were accepted and do not count.
 -- Returns {'ok', ''} or an error: state, lease.
@@ -14,6 +15,7 @@ if ARGV[6] == '1' then
   local now = redis.call('TIME')
   redis.call('HSET', KEYS[1], 'passing_ms', string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000)))
 end
+if ARGV[8] == '1' then redis.call('HSET', KEYS[1], 'hopeless', '1') end
 local entry = {'event', 'round.attempt_failed', 'round', ARGV[1], 'reason', ARGV[4]}
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[1], 'spoiled', ARGV[5])

@@ -37,6 +37,12 @@ def test_a_failed_run_names_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mending.other_way(runs, ["a", "c"]) != f"or {LINE}"
 
 
+def test_nothing_is_said_of_going_on_without_most_sites(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: Any = None
+    snapshot(monkeypatch, Failure.ENDED)
+    assert mending.other_way(runs, ["a", "b", "c"]) == "", "b and c, of whom nothing is known, have failed"
+
+
 @pytest.mark.parametrize(("mended", "is_told"), [({}, True), ({"main": "python other.py"}, False)])
 def test_a_run_that_goes_on_unchanged_does_not_wait_in_silence(
     mended: dict[str, str], is_told: bool, monkeypatch: pytest.MonkeyPatch

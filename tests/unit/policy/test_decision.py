@@ -574,6 +574,12 @@ class TestAnotherTry:
         assert self.standing({}, Client(ClientState.REVOKED, alive=False)) is Standing.REVOKED
 
 
+def test_no_attempt_follows_one_that_no_other_could_end_better_than() -> None:
+    view = replace(ROUND, state=RoundState.AGGREGATING, attempt=1, error="the model is broken", is_hopeless=True)
+    action, reason = supervise(0, view, enqueued_ms=0, workers=None, config=CONFIG)
+    assert (action, reason) == (Action.FAIL, "attempt 1 of 3: the model is broken")
+
+
 class TestWhatPasses:
     def test_counts_for_no_attempt_and_is_tried_again_in_a_while(self) -> None:
         view = replace(ROUND, state=RoundState.AGGREGATING, attempt=9, waits=8, error="store full", passing_ms=50_000)
@@ -610,6 +616,12 @@ class TestQuarantine:
         assert (
             "`flavor pardon r c`, then stop and start flavor-fl there, or lower the quorum (`flavor resume r" in reason
         )
+
+    def test_a_run_is_not_led_on_without_most_of_its_sites(self) -> None:
+        """The model that they were given may be to blame, and the one that goes on with it may have spoiled it."""
+        reason = next_round("r", 2, {"a": READY, "b": self.SHUT, "c": self.SHUT}, CONFIG)[1]
+        assert "b, c are quarantined: `flavor pardon r SITE`" in reason
+        assert "lower the quorum" not in reason
 
     def test_a_run_that_waits_says_between_rounds_who_lets_it_go_on(self) -> None:
         revoked = Client(ClientState.REVOKED, alive=False, reason="it was revoked")
