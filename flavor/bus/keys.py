@@ -60,9 +60,11 @@ to:CLIENT:evaluations                 hash    `N K` of each evaluation that awai
 to:CLIENT:evaluation:verdict          hash    round, number, accepted (1 or 0), reason: what  worker
                                               became of its newest result
 to:CLIENT:admission                   hash    admitted (1 or 0), reason, public_key: whether   coordinator
-                                              it may take part, why not, and by which key
+                                              it may take part, why not, and by which key;
+                                              quarantined: after how many refused updates
 to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what became of its   worker, coordinator
-                                              update; try: of which, where it is about one
+                                              update; try: of which, where it is about one;
+                                              quarantined: refusals in a row, where they did
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
                                               attempt, lease, lease_ms, error, spoiled,
                                               reference, path, digest, size, info_path,

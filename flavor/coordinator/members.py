@@ -71,7 +71,8 @@ class Members:
         self._took_no_part: set[str] = set()  # clients that had ended before they were seen, and have not come again
         self._strangers: set[str] = set()
         self._told: dict[str, tuple[str, str]] = {}  # client -> why it is not admitted, and by which key
-        self._welcomed: dict[str, str] = {}  # client -> the key by which it was told that it is admitted
+        # client -> the key by which it was told that it is admitted, and after how many refusals it is quarantined
+        self._welcomed: dict[str, tuple[str, int]] = {}
         self._sets: dict[str, tuple[str, ...]] = {}  # client -> the variables that its site sets itself, as told
         self._cursor = 0  # how far the server's keys have been looked through for clients
 
@@ -243,11 +244,13 @@ class Members:
         return reason
 
     def _welcome(self, name: str, status: ClientStatus) -> None:
-        """Tell a client that it is admitted, once for each key."""
-        key = status.public_key
-        if self._welcomed.get(name) != key:
-            self._welcomed[name] = key
-            tell_admission(self._runs, name, Admission(True, public_key=key))
+        """Tell a client that it is admitted, once for each key, and whenever it is quarantined or pardoned."""
+        refused = self._refusals.get(name, 0)
+        told = (status.public_key, refused if is_quarantined(refused, self._quarantine_after) else 0)
+        if self._welcomed.get(name) != told:
+            self._welcomed[name] = told
+            key, quarantined = told
+            tell_admission(self._runs, name, Admission(True, public_key=key, quarantined=quarantined))
 
     def _other_key(self, name: str, key: str) -> str:
         """Pin the first key that a client announces; return what is wrong with another key, '' for the pinned one."""

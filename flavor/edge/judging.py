@@ -81,6 +81,8 @@ class JudgingLoop:
     def _step(self) -> bool:
         """Wait for one item and react to it; returns whether this site's part is over."""
         awaited = _AWAITED_AFTER_END if self._run.state.ended else _AWAITED
+        if self._standing.quarantined:
+            awaited = f"the run's operator: this site is {self._standing.quarantined}"
         self._idleness.waits_for("" if self._evaluating.is_busy else awaited)
         self._idleness.look()
         try:

@@ -62,7 +62,9 @@ class Loop:
         part = self._standing.part
         is_starting = part.phase is Phase.STARTING
         is_judging = self._evaluating is not None and self._evaluating.is_busy
-        self._idleness.waits_for("" if is_judging else awaited(part), is_stalled=bool(part.stalled))
+        quarantined, is_buffered = self._standing.quarantined, self._site.is_buffered
+        waits_for = "" if is_judging else awaited(part, is_buffered=is_buffered, quarantined=quarantined)
+        self._idleness.waits_for(waits_for, is_stalled=bool(part.stalled))
         if self._idleness.look() and part.stalled:
             self._standing.stall()
         try:

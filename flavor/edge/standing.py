@@ -10,11 +10,11 @@ import flavor
 from flavor.edge.joining import Site
 from flavor.edge.notice import Failure, Notice, shortened
 from flavor.edge.part import Part
-from flavor.edge.waiting import awaited
+from flavor.edge.waiting import awaited, quarantine
 from flavor.errors import NotAdmitted
 from flavor.records.client import ClientStatus
 from flavor.records.states import ClientState
-from flavor.view.site_events import RunJoined
+from flavor.view.site_events import QuarantineEnded, RunJoined, SiteQuarantined
 
 
 @functools.cache
@@ -31,6 +31,9 @@ class Standing:
         self.part = part or Part()
         self.noticed = False
         """Whether the run was told why this edge ends, so that leaving need not be announced."""
+        self.quarantined = ""
+        """That the run gives this site no tasks, and why; '' where it does."""
+        self._quarantined_by_run = False  # whether the coordinator itself has told so
         self._joined = False  # whether the run was told that this client is there
         self._admitted = False  # whether the site's user was told so
         self._store_awaited = ""  # what this edge waits for at the store; '' for nothing
@@ -84,6 +87,27 @@ class Standing:
         if not self._admitted:
             self._admitted = True
             site.observer.hear(RunJoined(run=site.config.run))
+        self._read_quarantine(told.quarantined)
+
+    def quarantine(self, refused: int) -> str:
+        """Note that so many refused updates have quarantined this site, 0 for none; returns what to tell its user."""
+        config = self._site.config
+        self.quarantined = quarantine(config.run, config.client, refused) if refused else ""
+        return self.quarantined
+
+    def _read_quarantine(self, refused: int) -> None:
+        """Tell the site's user that the coordinator has quarantined this site, or no longer does.
+
+        An aggregator's answer may be here before the coordinator has read it: only the coordinator ends a quarantine
+        that it has told itself.
+        """
+        before = self.quarantined
+        if refused and self.quarantine(refused) != before:
+            self._site.observer.hear(SiteQuarantined(self.quarantined))
+        elif not refused and self._quarantined_by_run:
+            self.quarantine(0)
+            self._site.observer.hear(QuarantineEnded("the run's operator has ended the quarantine of this site"))
+        self._quarantined_by_run = bool(refused)
 
     def _report(
         self,

@@ -11,6 +11,7 @@ from flavor.edge.acknowledged import note_handed_in
 from flavor.edge.joining import Site
 from flavor.edge.notice import Notice
 from flavor.edge.standing import Standing
+from flavor.edge.waiting import trains_again
 from flavor.records.pulse import Doing
 from flavor.records.update import Refused, Update
 from flavor.view.site_events import RoundMissed, UpdateForgotten, UpdateHandedIn, UpdateTurnedDown, UpdateWithheld
@@ -51,12 +52,17 @@ class Updates:
             return
         reason = answer.reason
         part = self._standing.part = before.judged(accepted=answer.accepted, late=reason == late(round_).reason)
+        has_news = answer.accepted or answer.quarantined  # a late update after that, say, ends no quarantine
+        quarantined = self._standing.quarantine(answer.quarantined) if has_news else ""
         if answer.accepted:
             return
         own = isinstance(before.update.content, Refused)
         told = [] if own else [f"the update was refused: {reason}"]  # the user was told why this edge itself refused it
-        if part.refused and not before.refused:
-            told.append(f"once that is mended start this again, and it trains round {round_} again while that is open")
+        if quarantined:
+            told.append(quarantined)
+        elif part.refused and not before.refused:
+            again = trains_again(round_, is_buffered=self._site.is_buffered)
+            told.append(f"once that is mended start this again, and {again}")
         if told:
             self._site.observer.hear(UpdateTurnedDown("; ".join(told), round_))
 

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import shlex
+
+from flavor.counted import counted
 from flavor.edge.part import Part, Phase
 
 
-def awaited(part: Part) -> str:
-    """What this site waits for; '' while it has something to do."""
+def quarantine(run: str, client: str, refused: int) -> str:
+    """That so many updates in a row were refused, and the run gives this site no tasks before its pardon."""
+    return (
+        f"quarantined after {counted(refused, 'refused update')} in a row: it gets no tasks, and no update of it "
+        f"counts, until the run's operator ends that (flavor pardon {shlex.quote(run)} {shlex.quote(client)}); mend "
+        "the cause, and ask the operator for that"
+    )
+
+
+def trains_again(round_: int, *, is_buffered: bool) -> str:
+    """What follows where this site's edge is started again after its update of this task's round was refused."""
+    if is_buffered:  # the run is in a later round, or soon will be, and that has another task for this site
+        return "it trains the newest task that the run has for it"
+    return f"it trains round {round_} again while that is open"
+
+
+def awaited(part: Part, *, is_buffered: bool = False, quarantined: str = "") -> str:
+    """What this site waits for; '' while it has something to do.
+
+    `is_buffered` in an asynchronous run; `quarantined` is what `quarantine` returns, where the site is.
+    """
     if part.stalled:
         return (
             f"TrainFinished of round {part.stalled}: the trainer called WaitEvent('TrainStarted') again before it: "
@@ -14,13 +36,16 @@ def awaited(part: Part) -> str:
         )
     if part.phase is not Phase.IDLE:
         return ""
+    if quarantined:
+        return f"the run's operator: this site is {quarantined}"
     if not part.behind:
         return "the run's first round here: its coordinator opens it once enough sites are ready"
     if part.unjudged:
         return f"an aggregator to inspect its update of round {part.unjudged}, or the end of that round"
     if part.refused == part.behind:
+        of = f"its update of the task of round {part.refused}" if is_buffered else f"its update of round {part.refused}"
         return (
-            f"the run's next round, while the run may wait for this site: its update of round {part.refused} was "
-            "refused; mend that, then end this (Ctrl-C) and start it again, and it trains that round again"
+            f"the run's next round, while the run may wait for this site: {of} was refused; mend that, then end this "
+            f"(Ctrl-C) and start it again, and {trains_again(part.refused, is_buffered=is_buffered)}"
         )
     return f"the run's next round: this site's part in round {part.behind} is done"

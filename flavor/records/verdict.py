@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flavor.records.damage import damage_in, table
+from flavor.records.names import count
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Refused, Update
 
@@ -137,10 +138,13 @@ class Answer:
     accepted: bool
     reason: str
     try_id: str = ""
+    quarantined: int = 0
+    """How many updates in a row were refused, where that refusal has quarantined the client; 0 for any other."""
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Answer | None:
         """Read the answer's hash; None where there is no answer."""
         if "accepted" not in fields:
             return None
-        return cls(fields["accepted"] == "1", fields.get("reason", ""), fields.get("try", ""))
+        refused = count(fields.get("quarantined", "")) or 0
+        return cls(fields["accepted"] == "1", fields.get("reason", ""), fields.get("try", ""), refused)

@@ -125,6 +125,16 @@ class TrainerStopped(SiteEvent):
     """The trainer did not end with the run, and is stopped."""
 
 
+@dataclass(frozen=True)
+class SiteQuarantined(SiteEvent):
+    """The run gives this site no tasks until its operator pardons the site."""
+
+
+@dataclass(frozen=True)
+class QuarantineEnded(SiteEvent):
+    """The run's operator has pardoned this site."""
+
+
 # -- waits
 
 

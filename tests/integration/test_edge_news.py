@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flavor.bus.admission import tell_admission
 from flavor.bus.connection import connect
 from flavor.bus.events import ClientEvents
 from flavor.bus.runs import RunStore
@@ -26,6 +27,7 @@ from flavor.edge.past import take_over
 from flavor.edge.standing import Standing
 from flavor.edge.updates import Updates
 from flavor.ledger.keys import SigningKey
+from flavor.records.admission import Admission
 from flavor.records.names import Event
 from flavor.records.verdict import Verdict
 from flavor.view.observer import Lines
@@ -151,6 +153,33 @@ def test_an_edge_that_is_started_again_awaits_the_verdict_on_its_new_try(
     runs.judge(1, "a", Verdict(False, "its checkpoint cannot be used", try_id=try_of(runs)))
     third.updates.read_verdict(1)
     assert third.told[1:] == ["round 1: the update cannot be used: no tensors", f"round 1: {AGAIN}"]
+
+
+def test_a_quarantined_site_says_so_until_its_pardon(runs: RunStore, process: Callable[[], Process]) -> None:
+    """It told its user to mend the cause and start it again, which helps nothing before the pardon."""
+    one = process()
+    one.updates.hand_in(1, accepted(path="x", digest="1").inspected)
+    runs.redis.hset(runs.keys.refusals, "a", 2)
+    runs.redis.hset(runs.keys.state, "config", '{"quarantine_after": 3}')
+    runs.judge(1, "a", Verdict(False, "NaN", try_id=try_of(runs)))
+    tell_admission(runs, "a", Admission(True))
+    one.standing.check_admitted()
+    one.updates.read_verdict(1)
+    one.standing.check_admitted()  # the coordinator has not read that answer yet
+    said = one.standing.quarantined
+    assert said.startswith("quarantined after 3 refused updates in a row: it gets no tasks")
+    assert one.told == ["joined run 'r'", f"round 1: the update was refused: NaN; {said}"]
+    tell_admission(runs, "a", Admission(True, quarantined=3))
+    one.standing.check_admitted()
+    assert len(one.told) == 2
+
+    again = process()
+    again.standing.check_admitted()
+    assert again.told == ["joined run 'r'", said]
+    tell_admission(runs, "a", Admission(True))
+    again.standing.check_admitted()
+    assert again.told[2:] == ["the run's operator has ended the quarantine of this site"]
+    assert not again.standing.quarantined
 
 
 def test_an_update_that_was_too_late_is_not_tried_again(runs: RunStore, process: Callable[[], Process]) -> None:

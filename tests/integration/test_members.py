@@ -114,6 +114,28 @@ def test_a_quarantine_is_told_even_if_its_site_has_filled_its_part_of_the_log(ru
     assert told[-1].startswith("a is quarantined: 3 of its updates in a row were refused")
 
 
+def test_a_site_is_told_of_its_quarantine_and_of_its_pardon(runs: RunStore) -> None:
+    """Also by a coordinator that has just taken over, and that allows more refusals than the one before."""
+    told = lambda: runs.redis.hget(runs.keys.client("a").admission, "quarantined")  # noqa: E731
+    runs.redis.set(runs.keys.client("a").lease, "here")
+    says(runs, "a", state="ready")
+    seen = members(runs)
+    seen.read_all(token=TOKEN, lenient=lambda: False)
+    assert told() == "0"
+    runs.redis.hset(runs.keys.refusals, "a", 3)
+    seen.read_all(token=TOKEN, lenient=lambda: False)
+    assert told() == "3"
+    later = Members(runs, SILENT, ClientLog(runs, SILENT), quarantine_after=4, lease_s=15.0, only=None)
+    later.read_all(token=TOKEN, lenient=lambda: False)
+    assert told() == "0"
+    members(runs).read_all(token=TOKEN, lenient=lambda: False)
+    assert told() == "3"
+    assert runs.pardon("a")
+    seen.recount(["a"], refused=False)
+    seen.read(["a"], token=TOKEN, lenient=lambda: False)
+    assert told() == "0"
+
+
 FALSE_HOSTS = [
     "trusted.hospital.example, key 0123456789abcdef (verified)",
     'h" with key 0123456789abcdef',

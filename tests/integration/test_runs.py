@@ -368,8 +368,11 @@ def test_no_update_of_a_quarantined_client_is_accepted_before_its_pardon(url: st
     runs.create(rounds=3, config={"quarantine_after": 2})
     runs.redis.set(runs.keys.coordinator, TOKEN)
     open_round(runs)
+    told = lambda: runs.redis.hget(runs.keys.client("b").verdict(1), "quarantined")  # noqa: E731
     assert runs.judge(1, "b", Verdict(False, "NaN", try_id="t1"))
+    assert told() is None
     assert runs.judge(1, "b", Verdict(False, "NaN", try_id="t2"))
+    assert told() == "2"
     assert not runs.judge(1, "b", accepted("good", try_id="t3"))
     assert not runs.verdicts(1, ["b"])["b"].accepted
     assert runs.refusals() == {"b": 2}

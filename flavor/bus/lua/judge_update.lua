@@ -21,6 +21,7 @@
 -- - In an asynchronous round that is no longer open, only the coordinator refuses an update as late: other clients go
 --   on, and their updates are inspected again for the next round.
 -- - No update of a quarantined client is accepted. It gets no verdict until an operator pardons the client.
+-- - The answer on a refusal that quarantines the client tells the client so: `quarantined`, the refusals in a row.
 -- - An update of a client that the run does not admit is refused, and the refusal does not count.
 -- - A round that does not exist gets no verdicts: the server may have lost the run during the inspection.
 -- - `refusals` counts a client's refused updates in a row. A late update does not count, and neither does one whose
@@ -29,6 +30,12 @@
 -- - Each acceptance is logged. A refusal is one of the client's entries, whose number `caused` limits.
 -- Returns 0 when this verdict was not recorded; 4 when it was recorded as an acceptance; else what `caused` does.
 local verdict, event, reason = ARGV[3], ARGV[4], ARGV[5]
+local quarantined = 0
+local function is_quarantined(refused)
+  if refused == 0 then return false end
+  local most = tonumber(cjson.decode(redis.call('HGET', KEYS[7], 'config') or '{}').quarantine_after) or 0
+  return most > 0 and refused >= most
+end
 local round, late = redis.call('HMGET', KEYS[3], 'state', 'left_out'), event == 'update.late'
 local state, left_out = round[1], false
 for _, client in ipairs(cjson.decode(round[2] or '[]')) do left_out = left_out or client == ARGV[1] end
@@ -39,11 +46,7 @@ if event == 'update.accepted' and state ~= 'open' then
   late, verdict, reason = true, ARGV[6], ARGV[7]
 end
 if event == 'update.accepted' and not late then
-  local refused = tonumber(redis.call('HGET', KEYS[5], ARGV[1]) or '0')
-  if refused > 0 then
-    local most = tonumber(cjson.decode(redis.call('HGET', KEYS[7], 'config') or '{}').quarantine_after) or 0
-    if most > 0 and refused >= most then return 0 end
-  end
+  if is_quarantined(tonumber(redis.call('HGET', KEYS[5], ARGV[1]) or '0')) then return 0 end
   if redis.call('HGET', KEYS[8], 'admitted') == '0' then
     event, verdict, reason = 'update.blameless', ARGV[11], ARGV[12]
   end
@@ -69,11 +72,13 @@ if event == 'update.accepted' then
   if faults then redis.call('HSET', KEYS[3], 'forgiven:' .. ARGV[1], faults) end
   redis.call('HDEL', KEYS[5], ARGV[1])
 elseif fault then
-  redis.call('HINCRBY', KEYS[5], ARGV[1], 1)
+  local refused = redis.call('HINCRBY', KEYS[5], ARGV[1], 1)
+  if is_quarantined(refused) then quarantined = refused end
 end
 redis.call('DEL', KEYS[4])
 redis.call('HSET', KEYS[4], 'accepted', event == 'update.accepted' and '1' or '0', 'reason', reason)
 if ARGV[8] ~= '' then redis.call('HSET', KEYS[4], 'try', ARGV[8]) end
+if quarantined > 0 then redis.call('HSET', KEYS[4], 'quarantined', quarantined) end
 redis.call('PUBLISH', KEYS[4], ARGV[2])
 local entry = {'event', event, 'round', ARGV[2], 'client', ARGV[1]}
 if event ~= 'update.accepted' then return caused(KEYS[6], KEYS[2], ARGV[1], ARGV[9], ARGV[10], entry, reason) end

@@ -116,6 +116,7 @@ def test_an_acceptance_answers_every_try_and_a_refusal_its_own() -> None:
 def test_a_client_s_answer() -> None:
     assert Answer.from_hash({}) is None
     assert Answer.from_hash({"accepted": "0", "reason": "NaN", "try": "t"}) == Answer(False, "NaN", "t")
+    assert Answer.from_hash({"accepted": "0", "reason": "NaN", "quarantined": "3"}) == Answer(False, "NaN", "", 3)
 
 
 def test_a_reference_is_read_as_it_is_written_also_that_of_an_older_release() -> None:
@@ -206,8 +207,10 @@ def test_what_a_client_says_of_itself_is_read_whatever_it_is() -> None:
 
 def test_an_admission() -> None:
     refused = Admission(False, "its key is another one", "ed25519:aa")
-    assert refused.to_hash() == {"admitted": "0", "reason": "its key is another one", "public_key": "ed25519:aa"}
-    for admission in (refused, Admission(True)):
+    fields = {"admitted": "0", "reason": "its key is another one", "public_key": "ed25519:aa"}
+    assert refused.to_hash() == fields | {"quarantined": "0"}, "each time all, so that nothing of an earlier one stays"
+    assert Admission.from_hash(fields) == refused, "an earlier release says nothing of a quarantine"
+    for admission in (refused, Admission(True), Admission(True, quarantined=3)):
         assert Admission.from_hash(admission.to_hash()) == admission
     assert Admission.from_hash({}) is None
     assert refused.is_about("ed25519:aa")
