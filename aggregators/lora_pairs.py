@@ -43,14 +43,17 @@ def pairs_of(model: Mapping[str, Tensor], factors: tuple[str, str] = PEFT) -> li
 
 
 def lookalikes(model: Mapping[str, Tensor], factors: tuple[str, str] = PEFT) -> list[str]:
-    """Return the matrices whose names contain that of a factor and more, such as `q_lora_A`: no part of any pair."""
+    """Return the matrices that are part of no pair, and have a partner by the names of the factors and more.
+
+    Such are `q_lora_A` and `q_lora_B`. A name that only has the letters, as `downsample` has `down`, is none.
+    """
     variates = frozenset(control_variates(model))
     known = dict.fromkeys((factors, _OF_EMBEDDINGS))
     return [
         name
         for name, tensor in model.items()
         if name not in variates and _is_matrix(tensor)
-        if any(factor in name for factor in factors) and not any(_place(name, a, b) for a, b in known)
+        if not any(_place(name, a, b) for a, b in known) and _namesake(name, *factors) in model
     ]
 
 
@@ -124,6 +127,15 @@ def _place(name: str, a: str, b: str) -> re.Match[str] | None:
     """Return where `a` or `b` is a whole part of a dotted name: the last such place; None where there is none."""
     places = list(re.finditer(rf"(?:^|[./])({re.escape(a)}|{re.escape(b)})(?=$|[./])", name))
     return places[-1] if places else None
+
+
+def _namesake(name: str, a: str, b: str) -> str:
+    """Return the name with the other factor's where `a` or `b` stands between no letters and digits; '' for none."""
+    places = list(re.finditer(rf"(?<![A-Za-z0-9])(?:{re.escape(a)}|{re.escape(b)})(?![A-Za-z0-9])", name))
+    if not places:
+        return ""
+    place = places[-1]
+    return f"{name[: place.start()]}{b if place[0] == a else a}{name[place.end() :]}"
 
 
 def control_variates(names: Iterable[str]) -> list[str]:

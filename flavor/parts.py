@@ -15,6 +15,7 @@ from flavor.counted import counted
 from flavor.patterns import CONTROL_VARIATE, STATISTICS
 
 _MOST_NAMED = 3
+_COUNTER = "*num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,19 @@ class Parts:
         """Return the statistics that are shared though these patterns keep the normalisation of other layers.
 
         They seem to mean normalisation if the statistics of a layer stay, with nothing beside but vectors and numbers.
+        A layer whose statistics stay may share its counter of batches.
         """
         shared = frozenset(self.shared(shapes))
         own = [name for name in shapes if name not in shared]
         kept, others = ([name for name in names if is_statistic(name)] for names in (own, shared))
         if not kept or any(len(shapes[name]) > 1 for name in own):
             return []
-        return [name for name in shapes if name in others]
+        layers = {_layer_of(name) for name in kept}
+        return [
+            name
+            for name in shapes
+            if name in others and not (fnmatchcase(name, _COUNTER) and _layer_of(name) in layers)
+        ]
 
     def foreign(self, names: Iterable[str]) -> str:
         """Return the first of these names that is not shared; '' for none. Looks at each name alone."""
@@ -91,6 +98,10 @@ WHOLE = Parts()
 def is_statistic(name: str) -> bool:
     """Return whether this is the name of running statistics."""
     return any(fnmatchcase(name, pattern) for pattern in STATISTICS)
+
+
+def _layer_of(name: str) -> str:
+    return name[: max(name.rfind("."), name.rfind("/")) + 1]
 
 
 def _variate_name(parameter: str) -> str:

@@ -18,7 +18,7 @@ from flavor.config import RunConfig
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists
 from flavor.local.beside import Beside, nothing_beside
 from flavor.local.forked import ForkServer
-from flavor.local.mending import let_go_on, other_way
+from flavor.local.mending import let_go_on, other_patterns, without_failed
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress
@@ -214,7 +214,9 @@ class Federation:
                         progress.left(self._results(folder, runs, store, progress), waits.lines(at_least_s=0.0))
                 raise
             processes.wait(self._ending(processes, runs), _END_S)
-            progress.other_way = other_way(runs, [site.client for site in self.sites])
+            sites = [site.client for site in self.sites]
+            progress.other_patterns = other_patterns(runs, sites)
+            progress.other_way = "" if progress.other_patterns else without_failed(runs, sites)
             return self._results(folder, runs, store, progress)
 
     def _results(self, folder: ResultFolder, runs: RunStore, store: ObjectStore, progress: Progress) -> Results:

@@ -50,7 +50,7 @@ def let_go_on(
     check(view, closed)
     check_mended(mended, closed)
     if not mended and (way := other_patterns(runs, [*runs.members()])):
-        tell(f"mend the script, {way}")
+        tell(f"mend the script, or {way}")
     if not view.state.ended:  # the run was ended without a word
         with no_coordinator(runs, tell):
             runs.end(RunState.STOPPED, "interrupted")
@@ -63,11 +63,6 @@ def let_go_on(
     return done.config
 
 
-def other_way(runs: RunStore, sites: Sequence[str]) -> str:
-    """Return how else a failed run, or another in its place, goes on; '' where there is no other way."""
-    return other_patterns(runs, sites) or without_failed(runs, sites)
-
-
 def other_patterns(runs: RunStore, sites: Sequence[str]) -> str:
     """Return what helps where the run's patterns do not fit the models of sites; '' where they do."""
     with contextlib.suppress(FlavorError):
@@ -76,7 +71,7 @@ def other_patterns(runs: RunStore, sites: Sequence[str]) -> str:
         unfit = [name for name, client in clients.items() if client.failure == Failure.NOT_DIVIDED]
         if unfit and (options := snapshot.config.parts.options):
             return (
-                f"or begin a new run with other patterns: the model of {some(unfit)} does not go together with "
+                f"begin a new run with other patterns: the model of {some(unfit)} does not go together with "
                 f"{options}, which this run keeps"
             )
     return ""

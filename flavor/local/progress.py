@@ -71,7 +71,7 @@ class Progress:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
         self._run, self.rounds = run, rounds
         self._option = " --redis-url URL" if redis_url and not recorded_url(redis_url) else ""
-        self.other_way = ""
+        self.other_way = self.other_patterns = ""
         """How a failed run goes on without the sites that failed; '' where that is not possible."""
         self.lacks_plot = ""
         """Why the results have no plot; '' where they have one."""
@@ -234,9 +234,12 @@ class Progress:
             self._row("", self.lacks_plot)
         self._row("everything:", results.out)
         if results.state == RunState.FAILED:
+            if self.other_patterns:
+                self._row("what helps:", self.other_patterns)
             self._row("go on with it:", f"flavor run --resume {out}")
             another = "" if results.rounds else '; -m "COMMAND" names another script'
-            self._row("", f"once the cause is mended{another}")
+            script = "the script, if it is at fault, is mended"
+            self._row("", f"once {script if self.other_patterns else 'the cause is mended'}{another}")
             if self.other_way:
                 self._row("", self.other_way)
         elif results.state != RunState.FINISHED:

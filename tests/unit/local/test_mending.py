@@ -31,10 +31,11 @@ def test_a_failed_run_names_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: Any = None
     for failure, parts in ((Failure.NOT_DIVIDED, {}), (Failure.INFO, {"local": ("bn",)}), (Failure.ENDED, {})):
         snapshot(monkeypatch, failure, **parts)
-        assert mending.other_way(runs, ["a", "b"]).startswith("or at once with --min-clients 1, without b")
+        assert mending.other_patterns(runs, ["a", "b"]) == ""
+        assert mending.without_failed(runs, ["a", "b"]).startswith("or at once with --min-clients 1, without b")
     snapshot(monkeypatch, Failure.NOT_DIVIDED, local=("bn",))
-    assert mending.other_way(runs, ["a", "b"]) == f"or {LINE}"
-    assert mending.other_way(runs, ["a", "c"]) != f"or {LINE}"
+    assert mending.other_patterns(runs, ["a", "b"]) == LINE
+    assert mending.other_patterns(runs, ["a", "c"]) == ""
 
 
 def test_nothing_is_said_of_going_on_without_most_sites(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,16 @@ def test_sites_that_read_one_folder_are_told_of(capsys: pytest.CaptureFixture[st
     assert "all 2 sites read the same folder ($INPUT_PATH): /a; " in "".join(capsys.readouterr())
 
 
+def test_patterns_that_do_not_fit_are_mended_by_a_new_run_first(capsys: pytest.CaptureFixture[str]) -> None:
+    progress, results = Progress("r", 3), Results("r", "failed", "round 1: no update", [], None, "/a")
+    progress.other_patterns = "begin a new run with other patterns"
+    progress.summary(results)
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        "what helps: begin a new run with other patterns go on with it: flavor run --resume /a once the script" in told
+    )
+
+
 def test_the_last_lines_name_the_best_round(capsys: pytest.CaptureFixture[str]) -> None:
     losses = {1: 0.5, 2: 0.25, 3: 0.75}
     rounds = [RoundResult(number, 1.0, ["a"], 10, 100, {"loss": loss}) for number, loss in losses.items()]

@@ -125,10 +125,12 @@ def raise_(error: Exception) -> None:
             {"factors": ("lora_A", "lora_B"), "is_measured": True},
             "'h.q_lora_A.weight', 'h.q_lora_B.weight' may be LoRA factors by other names, and are averaged apart",
         ),
+        (("downsample", "upsample", "down_proj"), "lora-exact", {"factors": ("down", "up"), "is_measured": True}, ""),
+        (("Block1", "Alock1"), "lora-exact", {"factors": ("A", "B"), "is_measured": True}, ""),
     ],
 )
 def test_factors_of_adapters_that_go_apart_are_told_in_round_1(
-    names: tuple[str, str], rule: str, more: dict[str, Any], said: str
+    names: tuple[str, ...], rule: str, more: dict[str, Any], said: str
 ) -> None:
     given = {"factors": None, "is_measured": False, **more}
     first: Any = SimpleNamespace(tensors={f"h.{name}.weight": np.zeros((2, 2), np.float32) for name in names})
