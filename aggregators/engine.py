@@ -7,6 +7,7 @@ of threads: reducers and steps treat each element alone, in client order, and sc
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections import Counter
@@ -25,7 +26,7 @@ from aggregators.models import Models
 from aggregators.parts import Stored, flat, part
 from aggregators.protocols import Block, Joint, Plan, Reducer, ServerStep, Weights, needs_steps, why_no_step
 from aggregators.quantities import matching
-from aggregators.reach import reach
+from aggregators.reach import reach_of
 from aggregators.server import Replace
 from aggregators.state import ServerState
 from flavor.checkpoints import is_odd
@@ -62,8 +63,8 @@ class Aggregation:
       model nor in any client's: a variance among them breaks the model. Tensors of three elements or fewer are not
       checked;
     - `warning`: what the rule says is wrong with its decisions, although the model counts; '' for nothing;
-    - `reach` `[n]`: how far each client moves the tensors that are not finite or huge (`aggregators.reach`); None where
-      there are none.
+    - `reach`: computes how far each client moves the tensors that are not finite or huge, `[n]`
+      (`aggregators.reach`); None where there are none.
     """
 
     model: dict[str, Array]
@@ -76,7 +77,7 @@ class Aggregation:
     negative: tuple[str, ...] = ()
     warning: str = ""
     huge: tuple[str, ...] = ()
-    reach: Array | None = field(default=None, repr=False)
+    reach: Callable[[], Array] | None = field(default=None, repr=False)
 
 
 def run(
@@ -186,7 +187,7 @@ def run(
         negative=tuple(name for name in model if name in walk.negative and name not in walk.signed),
         warning=plan.warning,
         huge=huge,
-        reach=reach(source, plan, beyond) if beyond else None,
+        reach=functools.partial(reach_of, source, plan, beyond) if beyond else None,
     )
 
 
@@ -241,9 +242,8 @@ class _Walk:
         self.votes = [float(plan.weights[i]) for i in self.voters]
         self.held: Mapping[str, Stored] = {}
         self.stepped: frozenset[str] = frozenset()
-        self.squares: list[
-            tuple[str, float]
-        ] = []  # this and the next four are added to from all threads, one at a time
+        # These five are added to from all threads, one at a time.
+        self.sums: list[tuple[str, float]] = []  # of squares, with the tensor of which each is a part
         self.nonfinite: set[str] = set()
         self.differing: set[str] = set()
         self.signed: set[str] = set()  # negative somewhere before the step
@@ -307,7 +307,7 @@ class _Walk:
     def _look_at(self, name: str, out: Array) -> None:
         """Note a part of the model that is not finite, and the sum of its squares."""
         found = squares(out)
-        self.squares.append((name, found))
+        self.sums.append((name, found))
         if not math.isfinite(found) and not np.isfinite(out).all():
             self.nonfinite.add(name)
 
@@ -317,7 +317,7 @@ class _Walk:
         Looks only at tensors whose squares have no room all together.
         """
         sums: dict[str, float] = {}
-        for name, found in self.squares:
+        for name, found in self.sums:
             sums[name] = sums.get(name, 0.0) + found
         return tuple(
             name

@@ -12,7 +12,7 @@ from aggregators.models import Models
 from aggregators.protocols import Plan, scan_block
 
 
-def reach(source: Models, plan: Plan, names: Sequence[str]) -> Array:
+def reach_of(source: Models, plan: Plan, names: Sequence[str]) -> Array:
     """Return the farthest that each client moves an element of the float tensors `names`, times its weight: `[n]`.
 
     Clients are measured as the rule reduces them, after the rules before it have scaled their changes; without an old

@@ -262,7 +262,7 @@ class _Round:
                 f"{MAY_BE_EARLIER}"
             )
         return refusal(
-            dict(zip(self.updates, map(float, result.reach), strict=True)),
+            dict(zip(self.updates, map(float, result.reach()), strict=True)),
             _what_is_wrong(result),
             lambda clients: not _what_is_wrong(self.run(clients, out, threads)),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -103,9 +104,18 @@ def of_rule(round_: int, warning: str) -> Iterator[str]:
 
 
 def of_lora(round_: int, residual: LoraResidual | None, *, is_exact: bool) -> Iterator[str]:
-    """Say how far LoRA adapters are from the mean of the sites' products; in round 1 alone, as each has the metric."""
+    """Say how far LoRA adapters are from the mean of the sites' products; in round 1 alone, as each has the metric.
+
+    Where a round lacks the metric, say why.
+    """
     if residual is not None and residual.failure:
         yield f"warning: {LORA_RESIDUAL} of round {round_} is left out: {printable(residual.failure)[:_LONGEST_WHY]}"
+        return
+    if residual is not None and residual.pairs and not math.isfinite(residual.relative):
+        yield (
+            f"warning: {LORA_RESIDUAL} of round {round_} is left out, because it is no finite number: the products BA "
+            "of the sites' LoRA adapters, or their sum, may be too large; look for a site whose adapters are"
+        )
         return
     if residual is None or round_ > 1:
         return

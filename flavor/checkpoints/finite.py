@@ -50,9 +50,10 @@ def is_finite(array: Array) -> bool:
 
 
 def is_odd(array: Array) -> bool:
-    """Return whether an element is NaN or infinite, or its square overflows float32 (float64 in float64).
+    """Return whether an element is NaN or infinite, or the squares of a block overflow float32 (float64 in float64).
 
-    No trained parameter is so large; such values are masks, or come from a hostile site.
+    The squares of `BLOCK_ELEMENTS` are summed. No trained parameter is so large; such values are masks, or come from a
+    hostile site.
     """
     return any(found is not Values.FINE for found in _blocks(array))
 

@@ -21,7 +21,7 @@ from aggregators.models import Models
 from aggregators.normalised import FedNova
 from aggregators.order_statistics import Median, TrimmedMean
 from aggregators.protocols import Weights
-from aggregators.reach import reach
+from aggregators.reach import reach_of
 from aggregators.server import Adam, Momentum, Nesterov, Yogi
 from flavor.checkpoints import is_odd
 from flavor.errors import AggregationError
@@ -255,7 +255,7 @@ def test_the_reach_of_a_client_is_what_the_rule_makes_of_its_change() -> None:
     def found(reducer: Any, weights: Any = (1, 1, 1), name: str = "w") -> Any:
         source = Models(models, theta, 1)
         source.statistics = frozenset({"running_var"})
-        return reach(source, reducer.plan(source, Weights.of(weights, 3, steps)), [name])
+        return reach_of(source, reducer.plan(source, Weights.of(weights, 3, steps)), [name])
 
     np.testing.assert_allclose(found(FedNova()), [3e18, 3e19, 2e18], rtol=1e-6)
     np.testing.assert_allclose(found(FedNova(), name="running_var"), [3e18, 1e18, 2e18], rtol=1e-6)
@@ -266,7 +266,7 @@ def test_the_reach_of_a_client_is_what_the_rule_makes_of_its_change() -> None:
     got = run(models, reducer=FedNova(), server_step=Momentum(5.0), global_model=theta, local_steps=steps)
     assert got.huge == ("w",)
     assert got.reach is not None
-    np.testing.assert_allclose(got.reach, [3e18, 3e19, 2e18], rtol=1e-6)
+    np.testing.assert_allclose(got.reach(), [3e18, 3e19, 2e18], rtol=1e-6)
 
 
 @pytest.mark.parametrize("reducer", RULES, ids=repr)

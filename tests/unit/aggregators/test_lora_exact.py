@@ -294,7 +294,8 @@ def test_a_product_of_large_factors_that_no_update_may_have_is_named() -> None:
     made = run(models, [1, 30], reducer=LoraExact())
     assert (made.huge, made.nonfinite) == ((B,), ())
     assert made.reach is not None
-    assert made.reach[1] > made.reach[0]
+    first, second = made.reach()
+    assert second > first
 
 
 def test_a_model_that_is_not_finite_gives_one_that_is_named() -> None:

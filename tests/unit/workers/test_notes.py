@@ -90,6 +90,11 @@ def test_the_residual_of_lora_adapters_is_told_in_round_1() -> None:
     assert "of 2 LoRA adapters (6 more would take too long to compare, and are left out) is 3.12%" in some
     (none,) = of_lora(1, LoraResidual(math.nan, 0, "", -1.0, left_out=8), is_exact=True)
     assert none.startswith("merge/lora_residual is left out: the products of so many sites, of 8 LoRA adapters")
+    for broken in (math.nan, math.inf):
+        (left_out,) = of_lora(7, replace(two, relative=broken), is_exact=True)
+        assert left_out.startswith(
+            "warning: merge/lora_residual of round 7 is left out, because it is no finite number"
+        )
     assert [*of_lora(7, LoraResidual.failed("MemoryError: "), is_exact=True)] == [
         "warning: merge/lora_residual of round 7 is left out: MemoryError: "
     ]
