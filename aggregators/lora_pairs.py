@@ -57,6 +57,15 @@ def lookalikes(model: Mapping[str, Tensor], factors: tuple[str, str] = PEFT) -> 
     ]
 
 
+def may_match_both(patterns: Iterable[str]) -> bool:
+    """Return whether patterns of tensor names look like those of both factors, and not like `*lora_B*` alone."""
+    found: set[str] = set()
+    for pattern in patterns:
+        if "lora" in (low := pattern.lower()):
+            found |= {*re.findall(r"lora_(?:embedding_)?([ab])(?![a-z0-9])", low)} or {"a", "b"}
+    return len(found) > 1
+
+
 def on_factors_apart(rule: str) -> str:
     """Say what a rule that takes no products makes of LoRA adapters."""
     return (

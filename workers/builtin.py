@@ -87,7 +87,7 @@ class Engine:
             *(notes.of_statistics(work, first, held) if made.steps else ()),
             *notes.of_rule(work.round, made.warning),
             *notes.of_lora(work.round, made.residual, is_exact=made.factors is not None),
-            *notes.of_factors(work, first, made.factors, is_measured=made.residual is not None, chosen=chosen),
+            *notes.of_factors(work, first, made.factors, updates, is_measured=made.residual is not None, chosen=chosen),
             *notes.of_signs(work.round, made.negative),
             *notes.of_constants(work.round, work.constants),
             *(notes.of_sizes(work) if made.weighs else ()),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aggregators.computed import Tensor
 from aggregators.dtypes import Kind, kind_of
+from aggregators.lora_exact import is_plain
 from aggregators.lora_pairs import lookalikes, on_factors_apart, pairs_of
 from aggregators.lora_residual import LoraResidual
 from aggregators.normalised import MOST_ENLARGED
@@ -136,6 +137,7 @@ def of_factors(
     work: Work,
     first: ClientModel,
     factors: tuple[str, str] | None,
+    updates: Mapping[str, ClientModel],
     *,
     is_measured: bool,
     chosen: Sequence[str] | None = None,
@@ -143,7 +145,7 @@ def of_factors(
     """Warn of LoRA factors that the rule takes apart, where nothing else tells; in round 1 alone.
 
     `factors` are those whose products the rule computes, and `is_measured` says whether the residual is known. The
-    factors of one `chosen` site fit each other.
+    factors of one `chosen` site fit each other, and so do those of all sites where A or B is the same in all `updates`.
     """
     if work.round > 1:
         return
@@ -152,11 +154,18 @@ def of_factors(
             f"warning: {_some([repr(name) for name in apart])} may be LoRA factors by other names, and are averaged "
             f"apart: lora-exact multiplies those alone that are called {factors[0]} and {factors[1]} between dots"
         )
-    if factors is None and not is_measured and len(chosen or ()) != 1 and (pairs := pairs_of(first.tensors)):
-        yield (
-            f"warning: {on_factors_apart(work.config.aggregator or DEFAULT_AGGREGATOR)} "
-            f"({counted(len(pairs), 'adapter')}, such as {pairs[0].b!r})"
-        )
+    if factors is None and not is_measured and len(chosen or ()) != 1:
+        models = [update.tensors for update in updates.values()]
+        pairs = [
+            pair
+            for pair in pairs_of(first.tensors)
+            if not is_plain([each[pair.b] for each in models], [each[pair.a] for each in models])
+        ]
+        if pairs:
+            yield (
+                f"warning: {on_factors_apart(work.config.aggregator or DEFAULT_AGGREGATOR)} "
+                f"({counted(len(pairs), 'adapter')}, such as {pairs[0].b!r})"
+            )
 
 
 def of_signs(round_: int, negative: Sequence[str]) -> Iterator[str]:

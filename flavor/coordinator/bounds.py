@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aggregators.clip import NormClip
 from aggregators.krum import Krum
-from aggregators.lora_pairs import on_factors_apart
+from aggregators.lora_pairs import may_match_both, on_factors_apart
 from aggregators.mean import Mean
 from aggregators.normalised import MOST_ENLARGED, FedNova
 from aggregators.protocols import Prefix, weighs
@@ -55,7 +55,7 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
             "(--init-model FILE) or choose a rule that needs none to withstand them (median, krum, ...)"
         )
     is_apart = not isinstance(reducer, Mean | Krum) or clipped or enlarged
-    if is_apart and any("lora" in pattern.lower() for pattern in config.share):
+    if is_apart and may_match_both(config.share):
         lines.append(f"warning: {on_factors_apart(name)}")
     return lines + _of_small_buffers(config)
 

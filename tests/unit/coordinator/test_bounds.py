@@ -36,6 +36,8 @@ def test_bounds_that_do_not_hold_in_a_first_round_without_a_model(settings: dict
         ("median", ["*lora_*"], True),
         ("norm_clip:c=1/mean", ["*lora_*"], True),
         ("multi_krum:f=1", ["*LoRA*"], True),
+        ("median", ["*lora_A*", "*lora_B*"], True),
+        ("median", ["*lora_B*", "head.*"], False),  # A is frozen
         ("median", ["head.*"], False),
         ("krum:f=1", ["*lora_*"], False),
         ("lora-exact", ["*lora_*"], False),

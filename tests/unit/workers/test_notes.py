@@ -138,11 +138,15 @@ def test_factors_of_adapters_that_go_apart_are_told_in_round_1(
     names: tuple[str, ...], rule: str, more: dict[str, Any], said: str
 ) -> None:
     given = {"factors": None, "is_measured": False, **more}
-    first: Any = SimpleNamespace(tensors={f"h.{name}.weight": np.zeros((2, 2), np.float32) for name in names})
-    notes = [
-        [*of_factors(cast(Any, SimpleNamespace(round=n, config=SimpleNamespace(aggregator=rule))), first, **given)]
-        for n in (1, 2)
-    ]
+    first, other, frozen = (
+        cast(Any, SimpleNamespace(tensors={f"h.{name}.weight": np.full((2, 2), value, "f4") for name in names}))
+        for value in (0, 1, 2)
+    )
+    frozen.tensors |= {name: array for name, array in first.tensors.items() if "A" in name}
+    works = [cast(Any, SimpleNamespace(round=n, config=SimpleNamespace(aggregator=rule))) for n in (1, 2)]
+    notes = [[*of_factors(work, first, updates={"a": first, "b": other}, **given)] for work in works]
+    if given["factors"] is None:
+        assert not [*of_factors(works[0], first, updates={"a": first, "b": frozen}, **given)], "A is the same at all"
     assert notes[1] == []
     assert len(notes[0]) == bool(said)
     assert all(note.startswith(f"warning: {said}") for note in notes[0])
