@@ -60,7 +60,15 @@ class TensorLook:
             held = (*constants, *matching(update.tensors, self._config.keep))
             base, statistics = open_global(Reading(self._store), model), self._config.statistics
             try:
-                check_norm(update, base, limit, held, statistics, otherwise=self._whose_model_it_may_be)
+                check_norm(
+                    update,
+                    base,
+                    limit,
+                    held,
+                    statistics,
+                    otherwise=self._whose_model_it_may_be,
+                    is_buffered=self._config.buffered is not None,
+                )
             except InvalidUpdate:
                 raise_if_broken(base, [name for name in base.names if name not in held])
                 raise

@@ -21,8 +21,11 @@ def check_norm(
     statistics: Sequence[str],
     *,
     otherwise: Callable[[], str],
+    is_buffered: bool = False,
 ) -> None:
     """Refuse an update that changes the global model `base` by more than `limit` (L2 norm).
+
+    `is_buffered` in a run where an update may have trained from an earlier global model than the newest, `base`.
 
     Counts all tensors but those `held`, bool tensors, and integers that count something. Tensors that match
     `statistics` count: a variance near 0 breaks a model as a parameter can, and nothing else would bound them.
@@ -43,8 +46,9 @@ def check_norm(
         counting = matching(named, statistics)
         rest = math.hypot(change_norm(update.tensors, old, held=held | frozenset(counting)), *whole.values())
         why = _statistics_to_blame(update, old, counting) if counting and rest <= limit else otherwise()
+    changed = "the model that it trained from" if is_buffered else "the global model"
     raise InvalidUpdate(
-        f"the update changes the global model by {norm:.6g} (L2), more than the {limit:g} that this run allows{why}"
+        f"the update changes {changed} by {norm:.6g} (L2), more than the {limit:g} that this run allows{why}"
     )
 
 

@@ -67,8 +67,12 @@ def recover(
     check_ids(head, run_id)
     trust = Trust.read(trusted, records=bool(head or untrusted))
     if not (trust.workers or head or untrusted):
+        given = "no trusted key is given"
+        if clients := sorted(trust.clients):
+            of = f"{'that' if len(clients) == 1 else 'those'} of {', '.join(map(repr, clients))}"
+            given = f"no trusted key of an aggregator is given: with --trust only {of}, which signs updates at its site"
         raise InvalidSetting(
-            "no trusted key is given: name the aggregators' keys with --trust (aggregator.key.pub) or the SHA-256 of "
+            f"{given}: name the aggregators' keys with --trust (aggregator.key.pub) or the SHA-256 of "
             "the newest manifest with --head, or accept all records in the store with --untrusted"
         )
     archive = Archive(

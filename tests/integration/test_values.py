@@ -123,6 +123,13 @@ def test_integers_that_are_no_counters_count_in_how_far_an_update_goes(federatio
     assert refused == {}
 
 
+def test_a_refusal_of_an_asynchronous_run_names_the_model_that_the_site_trained_from(federation: Any) -> None:
+    runs = federation(max_update_norm=5.0, mode="async:buffer=2")
+    runs.closed(a=w(1), b=w(1))
+    refused = runs.hand_in(a=w(9))
+    assert "the update changes the model that it trained from by 19.5959 (L2), more than the 5" in refused["a"]
+
+
 def test_statistics_count_in_how_far_an_update_goes_and_a_refusal_says_so(federation: Any) -> None:
     """What did not count would be the way in: one site's variance near 0 breaks everybody's model."""
     runs = federation(max_update_norm=5.0)

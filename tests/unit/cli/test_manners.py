@@ -186,3 +186,11 @@ def test_the_names_of_commands_are_completed_without_importing_them() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "flavor.cli.serve" not in done.stdout
+
+
+def test_recover_says_whose_key_it_was_given_where_that_is_no_aggregator_s() -> None:
+    key = f"site-1 ed25519:{'0' * 64}"
+    words = ["--run", "r", "--redis-url", "redis://localhost:1", "--store", "nowhere", "--trust", key]
+    said = CliRunner().invoke(cli, ["recover", *words]).output
+    assert "no trusted key of an aggregator is given: with --trust only that of 'site-1', which signs updates" in said
+    assert "name the aggregators' keys with --trust (aggregator.key.pub)" in said
