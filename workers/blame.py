@@ -9,11 +9,9 @@ from flavor.errors import AggregationError, AggregatorFailed, NoModelPossible, U
 Try = Callable[[Sequence[str]], bool]
 """Aggregates the updates of these clients, and returns whether the result can be used."""
 
-MAY_BE_EARLIER = (
-    "an update of an earlier round may be to blame: begin a new run from an earlier model (--init-model), with "
-    "--max-update-norm, which bounds each update"
-)
+BEGIN_BOUNDED = "begin a new run from an earlier model (--init-model), with --max-update-norm, which bounds each update"
 """What to do about a global model whose own values are too large to go on with."""
+MAY_BE_EARLIER = f"an update of an earlier round may be to blame: {BEGIN_BOUNDED}"
 
 
 def refusal(reach: Mapping[str, float], what: str, aggregated: Try) -> AggregatorFailed:

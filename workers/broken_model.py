@@ -11,7 +11,7 @@ from aggregators.quantities import is_mask
 from flavor.checkpoints import TensorFile, is_finite, is_odd
 from flavor.checkpoints.finite import BLOCK_ELEMENTS
 from flavor.errors import BrokenModel
-from workers.blame import MAY_BE_EARLIER
+from workers.blame import BEGIN_BOUNDED, MAY_BE_EARLIER
 
 _FAR = {np.dtype(np.float64): 2.0**256, np.dtype(np.float16): 2.0**15}
 _FAR_ELSE = 2.0**32
@@ -45,9 +45,9 @@ def raise_if_far(base: TensorFile, what: str, name: str) -> None:
         array = base.tensor(spec.name)
         if (most := _most(array)) >= _FAR.get(spec.dtype, _FAR_ELSE) and not _masks_by_one_value(array):
             raise BrokenModel(
-                f"the global model of this round has values up to {most:.2g} in tensor {spec.name!r}, and this update "
-                f"{what} in tensor {name!r}: training from so large values seldom stays finite, so the site need not "
-                f"be to blame; {MAY_BE_EARLIER}"
+                f"the global model of this round has values up to {most:.2g} in tensor {spec.name!r}: an update of an "
+                f"earlier round may be to blame for {what} in tensor {name!r} of this one; training from so large "
+                f"values seldom stays finite: {BEGIN_BOUNDED}"
             )
 
 
