@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from flavor.cli.main import COMMANDS, cli
 from flavor.cli.main import PROGRAMS as LISTED
+from flavor.ledger.keys import SigningKey
 from tests.unit.cli.test_command_line import PROGRAMS
 
 ROOT = Path(__file__).parents[3]
@@ -189,7 +190,7 @@ def test_the_names_of_commands_are_completed_without_importing_them() -> None:
 
 
 def test_recover_says_whose_key_it_was_given_where_that_is_no_aggregator_s() -> None:
-    key = f"site-1 ed25519:{'0' * 64}"
+    key = f"site-1 {SigningKey.generate().public}"
     words = ["--run", "r", "--redis-url", "redis://localhost:1", "--store", "nowhere", "--trust", key]
     said = CliRunner().invoke(cli, ["recover", *words]).output
     assert "no trusted key of an aggregator is given: with --trust only that of 'site-1', which signs updates" in said
