@@ -17,6 +17,7 @@ from flavor.errors import (
     DigestMismatch,
     FlavorError,
     InvalidUpdate,
+    ObjectMissing,
     StoreUnavailable,
 )
 from flavor.failpoints import reach
@@ -32,6 +33,7 @@ from flavor.records.verdict import Verdict
 from flavor.store.paths import accepted_path, checked_path, is_handed_in_by
 from flavor.store.protocol import ObjectStore
 from flavor.view.client_events import UpdateAccepted, UpdateEvent, UpdateRefused
+from workers.broken_model import gone_model
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import read_client_info
@@ -203,6 +205,8 @@ class Inspector:
             raise
         except Exception as error:  # what another party wrote can be wrong in any way
             self._raise_unless_its_own(client, error)
+            if isinstance(error, ObjectMissing):
+                error = gone_model(self._store, self._tasks.bases.get(client) or self._view.global_model) or error
             if isinstance(error, FlavorError):
                 return Verdict(False, str(error)[:_LONGEST_REASON], blameless=isinstance(error, BrokenModel))
             return Verdict(False, f"unusable update: {type(error).__name__}: {error}"[:500])

@@ -130,6 +130,16 @@ def test_a_refusal_of_an_asynchronous_run_names_the_model_that_the_site_trained_
     assert "the update changes the model that it trained from by 19.5959 (L2), more than the 5" in refused["a"]
 
 
+def test_no_site_is_to_blame_for_a_global_model_that_is_gone_from_the_store(federation: Any) -> None:
+    runs = federation(max_update_norm=5.0)
+    runs.closed(a=w(1), b=w(1))
+    path = runs.runs.read().global_model.model.path
+    runs.store.delete([path])
+    refused = runs.hand_in(a=w(2))
+    assert refused["a"].startswith(f"the global model {path}, which its task began from, is no longer in the store")
+    assert runs.runs.refusals() == {}, "nor does it count towards a quarantine"
+
+
 def test_statistics_count_in_how_far_an_update_goes_and_a_refusal_says_so(federation: Any) -> None:
     """What did not count would be the way in: one site's variance near 0 breaks everybody's model."""
     runs = federation(max_update_norm=5.0)
