@@ -59,7 +59,7 @@ class PartSite(TensorsSite):
         for kind, line in self._remarks(info, kept):
             if kind not in self._told:
                 self._told.add(kind)
-                self._options.tell(line)
+                self._options.tell(f"warning: {line}")
         return super()._learned(info)
 
     def _remarks(self, info: WireInfo, kept: Kept) -> Iterator[tuple[str, str]]:
@@ -80,7 +80,7 @@ class PartSite(TensorsSite):
                 "model's in their place. If adapters are trained on a frozen base, freeze it",
             )
         if line := alike(kept.alike):
-            yield "alike", f"warning: {line}: {IF_TIED}"
+            yield "alike", f"{line}: {IF_TIED}"
 
     def _known_structure(self) -> Structure | None:
         """Return how this trainer nests; of a trainer that has saved nothing yet, how the initial model does."""

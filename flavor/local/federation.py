@@ -24,6 +24,7 @@ from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress
 from flavor.local.record import Record, own_server, recorded_url, told_if_damaged
 from flavor.local.reports import shared, show, with_report
+from flavor.local.site_warnings import site_warnings
 from flavor.local.threads import limited, told
 from flavor.local.waits import Waits, snapshot_if_there, why_ended
 from flavor.printable import quoted
@@ -215,6 +216,7 @@ class Federation:
                 raise
             processes.wait(self._ending(processes, runs), _END_S)
             sites = [site.client for site in self.sites]
+            progress.warnings = site_warnings(self.layout.logs, sites)
             progress.other_patterns = other_patterns(runs, sites)
             progress.other_way = "" if progress.other_patterns else without_failed(runs, sites)
             return self._results(folder, runs, store, progress)

@@ -72,6 +72,7 @@ class Progress:
         self._run, self.rounds = run, rounds
         self._option = " --redis-url URL" if redis_url and not recorded_url(redis_url) else ""
         self.other_way = self.other_patterns = ""
+        self.warnings: list[str] = []
         """How a failed run goes on without the sites that failed; '' where that is not possible."""
         self.lacks_plot = ""
         """Why the results have no plot; '' where they have one."""
@@ -232,6 +233,8 @@ class Progress:
                     self._row("", found.without)
         if self.lacks_plot:
             self._row("", self.lacks_plot)
+        for line in self.warnings:
+            self._row("warning:", line)
         self._row("everything:", results.out)
         if results.state == RunState.FAILED:
             if self.other_patterns:

@@ -333,7 +333,7 @@ def test_a_base_that_the_script_trains_is_told_once(tmp_path, pattern, told):
     assert place.told == []
     for round_ in (2, 3):
         place.trained(model(own=round_), round_)
-    expected = "the script has trained 1 tensor that stays at this site (bn.weight): the run's operator has the initial"
+    expected = "warning: the script has trained 1 tensor that stays at this site (bn.weight): the run's operator has"
     assert [line[: len(expected)] for line in place.told] == [expected] * told
 
 

@@ -15,6 +15,7 @@ from flavor.config import RunConfig
 from flavor.errors import FlavorError
 from flavor.local.judging import JudgedModel
 from flavor.local.progress import Progress
+from flavor.local.site_warnings import site_warnings
 from flavor.records.evaluation import CENTRAL, EvaluationSummary
 from flavor.results.evaluated import OWN_DATA
 from flavor.results.folder import Results
@@ -48,6 +49,18 @@ def test_sites_that_read_one_folder_are_told_of(capsys: pytest.CaptureFixture[st
     assert "same folder" not in "".join(capsys.readouterr())
     Progress("r", 3).begin([Path("/a"), Path("/a")])
     assert "all 2 sites read the same folder ($INPUT_PATH): /a; " in "".join(capsys.readouterr())
+
+
+def test_what_edges_have_warned_of_is_said_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once for all sites, and nothing of what scripts print."""
+    for site in ("a", "b"):
+        lines = ["flavor: warning: odd", "flavor: warning: odd", "flavor: joined", "loss: warning: 3"]
+        (tmp_path / f"{site}.log").write_text("".join(f"2026-12-01 11:56:34 [{site}] {each}\n" for each in lines))
+    progress = Progress("r", 3)
+    progress.warnings = site_warnings(tmp_path, ["a", "b", "has-no-log"])
+    assert progress.warnings == ["a and 1 more: odd"]
+    progress.summary(Results("r", "finished", "all rounds are done", [], None, "/a"))
+    assert "warning:       a and 1 more: odd" in capsys.readouterr().err
 
 
 def test_patterns_that_do_not_fit_are_mended_by_a_new_run_first(capsys: pytest.CaptureFixture[str]) -> None:
