@@ -41,7 +41,7 @@ def test_a_failed_run_names_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_said_of_going_on_without_most_sites(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: Any = None
     snapshot(monkeypatch, Failure.ENDED)
-    assert mending.other_way(runs, ["a", "b", "c"]) == "", "b and c, of whom nothing is known, have failed"
+    assert mending.without_failed(runs, ["a", "b", "c"]) == "", "b and c, of whom nothing is known, have failed"
 
 
 @pytest.mark.parametrize(("mended", "is_told"), [({}, True), ({"main": "python other.py"}, False)])
