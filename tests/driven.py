@@ -168,13 +168,9 @@ class Driven:
             site: Result(self._put(prefix, f"result-{site}", info_bytes(of), ".json"), sites[site][0], model)
             for site, of in infos.items()
         }
+        first = first_names(infos.values(), first_ruled(self.config))
         verdicts = {
-            site: ResultVerdict(
-                True,
-                "",
-                result,
-                **kept_of(infos[site], first_names(infos.values(), first_ruled(self.config)))._asdict(),
-            )
+            site: ResultVerdict(True, "", result, **kept_of(infos[site], first)._asdict())
             for site, result in results.items()
         }
         refused = {site: ResultVerdict(False, why) for site, why in missing.items()}
