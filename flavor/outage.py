@@ -16,9 +16,10 @@ _FIRST_PAUSE_S = 0.05
 _PART = 8
 """A pause is this part of the outage so far: short outages are noticed at once, long ones cost few attempts."""
 _FIRST_TOLD_S, _LONGEST_UNTOLD_S = 5.0, 1_800.0
+_OWN = random.SystemRandom()  # leaves the numbers that a training script draws as they are, and has no state to fork
 
 
-def pause_s(away_s: float, *, longest_s: float = LONGEST_PAUSE_S, chance: Callable[[], float] = random.random) -> float:
+def pause_s(away_s: float, *, longest_s: float = LONGEST_PAUSE_S, chance: Callable[[], float] = _OWN.random) -> float:
     """Return the pause before the next attempt, in seconds, after an outage of `away_s` so far.
 
     The pause grows with the outage up to `longest_s`. `chance` returns a number from 0 to 1, which makes the pause up

@@ -282,7 +282,7 @@ class LocalStore:
             return
         with os.scandir(self._root) as entries:
             if next(entries, None) is None:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+                raise FileNotFoundError(errno.ENOENT, "an empty folder, as where no share is mounted", str(self._root))
         make_folders(folder)
 
     def _check_inside(self, target: Path, path: str) -> None:

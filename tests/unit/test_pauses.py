@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from flavor.outage import LONGEST_PAUSE_S, next_told_s, pause_s, site_patience_s
 
 HOURS_S = 2.5 * 3600
@@ -11,7 +13,9 @@ def test_pauses_grow_with_the_outage_and_chance_makes_them_up_to_a_half_shorter(
     longest = [pause_s(away_s, chance=lambda: 0.0) for away_s in (0.0, 1.0, 8.0, 40.0, 80.0, HOURS_S)]
     assert longest == [0.05, 0.125, 1.0, 5.0, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
     assert pause_s(8.0, chance=lambda: 1.0) == 0.5
+    before = random.getstate()
     assert {round(pause_s(80.0), 6) for _ in range(20)} != {LONGEST_PAUSE_S}, "sites do not come back at once"
+    assert random.getstate() == before, "the numbers that a training script draws do not depend on outages"
     assert pause_s(HOURS_S, longest_s=0.5, chance=lambda: 0.0) == 0.5
 
 

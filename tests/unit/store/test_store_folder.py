@@ -35,7 +35,7 @@ def test_nothing_is_made_in_the_empty_folder_of_a_share_that_is_away(tmp_path: P
     source.write_bytes(b"model")
     point.rename(tmp_path / "share")  # what an unmounted share leaves is an empty folder
     point.mkdir()
-    with pytest.raises(LocalFault, match="No such file or directory: check the folder, its mount"), store.stage():
+    with pytest.raises(LocalFault, match="check the folder, its mount"), store.stage():
         pass
     with pytest.raises(LocalFault, match="check the folder, its mount"):
         store.put(ObjectRef("runs/r/model.bin", hashlib.sha256(b"model").hexdigest()), source)
