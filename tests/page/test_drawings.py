@@ -101,12 +101,16 @@ def test_reports_are_drawn_merged_and_by_site(shown: Shown, window: Window) -> N
     expect(apart).to_have_count(0)
 
 
-def test_the_report_of_another_round_is_chosen_by_keys_and_stays(shown: Shown, window: Window) -> None:
-    for n in (1, 2):
-        shown.judge({"c1": shown.report("c1", {"tables": [{"title": f"of {n}", "labels": ["x"], "values": [n]}]})})
+def test_the_report_of_the_newest_round_is_shown_unless_another_one_is_chosen(shown: Shown, window: Window) -> None:
+    def judge(n: int, site: str = "c1") -> None:
+        shown.judge({site: shown.report(site, {"tables": [{"title": f"of {n}", "labels": ["x"], "values": [n]}]})})
+
+    judge(1)
     page = shown.open(window)
     reports, judged = page.locator(".panel.reports"), page.locator(".panel.judged")
     title = reports.locator(".body > .figures h4")
+    expect(title).to_have_text("of 1")
+    judge(2)
     expect(title).to_have_text("of 2")
     which = reports.get_by_role("combobox", name="Evaluation")
     expect(which.locator("option")).to_have_text(["round 2", "round 1"])
@@ -117,7 +121,7 @@ def test_the_report_of_another_round_is_chosen_by_keys_and_stays(shown: Shown, w
     expect(reports).to_be_focused()
     expect(judged.locator(".of-sites h3")).to_contain_text("The model of round 1, judged by 3 sites")
     expect(judged.get_by_role("button", name="round 1", exact=True)).to_have_attribute("aria-pressed", "true")
-    shown.judge({"c2": shown.report("c2", {"tables": [{"title": "of 3", "labels": ["x"], "values": [3]}]})})
+    judge(3, "c2")
     expect(which.locator("option")).to_have_text(["round 3", "round 2", "round 1"])
     expect(title).to_have_text("of 1"), "what a reader has chosen stays"
     judged.get_by_role("button", name="Show the newest").press("Enter")

@@ -168,7 +168,7 @@ export function reports(name, { choose }) {
     /** Shows the report of this evaluation. */
     of(next) {
       if (next.evaluation === CENTRAL || (each && keyOf(each) === keyOf(next))) return;
-      each = next;
+      each = { ...next }; // what the page follows is changed in place
       found = null;
       sites = new Map();
       this.mark();
