@@ -112,7 +112,7 @@ def measured(task: Task, rounds: Iterator[Closed], seed: int) -> dict[str, float
 
 
 def summed_up(task: str, found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
-    """A row for each mode: medians over the seeds, and what there is beside `sync`."""
+    """A row for each mode: medians over the seeds, and their ratios to those of `sync`."""
     rows = []
     for mode, runs in found.items():
         row: dict[str, Any] = {"task": task, "mode": mode, "seeds": len(runs)}
