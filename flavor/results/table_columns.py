@@ -125,6 +125,7 @@ class TableColumns:
             return None
         owner, gone = self._poorest(reporters), None
         if len(self.names) >= MOST_COLUMNS:
+            # asked twice: looking for the richest site's last column gives shared columns to poorer sites
             if not self._is_poor(owner) or self._last_of_richest() is None or not self._is_poor(owner):
                 return name
             gone = self._given_up()
