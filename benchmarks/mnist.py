@@ -29,6 +29,7 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from held_out import fifth_of_each
 from machine import save, table
 from numpy.typing import NDArray
 
@@ -86,10 +87,7 @@ def dealt(data: Data, *, is_iid: bool) -> tuple[list[Data], Data]:
     """Each client's images, and those held out."""
     x, y = data
     rng = np.random.default_rng(SEED)
-    held_out = np.zeros(len(y), bool)
-    for digit in range(CLASSES):
-        of_digit = rng.permutation(np.flatnonzero(y == digit))
-        held_out[of_digit[: len(of_digit) // 5]] = True
+    held_out = fifth_of_each(y, rng)
     rest = rng.permutation(np.flatnonzero(~held_out))
     if is_iid:
         rows = np.array_split(rest, CLIENTS)

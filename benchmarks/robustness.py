@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from held_out import fifth_of_each
 from machine import save, table
 
 from aggregators import aggregate
-from flavor.demo.data import CLASSES, Images, Labels, digits
+from flavor.demo.data import Images, Labels, digits
 from flavor.demo.model import Model, evaluated, initial, trained
 
 CLIENTS, HOSTILE, FACTOR = 10, 2, 4
@@ -51,10 +52,7 @@ def shares(seed: int) -> tuple[list[tuple[Images, Labels]], tuple[Images, Labels
     """The clients' data and the test set."""
     images, labels = digits()
     rng = np.random.default_rng(seed)
-    held_out = np.zeros(len(labels), bool)
-    for digit in range(CLASSES):
-        of_digit = rng.permutation(np.flatnonzero(labels == digit))
-        held_out[of_digit[: len(of_digit) // 5]] = True
+    held_out = fifth_of_each(labels, rng)
     rows = np.array_split(rng.permutation(np.flatnonzero(~held_out)), CLIENTS)
     return [(images[own], labels[own]) for own in rows], (images[held_out], labels[held_out])
 

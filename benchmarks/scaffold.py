@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from held_out import fifth_of_each
 from machine import save, table
 from numpy.typing import NDArray
 
@@ -87,10 +88,7 @@ def accuracy(model: Model, data: Data) -> float:
 def shares(images: Array, labels: Array, seed: int, sites: int, shards: int) -> tuple[list[Data], Data]:
     """The sites' data, so many shards of the sorted digits each, and the test set."""
     rng = np.random.default_rng(seed)
-    held_out = np.zeros(len(labels), bool)
-    for digit in range(CLASSES):
-        of_digit = rng.permutation(np.flatnonzero(labels == digit))
-        held_out[of_digit[: len(of_digit) // 5]] = True
+    held_out = fifth_of_each(labels, rng)
     rest = rng.permutation(np.flatnonzero(~held_out))
     pieces = np.array_split(rest[np.argsort(labels[rest], kind="stable")], sites * shards)
     dealt = rng.permutation(len(pieces)).reshape(sites, shards)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from held_out import fifth_of_each
 
 from flavor.demo import model as demo
-from flavor.demo.data import CLASSES, digits
+from flavor.demo.data import digits
 
 SITES = 4
 Model = dict[str, Any]
@@ -46,10 +47,7 @@ def _digits(seed: int) -> tuple[list[tuple[Any, Any]], tuple[Any, Any]]:
     """The share of each site, and a fifth of each digit to test on."""
     images, labels = digits()
     rng = np.random.default_rng(seed)
-    held_out = np.zeros(len(labels), bool)
-    for digit in range(CLASSES):
-        of_digit = rng.permutation(np.flatnonzero(labels == digit))
-        held_out[of_digit[: len(of_digit) // 5]] = True
+    held_out = fifth_of_each(labels, rng)
     rows = rng.permutation(np.flatnonzero(~held_out))
     rows = rows[: len(rows) // SITES * SITES].reshape(SITES, -1)  # equal shares: equal weights
     return [(images[own], labels[own]) for own in rows], (images[held_out], labels[held_out])
