@@ -3,4 +3,4 @@
 Importing this package costs nothing: a trainer imports `flavor.cook.utils` and pays for redis alone.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
