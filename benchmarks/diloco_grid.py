@@ -35,11 +35,11 @@ METHODS = {
     "fedavgm": Method("adamw", "momentum", "AdamW, then `momentum` (FedAvgM)"),
 }
 GRID = {
-    "adamw": (0.005, 0.01, 0.02, 0.04),
+    "adamw": (0.0025, 0.005, 0.01, 0.02, 0.04),
     "sgd": (0.25, 0.5, 1.0, 2.0),
-    "nesterov": (0.35, 0.7, 1.4),
+    "nesterov": (0.175, 0.35, 0.7, 1.4),
     "momentum": (0.35, 0.7, 1.4),
-    "adam": (0.01, 0.03, 0.1),
+    "adam": (0.003, 0.01, 0.03, 0.1, 0.3),
     "yogi": (0.01, 0.03, 0.1),
 }
 """Learning rates by optimizer and server step. `replace` has none."""
