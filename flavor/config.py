@@ -26,6 +26,7 @@ from flavor.errors import InvalidSetting
 from flavor.option_groups import Group
 from flavor.parts import Parts
 from flavor.policy.mode import Buffered
+from flavor.protocol import FEATURES, here
 from flavor.rule_settings import conflict_of_rule
 from flavor.script_settings import checked_settings
 from flavor.setting import LONGEST_S, explained, quorum_of, setting
@@ -342,7 +343,7 @@ class RunConfig(BaseModel):
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """The defaults of all settings that have one, as plain JSON values."""
-        return {n: v for n, v in cls(rounds=1, store="-").to_mapping().items() if n not in ("rounds", "store")}
+        return {n: v for n, v in cls(rounds=1, store="-").every_setting().items() if n not in ("rounds", "store")}
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], *, context: object = None) -> RunConfig:
@@ -353,19 +354,25 @@ class RunConfig(BaseModel):
             raise InvalidSetting(explained(error)) from None
 
     @classmethod
-    def of_run(cls, run: str, values: Mapping[str, Any]) -> RunConfig:
-        """The configuration of a run that is there.
+    def of_run(cls, run: str, values: Mapping[str, Any], *, by: str = "") -> RunConfig:
+        """The configuration of a run that is there, and was begun `by` a release of flavor.
 
         `InvalidSetting` names each setting that this release does not know: to leave one out is to do something else
         than the run asks for. A package's kind of checkpoints must be installed here, and is imported by `kind` alone.
         """
-        if unknown := sorted(values.keys() - cls.model_fields):
-            told = ", ".join(f"{name} ({json.dumps(values[name])[:80]})" for name in unknown)
-            raise InvalidSetting(
-                f"run {run!r} has settings that this release of flavor does not know: {told}: install the "
-                "coordinator's release here"
-            )
+        cls.check_known(run, values, by=by)
         return cls.parse(values, context=_OF_RUN)
+
+    @classmethod
+    def check_known(cls, run: str, values: Mapping[str, Any], *, by: str = "") -> None:
+        """Raise `InvalidSetting` that names each setting of a run that this release does not know; see `of_run`."""
+        if unknown := sorted(values.keys() - cls.model_fields):
+            told = ", ".join(f"{name[:80]} ({json.dumps(values[name])[:80]})" for name in unknown)
+            begun = f"was begun by flavor {by} and " if by else ""
+            raise InvalidSetting(
+                f"run {run!r} {begun}has settings that {here()} does not know: {told}: install the coordinator's "
+                "release here"
+            )
 
     @classmethod
     def known(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -376,7 +383,16 @@ class RunConfig(BaseModel):
         """
         return cls.parse({name: value for name, value in values.items() if name in cls.model_fields}, context=_TO_SHOW)
 
-    def to_mapping(self) -> dict[str, Any]:
-        """As plain JSON values."""
+    def every_setting(self) -> dict[str, Any]:
+        """All settings as plain JSON values."""
         loaded: dict[str, Any] = json.loads(self.model_dump_json())
         return loaded
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As plain JSON values, as a run keeps them: without the features (`flavor.protocol`) that are not in use.
+
+        A release that lacks such a feature would refuse the name of its setting, and can do what the run asks for.
+        """
+        fields, every = type(self).model_fields, self.every_setting()
+        unused = {name for name in FEATURES.keys() & fields if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in every.items() if name not in unused}

@@ -64,7 +64,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
     """
     runs = context.run(run)
     view = runs.read_own()
-    config = RunConfig.of_run(run, view.config)
+    config = RunConfig.of_run(run, view.config, by=view.release)
     read_closed = functools.cache(runs.read_round)  # of rounds before this one, which change no more
     if config.aggregator is None and round_ > 1:
         require_same_maker(runs, read_closed(round_ - 1), round_, attempt_number, context.combiner.made_by)

@@ -122,7 +122,7 @@ class _Judging:
     ) -> None:
         self._context, self._judge, self._runs = context, judge, runs
         self._view, self._evaluation, self._over = view, evaluation, over
-        self._config = RunConfig.of_run(view.run, view.config)
+        self._config = RunConfig.of_run(view.run, view.config, by=view.release)
         self._ruled = ruled_names(self._config, central=True)
 
     def commit(self) -> str:

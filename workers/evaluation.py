@@ -110,7 +110,10 @@ class _Merge:
 
     def __init__(self, context: WorkerContext, runs: RunStore, view: RunView, evaluation: EvaluationView) -> None:
         self._context, self._runs, self._view, self._evaluation = context, runs, view, evaluation
-        self._config, self._signatures = RunConfig.of_run(view.run, view.config), Signatures.of(runs, view)
+        self._config, self._signatures = (
+            RunConfig.of_run(view.run, view.config, by=view.release),
+            Signatures.of(runs, view),
+        )
         self._prefix = evaluation_prefix(view.run, evaluation.round, evaluation.number)
         self._infos: dict[str, Info] = {}
 

@@ -67,7 +67,7 @@ def inspect_updates(context: WorkerContext, run: str, round_: int, clients: Sequ
         return False
     verdicts: dict[str, Verdict] = {}
     context.require_record(view)
-    config = RunConfig.of_run(run, view.config)
+    config = RunConfig.of_run(run, view.config, by=view.release)
     expected, accepted = round_view.expected, {c: each.object.path for c, each in round_view.accepted.items()}
     base = view.global_model.model if view.global_model else None
     tasks = Tasks(round_view.since, runs.given(round_view.since)) if round_view.since else Tasks()
@@ -171,7 +171,7 @@ class Inspector:
         self._tasks = tasks or Tasks()
         self._runs, self._store, self._view, self._round = runs, store, view, round_
         self._neighbours = neighbours
-        self._signatures, self._config = signatures, RunConfig.of_run(view.run, view.config)
+        self._signatures, self._config = signatures, RunConfig.of_run(view.run, view.config, by=view.release)
         self._look = self._look_from(view.global_model)
         self._taken: dict[str, list[str]] = {}  # client -> what lies out of its reach
         self.measured: dict[str, Measured] = {}

@@ -11,6 +11,7 @@ from workers.aggregation import aggregate_round
 from workers.central import judge_model
 from workers.context import context
 from workers.evaluation import merge_results
+from workers.fault import GivenBack
 from workers.inspection import inspect_updates
 
 
@@ -40,10 +41,16 @@ def judge(run: str, round_: int, attempt: int) -> bool:
 
 
 def _unless_of_another_release(run: str, work: Callable[[], bool]) -> bool:
-    """Leave the job of a run that this release cannot serve or read to another worker: the coordinator asks again."""
+    """Leave the job of a run that this release cannot serve or read to another worker.
+
+    `GivenBack` puts it into the queue again, where a worker of another release or with other packages may take it. The
+    coordinator asks again for a job of which the records cannot be read.
+    """
     try:
         return work()
-    except (OtherProtocol, InvalidSetting, DamagedRecord) as error:
+    except (OtherProtocol, InvalidSetting) as error:
+        raise GivenBack(str(error), run=run) from error
+    except DamagedRecord as error:
         context().observer.hear(Notice(f"a job of run {run} was left undone: {error}"))
         return False
 

@@ -27,7 +27,7 @@ def write_update(
     `base` is the global model that the client trained from, to which an encoded update is a difference. Raises
     `StoreError` for an update that is gone, and `RunError` for a kind of checkpoint without tensors.
     """
-    config = RunConfig.of_run(view.run, view.config)
+    config = RunConfig.of_run(view.run, view.config, by=view.release)
     if not config.kind.has_tensors:
         raise RunError(
             f"run {view.run!r} has {config.checkpoint} checkpoints: flavor does not know which models they are"

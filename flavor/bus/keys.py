@@ -6,8 +6,9 @@ also writes `flavor:runs`, and the keys of jobs (`rq:*`) have no tag.
 ====================================  ======  ==============================================  =====================
 after `flavor:{RUN}:`                 type    holds                                           written by
 ====================================  ======  ==============================================  =====================
-run                                   hash    run_id, protocol, config, state, round,         coordinator, worker's
-                                              rounds, global_path, global_digest, global_size,  commit, `flavor stop`
+run                                   hash    run_id, protocol, release, needs, config,       coordinator, worker's
+                                              state, round, rounds,                           commit, `flavor stop`
+                                              global_path, global_digest, global_size,
                                               global_seal, info_path, format, state_path,
                                               state_digest, info_digest, manifest_path,
                                               manifest_digest, reason, created_ms, ended_ms,
@@ -27,8 +28,8 @@ coordinator                           string  token of the coordinator's lease (
 refusals                              hash    client to number of its refused updates in a row  worker, coordinator
 aggregator                            string  home of the worker that keeps the run's user    worker
                                               aggregator (`--init-once`; expires)
-client:CLIENT                         hash    protocol, state, reason, failure, exit_code,    that edge
-                                              report, round, host, pid, public_key, version,
+client:CLIENT                         hash    protocol, release, state, reason, failure,      that edge
+                                              exit_code, report, round, host, pid, public_key, version,
                                               told_ms, awaits, evaluates, cross, sets; the state of a
                                               site that trains nothing is `evaluator STATE`;
                                               while it moves a checkpoint phase, done, total,

@@ -19,7 +19,7 @@ from flavor.bus.scripts import flat
 from flavor.bus.verdicts import Verdicts
 from flavor.counted import counted
 from flavor.errors import IllegalMove, RunNotFound
-from flavor.protocol import PROTOCOL, check_run, new_run_id
+from flavor.protocol import check_run, new_run_id, version_fields
 from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
@@ -52,7 +52,7 @@ class RunStore(Rounds, Verdicts, Evaluations):
         `run_id` is the id in its record; without one a new id is made. `begun_from` says from which model of
         another run it begins.
         """
-        fields = flat({"run_id": run_id or new_run_id(), "protocol": str(PROTOCOL)})
+        fields = flat({"run_id": run_id or new_run_id(), **version_fields(config)})
         fields += flat(initial.to_hash()) if initial else []
         fields += flat(record.to_hash("manifest_")) if record else []
         fields += ["begun_from", begun_from] if begun_from else []
@@ -141,9 +141,9 @@ class RunStore(Rounds, Verdicts, Evaluations):
         return view
 
     def read_own(self) -> RunView:
-        """Return the run, to take part in it. Raises `RunNotFound`; `OtherProtocol` for a run of another protocol."""
+        """Return the run, to take part in it. Raises `RunNotFound`; `OtherProtocol` if this release cannot do so."""
         view = self.read()
-        check_run(self.run, view.protocol)
+        check_run(self.run, view.protocol, view.release, view.needs)
         return view
 
     def closed(self, view: RunView) -> tuple[int, RoundView | None]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_serializer
 
 from flavor.bus.connection import checked_url
 from flavor.errors import InvalidSetting
+from flavor.protocol import OLDEST, PROTOCOL, here, named, release_of, spoken
 from flavor.records.names import checked_name
 
 _PREFIX = "flavor-join:"
@@ -38,6 +41,10 @@ class JoinToken(BaseModel):
     """Public keys of the aggregators whose global models the site trains from; None for all aggregators."""
     ca: str | None = None
     """The CA that signed the server's certificate, in PEM; None for the system's CAs."""
+    protocol: int = OLDEST
+    """The protocol version that a site needs to take part: that of the run, if it was there when the token was made."""
+    release: str = ""
+    """The release of flavor that made the token; '' for 0.1.0."""
 
     @field_serializer("secret", when_used="json")
     def _revealed(self, secret: SecretStr) -> str:
@@ -66,11 +73,14 @@ class JoinToken(BaseModel):
         try:
             body = word.removeprefix(_PREFIX)
             decoded = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+            _check_version(json.loads(decoded))
             token = cls.model_validate_json(decoded)
             checked_name(token.run, "run")
             checked_name(token.client, "client")
             if urlsplit(checked_url(token.url)).username is not None:
                 raise ValueError("credentials in the URL")
+        except _OtherVersion as error:
+            raise InvalidSetting(str(error)) from None
         except (ValidationError, InvalidSetting, ValueError, binascii.Error):
             raise InvalidSetting("the join token is damaged: copy all of it, as `flavor enroll` printed it") from None
         return token
@@ -78,6 +88,20 @@ class JoinToken(BaseModel):
     def credentials(self) -> str:
         """The bus's URL with this client's user and password: itself a secret."""
         return with_credentials(self.url, self.user, self.secret.get_secret_value())
+
+
+class _OtherVersion(Exception):
+    """The token is for runs that this release cannot take part in."""
+
+
+def _check_version(values: Any) -> None:
+    """Raise `_OtherVersion` for a token of another version, whose other fields this release may not know."""
+    if not isinstance(values, dict) or "protocol" not in values:
+        return
+    protocol, release = spoken(values["protocol"]), release_of(values.get("release"))
+    if not OLDEST <= protocol <= PROTOCOL:
+        do = "upgrade flavor here" if protocol > PROTOCOL else "have the run's operator make another one"
+        raise _OtherVersion(f"the join token was made by {named(release, protocol)}, and this is {here()}: {do}")
 
 
 def _read(text: str) -> str:

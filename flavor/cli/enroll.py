@@ -14,15 +14,18 @@ from urllib.parse import urlsplit
 
 import click
 
+from flavor import __version__
 from flavor.cli.help import GroupedCommand
 from flavor.cli.opened_run import connected
 from flavor.cli.options import needed, redis_option
 from flavor.cli.output import teller
 from flavor.cli.program import one_line_errors
-from flavor.errors import InvalidSetting, MisuseError, RunError
+from flavor.errors import DamagedRecord, InvalidSetting, MisuseError, RunError
+from flavor.protocol import OLDEST
 
 if TYPE_CHECKING:
     from flavor.bus.connection import Redis
+    from flavor.bus.runs import RunStore
     from flavor.ledger.keys import PublicKey
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
@@ -161,6 +164,8 @@ def enroll(
         store=store,
         trust=trusted or None,
         ca=ca,
+        protocol=_protocol_of(runs),
+        release=__version__,
     )
     # From here on the old token is invalid. Print the new one before anything that can fail; the key is replaced after
     # the user, so that no process with the old token can announce the next key.
@@ -237,6 +242,13 @@ def _again(warnings: _Warnings) -> list[str]:
     """Return one line for all: the first site of the run was told how to mend each."""
     said = "; ".join(few for _, few in warnings)
     return [f"warning: still so, as this run's first site was told with the way to mend it: {said}"] if said else []
+
+
+def _protocol_of(runs: RunStore) -> int:
+    """Return the version of the run's protocol; the oldest where there is no run yet, or one that a site refuses."""
+    with contextlib.suppress(DamagedRecord):
+        return max(OLDEST, view.protocol) if (view := runs.find()) is not None else OLDEST
+    return OLDEST
 
 
 def _check_out(out: str) -> None:

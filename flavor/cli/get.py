@@ -79,7 +79,7 @@ def get(
 
     with opened_run(run, redis_url) as found_run:
         runs = found_run.runs
-        view = runs.read()
+        view = runs.read_own()
         closed, _ = runs.closed(view)
         number = chosen_round(runs, view, closed, round_)
         store = store_url(store, found_run.store) or store_of_run(found_run.run, view.config)

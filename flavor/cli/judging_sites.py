@@ -132,6 +132,7 @@ def judging_sites(
                 quarantine_after=config.quarantine_after,
                 lease_s=config.heartbeat_timeout_s,
                 only=None,
+                protocol=view.protocol,
             )
         jobs = RqJobQueue(url, config.queue, timeout_s=config.aggregation_timeout_s, run=runs.run)
         driver = AskedEvaluation(

@@ -15,7 +15,7 @@ from flavor.errors import RunExists, RunStopped
 from flavor.exit_codes import ExitCode
 from flavor.ledger.history import History
 from flavor.ledger.manifest import BegunFrom, Model, RunRecord
-from flavor.protocol import new_run_id
+from flavor.protocol import new_run_id, record_fields
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.run import RunView
@@ -60,6 +60,7 @@ def create_or_find(
             run_id=new_run_id(),
             rounds=config.rounds,
             config=settings,
+            **record_fields(settings),
             initial=Model.of(initial) if initial else None,
             begun_from=begun_from if initial else None,
             created_ms=runs.now_ms(),
@@ -79,6 +80,7 @@ def create_or_find(
             observer.hear(RunCreated(begins, run=runs.run, run_id=begun.run_id))
             return False, config
     view = runs.read_own()
+    RunConfig.check_known(runs.run, view.config, by=view.release)
     found = _found(view, config, tell)
     if initial is not None and not is_of_fedtrain(view):  # of a session in Python, its weights at its start are given
         try:
@@ -145,7 +147,7 @@ def _differences(view: RunView, config: RunConfig) -> dict[str, str]:
     there = {**RunConfig.defaults(), **view.config}
     return {
         name: f"{name} is {_setting(there.get(name))}, not {_setting(value)}"
-        for name, value in config.to_mapping().items()
+        for name, value in config.every_setting().items()
         if there.get(name) != value
     }
 

@@ -156,6 +156,7 @@ class Coordinator:
             only=self._only,
             resumed_ms=view.resumed_ms,
             since_ms=max(view.created_ms, view.resumed_ms),
+            protocol=view.protocol,
         )
         jobs = self._given_jobs or RqJobQueue(
             self._url,

@@ -13,7 +13,7 @@ from flavor.errors import InvalidSetting
 from flavor.ledger.keys import PublicKey, fingerprint
 from flavor.policy.standing import TRAINS_NOT, Client, client_of, is_awaited, is_genuine, is_quarantined
 from flavor.printable import quoted
-from flavor.protocol import client_refusal
+from flavor.protocol import OLDEST, client_refusal
 from flavor.records.admission import Admission
 from flavor.records.client import ClientStatus
 from flavor.records.states import ClientState
@@ -44,6 +44,7 @@ class Members:
 
     `only` names the clients that may take part; None admits every one. `resumed_ms` is when the run was resumed last.
     A client that has ended since `since_ms` is reported, also where its own events were not heard; None reports none.
+    `protocol` is the run's version of the protocol.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Members:
         only: frozenset[str] | None,
         resumed_ms: int = 0,
         since_ms: int | None = None,
+        protocol: int = OLDEST,
     ) -> None:
+        self._protocol = protocol
         self._runs, self._observer, self._client_log = runs, observer, client_log
         self._quarantine_after, self._only = quarantine_after, only
         self._lease_s, self._resumed_ms, self._since_ms = lease_s, resumed_ms, since_ms
@@ -229,7 +232,7 @@ class Members:
         """Return why a client cannot take part, by its protocol or its key; '' when it can. Tell its site once."""
         key = status.public_key
         kind: type[ClientEvent] = ClientNotAdmitted
-        reason = client_refusal(status.protocol)
+        reason = client_refusal(status.protocol, status.release, run=self._protocol)
         if not reason and (reason := self._other_key(name, key)):
             kind = ClientOtherKey
         before = self._told.get(name)

@@ -12,6 +12,7 @@ from flavor.config import RunConfig
 from flavor.coordinator.evaluation_job import cut_off_open
 from flavor.errors import RunError
 from flavor.policy.evaluating import is_due
+from flavor.protocol import check_features
 from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.records.run import RunView
 from flavor.records.states import RoundState, RunState
@@ -56,8 +57,10 @@ def resume(
         view = runs.read_own()
         if not view.state.ended:
             raise RunError(f"run {runs.run!r} {view.state.is_now}: {goes_on_by(view)}")
+        RunConfig.check_known(runs.run, view.config, by=view.release)
         closed, round_ = runs.closed(view)
         config, changed = resumed_config(view.config, given, closed=closed)
+        check_features(runs.run, view.protocol, config.to_mapping())
         again = round_ is not None and round_.state is RoundState.FAILED
         cut_off = _cut_off(runs, config, closed, is_open=again)
         if closed >= config.rounds and (not cut_off or view.state is RunState.FINISHED):

@@ -123,11 +123,11 @@ class Edge:
         config = self._config
         view = await_run(config, self._runs, subscription, observer=self._observer)
         workspace = self._workspace()
-        settings = RunConfig.of_run(config.run, view.config)
+        settings = RunConfig.of_run(config.run, view.config, by=view.release)
         key = SigningKey.load_or_create(config.key_path, config.client)
         self._membership.take(ttl_s=settings.heartbeat_timeout_s, told=self._tell)
         view = self._runs.read()  # the wait for another process to leave may have been long
-        settings = RunConfig.of_run(config.run, view.config)
+        settings = RunConfig.of_run(config.run, view.config, by=view.release)
         meter = Meter(moved=self._membership.moved())
         site = Site(config, self._runs, self._membership, view, settings, workspace, key, self._observer, meter)
         self._limit.patience_s = site.patience_s

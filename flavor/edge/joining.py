@@ -106,7 +106,7 @@ def await_run(config: EdgeConfig, runs: RunStore, subscription: Subscription, *,
                 raise is_over(view, f"it did not go on {within}: start this again once its operator resumed it")
             raise WaitTimeout(f"run {config.run!r} did not appear {within}: {why}")
         subscription.wait(left_s)
-    check_run(config.run, view.protocol)
+    check_run(config.run, view.protocol, view.release, view.needs)
     return view
 
 

@@ -129,6 +129,8 @@ class Standing:
                 report=shortened(site.shared(text)) or "",
                 behind=self.part.behind,
                 public_key=str(site.key.public),
+                protocol=site.run.protocol,
+                release=flavor.__version__,
                 version=_version() if site.config.report else "",
                 awaits_store=awaits_store,
                 evaluates=site.config.evaluator is not None,

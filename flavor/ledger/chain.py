@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flavor.config import RunConfig
 from flavor.counted import counted
 from flavor.errors import InvalidRecord, InvalidSetting, ObjectWithheld, OtherProtocol, RunNotFound
 from flavor.ledger.archive import Archive, Listing
@@ -111,6 +112,15 @@ def read_rounds(archive: Archive, trust: Trust | None = None, *, run_id: str = "
     return reader.chain
 
 
+def _of_this_release(record: RunRecord) -> RunRecord:
+    """Return the record. Raises `OtherProtocol` where it has settings that this release does not know."""
+    try:
+        RunConfig.check_known(record.run, record.config, by=record.release or "")
+    except InvalidSetting as error:
+        raise OtherProtocol(str(error)) from None
+    return record
+
+
 class ChainReader:
     """Follows a chain from its beginning: `read` at once, or `begin`, and then `take` for round after round."""
 
@@ -146,7 +156,7 @@ class ChainReader:
             if data is None:
                 self._wrong(0, path, "missing: nothing says how the run began")
             else:
-                self.chain.record = RunRecord.parse(data, path)
+                self.chain.record = _of_this_release(RunRecord.parse(data, path))
         except (InvalidRecord, ObjectWithheld) as error:
             self._wrong(0, path, _without(path, error))
         if self.chain.record is not None and self.chain.record.run != self._archive.run:

@@ -11,7 +11,7 @@ from flavor.ledger.archive import Archive
 from flavor.ledger.canonical import sha256
 from flavor.ledger.manifest import Digest, DigestOrNone, RunId, SignedRecord, Strict, without_absent
 from flavor.ledger.statement import EvaluationStatement
-from flavor.protocol import PROTOCOL
+from flavor.protocol import RECORDS
 from flavor.records.evaluation import CENTRAL, Result
 from flavor.records.names import is_name
 from flavor.records.objects import ObjectRef
@@ -87,7 +87,7 @@ class EvaluationManifest(SignedRecord):
     """What the result of one evaluation was made of."""
 
     kind: Literal["flavor.evaluation"] = "flavor.evaluation"
-    protocol: Literal[2] = PROTOCOL
+    protocol: Literal[2] = RECORDS
     run: str
     run_id: str = RunId
     round: int = Field(ge=0)

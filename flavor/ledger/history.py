@@ -100,7 +100,8 @@ class History:
                     raise
             else:
                 return record
-        if before.model_copy(update={"run_id": record.run_id, "created_ms": record.created_ms}) != record:
+        own = {"run_id": record.run_id, "created_ms": record.created_ms, "release": record.release}
+        if before.model_copy(update=own) != record:
             differ = settings_differ(before.config, record.config)
             how = f"with other settings ({', '.join(differ)})" if differ else "from other weights, or in another store"
             raise RunExists(

@@ -24,7 +24,7 @@ from flavor.errors import InvalidRecord
 from flavor.ledger.canonical import canonical, sha256
 from flavor.ledger.keys import PublicKey, SigningKey
 from flavor.ledger.statement import Statement
-from flavor.protocol import PROTOCOL, check_run, spoken
+from flavor.protocol import OLDEST, PROTOCOL, RECORDS, check_run, needs_in, release_of, spoken
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Update
@@ -57,7 +57,7 @@ class Record(Strict):
         try:
             values = json.loads(data)
             if isinstance(values, dict) and values.get("kind") == cls.model_fields["kind"].default:
-                check_run(str(values.get("run", "")), spoken(values.get("protocol")))
+                _check_version(values)
             record = cls.model_validate(values)
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3])
@@ -85,6 +85,12 @@ class Record(Strict):
     def digest(self) -> str:
         """SHA-256 of the record's bytes, in hex."""
         return sha256(self.to_bytes())
+
+
+def _check_version(values: Mapping[str, Any]) -> None:
+    """Raise `OtherProtocol` for a record, as it was read, that this release does not read."""
+    release, needs = release_of(values.get("release")), needs_in(values.get("needs"))
+    check_run(str(values.get("run", "")), spoken(values.get("protocol")), release, needs)
 
 
 class SignedRecord(Record):
@@ -304,7 +310,13 @@ class RunRecord(Record):
     """How a run began: the chain's first link."""
 
     kind: Literal["flavor.run"] = "flavor.run"
-    protocol: Literal[2] = PROTOCOL
+    protocol: int = Field(ge=OLDEST, le=PROTOCOL, default=OLDEST)
+    """The run's version of the protocol."""
+    release: str | None = None
+    """The release of flavor with which the run was begun; None in a run of protocol 2, whose JSON lacks the field."""
+    needs: tuple[str, ...] | None = None
+    """The features that the run needs, see `flavor.protocol`; None where there is none: the JSON then lacks the field.
+    """
     run: str
     run_id: str = RunId
     """Unique id of the run."""
@@ -322,14 +334,14 @@ class RunRecord(Record):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_absent(handler(self), "created_ms", "begun_from")
+        return without_absent(handler(self), "created_ms", "begun_from", "release", "needs")
 
 
 class Manifest(SignedRecord):
     """What one closed round was made of."""
 
     kind: Literal["flavor.round"] = "flavor.round"
-    protocol: Literal[2] = PROTOCOL
+    protocol: Literal[2] = RECORDS
     run: str
     run_id: str = RunId
     """Id of the run, as in its record."""

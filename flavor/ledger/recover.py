@@ -264,6 +264,8 @@ def _rebuild(
     fields = {
         "run_id": record.run_id,
         "protocol": str(record.protocol),
+        **({"release": record.release} if record.release else {}),
+        **({"needs": " ".join(record.needs)} if record.needs else {}),
         "state": state.value,
         "round": str(closed),
         "rounds": str(rounds),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from flavor.ledger.canonical import canonical
 from flavor.ledger.keys import PublicKey, SigningKey
-from flavor.protocol import PROTOCOL
+from flavor.protocol import RECORDS
 from flavor.records.evaluation import Result
 from flavor.records.update import Update
 
@@ -56,7 +56,7 @@ class Statement:
 
     def message(self) -> bytes:
         """Return the signed bytes: canonical JSON of these fields, `kind` and `protocol`."""
-        return canonical({"kind": "flavor.update", "protocol": PROTOCOL, **self.__dict__})
+        return canonical({"kind": "flavor.update", "protocol": RECORDS, **self.__dict__})
 
     def is_signed(self, public_key: str, signature: str) -> bool:
         """Whether `signature` is a signature of `public_key` (`ed25519:HEX`) on this statement.
@@ -87,7 +87,7 @@ class EvaluationStatement:
 
     def message(self) -> bytes:
         """Return the signed bytes: canonical JSON of these fields, `kind` and `protocol`."""
-        return canonical({"kind": "flavor.result", "protocol": PROTOCOL, **self.__dict__})
+        return canonical({"kind": "flavor.result", "protocol": RECORDS, **self.__dict__})
 
     def signed(self, key: SigningKey, result: Result) -> Result:
         """Return the result with the signature of its edge."""

@@ -7,14 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flavor.protocol import PROTOCOL, spoken
+from flavor.protocol import OLDEST, release_of, spoken
 from flavor.records.names import count
 from flavor.records.states import ClientState
 from flavor.watch import PHASES
 
 FIELDS = (
     *("state", "reason", "failure", "exit_code", "report"),
-    *("round", "host", "pid", "public_key", "protocol", "version", "phase", "done", "total", "since_ms", "bytes_s"),
+    *(
+        "round",
+        "host",
+        "pid",
+        "public_key",
+        "protocol",
+        "release",
+        "version",
+        "phase",
+        "done",
+        "total",
+        "since_ms",
+        "bytes_s",
+    ),
     *("told_ms", "awaits", "evaluates", "cross", "sets"),
 )
 """The fields of a client's hash that are read. Nothing else that a client writes there is read."""
@@ -96,8 +109,10 @@ class ClientStatus:
     pid: int = 0
     public_key: str = ""
     """`ed25519:HEX`, the key that the client signs its updates with."""
-    protocol: int = PROTOCOL
-    """The version of the protocol that its edge speaks; 0 where the edge does not say."""
+    protocol: int = OLDEST
+    """The version of the protocol that its edge speaks in this run; 0 where the edge does not say."""
+    release: str = ""
+    """The release of flavor of its edge; '' where the edge does not say."""
     version: str = ""
     """The versions of flavor and Python and the system that its edge runs on, as it says; '' where it does not say."""
     transfer: Transfer | None = None
@@ -128,6 +143,7 @@ class ClientStatus:
         """
         return {
             "protocol": str(self.protocol),
+            "release": self.release,
             "state": f"{_JUDGES if self.role is Role.EVALUATOR else ''}{self.state}",
             "reason": self.reason,
             "failure": self.failure,
@@ -161,6 +177,7 @@ class ClientStatus:
             pid=count(fields.get("pid")) or 0,
             public_key=fields.get("public_key", ""),
             protocol=spoken(fields.get("protocol")),
+            release=release_of(fields.get("release")) or _release_in(fields.get("version", "")),
             version=text if _VERSION.fullmatch(text := fields.get("version", "")) else "",
             transfer=Transfer.from_hash(fields),
             told_ms=count(fields.get("told_ms")) or 0,
@@ -169,6 +186,11 @@ class ClientStatus:
             allows_cross=fields.get("cross") == "1",
             sets=tuple(text.split(" ")) if _SETS.fullmatch(text := fields.get("sets", "")) else (),
         )
+
+
+def _release_in(version: str) -> str:
+    """Return the release in `flavor 0.1.0, Python …`, which edges that name no release tell; '' for other text."""
+    return release_of(version.partition(",")[0].removeprefix("flavor ")) if version.startswith("flavor ") else ""
 
 
 def _host(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flavor.protocol import PROTOCOL, spoken
+from flavor.protocol import OLDEST, needs_in, release_of, spoken
 from flavor.records.damage import field_of, number, optional_of, table, texts
 from flavor.records.evaluation import BestModel
 from flavor.records.model import GlobalModel
@@ -38,8 +38,13 @@ class RunView:
     """The newest closed round at that time."""
     run_id: str = ""
     """32 hexadecimal digits that no other run has, of this name or another; '' in a run of protocol 1."""
-    protocol: int = PROTOCOL
+    protocol: int = OLDEST
     """Protocol version of the run; 0 where the hash names none."""
+    release: str = ""
+    """The release of flavor with which the run was begun; '' for 0.1.0 and earlier, and in a run of protocol 2 that
+    `flavor recover` has rebuilt."""
+    needs: tuple[str, ...] = ()
+    """The features (`flavor.protocol.FEATURES`) that the run needs; also such as this release does not know."""
     changed: tuple[str, ...] = ()
     """The settings that `flavor resume` has changed since the run began."""
     resumed_ms: int = 0
@@ -87,6 +92,8 @@ class RunView:
             recovered_round=field_of(fields, "recovered_round", number, "0"),
             run_id=fields.get("run_id", ""),
             protocol=spoken(fields.get("protocol")),
+            release=release_of(fields.get("release")),
+            needs=needs_in(fields.get("needs", "")),
             changed=field_of(fields, "changed", texts, "[]"),
             resumed_ms=field_of(fields, "resumed_ms", number, "0"),
             resumed_round=optional_of(fields, "resumed_round", number),

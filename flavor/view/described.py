@@ -82,6 +82,8 @@ def described_run(snapshot: Snapshot, found: Newest, *, lacking: str = "", left_
         "run": view.run,
         "run_id": view.run_id,
         "protocol": view.protocol,
+        "release": view.release or None,
+        "needs": list(view.needs),
         "head": view.manifest.digest if view.manifest else None,
         "state": view.state.value,
         "round": view.round,

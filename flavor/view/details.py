@@ -89,7 +89,7 @@ def settings_of(followed: Followed) -> Document:
     """
     view = followed.runs.read()
     config = RunConfig.known(view.config)
-    values = config.to_mapping() | {"evaluate": mode_of(config)}
+    values = config.every_setting() | {"evaluate": mode_of(config)}
     defaults = {"evaluate": FINAL}
     rows = []
     for name, field in RunConfig.model_fields.items():

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from flavor import __version__
 from flavor.bus.lease import Lease
 from flavor.config import RunConfig
-from flavor.protocol import PROTOCOL, SPEAKS
+from flavor.protocol import OLDEST, PROTOCOL, SPEAKS, here
 from flavor.records.states import RunState
 from flavor.store.paths import manifest_path, run_record_path
 from flavor.view.observer import Lines
@@ -17,6 +18,7 @@ from tests.conftest import Bench, Process
 from tests.unit.forged_run import ForgedRun, overwrite
 from workers import jobs
 from workers.context import WorkerContext, set_context
+from workers.fault import GivenBack
 
 EARLIER = "was begun by an earlier release of flavor"
 
@@ -32,12 +34,14 @@ def open_run(bench: Bench, **changes: object) -> dict[str, object]:
     return config
 
 
-def speak(bench: Bench, protocol: int | None) -> None:
+def speak(bench: Bench, protocol: int | None, *, release: str = "", needs: str = "") -> None:
     """Have the run be one of another release."""
-    if protocol is None:
-        bench.redis.hdel(bench.runs.keys.state, "protocol", "run_id")
-    else:
-        bench.redis.hset(bench.runs.keys.state, "protocol", protocol)
+    bench.redis.hdel(bench.runs.keys.state, "protocol", "release", "run_id")
+    if protocol is not None:
+        bench.redis.hset(
+            bench.runs.keys.state,
+            mapping={"protocol": protocol, "release": release, "needs": needs, "run_id": "1" * 32},
+        )
 
 
 def refused(process: Process, *parts: str, code: int = 1) -> None:
@@ -49,37 +53,50 @@ def refused(process: Process, *parts: str, code: int = 1) -> None:
         assert part in last
 
 
+HERE = f"this is {here()}"
+FINISH = "finish the run with the release that began it"
+UPGRADE = "upgrade flavor here"
+
+
 @pytest.mark.parametrize(
-    ("protocol", "parts"),
+    ("protocol", "release", "needs", "parts"),
     [
-        (None, (EARLIER, "no protocol version", "finish it with that release", "--init-model")),
-        (PROTOCOL + 1, ("was begun by a later release of flavor", f"protocol {PROTOCOL + 1}", "upgrade flavor here")),
+        (None, "", "", (EARLIER, "no protocol version", HERE, FINISH, "--init-model")),
+        (1, "0.0.9", "", ("was begun by flavor 0.0.9 (protocol 1)", HERE, FINISH)),
+        (9, "9.1.0", "", ("was begun by flavor 9.1.0 (protocol 9)", HERE, UPGRADE)),
+        (9, "", "masked", ("was begun by a later release of flavor (protocol 9)", HERE, "needs: masked: ", UPGRADE)),
+        (PROTOCOL, "9.1.0", "masked", (f"flavor 9.1.0 (protocol {PROTOCOL})", HERE, "needs: masked: ", UPGRADE)),
     ],
 )
 def test_a_run_of_another_release_is_refused_by_all_and_still_shown(
-    bench: Bench, protocol: int | None, parts: tuple[str, ...]
+    bench: Bench, protocol: int | None, release: str, needs: str, parts: tuple[str, ...]
 ) -> None:
     open_run(bench)
-    speak(bench, protocol)
+    speak(bench, protocol, release=release, needs=needs)
     before = bench.redis.hgetall(bench.runs.keys.state)
     refused(bench.serve(rounds=2, clients=1), f"run '{bench.run}'", *parts)
     refused(bench.edge("edge-1", bench.trainer()), f"run '{bench.run}'", *parts)
+    refused(bench.done("flavor", "get", bench.run), f"run '{bench.run}'", *parts)
     assert bench.redis.hgetall(bench.runs.keys.state) == before
     assert not bench.redis.exists(bench.runs.keys.client("edge-1").lease), "the edge took a seat that it cannot use"
     shown = bench.done("flavor", "status", bench.run, "--json")
-    assert json.loads(shown.stdout)["protocol"] == (protocol or 0)
+    document = json.loads(shown.stdout)
+    said = (document["protocol"], document["release"] or "", " ".join(document["needs"]))
+    assert said == (protocol or 0, release, needs)
 
     told: list[str] = []
     set_context(
         WorkerContext(bench.redis, bench.url, ForgedRun(bench.store).store, observer=Lines(told.append, name_runs=True))
     )
     try:
-        jobs.inspect(bench.run, 1, ["edge-1"])
-        jobs.aggregate(bench.run, 1, 1)
+        for job, argument in ((jobs.inspect, ["edge-1"]), (jobs.aggregate, 1)):
+            with pytest.raises(GivenBack) as back:  # for a worker of another release
+                job(bench.run, 1, argument)
+            assert back.value.run == bench.run
+            assert all(part in str(back.value) for part in parts)
     finally:
         set_context(None)
-    assert len(told) == 2
-    assert all(part in line for part in parts for line in told)
+    assert told == []
     round_ = bench.runs.read_round(1)
     assert round_ is not None
     assert (round_.lease_ms, round_.verdicts) == (None, {})
@@ -112,13 +129,32 @@ def test_a_manifest_of_an_earlier_release_in_a_run_of_this_one_is_wrong(tmp_path
 
 def test_a_setting_that_a_site_does_not_know_is_refused_by_name(bench: Bench) -> None:
     config = open_run(bench, sharpness=[0.5])
-    unknown = ("settings that this release of flavor does not know: sharpness ([0.5])", "install the coordinator's")
-    refused(bench.edge("edge-1", bench.trainer()), *unknown, code=2)
+    unknown = (f"settings that {here()} does not know: sharpness ([0.5])", "install the coordinator's release here")
+    bench.redis.hset(bench.runs.keys.state, "release", "9.1.0")
+    for process in (bench.edge("edge-1", bench.trainer()), bench.serve(rounds=2, clients=1)):
+        refused(process, f"run '{bench.run}' was begun by flavor 9.1.0 and has ", *unknown, code=2)
     with pytest.raises(ValueError, match="sharpness"):
         RunConfig.of_run("r", config)
     assert RunConfig.known(config).rounds == 2
     shown = bench.done("flavor", "status", bench.run)
     assert shown.wait() == 0, shown.stderr
+    bench.runs.end(RunState.STOPPED, "by a test")
+    refused(bench.done("flavor", "resume", bench.run), *unknown, code=2)
+
+
+def test_a_store_whose_run_has_a_setting_or_a_need_that_this_release_does_not_know_is_refused(bench: Bench) -> None:
+    run = ForgedRun(bench.store, name=bench.run).complete(2)
+    file = run.store.local(run_record_path(bench.run))
+    values = json.loads(file.read_bytes())
+    for changes, part in (
+        ({"config": {**values["config"], "masked": True}}, f"settings that {here()} does not know: masked (true)"),
+        ({"protocol": 9, "release": "9.1.0", "needs": ["masked"]}, "flavor 9.1.0 (protocol 9), and this is " + here()),
+    ):
+        overwrite(file, json.dumps({**values, **changes}, sort_keys=True, separators=(",", ":")).encode())
+        refused(bench.done("flavor", "verify", bench.run, "--store", bench.store), part, "masked")
+        recovery = ["--run", bench.run, "--store", bench.store, "--untrusted"]
+        refused(bench.done("flavor", "recover", *recovery), part, "masked")
+    assert bench.runs.find() is None
 
 
 def test_a_run_is_shown_where_the_packages_of_its_checkpoints_and_its_store_are_not_installed(bench: Bench) -> None:
@@ -139,8 +175,18 @@ def test_a_run_is_shown_where_the_packages_of_its_checkpoints_and_its_store_are_
     assert stopped.wait() == 0, stopped.stderr
 
 
-@pytest.mark.parametrize("says", [{}, {"protocol": "1"}, {"protocol": str(PROTOCOL + 1)}, {"protocol": "-2"}])
-def test_a_client_of_another_protocol_is_not_admitted_and_can_read_why(bench: Bench, says: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("says", "named"),
+    [
+        ({}, "an earlier release of flavor (no protocol version)"),
+        ({"protocol": "1", "version": "flavor 0.0.9, Python 3"}, "flavor 0.0.9 (protocol 1)"),
+        ({"protocol": "9", "release": "9.1.0"}, "flavor 9.1.0 (protocol 9)"),
+        ({"protocol": "-2", "release": "\x1b[2J"}, "an earlier release of flavor (no protocol version)"),
+    ],
+)
+def test_a_client_of_another_protocol_is_not_admitted_and_can_read_why(
+    bench: Bench, says: dict[str, str], named: str
+) -> None:
     coordinator = bench.serve(rounds=1, clients=1)
     coordinator.until("is open for clients")
     keys = bench.runs.keys.client("other")
@@ -152,9 +198,10 @@ def test_a_client_of_another_protocol_is_not_admitted_and_can_read_why(bench: Be
     told = bench.eventually("it is told", lambda: bench.redis.hgetall(keys.admission))
     assert isinstance(told, dict)
     assert told["admitted"] == "0"
-    assert f"this run protocol {PROTOCOL}" in told["reason"]
-    assert "install the coordinator's release of flavor there" in told["reason"]
-    coordinator.until("other: its edge speaks")
+    assert told["reason"] == (
+        f"its edge is {named}, and this run has protocol {OLDEST}, by {here()}: install flavor {__version__} there"
+    )
+    coordinator.until(f"other: its edge is {named}")
     assert bench.runs.members() == []
     assert bench.runs.read().state is RunState.WAITING
 

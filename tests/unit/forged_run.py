@@ -30,7 +30,8 @@ from flavor.store.paths import (
 )
 from flavor.store.protocol import ObjectStore
 
-CONFIG = {"rounds": 3, "keep_rounds": 2, "store": "file:///elsewhere", "heartbeat_timeout_s": 15.0, "name": "Zürich"}
+CONFIG = {"rounds": 3, "keep_rounds": 2, "store": "file:///elsewhere", "heartbeat_timeout_s": 15.0}
+CONFIG["settings"] = {"CITY": "Zürich"}
 SIZES = {"a": 10, "b": 20}
 
 

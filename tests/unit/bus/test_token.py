@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import pwd
 import sys
@@ -24,6 +25,7 @@ from flavor.edge.config import EdgeConfig
 from flavor.errors import InvalidSetting
 from flavor.local.federation import Federation
 from flavor.local.plan import Layout
+from flavor.protocol import here
 from flavor.store.open import open_store
 from flavor.view.observer import Lines
 from workers.context import WorkerContext
@@ -83,6 +85,32 @@ def damaged() -> list[str]:
         with_json(good.replace("?@", "").replace('"secret":"', '"secret":["')),
         with_json(good.replace("6379/2", "6379/2?ssl_cert_reqs=none")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "parts"),
+    [
+        (
+            {"protocol": 9, "release": "9.1.0"},
+            ("made by flavor 9.1.0 (protocol 9), and this is", "upgrade flavor here"),
+        ),
+        ({"protocol": 9, "secret": {"sealed": SECRET}}, ("made by a later release of flavor (protocol 9)", "upgrade")),
+        ({"protocol": 1, "release": "0.0.9"}, ("made by flavor 0.0.9 (protocol 1), and this is", "make another one")),
+    ],
+)
+def test_a_token_of_another_protocol_is_refused_by_both_releases(said: dict[str, object], parts: tuple[str]) -> None:
+    values = {**json.loads(TOKEN.model_dump_json()), **said}
+    word = "flavor-join:" + base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
+    with pytest.raises(InvalidSetting) as caught:
+        JoinToken.parse(word)
+    assert all(part in str(caught.value) for part in (*parts, here()))
+    assert (caught.value.exit_code, SECRET in str(caught.value)) == (2, False)
+
+
+def test_a_token_of_release_0_1_names_no_version_and_is_read() -> None:
+    old = TOKEN.model_dump_json(exclude={"protocol", "release"})
+    assert JoinToken.parse("flavor-join:" + base64.urlsafe_b64encode(old.encode()).decode()) == TOKEN
+    assert (TOKEN.protocol, TOKEN.release) == (2, "")
 
 
 @pytest.mark.parametrize("word", damaged())

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from flavor.protocol import PROTOCOL
+from flavor.protocol import OLDEST
 from flavor.records.admission import Admission
 from flavor.records.client import FIELDS, ClientStatus, Role, Transfer, revoked
 from flavor.records.model import GlobalModel
@@ -141,6 +141,7 @@ STATUS = ClientStatus(
     "host",
     7,
     "ed25519:aa",
+    release="0.1.0",
     version=VERSION,
     told_ms=9,
     awaits_store=True,
@@ -153,7 +154,8 @@ STATUS = ClientStatus(
 def test_what_a_client_says_of_itself_is_written_whole_so_that_nothing_of_an_earlier_state_stays() -> None:
     fields = STATUS.to_hash()
     assert fields == {
-        "protocol": str(PROTOCOL),
+        "protocol": str(OLDEST),
+        "release": "0.1.0",
         "state": "failed",
         "reason": "it ended",
         "failure": "trainer-ended",
