@@ -1,30 +1,26 @@
 """Resume uploads in parts, also those of an earlier process: for S3 and services with its protocol.
 
 obstore begins an upload in parts again when one part fails, and cannot go on with the upload of another process. It
-also limits the time of each body. So botocore makes and signs the requests here, and `flavor.store.wire` sends them.
+also limits the time of each body. So the requests are those of `flavor.store.s3_requests`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import secrets
-import threading
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from flavor.atomic import write_whole
-from flavor.errors import InvalidSetting, ObjectExists, ObjectMissing, StoreUnavailable
+from flavor.errors import ObjectMissing, StoreUnavailable
 from flavor.store.aside import in_lanes
-from flavor.store.bucket import Bucket, already_there, failure, no_credentials
-from flavor.store.wire import Silence, Wire
-from flavor.watch import Watch, current_watch, watched
+from flavor.store.bucket import Bucket
+from flavor.store.s3_requests import S3Requests
+from flavor.watch import Watch, current_watch
 
 PART_BYTES = 5 * 2**20
 """The smallest part that S3 takes: a broken link loses at most one part."""
@@ -95,21 +91,13 @@ class S3Uploads:
     """Uploads files to the objects of one bucket."""
 
     def __init__(self, bucket: Bucket, notes: Notes) -> None:
-        self._bucket, self._notes = bucket, notes
-        _, _, rest = bucket.url.partition("://")
-        self._name, _, self._prefix = rest.partition("/")
-        endurance = bucket.endurance
-        self._wire = Wire(
-            connect_s=min(5.0, endurance.request_s), silence_s=endurance.silence_s, answer_s=endurance.request_s
-        )
-        self._lock = threading.Lock()
-        self._made: Any = None
+        self._bucket, self._notes, self._requests = bucket, notes, S3Requests(bucket)
 
     def put(self, key: str, source: Path) -> None:
         """Write a file by one request. Raises `ObjectExists` where the object exists."""
         data, watch = source.read_bytes(), current_watch()
         with watch.phase("uploading", len(data)):
-            self._bucket.persist(key, lambda: self._ask("put_object", key, Body=data, IfNoneMatch="*"))
+            self._bucket.persist(key, lambda: self._requests.ask("put_object", key, Body=data, IfNoneMatch="*"))
 
     def put_parts(self, key: str, source: Path, size: int, digest: str, *, staged: str = "") -> str:
         """Write a large file under the name `staged`, or under a name made here beside `key`; return the name.
@@ -123,7 +111,7 @@ class S3Uploads:
         if upload is None or done is None:
             folder, _, name = key.rpartition("/")
             staged = staged or f"{folder}/.{name}.{secrets.token_hex(6)}".lstrip("/")
-            begun = self._again(staged, "create_multipart_upload")
+            begun = self._requests.again(staged, "create_multipart_upload")
             upload, done = Upload(staged, begun["UploadId"], max(PART_BYTES, -(-size // _MOST_PARTS))), {}
         self._notes.write(note, upload)
         parts = -(-size // upload.part_bytes)
@@ -151,9 +139,9 @@ class S3Uploads:
             def send(number: int) -> tuple[int, str]:
                 data = os.pread(file.fileno(), upload.part_bytes, (number - 1) * upload.part_bytes)
                 words = {"UploadId": upload.id, "PartNumber": number, "Body": data}
-                return number, self._again(upload.staged, "upload_part", **words)["ETag"]
+                return number, self._requests.again(upload.staged, "upload_part", **words)["ETag"]
 
-            for number, tag in in_lanes(missing, send, lanes=self._wire.pace.lanes):
+            for number, tag in in_lanes(missing, send, lanes=self._requests.pace.lanes):
                 done[number] = upload.tags[str(number)] = tag
                 self._notes.add(note, number, tag)
 
@@ -164,7 +152,7 @@ class S3Uploads:
         try:
             while True:
                 words = {"UploadId": upload.id, "PartNumberMarker": marker}
-                answer = self._again(upload.staged, "list_parts", **words)
+                answer = self._requests.again(upload.staged, "list_parts", **words)
                 for part in answer.get("Parts", ()):
                     number = int(part["PartNumber"])
                     left = size - (number - 1) * upload.part_bytes
@@ -186,7 +174,7 @@ class S3Uploads:
     def _complete(self, upload: Upload, done: dict[int, str], size: int) -> None:
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(done.items())]
         try:
-            self._again(
+            self._requests.again(
                 upload.staged, "complete_multipart_upload", UploadId=upload.id, MultipartUpload={"Parts": parts}
             )
         except ObjectMissing:  # the answer to an earlier attempt may have been lost
@@ -205,96 +193,5 @@ class S3Uploads:
 
     def _abort(self, upload: Upload, note: Path) -> None:
         with contextlib.suppress(Exception):
-            self._ask("abort_multipart_upload", upload.staged, watch=Watch(), UploadId=upload.id)
+            self._requests.ask("abort_multipart_upload", upload.staged, watch=Watch(), UploadId=upload.id)
         self._notes.forget(note)
-
-    def _again(self, key: str, operation: str, **words: Any) -> Any:
-        answers: list[Any] = []
-        self._bucket.persist(key, lambda: answers.append(self._ask(operation, key, **words)))
-        return answers[-1]
-
-    def _ask(self, operation: str, key: str, *, watch: Watch | None = None, **words: Any) -> Any:
-        full = f"{self._prefix}/{key}".lstrip("/")
-        with watched(watch or current_watch()), self._translated(key):
-            return getattr(self._client(), operation)(Bucket=self._name, Key=full, **words)
-
-    @contextlib.contextmanager
-    def _translated(self, key: str) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
-        try:
-            yield
-        except Silence as error:
-            raise failure(self._bucket.url, key, str(error)) from None
-        except NoCredentialsError:
-            raise no_credentials(self._bucket.url) from None
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-            if status == 412 or code == "PreconditionFailed":
-                raise ObjectExists(already_there(key)) from None
-            if code in ("NoSuchUpload", "NoSuchKey"):
-                raise ObjectMissing(f"{key}: the store {self._bucket.url} knows no such upload") from None
-            raise failure(self._bucket.url, key, "", status=status, code=code) from None
-        except BotoCoreError as error:
-            raise failure(self._bucket.url, key, str(error)) from None
-
-    def _client(self) -> Any:
-        with self._lock:
-            if self._made is None:
-                self._made = _client(self._carry)
-            return self._made
-
-    def _carry(self, request: Any, **_: Any) -> Any:
-        """Send a request that botocore has signed, and answer as botocore's own sender does."""
-        from botocore.awsrequest import AWSResponse
-
-        body = request.body
-        data = body if isinstance(body, bytes | bytearray) else (body.read() if body is not None else b"")
-        headers = {name: _text(value) for name, value in request.headers.items()}
-        answer = self._wire.send(request.method, request.url, headers, memoryview(data), current_watch())
-        return AWSResponse(request.url, answer.status, dict(answer.headers), _Content(answer.content))
-
-
-class _Content(io.BytesIO):
-    """Yield the body, as urllib3 does."""
-
-    def stream(self, **_: Any) -> Iterator[bytes]:
-        yield self.read()
-
-
-def _text(value: object) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
-
-
-def _client(carry: Callable[..., Any]) -> Any:
-    """Make botocore's client from the environment variables that obstore reads."""
-    try:
-        import botocore.config
-        import botocore.session
-        from botocore import UNSIGNED
-    except ImportError:
-        raise InvalidSetting(
-            "uploads to a bucket need a library that is not installed: pip install '.[s3]' in flavor's folder"
-        ) from None
-
-    def chosen(*names: str) -> str | None:
-        return next((os.environ[name] for name in names if os.environ.get(name)), None)
-
-    endpoint = chosen("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-    virtual = (chosen("AWS_VIRTUAL_HOSTED_STYLE_REQUEST") or "").lower() in ("1", "true", "yes", "on")
-    options: dict[str, Any] = {"signature_version": UNSIGNED} if chosen("AWS_SKIP_SIGNATURE") else {}
-    client = botocore.session.get_session().create_client(
-        "s3",
-        region_name=chosen("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1",
-        endpoint_url=endpoint,
-        config=botocore.config.Config(
-            s3={"addressing_style": "virtual" if virtual else "path"},
-            retries={"total_max_attempts": 1, "mode": "standard"},  # `Bucket.persist` tries again
-            request_checksum_calculation="when_required",  # services other than Amazon's lack the newer ones
-            response_checksum_validation="when_required",
-            **options,
-        ),
-    )
-    client.meta.events.register("before-send.s3", carry)
-    return client

@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from flavor.errors import InvalidSetting
 from flavor.send_buffer import unsent_bytes
+from flavor.store.settings import Endurance
 from flavor.watch import Watch
 
 FAST_BYTES_S = 2**20
@@ -159,6 +160,11 @@ class Wire:
         if proxy:
             connection.set_tunnel(host, port, _credentials(proxy))
         return connection, target, {}
+
+
+def wire_of(endurance: Endurance) -> Wire:
+    """Return a `Wire` that waits as long as these settings say."""
+    return Wire(connect_s=min(5.0, endurance.request_s), silence_s=endurance.silence_s, answer_s=endurance.request_s)
 
 
 def proxy_for(scheme: str, netloc: str) -> SplitResult | None:
