@@ -208,7 +208,9 @@ class Inspector:
             if isinstance(error, ObjectMissing):
                 error = gone_model(self._store, self._tasks.bases.get(client) or self._view.global_model) or error
             if isinstance(error, FlavorError):
-                return Verdict(False, str(error)[:_LONGEST_REASON], blameless=isinstance(error, BrokenModel))
+                blameless = isinstance(error, BrokenModel)
+                of_model = blameless and client not in self._tasks.bases  # other sites have a newer model than it had
+                return Verdict(False, str(error)[:_LONGEST_REASON], blameless=blameless, of_model=of_model)
             return Verdict(False, f"unusable update: {type(error).__name__}: {error}"[:500])
         return verdict
 

@@ -65,7 +65,8 @@ to:CLIENT:admission                   hash    admitted (1 or 0), reason, public_
                                               quarantined: after how many refused updates
 to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what became of its   worker, coordinator
                                               update; try: of which, where it is about one;
-                                              quarantined: refusals in a row, where they did
+                                              quarantined: refusals in a row, where they did;
+                                              blameless: 1 where its site is not at fault
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
                                               attempt, lease, lease_ms, error, spoiled,
                                               reference, path, digest, size, info_path,
@@ -82,6 +83,7 @@ round:N                               hash    state, expected, contributors, dea
                                               asynchronous run: client to the round of the
                                               earlier task that it goes on with (JSON)
 round:N:verdicts                      hash    client to JSON: accepted, reason, blameless,    worker, coordinator
+                                              of_model (its global model is to blame),
                                               try_id, and what was inspected: path, digest,
                                               size_bytes, seal, format, num_examples,
                                               info_path, info_digest, public_key, signature,

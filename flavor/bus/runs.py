@@ -109,9 +109,9 @@ class RunStore(Rounds, Verdicts, Evaluations):
     ) -> None:
         """Let an ended run go on from its round `round_`, with these settings; see `flavor.coordinator.resume`.
 
-        `token` is that of the coordinator's lease. The updates of `spoiled` are forgotten, so that they are handed in
-        again. Evaluations of its model that the end of the run has cut off are removed where the round is closed.
-        `since` is that of the round.
+        `token` is that of the coordinator's lease. The updates of `spoiled` and the verdicts on them are forgotten, so
+        that they are handed in again. Evaluations of its model that the end of the run has cut off are removed where
+        the round is closed. `since` is that of the round.
         """
         keys = [self.keys.coordinator, self.keys.state, self.keys.log, self.keys.round(round_)]
         keys.append(self.keys.verdicts(round_))

@@ -45,7 +45,8 @@ def resume(
     """Let a run go on that has failed, was stopped, or finished before all its rounds, with the settings in `given`.
 
     A round that was open when the run ended is open again, with a new deadline: accepted updates count, and clients may
-    hand in again what was refused or found spoiled. Where no round was open, the newest model is judged again if the
+    hand in again what was refused or found spoiled. A refusal because of the global model is forgotten: the run ends as
+    before once the sites have tried again. Where no round was open, the newest model is judged again if the
     end of the run has cut that off; a run whose last round is closed goes on for that alone. `check` may raise for the
     new settings.
 
@@ -68,8 +69,9 @@ def resume(
             raise RunError(f"run {runs.run!r} is {what}: --rounds NUMBER, with more than {closed}, lets it go on")
         check(config)
         was = f"was {view.state}" if view.state is RunState.STOPPED else f"had {view.state}"
-        kept = sum(verdict.accepted for verdict in round_.verdicts.values()) if round_ is not None and again else 0
+        verdicts = round_.verdicts if round_ is not None and again else {}
         spoiled = round_.spoiled if round_ is not None and again else ()
+        untrained = round_.untrained if round_ is not None and again else ()
         if closed >= config.rounds:
             cut_off_open(runs, lease.token)  # what a coordinator that was killed has left open
         runs.resume(
@@ -78,12 +80,13 @@ def resume(
             config=config.to_mapping(),
             changed=_ever_changed(view, config),
             closed=closed,
-            spoiled=spoiled,
+            spoiled=[*spoiled, *untrained],
             timeout_s=config.longest_round_s,
             since=round_.since if round_ is not None else {},
             reason=f"it goes on after it {was}, with {'; '.join(changed) or 'the same settings'}",
         )
-    return Resumed(config, view.round, again, kept - len(spoiled), tuple(changed), cut_off)
+    kept = sum(verdict.accepted for verdict in verdicts.values()) - len(spoiled)
+    return Resumed(config, view.round, again, kept, tuple(changed), cut_off)
 
 
 def _cut_off(runs: RunStore, config: RunConfig, closed: int, *, is_open: bool) -> str:

@@ -62,6 +62,8 @@ class Judgement(StrEnum):
     ACCEPTED = "accepted"
     REFUSED = "refused"
     """The site can train the round again: it is open, and the update was not late."""
+    BLAMELESS = "blameless"
+    """It was refused for what is no fault of the site, such as a global model that cannot be trained."""
     OVER = "over"
     """It was refused, and no other try can follow."""
 
@@ -126,6 +128,11 @@ class Part:
         """The round of a refused update, while the site can train that round again; 0 for none."""
         return self.update.round if self.update and self.update.judgement is Judgement.REFUSED else 0
 
+    @property
+    def blameless(self) -> int:
+        """The round of an update that was refused for what is no fault of this site; 0 for none."""
+        return self.update.round if self.update and self.update.judgement is Judgement.BLAMELESS else 0
+
     def awaits_verdict(self, round_: int) -> bool:
         """Whether a verdict of this round is about the newest update; one that was accepted may be undone."""
         return self.update is not None and self.update.round == round_
@@ -171,13 +178,15 @@ class Part:
         judgement = Judgement.WITHHELD if isinstance(content, Refused) else Judgement.AWAITED
         return replace(self, update=HandedIn(round_, content, judgement))
 
-    def judged(self, *, accepted: bool, late: bool = False) -> Part:
+    def judged(self, *, accepted: bool, late: bool = False, blameless: bool = False) -> Part:
         """An aggregator has accepted the newest update or refused it, which is `late` when its round was over."""
         assert self.update is not None
         if accepted:
             judgement = Judgement.ACCEPTED
         elif self.refused:
             judgement = Judgement.REFUSED
+        elif blameless:
+            judgement = Judgement.BLAMELESS
         else:
             judgement = Judgement.OVER if late or self.newest > self.update.round else Judgement.REFUSED
         return replace(self, update=replace(self.update, judgement=judgement))

@@ -51,7 +51,9 @@ class Updates:
         if answer is None:
             return
         reason = answer.reason
-        part = self._standing.part = before.judged(accepted=answer.accepted, late=reason == late(round_).reason)
+        part = self._standing.part = before.judged(
+            accepted=answer.accepted, late=reason == late(round_).reason, blameless=answer.blameless
+        )
         has_news = answer.accepted or answer.quarantined  # a late update after that, say, ends no quarantine
         quarantined = self._standing.quarantine(answer.quarantined) if has_news else ""
         if answer.accepted:
@@ -63,6 +65,8 @@ class Updates:
         elif part.refused and not before.refused:
             again = trains_again(round_, is_buffered=self._site.is_buffered)
             told.append(f"once that is mended start this again, and {again}")
+        elif part.blameless and not before.blameless:
+            told.append("another try of this round would not help")
         if told:
             self._site.observer.hear(UpdateTurnedDown("; ".join(told), round_))
 

@@ -42,8 +42,10 @@ def awaited(part: Part, *, is_buffered: bool = False, quarantined: str = "") -> 
         return "the run's first round here: its coordinator opens it once enough sites are ready"
     if part.unjudged:
         return f"an aggregator to inspect its update of round {part.unjudged}, or the end of that round"
+    of = f"its update of the task of round {part.behind}" if is_buffered else f"its update of round {part.behind}"
+    if part.blameless == part.behind:
+        return f"the run's next round, or its operator: {of} was refused, and another try of it would not help"
     if part.refused == part.behind:
-        of = f"its update of the task of round {part.refused}" if is_buffered else f"its update of round {part.refused}"
         return (
             f"the run's next round, while the run may wait for this site: {of} was refused; mend that, then end this "
             f"(Ctrl-C) and start it again, and {trains_again(part.refused, is_buffered=is_buffered)}"

@@ -18,7 +18,7 @@ from flavor.config import RunConfig
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists
 from flavor.local.beside import Beside, nothing_beside
 from flavor.local.forked import ForkServer
-from flavor.local.mending import let_go_on, other_patterns, without_failed
+from flavor.local.mending import let_go_on, what_helps, without_failed
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress
@@ -163,7 +163,7 @@ class Federation:
             store = self._opened_store(self.store or str(self.layout.store))
             ready = replace(self, **mended)._in(store)
             if runs.find() is not None or self._rebuilt(runs, store, url, progress):
-                config = let_go_on(runs, given, mended, check, tell=progress.tell)
+                config = let_go_on(runs, given, mended, check, out=str(self.layout.out), tell=progress.tell)
                 progress.rounds = config.rounds
                 ready = replace(self, config=config, **mended)._in(store)
             ready._record(store.url).write(self.layout.out)
@@ -217,8 +217,8 @@ class Federation:
             processes.wait(self._ending(processes, runs), _END_S)
             sites = [site.client for site in self.sites]
             progress.warnings = site_warnings(self.layout.logs, sites)
-            progress.other_patterns = other_patterns(runs, sites)
-            progress.other_way = "" if progress.other_patterns else without_failed(runs, sites)
+            progress.what_helps = what_helps(runs, sites, str(self.layout.out))
+            progress.other_way = "" if progress.what_helps else without_failed(runs, sites)
             return self._results(folder, runs, store, progress)
 
     def _results(self, folder: ResultFolder, runs: RunStore, store: ObjectStore, progress: Progress) -> Results:

@@ -1,8 +1,9 @@
-"""How a failed local run goes on: with mended commands, or without the sites that failed."""
+"""How a failed local run goes on: with mended commands, or without the sites that failed; and what else helps."""
 
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from flavor.config import RunConfig
 from flavor.coordinator.resume import resume
 from flavor.edge.notice import Failure
 from flavor.errors import FlavorError, InvalidSetting
-from flavor.policy.advice import some
+from flavor.policy.advice import from_earlier, some
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.view.snapshot import Phase, take_snapshot
@@ -38,9 +39,10 @@ def let_go_on(
     mended: Mapping[str, str],
     check: Callable[[RunView, int], None],
     *,
+    out: str,
     tell: Callable[[str], None],
 ) -> RunConfig:
-    """Let the run go on with these settings and commands, and return its settings from now on.
+    """Let the run in the folder `out` go on with these settings and commands, and return its settings from now on.
 
     `check` gets the run and the number of its closed rounds, and may raise before anything changes. Raises
     `FlavorError` when the run cannot go on.
@@ -49,7 +51,7 @@ def let_go_on(
     closed, _ = runs.closed(view)
     check(view, closed)
     check_mended(mended, closed)
-    if not mended and (way := other_patterns(runs, [*runs.members()])):
+    if not mended and (way := what_helps(runs, [*runs.members()], out)):
         tell(f"mend the script, or {way}")
     if not view.state.ended:  # the run was ended without a word
         with no_coordinator(runs, tell):
@@ -61,6 +63,15 @@ def let_go_on(
     if done.cut_off:
         tell(done.cut_off)
     return done.config
+
+
+def what_helps(runs: RunStore, sites: Sequence[str], out: str) -> str:
+    """Return what helps a failed run in the folder `out`, where going on as it is would not; '' where that may help."""
+    with contextlib.suppress(FlavorError):
+        closed, round_ = runs.closed(runs.read_own())
+        if round_ is not None and round_.round > closed and round_.untrained:
+            return from_earlier(shlex.quote(out), round_.round)
+    return other_patterns(runs, sites)
 
 
 def other_patterns(runs: RunStore, sites: Sequence[str]) -> str:

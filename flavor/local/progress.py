@@ -71,9 +71,11 @@ class Progress:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
         self._run, self.rounds = run, rounds
         self._option = " --redis-url URL" if redis_url and not recorded_url(redis_url) else ""
-        self.other_way = self.other_patterns = ""
-        self.warnings: list[str] = []
+        self.other_way = ""
         """How a failed run goes on without the sites that failed; '' where that is not possible."""
+        self.what_helps = ""
+        """What helps a failed run that cannot go on as it is; '' where it may."""
+        self.warnings: list[str] = []
         self.lacks_plot = ""
         """Why the results have no plot; '' where they have one."""
         self._newest: RoundResult | None = None
@@ -237,12 +239,12 @@ class Progress:
             self._row("warning:", line)
         self._row("everything:", results.out)
         if results.state == RunState.FAILED:
-            if self.other_patterns:
-                self._row("what helps:", self.other_patterns)
+            if self.what_helps:
+                self._row("what helps:", self.what_helps)
             self._row("go on with it:", f"flavor run --resume {out}")
             another = "" if results.rounds else '; -m "COMMAND" names another script'
             script = "the script, if it is at fault, is mended"
-            self._row("", f"once {script if self.other_patterns else 'the cause is mended'}{another}")
+            self._row("", f"once {script if self.what_helps else 'the cause is mended'}{another}")
             if self.other_way:
                 self._row("", self.other_way)
         elif results.state != RunState.FINISHED:

@@ -73,14 +73,16 @@ def way_on(
     of: int = 0,
     left: Sequence[str] = (),
     refused: Sequence[str] = (),
+    untrained: Sequence[str] = (),
     shut: Mapping[str, Standing] | None = None,
     ended: bool = False,
 ) -> list[str]:
     """Advise how to go on with a run whose missing clients do not come back by themselves: a line for each kind.
 
     Round `round_` has `of` clients (0 before it is open), and `remain` of them count. `left` names clients whose
-    training script has ended, `refused` those whose update was refused, and `shut` has for each
-    client that an operator has to let in again SHUT or REVOKED. `ended` says whether the run has failed.
+    training script has ended, `refused` those whose update was refused, `untrained` those whose update was refused
+    because of the global model of the round, and `shut` has for each client that an operator has to let in again SHUT
+    or REVOKED. `ended` says whether the run has failed.
     """
     lines = []
     if left:
@@ -97,9 +99,19 @@ def way_on(
     if revoked := [name for name, how in (shut or {}).items() if how is Standing.REVOKED]:
         enroll = f"`flavor enroll {run} {shlex.quote(revoked[0]) if len(revoked) == 1 else 'SITE'}`"
         lines.append(f"{_are_named(revoked)} revoked: {enroll} lets it join with a new token")
-    if lines and not 0 < remain < len(quarantined):  # where most are refused, the model may well be to blame
+    if untrained:  # with fewer sites, the model is the same
+        lines.append(from_earlier(run, round_))
+    elif lines and not 0 < remain < len(quarantined):  # where most are refused, the model may well be to blame
         lines[-1] += f", or {_with_fewer(run, config, remain=remain, of=of, ended=ended)}"
     return lines
+
+
+def from_earlier(run: str, round_: int) -> str:
+    """Advise what to do about a run whose sites cannot train from the global model of this round."""
+    if round_ <= 2:  # that of round 2 is the first that the run has made
+        return "begin another run from a model that can be trained (--init-model FILE)"
+    get = f"`flavor get {run} --round N`, with N below {round_ - 1}, writes one into a file"
+    return f"begin another run from an earlier model (--init-model FILE): {get}"
 
 
 def _with_fewer(run: str, config: RunConfig, *, remain: int, of: int, ended: bool) -> str:

@@ -131,7 +131,7 @@ def next_round(
         short = f"{counted(wanted, 'client')} {are(wanted)} needed and {remain}"
         said, shut = _said_by_advice(clients), _shut(clients)
         why = {name: client.why_gone for name, client in lost.items() if name not in said}
-        kinds = _counted(client.how_gone for client in lost.values())
+        kinds = counted_kinds(client.how_gone for client in lost.values())
         advice = way_on(run, closed + 1, config, remain=len(present), shut=shut, ended=True)
         reasons = [listed(why)] if why or not shut else []
         why_failed = Reason("; ".join([short, *reasons, *advice]), f"{short}; {kinds}")
@@ -196,12 +196,30 @@ def close_round(
             )
         short = f"{counted(needed, 'update')} {are(needed)} needed and {remain} can come"
         shut = {name: kind for kind in (Standing.SHUT, Standing.REVOKED) for name in by[kind]}
-        again = {"left": ended if waits else (), "refused": by[Standing.REFUSED] if waits else ()}
-        advice = way_on(run, round_.round, config, remain=remain, of=total, shut=shut, ended=not waits, **again)
+        untrained = [name for name in by[Standing.REFUSED] if name in round_.untrained]
+        advice = way_on(
+            run,
+            round_.round,
+            config,
+            remain=remain,
+            of=total,
+            left=ended if waits else (),
+            refused=[name for name in by[Standing.REFUSED] if waits and name not in untrained],
+            untrained=untrained,
+            shut=shut,
+            ended=not waits,
+        )
         said = [*by[Standing.REVOKED], *(ended if waits else ())]
         lost = {name: why for name, why in lost.items() if name not in said}
-        reason = Reason("; ".join([short, *advice, *([listed(lost)] if lost else [])]), f"{short}; {_counted(kinds)}")
-        return _quorum_lost(reason, now_ms, round_, config, is_refused=missing == by[Standing.REFUSED])
+        told = "; ".join([short, *advice, *([listed(lost)] if lost else [])])
+        return _quorum_lost(
+            Reason(told, f"{short}; {counted_kinds(kinds)}"),
+            now_ms,
+            round_,
+            config,
+            is_refused=missing == by[Standing.REFUSED],
+            is_untrainable=remain + len(missing) - len(untrained) < needed,
+        )
     pending, submitted = by[Standing.PENDING], by[Standing.SUBMITTED]
     left = [name for name in pending if name in slow] if accepted >= needed else []
     if open_ == len(left):
@@ -229,7 +247,7 @@ def close_round(
         return Decision(Action.AGGREGATE, closes)
     short = f"the deadline passed with {accepted} of {counted(needed, 'needed update')}"
     kinds += ["late"] * len(by[Standing.PENDING]) + ["not inspected in time"] * len(by[Standing.SUBMITTED])
-    reason = Reason(f"{short}{late}{tail}", f"{short}; {_counted(kinds)}")
+    reason = Reason(f"{short}{late}{tail}", f"{short}; {counted_kinds(kinds)}")
     all_in = not missing and not by[Standing.PENDING]
     awaited = "an aggregator to inspect what is handed in" if all_in else "clients to come back"
     longest_ms = round_.opened_ms + config.longest_round_s * 1000 if isinstance(config.round_timeout_s, str) else 0
@@ -245,12 +263,17 @@ def _quorum_lost(
     awaited: str = "clients to come back",
     longest_ms: float = 0,
     is_refused: bool = False,
+    is_untrainable: bool = False,
 ) -> Decision:
     """Decide about a round that lacks its quorum, by `on_quorum_lost`.
 
     A round that was resumed waits until its deadline for the sites that ended with the run; also for a client that an
-    operator can let in again, or resume the run without. `is_refused` says whether it lacks refused updates alone.
+    operator can let in again, or resume the run without. `is_refused` says whether it lacks refused updates alone, and
+    `is_untrainable` whether it lacks updates because its global model is to blame, and no other site can make up for
+    them: then it is not opened again, and not waited for after a resume.
     """
+    if is_untrainable:
+        return Decision(Action.HOLD if config.on_quorum_lost == "wait" else Action.FAIL, reason)
     if config.on_quorum_lost == "wait":
         return Decision(Action.HOLD, f"{reason}; waiting for {awaited}")
     times = ""
@@ -316,56 +339,8 @@ def reopened(
     return Decision(Action.REOPEN, f"{times}: {counted(len(expected), 'client')}, of which {have} handed in", expected)
 
 
-def supervise(now_ms: int, round_: RoundView, *, enqueued_ms: int, workers: int | None, config: RunConfig) -> Decision:
-    """In an aggregating round: wait, start another attempt, put the same one into the queue again, or fail.
-
-    `workers` is the number of aggregators on the queue, or None when it was not counted.
-    """
-    lease_ms = config.aggregation_lease_s * 1000
-    problem = None
-    if round_.error is not None:
-        problem = round_.error
-    elif round_.lease_ms is not None and now_ms > round_.lease_ms:
-        problem = "its aggregator stopped without a word"
-    if problem is not None:
-        return _attempt_failed(now_ms, round_, problem, config)
-    if round_.lease_ms is None and now_ms - enqueued_ms > lease_ms:
-        if workers == 0:
-            return Decision(
-                Action.WAIT, f"no aggregator listens on queue {config.queue!r}: start one with `flavor-agg`"
-            )
-        return Decision(Action.REQUEUE, "no aggregator has taken it yet")
-    return Decision(Action.WAIT, "being aggregated" if round_.lease_ms is not None else "waiting for an aggregator")
-
-
-def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunConfig) -> Decision:
-    """After a failed attempt: begin another, at once or after a wait, open the round again, or fail."""
-    if round_.spoiled:
-        left = len(round_.contributors) - len(round_.spoiled)
-        needed = config.needed_of(len(round_.expected))
-        if left < needed:
-            short = f"{counted(needed, 'update')} {are(needed)} needed and {left} {are(left)} left"
-            kinds = ["changed or removed in the store"] * (len(round_.spoiled) - len(round_.unfit))
-            changed = _counted([*kinds, *["not usable with the others"] * len(round_.unfit)])
-            action = Action.FAIL if config.on_quorum_lost == "fail" else Action.RETURN
-            return Decision(action, Reason(f"{short}: {problem}", f"{short}: {changed}"))
-        return Decision(Action.RETRY, f"without {some(round_.spoiled)}, because: {problem}")
-    if round_.passing_ms is not None:
-        if now_ms < round_.passing_ms + min(config.aggregation_lease_s * 1000, _LONGEST_WAIT_MS):
-            return Decision(Action.HOLD, f"waiting, because: {problem}")
-        return Decision(Action.RETRY, f"again, because: {problem}")
-    number = round_.attempt - round_.waits
-    times = f"attempt {number} of {config.aggregation_attempts}"
-    if round_.is_hopeless or number >= config.aggregation_attempts:
-        known = f"{times} to aggregate it failed; the aggregator's log says why"
-        return Decision(Action.FAIL, Reason(f"{times}: {problem}", known))
-    return Decision(Action.RETRY, f"attempt {number + 1} of {config.aggregation_attempts}, because: {problem}")
-
-
 _JUDGED = (Standing.REFUSED, Standing.SHUT)
 _LOST = (Standing.REFUSED, Standing.SHUT, Standing.REVOKED, Standing.LEFT, Standing.GONE)
-_LONGEST_WAIT_MS = 15_000
-"""After a problem that passes by itself, the next attempt begins within this time."""
 
 
 def _ready(number: int, wanted: int, of: str) -> str:
@@ -389,7 +364,7 @@ def _said_by_advice(clients: Mapping[str, Client]) -> set[str]:
     }
 
 
-def _counted(kinds: Iterable[str]) -> str:
+def counted_kinds(kinds: Iterable[str]) -> str:
     """Count how many clients were lost in which way: `2 refused, 1 gone`."""
     counts = Counter(kinds)
     return ", ".join(f"{number} {kind}" for kind, number in sorted(counts.items())) or "no client was lost"

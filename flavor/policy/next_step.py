@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from flavor.config import RunConfig
 from flavor.deadline_settings import learned_of
 from flavor.policy.deadline import not_awaited
-from flavor.policy.decision import Action, Decision, close_round, next_round, reopened, supervise
+from flavor.policy.decision import Action, Decision, close_round, next_round, reopened
 from flavor.policy.standing import Client, Standing
+from flavor.policy.supervision import supervise
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState

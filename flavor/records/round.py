@@ -168,6 +168,11 @@ class RoundView:
         return frozenset(name for name, verdict in each if not verdict.accepted or verdict.refused_before)
 
     @property
+    def untrained(self) -> frozenset[str]:
+        """The clients whose update was refused because of the global model of the round."""
+        return frozenset(name for name, verdict in self.verdicts.items() if verdict.of_model)
+
+    @property
     def in_model(self) -> tuple[str, ...]:
         """The clients whose updates entered the model of a closed round."""
         return self.chosen or self.contributors

@@ -25,6 +25,8 @@ class Verdict:
     """Tensors that may hold infinities, as masks do: the same in the model and at every site."""
     blameless: bool = False
     """Whether the reason of the refusal is not the client's fault."""
+    of_model: bool = False
+    """Whether the global model of the round is to blame, so that no site can do this round."""
     try_id: str = ""
     """The client's try in this round that the verdict is on: `try_id` of the judged update."""
     refused_before: str = ""
@@ -65,6 +67,8 @@ class Verdict:
             "structure": self.structure,
             "unread": update.unread,
         }
+        if self.of_model:
+            fields["of_model"] = True
         if self.refused_before:
             fields["refused_before"] = self.refused_before
         return json.dumps(fields, separators=(",", ":"))
@@ -98,6 +102,7 @@ class Verdict:
             update=update,
             constants=tuple(fields.get("constants", ())),
             blameless=fields.get("blameless", False),
+            of_model=fields.get("of_model", False),
             try_id=fields.get("try_id", ""),
             refused_before=fields.get("refused_before", ""),
             structure=fields.get("structure", ""),
@@ -105,7 +110,7 @@ class Verdict:
 
 
 _TYPES: Mapping[str, type] = {
-    **dict.fromkeys(("accepted", "blameless", "unread"), bool),
+    **dict.fromkeys(("accepted", "blameless", "of_model", "unread"), bool),
     **dict.fromkeys(("size_bytes", "num_examples"), int),
     **dict.fromkeys(("reason", "path", "digest", "seal", "format", "info_path", "info_digest"), str),
     **dict.fromkeys(("public_key", "signature", "try_id", "structure", "refused_before"), str),
@@ -140,6 +145,8 @@ class Answer:
     try_id: str = ""
     quarantined: int = 0
     """How many updates in a row were refused, where that refusal has quarantined the client; 0 for any other."""
+    blameless: bool = False
+    """Whether the reason of the refusal is not the client's fault, so that nothing is to be mended at its site."""
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Answer | None:
@@ -147,4 +154,5 @@ class Answer:
         if "accepted" not in fields:
             return None
         refused = count(fields.get("quarantined", "")) or 0
-        return cls(fields["accepted"] == "1", fields.get("reason", ""), fields.get("try", ""), refused)
+        blameless = fields.get("blameless") == "1"
+        return cls(fields["accepted"] == "1", fields.get("reason", ""), fields.get("try", ""), refused, blameless)

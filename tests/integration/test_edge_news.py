@@ -155,6 +155,15 @@ def test_an_edge_that_is_started_again_awaits_the_verdict_on_its_new_try(
     assert third.told[1:] == ["round 1: the update cannot be used: no tensors", f"round 1: {AGAIN}"]
 
 
+def test_a_site_that_is_not_at_fault_is_sent_to_no_other_try(runs: RunStore, process: Callable[[], Process]) -> None:
+    one = process()
+    one.updates.hand_in(1, accepted(path="x", digest="1").inspected)
+    runs.judge(1, "a", Verdict(False, "the global model has NaN", blameless=True, try_id=try_of(runs)))
+    one.updates.read_verdict(1)
+    said = "round 1: the update was refused: the global model has NaN; another try of this round would not help"
+    assert one.told == [said]
+
+
 def test_a_quarantined_site_says_so_until_its_pardon(runs: RunStore, process: Callable[[], Process]) -> None:
     """It told its user to mend the cause and start it again, which helps nothing before the pardon."""
     one = process()

@@ -20,7 +20,8 @@ from flavor.cli.status import status
 from flavor.cli.stop import stop
 from flavor.config import RunConfig
 from flavor.errors import DamagedRecord, IllegalMove, LeaseLost, RunNotFound
-from flavor.policy.decision import Action, supervise
+from flavor.policy.decision import Action
+from flavor.policy.supervision import supervise
 from flavor.records import update
 from flavor.records.admission import Admission
 from flavor.records.measured import Measured

@@ -138,6 +138,7 @@ def test_no_site_is_to_blame_for_a_global_model_that_is_gone_from_the_store(fede
     refused = runs.hand_in(a=w(2))
     assert refused["a"].startswith(f"the global model {path}, which its task began from, is no longer in the store")
     assert runs.runs.refusals() == {}, "nor does it count towards a quarantine"
+    assert runs.runs.read_round(2).untrained == {"a"}
 
 
 def test_statistics_count_in_how_far_an_update_goes_and_a_refusal_says_so(federation: Any) -> None:
@@ -266,6 +267,7 @@ class TestOverflow:
             "a"
         ]
         assert runs.runs.refusals() == {}
+        assert runs.runs.read_round(2).untrained == {"a"}, "no other try helps"
 
 
 class TestMasks:

@@ -205,6 +205,25 @@ def test_a_run_that_was_resumed(url: str, tmp_path: Path) -> None:
         waits_for(served, reason)
 
 
+def test_a_resumed_run_ends_once_its_model_has_been_tried_again(url: str, tmp_path: Path) -> None:
+    """It stood still until its deadline, because the refusals from before were there."""
+    served = Served(url, tmp_path, on_quorum_lost="fail", round_timeout_s=600.0)
+    refused = Verdict(False, "the global model has NaN; begin a new run", blameless=True, of_model=True, try_id="t")
+    with served.opened():
+        served.hands_in("b")
+        assert served.runs.judge(1, "b", refused)
+        served.until("it has failed", lambda: served.runs.read_own().state is RunState.FAILED)
+    resume(served.runs, given={}, tell=served.told.append)
+    served.renew()
+    with served.started():
+        waits_for(served, "0 of 2 updates accepted, waiting for a, b")
+        served.hands_in("b")
+        assert served.runs.judge(1, "b", refused)
+        served.until("it has failed again", lambda: served.runs.read_own().state is RunState.FAILED)
+    assert served.runs.how_it_ended().endswith("(--init-model FILE); b: the global model has NaN")
+    assert served.runs.refusals() == {}
+
+
 def test_a_wait_goes_on_while_another_coordinator_takes_over(url: str, tmp_path: Path) -> None:
     """The new coordinator gives missing clients time to come back; the wait was told to begin twice: then, and after.
 

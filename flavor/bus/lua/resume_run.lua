@@ -1,9 +1,9 @@
 -- Let a run that has ended go on: its state, its settings, and its last round where that was not closed.
 -- KEYS  1 coordinator  2 run  3 log  4 round:N of the current round  5 round:N:verdicts  6, 7 the
 --       evaluations of its model by the sites and on the operator's data  then, of each client whose object was
---       spoiled, its update and its verdict in this round
+--       spoiled, or whose update was refused because of the global model, its update and its verdict in this round
 -- ARGV  1 token of the coordinator's lease  2 N  3 config (JSON)  4 rounds  5 reason  6 settings that were ever changed
---       (JSON)  7 timeout of the round in ms  8 the newest closed round  then the clients whose objects were spoiled
+--       (JSON)  7 timeout of the round in ms  8 the newest closed round  then these clients
 -- Invariants: only a run that has ended, and only while no coordinator serves it. What was accepted in the round
 -- stands, but for the spoiled; the global model stays the same. The round keeps when it was opened, how often it was
 -- opened and tried, and for which times the run had ended: `pauses`, a JSON of [ended_ms, resumed_ms], oldest first.

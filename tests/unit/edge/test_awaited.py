@@ -31,6 +31,10 @@ UPDATE = accepted().inspected
             "the run's next round, while the run may wait for this site",
         ),
         (
+            IDLE.handed_in(1, UPDATE).judged(accepted=False, blameless=True),
+            "the run's next round, or its operator: its update of round 1 was refused, and another try",
+        ),
+        (
             IDLE.handed_in(1, UPDATE).judged(accepted=False).heard_of(2).skipped(2),
             "the run's next round: this site's part in round 2 is done",
         ),

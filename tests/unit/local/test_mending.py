@@ -1,4 +1,4 @@
-"""What a local run is told to do whose patterns do not fit its sites' models."""
+"""What a local run is told to do that fails again as it is."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ def test_nothing_is_said_of_going_on_without_most_sites(monkeypatch: pytest.Monk
     assert mending.without_failed(runs, ["a", "b", "c"]) == "", "b and c, of whom nothing is known, have failed"
 
 
+def test_a_model_that_no_site_can_train_is_no_reason_to_leave_one_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot(monkeypatch, Failure.INFO)
+    round_ = SimpleNamespace(round=4, untrained={"b"})
+    for closed, is_told in ((3, True), (4, False)):
+        runs: Any = SimpleNamespace(read_own=lambda: None, closed=lambda _, closed=closed: (closed, round_))
+        said = mending.what_helps(runs, ["a", "b"], "/a b")
+        assert ("`flavor get '/a b' --round N`, with N below 3" in said) is is_told
+
+
 @pytest.mark.parametrize(("mended", "is_told"), [({}, True), ({"main": "python other.py"}, False)])
 def test_a_run_that_goes_on_unchanged_does_not_wait_in_silence(
     mended: dict[str, str], is_told: bool, monkeypatch: pytest.MonkeyPatch
@@ -56,5 +65,5 @@ def test_a_run_that_goes_on_unchanged_does_not_wait_in_silence(
     done = SimpleNamespace(changed=(), cut_off="", config=RunConfig(store="s", rounds=2, min_clients=2))
     monkeypatch.setattr(mending, "resume", lambda *_, **__: done)
     told: list[str] = []
-    mending.let_go_on(runs, {}, mended, lambda *_: None, tell=told.append)
+    mending.let_go_on(runs, {}, mended, lambda *_: None, out="/a b", tell=told.append)
     assert told == [*[f"mend the script, or {LINE}"] * is_told, "run mammo goes on after round 0 of 2"]

@@ -65,7 +65,7 @@ def test_what_edges_have_warned_of_is_said_at_the_end(tmp_path: Path, capsys: py
 
 def test_patterns_that_do_not_fit_are_mended_by_a_new_run_first(capsys: pytest.CaptureFixture[str]) -> None:
     progress, results = Progress("r", 3), Results("r", "failed", "round 1: no update", [], None, "/a")
-    progress.other_patterns = "begin a new run with other patterns"
+    progress.what_helps = "begin a new run with other patterns"
     progress.summary(results)
     told = " ".join(capsys.readouterr().err.split())
     assert (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flavor.config import RunConfig
 from flavor.durations import shown_duration
 from flavor.errors import InvalidSetting
-from flavor.policy import decision
+from flavor.policy import decision, supervision
 from flavor.policy.advice import public
 from flavor.policy.decision import Action, Decision, agreed_structure
 from flavor.policy.sampling import sample
@@ -48,7 +48,7 @@ def close_round(*args, **settings) -> tuple[Action, str]:
 
 
 def supervise(*args, **settings) -> tuple[Action, str]:
-    return _next(decision.supervise(*args, **settings))[:2]
+    return _next(supervision.supervise(*args, **settings))[:2]
 
 
 def standings(**of: Standing) -> dict[str, tuple[Standing, str]]:
@@ -423,6 +423,32 @@ class TestQuorumLost:
         refused = standings(a=Standing.ACCEPTED, b=Standing.REFUSED, c=Standing.REFUSED)
         for standing, told in ((self.GONE, "clients to come back"), (refused, "what was refused: until the deadline")):
             assert f"the run was resumed: waiting for {told}" in close_round("r", 2_000, resumed, standing, policy())[1]
+
+    def test_a_model_that_no_site_can_train_is_waited_for_by_no_round(self) -> None:
+        """Sites that come back train from the same model; so do those that are left."""
+        refused = Verdict(False, "the global model of this round has NaN; begin a new run", of_model=True)
+        standing = {**standings(a=Standing.PENDING, b=Standing.GONE), "c": (Standing.REFUSED, refused.reason)}
+        round_ = replace(ROUND, round=4, resumed=True, verdicts={"c": refused})
+        helps = (
+            "begin another run from an earlier model (--init-model FILE): `flavor get r --round N`, with N below 3, "
+            "writes one into a file; b: why; c: the global model of this round has NaN"
+        )
+        for settings, action in (({}, Action.FAIL), ({"on_quorum_lost": "retry"}, Action.FAIL)):
+            assert close_round("r", 2_000, round_, standing, policy(**settings)) == (
+                action,
+                f"3 updates are needed and 1 can come; {helps}",
+            )
+        held, reason = close_round("r", 2_000, round_, standing, policy(on_quorum_lost="wait"))
+        assert held is Action.HOLD
+        assert reason.endswith(helps), "no site is told to try again, and none is left out"
+        assert (
+            "from a model that can be trained (--init-model FILE); "
+            in close_round("r", 2_000, replace(round_, round=2), standing, policy())[1]
+        )
+        both = {**standing, "a": (Standing.ACCEPTED, ""), "b": (Standing.REFUSED, "NaN")}
+        round_ = replace(round_, verdicts={"c": refused, "b": Verdict(False, "NaN")})
+        reason = close_round("r", 2_000, round_, both, policy(quorum=2))[1]
+        assert "waiting for what was refused" in reason, "b may hand in again, and makes up for c"
 
     @pytest.mark.parametrize("standing", [GONE, LATE, REFUSED])
     def test_what_every_site_may_read_counts_and_names_nobody(self, standing: dict) -> None:
