@@ -20,7 +20,7 @@ from redis.connection import parse_url
 
 from flavor.bus.connection import checked_url, shown, unusable
 from flavor.bus.tls import tls_context
-from flavor.bus.variables import INSECURE_VARIABLE, JOIN_VARIABLE, NOTIFY_VARIABLE, URL_VARIABLE
+from flavor.bus.variables import INSECURE_VARIABLE, JOIN_VARIABLE, NOTIFY_VARIABLE, RELAY_VARIABLE, URL_VARIABLE
 from flavor.errors import InvalidSetting
 
 _FILES = {"FLAVOR_TLS_CA": "ssl_ca_certs", "FLAVOR_TLS_CERT": "ssl_certfile", "FLAVOR_TLS_KEY": "ssl_keyfile"}
@@ -127,7 +127,7 @@ def to_environment(base: Mapping[str, str], address: str) -> dict[str, str]:
     Leaves out a join token and the URLs of notices. Allows the child an unencrypted URL, because this process was
     allowed it.
     """
-    without = {*_FILES, JOIN_VARIABLE, NOTIFY_VARIABLE}
+    without = {*_FILES, JOIN_VARIABLE, NOTIFY_VARIABLE, RELAY_VARIABLE}
     child = {name: value for name, value in base.items() if name not in without}
     child[URL_VARIABLE] = address
     if address.startswith("redis:"):
@@ -137,6 +137,12 @@ def to_environment(base: Mapping[str, str], address: str) -> dict[str, str]:
         child |= {variable: named[name] for variable, name in _FILES.items() if name in named}
         child[URL_VARIABLE] = _with_query(address, dict.fromkeys(_FILES.values(), ""))
     return child
+
+
+def without_bus(base: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment `base` for a child process that does not use the bus: no address, and no secret of it."""
+    without = {*_FILES, JOIN_VARIABLE, NOTIFY_VARIABLE, RELAY_VARIABLE, URL_VARIABLE, INSECURE_VARIABLE}
+    return {name: value for name, value in base.items() if name not in without}
 
 
 def _with_query(url: str, changes: Mapping[str, str]) -> str:

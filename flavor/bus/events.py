@@ -59,6 +59,9 @@ class ClientEvents:
     half-written then.
     """
 
+    marks_files = True
+    """A script that knows Redis marks its files itself when it sets TrainFinished."""
+
     def __init__(
         self,
         url: str,
@@ -224,10 +227,7 @@ class ClientEvents:
                     return look.started
                 if round_ is not None and look.is_set:
                     return round_
-                if look.state in _ENDED:
-                    raise RunOver(self.run, look.state, look.reason)
-                if look.holder is not None and self._edge and look.holder != self._edge:
-                    raise self._replaced()
+                self._check_goes_on(look)
                 now = time.monotonic()
                 missed_since = None if look.state is None or look.holder is not None else missed_since or now
                 if missed_since is not None and now - missed_since >= _EDGE_GONE_S:
@@ -249,6 +249,38 @@ class ClientEvents:
                     return newest
                 if round_ is not None and wanted in woken:
                     return round_
+
+    def _check_goes_on(self, look: _Look) -> None:
+        """Raise `RunOver` or `LeaseLost` where nothing is left to wait for."""
+        if look.state in _ENDED:
+            raise RunOver(self.run, look.state or "", look.reason)
+        if look.holder is not None and self._edge and look.holder != self._edge:
+            raise self._replaced()
+
+    # -- for an edge that waits in the place of its script
+
+    def listen(self, wait_s: float) -> bool:
+        """Wait up to `wait_s` seconds for news; returns whether some has come, or may have been missed."""
+        if self._subscription is None:
+            self._listen()
+            return True
+        with translated(shown(self.url)):
+            woken = self._subscription.wait(wait_s)
+            self._repeat_after(woken)
+        return bool(woken)
+
+    def begin_wait(self, after: int) -> None:
+        """Record that the script waits for a round newer than `after`."""
+        self._note_unfinished(after)
+
+    def started_after(self, after: int) -> int:
+        """Return the first round newer than `after` that is started for this client, or 0. Raises as `wait`."""
+        with translated(shown(self.url)):
+            look = self._look(None)
+        if look.started > after:
+            return look.started
+        self._check_goes_on(look)
+        return 0
 
     def _edge_may_come_back(self, deadline: float | None) -> bool:
         """Whether an edge without a lease is there: its process lives, or the server took no writes until just now.

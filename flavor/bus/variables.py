@@ -9,5 +9,7 @@ METRICS_TOKEN_VARIABLE = "FLAVOR_METRICS_TOKEN"
 INSECURE_VARIABLE = "FLAVOR_INSECURE"
 PATIENCE_VARIABLE = "FLAVOR_PATIENCE_S"
 """How long to wait for a server that is away, in seconds. An edge sets it for its training script."""
+RELAY_VARIABLE = "FLAVOR_RELAY"
+"""The folder through which a script without a way to Redis talks to its edge (`flavor-fl --relay-events files`)."""
 PATIENCE_S = 180.0
 """Default of the longest outage that is waited out: a server's restart of a minute, and the loading of its data."""

@@ -71,6 +71,16 @@ from flavor.records.names import MOST_LOG_LINES
     show_envvar=True,
     help="Share the last lines of the training script's output with the operator while it runs, up to 64 KiB.",
 )
+@click.option(
+    "--relay-events",
+    type=click.Choice(["files"]),
+    metavar="files",
+    envvar="FLAVOR_RELAY_EVENTS",
+    show_envvar=True,
+    help="Pass the events of the training script on by files in the folder of --workspace, for a script that srun or "
+    "sbatch starts on a compute node without a way to Redis. Both machines must share that folder.  [default: the "
+    "script connects to Redis itself]",
+)
 @site_patience_option("The training script waits for Redis for as long.")
 @click.option(
     "--join-timeout-s",
@@ -110,6 +120,7 @@ def command(
     no_outside_models: bool,
     no_report: bool,
     share_log: int,
+    relay_events: str | None,
     patience_s: float | None,
     join_timeout_s: float | None,
     grace_s: float,
@@ -156,6 +167,7 @@ def command(
         outside_models=not no_outside_models,
         report=not no_report,
         share_log=share_log,
+        relays=relay_events is not None,
         patience_s=patience_s,
         join_timeout_s=join_timeout_s,
         grace_s=grace_s,

@@ -22,19 +22,18 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flavor.atomic import write_json, write_whole
 from flavor.cook.report import Report, flush
-from flavor.errors import AggregatorFailed, EvaluatorFailed, InvalidSetting, MissingVariable, WaitTimeout
+from flavor.cook.session import Session as _Session
+from flavor.cook.session import is_evaluator, is_started_anew, no_events, start_event, variable
+from flavor.errors import AggregatorFailed, EvaluatorFailed, InvalidSetting, WaitTimeout
 from flavor.programs.aggregator_paths import KINDS, read_paths, write_paths
 from flavor.programs.finished_mark import mark_path, write_mark
 from flavor.records.info import FILE_NAME, MERGED_NAME, checked_info, completed, info_bytes, read_info
 from flavor.records.merging import merge_infos
 from flavor.records.names import Event, event_name
-
-if TYPE_CHECKING:
-    from flavor.bus.events import ClientEvents
 
 __all__ = [
     "CleanAllEvent",
@@ -71,23 +70,24 @@ def SetEvent(event: str) -> None:
     `flavor-fl`, `BusUnavailable` when Redis cannot be reached. After an error the event is not set.
     """
     name = event_name(event)
-    if _is_evaluator():
+    if is_evaluator():
         if name is Event.PROCESS_FINISHED:
             return
         if name is Event.ERROR:
             raise EvaluatorFailed("the evaluator set the event Error")
-        raise _no_events(f"SetEvent({name.value!r})")
-    if _is_started_anew():
+        raise no_events(f"SetEvent({name.value!r})")
+    if is_started_anew():
         if name is Event.PROCESS_FINISHED:  # the end of the process says the same
             return
         if name is Event.ERROR:
             raise AggregatorFailed("the aggregator set the event Error")
-        raise _no_events(f"SetEvent({name.value!r})")
+        raise no_events(f"SetEvent({name.value!r})")
     session = _Session.current()
     round_ = session.round_of(name)
     if name is Event.TRAIN_FINISHED:
         flush()  # the last report of this round, before its edge hears of the end
-    is_marked = name is session.finishes[0] is Event.TRAIN_FINISHED and _write_mark(round_)
+    ends_training = name is session.finishes[0] is Event.TRAIN_FINISHED
+    is_marked = ends_training and session.events.marks_files and _write_mark(round_)
     try:
         session.events.set(name, round_)
     except BaseException:
@@ -115,9 +115,9 @@ def WaitEvent(event: str, is_error: Any = None, *, timeout_s: float | None = Non
         is_error, timeout_s = None, is_error
     if timeout_s is not None and not timeout_s >= 0:
         raise InvalidSetting(f"WaitEvent: timeout_s must be seconds, 0 or more, and is {timeout_s!r}")
-    if _is_started_anew():
-        raise _no_events(f"WaitEvent({name.value!r})")
-    starts = _starts()
+    if is_started_anew():
+        raise no_events(f"WaitEvent({name.value!r})")
+    starts = start_event()
     if name is not starts:
         raise InvalidSetting(_never_sent(name))
     session = _Session.current()
@@ -133,7 +133,7 @@ def WaitEvent(event: str, is_error: Any = None, *, timeout_s: float | None = Non
 
 def _never_sent(event: Event) -> str:
     """The message for a script that waits for an event that it never gets: why, and what to wait for."""
-    starts = _starts()
+    starts = start_event()
     trains = starts is Event.TRAIN_STARTED
     who = "a trainer" if trains else "an aggregator"
     finishes = Event.TRAIN_FINISHED if trains else Event.AGGREGATE_FINISHED
@@ -167,7 +167,7 @@ def TimeLeft() -> float | None:
     deadline for this script: in `check-fl`, after the end of the run, and in a script that is no trainer or has not
     taken up a round. Each call asks the server. Raises as `SetEvent`.
     """
-    if _is_evaluator() or _is_started_anew() or _starts() is not Event.TRAIN_STARTED:
+    if is_evaluator() or is_started_anew() or start_event() is not Event.TRAIN_STARTED:
         return None
     session = _Session.current()
     round_ = session.round or session.events.taken()  # which check-fl does not take for a wait
@@ -212,7 +212,7 @@ def SaveInfoJson(info: dict[str, Any] | None = None, *, output: dict[str, Any] |
     so where the information has more bytes than an info.json may have.
     """
     given: object = output if info is None else info
-    if _is_evaluator():
+    if is_evaluator():
         given = completed(given, int(os.environ.get("FLAVOR_ROUND") or 0))
     content = info_bytes(checked_info(given, where="SaveInfoJson"))
     path = _local_info()
@@ -233,7 +233,7 @@ def LoadGlobalInfoJson() -> dict[str, Any] | None:
     begin with `count/`, are sums. Metrics whose names begin with `pooled/` are those of the examples of all clients,
     None where they are 0/0. Where not all clients have a metric, `metadata.metricSites[NAME]` says how many do.
     """
-    folder = Path(_variable("GLOBAL_MODEL_PATH")).parent
+    folder = Path(variable("GLOBAL_MODEL_PATH")).parent
     own = Path(os.environ.get("LOCAL_MODEL_PATH") or folder / "none" / "none").parent
     for name in (MERGED_NAME, FILE_NAME) if own != folder else (MERGED_NAME,):
         with contextlib.suppress(FileNotFoundError):
@@ -254,13 +254,13 @@ def SaveGlobalInfoJson(infos: Sequence[str | os.PathLike[str]], output_info_path
 
 def GetPaths(filename: str) -> list[str]:
     """Read the paths of this kind (`localModels`, `localInfos`, `globalModel`, `globalInfo`) from `$OUTPUT_PATH`."""
-    return read_paths(Path(_variable("OUTPUT_PATH")), filename)
+    return read_paths(Path(variable("OUTPUT_PATH")), filename)
 
 
 def SetPaths(filename: str, items: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> None:
     """Set the path or paths of this kind, for `GetPaths` to return in any process with the same `$OUTPUT_PATH`."""
     chosen = [items] if isinstance(items, str | os.PathLike) else items
-    write_paths(Path(_variable("OUTPUT_PATH")), filename, chosen)
+    write_paths(Path(variable("OUTPUT_PATH")), filename, chosen)
 
 
 def current_round() -> int | None:
@@ -268,29 +268,8 @@ def current_round() -> int | None:
     return _Session._instance.round if _Session._instance is not None else None
 
 
-def _is_started_anew() -> bool:
-    """Whether this is an aggregator that is started anew in each round: it has no bus."""
-    return os.environ.get("FLAVOR_ROLE") == "aggregator" and not os.environ.get("FLAVOR_REDIS_URL")
-
-
-def _is_evaluator() -> bool:
-    """Whether this is an evaluator, which has no bus: its end says that it is done."""
-    return os.environ.get("FLAVOR_ROLE") == "evaluator"
-
-
-def _no_events(what: str) -> InvalidSetting:
-    if _is_evaluator():
-        return InvalidSetting(
-            f"{what}: an evaluator is run once for each model and has no events: leave them out, and exit with code 0; "
-            'if it imports your training script, put the loop of that script under if __name__ == "__main__":'
-        )
-    return InvalidSetting(
-        f"{what}: an aggregator that is started anew in each round has no events: leave them out, or pass --init-once"
-    )
-
-
 def _local_info() -> Path:
-    return Path(_variable("LOCAL_MODEL_PATH")).parent / FILE_NAME
+    return Path(variable("LOCAL_MODEL_PATH")).parent / FILE_NAME
 
 
 def _write_mark(round_: int) -> bool:
@@ -302,90 +281,3 @@ def _remove_mark() -> None:
     if local := os.environ.get("LOCAL_MODEL_PATH"):
         with contextlib.suppress(OSError):
             mark_path(Path(local)).unlink(missing_ok=True)
-
-
-def _variable(name: str) -> str:
-    value = os.environ.get(name)
-    if not value:
-        raise MissingVariable(
-            f"the environment variable {name} is not set: run this script through `flavor-fl -m`, `flavor run -m` or "
-            "`check-fl -m`, which set it"
-        )
-    return value
-
-
-def _starts() -> Event:
-    """The event that begins a round for this script."""
-    aggregates = os.environ.get("FLAVOR_ROLE") == "aggregator"
-    return Event.AGGREGATE_STARTED if aggregates else Event.TRAIN_STARTED
-
-
-def _patience_s() -> float:
-    """How long this script waits for a Redis that is away: as long as the edge that has started it."""
-    from flavor.bus.variables import PATIENCE_S, PATIENCE_VARIABLE
-
-    given = os.environ.get(PATIENCE_VARIABLE)
-    try:
-        patience_s = float(given) if given else PATIENCE_S
-    except ValueError:
-        patience_s = math.nan
-    if not patience_s >= 0:
-        raise InvalidSetting(f"{PATIENCE_VARIABLE} must be seconds, 0 or more, and is {given!r}")
-    return patience_s
-
-
-class _Session:
-    """The connection of this process, and the round that it is in (None before the first wait)."""
-
-    _instance: _Session | None = None
-
-    def __init__(self, parent: _Session | None = None) -> None:
-        from flavor.bus.address import from_environment
-        from flavor.bus.events import ClientEvents
-
-        self.pid = os.getpid()
-        self.round: int | None = parent.round if parent else None
-        self._waited: bool = parent is not None and parent._waited  # for this round; else IsSetEvent has found it
-        aggregates = _starts() is Event.AGGREGATE_STARTED
-        self.starts = _starts()
-        self.finishes = (Event.AGGREGATE_FINISHED, Event.PROCESS_FINISHED) if aggregates else (Event.TRAIN_FINISHED,)
-        self.events: ClientEvents = ClientEvents(
-            from_environment(os.environ, _variable("FLAVOR_REDIS_URL")),
-            _variable("FLAVOR_RUN"),
-            _variable("FLAVOR_CLIENT"),
-            edge=os.environ.get("FLAVOR_EDGE", ""),
-            starts=self.starts,
-            patience_s=_patience_s(),
-        )
-
-    @classmethod
-    def current(cls) -> _Session:
-        """The session of this process; a fork gets its own connection and keeps the round."""
-        if _is_started_anew() or _is_evaluator():
-            raise _no_events("events")
-        if cls._instance is None or cls._instance.pid != os.getpid():
-            cls._instance = cls(cls._instance)
-        return cls._instance
-
-    def enter(self, round_: int, *, waited: bool = True) -> int:
-        """Be in this round from now on."""
-        self.round, self._waited = round_, waited
-        return round_
-
-    def round_of(self, event: Event) -> int:
-        """The round that an event set or read now belongs to."""
-        if self.round is None:
-            return 0 if event is Event.TRAIN_INIT_DONE else self.events.newest_started()
-        return 0 if event is Event.TRAIN_INIT_DONE else self.round
-
-    def behind(self) -> int:
-        """The newest round that this script has finished.
-
-        A process that has waited for a round knows it. One that has not (of a script that starts a process for each
-        step, or that asks by `IsSetEvent`) reads it from Redis.
-        """
-        if self.round is not None and self._waited:
-            return self.round
-        started = self.round or self.events.newest_started()
-        finished = started and any(self.events.is_set(event, started) for event in self.finishes)
-        return started if finished else max(0, started - 1)

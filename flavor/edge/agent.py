@@ -31,6 +31,7 @@ from flavor.edge.models import GlobalModels
 from flavor.edge.notice import notice_of
 from flavor.edge.past import take_over
 from flavor.edge.pulse import PulseKeeper
+from flavor.edge.relay import Relay
 from flavor.edge.shared_log import SharedLog
 from flavor.edge.standing import Standing
 from flavor.edge.trainer import Trainer
@@ -149,7 +150,8 @@ class Edge:
         transfers, store, belongings = self._begun(site, standing, leaving, config.command)
         assert transfers.health is not None
         exchange = self._exchange(site, store, site.workspace, belongings, learns=True)
-        models, trainer = GlobalModels(site, store, self._trust, exchange), Trainer(site, self._inbox)
+        models, relay = GlobalModels(site, store, self._trust, exchange), self._relay(site)
+        trainer = Trainer(site, self._inbox, relay if config.relays else None)
         updates = Updates(site, standing)
         training = Training(
             site,
@@ -161,6 +163,10 @@ class Edge:
             models=models,
             health=transfers.health,
         )
+        if config.relays:
+            relay.take_over(site.newest_task(site.run.round), self._events)
+        else:
+            relay.leave_off()
         past = take_over(site, site.run, self._events, has_files=exchange.has_local)
         standing.part = past.part
         standing.join()
@@ -168,6 +174,7 @@ class Edge:
         shared_log = SharedLog(self._membership, trainer.last_lines, most=config.share_log)
         leaving.callback(shared_log.end)
         self._keep_pulse(site, standing, transfers, leaving, further=shared_log.look)
+        leaving.callback(relay.close)
         leaving.callback(trainer.stop)
         self._listen(subscription, leaving)
         evaluating = self._evaluating(site, store, transfers, belongings)
@@ -189,6 +196,17 @@ class Edge:
             evaluating=evaluating,
             run_ended=Ending(site, standing, trainer, transfers=transfers, models=models).follow,
         ).run()
+
+    def _relay(self, site: Site) -> Relay:
+        config = self._config
+        token, patience_s = site.membership.token, site.patience_s
+        return Relay(
+            site.workspace,
+            config.client,
+            config.run,
+            events=lambda: ClientEvents(config.redis_url, config.run, config.client, edge=token, patience_s=patience_s),
+            tell=self._tell,
+        )
 
     def _begun(
         self, site: Site, standing: Standing, leaving: contextlib.ExitStack, command: tuple[str, ...]
@@ -226,6 +244,7 @@ class Edge:
             bare=config.strip_prefix,
             parts=settings.parts,
             own=own_files(site, store, self._trust) if settings.parts else None,
+            reads_here=not config.relays,
             habits=belongings.habits,
             learned=belongings.learn if learns else None,
             meter=site.meter,

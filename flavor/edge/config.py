@@ -58,6 +58,8 @@ class EdgeConfig(BaseModel):
     """The kind of checkpoints of an installed package that this site takes; None for the built-in kinds alone."""
     allow_set: tuple[str, ...] = ()
     """Patterns of the settings that this site takes from a run, beside `flavor.script_settings.ALLOWED`."""
+    relays: bool = False
+    """Whether the trainer's events go through files, for a trainer on a machine without a way to Redis."""
     own_settings: Mapping[str, str] = Field(default_factory=dict, repr=False)
     """The variables that this site gives to its scripts in place of the run's. Their values do not leave the site."""
     strip_prefix: bool = False

@@ -33,6 +33,7 @@ from flavor.errors import (
 from flavor.failpoints import reach
 from flavor.ledger.statement import EvaluationStatement
 from flavor.parts import Parts
+from flavor.programs.relay_folder import see_anew
 from flavor.programs.result_file import Written, clear_result, read_measured
 from flavor.records.evaluation import EvaluationKind, EvaluationTask, Result
 from flavor.records.info import MAX_BYTES, Info, info_bytes
@@ -130,6 +131,7 @@ class Evaluating:
             return
         self._task = self._evaluator = None
         evaluator.stop()  # what it has left behind
+        see_anew(self._files.output, self._files.local_info.parent, self._files.local_info)  # srun: another machine's
         if item.code != 0:
             self._refuse(task, Notice(Failure.EVALUATOR, item.code), evaluator.obituary(item.code))
             return

@@ -52,6 +52,7 @@ class Exchange:
     process of this edge has seen it; `learned` is called with habits that have changed. `bare` takes the prefixes of
     wrappers off the names of tensors, and puts them back on the global model. `own` are the files of the tensors that
     `parts` do not share. `meter` counts what is moved.
+    `reads_here` says whether the trainer runs on this machine: no file system tells what another one reads.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Exchange:
         habits: Habits | None = None,
         learned: Callable[[Habits], None] | None = None,
         meter: Meter | None = None,
+        reads_here: bool = True,
         tell: Callable[[str], None] = print,
     ) -> None:
         self._store, self._workspace, self._run, self._kind = store, workspace, run, kind
@@ -89,7 +91,7 @@ class Exchange:
         self._meter = meter or Meter()
         self._given: GlobalModel | None = None  # the model that the trainer trains from
         self._reading: ReadMark | None = None  # tells whether the trainer reads that model
-        self._reading_told: bool | None = None  # whether this file system tells; None while that is not known
+        self._reading_told = None if reads_here else False  # whether this file system tells; None while not known
 
     @functools.cached_property
     def _site(self) -> Site:

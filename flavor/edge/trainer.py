@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -14,11 +15,14 @@ from flavor.edge.inbox import Ended, Inbox
 from flavor.edge.joining import Site
 from flavor.edge.notice import Died, Failure, Notice
 from flavor.edge.part import Part, Phase
+from flavor.edge.relay import Relay
 from flavor.programs.process import ChildProcess, obituary
 from flavor.programs.trainer_environment import trainer_environment
 from flavor.view.site_events import PreprocessBegun, TrainerAwaited, TrainerStopped
 
 _STOP_S = 2.0
+_STOP_JOB_S = 10.0
+"""Seconds that a command has to end whose script runs on another machine: it ends that script, too."""
 _UNREADY_S = 30.0
 """Seconds without TrainInitDone after which the user is told; told again after twice that time, and so on."""
 _LOOP = (
@@ -31,8 +35,10 @@ _LOOP = (
 class Trainer:
     """Starts the user's commands, tells when the trainer is late to be ready, and ends them with the edge."""
 
-    def __init__(self, site: Site, inbox: Inbox) -> None:
-        self._site, self._inbox = site, inbox
+    def __init__(self, site: Site, inbox: Inbox, relay: Relay | None = None) -> None:
+        """`relay` is between the trainer and Redis; None for a trainer that asks Redis itself."""
+        self._site, self._inbox, self._relay = site, inbox, relay
+        self._stop_s = _STOP_S if relay is None else _STOP_JOB_S
         self._child: ChildProcess | None = None
         self._started_at = 0.0
         self._spoken_s = _UNREADY_S  # seconds without TrainInitDone until the user is told
@@ -50,6 +56,9 @@ class Trainer:
             settings=site.script_settings,
         )
         environment[PATIENCE_VARIABLE] = f"{site.patience_s:g}"  # a script waits for Redis as long as its edge does
+        if self._relay is not None:
+            self._relay.begin()
+            environment = self._relay.environment(environment)
         self._preprocess(environment)
         self._child = self._started(site.config.command, environment, "trainer")
         self._started_at = time.monotonic()
@@ -88,7 +97,11 @@ class Trainer:
 
     def tell_unready(self) -> None:
         """Tell the site's user that the trainer has not set TrainInitDone."""
-        self._site.observer.hear(TrainerAwaited("no round begins before it has", self._spoken_s))
+        queued = ""
+        if self._relay is not None and not self._relay.is_asked:
+            queued = f"; its script has not asked for anything yet: {shlex.join(self._site.config.command)}; `squeue` "
+            queued += "shows whether its job still waits for a node"
+        self._site.observer.hear(TrainerAwaited(f"no round begins before it has{queued}", self._spoken_s))
         self._spoken_s *= 2
 
     def last_lines(self) -> Sequence[str]:
@@ -100,12 +113,12 @@ class Trainer:
     def stop(self) -> None:
         """End the trainer, if it was started, and all that it has started."""
         if self._child is not None:
-            self._child.stop(_STOP_S)
+            self._child.stop(self._stop_s)
 
     def stop_unless_ended(self) -> None:
         """End the trainer, if it has not ended by itself."""
         if self._child is not None and self._child.exit_code is None:
-            self._child.stop(_STOP_S)
+            self._child.stop(self._stop_s)
 
     def end_with_run(self) -> int:
         """Wait for the trainer to end after the run; returns its exit code, or 0 if the edge had to stop it."""
@@ -116,7 +129,7 @@ class Trainer:
         if code is None:
             reason = f"the trainer is still running {grace_s:g} s after the end of the run: stopping it"
             self._site.observer.hear(TrainerStopped(reason))
-            self._child.stop(_STOP_S)
+            self._child.stop(self._stop_s)
         return code or 0
 
     def died(self, code: int, where: str) -> Died:

@@ -89,6 +89,8 @@ class Workspace:
         ):
             make_own_folder(folder.parent)
             try:
+                if folder.is_symlink() and not folder.exists() and folder.is_relative_to(workspace.root):
+                    folder.unlink()  # that of `flavor.edge.relay`, whose folder the user has removed
                 folder.mkdir(mode=0o700, exist_ok=True)  # models and logs are this user's alone
                 found = folder.stat()
             except OSError as error:

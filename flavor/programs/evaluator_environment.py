@@ -12,7 +12,10 @@ from flavor.programs.trainer_environment import TrainerFiles, trainer_environmen
 
 ROLE = "evaluator"
 """The value of `FLAVOR_ROLE` by which `flavor.cook.utils` knows that it is called by an evaluator."""
-_KEPT_OUT = ("FLAVOR_REDIS_URL", "FLAVOR_JOIN", "FLAVOR_TLS_CA", "FLAVOR_TLS_CERT", "FLAVOR_TLS_KEY", "FLAVOR_EDGE")
+_KEPT_OUT = (
+    *("FLAVOR_REDIS_URL", "FLAVOR_JOIN", "FLAVOR_TLS_CA", "FLAVOR_TLS_CERT", "FLAVOR_TLS_KEY"),
+    *("FLAVOR_EDGE", "FLAVOR_RELAY"),
+)
 
 
 def folders_named(environment: Mapping[str, str]) -> dict[str, str]:

@@ -72,6 +72,15 @@ def seeds() -> dict[str, list[bytes]]:
             b"[37.5, 3221225472, 8589934592, 2, 90.0, 1073741824, 137438953472]",
             b'training\x001\x001\x00{"done": 1e300, "total": 1e-300}\x00[1, 2, 3]',
         ],
+        "relayed": [
+            b'{"call": "set", "event": "TrainFinished", "round": 3, "timeout_s": null, "asker": {"host": "gpu-7", '
+            b'"job": "12", "restarts": ""}}',
+            b'{"call": "wait_started", "event": null, "round": 3, "timeout_s": 0.5, "asker": {"host": "", "job": "", '
+            b'"restarts": ""}}',
+            b'{"value": 3}',
+            b'{"error": "LeaseLost", "text": "gone"}',
+            b'{"error": "RunOver", "run": "r", "state": "failed", "reason": "no quorum"}',
+        ],
         "measured": [
             b'[["downloading",1000],["training",1500],["uploaded",1500]]\x00[4096,8192]',
             b'{"judged_ms":5,"phases":[["training",3]],"moved":[1,2],"metrics":{"loss":0.3}}',

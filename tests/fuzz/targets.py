@@ -35,9 +35,18 @@ from flavor.checkpoints import (
 )
 from flavor.checkpoints.safetensors.shard_index import parse_index
 from flavor.cook.metrics import binary_counts, multiclass_counts, regression_sums
-from flavor.errors import CheckpointError, DamagedRecord, FlavorError, InvalidInfo, InvalidSetting, StoreError
+from flavor.errors import (
+    CheckpointError,
+    DamagedRecord,
+    FlavorError,
+    InvalidInfo,
+    InvalidRecord,
+    InvalidSetting,
+    StoreError,
+)
 from flavor.ledger.archive import Archive
 from flavor.ledger.manifest import RunRecord
+from flavor.programs.relay_folder import Answer, Ask
 from flavor.protocol import new_run_id
 from flavor.records.info import MAX_BYTES, parse_info
 from flavor.records.measured import MOST_BYTES as MOST_MEASURED_BYTES
@@ -201,6 +210,23 @@ def fuzz_pulse(data: bytes) -> None:
         Pulse.from_hash(pulse.to_hash())
 
 
+def fuzz_relayed(data: bytes) -> None:
+    """What a script asks of its edge by files, and what the edge answers."""
+    for kind in (Ask, Answer):
+        try:
+            found = kind.parse(data)
+        except InvalidRecord as error:
+            one_line(error)
+            continue
+        found.write(bench().input)
+        again = kind.read(bench().input)
+        if isinstance(found, Ask):
+            assert again == found
+        else:
+            assert type(again.error) is type(found.error)
+            assert str(again.error) == str(found.error)
+
+
 def fuzz_measured(data: bytes) -> None:
     """What an edge says that it has measured, and what an administrator may have written of it and of a round."""
     text = data.decode(errors="replace")
@@ -352,6 +378,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "image": fuzz_image,
     "update": fuzz_update,
     "pulse": fuzz_pulse,
+    "relayed": fuzz_relayed,
     "measured": fuzz_measured,
     "path": fuzz_path,
     "channel": fuzz_channel,

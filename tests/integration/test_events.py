@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import redis
@@ -21,6 +22,8 @@ from flavor.bus.lease import Lease, LeaseKeeper
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.cook import utils
+from flavor.edge.relay import Relay
+from flavor.edge.workspace import Workspace
 from flavor.errors import LeaseHeld, LeaseLost, RunOver, WaitTimeout
 from flavor.process_name import lives, own_name
 from flavor.records.names import Event
@@ -256,16 +259,33 @@ class TestTrouble:
 
 
 class TestFace:
-    """`flavor.cook.utils` as a trainer calls it, in one process and in several."""
+    """`flavor.cook.utils` as a trainer calls it, in one process and in several: with Redis, and with files alone."""
 
-    @pytest.fixture(autouse=True)
-    def environment(self, server: redis.Redis, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    @pytest.fixture(autouse=True, params=["redis", "files"])
+    def environment(
+        self,
+        server: redis.Redis,
+        url: str,
+        events: Callable[[], ClientEvents],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+        request: pytest.FixtureRequest,
+    ) -> Iterator[None]:
         for name, value in (("RUN", "r"), ("CLIENT", "c"), ("REDIS_URL", url)):
             monkeypatch.setenv(f"FLAVOR_{name}", value)
         monkeypatch.setattr(utils._Session, "_instance", None)
-        yield
-        if utils._Session._instance:
-            utils._Session._instance.events.close()
+        with contextlib.ExitStack() as leaving:
+            if request.param == "files":
+                files = Workspace.prepare(tmp_path / "w", environment={}, input_path=tmp_path)
+                relay = Relay(files, "c", "r", events=events, tell=print)
+                leaving.callback(relay.close)
+                relay.begin()
+                monkeypatch.delenv("FLAVOR_REDIS_URL")
+                for name, value in relay.environment({}).items():
+                    monkeypatch.setenv(name, value)
+            yield
+            if utils._Session._instance:
+                utils._Session._instance.events.close()
 
     def another_process(self) -> None:
         assert utils._Session._instance is not None
@@ -281,6 +301,11 @@ class TestFace:
             edge.start_round(round_)
             assert utils.IsSetEvent("TrainStarted")
             assert utils.WaitEvent("TrainStarted", timeout_s=5) == round_
+            assert utils.TimeLeft() is None
+            ends_ms = int(1000 * time.time()) + 60_000
+            server.hset(RunKeys("r").state, mapping={"round": round_, "deadline_ms": ends_ms})
+            assert 0 < (utils.TimeLeft() or 0) <= 60
+            server.hdel(RunKeys("r").state, "deadline_ms")
             assert not utils.IsSetEvent("TrainStarted")
             assert not utils.IsSetEvent("TrainFinished")
             utils.SetEvent("TrainFinished")

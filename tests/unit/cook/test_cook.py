@@ -213,6 +213,8 @@ def test_an_event_that_could_not_be_set_leaves_no_mark_of_the_files(
     marks: list[bool] = []
 
     class Events:
+        marks_files = True
+
         def set(self, event: Event, round_: int) -> None:
             marks.append(mark_path(environment / "local" / "model.ckpt").is_file())
             if len(marks) == 1:

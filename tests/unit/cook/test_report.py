@@ -175,6 +175,8 @@ def test_the_end_of_a_round_writes_the_last_report_before_its_event(
     seen: list[Reported | None] = []
 
     class Events:
+        marks_files = True
+
         def set(self, event: Event, round_: int) -> None:
             seen.append(read_report(local))
 

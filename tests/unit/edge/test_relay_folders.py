@@ -1,0 +1,172 @@
+"""The folders of a relay's starts, and what is no question of a script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flavor.edge.relay import Relay
+from flavor.edge.workspace import Workspace
+from flavor.errors import BusUnavailable
+from flavor.programs.finished_mark import read_mark
+from flavor.programs.relay_folder import Answer, Ask, Asker, Call, RelayFolder
+from flavor.records.names import Event
+from tests.polled import eventually
+
+
+class Events:
+    """Redis as a relay sees it: nothing happens; what is set is noted."""
+
+    def __init__(self, taken: int = 0) -> None:
+        self.done: list[tuple[Event, int]] = []
+        self._taken, self.is_away = taken, False
+
+    def listen(self, wait_s: float) -> bool:
+        return False
+
+    def taken(self) -> int:
+        if self.is_away:
+            raise BusUnavailable("Redis is away")
+        return self._taken
+
+    def set(self, event: Event, round_: int) -> None:
+        self.done.append((event, round_))
+
+    def close(self) -> None:
+        pass
+
+
+class Place:
+    def __init__(self, root: Path) -> None:
+        self.root, self.events, self.told = root, Events(), list[str]()
+        self.files = Workspace.prepare(root, environment={}, input_path=root.parent)
+        self.relays: list[Relay] = []
+
+    def relay(self, files: Workspace | None = None) -> Relay:
+        made: Any = Relay(files or self.files, "c", "r", events=lambda: self.events, tell=self.told.append)  # type: ignore[arg-type, return-value]
+        self.relays.append(made)
+        return made
+
+    def begun(self) -> tuple[Relay, RelayFolder]:
+        relay = self.relay()
+        relay.begin()
+        return relay, RelayFolder(Path(relay.environment({})["FLAVOR_RELAY"]))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path / "w")
+    yield made
+    for relay in made.relays:
+        relay.close()
+
+
+def answered(folder: RelayFolder, name: str) -> Answer:
+    eventually("an answer", (folder.answers / name).exists)
+    return Answer.read(folder.answers / name)
+
+
+def test_each_start_has_a_folder_of_its_own_for_the_model(place: Place) -> None:
+    place.files.local_model.write_text("of an edge without a relay")
+    relay, first = place.begun()
+    local = Path(relay.environment({})["LOCAL_MODEL_PATH"])
+    assert local == first.local / place.files.local_model.name
+    assert local.read_text() == "of an edge without a relay"
+    relay.close()
+    _, second = place.begun()
+    assert list(first.local.iterdir()) == []
+    (first.local / place.files.local_model.name).write_text("of a late job")
+    assert not place.files.local_model.exists()
+    (second.local / place.files.local_model.name).write_text("new")
+    assert place.files.local_model.read_text() == "new"
+    assert "the edge that has started this script is gone" in str(answered(first, "closed.json").error)
+
+
+def test_an_edge_without_a_relay_gets_the_folder_back(place: Place) -> None:
+    relay, start = place.begun()
+    place.files.local_model.write_text("trained")
+    relay.close()
+    place.relay().leave_off()
+    assert place.files.local_model.read_text() == "trained"
+    assert not place.files.local_model.parent.is_symlink()
+    assert not start.local.exists()
+
+
+def test_a_link_whose_folder_was_removed_is_no_obstacle(place: Place) -> None:
+    _, start = place.begun()
+    start.path.rename(start.path.with_name("elsewhere"))
+    Workspace.prepare(place.root, environment={}, input_path=place.root.parent)
+    assert place.files.local_model.parent.is_dir()
+
+
+def test_folders_of_long_ago_are_removed_and_a_path_that_the_site_names_stays(place: Place) -> None:
+    for _ in range(8):
+        relay, _ = place.begun()
+        relay.close()
+    assert len(list((place.root / "relay").iterdir())) == 6
+    named = Workspace.prepare(
+        place.root, environment={"LOCAL_MODEL_PATH": str(place.root / "mine" / "m.pt")}, input_path=place.root.parent
+    )
+    relay = place.relay(named)
+    relay.begin()
+    assert "LOCAL_MODEL_PATH" not in relay.environment({})
+    assert not named.local_model.parent.is_symlink()
+
+
+def test_no_secret_of_the_bus_reaches_the_script(place: Place) -> None:
+    relay, _ = place.begun()
+    secrets = ("FLAVOR_REDIS_URL", "FLAVOR_TLS_KEY", "FLAVOR_TLS_CA", "FLAVOR_JOIN", "FLAVOR_NOTIFY")
+    found = relay.environment({"CUDA_VISIBLE_DEVICES": "1", **dict.fromkeys(secrets, "secret")})
+    assert sorted(found) == ["CUDA_VISIBLE_DEVICES", "FLAVOR_RELAY", "LOCAL_MODEL_PATH"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"call": "set"}', '{"call": "eval", "event": null, "round": 1, "asker": {}}', "[" * 9999]
+)
+def test_what_is_no_question_is_refused_and_the_next_one_answered(place: Place, text: str) -> None:
+    _, folder = place.begun()
+    (folder.asks / "a.json").write_text(text)
+    Ask(Call.TAKEN).write(folder.asks / "b.json")
+    (folder.asks / "c.json").symlink_to("/etc/passwd")
+    assert "nothing that a script asks" in str(answered(folder, "a.json").error)
+    assert answered(folder, "b.json").value == 0
+    assert "is a link" in str(answered(folder, "c.json").error)
+
+
+def test_a_redis_that_is_away_for_too_long_is_told_and_a_requeued_job_is_named(place: Place) -> None:
+    _, folder = place.begun()
+    place.events.is_away = True
+    Ask(Call.TAKEN, asker=Asker("gpu-7", "12")).write(folder.asks / "a.json")
+    assert isinstance(answered(folder, "a.json").error, BusUnavailable)
+    place.events.is_away = False
+    Ask(Call.TAKEN, asker=Asker("gpu-8\x1b[2J", "12", "1")).write(folder.asks / "b.json")
+    assert answered(folder, "b.json").value == 0
+    assert place.told[0] == "the script runs on gpu-7, in Slurm's job 12"
+    assert place.told[1].endswith("in Slurm's job 12, which Slurm has started again (restart 1)")
+    assert place.told[1].isprintable()
+
+
+def test_files_are_marked_here_and_what_an_earlier_edge_left_unanswered_is_set(place: Place) -> None:
+    relay, folder = place.begun()
+    Ask(Call.SET, Event.TRAIN_FINISHED, 2).write(folder.asks / "a.json")
+    answered(folder, "a.json")
+    assert place.events.done == [(Event.TRAIN_FINISHED, 2)]
+    assert read_mark(place.files.local_model, 2) is not None
+    relay.close()
+    for number, ask in enumerate(
+        (
+            Ask(Call.SET, Event.TRAIN_FINISHED, 3),
+            Ask(Call.SET, Event.TRAIN_FINISHED, 2),
+            Ask(Call.WAIT_STARTED, None, 3),
+        )
+    ):
+        ask.write(folder.asks / f"{number}.json")
+    for taken, expected in ((2, []), (3, [(Event.TRAIN_FINISHED, 3)])):
+        events = Events(taken)
+        place.relay().take_over(3, events)  # type: ignore[arg-type]
+        assert events.done == expected
+    assert read_mark(place.files.local_model, 3) is not None
+    assert folder.asked() == ["1.json", "2.json"]
