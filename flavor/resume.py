@@ -49,10 +49,12 @@ def resumed_config(before: Mapping[str, Any], given: Mapping[str, Any], *, close
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], names: Sequence[str] = ()) -> list[str]:
     """Return the differences in the settings that may change: `quorum 3 -> 2`."""
+    defaults = RunConfig.defaults()  # of a feature that is not in use
+    old, new = {**defaults, **before}, {**defaults, **after}
     return [
-        f"{name} {shown(before.get(name))} -> {shown(after.get(name))}"
+        f"{name} {shown(old.get(name))} -> {shown(new.get(name))}"
         for name in names or sorted(MAY_CHANGE)
-        if _set(before.get(name)) != _set(after.get(name))
+        if _set(old.get(name)) != _set(new.get(name))
     ]
 
 

@@ -130,9 +130,13 @@ def standing(view: RunView, config: RunConfig, tell: Callable[[str], None]) -> R
         )
     if not changed:
         return config
-    settings = ", ".join(f"{name} {shown_setting(view.config.get(name))}" for name in changed)
+    there = {**RunConfig.defaults(), **view.config}
+    settings = ", ".join(f"{name} {shown_setting(there.get(name))}" for name in changed)
     tell(f"run {view.run!r} was resumed with {settings}: that stands")
-    return RunConfig.parse({**config.to_mapping(), **{name: view.config.get(name) for name in changed}})
+    stands = {
+        name: value for name, value in view.config.items() if name in changed
+    }  # a feature that is not in use: none
+    return RunConfig.parse({**{n: v for n, v in config.to_mapping().items() if n not in changed}, **stands})
 
 
 def _same_but_resumed(view: RunView, config: RunConfig) -> bool:

@@ -8,8 +8,12 @@ import pytest
 
 from flavor import __version__, protocol
 from flavor.config import RunConfig
+from flavor.coordinator.beginning import standing
 from flavor.errors import InvalidSetting, OtherProtocol
 from flavor.ledger.manifest import RunRecord
+from flavor.records.run import RunView
+from flavor.records.states import RunState
+from flavor.resume import changes
 
 SETTINGS_OF_0_1_0 = frozenset(
     [
@@ -107,6 +111,17 @@ def test_a_resumed_run_keeps_its_version() -> None:
     protocol.check_features("r", 4, {"mode": "async"})
     with pytest.raises(InvalidSetting, match=r"--keep-rounds: run 'r' has protocol 4, which it keeps .*--from-run r"):
         protocol.check_features("r", 4, {"mode": "async", "keep_rounds": 3})
+
+
+@pytest.mark.usefixtures("later")
+def test_a_feature_that_a_resumed_run_no_longer_uses_is_at_its_default() -> None:
+    given, resumed = RunConfig(rounds=1, store="-", keep_rounds=9), PLAIN.to_mapping()
+    view = RunView("r", RunState.RUNNING, 1, 1, resumed, "", None, 0, None, changed=("keep_rounds",))
+    told: list[str] = []
+    assert standing(view, given, told.append) == PLAIN
+    assert told == ["run 'r' was resumed with keep_rounds 2: that stands"]
+    assert changes(given.to_mapping(), resumed) == ["keep_rounds 9 -> 2"]
+    assert changes(resumed, PLAIN.every_setting()) == []
 
 
 def test_what_a_hash_or_a_record_says_is_shown_only_where_it_can_be_such_a_thing() -> None:
