@@ -50,7 +50,7 @@ from workers.local_steps import steps_of
 from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
 from workers.notes import of_counts, of_parts, of_reading, of_repetition
 from workers.reading import CHANGED, ChangedWhileRead, NotAsAccepted, Reading, reading
-from workers.stale import stale_of
+from workers.stale import stale_of, without_base
 from workers.updates import open_update, update_file
 
 _LOOKS = 3
@@ -105,23 +105,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                     runs.give_back_round(round_, attempt=attempt_number, token=attempt.token, reason=str(given_back))
                     context.observer.hear(AttemptGivenBack(str(given_back), round_, run=run, is_routine=True))
                     raise given_back from error
-                reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
-                context.observer.hear(AttemptFailed(reason, round_, attempt=attempt_number, run=run))
-                unfit = error.refused if isinstance(error, UpdatesRefused) else {}
-                spoiled = []
-                if _is_of_an_object(error):
-                    spoiled = _spoiled(context, runs, round_, error, config.kind)
-                runs.fail_attempt(
-                    round_,
-                    attempt=attempt_number,
-                    token=attempt.token,
-                    reason=reason,
-                    spoiled=spoiled,
-                    unfit=unfit,
-                    passing=isinstance(error, StoreUnavailable) and error.passing,
-                    is_hopeless=isinstance(error, NoModelPossible),
-                )
-                if not spoiled and not isinstance(error, FlavorError):
+                if not _reported(context, runs, config, attempt, error):
                     raise
             else:
                 committed = True
@@ -158,6 +142,35 @@ def _is_of_an_object(error: Exception) -> bool:
     if isinstance(error, StoreUnavailable):
         return not error.passing
     return isinstance(error, StoreError | OSError)
+
+
+def _reported(context: WorkerContext, runs: RunStore, config: RunConfig, attempt: Attempt, error: Exception) -> bool:
+    """Report that the attempt failed, for the coordinator to judge; returns whether this project explains the error."""
+    round_ = attempt.round
+    lost = _without_base(context, runs, config, round_) if _is_of_an_object(error) else {}
+    if lost:
+        error = UpdatesRefused(lost)
+    reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
+    context.observer.hear(AttemptFailed(reason, round_, attempt=attempt.number, run=runs.run))
+    spoiled = _spoiled(context, runs, round_, error, config.kind) if _is_of_an_object(error) else []
+    runs.fail_attempt(
+        round_,
+        attempt=attempt.number,
+        token=attempt.token,
+        reason=reason,
+        spoiled=spoiled,
+        unfit=error.refused if isinstance(error, UpdatesRefused) else {},
+        blameless=lost,
+        passing=isinstance(error, StoreUnavailable) and error.passing,
+        is_hopeless=isinstance(error, NoModelPossible),
+    )
+    return bool(spoiled) or isinstance(error, FlavorError)
+
+
+def _without_base(context: WorkerContext, runs: RunStore, config: RunConfig, round_: int) -> dict[str, str]:
+    """Return the contributors whose update cannot be used because its base is gone, each with the reason."""
+    view = runs.read_round(round_)
+    return {} if view is None else without_base(context.store, stale_of(runs, view, config))
 
 
 def _spoiled(context: WorkerContext, runs: RunStore, round_: int, error: Exception, kind: CheckpointKind) -> list[str]:

@@ -14,10 +14,11 @@ from aggregators.updates import ClientModel
 from flavor.bus.runs import RunStore
 from flavor.checkpoints import TensorFile
 from flavor.config import RunConfig
-from flavor.errors import IllegalMove
+from flavor.errors import IllegalMove, ObjectMissing
 from flavor.records.model import GlobalModel
 from flavor.records.round import RoundView
-from workers.reading import Reading
+from flavor.store.protocol import ObjectStore
+from workers.reading import CHANGED, Reading
 from workers.updates import open_global
 
 
@@ -72,6 +73,23 @@ def moved(
             tensors = rebased(models[client].tensors, bases[digest], theta, each.scale, statistics=statistics)
             done[client] = replace(models[client], tensors=tensors)
     return done
+
+
+def without_base(store: ObjectStore, stale: Mapping[str, Stale]) -> dict[str, str]:
+    """Return the clients whose base is gone from the store or was changed there, each with a reason for its refusal."""
+    how: dict[str, str] = {}
+    for model in {each.base.model.digest: each.base for each in stale.values()}.values():
+        try:
+            open_global(Reading(store), model)
+        except CHANGED as error:
+            gone = isinstance(error, ObjectMissing)
+            how[model.model.digest] = "is no longer in the store" if gone else "was changed in the store"
+    return {
+        client: f"the global model {each.base.model.path}, from which its task of round {each.task_round} began, "
+        f"{how[each.base.model.digest]}: that is no fault of this site"
+        for client, each in stale.items()
+        if each.base.model.digest in how
+    }
 
 
 def tensors_of(file: TensorFile) -> dict[str, Any]:

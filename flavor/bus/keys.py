@@ -74,9 +74,10 @@ round:N                               hash    state, expected, contributors, dea
                                               manifest_digest, opened_ms, aggregating_ms,
                                               closed_ms, openings, left_out, resumed, pauses,
                                               earlier_openings, earlier_attempts, waits,
-                                              passing_ms, away_ms, made_by, notes, unfit, hopeless,
-                                              forgiven:CLIENT, spoilt:CLIENT; missed, client to
-                                              missed deadlines in a row (JSON); outdated,
+                                              passing_ms, away_ms, made_by, notes, unfit,
+                                              blameless, hopeless, forgiven:CLIENT,
+                                              spoilt:CLIENT; missed, client to missed
+                                              deadlines in a row (JSON); outdated,
                                               client to tasks in a row that were given up as
                                               too old (JSON); chosen, where
                                               the rule left contributors out; since, in an

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from flavor.bus.connection import translated
 from flavor.bus.scripts import RunScripts, flat
@@ -142,7 +142,8 @@ class Rounds(RunScripts):
         """Return keys and arguments with those of `refuse_spoiled` at their ends."""
         for client, verdict, fault in refused:
             keys.append(self.keys.client(client).verdict(since.get(client, round_)))
-            args += [client, verdict.to_json(), verdict.reason, verdict.try_id, "1" if fault else ""]
+            args += [client, verdict.to_json(), verdict.reason, verdict.try_id]
+            args.append("1" if fault else "blameless" if verdict.blameless else "")
         return keys, args
 
     # -- the worker's transitions
@@ -205,12 +206,14 @@ class Rounds(RunScripts):
         reason: str,
         spoiled: Sequence[str] = (),
         unfit: Mapping[str, str] | None = None,
+        blameless: Collection[str] = (),
         passing: bool = False,
         is_hopeless: bool = False,
     ) -> None:
         """Report that this attempt went wrong; the next one goes without the contributors in `spoiled` and `unfit`.
 
-        Of those in `spoiled` the object is to blame; of those in `unfit` the update itself, for that reason.
+        Of those in `spoiled` the object is to blame; of those in `unfit` the update itself, for that reason, or nothing
+        of the site's where they are in `blameless`, too.
         `passing` says that the reason can pass, such as a store that is full or away: then the attempt does not count,
         and is made again. After a hopeless attempt, there is no other.
         """
@@ -220,6 +223,7 @@ class Rounds(RunScripts):
         keys = [self.keys.round(round_), self.keys.log]
         args: list[str | int] = [round_, attempt, token, reason, left_out, "1" if passing else ""]
         args += [json.dumps(dict(unfit)) if unfit else "", "1" if is_hopeless else ""]
+        args.append(json.dumps(list(blameless)) if blameless else "")
         self.move("fail_attempt", keys, args)
 
     def note_store_away(self, round_: int) -> None:

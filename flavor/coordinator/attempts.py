@@ -48,8 +48,10 @@ def begin_attempt(
 def refusals_of_spoiled(view: RoundView) -> list[Refusal]:
     """Return the refusals of the updates that the last attempt found spoiled."""
     changed = "its object was changed or removed in the store after it was accepted"
-    return [
-        Refusal(client, replace(verdict, accepted=False, reason=view.unfit.get(client, changed)), client in view.unfit)
-        for client in view.spoiled
-        if (verdict := view.verdicts.get(client)) is not None
-    ]
+    refusals = []
+    for client in view.spoiled:
+        if (verdict := view.verdicts.get(client)) is not None:
+            reason, blameless = view.unfit.get(client, changed), client in view.blameless
+            refused = replace(verdict, accepted=False, reason=reason, blameless=blameless)
+            refusals.append(Refusal(client, refused, client in view.unfit and not blameless))
+    return refusals

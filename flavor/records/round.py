@@ -136,6 +136,8 @@ class RoundView:
     without one. Counted in asynchronous rounds."""
     unfit: Mapping[str, str] = field(default_factory=dict)
     """Those of them whose updates are to blame, as they cannot be used with the others; and the reason."""
+    blameless: tuple[str, ...] = ()
+    """Those of the unfit that are not at fault: the global model that they were trained from is gone."""
 
     @property
     def accepted(self) -> dict[str, Update]:
@@ -236,6 +238,7 @@ class RoundView:
             info=ObjectRef.from_hash(fields, "info_"),
             spoiled=field_of(fields, "spoiled", texts, "[]"),
             unfit=field_of(fields, "unfit", texts_by_name, "{}"),
+            blameless=field_of(fields, "blameless", texts, "[]"),
             is_buffered="since" in fields,
             since=field_of(fields, "since", numbers_by_name, "{}"),
             missed=field_of(fields, "missed", numbers_by_name, "{}"),

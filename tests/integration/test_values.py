@@ -16,6 +16,7 @@ from flavor.checkpoints import TensorFile, TensorFileWriter, TensorSpec
 from flavor.checkpoints.encoding import Encoding, encode
 from flavor.config import RunConfig
 from flavor.cook.metrics import binary_counts
+from flavor.coordinator.attempts import refusals_of_spoiled
 from flavor.ledger.archive import Archive
 from flavor.records.info import CONFUSION
 from flavor.records.objects import ObjectRef
@@ -61,9 +62,16 @@ class Federation:
 
     def aggregate(self) -> RoundView:
         """Aggregate what was accepted, as the coordinator would: without those that an attempt refuses."""
+        view = None
         for attempt in (1, 2, 3):
             self.runs.begin_aggregation(
-                TOKEN, self.round, attempt=attempt, contributors=self.accepted, reason=f"attempt {attempt}"
+                TOKEN,
+                self.round,
+                attempt=attempt,
+                contributors=self.accepted,
+                reason=f"attempt {attempt}",
+                refused=refusals_of_spoiled(view) if view is not None else [],
+                since=view.since if view is not None else None,
             )
             jobs.aggregate("r", self.round, attempt)
             view = self.runs.read_round(self.round)
@@ -139,6 +147,27 @@ def test_no_site_is_to_blame_for_a_global_model_that_is_gone_from_the_store(fede
     assert refused["a"].startswith(f"the global model {path}, which its task began from, is no longer in the store")
     assert runs.runs.refusals() == {}, "nor does it count towards a quarantine"
     assert runs.runs.read_round(2).untrained == {"a"}
+
+
+def test_a_stale_update_whose_base_has_gone_since_it_was_accepted_is_left_out_without_blame(federation: Any) -> None:
+    served = federation(mode="async:buffer=2")
+    runs = served.runs
+    served.closed(a=w(1), b=w(1))
+    base = runs.read().global_model.model.path
+    served.closed(b=w(2), c=w(2))  # a goes on with its task of round 2
+    runs.open_round(TOKEN, 3, expected=["a", "b", "c"], timeout_s=60, reason="go", since={"a": 2})
+    for client, round_ in (("a", 2), ("b", 3), ("c", 3)):
+        submit(runs, served.store, client, w(3), round_=round_)
+    served.round, served.accepted = 3, ["a", "b", "c"]
+    assert all(verdict(runs, client, 3).accepted for client in "abc")
+    served.store.delete([base])
+    view = served.aggregate()
+    assert view.contributors == ("b", "c")
+    (failed,) = [each for _, each in runs.redis.xrange(runs.keys.log) if each["event"] == "round.attempt_failed"]
+    said = f"the global model {base}, from which its task of round 2 began, is no longer in the store"
+    assert failed["reason"] == f"a: {said}: that is no fault of this site"
+    assert runs.redis.hgetall(runs.keys.client("a").verdict(2))["blameless"] == "1"
+    assert runs.refusals() == {}, "and it is no step towards a quarantine"
 
 
 def test_statistics_count_in_how_far_an_update_goes_and_a_refusal_says_so(federation: Any) -> None:

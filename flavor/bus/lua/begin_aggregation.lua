@@ -35,7 +35,7 @@ if first or redis.call('HEXISTS', KEYS[3], 'spoiled') == 1 then redis.call('HSET
 if redis.call('HEXISTS', KEYS[3], 'passing_ms') + redis.call('HEXISTS', KEYS[3], 'spoiled') > 0 then
   redis.call('HINCRBY', KEYS[3], 'waits', 1)
 end
-redis.call('HDEL', KEYS[3], 'lease', 'lease_ms', 'error', 'spoiled', 'unfit', 'passing_ms', 'hopeless')
+redis.call('HDEL', KEYS[3], 'lease', 'lease_ms', 'error', 'spoiled', 'unfit', 'blameless', 'passing_ms', 'hopeless')
 refuse_spoiled(ARGV[2], KEYS[3], KEYS[5], KEYS[6], 7, 6)
 log_entry(KEYS[4], 'event', 'round.aggregating', 'round', ARGV[2], 'reason', ARGV[5])
 return {'ok', ''}
