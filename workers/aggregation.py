@@ -49,6 +49,7 @@ from workers.infos import accepted_infos, read_client_info
 from workers.local_steps import steps_of
 from workers.manifests import publish_manifest, refuse_if_recorded, stage_manifest
 from workers.notes import of_counts, of_parts, of_reading, of_repetition
+from workers.once import untold
 from workers.reading import CHANGED, ChangedWhileRead, NotAsAccepted, Reading, reading
 from workers.stale import stale_of, without_base
 from workers.updates import open_update, update_file
@@ -93,6 +94,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                     manifest=made.manifest,
                     chosen=made.chosen or (),
                     notes=made.notes,
+                    told=made.told,
                     made_by=context.combiner.made_by,
                     summary=made.summary,
                 )
@@ -234,6 +236,8 @@ class _Made:
     reason: str
     chosen: tuple[str, ...] | None
     notes: tuple[str, ...]
+    told: tuple[str, ...]
+    """The causes of notes that are told once in the run, of this round and of those before."""
     summary: RoundSummary
 
 
@@ -309,4 +313,6 @@ def _aggregated(
     sites = {client: info["metrics"] for client, info in infos.items()}
     known = known_metrics(newest)
     summary = summary_of(round_view, attempt=attempt.number, info=combined.info, sites=sites, known=known)
-    return _Made(model, manifest, reason, combined.chosen, (*told, *combined.notes), summary)
+    before = read_closed(attempt.round - 1) if attempt.round > 1 else None
+    notes, causes = untold((*told, *combined.notes), before.told if before is not None else ())
+    return _Made(model, manifest, reason, combined.chosen, notes, causes, summary)

@@ -28,6 +28,7 @@ from flavor.records.round import RoundView
 from flavor.records.sound_counts import left_out_of
 from flavor.sizes import shown_bytes
 from workers.combiner import Work
+from workers.once import Once
 from workers.unchanged import is_unchanged, unchanged_updates
 
 _MOST_TOLD = 5
@@ -184,17 +185,22 @@ def of_sizes(work: Work) -> Iterator[str]:
 
 
 def of_steps(steps: Mapping[str, float] | None) -> Iterator[str]:
-    """Warn of a site whose local steps are of another size than the others': perhaps it counts something else."""
+    """Warn of a site whose local steps are of another size than the others': perhaps it counts something else.
+
+    The cause is the site that is farthest from the middle, and on which side, for all numbers of steps.
+    """
     if not steps:
         return
     fewest, most = min(steps, key=lambda client: steps[client]), max(steps, key=lambda client: steps[client])
     if steps[most] > _MOST_APART * steps[fewest]:
         middle = sorted(steps.values())[(len(steps) - 1) // 2]
-        yield (
+        is_most = steps[most] * steps[fewest] >= middle**2
+        yield Once(
             f"warning: localSteps is {steps[most]:g} at {most} and {steps[fewest]:g} at {fewest}, and {middle:g} in "
             "the middle of the sites: a site with many steps counts with that much less of its change, and one with "
             f"few with more of it, {MOST_ENLARGED:g} times at most; if they count different things (steps, epochs, "
-            "examples), let all sites report optimizer steps"
+            "examples), let all sites report optimizer steps",
+            f"more steps: {most}" if is_most else f"fewer steps: {fewest}",
         )
 
 

@@ -74,7 +74,7 @@ round:N                               hash    state, expected, contributors, dea
                                               manifest_digest, opened_ms, aggregating_ms,
                                               closed_ms, openings, left_out, resumed, pauses,
                                               earlier_openings, earlier_attempts, waits,
-                                              passing_ms, away_ms, made_by, notes, unfit,
+                                              passing_ms, away_ms, made_by, notes, told, unfit,
                                               blameless, hopeless, forgiven:CLIENT,
                                               spoilt:CLIENT; missed, client to missed
                                               deadlines in a row (JSON); outdated,

@@ -164,6 +164,7 @@ class Rounds(RunScripts):
         manifest: ObjectRef | None = None,
         chosen: Sequence[str] = (),
         notes: Sequence[str] = (),
+        told: Sequence[str] = (),
         made_by: str = "",
         summary: RoundSummary | None = None,
     ) -> None:
@@ -171,7 +172,8 @@ class Rounds(RunScripts):
 
         `chosen` are the contributors whose updates entered the model, where the rule left others out.
         `made_by` says what has made the model, see `workers.combiner.Combiner`. `notes` are for the operator: they
-        stand in the log and in the round's hash, which no site reads. `summary` is kept for the whole run, for people
+        stand in the log and in the round's hash, which no site reads. `told` has the causes of those that are not told
+        again in a later round, and of earlier ones. `summary` is kept for the whole run, for people
         who look at it, with the time at which the round is closed.
         """
         of_manifest = manifest.to_hash("manifest_") if manifest else {}
@@ -183,6 +185,7 @@ class Rounds(RunScripts):
             **({"chosen": json.dumps(list(chosen))} if chosen else {}),
             **({"made_by": made_by} if made_by else {}),
             **({"notes": json.dumps(list(notes))} if notes else {}),
+            **({"told": json.dumps(list(told))} if told else {}),
         }
         args: list[str | int] = [
             round_,

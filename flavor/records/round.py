@@ -116,6 +116,8 @@ class RoundView:
     """The contributors whose updates entered the model, where the rule left others out; empty where it did not."""
     notes: tuple[str, ...] = ()
     """What its aggregation noticed, for the operator: a line each."""
+    told: tuple[str, ...] = ()
+    """The causes of such lines that are told once in a run, of this round and of those before."""
     made_by: str = ""
     """What has made its model: `rules`, or `command` for a user's own aggregator; '' where that is not known."""
     aggregating_ms: int | None = None
@@ -259,5 +261,6 @@ class RoundView:
             manifest=ObjectRef.from_hash(fields, "manifest_"),
             chosen=field_of(fields, "chosen", texts, "[]"),
             notes=field_of(fields, "notes", texts, "[]"),
+            told=field_of(fields, "told", texts, "[]"),
             made_by=fields.get("made_by", ""),
         )

@@ -83,7 +83,8 @@ def test_the_table_names_the_fields_of_a_record(key: str, fields: Mapping[str, o
             lambda hash_: RoundView.from_hash(1, hash_, {}),
             {"state": "open", "reference": "p d 1", "unfit": "{}", "since": "{}", "missed": "{}", "outdated": "{}"}
             | dict.fromkeys(
-                ("expected", "contributors", "left_out", "spoiled", "blameless", "chosen", "notes", "pauses"), "[]"
+                ("expected", "contributors", "left_out", "spoiled", "blameless", "chosen", "notes", "told", "pauses"),
+                "[]",
             ),
         ),
         ("to:CLIENT:admission", Admission.from_hash, {}),
