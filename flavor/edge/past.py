@@ -38,7 +38,11 @@ def take_over(site: Site, view: RunView, events: ClientEvents, *, has_files: Cal
     handed_in = round_ and membership.has_update(round_)
     answer = membership.answer(round_) if handed_in else None
     if answer is not None and not answer.accepted:
-        site.observer.hear(TrainedAgain(f"the update was refused ({answer.reason}): training it again", round_))
+        told = membership.admission()
+        until = (
+            ", which counts once the quarantine of this site is over" if told is not None and told.quarantined else ""
+        )
+        site.observer.hear(TrainedAgain(f"the update was refused ({answer.reason}): training it again{until}", round_))
         remove += [keys.update(round_), *of_round]
     elif handed_in:  # the site goes on with the next task
         judgement = Judgement.AWAITED if answer is None else Judgement.ACCEPTED

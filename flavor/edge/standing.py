@@ -106,7 +106,11 @@ class Standing:
             self._site.observer.hear(SiteQuarantined(self.quarantined))
         elif not refused and self._quarantined_by_run:
             self.quarantine(0)
-            self._site.observer.hear(QuarantineEnded("the run's operator has ended the quarantine of this site"))
+            ended = "the run's operator has ended the quarantine of this site"
+            waits = awaited(self.part, is_buffered=self._site.is_buffered)
+            if waits and self.part.refused == self.part.behind:
+                ended += f"; it waits for {waits}"
+            self._site.observer.hear(QuarantineEnded(ended))
         self._quarantined_by_run = bool(refused)
 
     def _report(

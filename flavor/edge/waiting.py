@@ -11,7 +11,7 @@ from flavor.edge.part import Part, Phase
 def quarantine(run: str, client: str, refused: int) -> str:
     """That so many updates in a row were refused, and the run gives this site no tasks before its pardon."""
     return (
-        f"quarantined after {counted(refused, 'refused update')} in a row: it gets no tasks, and no update of it "
+        f"quarantined after {counted(refused, 'refused update')} in a row: it gets no new task, and no update of it "
         f"counts, until the run's operator ends that (flavor pardon {shlex.quote(run)} {shlex.quote(client)}); mend "
         "the cause, and ask the operator for that"
     )

@@ -176,18 +176,25 @@ def test_a_quarantined_site_says_so_until_its_pardon(runs: RunStore, process: Ca
     one.updates.read_verdict(1)
     one.standing.check_admitted()  # the coordinator has not read that answer yet
     said = one.standing.quarantined
-    assert said.startswith("quarantined after 3 refused updates in a row: it gets no tasks")
+    assert said.startswith("quarantined after 3 refused updates in a row: it gets no new task")
     assert one.told == ["joined run 'r'", f"round 1: the update was refused: NaN; {said}"]
     tell_admission(runs, "a", Admission(True, quarantined=3))
     one.standing.check_admitted()
     assert len(one.told) == 2
 
+    one.standing.part = replace(one.part, phase=Phase.IDLE, behind=1)
     again = process()
     again.standing.check_admitted()
     assert again.told == ["joined run 'r'", said]
+    third = process().goes_on()
+    counts = "which counts once the quarantine of this site is over"
+    assert third.told == [f"round 1: the update was refused (NaN): training it again, {counts}"]
     tell_admission(runs, "a", Admission(True))
     again.standing.check_admitted()
     assert again.told[2:] == ["the run's operator has ended the quarantine of this site"]
+    one.standing.check_admitted()
+    assert "has ended the quarantine of this site; it waits for the run's next round" in one.told[2]
+    assert "then end this (Ctrl-C) and start it again, and it trains round 1 again" in one.told[2], "at once"
     assert not again.standing.quarantined
 
 

@@ -175,13 +175,16 @@ def test_changes_arrive_in_place(served: Serve, window: Window) -> None:
         "mammo",
         {
             "clients": {
-                "site-3": {"doing": "uploading", "transfer": {"done_bytes": 61_000_000, "total_bytes": 126_000_000}},
+                "site-3": {
+                    "doing": "uploading",
+                    "transfer": {"done_bytes": 61e6, "total_bytes": 126e6, "bytes_s": 2.1e6},
+                },
                 "site-1": {"phase": "gone", "alive": False, "reason": "its heartbeat stopped"},
             }
         },
     )
     row = page.locator(".sites .item").nth(1)
-    expect(row).to_contain_text("61 of 126 MB")
+    expect(row).to_contain_text("61 of 126 MB, 2.1 MB/s")
     expect(row.locator(".state .word")).to_have_text("uploading")
     expect(page.locator(".sites .item").nth(2)).to_contain_text("gone")
     expect(names).to_have_text(["site-4", "site-3", "site-1", "site-2"])  # rows keep their places

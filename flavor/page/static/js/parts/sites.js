@@ -284,7 +284,10 @@ export function sites(name, { curve }) {
 /** How far a site is, from what moves or what its script reports: a share from 0 to 1, and words. */
 export function shareOf(client) {
   const transfer = client.transfer;
-  if (transfer?.total_bytes) return { share: Math.min(1, transfer.done_bytes / transfer.total_bytes), words: moved(transfer.done_bytes, transfer.total_bytes) };
+  if (transfer?.total_bytes) {
+    const speed = Number.isFinite(transfer.bytes_s) ? `, ${bytes(transfer.bytes_s)}/s` : "";
+    return { share: Math.min(1, transfer.done_bytes / transfer.total_bytes), words: `${moved(transfer.done_bytes, transfer.total_bytes)}${speed}` };
+  }
   const reported = client.reported;
   const trains = ["training", "starting"].includes(client.phase) && !TRANSFERS.has(client.doing);
   if (!reported || !trains) return { share: null, words: "" };
