@@ -16,7 +16,7 @@ _GROUPS: dict[Group, tuple[str, ...]] = {
         *("format_", "set_", "own_settings", "strip_prefix", "passed", "env_only", "ignore_ckpt"),
     ),
     Group.RUN: (
-        *("join", "run", "run_name", "client", "rounds", "epochs", "edges", "input_path", "input_glob"),
+        *("join", "run", "run_name", "client", "rounds", "epochs", "edges", "devices", "input_path", "input_glob"),
         *(
             "init_model",
             "from_run",

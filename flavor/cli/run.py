@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +19,9 @@ from flavor.cli.help import GroupedCommand
 from flavor.cli.notify import notify_options, with_notices
 from flavor.cli.options import redis_option, store_option, store_settings
 from flavor.cli.program import one_line_errors, raise_on_sigterm
+from flavor.cli.run_checks import central_of, check_judged, check_named, check_own_aggregator
 from flavor.cli.run_options import config_of, run_options
 from flavor.cli.serve import check_initial, check_rule, init_model_option
-from flavor.config import RunConfig
 from flavor.counted import are, counted
 
 if TYPE_CHECKING:
@@ -128,6 +128,13 @@ def result_options(function: Any) -> Any:
     "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Number of aggregators to start."
 )
 @click.option(
+    "--devices",
+    metavar="LIST",
+    help="GPUs for the sites, which take them by turns, e.g. '0,1', or '0+1,2+3' for two GPUs each: numbers of "
+    "nvidia-smi, or names of `nvidia-smi -L` (GPU-…, MIG-…). The scripts of a site find its GPUs in "
+    "CUDA_VISIBLE_DEVICES.  [default: all scripts see all GPUs]",
+)
+@click.option(
     "-am",
     "--aggregator-main",
     "aggregator_main",
@@ -161,6 +168,7 @@ def run(
     format_: str | None,
     strip_prefix: bool,
     workers: int,
+    devices: str | None,
     aggregator_main: str | None,
     init_once: bool,
     run_name: str | None,
@@ -188,6 +196,7 @@ def run(
     if resume is not None:
         sys.exit(_resumed(resume.absolute(), redis_url, as_json, beside))
     from flavor.errors import InvalidSetting
+    from flavor.local.devices import groups_of
     from flavor.local.federation import Federation
     from flavor.local.plan import Layout, new_run_name, sites
     from flavor.programs.command import parse_command
@@ -200,11 +209,13 @@ def run(
         parse_command(preprocess_command, "-p")
     if evaluator:
         parse_command(evaluator, "-e")
-    central = _central(central_evaluator, evaluate_input)
+    central = central_of(central_evaluator, evaluate_input)
     given = click.get_current_context().get_parameter_source("input_path")
     if input_glob is not None and given is ParameterSource.ENVIRONMENT:
         input_path = None
     clients = sites(edges, input_path, input_glob)
+    if devices is not None:
+        groups_of(devices)
     name = checked_name(run_name or new_run_name(), "--run")
     clients_needed = settings["min_clients"] if settings["min_clients"] is not None else len(clients)
     if clients_needed > len(clients):
@@ -213,10 +224,10 @@ def run(
     layout = Layout((out or Path("flavor-runs") / name).absolute())
     config = config_of({**settings, "min_clients": clients_needed}, store=store or str(layout.store))
     check_rule(config)
-    _check_own_aggregator(config, aggregator_main, init_once)
+    check_own_aggregator(config, aggregator_main, init_once)
     if redis_url is None:  # on a server of the user's, others may judge the models (flavor-fv, flavor-agg -e)
-        _check_judged(config, evaluator, central)
-        _check_named(config, [site.client for site in clients])
+        check_judged(config, evaluator, central)
+        check_named(config, [site.client for site in clients])
     with beginning_of(init_model, from_run, from_round, redis_url) as given_beginning:
         beginning = given_beginning
         if beginning is not None:
@@ -246,6 +257,7 @@ def run(
         strip_prefix=strip_prefix,
         format=format_,
         workers=workers,
+        devices=devices or "",
         aggregator_main=aggregator_main,
         evaluator=evaluator,
         central=central,
@@ -276,58 +288,6 @@ class Beside:
         results = begin(federation, progress)
         with page.staying():
             return _shown(results, progress, as_json)
-
-
-def _check_own_aggregator(config: RunConfig, main: str | None, init_once: bool) -> None:
-    """Raise `InvalidSetting` or `CommandNotFound` unless the options about a user's aggregator go together."""
-    from flavor.errors import InvalidSetting
-    from flavor.programs.command import parse_command
-    from flavor.rule_settings import COMMAND
-
-    advice = "an aggregator of your own: --aggregator-main 'python aggregate.py'"
-    if main is not None:
-        parse_command(main, "--aggregator-main")
-        if config.aggregator not in (None, COMMAND):
-            raise InvalidSetting(f"--aggregator-main takes the place of --aggregator {config.aggregator}: choose one")
-        if reason := config.not_for_command:
-            raise InvalidSetting(reason)
-    elif not config.kind.has_tensors or config.aggregator == COMMAND:
-        option = f"--aggregator {COMMAND}" if config.kind.has_tensors else f"--checkpoint {config.checkpoint}"
-        raise InvalidSetting(f"{option} needs {advice}")
-    elif init_once:
-        raise InvalidSetting(f"--init-once is for {advice}")
-
-
-def _central(command: str | None, folder: Path | None) -> tuple[str, str] | None:
-    """Return the command that judges models at an aggregator, and its data. Raises `InvalidSetting`."""
-    from flavor.errors import InvalidSetting
-    from flavor.programs.command import parse_command
-
-    if (command is None) != (folder is None):
-        lacking = "--central-evaluate CMD" if command is None else "--evaluate-input DIR"
-        raise InvalidSetting(f"--central-evaluate and --evaluate-input go together: pass {lacking} as well")
-    if command is None:
-        return None
-    parse_command(command, "--central-evaluate")
-    return command, str((folder or Path()).absolute())
-
-
-def _check_judged(config: RunConfig, evaluator: str | None, central: Sequence[str] | None) -> None:
-    """Raise `InvalidSetting` for a setting that needs an evaluator which none of the run's own processes has."""
-    from flavor.errors import InvalidSetting
-    from flavor.evaluation_settings import lacking_evaluator
-
-    if reason := lacking_evaluator(config, sites=evaluator is not None, central=central is not None):
-        raise InvalidSetting(reason)
-
-
-def _check_named(config: RunConfig, clients: Sequence[str]) -> None:
-    """Raise `InvalidSetting` for settings of a client that the run does not have."""
-    from flavor.errors import InvalidSetting
-    from flavor.site_settings import unknown_clients
-
-    for client, there_are in unknown_clients(config, clients):
-        raise InvalidSetting(f"--set-for {client}: this run has no client of this name: {there_are}")
 
 
 def _resumed(out: Path, redis_url: str | None, as_json: bool, beside: Beside) -> int:
@@ -375,8 +335,8 @@ def go_on_in(
     federation = Federation.of(out, redis_url, store_settings())
     if redis_url is None and set(given) & {"evaluate", "stop_when", "stop_after_no_gain", "set_for"}:
         config, _ = resumed_config(federation.config.to_mapping(), given, closed=0)
-        _check_judged(config, federation.evaluator, federation.central)
-        _check_named(config, [site.client for site in federation.sites])
+        check_judged(config, federation.evaluator, federation.central)
+        check_named(config, [site.client for site in federation.sites])
     raise_on_sigterm()
     return beside.carry_out(
         federation, lambda ready, progress: ready.go_on(progress, given, mended, check), as_json=as_json

@@ -17,11 +17,13 @@ from flavor.bus.runs import RunStore
 from flavor.config import RunConfig
 from flavor.errors import FlavorError, IllegalMove, InvalidSetting, RunError, RunExists
 from flavor.local.beside import Beside, nothing_beside
+from flavor.local.devices import SiteDevices
 from flavor.local.forked import ForkServer
 from flavor.local.mending import let_go_on, what_helps, without_failed
 from flavor.local.plan import Layout, Site
 from flavor.local.processes import ProcessGroup, Start, started
 from flavor.local.progress import Progress
+from flavor.local.rebuilt import rebuilt
 from flavor.local.record import Record, own_server, recorded_url, told_if_damaged
 from flavor.local.reports import shared, show, with_report
 from flavor.local.site_warnings import site_warnings
@@ -72,6 +74,8 @@ class Federation:
     strip_prefix: bool = False
     format: str | None = None
     workers: int = 1
+    devices: str = ""
+    """The GPUs that the sites take by turns; see `flavor.local.devices`."""
     aggregator_main: str | None = None
     evaluator: str | None = None
     central: Sequence[str] | None = None
@@ -123,6 +127,7 @@ class Federation:
         Raises `FlavorError` when nothing could be started; otherwise the results say how the run ended.
         """
         self.layout.check_unused()
+        self._gpus()
         if self.store is not None and self._opened_store(self.store).exists(run_record_path(self.run)):
             raise RunExists(f"run {self.run!r} is in the store {self.store} already: choose another --run")
         with contextlib.ExitStack() as stack:
@@ -142,6 +147,7 @@ class Federation:
             progress.begin([site.input for site in self.sites])
             if line := told({**os.environ, **self.environment}, len(self.sites), self.config.settings):
                 progress.tell(line)
+            self._gpus().tell(progress.tell)
             return ready._followed(runs, store, progress, url, start)
 
     def go_on(
@@ -162,23 +168,17 @@ class Federation:
             runs = self._connected(url)
             store = self._opened_store(self.store or str(self.layout.store))
             ready = replace(self, **mended)._in(store)
-            if runs.find() is not None or self._rebuilt(runs, store, url, progress):
+            self._gpus().tell(progress.tell)
+            if runs.find() is not None or rebuilt(runs, store, url, progress.tell):
                 config = let_go_on(runs, given, mended, check, out=str(self.layout.out), tell=progress.tell)
                 progress.rounds = config.rounds
                 ready = replace(self, config=config, **mended)._in(store)
             ready._record(store.url).write(self.layout.out)
             return ready._followed(runs, store, progress, url, start)
 
-    def _rebuilt(self, runs: RunStore, store: ObjectStore, url: str, progress: Progress) -> bool:
-        """Rebuild the run from the store, where its server has kept nothing; False when the run never began."""
-        from flavor.ledger.archive import Archive
-        from flavor.ledger.recover import recover
-        from flavor.ledger.trust import Trust
-
-        if not store.exists(run_record_path(self.run)):
-            return False
-        recover(Archive(store, self.run), runs, url=url, replace=False, trust=Trust(records=True), tell=progress.tell)
-        return True
+    def _gpus(self) -> SiteDevices:
+        """Return the GPUs of the sites. Raises `InvalidSetting` for those that are not there."""
+        return SiteDevices(self.devices, [site.client for site in self.sites], {**os.environ, **self.environment})
 
     def _connected(self, url: str) -> RunStore:
         redis = connect(url, patience_s=10.0, client_name="flavor-run")
@@ -280,6 +280,7 @@ class Federation:
                 log=self.layout.log(name),
             )
         theirs = limited(environment, len(self.sites), self.config.settings)
+        gpus = self._gpus()
         for site in self.sites:
             words = ["-m", self.main, "--client", site.client, "--input", str(site.input)]
             words += ["--workspace", str(self.layout.workspace(site.client))]
@@ -292,7 +293,7 @@ class Federation:
                 site.client,
                 "flavor.cli.flavor_fl",
                 words,
-                environment={**theirs, VARIABLE: str(self.layout.blocked(site.client))},
+                environment={**gpus.seen(theirs, site.client), VARIABLE: str(self.layout.blocked(site.client))},
                 log=self.layout.log(site.client),
             )
 

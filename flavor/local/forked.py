@@ -43,6 +43,7 @@ MODULES = (
 """The modules that the programs import, also within functions."""
 MAY_DIFFER = re.compile(
     r"(FLAVOR|AWS)_\w+|(INPUT|OUTPUT|LOG|WEIGHT|LOCAL_MODEL|GLOBAL_MODEL)_PATH|HOME|PWD|OLDPWD|COLUMNS|XDG_\w+"
+    r"|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER"  # for scripts: flavor uses no GPU
     rf"|{UNBUFFERED}"  # which a child follows
 )
 """Variables that nothing reads while it is imported; of any other a child is given what its server was started with."""

@@ -71,6 +71,7 @@ def refused(process, code, *told):
         (["--edges", 2, "--init-model", "a-file"], ["--init-model", "not a checkpoint"]),
         (["--edges", 2, "--init-model", "no-dict.pkl"], ["--init-model", "state_dict"]),
         (["--edges", 2, "--init-model", "missing.pkl"], ["--init-model", "does not exist"]),
+        (["--edges", 2, "--devices", "0;1"], ["--devices", "'0;1' is no GPU", "0+1,2+3"]),
         (["--edges", 2, "--out", "used"], ["--out", "results of a run", "--resume"]),
         (["--edges", 2, "--out", "mine"], ["--out", "mine is not empty: it holds metrics.csv, which would"]),
         (["--edges", 2, "--aggregator", "median-of-means-of-x"], ["--aggregator"]),

@@ -714,10 +714,10 @@ def survived(bench_class, server, tmp_path_factory):
     """A local run, with the fork server that users have, whose aggregator and then whose coordinator were killed."""
     bench = bench_class(server, tmp_path_factory.mktemp("survived"))
     script = bench.work / "threads.sh"
-    script.write_text('echo "threads ${OMP_NUM_THREADS:-all}" >&2\nexec "$@"\n')
+    script.write_text('echo "threads ${OMP_NUM_THREADS:-all} devices $CUDA_VISIBLE_DEVICES" >&2\nexec "$@"\n')
     words = ["run", "-m", f"sh {script} {bench.trainer('--hold')}", "--edges", 2, "--rounds", 3, "--run", bench.run]
-    words += ["--out", bench.folder / "out", "--heartbeat-timeout-s", 1]
-    process = bench.start("flavor", *words, env={COLD: "1", "OMP_NUM_THREADS": None})
+    words += ["--out", bench.folder / "out", "--heartbeat-timeout-s", 1, "--devices", "1,0+2"]
+    process = bench.start("flavor", *words, env={COLD: "1", "OMP_NUM_THREADS": None, "CUDA_VISIBLE_DEVICES": "3,5,7"})
     try:
         for client in ("edge-1", "edge-2"):
             bench.held(client)
@@ -741,13 +741,14 @@ def test_a_local_run_survives_its_own_processes(survived):
     assert bench.survivors() == {}
 
 
-def test_the_scripts_of_the_sites_share_the_cores(survived):
+def test_the_scripts_of_the_sites_share_the_cores_and_the_gpus(survived):
     process, bench = survived
     (line,) = [line for line in process.stderr.splitlines() if "OMP_NUM_THREADS" in line]
     each = line.split("computes with ")[1].split()[0]
-    for client in ("edge-1", "edge-2"):
+    assert "GPUs: edge-1 on device 1; edge-2 on devices 0 and 2\n" in process.stderr
+    for client, devices in (("edge-1", "5"), ("edge-2", "3,7")):
         log = (bench.folder / "out" / "clients" / client / "logs" / "trainer.log").read_text()
-        assert f"threads {each}\n" in log
+        assert f"threads {each} devices {devices}\n" in log
 
 
 def test_many_small_rounds_add_up(bench):

@@ -257,13 +257,17 @@ def test_a_failed_run_goes_on_with_the_options_that_its_end_names(bench, out):
 
 
 def test_no_options_are_named_where_all_sites_failed_and_a_mended_command_goes_on(bench, out):
-    words = ["-m", f"{sys.executable} no-such.py", "--out", out, "--rounds", 1, "--edges", 1]
-    failed = bench.done("flavor", "run", *words, env=LOCAL)
+    words = ["-m", f"{sys.executable} no-such.py", "--out", out, "--rounds", 1, "--edges", 1, "--devices", "1"]
+    shown = {**LOCAL, "CUDA_VISIBLE_DEVICES": "4,5"}
+    failed = bench.done("flavor", "run", *words, env=shown)
     assert failed.wait() == 1
     assert "or at once" not in failed.stderr
     assert '-m "COMMAND" names another script' in failed.stderr
-    again = bench.done("flavor", "run", "--resume", out, "-m", bench.trainer(), env=LOCAL)
+    hidden = bench.done("flavor", "run", "--resume", out, env={**LOCAL, "CUDA_VISIBLE_DEVICES": "4"})
+    assert (hidden.wait(), "there is no device 1: CUDA_VISIBLE_DEVICES=4 shows 1 device" in hidden.stderr) == (2, True)
+    again = bench.done("flavor", "run", "--resume", out, "-m", bench.trainer(), env=shown)
     assert again.wait() == 0, again.stderr
+    assert "GPUs: edge-1 on device 1" in again.stderr
     late = bench.done("flavor", "run", "--resume", out, "-m", bench.trainer(), "--rounds", 2, env=LOCAL)
     assert (late.wait(), "--main: a round has closed with the command" in late.stderr) == (2, True), late.stderr
 
