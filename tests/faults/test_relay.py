@@ -82,7 +82,7 @@ def test_a_trainer_on_a_node_without_a_network_takes_part(cluster: Cluster) -> N
 
 
 def test_jobs_that_outlive_a_killed_edge_lose_nothing_and_disturb_nothing(cluster: Cluster) -> None:
-    """One has saved its round, and its new edge hands that in; one is in the midst of it, and ends without a trace."""
+    """Row 59: one has saved its round, and its new edge hands it in; one is in the midst of it, and leaves no trace."""
     faulty, bench = cluster.faulty, cluster.bench
     gates = {client: faulty.gate(client) for client in ("c1", "c2")}
     coordinator = faulty.serve(*MISSED)

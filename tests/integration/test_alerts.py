@@ -273,7 +273,7 @@ def redis_full(run: Watched) -> None:
 
 
 FAULTS = (
-    Fault(site_gone, "FlavorSiteSilent c", (9, 10, 15, 16, 20, 42, 47, 58), goes_on=True),
+    Fault(site_gone, "FlavorSiteSilent c", (9, 10, 15, 16, 20, 42, 47, 58, 59), goes_on=True),
     Fault(site_gone_between_rounds, "FlavorSiteSilent c", (), (("quorum", 3),)),
     Fault(site_failed, "FlavorSiteSilent c", (13, 28, 37, 43), goes_on=True),
     Fault(site_stopped, "FlavorSiteSilent c", (39,), goes_on=True),
