@@ -125,9 +125,9 @@ def _read(
         failing_in_folder,
         from_folder,
         reports_of,
+        ruled_in,
         selected_in,
     )
-    from flavor.results.table_columns import ruled_by
 
     out = Path(run)
     is_folder = (out / FOLDER).is_dir()
@@ -140,7 +140,7 @@ def _read(
         found = from_folder(out, number, evaluation)
         best = selected.round if selected is not None else None
         return _Shown(
-            found, select, ruled_by([select]), best, reports=reports_of(out, found), failing=failing_in_folder(out)
+            found, select, ruled_in(out, select), best, reports=reports_of(out, found), failing=failing_in_folder(out)
         )
     return _from_redis(run, round_, evaluation, redis_url)
 
@@ -239,7 +239,7 @@ def _described(shown: _Shown) -> dict[str, Any]:
     from flavor.results.evaluated_table import described
 
     return {
-        **described(shown.found, select=shown.select),
+        **described(shown.found, select=shown.select, ruled=shown.ruled),
         "best_round": shown.best_round,
         "signed_by": shown.signed_by or None,
         "reports": shown.reports,

@@ -173,8 +173,11 @@ def _merged(metric: MetricOfSites, name: str, sites: int) -> str:
     return f"{text}{error} {MergedValue(0, of, sites).words}".rstrip()
 
 
-def described(found: Evaluated, *, select: Select | None = None) -> dict[str, Any]:
-    """Return an evaluation as plain values, which JSON can hold. `metric` is the one that it is shown by."""
+def described(found: Evaluated, *, select: Select | None = None, ruled: Collection[str] = ()) -> dict[str, Any]:
+    """Return an evaluation as plain values, which JSON can hold. `metric` is the one that it is shown by.
+
+    `ruled` are the metrics of the run's rules, by the names that sites use.
+    """
     metrics = metrics_of(found, select)
     return {
         "run": found.run,
@@ -191,7 +194,7 @@ def described(found: Evaluated, *, select: Select | None = None) -> dict[str, An
         "left_out": {site: dict(why) for site, why in found.left_out.items()},
         "unread": dict(found.unread),
         "examples": found.examples,
-        "metric": headline_of(metrics, select),
+        "metric": headline_of(metrics, select, ruled=ruled),
         "metrics": {
             each.name: {name: value for name, value in asdict(each).items() if name != "name"} for each in metrics
         },

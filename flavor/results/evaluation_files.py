@@ -31,6 +31,7 @@ from flavor.results.read_evaluated import (
     FOLDER,
     OF_SITES,
     REPORTS,
+    RULES,
     failed_after,
     is_automatic,
     results_in,
@@ -53,6 +54,7 @@ class EvaluationFiles:
         self._tables = EvaluationTables(out, tell)
         self._looked = self._looked_failed = 0  # entries of the run's lists that were read
         self._best: Selected | None = None
+        self._ruled = frozenset[str]()
         self.found: list[Evaluated] = []
         """The evaluations in the folder, in the order in which they were closed."""
 
@@ -85,7 +87,12 @@ class EvaluationFiles:
             self._looked += 1
         if not self.found:
             return
-        self._tables.write(self.found, ruled_columns(view.config))
+        ruled = ruled_columns(view.config)
+        self._tables.write(self.found, ruled)
+        if ruled != self._ruled:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            write_json(self._folder / RULES, {"metrics": sorted(ruled)})
+            self._ruled = ruled
         best = selected_of(view)
         if best is not None and best != self._best:
             self._folder.mkdir(mode=0o700, exist_ok=True)

@@ -102,6 +102,14 @@ class BestShape(Shape):
         return select
 
 
+class RulesShape(Shape):
+    """The metrics of the run's rules (`--select`, `--stop-when`), by the names that sites use."""
+
+    what = "rules of a result folder"
+
+    metrics: tuple[str, ...]
+
+
 class ReportsShape(Shape):
     """What sites have reported beside their metrics, as `Reports.to_plain` has it."""
 

@@ -194,7 +194,9 @@ class ResultFolder:
             is_met=view.is_met,
             best=selected._asdict() if selected is not None else None,
             goal=goal._asdict() if goal is not None else None,
-            evaluation=described(newest, select=select_of(config)) if newest else None,
+            evaluation=described(newest, select=select_of(config), ruled=ruled_columns(view.config))
+            if newest
+            else None,
             not_judged=[asdict(each) for each in unjudged(runs, view)],
             without_value=without_value_at_last(config, judged),
             shares=config.parts.options,
@@ -202,7 +204,7 @@ class ResultFolder:
 
     def _plotted(self, view: RunView) -> Plotted:
         judged, select = self._evaluations.by_round, select_of(RunConfig.known(view.config))
-        headline = headline_as_told(judged[-1], select) if judged else None
+        headline = headline_as_told(judged[-1], select, ruled=ruled_columns(view.config)) if judged else None
         of_models = [as_round(each) for each in judged]
         return Plotted(view.run, [*self.rounds], of_models, select, selected_of(view), headline)
 

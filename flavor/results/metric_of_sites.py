@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -134,22 +134,31 @@ def _is_tracked(base: str, metrics: Mapping[str, float]) -> bool:
     return value is not None and math.isfinite(value)
 
 
-def headline_of(metrics: Iterable[MetricOfSites], select: Select | None = None, named: str | None = None) -> str | None:
-    """Return the metric by which an evaluation is shown: that of `--select`, the `named` one, or else the first."""
+def headline_of(
+    metrics: Iterable[MetricOfSites],
+    select: Select | None = None,
+    named: str | None = None,
+    *,
+    ruled: Collection[str] = (),
+) -> str | None:
+    """Return the metric by which an evaluation is shown: that of `--select`, the `named` one, or else the first.
+
+    Metrics of the run's other rules (`ruled`) come before others.
+    """
     names = [each.name for each in metrics if each.value is not None]
-    for wanted in (base_of(select.base) if select is not None else None, named):
+    for wanted in (base_of(select.base) if select is not None else None, named, *(n for n in names if n in ruled)):
         if wanted in names:
             return wanted
     return next(iter(names), None)
 
 
-def headline_as_told(found: Evaluated, select: Select | None) -> str | None:
+def headline_as_told(found: Evaluated, select: Select | None, *, ruled: Collection[str] = ()) -> str | None:
     """Return the metric by which lines with `judged` show an evaluation of which all metrics are known.
 
-    These lines come from a summary, of which the metrics of most sites are the first.
+    These lines come from a summary, of which the metrics of the run's rules and then those of most sites are the first.
     """
     ordered = replace(found, metrics=by_sites(found.metrics, found.few, len(found.sites)))
-    return headline_of(metrics_of(ordered, select), select)
+    return headline_of(metrics_of(ordered, select), select, ruled=ruled)
 
 
 def shown_by(summary: EvaluationSummary, select: Select | None) -> str:

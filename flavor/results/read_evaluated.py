@@ -20,6 +20,7 @@ from flavor.ledger.evaluations import EvaluationRecord, Signed, merged_problem, 
 from flavor.ledger.trust import Trust
 from flavor.plain_file import read_plain
 from flavor.policy.near_names import there_are
+from flavor.policy.selection import Select
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary, EvaluationView
 from flavor.records.failed_evaluation import FailedEvaluation
 from flavor.records.info import Info
@@ -31,13 +32,14 @@ from flavor.records.sound_counts import left_out_of
 from flavor.records.subject import Subject, SubjectKind
 from flavor.results.chosen_evaluation import chosen_of, found_by, numbered_of, without_number
 from flavor.results.evaluated import Evaluated, beside, evaluated_of, missing_of, null_in, numbers_of
-from flavor.results.evaluation_shapes import BestShape, ReportsShape
+from flavor.results.evaluation_shapes import BestShape, ReportsShape, RulesShape
 from flavor.results.failed_evaluations import failed_in, failing_among, why_failed
 from flavor.results.reports import Reports, reports_in
 from flavor.results.rounds import scalars
 from flavor.results.selected import Selected
 from flavor.results.site_measures import SiteMeasures
 from flavor.results.site_results import UNREADABLE, SiteResults, read_results
+from flavor.results.table_columns import ruled_by
 from flavor.results.unjudged import NEEDED, unjudged
 from flavor.store.paths import evaluations_folder
 from flavor.store.protocol import ObjectStore
@@ -47,6 +49,8 @@ FOLDER = "evaluations"
 OF_SITES, REPORTS = "-sites.json", "-reports.json"
 BEST = "best.json"
 """The best model by the run's `--select`, in that folder."""
+RULES = "rules.json"
+"""The metrics of the run's rules, in that folder."""
 _MOST_MERGED_BYTES = 2**28
 
 
@@ -361,6 +365,16 @@ def selected_in(out: Path) -> Selected | None:
         found = BestShape.read(out / FOLDER / BEST)
         return Selected(found.select, found.round, found.value, found.sites)
     return None
+
+
+def ruled_in(out: Path, select: Select | None) -> frozenset[str]:
+    """Return the metrics on which the rules of a result folder's run depend, by the names that sites use.
+
+    A folder of an earlier release knows those of `--select` alone. Raises `InvalidRecord` for a file that is damaged.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return frozenset(RulesShape.read(out / FOLDER / RULES).metrics)
+    return ruled_by([select])
 
 
 def best_in_folder(out: Path) -> int:

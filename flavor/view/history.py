@@ -20,6 +20,7 @@ from flavor.records.evaluation import EvaluationSummary
 from flavor.records.round import RoundView
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
+from flavor.results.table_columns import ruled_columns
 from flavor.store.protocol import ObjectStore
 from flavor.view.curves import Curves, merged_curves, metric_names, with_sites
 from flavor.view.judged import JudgedModels
@@ -140,7 +141,9 @@ class History:
         """Return one evaluation in full; see `JudgedModels.evaluation`. Raises `RunError` where there is none."""
         with self._lock:
             judged, view = self._look_at_judged()
-            return judged.evaluation(round_, number, select_of(RunConfig.known(view.config)))
+            return judged.evaluation(
+                round_, number, select_of(RunConfig.known(view.config)), ruled_columns(view.config)
+            )
 
     def evaluations(self, metric: str = "", before: int | None = None) -> dict[str, Any]:
         """Return the newest evaluations as rows of a table, or those before an entry; see `JudgedTable.page`.

@@ -7,7 +7,7 @@ somebody asks for may be of a few sites alone.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -95,7 +95,9 @@ class JudgedModels:
         self._look()
         return numbered_among(self._runs.run, self._known, round_, number).summary
 
-    def evaluation(self, round_: int | None, number: int | None, select: Select | None) -> dict[str, Any]:
+    def evaluation(
+        self, round_: int | None, number: int | None, select: Select | None, ruled: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Return the newest evaluation, or that of the model of `round_`, as `flavor results --json` has it.
 
         `number` chooses among several of one round. At most `MOST_SITES` sites are described, and `left_out` counts the
@@ -110,7 +112,7 @@ class JudgedModels:
         key = summary.round, summary.number, summary.closed_ms, central is not None
         if key not in self._described:
             whole = whole_of(self._runs, chosen, lambda: self._store, most=MOST_SITES)
-            found = described(whole, select=select)
+            found = described(whole, select=select, ruled=ruled)
             sites, missing = list(found["sites"].items()), list(found["missing"].items())
             left_out = max(0, len(sites) - MOST_SITES) + max(0, len(missing) - MOST_SITES)
             unread = {site: why for site, why in found["unread"].items() if site in dict(sites[:MOST_SITES])}

@@ -81,8 +81,9 @@ def test_a_run_without_an_evaluation_has_no_files_of_any(bench, tmp_path):
 
 def test_a_coordinator_writes_them_as_well(bench, tmp_path):
     out = tmp_path / "out"
-    coordinator, edges = start(bench, "--out", out, "--evaluate", "every")
+    coordinator, edges = start(bench, "--out", out, "--stop-when", "accuracy>=9")
     finish(coordinator, edges)
+    assert json.loads((out / "evaluations" / "rules.json").read_text()) == {"metrics": ["accuracy"]}
     assert [float(each["accuracy"]) for each in rows(out / "evaluations.csv")] == pytest.approx(
         [value(1, 1, 2), value(2, 1, 2)]
     )

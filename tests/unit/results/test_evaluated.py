@@ -456,6 +456,8 @@ def test_the_headline_of_a_plot_is_that_of_the_lines_of_the_terminal(tmp_path: P
     assert folder._plotted(view).headline == "acc"
     assert next(iter(found.metrics)) == "f1"
     assert headline_as_told(found, None) == "acc"
+    view.config["stop_when"] = ["f1>=0.9"]
+    assert folder._plotted(view).headline == "f1"
     assert shown_by(summary, None).startswith("acc ")
 
 

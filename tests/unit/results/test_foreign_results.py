@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from flavor.results.claim import MARK, owner_of
 from flavor.results.evaluated import Evaluated
 from flavor.results.failed_evaluations import failed_in, write_failed
 from flavor.results.kept import folder_of_round, kept_infos
-from flavor.results.read_evaluated import BEST, FOLDER, OF_SITES, REPORTS, selected_in
+from flavor.results.read_evaluated import BEST, FOLDER, OF_SITES, REPORTS, RULES, selected_in
 from flavor.results.site_measures import SiteMeasures
 
 FOUND = Evaluated(
@@ -77,6 +78,7 @@ FILES: dict[str, list[str]] = {
         *("", "5", "{}", '{"sites":5,"merged":{}}', '{"sites":{"a":1},"merged":{}}', '{"sites":{}}'),
         *('{"sites":{},"merged":[],"missing":{}}', '{"sites":{},"merged":{},"missing":5}'),
     ],
+    RULES: ["", "5", "{}", '{"metrics":5}', '{"metrics":[5]}', '{"metrics":"acc"}', "[" * 100_000],
     FAILED: ["", "5", "[5]", '{"a":1}', '[{"round":1e999}]', '[{"round":{}}]', "[" * 100_000],
 }
 
@@ -88,6 +90,7 @@ def folder(tmp_path: Path) -> Path:
     found.mkdir()
     (found / EVALUATION).write_text(FOUND.to_json())
     (found / BEST).write_text(json.dumps(GOOD_BEST))
+    (found / RULES).write_text('{"metrics": ["acc"]}')
     (found / REPORTED).write_text(json.dumps({"sites": {"a": {}}, "merged": {}}))
     return found
 
@@ -112,6 +115,18 @@ def test_a_sound_folder_is_shown_and_what_a_later_release_adds_is_not(folder: Pa
     assert shown(folder, "--round", "best") == shown(folder) == (0, "")
     (folder / EVALUATION).write_text(json.dumps({**json.loads(FOUND.to_json()), "later": 1}))
     assert shown(folder, "--json") == (0, "")
+
+
+def test_the_metrics_of_the_run_s_rules_come_first(folder: Path) -> None:
+    metrics = {f"m{number}": 0.5 for number in range(9)}
+    many = replace(FOUND, sites={"a": SiteMeasures(10, metrics)}, metrics=metrics, few={}, spread={}, left_out={})
+    (folder / EVALUATION).write_text(many.to_json())
+    (folder / BEST).unlink()
+    for rules, first in (('{"metrics": ["m8"]}', "m8"), (None, "m0")):
+        (folder / RULES).write_text(rules) if rules else (folder / RULES).unlink()
+        done = CliRunner().invoke(results, [str(folder.parent)])
+        assert f"SITE EXAMPLES {first} " in " ".join(done.stdout.split())
+        assert json.loads(CliRunner().invoke(results, [str(folder.parent), "--json"]).stdout)["metric"] == first
 
 
 @pytest.mark.parametrize("name", FILES)
