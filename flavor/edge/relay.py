@@ -63,7 +63,7 @@ class Relay:
         """`events` connects to Redis as the script would, and `tell` says to this site's user where the script runs."""
         self._workspace, self._client, self._run, self._tell = workspace, client, run, tell
         self._connect = events
-        self._root = workspace.root / "relay"
+        self._root = workspace.root.resolve() / "relay"
         self._folder: RelayFolder | None = None
         self._events: ClientEvents | None = None
         self._closing = threading.Event()
@@ -72,6 +72,7 @@ class Relay:
         self._looked_at = 0.0
         self._answered: dict[str, float] = {}
         self._over: RunOver | None = None
+        self._trouble = ""  # what keeps it from answering, as it was told last
         self._known: set[Asker] = set()
 
     @property
@@ -99,9 +100,10 @@ class Relay:
         self._close_earlier()
 
     def _last(self) -> RelayFolder | None:
-        """Return the folder of the last start."""
-        starts = self._starts()
-        return RelayFolder(starts[-1]) if starts else None
+        """Return the folder of the last start: the one whose checkpoint is the workspace's."""
+        link, starts = self._workspace.local_model.parent, self._starts()
+        linked = [start for start in starts if link.is_symlink() and link.resolve() == RelayFolder(start).local]
+        return RelayFolder([*starts, *linked][-1]) if starts else None
 
     def _starts(self) -> list[Path]:
         with contextlib.suppress(OSError):
@@ -177,7 +179,7 @@ class Relay:
             return
         with contextlib.suppress(OSError):
             local = link.resolve(strict=True)
-            if local.is_relative_to(self._root.resolve()):
+            if local.is_relative_to(self._root):
                 link.unlink()
                 local.rename(link)
 
@@ -200,10 +202,11 @@ class Relay:
         self._folder = None
 
     def _live(self) -> None:
+        """Give signs of life, as long as the other thread lives."""
         number = 1
         folder = self._folder
         assert folder is not None
-        while not self._closing.wait(BEAT_EVERY_S):
+        while not self._closing.wait(BEAT_EVERY_S) and self._threads[0].is_alive():
             number += 1
             with contextlib.suppress(OSError):  # the share is away
                 folder.beat(number)
@@ -219,9 +222,19 @@ class Relay:
                     self._look()
             except FlavorError as error:
                 self._refuse(error)
-            except OSError:  # the share is away
+            except OSError as error:  # the share is away, or full: what was asked stays there
+                self._tell_trouble(error)
                 self._closing.wait(LONGEST_PAUSE_S)
+            else:
+                self._trouble = ""
             pause_s = QUICK_PAUSE_S if is_asked else min(LONGEST_PAUSE_S, pause_s * _GROWTH)
+
+    def _tell_trouble(self, error: OSError) -> None:
+        """Tell this site's user what keeps the relay from answering, once until it answers again."""
+        assert self._folder is not None
+        if self._trouble != (trouble := error.strerror or str(error)):
+            self._trouble = trouble
+            self._tell(printable(f"the events of the script wait for the folder {self._folder.path}: {trouble}"))
 
     def _refuse(self, error: FlavorError) -> None:
         """Answer everything with this error: Redis is away for longer than this site waits for it."""

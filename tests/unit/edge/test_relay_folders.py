@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flavor.edge.relay import Relay
+from flavor.edge.trainer import Trainer
 from flavor.edge.workspace import Workspace
 from flavor.errors import BusUnavailable
 from flavor.programs.finished_mark import read_mark
 from flavor.programs.relay_folder import Answer, Ask, Asker, Call, RelayFolder
 from flavor.records.names import Event
+from flavor.view.site_events import SiteEvent
 from tests.polled import eventually
 
 
@@ -147,6 +151,34 @@ def test_a_redis_that_is_away_for_too_long_is_told_and_a_requeued_job_is_named(p
     assert place.told[0] == "the script runs on gpu-7, in Slurm's job 12"
     assert place.told[1].endswith("in Slurm's job 12, which Slurm has started again (restart 1)")
     assert place.told[1].isprintable()
+
+
+def test_a_share_that_takes_no_files_is_told_once_and_what_was_asked_is_answered_later(place: Place) -> None:
+    _, folder = place.begun()
+    hidden = folder.path.with_name("hidden")
+    folder.answers.rename(hidden)
+    Ask(Call.TAKEN).write(folder.asks / "a.json")
+    eventually("it is told", lambda: any("the events of the script wait for the folder" in line for line in place.told))
+    hidden.rename(folder.answers)
+    assert answered(folder, "a.json").value == 0
+    assert len([line for line in place.told if "wait for the folder" in line]) == 1
+
+
+def test_a_job_that_is_not_there_yet_is_told_with_its_command(place: Place) -> None:
+    heard: list[SiteEvent] = []
+    site: Any = SimpleNamespace(
+        observer=SimpleNamespace(hear=heard.append), config=SimpleNamespace(command=("srun", "a b"))
+    )
+    relay, folder = place.begun()
+    Trainer(site, SimpleQueue(), relay).tell_unready()
+    Ask(Call.TAKEN).write(folder.asks / "a.json")
+    answered(folder, "a.json")
+    Trainer(site, SimpleQueue(), relay).tell_unready()
+    assert heard[0].line == (
+        "waiting for the trainer to call SetEvent('TrainInitDone'), for 30 s now: no round begins before it has; its "
+        "script has not asked for anything yet: srun 'a b'; `squeue` shows whether its job still waits for a node"
+    )
+    assert heard[1].line.endswith("no round begins before it has")
 
 
 def test_files_are_marked_here_and_what_an_earlier_edge_left_unanswered_is_set(place: Place) -> None:
