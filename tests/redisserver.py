@@ -70,12 +70,19 @@ def redis_server(
     client_certificates: bool = False,
     password: str = "",
     users_file: bool = False,
+    settings: str = "",
 ) -> Iterator[RedisServer]:
-    """Run one on a free port of this machine; skips the test where there is none."""
+    """Run one on a free port of this machine, with these lines in its configuration file.
+
+    Skips the test where there is none.
+    """
     program = needed()
     folder.mkdir(parents=True)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
+    file = folder / "redis.conf"
+    if settings:
+        file.write_text(settings)
     words = ["--bind", "127.0.0.1", "--dir", folder, "--save", "", "--unixsocket", folder / "s"]
     if certificates:
         words += ["--port", 0, "--tls-port", port, "--tls-auth-clients", "yes" if client_certificates else "no"]
@@ -90,7 +97,8 @@ def redis_server(
     elif password:
         words += ["--requirepass", password]
     with (folder / "log").open("ab") as log:
-        process = subprocess.Popen([program, *map(str, words)], stdout=log, stderr=log, start_new_session=True)
+        command = [program, *([str(file)] if settings else []), *map(str, words)]
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     server = RedisServer(port, folder, certificates, password)
     try:
         with contextlib.closing(redis.Redis(unix_socket_path=str(folder / "s"), password=password or None)) as client:

@@ -30,7 +30,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 import redis
@@ -113,6 +113,11 @@ def rules(run: str, client: str, secret: str, *, database: int = 0) -> list[str]
         f"&{keys.own_pattern}",
         *(f"(-@all {selector})" for selector in selectors),
     ]
+
+
+def for_console(rules_: Sequence[str]) -> str:
+    """Return the rules as the console of a managed server takes them: without a password, which is given apart."""
+    return " ".join(rule for rule in rules_ if rule != "reset" and not rule.startswith("#"))
 
 
 def worker_user(name: str) -> str:

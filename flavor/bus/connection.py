@@ -214,11 +214,8 @@ def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
     if failure := tls_failure(error):
         return BusUnavailable(f"Redis at {where}: {failure}")
     text = said(error).rstrip(".")
-    if text.startswith("max number of clients"):
-        return BusUnavailable(
-            f"Redis at {where}: {text}: it takes no more connections: raise maxclients, or end those that fill it up "
-            "(`CLIENT LIST`, `CLIENT KILL USER`), on the server's own machine if need be"
-        )
+    if advice := next((advice for said_, advice in _ADVICE_BY_TEXT if said_.search(text)), ""):
+        return BusUnavailable(f"Redis at {where}: {text}: {advice}")
     if advice := advice_on_type(error):
         return BusUnavailable(f"Redis at {where}: {text}{advice}")
     if is_unknown_name(error):
@@ -226,9 +223,7 @@ def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
             f"Redis at {where}: its name is not known here: check its spelling, and if it is one of a VPN or of an "
             "organisation's network, connect this machine first"
         )
-    if text.startswith("MISCONF"):
-        return BusUnavailable(f"Redis at {where}: {text}: its disk is full or broken: make room there")
-    if isinstance(error, redis.exceptions.AskError | redis.exceptions.ClusterError) or text.startswith("CROSSSLOT"):
+    if isinstance(error, _OF_CLUSTERS):
         return BusUnavailable(
             f"Redis at {where}: it is a node of a Redis Cluster, and flavor needs one server that has all keys: use a "
             "Redis or Valkey without cluster mode (cluster-enabled no; of a managed service the single-shard kind)"
@@ -238,6 +233,33 @@ def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
             return BusUnavailable(f"Redis at {where}: {text or type(error).__name__}: {advice}")
     return BusUnavailable(f"Redis at {where}: {text or type(error).__name__}")
 
+
+_OF_CLUSTERS = (
+    redis.exceptions.AskError,
+    redis.exceptions.ClusterError,
+    redis.exceptions.ClusterCrossSlotError,
+)
+
+_ADVICE_BY_TEXT = (
+    (
+        re.compile(r"^max number of clients"),
+        "it takes no more connections: raise maxclients, or end those that fill it up (`CLIENT LIST`, `CLIENT KILL "
+        "USER`), on the server's own machine if need be",
+    ),
+    (re.compile(r"^MISCONF"), "its disk is full or broken: make room there"),
+    (
+        re.compile(r"^DB index is out of range|^SELECT is not allowed|unknown command 'select'", re.IGNORECASE),
+        "it does not have the database that the URL names: leave its number out, or name another one (many managed "
+        "servers have 0 alone)",
+    ),
+    (  # commands of ACL, denied to this user or to all
+        re.compile(r"(unknown|unsupported|not allowed|disabled).{0,60}\bacl\b|'acl\|", re.IGNORECASE),
+        "this user's ACL does not allow it, or the server does not: what an operator does needs an administrator's "
+        "URL, and the users of a managed server are made in its console, with the rules that `flavor enroll --rules` "
+        "prints (docs/deployment.md, Managed Redis)",
+    ),
+)
+"""Advice by what the server says; the first match counts."""
 
 _ADVICE: tuple[tuple[type[redis.exceptions.RedisError], str], ...] = (
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -16,8 +17,6 @@ from flavor.errors import DamagedRecord, IllegalMove, LeaseLost
 _LUA = files("flavor.bus") / "lua"
 _PARTS = ("log_entry", "caused", "give_tasks", "refuse_spoiled")
 """Files with one function each that other scripts use, because Redis has no modules. A part may use earlier parts."""
-_LOADS = 5
-"""Number of attempts: a server that restarts between loading and calling a script has forgotten the script."""
 LOG_LENGTH = 100_000
 """Approximate number of entries that a run's log keeps, for scripts and for Python."""
 
@@ -46,7 +45,7 @@ class RunScripts:
     def __init__(self, redis: Redis, run: str, url: str = "") -> None:
         self.redis, self.run, self.keys = redis, run, RunKeys(run)
         self.where = shown(url)
-        self._scripts: dict[str, Any] = {}
+        self._scripts: dict[str, tuple[str, str]] = {}  # verb -> its text, and the SHA-1 by which the server knows it
 
     def hash_at(self, key: str) -> dict[str, str]:
         """Return the fields of the hash at `key`; empty for no key. Raises `DamagedRecord` for another type."""
@@ -72,15 +71,20 @@ class RunScripts:
             ) from None
 
     def call(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-        """Run the script `verb` and return its answer. Raises `BusUnavailable`."""
-        script = self._scripts.get(verb)
-        if script is None:
-            script = self._scripts[verb] = self.redis.register_script(script_text(verb))
+        """Run the script `verb` and return its answer. Raises `BusUnavailable`.
+
+        A server that does not have the script is sent its text, which it keeps. redis-py would send it by SCRIPT LOAD,
+        which a managed server may deny, and which a server that restarts has forgotten by the time of the call.
+        """
+        if verb not in self._scripts:
+            text = script_text(verb)
+            self._scripts[verb] = text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        text, sha = self._scripts[verb]
         with translated(self.where):
-            for _ in range(_LOADS):
-                with contextlib.suppress(redis_py.exceptions.NoScriptError):
-                    return script(keys=keys, args=args)
-            return script(keys=keys, args=args)
+            try:
+                return self.redis.evalsha(sha, len(keys), *keys, *args)
+            except redis_py.exceptions.NoScriptError:
+                return self.redis.eval(text, len(keys), *keys, *args)
 
     def move(self, verb: str, keys: Sequence[str], args: Sequence[str | int]) -> str:
         """Make the transition `verb`; return its detail. Raises `LeaseLost`, `IllegalMove`; nothing changes then."""

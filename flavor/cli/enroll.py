@@ -62,6 +62,12 @@ _VIEWED = "flavor ui --redis-url @FILE"
     help="Enroll although the server saves no users: it forgets the new user when it restarts.",
 )
 @click.option(
+    "--rules",
+    "only_rules",
+    is_flag=True,
+    help="Print the name and the ACL rules of the user, and make none: for a managed Redis whose console makes users.",
+)
+@click.option(
     "--public-url",
     metavar="URL",
     help="URL of Redis that the token gives the site.  [default: --redis-url without its password]",
@@ -105,6 +111,7 @@ def enroll(
     viewer: str | None,
     out: str | None,
     unsaved: bool,
+    only_rules: bool,
     public_url: str | None,
     public_ca: str | None,
     store: str | None,
@@ -134,6 +141,9 @@ def enroll(
     if new_key and public_key:
         raise InvalidSetting("--new-key and --public-key exclude each other: the one forgets a key, the other pins one")
     tell = teller("flavor: ")
+    if only_rules:
+        _print_rules(run, client, worker, viewer, public_url or redis_url)
+        return
     if out is not None:
         _check_out(out)
     url = needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL")
@@ -242,6 +252,23 @@ def _again(warnings: _Warnings) -> list[str]:
     """Return one line for all: the first site of the run was told how to mend each."""
     said = "; ".join(few for _, few in warnings)
     return [f"warning: still so, as this run's first site was told with the way to mend it: {said}"] if said else []
+
+
+def _print_rules(run: str | None, client: str | None, worker: str | None, viewer: str | None, url: str | None) -> None:
+    """Print the name of a user, and its rules in a line of their own, for the console of a managed server."""
+    from flavor.bus import acl
+    from flavor.bus.address import database
+
+    number = database(url) if url else 0
+    if run is not None and client is not None and worker is None and viewer is None:
+        user, rules = acl.user_name(run, client), acl.rules(run, client, "", database=number)
+    elif worker is not None and run is None and viewer is None:
+        user, rules = acl.worker_user(worker), acl.worker_rules("", database=number)
+    elif viewer is not None and run is None and worker is None:
+        user, rules = acl.viewer_user(viewer), acl.viewer_rules("", database=number)
+    else:
+        raise MisuseError("--rules: name RUN and CLIENT, or --worker NAME, or --viewer NAME")
+    click.echo(f"{user}\n{acl.for_console(rules)}")
 
 
 def _protocol_of(runs: RunStore) -> int:

@@ -69,6 +69,7 @@ _GROUPS: dict[Group, tuple[str, ...]] = {
             "public_url",
             "public_ca",
             "unsaved",
+            "only_rules",
         ),
     ),
     Group.STORE: ("store", "store_cache", "store_cache_size", "objects"),

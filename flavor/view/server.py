@@ -32,13 +32,13 @@ class ServerState:
 
 
 def server_state(client: Redis) -> ServerState | None:
-    """Return how the server is doing; None where this user may not ask. Raises `BusUnavailable`."""
+    """Return how the server is doing; None where it does not tell that. Raises `BusUnavailable`."""
     with translated(where_of(client)):
         try:
             memory: Mapping[str, Any] = client.info("memory")
             persistence: Mapping[str, Any] = client.info("persistence")
             replication: Mapping[str, Any] = client.info("replication")
-        except redis.exceptions.NoPermissionError:
+        except redis.exceptions.ResponseError:  # NoPermissionError is one; some managed servers have no INFO
             return None
         refusal = _replica(replication) or _full(memory) or _unsaved(client, persistence) or _alone(client, replication)
     return ServerState(
