@@ -30,8 +30,8 @@ aggregator                            string  home of the worker that keeps the 
                                               aggregator (`--init-once`; expires)
 client:CLIENT                         hash    protocol, release, state, reason, failure,      that edge
                                               exit_code, report, round, host, pid, public_key, version,
-                                              told_ms, awaits, evaluates, cross, sets; the state of a
-                                              site that trains nothing is `evaluator STATE`;
+                                              told_ms, awaits, evaluates, cross, sets, remarks; the
+                                              state of a site that trains nothing is `evaluator STATE`;
                                               while it moves a checkpoint phase, done, total,
                                               since_ms, bytes_s; doing, doing_round, doing_ms,
                                               reported_ms, reported, load, sent, received, moved_ms

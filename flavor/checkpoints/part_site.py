@@ -17,6 +17,7 @@ from flavor.checkpoints.tied import IF_TIED, alike
 from flavor.counted import counted
 from flavor.errors import NotDivided
 from flavor.patterns import CONTROL_VARIATE
+from flavor.records.remarks import Remark
 
 
 class PartSite(TensorsSite):
@@ -26,7 +27,7 @@ class PartSite(TensorsSite):
         super().__init__(options)
         assert options.own is not None
         self._own = OwnTensors(options.own, options.parts)
-        self._told: set[str] = set()
+        self._told: set[Remark] = set()
 
     def may_share(self, source: Path) -> bool:
         """See `Site`."""
@@ -56,31 +57,32 @@ class PartSite(TensorsSite):
     def _learned(self, info: WireInfo) -> Wire:
         """Keep the own tensors as well, and tell this site's user what may not be meant."""
         kept = self._own.keep(info.all_names, info.own_tensors, info.twins)
-        for kind, line in self._remarks(info, kept):
-            if kind not in self._told:
-                self._told.add(kind)
+        for remark, line in self._remarks(info, kept):
+            if remark not in self._told:
+                self._told.add(remark)
                 self._options.tell(f"warning: {line}")
+                self._options.remark(remark)
         return super()._learned(info)
 
-    def _remarks(self, info: WireInfo, kept: Kept) -> Iterator[tuple[str, str]]:
-        """Yield what may not be meant: its kind, and a line."""
+    def _remarks(self, info: WireInfo, kept: Kept) -> Iterator[tuple[Remark, str]]:
+        """Yield what may not be meant: its class, and a line."""
         parts, own, trained = self._options.parts, info.own_tensors, kept.trained
         shapes = {name: own[name].shape if name in own else () for name in info.all_names}
         if forgotten := parts.forgotten(shapes):
             yield (
-                "forgotten",
+                Remark.FORGOTTEN,
                 f"the run keeps the normalisation of some layers at the site ({parts.options}), and shares the "
                 f"statistics {', '.join(forgotten[:5])}{', …' if len(forgotten) > 5 else ''}",
             )
         if parts.share and trained:
             yield (
-                "trained",
+                Remark.TRAINED,
                 f"the script has trained {counted(len(trained), 'tensor')} that stay{'s' * (len(trained) == 1)} at "
                 f"this site ({trained[0]}{', …' if len(trained) > 1 else ''}): the run's operator has the initial "
                 "model's in their place. If adapters are trained on a frozen base, freeze it",
             )
         if line := alike(kept.alike):
-            yield "alike", f"{line}: {IF_TIED}"
+            yield Remark.TIED, f"{line}: {IF_TIED}"
 
     def _known_structure(self) -> Structure | None:
         """Return how this trainer nests; of a trainer that has saved nothing yet, how the initial model does."""

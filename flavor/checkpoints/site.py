@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from flavor.parts import WHOLE, Parts
 from flavor.patterns import STATISTICS
+from flavor.records.remarks import Remark
 
 OWN_FOLDER = "folder"
 """The name of the edge's own notes on folders of shards; they lie beside `SiteOptions.beside`."""
@@ -59,6 +60,8 @@ class SiteOptions:
     own: OwnFiles | None = None
     """The files of the tensors that are not; None where all are shared."""
     tell: Callable[[str], None] = print
+    remark: Callable[[Remark], None] = lambda _: None
+    """Is told the class of each warning, for the run's operator."""
 
     @property
     def own_folder(self) -> Path:

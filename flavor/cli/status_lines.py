@@ -133,14 +133,19 @@ def columns_of(found: Found) -> list[Column]:
         columns.append(column(name.upper() if (shown := shown_name(name)) == name else shown, value))
     further = [
         column("REPORTS", lambda client: words_of(Reported(**said) if (said := client["reported"]) else None)),
-        column("WHY", lambda client: client["staleness"] if client["phase"] == "done" else _why(client)),
+        column("WHY", lambda client: _beside(client) if client["phase"] == "done" else _why(client)),
     ]
     return [*columns, *(each for each in further if any(each.cells.values()))]
 
 
+def _beside(client: Found) -> str:
+    """Say what is unusual about a site that goes on: how stale its task is, or what its edge has warned of."""
+    return str(client["staleness"] or client["warning"])
+
+
 def _why(client: Found) -> str:
     """Say why a site is in its state, with what the site shares (`--report-output`)."""
-    reason, report = str(client["reason"] or client["staleness"]), client["report"]
+    reason, report = str(client["reason"] or _beside(client)), client["report"]
     if not report:
         return reason
     same, known = "its trainer ", "the trainer "  # the report begins with what the edge has told: not twice

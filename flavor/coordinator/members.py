@@ -16,6 +16,7 @@ from flavor.printable import quoted
 from flavor.protocol import OLDEST, client_refusal
 from flavor.records.admission import Admission
 from flavor.records.client import ClientStatus
+from flavor.records.remarks import Remark, sentence
 from flavor.records.states import ClientState
 from flavor.view.client_events import (
     ClientEvent,
@@ -28,6 +29,7 @@ from flavor.view.client_events import (
     ClientQuarantined,
     ClientSets,
     ClientStopped,
+    ClientWarned,
 )
 from flavor.view.event import Notice
 from flavor.view.observer import Observer
@@ -77,6 +79,7 @@ class Members:
         # client -> the key by which it was told that it is admitted, and after how many refusals it is quarantined
         self._welcomed: dict[str, tuple[str, int]] = {}
         self._sets: dict[str, tuple[str, ...]] = {}  # client -> the variables that its site sets itself, as told
+        self._remarks: dict[str, set[Remark]] = {}  # client -> what its edge has warned of, as told
         self._cursor = 0  # how far the server's keys have been looked through for clients
 
     @property
@@ -141,6 +144,7 @@ class Members:
                 self._client_log.note(ClientStopped(f"{client.reason or 'its edge was stopped'}: it is awaited", name))
             if name in self.names and not client.gone:
                 self._tell_own_settings(name, status.sets)
+                self._tell_remarks(name, status.remarks)
 
     def _tell_own_settings(self, name: str, sets: tuple[str, ...]) -> None:
         """Log which variables the client's site sets for its script itself, if that has changed."""
@@ -150,6 +154,14 @@ class Members:
             what = f"sets {shown} for its script" if sets else "sets no variable of its script any more"
             counts = ": the run's values for them do not count there" if sets else ""
             self._client_log.note(ClientSets(f"its site itself {what} (--set){counts}", name))
+
+    def _tell_remarks(self, name: str, remarks: Iterable[Remark]) -> None:
+        """Log what the client's edge has warned its site's user of, each once for a site."""
+        told = self._remarks.setdefault(name, set())
+        for remark in remarks:
+            if remark not in told:
+                told.add(remark)
+                self._client_log.note(ClientWarned(f"its edge warns its user: {sentence(remark)}", name))
 
     def is_quarantined(self, name: str) -> bool:
         """Whether this client gets no tasks, and its updates do not count, until an operator pardons it."""

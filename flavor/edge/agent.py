@@ -149,7 +149,7 @@ class Edge:
         config = site.config
         transfers, store, belongings = self._begun(site, standing, leaving, config.command)
         assert transfers.health is not None
-        exchange = self._exchange(site, store, site.workspace, belongings, learns=True)
+        exchange = self._exchange(site, store, site.workspace, belongings, standing)
         models, relay = GlobalModels(site, store, self._trust, exchange), self._relay(site)
         trainer = Trainer(site, self._inbox, relay if config.relays else None)
         updates = Updates(site, standing)
@@ -230,8 +230,14 @@ class Edge:
         return transfers, store, belongings
 
     def _exchange(
-        self, site: Site, store: ObjectStore, files: Workspace, belongings: Belongings, *, learns: bool = False
+        self,
+        site: Site,
+        store: ObjectStore,
+        files: Workspace,
+        belongings: Belongings,
+        standing: Standing | None = None,
     ) -> Exchange:
+        """Make what moves checkpoints; `standing` is given where they are those that the trainer saves."""
         config, settings = site.config, site.settings
         return Exchange(
             store,
@@ -246,7 +252,8 @@ class Edge:
             own=own_files(site, store, self._trust) if settings.parts else None,
             reads_here=not config.relays,
             habits=belongings.habits,
-            learned=belongings.learn if learns else None,
+            learned=belongings.learn if standing is not None else None,
+            remark=standing.remarks.add if standing is not None else lambda _: None,
             meter=site.meter,
             tell=self._tell,
         )

@@ -31,6 +31,7 @@ from flavor.programs.readmark import ReadMark, is_told
 from flavor.records.info import Info, info_bytes, read_info
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
+from flavor.records.remarks import Remark
 from flavor.records.update import Update
 from flavor.saved import is_saved, remove_saved, saved_bytes
 from flavor.store.links import is_sole, linked
@@ -52,6 +53,7 @@ class Exchange:
     process of this edge has seen it; `learned` is called with habits that have changed. `bare` takes the prefixes of
     wrappers off the names of tensors, and puts them back on the global model. `own` are the files of the tensors that
     `parts` do not share. `meter` counts what is moved.
+    `remark` is told the class of each warning about what the script saves.
     `reads_here` says whether the trainer runs on this machine: no file system tells what another one reads.
     """
 
@@ -73,6 +75,7 @@ class Exchange:
         meter: Meter | None = None,
         reads_here: bool = True,
         tell: Callable[[str], None] = print,
+        remark: Callable[[Remark], None] = lambda _: None,
     ) -> None:
         self._store, self._workspace, self._run, self._kind = store, workspace, run, kind
         self._options = SiteOptions(
@@ -85,6 +88,7 @@ class Exchange:
             parts=parts,
             own=own,
             tell=tell,
+            remark=remark,
         )
         self._own = own
         self._learned, self._habits = learned, self._options.habits

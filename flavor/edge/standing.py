@@ -13,6 +13,7 @@ from flavor.edge.part import Part
 from flavor.edge.waiting import awaited, quarantine
 from flavor.errors import NotAdmitted
 from flavor.records.client import ClientStatus
+from flavor.records.remarks import Remark
 from flavor.records.states import ClientState
 from flavor.view.site_events import QuarantineEnded, RunJoined, SiteQuarantined
 
@@ -34,6 +35,9 @@ class Standing:
         self.quarantined = ""
         """That the run gives this site no tasks, and why; '' where it does."""
         self._quarantined_by_run = False  # whether the coordinator itself has told so
+        self.remarks: set[Remark] = set()
+        """What this edge has warned the site's user of; any thread may add to it."""
+        self._remarked: tuple[Remark, ...] = ()  # those of them that the run was told of
         self._joined = False  # whether the run was told that this client is there
         self._admitted = False  # whether the site's user was told so
         self._store_awaited = ""  # what this edge waits for at the store; '' for nothing
@@ -50,6 +54,11 @@ class Standing:
             stuck = self._store_awaited or (self._stuck if self.part.stalled else "")
             state = ClientState.READY if self.part.is_ready else ClientState.JOINED
             self._report(state, stuck, awaits_store=bool(self._store_awaited))
+
+    def tell_remarks(self) -> None:
+        """Tell the run what this edge has warned the site's user of, if there is more."""
+        if len(self.remarks) > len(self._remarked) and self._site.config.report:
+            self.announce()
 
     def await_store(self, what: str) -> None:
         """Tell the run what this client waits for at the store; '' once it no longer waits."""
@@ -124,6 +133,7 @@ class Standing:
     ) -> None:
         """Write the client's status; `text` is the site's own about a failure, written where its user shares it."""
         site = self._site
+        self._remarked = tuple(sorted(self.remarks)) if site.config.report else ()
         site.membership.report(
             ClientStatus(
                 state,
@@ -141,5 +151,6 @@ class Standing:
                 allows_cross=site.config.allow_cross,
                 role=site.config.role,
                 sets=tuple(sorted(site.config.own_settings)) if site.config.report else (),
+                remarks=self._remarked,
             )
         )

@@ -136,6 +136,7 @@ class Training:
             return
         update = self._signed(round_, replace(done, base=self._standing.part.base))
         reach("edge.stored")
+        self._standing.tell_remarks()
         if self._updates.hand_in(round_, replace(update, unread=self._is_unread(round_, was_read))):
             self._exchange.release_local()
         reach("edge.submitted")

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from flavor.protocol import OLDEST, release_of, spoken
 from flavor.records.names import count
+from flavor.records.remarks import Remark, from_text, to_text
 from flavor.records.states import ClientState
 from flavor.watch import PHASES
 
@@ -28,7 +29,7 @@ FIELDS = (
         "since_ms",
         "bytes_s",
     ),
-    *("told_ms", "awaits", "evaluates", "cross", "sets"),
+    *("told_ms", "awaits", "evaluates", "cross", "sets", "remarks"),
 )
 """The fields of a client's hash that are read. Nothing else that a client writes there is read."""
 
@@ -128,6 +129,8 @@ class ClientStatus:
     """Whether its updates may be sent to other sites that allow the same, to be judged there."""
     sets: tuple[str, ...] = ()
     """The names of the variables that the site sets for its scripts itself, in place of the run's."""
+    remarks: tuple[Remark, ...] = ()
+    """What its edge has warned the site's user of."""
     role: Role = Role.TRAINER
     """What the client does in its run. In Redis it stands before the state, as in `evaluator ready`."""
 
@@ -159,6 +162,7 @@ class ClientStatus:
             "evaluates": "1" if self.evaluates else "",
             "cross": "1" if self.allows_cross else "",
             "sets": " ".join(self.sets),
+            "remarks": to_text(set(self.remarks)),
         }
 
     @classmethod
@@ -185,6 +189,7 @@ class ClientStatus:
             evaluates=fields.get("evaluates") == "1",
             allows_cross=fields.get("cross") == "1",
             sets=tuple(text.split(" ")) if _SETS.fullmatch(text := fields.get("sets", "")) else (),
+            remarks=from_text(fields.get("remarks", "")),
         )
 
 

@@ -163,8 +163,8 @@ class Board:
         `samples`, `metrics`, `metrics_round` (in which it has reported them), `transfer`, `doing`, `doing_ms` (since
         when), `progress` (words), `reported`, `reported_ms` (when it did), `load`, `failure`, `report`,
         `update_bytes`, `reason`, `task_round` and `staleness` (the earlier round whose task it does in an asynchronous
-        run, and the same in words; None and ''), `refused_in_a_row`, `sent_bytes` and `received_bytes` (since
-        `moved_since_ms`),
+        run, and the same in words; None and ''), `warning` (what its edge has warned of, in
+        words; ''), `refused_in_a_row`, `sent_bytes` and `received_bytes` (since `moved_since_ms`),
         `median_s` and `last_s` (its time for a round), `phases` (of the present round, once it has a verdict: a list of
         [word, start_ms]).
 

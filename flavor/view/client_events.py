@@ -75,6 +75,13 @@ class ClientSets(ClientEvent):
 
 
 @dataclass(frozen=True)
+class ClientWarned(ClientEvent):
+    """The client's edge has warned its site's user of what may not be meant."""
+
+    name = "client.warned"
+
+
+@dataclass(frozen=True)
 class ClientNotAdmitted(ClientEvent):
     """The client cannot take part."""
 

@@ -14,6 +14,7 @@ from flavor.policy.told_tasks import MOST_OUTDATED
 from flavor.records.client import ClientStatus
 from flavor.records.moved import Moved
 from flavor.records.pulse import Doing, Pulse
+from flavor.records.remarks import sentence
 from flavor.records.states import ClientState
 from flavor.records.update import Refused, Update
 from flavor.view.progress import Progress, progress_of
@@ -93,6 +94,8 @@ class ClientSnapshot:
     staleness: str = ""
     """The same in words: from which model it trains, and how many rounds ago that was the newest. Also how many of its
     last tasks were given up as too old, where these are several. '' where nothing is to be said."""
+    warning: str = ""
+    """What its edge has warned the site's user of, in sentences; '' for nothing."""
 
 
 class Known(NamedTuple):
@@ -202,6 +205,7 @@ def _client(known: Known) -> ClientSnapshot:
         moved=pulse.moved,
         task_round=known.task_round if is_stale else None,
         staleness=_staleness(known, phase, is_stale=is_stale),
+        warning="; ".join(map(sentence, status.remarks)),
     )
 
 

@@ -165,6 +165,7 @@ def row_of_client(client: ClientSnapshot, name: str, found: Newest) -> dict[str,
         "reason": client.reason,
         "task_round": client.task_round,
         "staleness": client.staleness,
+        "warning": client.warning,
         "refused_in_a_row": client.refused_in_a_row,
     }
 

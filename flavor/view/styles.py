@@ -17,6 +17,7 @@ _EVENTS: Mapping[str, tuple[str, ...]] = {
     WAITS: (
         *("run.waiting", "round.waiting", "round.reopened", "round.returned", "round.given_back", "round.note"),
         *("client.stopped", "client.left_out", "client.too_slow", "client.outpaced", "client.key_replaced"),
+        "client.warned",
         *("update.ignored", "aggregator.restarted", "run.stopped"),
     ),
     GOOD: ("round.closed", "run.finished", "run.best"),

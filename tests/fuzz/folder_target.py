@@ -7,7 +7,7 @@ import json
 from flavor.errors import InvalidRecord
 from flavor.results.evaluated import Evaluated, as_round
 from flavor.results.evaluated_table import described, judged_words, lines_of, table_of
-from flavor.results.evaluation_shapes import BestShape, ReportsShape, Shape
+from flavor.results.evaluation_shapes import BestShape, ReportsShape, RulesShape, Shape
 from flavor.results.site_measures import SiteMeasures
 from tests.fuzz.report_target import one_line
 
@@ -32,7 +32,7 @@ GOOD_EVALUATION = Evaluated(
 
 def fuzz_evaluation(data: bytes) -> None:
     """An evaluation's file, as it is read, shown and described; and the same bytes as the files beside it."""
-    others: tuple[type[Shape], ...] = (BestShape, ReportsShape)
+    others: tuple[type[Shape], ...] = (BestShape, ReportsShape, RulesShape)
     for shape in others:
         try:
             shape.of_json(data, "x.json")

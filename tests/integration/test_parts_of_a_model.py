@@ -114,6 +114,11 @@ def test_a_frozen_base_is_sent_once_and_a_site_that_comes_late_has_it(bench: Ben
     for program in (coordinator, one, two, late):
         assert program.wait() == 0, program.stderr
 
+    with subtests.test("the operator is told once what the sites are told"):
+        warned = [(each["client"], each["reason"]) for each in bench.log() if each["event"] == "client.warned"]
+        assert sorted(client for client, _ in warned) == ["c1", "c2", "c3"]
+        assert "its script trains tensors that stay at the site" in warned[0][1]
+        assert status(bench)["clients"]["c1"]["warning"] in warned[0][1]
     for number, client, rounds in ((1, "c1", 3), (2, "c2", 3), (3, "c3", 1)):
         with subtests.test("it began with the tensors of the initial model", client=client):
             np.testing.assert_array_equal(whole(bench, client)["b"], np.full(4, 7 + rounds * number, np.float32))

@@ -186,6 +186,7 @@ def client(phase: str, **fields: Any) -> dict[str, Any]:
         "reason": "",
         "task_round": None,
         "staleness": "",
+        "warning": "",
         "version": "flavor 0.1.0, Python 3.11.2, Linux x86_64",
         "sent_bytes": 451_000_000,
         "received_bytes": 492_000_000,

@@ -20,6 +20,7 @@ from flavor.checkpoints.part_site import PartSite
 from flavor.checkpoints.site import Given, OwnFiles, SiteOptions
 from flavor.errors import CheckpointError, NotDivided
 from flavor.parts import Parts
+from flavor.records.remarks import Remark
 from tests.lazy import Lazy
 
 torch = Lazy("torch")
@@ -47,8 +48,14 @@ class Place:
         self.folder = folder
         self.files = OwnFiles(folder / "parts", "1" * 32, None if initial is None else lambda: initial)
         self.told: list[str] = []
+        self.remarks: list[Remark] = []
         self.options = SiteOptions(
-            beside=folder / "beside", parts=parts, own=self.files, tell=self.told.append, **options
+            beside=folder / "beside",
+            parts=parts,
+            own=self.files,
+            tell=self.told.append,
+            remark=self.remarks.append,
+            **options,
         )
         self.site = self.started()
 
@@ -268,6 +275,7 @@ class TestRefused:
             "is shared: if both are one tensor of the model (tied weights), what the sites average of it is lost"
         )
         assert place.told[1].endswith("on purpose (a target network, an average of the weights), this is right")
+        assert place.remarks == [Remark.FORGOTTEN, Remark.TIED], "for the operator, without a name"
         assert place.given(wire, None)["bn_tied.weight"][0] == 3
 
     def test_statistics_that_an_average_of_the_weights_copies_are_not_told(self, place):

@@ -24,7 +24,7 @@ def client(phase: str = "training", **fields: Any) -> dict[str, Any]:
     made |= {"doing_ms": None, "reported_ms": None}
     made |= {"state": "ready", "phase": phase, "alive": True, "host": "h", "this_round": "pending", "awaited": False}
     made |= {"seen_ms": NOW - 2000, "metrics": {}, "metrics_round": 11, "doing": None, "progress": phase, "reason": ""}
-    made |= {"staleness": ""}
+    made |= {"staleness": "", "warning": ""}
     return {**made, **fields}
 
 

@@ -12,6 +12,7 @@ from flavor.records.admission import Admission
 from flavor.records.client import FIELDS, ClientStatus, Role, Transfer, revoked
 from flavor.records.model import GlobalModel
 from flavor.records.objects import ObjectRef
+from flavor.records.remarks import Remark, from_text
 from flavor.records.round import Reference, RoundView
 from flavor.records.states import ClientState
 from flavor.records.task import Task
@@ -148,7 +149,13 @@ STATUS = ClientStatus(
     evaluates=True,
     allows_cross=True,
     sets=("BATCH_SIZE", "LR"),
+    remarks=(Remark.TRAINED, Remark.TIED),
 )
+
+
+def test_of_remarks_only_known_words_are_read() -> None:
+    assert from_text("tied later tied \x1b[31m own-trained") == (Remark.TIED, Remark.TRAINED)
+    assert from_text(" ".join(["x"] * 16 + ["tied"])) == ()
 
 
 def test_what_a_client_says_of_itself_is_written_whole_so_that_nothing_of_an_earlier_state_stays() -> None:
@@ -171,6 +178,7 @@ def test_what_a_client_says_of_itself_is_written_whole_so_that_nothing_of_an_ear
         "evaluates": "1",
         "cross": "1",
         "sets": "BATCH_SIZE LR",
+        "remarks": "own-trained tied",
     }
     assert ClientStatus.from_hash(fields) == STATUS
     assert ClientStatus("ready").to_hash().keys() == fields.keys()

@@ -114,7 +114,7 @@ export const KINDS = {
 /** Mark and tone of an event. */
 export function eventOf(name) {
   if (/refused|failed|quarantined|client\.(lost|not_admitted|other_key)/.test(name)) return { mark: "✕", tone: "todo" };
-  if (/waiting|stopped|given_back|returned|restarted|reopened|ignored|left_out|too_slow|outpaced|key_replaced|round\.note/.test(name)) return { mark: "○", tone: "care" };
+  if (/waiting|stopped|given_back|returned|restarted|reopened|ignored|left_out|too_slow|outpaced|warned|key_replaced|round\.note/.test(name)) return { mark: "○", tone: "care" };
   if (/accepted|closed|finished/.test(name)) return { mark: "✓", tone: "well" };
   return { mark: "·", tone: "quiet" };
 }

@@ -172,7 +172,7 @@ export function sites(name, { curve }) {
         show(track, part.share !== null);
         bar.style.width = `${100 * (part.share ?? 0)}%`;
         const reason = client.phase === "done" ? "" : (client.reason ?? "");
-        const words = reason || client.staleness || said(client.reported?.message);
+        const words = reason || client.staleness || said(client.reported?.message) || (client.warning ?? "");
         text(why, words);
         attr(why, "title", words.length > 60 ? words.slice(0, 1000) : null);
         const silent = since(client.seen_ms);
