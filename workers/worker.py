@@ -124,10 +124,10 @@ class OwnWorker(SimpleWorker):
                 except (*REFUSALS, redis.exceptions.NoPermissionError) as error:
                     self.refusal = error
                     break
-                except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError):
+                except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
                     if asked_to_end():
                         break
-                    countdown.beyond(where_of(self.connection))
+                    countdown.beyond(where_of(self.connection), error)
                     pause(wait_s)
                     wait_s = min(2 * wait_s, self._LONGEST_PAUSE_S)
         except StopRequested:

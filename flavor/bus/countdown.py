@@ -26,6 +26,8 @@ _LATE_S = 1.0
 """Connections that wait for one server differ by less in how long it has been away."""
 _LONG_S = 30.0
 """A program that waits for longer than this says at once why, and what can be done."""
+_AGAIN_S = 30.0
+"""What comes and goes is told again after this."""
 
 
 class _Countdown:
@@ -39,6 +41,8 @@ class _Countdown:
         """What to say of each server that is waited for once that is over."""
         self._silent: dict[str, tuple[float, float]] = {}
         """Since when a server has given requests no answer, by the monotonic clock, and for how long when last told."""
+        self._beyond_at: dict[str, float] = {}
+        """When that was said last of each server, by the monotonic clock."""
         self._beyond: set[str] = set()
         """Servers that the program waits for without limit, and has said so."""
         self._endless: set[str] = set()
@@ -55,7 +59,7 @@ class _Countdown:
         The first line of an outage says why, and what a person can do. Later ones say since when.
         """
         if where in self._endless and not isinstance(error, redis.exceptions.ResponseError):
-            self.beyond(where)
+            self.beyond(where, error)
             return
         live = sys.stderr.isatty()
         with self._lock:
@@ -102,17 +106,24 @@ class _Countdown:
         how = f"has given a request no answer for {seconds:.0f} s; waiting for it{until}"
         say(f"{stamp()}flavor: Redis at {where} {how}")
 
-    def beyond(self, where: str) -> None:
-        """Say that the program waits for this server without limit; once an outage."""
+    def beyond(self, where: str, error: Exception | None = None) -> None:
+        """Say that the program waits for this server without limit, and why if that is known; once an outage.
+
+        Of a server that works for some connections and not for others, as one that takes no more, it is said once in a
+        while.
+        """
         with self._lock:
-            if where in self._beyond:
+            now = time.monotonic()
+            if where in self._beyond or now - self._beyond_at.get(where, -math.inf) < _AGAIN_S:
                 return
             self._beyond.add(where)
+            self._beyond_at[where] = now
             self._silent.pop(where, None)
             self._back.setdefault(where, _ANSWERS)
         self.heard(f"Redis at {where} does not answer")
         start = "\r" if sys.stderr.isatty() else ""
-        say(f"{start}{stamp()}flavor: Redis at {where} does not answer; waiting for it, without limit")
+        why = f": {': '.join(why_away(error))}" if error is not None else ""
+        say(f"{start}{stamp()}flavor: Redis at {where} does not answer; waiting for it, without limit{why}")
 
     def over(self, where: str, *, reads_only: bool = False) -> None:
         """Say that this server is back, if it was said to be away; a read says nothing of a server without room."""
@@ -134,6 +145,7 @@ class _Countdown:
             self._told_s.clear()
             self._silent.clear()
             self._beyond.clear()
+            self._beyond_at.clear()
             if self._shown_at and sys.stderr.isatty():
                 say("")
             self._shown_at = 0.0

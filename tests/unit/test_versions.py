@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +69,13 @@ def test_each_later_setting_is_a_feature_with_a_version_of_its_own() -> None:
     assert later == set(protocol.FEATURES), "add each new setting of a run to flavor.protocol.FEATURES"
     assert all(2 < version <= protocol.PROTOCOL for version in protocol.FEATURES.values())
     assert not any(RunConfig.model_fields[name].is_required() for name in later)
+
+
+def test_the_table_of_releases_has_this_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    spoken = protocol.here().partition("(protocol ")[2].rstrip(")")
+    features = ", ".join(f"`{name}`" for name in sorted(protocol.FEATURES))
+    assert " ".join(f"| {__version__} | {spoken} | {features} |".split()) in " ".join(text.split())
 
 
 def test_a_run_without_features_is_one_of_protocol_2_that_release_0_1_0_reads() -> None:

@@ -151,6 +151,19 @@ def test_a_connection_that_says_for_how_long_it_waits_takes_the_place_of_such_li
     assert len(capsys.readouterr().err.splitlines()) == 2, "another outage"
 
 
+def test_a_server_that_takes_some_connections_and_not_others_is_told_once_in_a_while_with_why(
+    clock: Clock, where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    countdown.is_endless(where)
+    for _ in range(40):
+        countdown.show(where, 9.0, redis.exceptions.ConnectionError("max number of clients reached"))
+        countdown.over(where, reads_only=True)  # by another connection of the same program
+        clock.now += 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4, "two times that it is away, and that it is back"
+    assert "without limit: it has as many connections as it takes: raise its maxclients" in lines[0]
+
+
 @pytest.mark.parametrize(
     ("error", "why"),
     [
