@@ -173,7 +173,12 @@ class RoundView:
 
     @property
     def untrained(self) -> frozenset[str]:
-        """The clients whose update was refused because of the global model of the round."""
+        """The clients whose update was refused because of the global model of the round.
+
+        Empty where the update of another one was accepted: then the model can be trained.
+        """
+        if any(verdict.accepted for verdict in self.verdicts.values()):
+            return frozenset()
         return frozenset(name for name, verdict in self.verdicts.items() if verdict.of_model)
 
     @property

@@ -6,8 +6,12 @@ The test ends a deadline by writing an earlier one into the round's hash, in pla
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any, cast
 
 from flavor.bus.events import ClientEvents
+from flavor.config import RunConfig
+from flavor.coordinator.deadlines import Deadlines
 from flavor.ledger.archive import Archive
 from flavor.ledger.audit import audit
 from flavor.store.open import open_store
@@ -57,6 +61,12 @@ def test_a_slow_site_is_not_waited_for_after_three_deadlines_and_counts_when_it_
         assert "deadline in 50 min: median" in opened[4]
         assert opened[4].endswith("over the last 3 rounds; the floor is 50 min")
         assert "in which 1 of 12 updates came too late; the floor" in opened[5]
+    with subtests.test("a coordinator that is started again goes on with what was learned"):
+        config = RunConfig.of_run(bench.run, bench.runs.read().config)
+        members = cast(Any, SimpleNamespace(clients={}))
+        for number in (4, 5, 6, 7, 8):
+            again = Deadlines(bench.runs, config, members)
+            assert again.timeout(number)[1] in opened[number]
     with subtests.test("who is slow"):
         assert "edge-3 has missed the deadline of 3 rounds in a row: rounds no longer wait for it" in opened[7]
         assert [bench.runs.read_round(number).missed for number in (4, 5, 6, 7, 8)] == [

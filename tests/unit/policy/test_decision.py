@@ -445,10 +445,14 @@ class TestQuorumLost:
             "from a model that can be trained (--init-model FILE); "
             in close_round("r", 2_000, replace(round_, round=2), standing, policy())[1]
         )
-        both = {**standing, "a": (Standing.ACCEPTED, ""), "b": (Standing.REFUSED, "NaN")}
-        round_ = replace(round_, verdicts={"c": refused, "b": Verdict(False, "NaN")})
-        reason = close_round("r", 2_000, round_, both, policy(quorum=2))[1]
+        both = {**standing, "b": (Standing.REFUSED, "NaN")}
+        mixed = replace(round_, verdicts={"c": refused, "b": Verdict(False, "NaN")})
+        reason = close_round("r", 2_000, mixed, both, policy(quorum=2))[1]
         assert "waiting for what was refused" in reason, "b may hand in again, and makes up for c"
+        both["a"] = (Standing.ACCEPTED, "")
+        trained = replace(round_, verdicts={"c": refused, "a": replace(refused, accepted=True)})
+        reason = close_round("r", 2_000, trained, both, policy())[1]
+        assert "waiting for what was refused" in reason, "a has trained it"
 
     @pytest.mark.parametrize("standing", [GONE, LATE, REFUSED])
     def test_what_every_site_may_read_counts_and_names_nobody(self, standing: dict) -> None:
