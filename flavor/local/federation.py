@@ -91,9 +91,9 @@ class Federation:
         """Read the federation of this folder, to go on with it. Raises `InvalidSetting` when that cannot be done."""
         record = Record.of(out)
         with told_if_damaged(out):
-            fields = dict(record.federation)
+            fields = record.fields_of(out, cls)
             fields["sites"] = [Site(site["client"], Path(site["input"])) for site in fields["sites"]]
-            fields["config"] = RunConfig.of_run(record.run, fields["config"])
+            fields["config"] = RunConfig.of_run(record.run, fields["config"], by=record.release)
             fields["init_model"] = Path(fields["init_model"]) if fields["init_model"] else None
         if record.embedded and redis_url:
             raise InvalidSetting(f"{out} has a server of its own: leave out --redis-url (and FLAVOR_REDIS_URL)")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flavor import __version__
 from flavor.atomic import write_json
 from flavor.bus.append_only_file import check_links
 from flavor.bus.connection import connect, shown
@@ -19,9 +21,12 @@ from flavor.bus.embedded import embedded_server
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting, RunError
 from flavor.locks import locked
 from flavor.plain_file import read_plain
+from flavor.protocol import here, needs_of, release_of
 
 _FILE = "federation.json"
 _VERSION = 2
+_SINCE_0_1_0 = ("devices",)
+"""Fields of a federation that release 0.1.0 does not know: they are written where they are in use alone."""
 _FLAGS = ("--share-names", "--require-signatures")
 _ANSWER_S = 10.0
 _KINDS = {"run": str, "store": str, "embedded": bool, "federation": dict, "redis_url": str}
@@ -40,12 +45,26 @@ class Record:
     """The fields of the `Federation`, for `Federation.of`."""
     redis_url: str = ""
     """URL of the user's Redis on which the run is; '' for a server of its own, and for a URL with secrets or files."""
+    release: str = ""
+    """The release of flavor that wrote it, where it has anything that release 0.1.0 does not know; else ''."""
 
     def write(self, out: Path) -> None:
         """Write the file, which only this user can read, because a setting may be a secret."""
         path = out / _FILE
-        write_json(path, {"version": _VERSION, **self.__dict__})
+        written = {name: value for name, value in self.__dict__.items() if name != "release"}
+        later = {name for name in _SINCE_0_1_0 if self.federation.get(name)}
+        written["federation"] = {
+            name: value for name, value in self.federation.items() if name in later or name not in _SINCE_0_1_0
+        }
+        if later or needs_of(self.federation.get("config", {})):
+            written["release"] = __version__
+        write_json(path, {"version": _VERSION, **written})
         path.chmod(0o600)
+
+    def fields_of(self, out: Path, federation: type[Any]) -> dict[str, Any]:
+        """Return the fields of the `Federation`. Raises `InvalidSetting` for one that this release does not know."""
+        _check_known(out, self.federation, federation, self.release)
+        return dict(self.federation)
 
     def server(self, out: Path, given: str | None) -> str | None:
         """Return the URL of the run's Redis, which may be `given`; None for a server of its own.
@@ -77,11 +96,26 @@ class Record:
                 fields["federation"] = _of_version_1(fields["federation"])
             elif version != _VERSION:
                 raise InvalidSetting(f"{out / _FILE} was written by another release of flavor: use that one")
+            release = release_of(fields.get("release"))
+            _check_known(out, fields, cls, release)
             found = cls(**fields)
             for name, kind in _KINDS.items():
                 if not isinstance(getattr(found, name), kind):
                     raise TypeError(f"its {name!r} is no {'text' if kind is str else 'JSON object or truth value'}")
             return found
+
+
+def _check_known(out: Path, names: Iterable[str], known: type[Any], release: str) -> None:
+    """Raise `InvalidSetting` for names in the record of `out` that are no fields of the class `known`.
+
+    `release` is the one that wrote the record; '' where it is not named.
+    """
+    if unknown := sorted(set(names) - {each.name for each in dataclasses.fields(known)}):
+        by = f"flavor {release}" if release else "another release of flavor"
+        raise InvalidSetting(
+            f"{out / _FILE} was written by {by}, and {here()} does not know what it has: {', '.join(unknown)[:200]}: "
+            "use that release"
+        )
 
 
 @contextlib.contextmanager

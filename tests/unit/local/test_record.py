@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from flavor import __version__
 from flavor.cli.main import cli
 from flavor.config import RunConfig
 from flavor.errors import InvalidSetting
@@ -16,6 +17,7 @@ from flavor.local.federation import Federation
 from flavor.local.plan import Layout, Site
 from flavor.local.record import Record, recorded_url
 from flavor.patterns import STATISTICS
+from flavor.protocol import here
 
 CONFIG = RunConfig(rounds=3, min_clients=2, quorum=0.5, keep=("a*",), settings={"SECRET": "s3cret"}, store="folder")
 
@@ -153,3 +155,25 @@ def test_the_redis_of_a_run_is_the_one_that_is_given_or_kept(tmp_path: Path) -> 
     assert (kept.server(tmp_path, None), kept.server(tmp_path, "redis://given")) == ("redis://kept", "redis://given")
     with pytest.raises(InvalidSetting, match="on a Redis of yours: name it by --redis-url"):
         Record("r", "s", False).server(tmp_path, None)
+
+
+def test_a_record_has_what_the_release_before_does_not_know_only_where_it_is_in_use(tmp_path: Path) -> None:
+    fields = {"run": "r", "config": {"rounds": 1}, "devices": ""}
+    Record("r", "s", True, fields).write(tmp_path)
+    written = json.loads((tmp_path / "federation.json").read_text())
+    assert ("release" in written, written["federation"]) == (False, {"run": "r", "config": {"rounds": 1}})
+    Record("r", "s", True, {**fields, "devices": "0,1"}).write(tmp_path)
+    found = Record.of(tmp_path)
+    assert (found.release, found.federation["devices"]) == (__version__, "0,1")
+
+
+@pytest.mark.parametrize("place", ["record", "federation"])
+def test_a_record_of_a_later_release_is_refused_by_both_releases_and_by_name(tmp_path: Path, place: str) -> None:
+    Record("r", "s", True, {"run": "r", "devices": "0"}).write(tmp_path)
+    file = tmp_path / "federation.json"
+    written = json.loads(file.read_text())
+    (written if place == "record" else written["federation"])["masked"] = True
+    file.write_text(json.dumps({**written, "release": "9.1.0"}))
+    with pytest.raises(InvalidSetting) as caught:
+        Federation.of(tmp_path, None)
+    assert f"was written by flavor 9.1.0, and {here()} does not know what it has: masked: use that" in str(caught.value)
