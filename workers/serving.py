@@ -13,7 +13,7 @@ from collections.abc import Callable
 from redis import Redis
 from redis import exceptions as redis_errors
 
-from flavor.bus.connection import connect, options, shown, wait_for_server
+from flavor.bus.connection import connect, options, shown, wait_for_server, way_to
 from flavor.bus.countdown import countdown
 from flavor.errors import BusUnavailable
 from flavor.ledger.keys import SigningKey
@@ -71,6 +71,8 @@ def serve(
         context.hand_over = HandOver(connection)
     elif aggregator is not None:
         context.combiner = CommandCombiner(aggregator, StartedAnew(aggregator))
+    if way := way_to(url):
+        tell(way)
     wait_for_server(redis, url)
     countdown.is_endless(shown(url))
     set_context(context)

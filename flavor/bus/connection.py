@@ -29,6 +29,8 @@ from flavor.bus.tls import tls_failure
 from flavor.bus.variables import PATIENCE_S
 from flavor.bus.wrong_type import NamingClient, advice_on_type, is_of_type
 from flavor.errors import BusUnavailable, FlavorError, InvalidSetting
+from flavor.proxy import proxy_for
+from flavor.tunnel import proxy_failure
 
 Redis: TypeAlias = Any
 """A `redis.Redis` from `connect`: redis-py types each answer as bytes or str, also with `decode_responses`."""
@@ -51,6 +53,13 @@ def shown(url: str) -> str:
         rest.rpartition("@")[2].partition("?")[0].partition("#")[0]
     )  # an unescaped / or # in a password does not end the host
     return f"{scheme}{separator}{rest}"
+
+
+def way_to(url: str) -> str:
+    """Return a sentence about the proxy through which the server is reached; '' for a direct connection."""
+    parts = urlsplit(url)
+    proxy = None if parts.scheme == "unix" else proxy_for(parts.scheme, parts.hostname or "localhost", parts.port)
+    return f"Redis at {shown(url)} is reached through the proxy {proxy.where} ({proxy.source})" if proxy else ""
 
 
 class ServerWatch:
@@ -119,10 +128,7 @@ def checked_url(url: str) -> str:
     if scheme not in _SCHEMES:
         expected = "expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH"
         if scheme in _PROXY_SCHEMES:
-            expected += (
-                "; flavor goes through no proxy yet (SOCKS, HTTP CONNECT): have the server's port opened, or make a "
-                "tunnel to it (stunnel, ssh -L)"
-            )
+            expected += "; a proxy on the way to it is named by --proxy URL or HTTPS_PROXY"
         raise InvalidSetting(f"Redis URL {shown(url)!r} cannot be used: {expected}")
     try:
         parts = urlsplit(url)
@@ -211,7 +217,7 @@ def is_silent(error: BaseException) -> bool:
 
 def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
     """Return this project's error for one of redis-py's, with advice."""
-    if failure := tls_failure(error):
+    if failure := proxy_failure(error) or tls_failure(error):
         return BusUnavailable(f"Redis at {where}: {failure}")
     text = said(error).rstrip(".")
     if advice := next((advice for said_, advice in _ADVICE_BY_TEXT if said_.search(text)), ""):

@@ -1,8 +1,12 @@
-"""Connections that say their name where the server takes it: a user, or a proxy, may be denied that."""
+"""Connections that go through a proxy where one leads to the server, and say their name where the server takes it.
+
+A user, or a proxy before the server, may be denied that.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import socket
 from typing import Any
 
 from redis.connection import Connection, ConnectionInterface, UnixDomainSocketConnection
@@ -10,6 +14,8 @@ from redis.exceptions import ResponseError
 
 from flavor.bus.answers import Answering
 from flavor.bus.tls import VerifiedConnection
+from flavor.proxy import proxy_for
+from flavor.tunnel import open_tunnel
 
 
 class _Named(Answering):
@@ -39,7 +45,27 @@ class _Named(Answering):
                 this.read_response()
 
 
-class NamedConnection(_Named, Connection):
+class _Tunnelled(Connection):
+    """Connect through the proxy that leads to the server, if there is one. TLS comes on top."""
+
+    _scheme = "redis"
+
+    def _connect(self) -> socket.socket:
+        proxy = proxy_for(self._scheme, self.host, self.port)
+        if proxy is None:
+            direct: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+            return direct
+        link = open_tunnel(proxy, self.host, self.port, self.socket_connect_timeout)
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.socket_keepalive:  # finds a dead proxy; of what lies behind it, see `flavor.bus.half_open`
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in self.socket_keepalive_options.items():
+                link.setsockopt(socket.IPPROTO_TCP, name, value)
+        link.settimeout(self.socket_timeout)
+        return link
+
+
+class NamedConnection(_Named, _Tunnelled):
     """`redis://`."""
 
 
@@ -47,8 +73,10 @@ class NamedUnixConnection(_Named, UnixDomainSocketConnection):
     """`unix://`."""
 
 
-class NamedVerifiedConnection(_Named, VerifiedConnection):
+class NamedVerifiedConnection(_Named, VerifiedConnection, _Tunnelled):
     """`rediss://`."""
+
+    _scheme = "rediss"
 
 
 def connection_class(url: str) -> type[ConnectionInterface]:

@@ -20,6 +20,7 @@ from flavor.bus.tls import tls_refusal
 from flavor.bus.variables import PATIENCE_S
 from flavor.outage import LONGEST_PAUSE_S, pause_s
 from flavor.signals import asked_to_end, pause
+from flavor.tunnel import proxy_failure
 
 REFUSALS = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 """The server no longer accepts this process's user or password."""
@@ -187,10 +188,13 @@ class Patience(Retry):
         """Return how long an outage with this error may last.
 
         What keeps a server from being reached that never was is likelier a mistake than an outage if the server's name
-        is not known, or if its port does not speak TLS. The latter is also seen on a link that is too slow for now.
+        is not known, if a proxy refuses to lead to it, or if its port does not speak TLS. The latter is also seen on a
+        link that is too slow for now.
         """
         if self._limit.is_known or self._where in _reached:
             return self.patience_s
+        if failure := proxy_failure(error):
+            return 0.0 if failure.lasting else self.patience_s
         if is_unknown_name(error):
             return 0.0
         return min(self.patience_s, PATIENCE_S) if is_no_tls(error) else self.patience_s

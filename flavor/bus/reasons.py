@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from redis.exceptions import BusyLoadingError
 
 from flavor.bus.tls import HandshakeTimeout
+from flavor.tunnel import ProxyFailure
 
 _NO_SUCH_NAME = frozenset(
     getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_ADDRFAMILY") if hasattr(socket, name)
@@ -40,6 +41,8 @@ def is_no_tls(error: BaseException | None) -> bool:
 def why_away(error: BaseException) -> tuple[str, str]:
     """Return why a server cannot be reached, and what a person can check."""
     for found in _chain(error):
+        if isinstance(found, ProxyFailure):
+            return found.why, found.advice
         if isinstance(found, BusyLoadingError):
             return "it is loading its data after a start", "wait until it is done: nothing is wrong"
         if isinstance(found, socket.gaierror):
@@ -50,10 +53,9 @@ def why_away(error: BaseException) -> tuple[str, str]:
             return str(found), "check that this port speaks TLS, and that the server is not stalled"
         if isinstance(found, ConnectionRefusedError):
             return "connection refused", "check that it runs, and the port"
-        if isinstance(found, TimeoutError):
-            return "no answer from its address", _NETWORK
-        if isinstance(found, OSError) and found.strerror:
-            return found.strerror.lower(), _NETWORK
+        if isinstance(found, OSError) and (isinstance(found, TimeoutError) or found.strerror):
+            is_late = isinstance(found, TimeoutError)
+            return "no answer from its address" if is_late else str(found.strerror).lower(), _NETWORK
     text = " ".join(str(error).split()).rstrip(".")
     for start, told in _TOLD.items():
         if text.startswith(start):

@@ -64,6 +64,7 @@ _GROUPS: dict[Group, tuple[str, ...]] = {
             "tls_cert",
             "tls_key",
             "insecure",
+            "proxy",
             "patience_s",
             "relay_events",
             "public_url",

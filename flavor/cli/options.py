@@ -15,6 +15,7 @@ from flavor.bus.variables import INSECURE_VARIABLE, PATIENCE_S, PATIENCE_VARIABL
 from flavor.cli.installed import InstalledOption, complete_store, schemes_installed
 from flavor.cli.program import fail
 from flavor.errors import MisuseError
+from flavor.proxy import PROXY_VARIABLE, chosen
 
 if TYPE_CHECKING:
     from flavor.store.settings import StoreSettings
@@ -31,8 +32,21 @@ def version_option(function: Command) -> Command:
 
 
 def redis_option(function: Command) -> Command:
-    """Add `--redis-url` and the TLS options; the command gets all of them as one `redis_url`, from `bus_address`."""
+    """Add `--redis-url`, the TLS options and `--proxy`.
+
+    The command gets the first four as one `redis_url`, from `bus_address`, and finds the proxy in the environment.
+    """
     for option in (
+        click.option(
+            "--proxy",
+            metavar="URL",
+            envvar=PROXY_VARIABLE,
+            show_envvar=True,
+            callback=_choose_proxy,
+            expose_value=False,
+            help="Proxy for Redis and a remote store: http://HOST:PORT (CONNECT) or socks5://HOST:PORT; @FILE reads it "
+            "from FILE, for a password; 'none' uses none.  [default: HTTPS_PROXY or ALL_PROXY, as NO_PROXY allows]",
+        ),
         click.option(
             "--insecure",
             is_flag=True,
@@ -71,6 +85,15 @@ def redis_option(function: Command) -> Command:
     ):
         function = option(function)
     return function
+
+
+def _choose_proxy(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """Put the proxy where every connection of this program, and of the programs that it starts, looks for it."""
+    if value:
+        try:
+            os.environ[PROXY_VARIABLE] = chosen(value)
+        except MisuseError as error:
+            fail(error)
 
 
 def store_option(function: Command) -> Command:

@@ -16,8 +16,14 @@ from flavor.bus.variables import (
     UI_TOKEN_VARIABLE,
     URL_VARIABLE,
 )
+from flavor.proxy import PROXY_VARIABLE
 
-_VARIABLES = {"--redis-url": URL_VARIABLE, "--join": JOIN_VARIABLE, "--notify": NOTIFY_VARIABLE}
+_VARIABLES = {
+    "--redis-url": URL_VARIABLE,
+    "--join": JOIN_VARIABLE,
+    "--notify": NOTIFY_VARIABLE,
+    "--proxy": PROXY_VARIABLE,
+}
 _REPEATED = ("--notify",)
 """Options that may be given again: their variable has a line for each value, and ends with a line break."""
 _TOKENS = {
@@ -78,8 +84,8 @@ def _has_other_users() -> bool:
 def without_secrets(words: Sequence[str], flags: Mapping[str, str] | None = None) -> tuple[list[str], dict[str, str]]:
     """Return a command line without the options whose value is secret, and these options as environment variables.
 
-    A removed option that is a key of `flags` is replaced by the word there. A URL is secret if it may contain a
-    password, and a join token or a URL of `--notify` unless it names a file (`@FILE`).
+    A removed option that is a key of `flags` is replaced by the word there. The URL of Redis or of a proxy is secret
+    if it may contain a password, and a join token or a URL of `--notify` unless it names a file (`@FILE`).
     """
     variables = _variables(words)
     given: dict[str, list[str]] = {option: [] for option in variables}
@@ -111,4 +117,6 @@ def _in_variable(option: str, values: Sequence[str]) -> str:
 def _is_secret(option: str, value: str) -> bool:
     if value.startswith("@"):
         return False
+    if option == "--proxy":
+        return "@" in value
     return bool(value) if option != "--redis-url" else "@" in value or "?" in value

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from flavor.bus.connection import ServerWatch, connect, shown, translated, wait_for_server
+from flavor.bus.connection import ServerWatch, connect, shown, translated, wait_for_server, way_to
 from flavor.bus.jobs import JobQueue, RqJobQueue
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
@@ -106,6 +106,8 @@ class Coordinator:
         Raises `RunExists` for a run of this name with other settings, `LeaseHeld`, `LeaseLost` when another coordinator
         has taken the run over, `RunNotFound` when Redis has lost the run, and `BusUnavailable`.
         """
+        if way := way_to(self._url):
+            self._tell(way)
         wait_for_server(self._redis, self._url)
         was_there, config = create_or_find(
             self._runs,

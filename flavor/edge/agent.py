@@ -7,7 +7,7 @@ import os
 import queue
 from collections.abc import Callable, Iterator
 
-from flavor.bus.connection import connect, wait_for_server
+from flavor.bus.connection import connect, wait_for_server, way_to
 from flavor.bus.events import ClientEvents
 from flavor.bus.patience import WaitLimit
 from flavor.bus.runs import RunStore
@@ -105,6 +105,8 @@ class Edge:
 
     def run(self) -> None:
         """Join the run, train until the run or the trainer ends, and leave."""
+        if way := way_to(self._config.redis_url):
+            self._tell(way)
         wait_for_server(self._redis, self._config.redis_url)
         subscription = subscribed(self._config, self._runs, limit=self._limit)
         site = self._join(subscription)

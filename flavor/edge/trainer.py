@@ -18,6 +18,7 @@ from flavor.edge.part import Part, Phase
 from flavor.edge.relay import Relay
 from flavor.programs.process import ChildProcess, obituary
 from flavor.programs.trainer_environment import trainer_environment
+from flavor.proxy import without_password
 from flavor.view.site_events import PreprocessBegun, TrainerAwaited, TrainerStopped
 
 _STOP_S = 2.0
@@ -47,7 +48,7 @@ class Trainer:
         """Run the preprocess command, if there is one, to its end; then start the trainer. Raises `TrainerFailed`."""
         site = self._site
         environment = trainer_environment(
-            to_environment(os.environ, site.config.redis_url),
+            without_password(to_environment(os.environ, site.config.redis_url), site.workspace.root),
             site.workspace,
             rounds=site.run.rounds,
             run=site.config.run,

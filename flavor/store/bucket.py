@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from flavor.errors import (
     InvalidSetting,
@@ -18,10 +17,11 @@ from flavor.errors import (
     StoreError,
     StoreUnavailable,
 )
+from flavor.store.bucket_proxy import endpoint_of, proxy_of, proxy_options, refusal_of_proxy
 from flavor.store.requests import Requests
 from flavor.store.settings import Endurance
 from flavor.store.url import bucket_url
-from flavor.store.wire import proxies_in_use, proxy_for
+from flavor.tunnel import ProxyFailure
 from flavor.watch import current_watch
 
 _SIGNED_S = 120.0
@@ -48,11 +48,15 @@ _NO_ENTRY = "it does not let us in: check the credentials in the environment and
 class Bucket(Requests):
     """The objects below `s3://BUCKET/PREFIX` (or `gs`, `az`); `reading` and `writing` are what obstore is called with.
 
-    Raises `InvalidSetting` for a URL or an environment that cannot be used.
+    Raises `InvalidSetting` for a URL or an environment that cannot be used, and `StoreUnavailable` where a proxy
+    refuses to lead to the service.
     """
 
     def __init__(self, url: str, endurance: Endurance) -> None:
         super().__init__(bucket_url(url), endurance)
+        self._endpoint = endpoint_of(self.url)
+        if (refused := refusal_of_proxy(self._endpoint)) is not None and refused.lasting:
+            raise _unavailable(self.url, str(refused), passing=False)
         self.reading = _opened(self.url, endurance, reading=True)
         self.writing = _opened(self.url, endurance, reading=False)
 
@@ -86,12 +90,22 @@ class Bucket(Requests):
         except raised.AlreadyExistsError:
             raise ObjectExists(already_there(key)) from None
         except (raised.PermissionDeniedError, raised.UnauthenticatedError) as error:
-            raise refusal(self.url, key, 403, _code(str(error))) from None
+            code = _code(str(error))
+            raise self._by_proxy(key, 403, code) or refusal(self.url, key, 403, code) from None
         except raised.PreconditionError:
             raise StoreError(f"object {key} was changed in the store while it was read: try again") from None
         except (raised.BaseError, ValueError) as error:
             current_watch().check()  # the transfer was stopped, which closed the connections that its threads use
-            raise _obstore_failure(self.url, key, str(error)) from None
+            text = str(error)
+            by_proxy = self._by_proxy(key, _status(text), _code(text))
+            raise by_proxy or _obstore_failure(self.url, key, text) from None
+
+    def _by_proxy(self, key: str, status: int, code: str) -> StoreUnavailable | None:
+        """Return the error where the proxy has refused or failed, and not the service, which obstore does not tell."""
+        if code or (status if self._endpoint.scheme == "https" else status not in (0, 403, 407)):
+            return None
+        failed = refusal_of_proxy(self._endpoint)
+        return None if failed is None else failure(self.url, key, "", proxy=failed)
 
 
 def _opened(url: str, endurance: Endurance, *, reading: bool) -> Any:
@@ -112,9 +126,7 @@ def _opened(url: str, endurance: Endurance, *, reading: bool) -> Any:
         client["timeout"] = timedelta(seconds=_LONGEST_S)
     elif not url.startswith("s3:"):  # what is large goes another way to S3
         client["timeout"] = timedelta(seconds=max(endurance.request_s, _LONGEST_PART_S))
-    scheme = "http" if client["allow_http"] else "https"
-    if proxy_for(scheme, _host(url)) is not None and scheme == "http":
-        client["pool_max_idle_per_host"] = "0"  # tinyproxy leaves a second request on a connection without an answer
+    client |= proxy_options(endpoint_of(url))
     options: dict[str, Any] = {"copy_if_not_exists": "multipart"} if url.startswith("s3:") else {}
     try:
         return from_url(
@@ -135,14 +147,6 @@ def _opened(url: str, endurance: Endurance, *, reading: bool) -> Any:
         raise InvalidSetting(f"store {url} cannot be used: {_plain(str(error))}") from None
 
 
-def _host(url: str) -> str:
-    """The host that requests go to, for NO_PROXY."""
-    endpoint = next((value for name, value in os.environ.items() if name.startswith("AWS_ENDPOINT") and value), "")
-    if url.startswith("s3:"):
-        return urlsplit(endpoint).netloc or "s3.amazonaws.com"
-    return "storage.googleapis.com" if url.startswith("gs:") else "blob.core.windows.net"
-
-
 def already_there(key: str) -> str:
     """Return the message of `ObjectExists`."""
     return f"object {key} is there already, with other bytes: nothing was changed"
@@ -157,8 +161,17 @@ def no_credentials(url: str) -> StoreUnavailable:
     return _unavailable(url, _NO_CREDENTIALS, passing=False)
 
 
-def failure(url: str, key: str, heard: str, *, status: int = 0, code: str = "") -> StoreUnavailable:
-    """Describe a failed request in one line: the service's own code where it sent one, and no part of the request."""
+def failure(
+    url: str, key: str, heard: str, *, status: int = 0, code: str = "", proxy: ProxyFailure | None = None
+) -> StoreUnavailable:
+    """Describe a failed request in one line: the service's own code where it sent one, and no part of the request.
+
+    `proxy` is the failure of a proxy, where there is one.
+    """
+    if proxy is not None:
+        error = _unavailable(url, f"{key}: {proxy}", passing=not proxy.lasting)
+        error.silent = not proxy.lasting
+        return error
     if status in (401, 403):
         return refusal(url, key, status, code)
     if status:
@@ -168,7 +181,7 @@ def failure(url: str, key: str, heard: str, *, status: int = 0, code: str = "") 
         said, passing = f"no answer, or half of one ({heard})", True
     if passing:
         advice = "it may be overloaded or down: try again later"
-        error = _unavailable(url, f"{key}: {said}; {advice}{'' if status else _by_proxy()}", passing=True)
+        error = _unavailable(url, f"{key}: {said}; {advice}{'' if status else _reached_through(url)}", passing=True)
         error.silent = not status
         return error
     return refusal(url, key, status, code)
@@ -193,8 +206,12 @@ def _obstore_failure(url: str, key: str, text: str) -> StoreUnavailable:
         return no_credentials(url)
     if kept := re.search(r"DeleteObjects request failed for key .*\(code: (\w{1,60})\)", text):  # others are deleted
         return failure(url, key, "", status=_STATUS_OF.get(kept[1], 400), code=kept[1])
+    return failure(url, key, _plain(text), status=_status(text), code=_code(text))
+
+
+def _status(text: str) -> int:
     status = re.search(r"status code: (\d{3})", text)
-    return failure(url, key, _plain(text), status=int(status[1]) if status else 0, code=_code(text))
+    return int(status[1]) if status else 0
 
 
 def _code(text: str) -> str:
@@ -202,10 +219,13 @@ def _code(text: str) -> str:
     return code[1] if code else ""
 
 
-def _by_proxy() -> str:
-    """Other causes to look for."""
-    names = [name for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY") if proxies_in_use(name)]
-    return f" (it is reached through {' or '.join(names)}; NO_PROXY=HOST goes around)" if names else ""
+def _reached_through(url: str) -> str:
+    """Name the proxy, as another cause to look for."""
+    endpoint = endpoint_of(url)
+    proxy = proxy_of(endpoint)
+    if proxy is None:
+        return ""
+    return f" (it is reached through the proxy {proxy.where}, {proxy.source}; NO_PROXY={endpoint.hostname} goes around)"
 
 
 def _plain(text: str) -> str:

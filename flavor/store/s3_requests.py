@@ -75,7 +75,7 @@ class S3Requests:
         try:
             yield
         except Silence as error:
-            raise failure(self._bucket.url, key, str(error)) from None
+            raise failure(self._bucket.url, key, str(error), proxy=error.failure) from None
         except NoCredentialsError:
             raise no_credentials(self._bucket.url) from None
         except ClientError as error:

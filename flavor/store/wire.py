@@ -12,14 +12,15 @@ import os
 import socket
 import ssl
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
-from flavor.errors import InvalidSetting
+from flavor.proxy import Proxy, proxy_for
 from flavor.send_buffer import unsent_bytes
 from flavor.store.settings import Endurance
+from flavor.tunnel import ProxyFailure, open_tunnel, proxy_failure, reach_proxy, refuse_for
 from flavor.watch import Watch
 
 FAST_BYTES_S = 2**20
@@ -32,7 +33,14 @@ _BUFFERED_S = 0.5
 
 
 class Silence(OSError):
-    """No answer, or half an answer. The text says what was received last."""
+    """No answer, or half an answer. The text says what was received last.
+
+    `failure` is that of a proxy which has not led to the host.
+    """
+
+    def __init__(self, said: str, *, failure: ProxyFailure | None = None) -> None:
+        super().__init__(said)
+        self.failure = failure
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Wire:
     """Sends requests to one store, each over a connection of its own.
 
     `silence_s` is the longest time without a moved byte, `answer_s` the longest wait for an answer once all was sent.
-    Proxies come from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).
+    Each connection goes through the proxy that leads to its host, if there is one (`flavor.proxy`).
     """
 
     def __init__(self, *, connect_s: float, silence_s: float, answer_s: float) -> None:
@@ -90,7 +98,8 @@ class Wire:
     def send(self, method: str, url: str, headers: Mapping[str, str], body: memoryview, watch: Watch) -> Answer:
         """Return the answer. Raises `Silence` without one, and `TransferStopped` as soon as `watch` ends it."""
         parts = urlsplit(url)
-        connection, target, extra = self._route(parts)
+        connection, target, proxy = self._route(parts)
+        extra = proxy.headers if proxy is not None else {}
         sent = 0
         with contextlib.closing(connection), watch.closing(lambda: _end(connection)):
             try:
@@ -113,13 +122,15 @@ class Wire:
                 _socket(connection).settimeout(self._answer_s)
                 response = connection.getresponse()
                 content = response.read()
+                if proxy is not None:
+                    refuse_for(proxy, parts, response.status, response.reason, response.headers)
                 if response.status >= 300:  # the server has not taken it, so it may be sent again
                     moved, sent = sent, 0
                     watch.moved(-moved)
                 return Answer(response.status, dict(response.headers.items()), content)
             except (OSError, http.client.HTTPException) as error:
                 watch.moved(-sent)  # raises if the transfer was stopped, which is no failure
-                raise Silence(_said(error)) from None
+                raise Silence(_said(error), failure=proxy_failure(error)) from None
 
     def _blocks(self, connection: http.client.HTTPConnection, body: memoryview) -> Iterator[int]:
         """Send the body, and report each block that the socket has taken."""
@@ -144,22 +155,23 @@ class Wire:
         if (buffer := self.pace.buffer_bytes()) is not None:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
 
-    def _route(self, parts: SplitResult) -> tuple[http.client.HTTPConnection, str, Mapping[str, str]]:
-        """Return a connection to the host or to its proxy, the request target and the headers for the proxy."""
+    def _route(self, parts: SplitResult) -> tuple[http.client.HTTPConnection, str, Proxy | None]:
+        """Return a connection to the host or to its proxy, the request target, and a proxy that reads the request."""
         host, secure = parts.hostname or "", parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        proxy = proxy_for(parts.scheme, parts.netloc)
-        place = (proxy.hostname or "", proxy.port or 80) if proxy else (host, port)
+        proxy = proxy_for(parts.scheme, host, port)
+        if proxy is not None and proxy.kind == "http" and not secure:
+            read: Any = http.client.HTTPConnection(proxy.host, proxy.port, timeout=self._connect_s)
+            read._create_connection = lambda address, timeout_s, *_: reach_proxy(proxy, host, timeout_s)
+            return read, f"http://{parts.netloc}{target}", proxy
         if not secure:
-            plain = http.client.HTTPConnection(*place, timeout=self._connect_s)
-            return (plain, f"http://{parts.netloc}{target}", _credentials(proxy)) if proxy else (plain, target, {})
+            plain = http.client.HTTPConnection(host, port, timeout=self._connect_s)
+            return _through(plain, proxy), target, None
         if self._tls is None:
             self._tls = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE"))
-        connection = http.client.HTTPSConnection(*place, timeout=self._connect_s, context=self._tls)
-        if proxy:
-            connection.set_tunnel(host, port, _credentials(proxy))
-        return connection, target, {}
+        connection = http.client.HTTPSConnection(host, port, timeout=self._connect_s, context=self._tls)
+        return _through(connection, proxy), target, None
 
 
 def wire_of(endurance: Endurance) -> Wire:
@@ -167,34 +179,17 @@ def wire_of(endurance: Endurance) -> Wire:
     return Wire(connect_s=min(5.0, endurance.request_s), silence_s=endurance.silence_s, answer_s=endurance.request_s)
 
 
-def proxy_for(scheme: str, netloc: str) -> SplitResult | None:
-    """Return the proxy that the environment names for this host. Raises `InvalidSetting` for other kinds of proxy."""
-    proxies = urllib.request.getproxies_environment()
-    chosen = proxies.get(scheme) or proxies.get("all")
-    if not chosen or urllib.request.proxy_bypass(netloc):
-        return None
-    variable = f"{scheme.upper()}_PROXY" if proxies.get(scheme) else "ALL_PROXY"
-    proxy = urlsplit(chosen if "://" in chosen else f"http://{chosen}")
-    if proxy.scheme != "http" or not proxy.hostname:
-        raise InvalidSetting(
-            f"{variable} names a proxy that speaks {proxy.scheme}, and a store is reached through HTTP proxies only: "
-            f"write http://HOST:PORT, or except the store's host with NO_PROXY={netloc.partition(':')[0]}"
-        )
-    return proxy
+def _through(connection: http.client.HTTPConnection, proxy: Proxy | None) -> http.client.HTTPConnection:
+    """Return the connection, which will be made through the proxy, if there is one."""
 
+    def reach(address: tuple[str, int], timeout_s: float, *_: Any) -> socket.socket:
+        assert proxy is not None
+        return open_tunnel(proxy, *address, timeout_s)
 
-def proxies_in_use(variable: str) -> bool:
-    """Whether the environment names a proxy in this variable."""
-    return bool(os.environ.get(variable) or os.environ.get(variable.lower()))
-
-
-def _credentials(proxy: SplitResult) -> dict[str, str]:
-    if proxy.username is None:
-        return {}
-    import base64
-
-    words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
+    if proxy is not None:
+        made: Any = connection
+        made._create_connection = reach  # http.client's own tunnels know no SOCKS, and lose why a proxy refuses
+    return connection
 
 
 def _socket(connection: http.client.HTTPConnection) -> socket.socket:

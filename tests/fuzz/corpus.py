@@ -15,6 +15,7 @@ from targets import COUNTING_INFO, GOOD_INFO, bench
 
 from flavor.checkpoints import Checkpoint, Format, read, to_safetensors, write
 from tests.fuzz.folder_target import GOOD_EVALUATION
+from tests.fuzz.proxy_target import GOOD_ANSWERS
 from tests.fuzz.report_target import GOOD_REPORT
 from tests.infos import png
 
@@ -31,6 +32,7 @@ def seeds() -> dict[str, list[bytes]]:
     wire = _wire([*torch_zip, *pickles, *npz])
     structures = [metadata["flavor.structure"].encode() for metadata in map(_metadata, wire) if metadata]
     return {
+        "proxy_answer": [*GOOD_ANSWERS],
         "info": [
             json.dumps(GOOD_INFO).encode(),
             json.dumps(COUNTING_INFO).encode(),

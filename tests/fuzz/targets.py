@@ -71,6 +71,7 @@ from flavor.view.strip import row_of_summary
 from flavor.view.timeline import spans
 from tests.fuzz.folder_target import fuzz_evaluation
 from tests.fuzz.page_target import fuzz_request
+from tests.fuzz.proxy_target import fuzz_proxy_answer
 from tests.fuzz.report_target import fuzz_image, fuzz_report
 from tests.infos import put_info
 from workers.inspection import Inspector, is_small
@@ -381,6 +382,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "relayed": fuzz_relayed,
     "measured": fuzz_measured,
     "path": fuzz_path,
+    "proxy_answer": fuzz_proxy_answer,
     "channel": fuzz_channel,
     "request": fuzz_request,
     "server_file": fuzz_server_file,

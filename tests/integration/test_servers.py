@@ -36,7 +36,7 @@ def test_a_cluster_is_named_as_such() -> None:
 
 @pytest.mark.parametrize("url", ["socks5://proxy:1080", "http://proxy:3128"])
 def test_a_proxy_is_named_as_such(url: str) -> None:
-    with pytest.raises(InvalidSetting, match="goes through no proxy yet"):
+    with pytest.raises(InvalidSetting, match="a proxy on the way to it is named by --proxy URL"):
         checked_url(url)
 
 

@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -43,6 +42,7 @@ from flavor.store.remote import RemoteStore
 from flavor.store.settings import Endurance, StoreSettings
 from flavor.watch import Watch, watched, watching
 from tests.polled import eventually
+from tests.proxies import squid, tunnels
 
 IMPATIENT = Endurance(patience_s=0.2, request_s=0.6, silence_s=0.2)
 PATIENT = Endurance(patience_s=30.0, request_s=20.0, silence_s=20.0)
@@ -405,48 +405,56 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-PROXIES = {
-    "tinyproxy": ("tinyproxy", "-d", "-c"),
-    "squid": ("squid", "-N", "-n", f"flavor{os.getpid()}", "-f"),
-}
-
-
-@pytest.fixture(params=sorted(PROXIES))
-def http_proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A real one."""
-    program, *words = PROXIES[request.param]
-    if shutil.which(program) is None:
-        pytest.skip(f"no {program} here: install it")
-    port, file = free_port(), tmp_path / "proxy.conf"
-    common = f"http_port 127.0.0.1:{port}\nhttp_access allow all\ncache deny all\nshutdown_lifetime 0 seconds\n"
-    folder = tempfile.mkdtemp(prefix="flavor-proxy-")
-    os.chmod(folder, 0o777)
-    squid = f"{common}pid_filename none\naccess_log none\ncache_log {folder}/log\ncoredump_dir {folder}\n"
-    user = "" if os.geteuid() else "cache_effective_user nobody\n"
-    tiny = f"Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 50\nAllow 127.0.0.1\n"
-    file.write_text(tiny if program == "tinyproxy" else f"{squid}pinger_enable off\n{user}memory_cache_shared off\n")
-    process = subprocess.Popen([program, *words, str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+@contextlib.contextmanager
+def tinyproxy(folder: Path) -> Iterator[str]:
+    """Debian's."""
+    if shutil.which("tinyproxy") is None:
+        pytest.skip("no tinyproxy here: install it")
+    port, file = free_port(), folder / "proxy.conf"
+    file.write_text(f"Port {port}\nListen 127.0.0.1\nTimeout 600\nMaxClients 50\nAllow 127.0.0.1\n")
+    process = subprocess.Popen(
+        ["tinyproxy", "-d", "-c", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
     def listens() -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return True
         if process.poll() is not None:
-            pytest.skip(f"{program} does not start here")
+            pytest.skip("tinyproxy does not start here")
         return False
 
     try:
-        eventually(f"{program} listens", listens, 20)
+        eventually("tinyproxy listens", listens, 20)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(10)
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["tinyproxy", "squid", "socks5"])
+def proxy_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """That of a real one, and of one that speaks SOCKS5 and wants a password."""
+    with contextlib.ExitStack() as running:
+        if request.param == "tinyproxy":
+            yield running.enter_context(tinyproxy(tmp_path))
+        elif request.param == "squid":
+            yield running.enter_context(squid()).url
+        else:
+            socks = running.enter_context(tunnels())
+            socks.password = "user:pa@ss"
+            yield socks.url("socks5", "user:pa%40ss")
+            assert socks.asked
 
 
 class TestProxies:
-    def test_a_store_is_reached_through_one(self, site: Site, parts: bytes, http_proxy: str, monkeypatch) -> None:
+    @pytest.fixture(autouse=True)
+    def elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """This machine's own services are reached through no proxy: here they stand for those of another machine."""
+        monkeypatch.setattr("flavor.proxy.is_loopback", lambda _: False)
+
+    def test_a_store_is_reached_through_one(self, site: Site, parts: bytes, proxy_url: str, monkeypatch) -> None:
         """Servers 7: tinyproxy leaves the second request on a connection without an answer, for ever."""
-        monkeypatch.setenv("HTTP_PROXY", http_proxy)
+        monkeypatch.setenv("ALL_PROXY", proxy_url)
         endurance = Endurance(patience_s=1.0, request_s=30.0, silence_s=30.0)
         began = time.monotonic()
         store = site.store(endurance=endurance, create=True)
@@ -457,15 +465,28 @@ class TestProxies:
 
     def test_what_no_proxy_names_goes_around(self, site: Site, monkeypatch) -> None:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
-        with pytest.raises(StoreUnavailable, match="reached through HTTP_PROXY"):
+        away = (
+            r"the proxy 127\.0\.0\.1:\d+ \(HTTP_PROXY\) does not answer \(connection refused\).*NO_PROXY=127\.0\.0\.1"
+        )
+        with pytest.raises(StoreUnavailable, match=away):
             put(site.store(endurance=IMPATIENT), PATH, SMALL)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         put(site.store(), PATH, SMALL)
 
     def test_one_that_we_do_not_speak_to_is_said(self, site: Site, monkeypatch) -> None:
-        monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")
-        with pytest.raises(InvalidSetting, match=r"ALL_PROXY names a proxy that speaks socks5.*NO_PROXY="):
+        monkeypatch.setenv("ALL_PROXY", "https://127.0.0.1:1080")
+        with pytest.raises(InvalidSetting, match=r"ALL_PROXY names a proxy that speaks https.*NO_PROXY="):
             site.store()
+
+    def test_one_that_refuses_is_told_at_once(self, site: Site, monkeypatch) -> None:
+        """obstore would try for two minutes, and then say nothing of why."""
+        with squid("http_access deny all") as refusing:
+            monkeypatch.setenv("FLAVOR_PROXY", refusing.url)
+            for scheme in ("http", "https"):
+                monkeypatch.setenv("AWS_ENDPOINT_URL", f"{scheme}://bucket.test:9000")
+                why = r"the proxy .* \(FLAVOR_PROXY\) refuses connections to bucket\.test:9000 \(403 Forbidden, ERR_ACC"
+                with pytest.raises(StoreUnavailable, match=why):
+                    site.store(create=True)
 
 
 class TestCache:

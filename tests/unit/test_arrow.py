@@ -40,6 +40,7 @@ LEAVES = (
     "flavor.printable",
     "flavor.process_name",
     "flavor.protocol",
+    "flavor.proxy",
     "flavor.saved",
     "flavor.say",
     "flavor.send_buffer",
@@ -48,6 +49,7 @@ LEAVES = (
     "flavor.sizes",
     "flavor.spawn",
     "flavor.stamp",
+    "flavor.tunnel",
     "flavor.watch",
 )
 FLOORS: tuple[tuple[str, ...], ...] = (

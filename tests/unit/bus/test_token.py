@@ -175,6 +175,9 @@ def test_secrets_are_in_no_repr_and_no_error(tmp_path: Path) -> None:
         (["metrics", "--token=s3cret"], ["metrics"], {"FLAVOR_METRICS_TOKEN": "s3cret"}),
         (["ui", "--token", "@file"], ["ui", "--token", "@file"], {}),
         (["status", "--token", "x"], ["status", "--token", "x"], {}),  # it has no such option, and says so
+        (["serve", "--proxy", "http://u:p@h:1"], ["serve"], {"FLAVOR_PROXY": "http://u:p@h:1"}),
+        (["serve", "--proxy", "@file"], ["serve", "--proxy", "@file"], {}),
+        (["serve", "--proxy=http://h:1"], ["serve", "--proxy=http://h:1"], {}),
         (["ui", "--redis-url", "@page.url"], ["ui", "--redis-url", "@page.url"], {}),
         (["event", "--", "--join", "flavor-join:t"], ["event", "--", "--join", "flavor-join:t"], {}),
     ],
