@@ -133,7 +133,7 @@ def connect_answer(head: bytes) -> ConnectAnswer | None:
     first = _STATUS.match(head)
     if first is None or b"\n" not in head[first.end() - 1 :]:
         return None
-    squid, methods = "", []
+    squid, methods = "", list[str]()
     for line in head[first.end() :].split(b"\n"):
         name, _, value = line.strip().partition(b":")
         text = printable(value.decode("latin-1").strip())
