@@ -83,7 +83,6 @@ def test_one_of_a_later_release_is_told(tmp_path: Path) -> None:
         ("config", [], "cannot be read"),
         ("init_model", 5, "cannot be read"),
         ("main", None, "main"),
-        ("further", 1, "further"),
     ],
 )
 def test_a_field_of_the_federation_that_is_lacking_or_wrong_is_told(
