@@ -244,7 +244,14 @@ class InvalidUpdate(FlavorError):
 
 
 class BrokenModel(InvalidUpdate):
-    """An update cannot be used because the global model that it was trained from cannot: no client is at fault."""
+    """An update cannot be used because the global model that it was trained from cannot: no client is at fault.
+
+    `is_sure` is False where the model is no more than the likely cause.
+    """
+
+    def __init__(self, message: str, *, is_sure: bool = True) -> None:
+        self.is_sure = is_sure
+        super().__init__(message)
 
 
 class CheckpointError(InvalidUpdate, ValueError):

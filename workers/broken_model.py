@@ -49,7 +49,8 @@ def raise_if_far(base: TensorFile, what: str, name: str) -> None:
             raise BrokenModel(
                 f"the global model of this round has values up to {most:.2g} in tensor {spec.name!r}: an update of an "
                 f"earlier round may be to blame for {what} in tensor {name!r} of this one; training from so large "
-                f"values seldom stays finite: {BEGIN_BOUNDED}"
+                f"values seldom stays finite: {BEGIN_BOUNDED}",
+                is_sure=False,
             )
 
 

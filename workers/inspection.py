@@ -29,7 +29,7 @@ from flavor.records.model import GlobalModel
 from flavor.records.run import RunView
 from flavor.records.states import RoundState
 from flavor.records.update import Refused, Update, handed_size
-from flavor.records.verdict import Verdict
+from flavor.records.verdict import OfModel, Verdict
 from flavor.store.paths import accepted_path, checked_path, is_handed_in_by
 from flavor.store.protocol import ObjectStore
 from flavor.view.client_events import UpdateAccepted, UpdateEvent, UpdateRefused
@@ -208,9 +208,10 @@ class Inspector:
             if isinstance(error, ObjectMissing):
                 error = gone_model(self._store, self._tasks.bases.get(client) or self._view.global_model) or error
             if isinstance(error, FlavorError):
-                blameless = isinstance(error, BrokenModel)
-                of_model = blameless and client not in self._tasks.bases  # other sites have a newer model than it had
-                return Verdict(False, str(error)[:_LONGEST_REASON], blameless=blameless, of_model=of_model)
+                reason, of_model = str(error)[:_LONGEST_REASON], OfModel.NO
+                if isinstance(error, BrokenModel) and client not in self._tasks.bases:  # else others have a newer model
+                    of_model = OfModel.SURE if error.is_sure else OfModel.LIKELY
+                return Verdict(False, reason, blameless=isinstance(error, BrokenModel), of_model=of_model)
             return Verdict(False, f"unusable update: {type(error).__name__}: {error}"[:500])
         return verdict
 

@@ -18,7 +18,7 @@ from flavor.records.damage import (
 from flavor.records.objects import ObjectRef
 from flavor.records.states import RoundState
 from flavor.records.update import Update
-from flavor.records.verdict import Verdict
+from flavor.records.verdict import OfModel, Verdict
 
 Pause = tuple[int, int]
 """When the run ended and when it was resumed, in milliseconds since 1970 by the clock of the server."""
@@ -175,11 +175,12 @@ class RoundView:
     def untrained(self) -> frozenset[str]:
         """The clients whose update was refused because of the global model of the round.
 
-        Empty where the update of another one was accepted: then the model can be trained.
+        Without those of which the model is no more than the likely cause, where another update was accepted: then it
+        can be trained.
         """
-        if any(verdict.accepted for verdict in self.verdicts.values()):
-            return frozenset()
-        return frozenset(name for name, verdict in self.verdicts.items() if verdict.of_model)
+        is_trained = any(verdict.accepted for verdict in self.verdicts.values())
+        causes = {OfModel.SURE} if is_trained else {OfModel.SURE, OfModel.LIKELY}
+        return frozenset(name for name, verdict in self.verdicts.items() if verdict.of_model in causes)
 
     @property
     def in_model(self) -> tuple[str, ...]:

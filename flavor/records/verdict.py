@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from flavor.records.damage import damage_in, table
 from flavor.records.names import count
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Refused, Update
+
+
+class OfModel(StrEnum):
+    """Whether the global model of a round is to blame for the refusal of an update."""
+
+    NO = ""
+    LIKELY = "likely"
+    """Its values are so large that training from it seldom stays finite."""
+    SURE = "sure"
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class Verdict:
     """Tensors that may hold infinities, as masks do: the same in the model and at every site."""
     blameless: bool = False
     """Whether the reason of the refusal is not the client's fault."""
-    of_model: bool = False
+    of_model: OfModel = OfModel.NO
     """Whether the global model of the round is to blame, so that no site can do this round."""
     try_id: str = ""
     """The client's try in this round that the verdict is on: `try_id` of the judged update."""
@@ -68,7 +78,7 @@ class Verdict:
             "unread": update.unread,
         }
         if self.of_model:
-            fields["of_model"] = True
+            fields["of_model"] = self.of_model
         if self.refused_before:
             fields["refused_before"] = self.refused_before
         return json.dumps(fields, separators=(",", ":"))
@@ -102,7 +112,7 @@ class Verdict:
             update=update,
             constants=tuple(fields.get("constants", ())),
             blameless=fields.get("blameless", False),
-            of_model=fields.get("of_model", False),
+            of_model=OfModel(fields.get("of_model", "")),
             try_id=fields.get("try_id", ""),
             refused_before=fields.get("refused_before", ""),
             structure=fields.get("structure", ""),
@@ -110,7 +120,7 @@ class Verdict:
 
 
 _TYPES: Mapping[str, type] = {
-    **dict.fromkeys(("accepted", "blameless", "of_model", "unread"), bool),
+    **dict.fromkeys(("accepted", "blameless", "unread"), bool),
     **dict.fromkeys(("size_bytes", "num_examples"), int),
     **dict.fromkeys(("reason", "path", "digest", "seal", "format", "info_path", "info_digest"), str),
     **dict.fromkeys(("public_key", "signature", "try_id", "structure", "refused_before"), str),

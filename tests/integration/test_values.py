@@ -296,7 +296,8 @@ class TestOverflow:
             "a"
         ]
         assert runs.runs.refusals() == {}
-        assert runs.runs.read_round(2).untrained == {"a"}, "no other try helps"
+        untrained = {"a"} if broken != 5e18 else set()
+        assert runs.runs.read_round(2).untrained == untrained, "no other try helps; b has handed in the model unchanged"
 
 
 class TestMasks:

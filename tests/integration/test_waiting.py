@@ -16,7 +16,7 @@ from flavor.coordinator import current_run, inspections, wait_log
 from flavor.coordinator.resume import resume
 from flavor.local.waits import Waits
 from flavor.records.states import RunState
-from flavor.records.verdict import Verdict
+from flavor.records.verdict import OfModel, Verdict
 from flavor.store import waiting
 from flavor.view.snapshot import take_snapshot
 from flavor.view.waiting import Wait
@@ -208,7 +208,9 @@ def test_a_run_that_was_resumed(url: str, tmp_path: Path) -> None:
 def test_a_resumed_run_ends_once_its_model_has_been_tried_again(url: str, tmp_path: Path) -> None:
     """It stood still until its deadline, because the refusals from before were there."""
     served = Served(url, tmp_path, on_quorum_lost="fail", round_timeout_s=600.0)
-    refused = Verdict(False, "the global model has NaN; begin a new run", blameless=True, of_model=True, try_id="t")
+    refused = Verdict(
+        False, "the global model has NaN; begin a new run", blameless=True, of_model=OfModel.SURE, try_id="t"
+    )
     with served.opened():
         served.hands_in("b")
         assert served.runs.judge(1, "b", refused)

@@ -20,7 +20,7 @@ from flavor.policy.standing import standings as all_standings
 from flavor.records import update
 from flavor.records.round import RoundView
 from flavor.records.states import ClientState, RoundState
-from flavor.records.verdict import Verdict
+from flavor.records.verdict import OfModel, Verdict
 
 CONFIG = RunConfig(rounds=5, min_clients=3, store="file:///s")
 READY = Client(ClientState.READY, alive=True)
@@ -426,7 +426,7 @@ class TestQuorumLost:
 
     def test_a_model_that_no_site_can_train_is_waited_for_by_no_round(self) -> None:
         """Sites that come back train from the same model; so do those that are left."""
-        refused = Verdict(False, "the global model of this round has NaN; begin a new run", of_model=True)
+        refused = Verdict(False, "the global model of this round has NaN; begin a new run", of_model=OfModel.LIKELY)
         standing = {**standings(a=Standing.PENDING, b=Standing.GONE), "c": (Standing.REFUSED, refused.reason)}
         round_ = replace(ROUND, round=4, resumed=True, verdicts={"c": refused})
         helps = (
@@ -453,6 +453,9 @@ class TestQuorumLost:
         trained = replace(round_, verdicts={"c": refused, "a": replace(refused, accepted=True)})
         reason = close_round("r", 2_000, trained, both, policy())[1]
         assert "waiting for what was refused" in reason, "a has trained it"
+        trained = replace(trained, verdicts={**trained.verdicts, "c": replace(refused, of_model=OfModel.SURE)})
+        action, reason = close_round("r", 2_000, trained, both, policy())
+        assert (action, "begin another run" in reason) == (Action.FAIL, True), "a may have handed it in unchanged"
 
     @pytest.mark.parametrize("standing", [GONE, LATE, REFUSED])
     def test_what_every_site_may_read_counts_and_names_nobody(self, standing: dict) -> None:
