@@ -13,7 +13,7 @@ import pytest
 from flavor.edge.relay import Relay
 from flavor.edge.trainer import Trainer
 from flavor.edge.workspace import Workspace
-from flavor.errors import BusUnavailable
+from flavor.errors import BusUnavailable, WaitTimeout
 from flavor.programs.finished_mark import read_mark
 from flavor.programs.relay_folder import Answer, Ask, Asker, Call, RelayFolder
 from flavor.records.names import Event
@@ -26,10 +26,18 @@ class Events:
 
     def __init__(self, taken: int = 0) -> None:
         self.done: list[tuple[Event, int]] = []
-        self._taken, self.is_away = taken, False
+        self._taken, self.is_away, self.started = taken, False, 0
+        self._heard = 0
 
     def listen(self, wait_s: float) -> bool:
-        return False
+        before, self._heard = self._heard, self.started
+        return self.started != before
+
+    def begin_wait(self, after: int) -> None:
+        pass
+
+    def started_after(self, after: int) -> int:
+        return self.started if self.started > after else 0
 
     def taken(self) -> int:
         if self.is_away:
@@ -151,6 +159,27 @@ def test_a_redis_that_is_away_for_too_long_is_told_and_a_requeued_job_is_named(p
     assert place.told[0] == "the script runs on gpu-7, in Slurm's job 12"
     assert place.told[1].endswith("in Slurm's job 12, which Slurm has started again (restart 1)")
     assert place.told[1].isprintable()
+
+
+def test_every_process_that_waits_is_given_the_round_and_a_wait_ends_in_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flavor.edge.relay._REREAD_S", 1000.0)
+    _, folder = place.begun()
+    for name in ("rank-0", "rank-1", "gone"):
+        Ask(Call.WAIT_STARTED, None, 2).write(folder.asks / f"{name}.json")
+    Ask(Call.WAIT_STARTED, None, 2, 0.05).write(folder.asks / "impatient.json")
+    error = answered(folder, "impatient.json").error
+    assert isinstance(error, WaitTimeout)
+    assert str(error).startswith("client 'c': TrainStarted did not come within 0.05 s; `flavor status r`")
+    (folder.asks / "gone.json").unlink()
+    place.events.started = 3
+    assert [answered(folder, f"rank-{number}.json").value for number in (0, 1)] == [3, 3]
+    Ask(Call.WAIT_STARTED, None, 3).write(folder.asks / "next.json")
+    Ask(Call.TAKEN).write(folder.asks / "taken.json")
+    assert answered(folder, "taken.json").value == 0
+    assert folder.asked() == ["next.json"]
+    assert not (folder.answers / "gone.json").exists()
 
 
 def test_a_share_that_takes_no_files_is_told_once_and_what_was_asked_is_answered_later(place: Place) -> None:
