@@ -63,7 +63,7 @@ class Relay:
         """`events` connects to Redis as the script would, and `tell` says to this site's user where the script runs."""
         self._workspace, self._client, self._run, self._tell = workspace, client, run, tell
         self._connect = events
-        self._root = workspace.root.resolve() / "relay"
+        self._root = workspace.root / "relay"  # not resolved: a link may lead elsewhere on another machine
         self._folder: RelayFolder | None = None
         self._events: ClientEvents | None = None
         self._closing = threading.Event()
@@ -102,7 +102,7 @@ class Relay:
     def _last(self) -> RelayFolder | None:
         """Return the folder of the last start: the one whose checkpoint is the workspace's."""
         link, starts = self._workspace.local_model.parent, self._starts()
-        linked = [start for start in starts if link.is_symlink() and link.resolve() == RelayFolder(start).local]
+        linked = [start for start in starts if link.is_symlink() and _is_same(link, RelayFolder(start).local)]
         return RelayFolder([*starts, *linked][-1]) if starts else None
 
     def _starts(self) -> list[Path]:
@@ -179,7 +179,7 @@ class Relay:
             return
         with contextlib.suppress(OSError):
             local = link.resolve(strict=True)
-            if local.is_relative_to(self._root):
+            if local.is_relative_to(self._root.resolve()):
                 link.unlink()
                 local.rename(link)
 
@@ -368,3 +368,9 @@ class Relay:
             del self._answered[name]
             with contextlib.suppress(OSError):
                 (self._folder.answers / name).unlink(missing_ok=True)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return one.samefile(other)
+    return False

@@ -114,6 +114,19 @@ def test_a_link_whose_folder_was_removed_is_no_obstacle(place: Place) -> None:
     assert place.files.local_model.parent.is_dir()
 
 
+def test_the_script_is_given_the_path_as_the_site_has_named_it(place: Place) -> None:
+    """Another machine may have the same files behind another link."""
+    link = place.root.with_name("shared")
+    link.symlink_to(place.root)
+    relay = place.relay(Workspace.prepare(link, environment={}, input_path=place.root.parent))
+    relay.begin()
+    found = relay.environment({})
+    assert {found[name].startswith(f"{link}/relay/") for name in ("FLAVOR_RELAY", "LOCAL_MODEL_PATH")} == {True}
+    relay.close()
+    relay.leave_off()
+    assert not (link / "local").is_symlink()
+
+
 def test_folders_of_long_ago_are_removed_and_a_path_that_the_site_names_stays(place: Place) -> None:
     for _ in range(8):
         relay, _ = place.begun()
