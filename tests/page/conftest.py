@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -59,6 +61,31 @@ def browser() -> Iterator[Any]:
         found.close()
 
 
+class Nothing(BaseHTTPRequestHandler):
+    """Answers every request with an empty page."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *said: object) -> None:
+        """Keep silent."""
+
+
+@contextmanager
+def serving_nothing(port: int) -> Iterator[None]:
+    """Serve empty pages on this port."""
+    with ThreadingHTTPServer(("127.0.0.1", port), Nothing) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 class Window:
     """The browser's window. What the browser complains about, such as a broken policy, is kept."""
 
@@ -91,13 +118,22 @@ class Window:
         return self.page
 
     def leave(self) -> None:
-        """Show nothing of the page, but its server: the browser starts a process whenever it goes to another site."""
+        """Show nothing of the page, but of its address: the browser starts a process whenever it goes to another site.
+
+        Where the page's server has ended, another one answers there for so long.
+        """
         found = urlsplit(self.page.url)
-        try:
-            socket.create_connection((found.hostname, found.port or 0), 1).close()
-        except OSError:  # the server has ended, or there was none
-            self.page.goto("about:blank")
-        else:
+        if not found.port:
+            return
+        with ExitStack() as stack:
+            try:
+                socket.create_connection((found.hostname, found.port), 1).close()
+            except OSError:
+                try:
+                    stack.enter_context(serving_nothing(found.port))
+                except OSError:  # a program of another test has just taken the port
+                    self.page.goto("about:blank")
+                    return
             self.page.goto(urljoin(self.page.url, "/healthz"))
 
 
@@ -122,6 +158,12 @@ def port() -> int:
     place = bound("127.0.0.1", 0, token=None)
     place.socket.close()
     return place.port
+
+
+@pytest.fixture
+def place(port: int) -> Place:
+    """Where a test serves its page, which it does itself."""
+    return bound("127.0.0.1", port, token=None, or_free=True)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flavor.page.server import Place, bound
+from flavor.page.server import Place
 from flavor.page.shown import shown_board
 from flavor.programs.result_file import Written
 from flavor.records.evaluation import CENTRAL
@@ -30,10 +30,10 @@ TURNED = "\u202eabc"
 class Shown:
     """A run that is driven by the test, and shown."""
 
-    def __init__(self, server: str, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, server: str, folder: Path, place: Place, stack: ExitStack) -> None:
         self.folder = folder
         self.run = Driven(server, LocalStore(folder / "store", create=True), rounds=99)
-        self.place: Place = bound("127.0.0.1", 0, token=None)
+        self.place = place
         board = stack.enter_context(Board(server, runs=[self.run.runs.run]))
         stack.enter_context(shown_board(server, board, self.place))
 
@@ -59,9 +59,9 @@ class Shown:
 
 
 @pytest.fixture
-def shown(server: str, tmp_path: Path) -> Iterator[Shown]:
+def shown(server: str, tmp_path: Path, place: Place) -> Iterator[Shown]:
     with ExitStack() as stack:
-        yield Shown(server, tmp_path, stack)
+        yield Shown(server, tmp_path, place, stack)
 
 
 def test_reports_are_drawn_merged_and_by_site(shown: Shown, window: Window) -> None:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from flavor.page.server import bound
+from flavor.page.server import Place
 from flavor.page.shown import shown_board
 from flavor.records.evaluation import AUTOMATIC, CENTRAL, EvaluationSummary
 from flavor.records.subject import Subject, SubjectKind
@@ -30,10 +30,11 @@ def drawn_as(page: Any, panel: str) -> dict[str, list[Any]]:
     return found
 
 
-def test_evaluations_have_a_curve_and_a_table_of_their_own(server: str, tmp_path: Path, window: Window) -> None:
+def test_evaluations_have_a_curve_and_a_table_of_their_own(
+    server: str, tmp_path: Path, place: Place, window: Window
+) -> None:
     window.keep_plots()
     run = Driven(server, LocalStore(tmp_path / "store", create=True), select="worst/accuracy:max", rounds=9)
-    place = bound("127.0.0.1", 0, token=None)
     with Board(server, runs=[run.runs.run]) as board, shown_board(server, board, place):
         run.open(["c1", "c2"])
         for client in ("c1", "c2"):
@@ -98,9 +99,10 @@ def test_evaluations_have_a_curve_and_a_table_of_their_own(server: str, tmp_path
         assert drawn_as(page, ".model") == {"weighted mean": [3, [], "#1761c0"]}, "both means are the same"
 
 
-def test_the_operators_own_data_is_told_with_who_has_judged_there(server: str, tmp_path: Path, window: Window) -> None:
+def test_the_operators_own_data_is_told_with_who_has_judged_there(
+    server: str, tmp_path: Path, place: Place, window: Window
+) -> None:
     run = Driven(server, LocalStore(tmp_path / "store", create=True), rounds=9)
-    place = bound("127.0.0.1", 0, token=None)
     with Board(server, runs=[run.runs.run]) as board, shown_board(server, board, place):
         trains(run)
         page: Any = window.open(place.address, f"/run/{run.runs.run}", wide=1400, high=1800)
@@ -133,10 +135,9 @@ def test_the_operators_own_data_is_told_with_who_has_judged_there(server: str, t
 
 
 def test_a_run_whose_evaluations_fail_says_so_above_and_in_the_table(
-    server: str, tmp_path: Path, window: Window
+    server: str, tmp_path: Path, place: Place, window: Window
 ) -> None:
     run = Driven(server, LocalStore(tmp_path / "store", create=True), rounds=9)
-    place = bound("127.0.0.1", 0, token=None)
     with Board(server, runs=[run.runs.run]) as board, shown_board(server, board, place):
         page: Any = window.open(place.address, f"/run/{run.runs.run}", wide=1400, high=1800)
         for _ in range(2):
@@ -159,9 +160,10 @@ def test_a_run_whose_evaluations_fail_says_so_above_and_in_the_table(
         expect(page.locator(".stand .todo > li", has_text="have no result")).to_have_count(0)
 
 
-def test_all_evaluations_say_who_has_judged_which_model(server: str, tmp_path: Path, window: Window) -> None:
+def test_all_evaluations_say_who_has_judged_which_model(
+    server: str, tmp_path: Path, place: Place, window: Window
+) -> None:
     run = Driven(server, LocalStore(tmp_path / "store", create=True), rounds=99, select="accuracy:max")
-    place = bound("127.0.0.1", 0, token=None)
     for number in range(13):
         trains(run)
         loss = {"loss": number / 10} if number < 12 else {}
@@ -201,10 +203,11 @@ def test_all_evaluations_say_who_has_judged_which_model(server: str, tmp_path: P
         expect(of_sites.locator("tbody tr").first).to_have_text("c1100.880.3")
 
 
-def test_wide_tables_are_whole_or_say_that_they_go_on(server: str, tmp_path: Path, window: Window) -> None:
+def test_wide_tables_are_whole_or_say_that_they_go_on(
+    server: str, tmp_path: Path, place: Place, window: Window
+) -> None:
     """Two of them stood side by side and were cut; the commands below named no metric, and not the result folder."""
     run = Driven(server, LocalStore(tmp_path / "store", create=True), select="accuracy:max", rounds=9)
-    place = bound("127.0.0.1", 0, token=None)
     folder = "my results"
     more = "accuracy_of_head_"
     metrics = {f"{more}{number}": 0.5 for number in range(8)}
@@ -234,7 +237,7 @@ def test_wide_tables_are_whole_or_say_that_they_go_on(server: str, tmp_path: Pat
         expect(settings.locator("dl").first).to_contain_text("evaluateevery")
 
 
-def test_models_that_no_round_has_made_are_named(server: str, tmp_path: Path, window: Window) -> None:
+def test_models_that_no_round_has_made_are_named(server: str, tmp_path: Path, place: Place, window: Window) -> None:
     run = Driven(server, LocalStore(tmp_path / "store", create=True), rounds=9)
     trains(run)
     run.judge({"c1": (10, {"accuracy": 0.5})})
@@ -250,7 +253,6 @@ def test_models_that_no_round_has_made_are_named(server: str, tmp_path: Path, wi
     for number, subject in enumerate(subjects, 1):
         summary = EvaluationSummary(0, number, 1, metrics={"accuracy": 0.1}, of=subject)
         run.runs.redis.rpush(run.runs.keys.evaluated, summary.closed_at(run.runs.now_ms()))
-    place = bound("127.0.0.1", 0, token=None)
     with Board(server, runs=[run.runs.run]) as board, shown_board(server, board, place):
         page: Any = window.open(place.address, f"/run/{run.runs.run}", wide=1400, high=1800)
         names = page.locator(".evaluations tbody td:first-child button")

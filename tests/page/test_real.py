@@ -9,7 +9,7 @@ from typing import Any
 
 from flavor.bus.embedded import embedded_server
 from flavor.cook.metrics import binary_counts
-from flavor.page.server import bound
+from flavor.page.server import Place
 from flavor.page.shown import shown_board
 from flavor.protocol import SPEAKS
 from flavor.records.states import RunState
@@ -38,10 +38,9 @@ def is_refused(run: Driven, client: str, reason: str) -> None:
     assert run.runs.judge(run.round, client, Verdict(False, reason, try_id="t"))
 
 
-def test_from_redis_to_the_page_and_back_after_an_outage(tmp_path: Path, window: Window) -> None:
+def test_from_redis_to_the_page_and_back_after_an_outage(tmp_path: Path, place: Place, window: Window) -> None:
     folder = tmp_path / "redis"
     folder.mkdir()
-    place = bound("127.0.0.1", 0, token=None)
     with Serving(folder) as redis:
         run = Driven(redis.url, LocalStore(tmp_path / "store", create=True), "mammo", rounds=9, min_clients=2)
         with Board(redis.url) as board, shown_board(redis.url, board, place):
@@ -97,10 +96,11 @@ def test_from_redis_to_the_page_and_back_after_an_outage(tmp_path: Path, window:
             expect(page.locator(".workers")).to_contain_text(re.compile("No aggregator listens"))
 
 
-def test_a_run_that_cannot_be_read_is_told_with_the_key_and_what_to_do(tmp_path: Path, window: Window) -> None:
+def test_a_run_that_cannot_be_read_is_told_with_the_key_and_what_to_do(
+    tmp_path: Path, place: Place, window: Window
+) -> None:
     folder = tmp_path / "redis"
     folder.mkdir()
-    place = bound("127.0.0.1", 0, token=None)
     with Serving(folder) as redis:
         store = LocalStore(tmp_path / "store", create=True)
         sound, bad = (Driven(redis.url, store, run, rounds=9, min_clients=2) for run in ("sound", "bad"))
@@ -132,10 +132,9 @@ def test_a_run_that_cannot_be_read_is_told_with_the_key_and_what_to_do(tmp_path:
             expect(page.locator("#live")).to_have_text("● live")
 
 
-def test_a_pooled_metric_is_one_line_and_no_mean(tmp_path: Path, window: Window) -> None:
+def test_a_pooled_metric_is_one_line_and_no_mean(tmp_path: Path, place: Place, window: Window) -> None:
     folder = tmp_path / "redis"
     folder.mkdir()
-    place = bound("127.0.0.1", 0, token=None)
     with Serving(folder) as redis:
         run = Driven(redis.url, LocalStore(tmp_path / "store", create=True), "mammo", rounds=9, min_clients=2)
         for _ in range(3):
@@ -163,11 +162,10 @@ def test_a_pooled_metric_is_one_line_and_no_mean(tmp_path: Path, window: Window)
 
 
 def test_commands_name_a_local_run_by_its_folder_and_one_that_has_ended_needs_no_aggregator(
-    tmp_path: Path, window: Window
+    tmp_path: Path, place: Place, window: Window
 ) -> None:
     folder, redis_folder = tmp_path / "my results", tmp_path / "redis"
     redis_folder.mkdir()
-    place = bound("127.0.0.1", 0, token=None)
     with Serving(redis_folder) as redis:
         run = Driven(redis.url, LocalStore(tmp_path / "store", create=True), "mammo", rounds=9, min_clients=2)
         with Board(redis.url, runs=["mammo"], folder=str(folder)) as board, shown_board(redis.url, board, place):
@@ -221,7 +219,9 @@ class Serving:
         self.stop()
 
 
-def test_a_value_that_a_site_lacks_is_a_gap_and_its_round_is_not_the_best(tmp_path: Path, window: Window) -> None:
+def test_a_value_that_a_site_lacks_is_a_gap_and_its_round_is_not_the_best(
+    tmp_path: Path, place: Place, window: Window
+) -> None:
     """The curve went straight on, and the mean of the others was the best value."""
     folder = tmp_path / "redis"
     folder.mkdir()
@@ -235,7 +235,6 @@ def test_a_value_that_a_site_lacks_is_a_gap_and_its_round_is_not_the_best(tmp_pa
             run.accept("a", 10, {"val_auc": value})
             run.accept("b", 10, {"val_auc": None if number in (3, 6) else value})
             run.close()
-        place = bound("127.0.0.1", 0, token=None)
         with Board(redis.url) as board, shown_board(redis.url, board, place):
             page: Any = window.open(place.address, "/run/mammo")
             not_compared = "not compared: 2 rounds, the newest of them round 6, in which fewer than 2 sites report"
