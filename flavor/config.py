@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from flavor import deadline_settings, mode_settings, site_settings
+from flavor import deadline_settings, mode_settings, site_settings, store_settings
 from flavor import evaluation_settings as evaluation
 from flavor import tensor_settings as tensors
 from flavor.checkpoints.kind import CheckpointKind
@@ -158,22 +158,8 @@ class RunConfig(BaseModel):
         absent="no limit",
         gt=0,
     )
-    keep_rounds: int = setting(
-        "Number of newest rounds whose local updates stay in the store; 0 keeps all.",
-        Group.STORE,
-        default=2,
-        may_change=True,
-        ge=0,
-    )
-    keep_globals: int = setting(
-        "Number of newest rounds whose global model stays in the store, beside the initial model: 2 or more, or 0 to "
-        "keep all.",
-        Group.STORE,
-        default=0,
-        may_change=True,
-        ge=0,
-    )
-    """The information and the server state of a global model stay with it."""
+    keep_rounds: int = store_settings.KEEP_ROUNDS
+    keep_globals: store_settings.KeepGlobals = store_settings.KEEP_GLOBALS
     share_names: bool = setting(
         "Let sites read each other's names, numbers of examples and confusion matrices. Without this option, sites "
         "read sums only.",
@@ -245,18 +231,12 @@ class RunConfig(BaseModel):
         variable="FLAVOR_QUEUE",
     )
     store: str = setting("URL of the object store, as the coordinator reaches it.", Group.STORE)
+    signed_urls: bool = store_settings.SIGNED_URLS
 
     @field_validator("settings")
     @classmethod
     def _settings_may_be_set(cls, settings: Mapping[str, str]) -> Mapping[str, str]:
         return checked_settings(settings)
-
-    @field_validator("keep_globals")
-    @classmethod
-    def _slow_sites_find_theirs(cls, rounds: int) -> int:
-        if rounds == 1:
-            raise ValueError("2 at least, or 0 for all: a slow site may still be fetching the model before the newest")
-        return rounds
 
     @field_validator("checkpoint")
     @classmethod

@@ -17,7 +17,7 @@ from typing import Any, Final
 from flavor import __version__
 from flavor.errors import InvalidSetting, OtherProtocol
 
-FEATURES: Final[Mapping[str, int]] = MappingProxyType({})
+FEATURES: Final[Mapping[str, int]] = MappingProxyType({"signed_urls": 3})
 """Settings of `RunConfig` that came after protocol 2, and the first version of the protocol that has each.
 
 A run needs the feature if its setting is not at its default; else its config lacks the setting. Each new setting is

@@ -92,8 +92,9 @@ class Fault:
 
     `500`: the answer of a service in trouble. `drop`: the connection ends at once. `cut`: half of the answer comes.
     `lost`: the request is carried out and its answer never comes. `hang`: nothing comes, and the connection stays.
-    `deny`: 403. `400`: that. `archived`: 403, as of an object in GLACIER. `plain`: the condition of a conditional
-    request is taken off. `late`: it takes a moment. Anything else is called before the request is passed on.
+    `deny`: 403. `400`: that. `gone`: 404, of an unknown upload. `archived`: 403, as of an object in GLACIER. `plain`:
+    the condition of a conditional request is taken off. `late`: it takes a moment. Anything else is called before the
+    request is passed on.
     """
 
     what: str
@@ -111,6 +112,8 @@ class Proxy:
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
+        self.gate: Callable[[bytes, bytes], bytes] = lambda head, body: b""
+        """Called with the head and the body of each request; what it returns is answered, unless it is empty."""
         self.faults: list[Fault] = []
         self.requests: list[str] = []
         self.answers: list[tuple[str, int]] = []
@@ -142,10 +145,18 @@ class Proxy:
                 first = head.split(b"\r\n", 1)[0].decode()
                 self.requests.append(first)
                 self.bodies.append((first, len(body)))
+                if refusal := self.gate(head, body):
+                    client.sendall(refusal)
+                    client.shutdown(socket.SHUT_RDWR)
+                    return
                 act = self._act(first)
                 if act == "archived":
                     said = b"<Error><Code>InvalidObjectState</Code></Error>"
                     client.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+                    continue
+                if act == "gone":
+                    said = b"<Error><Code>NoSuchUpload</Code></Error>"
+                    client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
                     continue
                 if act in ("500", "deny", "400"):
                     status = {"500": b"500 Internal Server Error", "400": b"400 Bad Request"}.get(act, b"403 Forbidden")

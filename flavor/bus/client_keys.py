@@ -70,6 +70,16 @@ class ClientKeys:
         """String: the last lines of the output of the site's script, if the site shares them."""
         return f"{self.prefix}:log"
 
+    @property
+    def wish(self) -> str:
+        """String with an expiry: the signed URLs that this client asks for. For the coordinator alone."""
+        return f"{self.prefix}:wish"
+
+    @property
+    def urls(self) -> str:
+        """String with an expiry: the coordinator's answer to `wish`. A secret: no viewer may read it."""
+        return f"{self.to}:urls"
+
     def event(self, round_: int, event: Event) -> str:
         """String: present once the event has happened in this round."""
         return f"{self.prefix}:round:{round_}:event:{event}"

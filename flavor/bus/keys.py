@@ -50,6 +50,8 @@ client:CLIENT:round:N:evaluation:K:update  hash  what it has measured of the mod
                                               exit_code, report; and try
 client:CLIENT:log                     string  the last lines of its script's output, if the   that edge
                                               site shares them
+client:CLIENT:wish                    string  a JSON: which objects it wants signed URLs of  that edge
+                                              (expires)
 client:CLIENT:state                   (channel) the client's hash has changed, or it lives    that edge
 client:CLIENT:pulse                   (channel) what only people read of the hash has changed that edge
 to:CLIENT:round:N:task                hash    what to train from: the run's global_*,         coordinator
@@ -63,6 +65,8 @@ to:CLIENT:evaluation:verdict          hash    round, number, accepted (1 or 0), 
 to:CLIENT:admission                   hash    admitted (1 or 0), reason, public_key: whether   coordinator
                                               it may take part, why not, and by which key;
                                               quarantined: after how many refused updates
+to:CLIENT:urls                        string  a JSON: signed URLs, which are secret, or why   coordinator, `flavor
+                                              there are none (expires)                        evaluate`
 to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what became of its   worker, coordinator
                                               update; try: of which, where it is about one;
                                               quarantined: refusals in a row, where they did;
@@ -336,6 +340,11 @@ class RunKeys:
     def rounds_pattern(self) -> str:
         """The channel pattern of every round."""
         return f"{self.prefix}round:*"
+
+    @property
+    def wishes_pattern(self) -> str:
+        """The channel pattern of all clients' wishes for signed URLs."""
+        return f"{self.prefix}client:*:wish"
 
     @property
     def client_patterns(self) -> tuple[str, ...]:

@@ -148,6 +148,7 @@ def command(
         client=client,
         redis_url=identity.address,
         store=identity.store,
+        names_store=identity.names_store,
         store_settings=replace(store_settings(), uploads=uploads),
         command=tuple(parse_command(main_command, "-m")),
         preprocess=tuple(parse_command(preprocess_command, "-p")) if preprocess_command else None,

@@ -113,6 +113,7 @@ def command(
         client=client,
         redis_url=identity.address,
         store=identity.store,
+        names_store=identity.names_store,
         store_settings=replace(store_settings(), uploads=folder.absolute() / "uploads"),
         evaluator=tuple(parse_command(main_command, "-m")),
         preprocess=tuple(parse_command(preprocess_command, "-p")) if preprocess_command else None,

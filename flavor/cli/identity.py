@@ -23,6 +23,8 @@ class Identity:
     address: str = field(repr=False)
     store: str | None
     trust: tuple[str, ...]
+    names_store: bool = False
+    """Whether an option or the environment names the store, and not the token."""
 
 
 def identity_of(
@@ -45,6 +47,7 @@ def identity_of(
         needed(redis_url, "--redis-url", "FLAVOR_REDIS_URL"),
         store,
         (),
+        names_store=bool(store),
     )
 
 
@@ -82,7 +85,12 @@ def _joined(text: str, workspace: Path | None, store: str | None) -> Identity:
     if token.ca is not None and not tls["tls_ca"]:
         tls["tls_ca"] = _kept_ca(token.ca, workspace or default_workspace(token.run, token.client))
     return Identity(
-        token.run, token.client, bus_address(token.credentials(), **tls), store or token.store, token.trust or ()
+        token.run,
+        token.client,
+        bus_address(token.credentials(), **tls),
+        store or token.store,
+        token.trust or (),
+        names_store=bool(store),
     )
 
 

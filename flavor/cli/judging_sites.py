@@ -108,6 +108,7 @@ def judging_sites(
     from flavor.coordinator.asking import asking
     from flavor.coordinator.client_log import ClientLog
     from flavor.coordinator.members import Members
+    from flavor.coordinator.url_desk import opened_desk
     from flavor.view.observer import Lines, Silent
 
     runs, url = opened.runs, opened.url
@@ -121,7 +122,7 @@ def judging_sites(
         )
     with contextlib.ExitStack() as stack:
         lease = stack.enter_context(asking(runs, objects, tell))
-        members, admitting = None, None
+        members, admitting = None, ""
         if view.state.ended:
             holder = stack.enter_context(no_coordinator(runs, tell))
             admitting, observer = holder.token, Silent()
@@ -144,6 +145,7 @@ def judging_sites(
             jobs=jobs,
             observer=Lines(tell),
             members=members,
-            admitting=admitting,
+            admitting=admitting or None,
         )
+        stack.callback(opened_desk(runs, config, url, objects, token=admitting, tell=tell).close)
         yield JudgingSites(runs, objects, driver)

@@ -203,6 +203,7 @@ def coordinate(
     from flavor.results.writer import check_out, written
     from flavor.stamp import with_times
     from flavor.store.opening import once_usable, opened_once_usable
+    from flavor.store.signer import opened_signer
 
     with_times()
     tell = teller("[coordinator] ")
@@ -210,6 +211,8 @@ def coordinate(
     with _noticed(run, notify, notify_after_s, tell) as notices:
         objects = opened_once_usable(config.store, create=True, settings=store_settings(), tell=tell)
         config = config.model_copy(update={"store": objects.url})
+        if config.signed_urls:
+            once_usable(objects.url, partial(opened_signer, objects.url, store_settings().endurance), tell=tell)
         check_out(lambda: RunStore(connected(url, patience_s=patience_s)[0], run, url), run, out, objects)
         initial = None
         if beginning is not None:

@@ -32,6 +32,7 @@ from flavor.coordinator.pruning import Pruning
 from flavor.coordinator.set_for import not_enrolled, not_joined
 from flavor.coordinator.stages import Stages, stages_of
 from flavor.coordinator.store_wait import CoordinatorWait
+from flavor.coordinator.url_desk import NoDesk, UrlDesk, opened_desk
 from flavor.coordinator.wait_log import Waits
 from flavor.errors import IllegalMove, LeaseLost, RunNotFound, StoreError
 from flavor.ledger.archive import Archive
@@ -136,11 +137,24 @@ class Coordinator:
             channels=[keys.state],
             patterns=[*keys.client_patterns, keys.rounds_pattern],
         )
+        desk: UrlDesk | NoDesk = NoDesk()
         try:
+            desk = opened_desk(
+                self._runs,
+                config,
+                self._url,
+                self._store,
+                token=lease.token,
+                tell=self._tell,
+                patience_s=self._patience_s,
+            )
             context = self._context(config, lease, pruning)
             self._serve(context, subscription, was_there=was_there)
-            return self._ended(context, subscription)
+            view = self._ended(context, subscription)
+            desk.end(view)
+            return view
         finally:
+            desk.close()
             pruning.close()
             lease.end()
             subscription.close()

@@ -16,7 +16,7 @@ from flavor.config import RunConfig
 from flavor.disk import FULL, found_no_room
 from flavor.edge.belongings import Belongings
 from flavor.edge.config import EdgeConfig
-from flavor.edge.consent import check_consent, check_rights, check_store, in_wait_for_share
+from flavor.edge.consent import check_consent, check_manifests, check_rights, check_store, in_wait_for_share
 from flavor.edge.ending import Ending
 from flavor.edge.evaluating import Evaluating
 from flavor.edge.evaluator import evaluation_folders
@@ -39,6 +39,7 @@ from flavor.edge.training import Training
 from flavor.edge.transfers import Transfers
 from flavor.edge.trust import ModelTrust
 from flavor.edge.updates import Updates
+from flavor.edge.urls import UrlAsker
 from flavor.edge.whole_model import own_files
 from flavor.edge.workspace import Workspace
 from flavor.errors import (
@@ -55,6 +56,7 @@ from flavor.ledger.keys import SigningKey
 from flavor.outage import LONGEST_PAUSE_S, site_patience_s
 from flavor.store.open import open_store
 from flavor.store.protocol import ObjectStore
+from flavor.store.signed import SignedStore
 from flavor.store.trouble import StoreHealth
 from flavor.view.observer import Observer, notices
 from flavor.view.site_events import RunJoinedAgain, TrainedBefore
@@ -102,6 +104,8 @@ class Edge:
         self._inbox: Inbox = queue.SimpleQueue()
         self._trust = ModelTrust.parse(config.trust)
         self._judge: Evaluating | None = None
+        channel = self._runs.keys.client(config.client).urls
+        self._asker = UrlAsker(self._membership, channel, has_ended=self._has_ended, tell=self._tell)
 
     def run(self) -> None:
         """Join the run, train until the run or the trainer ends, and leave."""
@@ -225,6 +229,8 @@ class Edge:
             client=config.client,
             own=config.own_settings,
         )
+        if site.uses_signed_urls:
+            check_manifests(config.run, settings, has_keys=bool(self._trust.keys))
         transfers = self._transfers(standing)
         store = self._opened_store(site, transfers)
         belongings = Belongings.claim(site.workspace, site.run, config.client, command, tell=self._tell)
@@ -283,7 +289,7 @@ class Edge:
         pulse.start()
 
     def _listen(self, subscription: Subscription, leaving: contextlib.ExitStack) -> None:
-        listener = Listener(subscription, self._inbox)
+        listener = Listener(subscription, self._inbox, self._asker.heard)
         leaving.callback(listener.close)
         listener.start()
 
@@ -327,6 +333,8 @@ class Edge:
     def _opened_store(self, site: Site, transfers: Transfers) -> ObjectStore:
         """Open the run's store, once its share is mounted: after a reboot the edge may start before that."""
         config, run_id = self._config, site.run.run_id
+        if site.uses_signed_urls:
+            return self._by_signed_urls(site, transfers)
         url = config.store or site.settings.store
 
         def opened() -> ObjectStore:
@@ -341,6 +349,17 @@ class Edge:
         store = transfers.carry(opened, quick=True)
         transfers.health = StoreHealth(store, config.run, run_id, site.workspace.global_model.parent)
         transfers.carry(checked)
+        return store
+
+    def _has_ended(self) -> bool:
+        view = self._runs.find()
+        return view is None or view.state.ended
+
+    def _by_signed_urls(self, site: Site, transfers: Transfers) -> ObjectStore:
+        """Return the store of a run whose coordinator signs URLs: it is the run's, by whose word they are."""
+        settings = self._config.store_settings.with_patience(site.patience_s)
+        store = SignedStore(site.settings.store, self._asker.ask, settings=settings, tell=self._tell)
+        transfers.health = StoreHealth(store, self._config.run, site.run.run_id, site.workspace.global_model.parent)
         return store
 
 

@@ -25,6 +25,8 @@ class EdgeConfig(BaseModel):
     """The whole address of the bus, which is never shown, because it may hold a password."""
     store: str | None = None
     """The URL of the object store; None for the bucket that the run names. A folder has to be named here."""
+    names_store: bool = False
+    """Whether this site itself names `store`, and not its token: its own credentials count then, and no signed URLs."""
     store_settings: StoreSettings = DEFAULTS
     """How long to wait for the store, and where to keep the files of a remote one."""
     command: tuple[str, ...] = ()

@@ -92,6 +92,18 @@ def check_consent(
         )
 
 
+def check_manifests(run: str, config: RunConfig, *, has_keys: bool) -> None:
+    """Raise `RunRefused` where this site trusts keys alone, and gets no URLs of the manifests that these sign."""
+    if has_keys and not config.share_names:
+        raise RunRefused(
+            f"run {run!r} has signed URLs, and gives none of its manifests, which name all sites: this site cannot see "
+            "which aggregator has signed a global model (--trust): start without --trust, or with --store and "
+            "credentials of its own, or ask its operator for a run with --share-names",
+            told="it takes signed global models alone (--trust), and the run gives sites no URLs of manifests: "
+            "--share-names would",
+        )
+
+
 @contextlib.contextmanager
 def in_wait_for_share(url: str) -> Iterator[None]:
     """Raise `ShareAway`, for which the edge waits, in place of an error that says that this is not the run's store.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -117,8 +117,11 @@ def subscribed(config: EdgeConfig, runs: RunStore, *, limit: WaitLimit) -> Subsc
 class Listener:
     """A thread that puts what a subscription hears into the inbox, until `close` is called."""
 
-    def __init__(self, subscription: Subscription, inbox: Inbox) -> None:
-        self._subscription, self._inbox = subscription, inbox
+    def __init__(
+        self, subscription: Subscription, inbox: Inbox, heard: Callable[[Sequence[str]], None] = lambda _: None
+    ) -> None:
+        """`heard` is called with the channels before the item is in the inbox."""
+        self._subscription, self._inbox, self._heard = subscription, inbox, heard
         self._closing = threading.Event()
 
     def start(self) -> None:
@@ -134,6 +137,7 @@ class Listener:
         try:
             while not self._closing.is_set():
                 channels = self._subscription.wait(RELISTEN_S) or [RESYNC]
+                self._heard(channels)
                 if any(not channel.endswith(own) for channel in channels):
                     self._inbox.put(Woken(tuple(channels)))
         except FlavorError as error:

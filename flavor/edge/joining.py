@@ -53,6 +53,11 @@ class Site:
         """Whether the run is asynchronous: this site goes on with its task until it gets another one."""
         return self.settings.buffered is not None
 
+    @property
+    def uses_signed_urls(self) -> bool:
+        """Whether this site uses the bucket by URLs that the coordinator signs, and not by its own credentials."""
+        return self.settings.signed_urls and not self.config.names_store
+
     def newest_task(self, round_: int) -> int:
         """Return the round of the task that this site is to do while the run is in `round_`; 0 for none.
 

@@ -13,6 +13,7 @@ from flavor.bus.connection import Redis, shown, translated
 from flavor.bus.fence import fenced
 from flavor.bus.keys import RunKeys
 from flavor.bus.lease import Lease, LeaseKeeper
+from flavor.bus.wishes import WISH_MS
 from flavor.errors import LeaseLost
 from flavor.records.admission import Admission
 from flavor.records.client import ClientStatus, Transfer
@@ -22,6 +23,7 @@ from flavor.records.measured import Measured
 from flavor.records.moved import Moved
 from flavor.records.names import count
 from flavor.records.pulse import Pulse
+from flavor.records.signed_urls import UrlAnswer, UrlWish
 from flavor.records.states import RunState
 from flavor.records.task import Task
 from flavor.records.update import LONGEST_TRY, Refused, Update
@@ -239,6 +241,21 @@ class Membership:
         """Write the last lines of the script's output for people who look at the run; '' removes them."""
         key = self._keys.log
         self._write(lambda step, _: step.set(key, text) if text else step.delete(key))
+
+    def wish(self, wish: UrlWish) -> None:
+        """Ask the coordinator for signed URLs, in place of an earlier wish."""
+
+        def commands(step: Redis, _: int) -> None:
+            step.set(self._keys.wish, wish.to_text(), px=WISH_MS)
+            step.publish(self._keys.wish, "")
+
+        self._write(commands)
+
+    def urls(self) -> UrlAnswer | None:
+        """The newest answer to a wish of this client; None where there is none. Raises `DamagedRecord`."""
+        with translated(self._where):
+            text = self._redis.get(self._keys.urls)
+        return None if text is None else UrlAnswer.parse(text)
 
     def clear(self, keys: Iterable[str]) -> None:
         """Delete these keys, which an earlier process may have written."""

@@ -279,8 +279,8 @@ class Federation:
                 environment={**environment, VARIABLE: str(self.layout.blocked(name))},
                 log=self.layout.log(name),
             )
-        theirs = limited(environment, len(self.sites), self.config.settings)
-        gpus = self._gpus()
+        gpus, theirs = self._gpus(), limited(environment, len(self.sites), self.config.settings)
+        theirs |= {"FLAVOR_STORE": ""} if self.config.signed_urls else {}
         for site in self.sites:
             words = ["-m", self.main, "--client", site.client, "--input", str(site.input)]
             words += ["--workspace", str(self.layout.workspace(site.client))]

@@ -83,7 +83,7 @@ class S3Requests:
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             if status == 412 or code == "PreconditionFailed":
                 raise ObjectExists(already_there(key)) from None
-            if code in ("NoSuchUpload", "NoSuchKey"):
+            if code in ("NoSuchUpload", "NoSuchKey", "404"):  # the last where a head was asked for
                 raise ObjectMissing(f"{key}: the store {self._bucket.url} knows no such upload") from None
             raise failure(self._bucket.url, key, "", status=status, code=code) from None
         except BotoCoreError as error:

@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -95,8 +95,20 @@ class Wire:
         self.pace = Pace()
         self._tls: ssl.SSLContext | None = None
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: memoryview, watch: Watch) -> Answer:
-        """Return the answer. Raises `Silence` without one, and `TransferStopped` as soon as `watch` ends it."""
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: memoryview,
+        watch: Watch,
+        *,
+        into: Callable[[bytes], object] | None = None,
+    ) -> Answer:
+        """Return the answer. Raises `Silence` without one, and `TransferStopped` as soon as `watch` ends it.
+
+        `into` gets the content of a good answer as it arrives, and the answer is returned without it.
+        """
         parts = urlsplit(url)
         connection, target, proxy = self._route(parts)
         extra = proxy.headers if proxy is not None else {}
@@ -121,6 +133,9 @@ class Wire:
                     self.pace.measured(sent, time.monotonic() - began)
                 _socket(connection).settimeout(self._answer_s)
                 response = connection.getresponse()
+                if into is not None and response.status < 300:
+                    self._receive(connection, response, into, watch)
+                    return Answer(response.status, dict(response.headers.items()), b"")
                 content = response.read()
                 if proxy is not None:
                     refuse_for(proxy, parts, response.status, response.reason, response.headers)
@@ -131,6 +146,24 @@ class Wire:
             except (OSError, http.client.HTTPException) as error:
                 watch.moved(-sent)  # raises if the transfer was stopped, which is no failure
                 raise Silence(_said(error), failure=proxy_failure(error)) from None
+
+    def _receive(
+        self,
+        connection: http.client.HTTPConnection,
+        response: http.client.HTTPResponse,
+        into: Callable[[bytes], object],
+        watch: Watch,
+    ) -> None:
+        """Hand on the content of an answer, and report what has arrived."""
+        if connection.sock is not None:  # http.client gives the socket to an answer that ends the connection
+            connection.sock.settimeout(self._silence_s)
+        left = response.length
+        while data := response.read1(self.pace.chunk_bytes):
+            into(data)
+            watch.moved(len(data))
+            left = left if left is None else left - len(data)
+        if left:
+            raise Silence("the answer was cut off")
 
     def _blocks(self, connection: http.client.HTTPConnection, body: memoryview) -> Iterator[int]:
         """Send the body, and report each block that the socket has taken."""

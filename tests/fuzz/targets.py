@@ -73,6 +73,7 @@ from tests.fuzz.folder_target import fuzz_evaluation
 from tests.fuzz.page_target import fuzz_request
 from tests.fuzz.proxy_target import fuzz_proxy_answer
 from tests.fuzz.report_target import fuzz_image, fuzz_report
+from tests.fuzz.wish_target import fuzz_wish
 from tests.infos import put_info
 from workers.inspection import Inspector, is_small
 from workers.signatures import Signatures
@@ -383,6 +384,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "measured": fuzz_measured,
     "path": fuzz_path,
     "proxy_answer": fuzz_proxy_answer,
+    "wish": fuzz_wish,
     "channel": fuzz_channel,
     "request": fuzz_request,
     "server_file": fuzz_server_file,

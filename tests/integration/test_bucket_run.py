@@ -72,6 +72,7 @@ def test_flavor_run_in_a_bucket_with_trainers_of_three_formats(bench, s3):
         "--json",
     ]
     words += ["--store", f"s3://{bucket}/fed", "--store-cache", bench.folder / "cache", "--server-step", "nesterov"]
+    words += ["--signed-urls"]  # the next test has sites with credentials
     process = bench.done(
         *("flavor", "run", "-m", f"{sys.executable} {trainer}", *words),
         env=s3.environment(),
@@ -99,6 +100,8 @@ def test_flavor_run_in_a_bucket_with_trainers_of_three_formats(bench, s3):
         assert sorted(name.split("-")[1] for name in of_round) == ["info", "model", *(["state"] if number > 1 else [])]
     assert not [key for key in keys if "/." in key], "no upload was left half done"
     nothing_secret(bench, process.stderr, process.stdout)
+    for number in (1, 2, 3):
+        assert "signs lead to http" in (bench.folder / "out" / "logs" / f"edge-{number}.log").read_text()
 
 
 def test_machines_with_caches_of_their_own_and_a_service_in_trouble(bench, s3):

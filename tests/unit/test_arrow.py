@@ -71,6 +71,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "flavor.deadline_settings",
         "flavor.mode_settings",
         "flavor.tensor_settings",
+        "flavor.store_settings",
         "flavor.rule_settings",
     ),
     ("flavor.view",),

@@ -416,6 +416,7 @@ UNCHECKED = {
     "flavor/store/digests.py": 1,  # which computes the digest of its copy
     "flavor/store/local.py": 8,  # its own looks, and what it verifies afterwards
     "flavor/store/remote.py": 1,  # which verifies it afterwards
+    "flavor/store/signed.py": 1,  # which verifies it afterwards
     "flavor/store/trouble.py": 2,  # the run's record, to see whether it can be read and has the run id
     "workers/reading.py": 3,  # which computes it of what it opens: an update to judge, an opaque one, one in a folder
 }
