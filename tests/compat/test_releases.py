@@ -77,10 +77,10 @@ class Federation:
 def test_the_release_before_refuses_a_later_run_reads_a_token_of_this_one_and_changes_nothing(
     bench: Bench, previous: Release
 ) -> None:
-    config = RunConfig(rounds=2, store=bench.store.as_uri(), queue=bench.run).to_mapping()
+    config = RunConfig(rounds=2, store=bench.store.as_uri(), queue=bench.run).to_mapping() | {"signed_urls": True}
     bench.runs.create(rounds=2, config=config)
-    bench.redis.hset(bench.runs.keys.state, mapping={"protocol": "3", "needs": "signed_urls"})
     before = bench.redis.hgetall(bench.runs.keys.state)
+    assert (before["protocol"], before["release"], before["needs"]) == ("3", __version__, "signed_urls")
     for process in (
         bench.edge("c1", f"{sys.executable} {TRAINER}", env=previous.env),
         bench.serve(*WAITS, rounds=2, env=previous.env),
