@@ -195,8 +195,10 @@ def test_changes_arrive_in_place(served: Serve, window: Window) -> None:
     expect(page.locator(".stand .more").first).to_contain_text(
         "Closes with the first 3 updates of 4 sites; the deadline"
     )
-    source.patch("mammo", {"clients": {"site-0": client("starting")}, "waits_for": "waiting for an aggregator"})
+    warned = client("starting") | {"warning": "a tensor that stays at the site is equal to one that is shared"}
+    source.patch("mammo", {"clients": {"site-0": warned}, "waits_for": "waiting for an aggregator"})
     expect(names).to_have_text(["site-4", "site-3", "site-1", "site-2", "site-0"])
+    expect(page.locator(".sites .item").nth(4)).to_contain_text("stays at the site is equal to one that is shared")
     expect(page.locator(".waits")).to_have_text("Round 12: waiting for an aggregator")
     page.get_by_role("button", name="State").click()  # sorts anew, when asked to
     expect(names).to_have_text(["site-4", "site-1", "site-3", "site-0", "site-2"])
