@@ -26,6 +26,7 @@ PACKAGES = {
     "squid": "squid",
     "promtool": "prometheus",
     "chromium": "chromium",
+    "kubectl": "kubernetes-client",
 }
 """Programs that some tests need, and Debian's packages with them."""
 _MOST_REASONS = 3

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from redis import Redis
 from redis import exceptions as redis_errors
 
+from flavor import alive
 from flavor.bus.connection import connect, options, shown, wait_for_server, way_to
 from flavor.bus.countdown import countdown
 from flavor.errors import BusUnavailable
@@ -88,7 +89,8 @@ def serve(
     also = " and judges models" if evaluator is not None else ""
     tell(f"aggregator {worker.name[:12]} listens on queue {queue!r}{also} and signs with key {key.public.fingerprint}")
     try:
-        worker.work(with_scheduler=False, logging_level="WARNING")
+        with alive.looping():
+            worker.work(with_scheduler=False, logging_level="WARNING")
         if worker.refusal is not None:
             raise worker.refusal
         if not asked_to_end():

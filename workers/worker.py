@@ -28,6 +28,7 @@ from rq.utils import now
 from rq.worker import SimpleWorker, WorkerStatus
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY, clean_worker_registry, register, unregister
 
+from flavor import alive
 from flavor.bus.countdown import countdown, told_if_silent
 from flavor.bus.patience import REFUSALS, where_of
 from flavor.bus.resting import note_resting, note_working
@@ -76,8 +77,7 @@ class OwnWorker(SimpleWorker):
     `Rest`. Where it only lacks the store of one run, it takes no job of that run, and goes on with the jobs of others.
     """
 
-    _REPEAT_S = 1.0
-    _LONGEST_PAUSE_S = 5.0
+    _REPEAT_S, _LONGEST_PAUSE_S = 1.0, 5.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -335,19 +335,19 @@ class OwnWorker(SimpleWorker):
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """Send a heartbeat, at most once a second; a server that lost this worker is told its identity too."""
-        now = time.monotonic()
         if pipeline is None:
-            if timeout is None and now - self._beaten_at < self._REPEAT_S:
+            if timeout is None and time.monotonic() - self._beaten_at < self._REPEAT_S:
                 return
-            self._beaten_at = now
-        if pipeline is None and not self._is_known():
-            self._register_again()
+            self._beaten_at = time.monotonic()
+            if not self._is_known():
+                self._register_again()
         super().heartbeat(timeout or _ALIVE_S, pipeline)
         if pipeline is None:
             countdown.over(where_of(self.connection), reads_only=True)
 
     def _is_known(self) -> bool:
         """Return whether the server has every key that registers this worker: each key can be lost alone."""
+        alive.turned()  # asked once a second, and every ten seconds during a job, whose time is limited
         with self.connection.pipeline(transaction=False) as reads:
             reads.hexists(self.key, "birth")
             if not self.rest.reason:

@@ -13,6 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from flavor import alive
 from flavor.bus.answers import Unanswered
 from flavor.bus.countdown import countdown, said
 from flavor.bus.reasons import is_no_tls, is_unknown_name
@@ -163,6 +164,7 @@ class Patience(Retry):
                 if (is_retryable and not is_retryable(error)) or tls_refusal(error):
                     raise
                 failures += 1
+                alive.turned()
                 fail(error, failures) if with_failure_count else fail(error)
                 now = time.monotonic()
                 away_s = now - _since(self._away, _away[self._where], now, began)
@@ -219,6 +221,7 @@ class Patience(Retry):
         The caller then begins again, and comes back here.
         """
         _refusals[self._where] += 1
+        alive.turned()
         now = time.monotonic()
         since = _since(self._refused, _refused[self._where], now)
         left_s = since + self.patience_s - now

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from flavor import alive
 from flavor.cli.help import GroupedCommand
 from flavor.cli.options import needed, patience_option, redis_option, store_option, store_settings, version_option
 from flavor.cli.output import teller
@@ -181,6 +182,7 @@ def command(
     name = secrets.token_hex(16)
     make_own_folder(workspace, needed=False)
     supervised(tell)
+    alive.begin(os.environ)
     with contextlib.suppress(KeyboardInterrupt):  # from when it listens on its queue on, this is heard otherwise
         serve(
             url,

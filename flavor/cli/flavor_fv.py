@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from flavor import alive
 from flavor.cli.help import GroupedCommand
 from flavor.cli.identity import default_workspace, identity_of
 from flavor.cli.options import site_patience_option, store_settings, version_option
@@ -136,6 +137,7 @@ def command(
     )
     raise_on_sigterm(Stopped)
     with_times()
+    alive.begin(os.environ)
     tell = teller(f"[{client}] flavor: ")
     try:
         take_part(config, observer=noting(os.environ, Lines(tell)), kind=JudgingEdge)

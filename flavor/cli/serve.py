@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import click
 
+from flavor import alive
 from flavor.bus.variables import PATIENCE_S
 from flavor.checkpoints.kind import CheckpointKind
 from flavor.cli.from_run import Beginning, beginning_of, from_run_options
@@ -208,6 +210,7 @@ def coordinate(
     with_times()
     tell = teller("[coordinator] ")
     raise_on_sigterm()
+    alive.begin(os.environ)
     with _noticed(run, notify, notify_after_s, tell) as notices:
         objects = opened_once_usable(config.store, create=True, settings=store_settings(), tell=tell)
         config = config.model_copy(update={"store": objects.url})

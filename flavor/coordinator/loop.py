@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from flavor import alive
 from flavor.bus.connection import ServerWatch, connect, shown, translated, wait_for_server, way_to
 from flavor.bus.jobs import JobQueue, RqJobQueue
 from flavor.bus.runs import RunStore
@@ -149,7 +150,8 @@ class Coordinator:
                 patience_s=self._patience_s,
             )
             context = self._context(config, lease, pruning)
-            self._serve(context, subscription, was_there=was_there)
+            with alive.looping():
+                self._serve(context, subscription, was_there=was_there)
             view = self._ended(context, subscription)
             desk.end(view)
             return view
@@ -239,6 +241,7 @@ class Coordinator:
             resync_at = time.monotonic() + _RESYNC_S
             woken: list[str] = []
             while not (current.view.state.ended or self._stopped.is_set()):
+                alive.turned()
                 try:
                     if RESYNC in woken or not resync_at:  # this may be another server, or one that lost writes
                         self._history.check()

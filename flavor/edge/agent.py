@@ -7,6 +7,7 @@ import os
 import queue
 from collections.abc import Callable, Iterator
 
+from flavor import alive
 from flavor.bus.connection import connect, wait_for_server, way_to
 from flavor.bus.events import ClientEvents
 from flavor.bus.patience import WaitLimit
@@ -123,6 +124,7 @@ class Edge:
             leaving.callback(hold.leave)
             hold.take(site.workspace)
             with _giving_notice(standing):
+                alive.ready()
                 self._take_part(site, standing, subscription, leaving)
 
     def _join(self, subscription: Subscription) -> Site:

@@ -7,6 +7,7 @@ to make keys, so that a trainer or a command without signatures does not pay for
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _PUBLIC = re.compile(r"ed25519:([0-9a-f]{64})")
 _SIGNATURE = re.compile(r"[0-9a-f]{128}")
 _LONGEST_FILE = 1 << 20
+_ALL_BUT_OWNER, _OTHERS = 0o077, 0o037
+"""Bits of a mode; the second ones leave out that the group reads."""
 _PEM_PUBLIC = "-----BEGIN PUBLIC KEY-----"
 
 
@@ -101,14 +104,16 @@ class SigningKey:
     def load(cls, path: Path) -> SigningKey:
         """Read the key in the PEM file at `path` (PKCS #8, no passphrase, as of `openssl genpkey -algorithm ed25519`).
 
-        Raises `InvalidSetting` for a file that is absent, unreadable, not such a key, or open to other users.
+        Raises `InvalidSetting` for a file that is absent, unreadable, not such a key, or open to other users. A group
+        may read a file of root's: who may be in the group is root's to say, and Kubernetes mounts a Secret in this way.
         """
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         with _named(path):
-            if path.stat().st_mode & 0o077:
+            found = path.stat()
+            if found.st_mode & (_OTHERS if found.st_uid == 0 and os.geteuid() != 0 else _ALL_BUT_OWNER):
                 raise InvalidSetting(f"the key {path} can be read by other users of this machine: chmod 600 {path}")
             data = path.read_bytes()[:_LONGEST_FILE]
         try:

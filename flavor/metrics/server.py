@@ -32,12 +32,14 @@ _HEADERS = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("X-Content-Type-Options", "nosniff"),
 )
+HEALTH = "/healthz"
+"""Answered whether Redis can be reached or not: this process is alive."""
 Answer = Callable[[str], tuple[bytes, str]]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
 class MetricsApp:
-    """A WSGI application that answers `/metrics`. Without a token it answers this machine alone."""
+    """A WSGI application that answers `/metrics` and `/healthz`. Without a token it answers this machine alone."""
 
     def __init__(self, answer: Answer, token: str = "") -> None:
         self._answer, self._token = answer, token
@@ -58,6 +60,8 @@ class MetricsApp:
             return _refused("403 Forbidden", "another web site asked for this: open the address itself")
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _refused("405 Method Not Allowed", "metrics are read with GET")
+        if environ["PATH_INFO"] == HEALTH:  # tells nothing, so that a probe needs no token
+            return "200 OK", b"ok\n", "text/plain; charset=utf-8"
         if self._token:
             scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
             is_it = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token.encode())

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from flavor import alive
 from flavor.store.trouble import FAULTS, MOST_UNSURE, Trouble
 
 T = TypeVar("T")
@@ -79,6 +80,7 @@ class StoreWait:
             raise self._given_up(trouble) from None
         if trouble.is_sure:
             self._telling.waits(trouble)
+        alive.turned()
         if self._pause(AGAIN_S):
             raise error
 

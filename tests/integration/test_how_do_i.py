@@ -14,7 +14,6 @@ import pickle
 import re
 import shutil
 import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,11 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from buckets import S3
 from pages import prepared
 from redisserver import redis_server
-from warm import STARTER, starter_with
+from warm import starter_with
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("sklearn.datasets", "sklearn.svm", "xgboost")
@@ -343,13 +341,3 @@ def test_the_noise_is_added_to_a_change_of_bounded_length() -> None:
         assert abs(change.mean() - 0.02) < 0.05
         assert abs(change.std() - 2.0 * sigma) < 0.05
         assert model["w"].dtype == np.float32
-
-
-def test_the_job_for_kubernetes_uses_what_there_is() -> None:
-    (block,) = [block for blocks in SECTIONS.values() for language, _, block in blocks if language == "yaml"]
-    (container,) = yaml.safe_load(block)["spec"]["template"]["spec"]["containers"]
-    assert "AS edge" in (ROOT / "Dockerfile").read_text()
-    helped = STARTER.run([sys.executable, "-P", "-m", "flavor.cli.flavor_fl", "--help"]).stdout
-    program, *options = container["command"]
-    assert program == "flavor-fl"
-    assert all(option in helped for option in options if option.startswith("--"))

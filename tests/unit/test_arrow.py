@@ -19,6 +19,7 @@ MOST_LINES = 400
 
 LEAVES = (
     "flavor",  # the version alone
+    "flavor.alive",
     "flavor.atomic",
     "flavor.certs",
     "flavor.disk",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat as stat_mode
 import subprocess
 import sys
 import threading
@@ -82,6 +83,32 @@ def test_files_that_cannot_be_used_say_so(tmp_path: Path) -> None:
     path.chmod(0o640)
     with pytest.raises(InvalidSetting, match=f"chmod 600 {path}"):
         SigningKey.load(path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "user", "is_taken"),
+    [
+        *((0o440, 0, 10001, True), (0o640, 0, 10001, True), (0o460, 0, 10001, False), (0o444, 0, 10001, False)),
+        *((0o440, 10001, 10001, False), (0o440, 0, 0, False)),
+    ],
+)
+def test_a_group_reads_a_key_of_root_alone_as_pods_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, owner: int, user: int, is_taken: bool
+) -> None:
+    path = tmp_path / "key"
+    key = SigningKey.load_or_create(path)
+
+    def stat(self: Path) -> os.stat_result:
+        return os.stat_result((stat_mode.S_IFREG | mode, 1, 1, 1, owner, 10001, 1, 1, 1, 1))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: user)
+        patch.setattr(Path, "stat", stat)
+        if is_taken:
+            assert SigningKey.load(path).public == key.public
+        else:
+            with pytest.raises(InvalidSetting, match="chmod 600"):
+                SigningKey.load(path)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,11 @@ def test_a_token(guarded: int) -> None:
     assert asked(guarded, "/", Authorization=f"Bearer {TOKEN}")[0] == 404
 
 
+def test_a_probe_needs_no_token_and_learns_nothing(guarded: int) -> None:
+    assert asked(guarded, "/healthz", Host="10.0.0.7:9600") == (200, "ok\n")
+    assert asked(guarded, "/healthz", Sec_Fetch_Site="cross-site")[0] == 403
+
+
 def test_what_goes_wrong_in_a_scrape_is_told_to_the_operator_alone(capsys: pytest.CaptureFixture[str]) -> None:
     def fails(accept: str) -> tuple[bytes, str]:
         raise BusUnavailable("Redis at x: it does not answer")

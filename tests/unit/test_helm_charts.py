@@ -1,0 +1,154 @@
+"""The Helm charts: what they render, that Kubernetes knows every field, and which values they refuse."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections import Counter
+from typing import Any
+
+import pytest
+import yaml
+
+from flavor import __version__
+from flavor.bus.bounds import BOUNDS
+from tests import charts
+
+FILES = charts.HELM / "flavor" / "files"
+
+
+@charts.needs_helm
+@pytest.mark.timeout(180)
+def test_all_that_is_generated_is_as_the_charts_say(subtests: pytest.Subtests) -> None:
+    for path, text in charts.generated().items():
+        with subtests.test(path.name):
+            assert path.read_text() == text, f"{path}: after a change that is meant, run python -m tests.charts"
+
+
+@charts.needs_helm
+def test_kubernetes_knows_every_field() -> None:
+    for name, manifests in charts.all_sets().items():
+        assert charts.invalid(manifests) == [], name
+        known = Counter((each["kind"], each["metadata"]["name"]) for each in manifests)
+        assert max(known.values()) == 1, name
+        assert all(each["metadata"]["namespace"] == ("flavor" if name == "plain" else "fl") for each in manifests)
+    broken = [
+        {**each, "spec": {**each["spec"], "replica": 1}} for each in charts.all_sets()["bucket"] if "spec" in each
+    ]
+    assert len(charts.invalid(broken)) == len(broken)
+
+
+def pods(manifests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        each["metadata"]["name"]: each["spec"]["template"]["spec"]
+        for each in manifests
+        if "template" in each.get("spec", {})
+    }
+
+
+@charts.needs_helm
+def test_every_container_is_restricted() -> None:
+    """What the restricted Pod Security Standard asks for, a root that is read-only, limits and probes."""
+    for manifests in charts.all_sets().values():
+        found = pods(manifests)
+        assert found
+        for name, pod in found.items():
+            security = pod["securityContext"]
+            assert security["runAsNonRoot"] is True, name
+            assert security["runAsUser"] >= 10001, name
+            assert security["seccompProfile"] == {"type": "RuntimeDefault"}, name
+            assert pod["automountServiceAccountToken"] is False, name
+            for container in [*pod["containers"], *pod.get("initContainers", [])]:
+                own = container["securityContext"]
+                assert own["readOnlyRootFilesystem"], name
+                assert own["allowPrivilegeEscalation"] is False, name
+                assert own["capabilities"] == {"drop": ["ALL"]}, name
+                assert container["resources"], name
+                volumes = {volume["name"] for volume in pod["volumes"]} | {"data"}
+                assert {mount["name"] for mount in container["volumeMounts"]} <= volumes, name
+            for container in pod["containers"]:
+                assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container), name
+
+
+@charts.needs_helm
+def test_every_pod_has_a_network_policy() -> None:
+    for name, manifests in charts.all_sets().items():
+        selectors = [
+            each["spec"]["podSelector"]["matchLabels"] for each in manifests if each["kind"] == "NetworkPolicy"
+        ]
+        for each in manifests:
+            if "template" in each.get("spec", {}):
+                labels = each["spec"]["template"]["metadata"]["labels"]
+                assert [one for one in selectors if one.items() <= labels.items()], (name, each["metadata"]["name"])
+
+
+REFUSED: list[dict[str, Any]] = yaml.safe_load((charts.GOLDEN / "refused.yaml").read_text())
+
+
+@charts.needs_helm
+def test_values_that_contradict_each_other_are_refused_in_one_line(subtests: pytest.Subtests) -> None:
+    answers = charts.rendered({str(index): (each["chart"], each["values"]) for index, each in enumerate(REFUSED)})
+    for index, each in enumerate(REFUSED):
+        with subtests.test(each["line"]):
+            answer = answers[str(index)]
+            assert isinstance(answer, str), each["values"]
+            assert each["line"] in answer
+            if "execution error" in answer:
+                assert len(answer.splitlines()) == 1
+
+
+INSTALL = re.compile(r"\$ helm (?:install|upgrade) \S+ deploy/helm/(\S+)((?:[^\n]*\\\n)*[^\n]*)")
+
+
+@charts.needs_helm
+def test_what_the_pages_install_can_be_installed() -> None:
+    page = charts.PAGE.read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    asked: dict[str, tuple[str, dict[str, Any] | str]] = {
+        f"block {index}": ("flavor", {"store": {"url": "s3://models/flavor"}} | block)
+        for index, block in enumerate(blocks)
+    }
+    both = page + (charts.ROOT / "docs" / "how-do-i.md").read_text()
+    for index, (chart, words) in enumerate(INSTALL.findall(both)):
+        pairs = [word for word in shlex.split(words.replace("\\\n", " ")) if "=" in word]
+        more = ["store.url=s3://a/b", "runs.digits.rounds=9"] if "--reuse-values" in words else []
+        asked[f"command {index}"] = (chart, ",".join([*pairs, *more]))
+    assert (len(blocks), len(asked) - len(blocks)) == (4, 5)
+    for name, answer in charts.rendered(asked).items():
+        assert isinstance(answer, list), (name, answer)
+        assert charts.invalid(answer) == [], name
+
+
+def test_redis_is_bounded() -> None:
+    text = (FILES / "redis.conf").read_text()
+    for name, value in BOUNDS.items():
+        assert f"\n{name} {value}\n" in text
+
+
+def test_the_charts_are_of_this_release() -> None:
+    for name in charts.CHARTS:
+        chart = yaml.safe_load((charts.HELM / name / "Chart.yaml").read_text())
+        assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
+    project = tomllib.loads((charts.ROOT / "pyproject.toml").read_text())["project"]
+    assert any(each.startswith("helm-python-sdk") for each in project["optional-dependencies"]["test"])
+    kustomization = yaml.safe_load((charts.KUSTOMIZE / "kustomization.yaml").read_text())
+    assert {each["newTag"] for each in kustomization["images"]} == {__version__}
+
+
+@charts.needs_helm
+def test_kustomize_builds_the_plain_manifests() -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl here (apt-get install kubernetes-client)")
+    command = ["kubectl", "kustomize", str(charts.KUSTOMIZE)]
+    built = subprocess.run(command, capture_output=True, text=True, check=True)
+    manifests = list(yaml.safe_load_all(built.stdout))
+    assert charts.invalid(manifests) == []
+    chart = charts.all_sets()["plain"]
+    assert len(manifests) == len(chart)
+    by_name = {(each["kind"], each["metadata"]["name"]): each for each in manifests}
+    for each in chart:
+        assert by_name[each["kind"], each["metadata"]["name"]] == each
+    assert "Secret" not in {each["kind"] for each in manifests}
