@@ -40,7 +40,7 @@ _BURST, _EACH_S = 60, 20.0
 _UPLOADS_OF_A_ROUND = 8
 """Most uploads in parts that one client may begin in a round: each takes room until it is ended."""
 _MOST_TOLD = 20
-_LOOK_S, _SOON_S, _AGAIN_S = 2.0, 0.05, 1.0
+_LOOK_S, _SOON_S, _AGAIN_S = 2.0, 0.1, 1.0
 _SEES_OFF_S = 30.0
 """The longest time for which a coordinator stays after the end of its run, so that sites ask for the last model."""
 

@@ -337,6 +337,11 @@ class Edge:
         config, run_id = self._config, site.run.run_id
         if site.uses_signed_urls:
             return self._by_signed_urls(site, transfers)
+        if site.settings.signed_urls:
+            self._tell(
+                "this site names --store (FLAVOR_STORE) itself: it uses its own credentials, and none of the URLs that "
+                "the run's coordinator signs"
+            )
         url = config.store or site.settings.store
 
         def opened() -> ObjectStore:

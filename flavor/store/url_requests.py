@@ -179,7 +179,10 @@ class UrlRequests(Requests):
             )
             error.refused = said
             raise error
-        why = f"{what}: the clock of the coordinator's machine is wrong: ask the run's operator to set it"
+        cause = "the clock of the coordinator's machine is wrong: ask the run's operator to set it"
+        if code == "ExpiredToken":
+            cause = "the coordinator's credentials have expired: ask the run's operator to renew them"
+        why = f"{what}: {cause}"
         waited_s = time.monotonic() - since
         self.tell_once(why)
         if waited_s >= self.endurance.patience_s or current_watch().pause(pause_s(waited_s), unless=asked_to_end):

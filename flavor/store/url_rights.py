@@ -17,6 +17,7 @@ from flavor.store.paths import (
     manifests_folder,
     result_of,
     round_of,
+    run_record_path,
 )
 
 MOST_BYTES = 5 * 2**40
@@ -59,8 +60,8 @@ def refusal_of(wish: UrlWish, run: str, client: str, *, most_update_bytes: int |
 
 
 def _may_read(path: str, run: str, shares_names: bool) -> bool:
-    if shares_names and is_object_path(path) and path.startswith(manifests_folder(run)):
-        return True
+    if shares_names and (path == run_record_path(run) or path.startswith(manifests_folder(run))):
+        return is_object_path(path)
     try:
         return "-state-" not in checked_global(path, run)
     except ValueError:

@@ -34,6 +34,7 @@ from flavor.records.signed_urls import UrlAnswer, UrlUse, UrlWish
 from flavor.store.settings import Endurance, StoreSettings
 from flavor.store.signed import SignedStore
 from flavor.store.signer import opened_signer
+from flavor.store.url_rights import refusal_of
 
 EVALUATOR = Path(__file__).with_name("toy_evaluator.py")
 TOKEN = "the coordinator's"
@@ -59,7 +60,10 @@ def without_libraries(folder: Path) -> str:
 
 
 def test_a_run_whose_sites_have_no_credentials(bench, s3, gated, tmp_path):
-    """Three sites train and judge, one only judges, also after the end of the run; the first lacks the libraries."""
+    """Three sites train, and one only judges, also after the end of the run.
+
+    The first lacks the libraries for buckets; the third trusts an aggregator's key, and reads manifests.
+    """
     proxy, gate = gated
     bucket = s3.bucket()
     own = {**s3.environment(proxy.address), "FLAVOR_STORE": f"s3://{bucket}/fed"}
@@ -72,9 +76,12 @@ def test_a_run_whose_sites_have_no_credentials(bench, s3, gated, tmp_path):
         return {**nothing, "FLAVOR_STORE_CACHE": str(bench.folder / f"cache-{name}"), **env}
 
     serve = ["--run", bench.run, "--rounds", 2, "--min-clients", 3, "--queue", bench.run, "--evaluate", "every"]
-    serve += ["--signed-urls", "--init-model", initial]
+    serve += ["--signed-urls", "--share-names", "--init-model", initial]
     coordinator = bench.start("flavor", "serve", *serve, env=machine("serve", **own))
-    worker = bench.start("flavor-agg", "--queue", bench.run, env=machine("agg", **own))
+    worker = bench.start("flavor-agg", "--queue", bench.run, "--key", tmp_path / "agg.key", env=machine("agg", **own))
+    worker.until("listens")
+    digest = bench.eventually("the run is there", bench.runs.find).global_model.model.digest
+    trust = ["--trust", tmp_path / "agg.key.pub", "--trust", f"sha256:{digest}"]
     lacking = {
         "FLAVOR_TEST_COLD": "1",
         "PYTHONPATH": os.pathsep.join([without_libraries(stubs), bench.env["PYTHONPATH"]]),
@@ -82,7 +89,7 @@ def test_a_run_whose_sites_have_no_credentials(bench, s3, gated, tmp_path):
     sites = [
         bench.edge("c1", bench.trainer(), env=machine("c1", **lacking)),
         bench.edge("c2", bench.trainer(), "-e", evaluator("--report"), env=machine("c2")),
-        bench.edge("c3", bench.trainer(), "-e", evaluator(), env=machine("c3")),
+        bench.edge("c3", bench.trainer(), "-e", evaluator(), *trust, env=machine("c3")),
     ]
     words = ["--run", bench.run, "--client", "v4", "-m", evaluator(), "--workspace", bench.folder / "v4"]
     judge = bench.start("flavor-fv", *words, env={**machine("v4"), "TEST_BUS": bench.url})
@@ -197,6 +204,10 @@ def test_crafted_wishes_get_nothing_and_end_nothing(desk, subtests):
             assert answer.refused
             assert not answer.urls
             assert not answer.is_over
+    with subtests.test("a run that shares names gives out its records"):
+        for path in (f"runs/{run}/run.json", f"runs/{run}/manifests/round-1.json"):
+            wish = UrlWish("0" * 16, UrlUse.GET, path)
+            assert not refusal_of(wish, run, "a", most_update_bytes=None, shares_names=True)
     with subtests.test("of rounds and evaluations without a task"):
         for path in (own.replace("0001-", "0002-"), f"runs/{run}/clients/a/0001-result-0-{DIGEST[:16]}.json"):
             answer = desk.answer(path)

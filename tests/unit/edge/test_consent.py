@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flavor.config import RunConfig
-from flavor.edge.consent import check_consent, check_store, told
+from flavor.edge.consent import check_consent, check_manifests, check_store, told
 from flavor.errors import InvalidSetting, RunRefused
 from flavor.script_settings import checked_pattern, settings_not_taken
 from flavor.store.bucket import refusal
@@ -162,3 +162,11 @@ def test_a_pattern_that_matches_no_name_is_refused() -> None:
     assert checked_pattern("LR_*") == "LR_*"
     with pytest.raises(ValueError, match="--allow-set"):
         checked_pattern("lr*")
+
+
+def test_a_site_that_trusts_keys_needs_manifests_which_signed_urls_give_where_names_are_shared() -> None:
+    shy, open_ = (RunConfig(rounds=1, store="s3://b", signed_urls=True, share_names=each) for each in (False, True))
+    with pytest.raises(RunRefused, match=r"which name all sites.*--share-names"):
+        check_manifests("r", shy, has_keys=True)
+    check_manifests("r", shy, has_keys=False)
+    check_manifests("r", open_, has_keys=True)
