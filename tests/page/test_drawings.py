@@ -135,11 +135,12 @@ def test_evaluations_and_reports_at_three_widths(shown: Shown, window: Window, s
     shown.judge(shown.typical(), {"c4": "its evaluator ended (exit code 3)"})
     shown.run.open_evaluation([], number=CENTRAL)
     shown.run.judge_centrally(50, {"central/accuracy": 0.61}, 1)
+    page = shown.open(window, wide=WIDTHS[0][0], high=WIDTHS[0][1], scheme=scheme)
+    page.locator(".judged .evaluations summary").click()
     for wide, high in WIDTHS:
-        page = shown.open(window, wide=wide, high=high, scheme=scheme)
+        page.set_viewport_size({"width": wide, "height": high})
         page.locator(".reports .apart figure img").last.scroll_into_view_if_needed()
         expect(page.locator(".judged .evaluations tbody tr")).to_have_count(2)
-        page.locator(".judged .evaluations summary").click()
         expect(page.locator(".judged .evaluations li")).to_have_text("c4: its evaluator ended (exit code 3)")
         assert page.evaluate(SIDEWAYS) <= 0, f"at {wide} px it scrolls sideways"
         assert page.evaluate(look("nameless")) == []

@@ -214,8 +214,9 @@ def test_wide_tables_are_whole_or_say_that_they_go_on(
     with Board(server, runs=[run.runs.run], folder=folder) as board, shown_board(server, board, place):
         trains(run)
         run.judge({"c1": (100, {"accuracy": 0.5, **metrics}), "c2": (300, {"accuracy": 0.9, **metrics})})
+        page: Any = window.open(place.address, f"/run/{run.runs.run}", wide=400, high=1800)
         for wide in (400, 1280, 2200, 3840):
-            page: Any = window.open(place.address, f"/run/{run.runs.run}", wide=wide, high=1800)
+            page.set_viewport_size({"width": wide, "height": 1800})
             is_whole = wide > 400
             for name in ("What each site has measured", "All evaluations"):
                 box = page.get_by_role("group", name=name)
