@@ -167,6 +167,7 @@ class Relay:
         """Return the environment of the script: without the bus, with the folder through which it asks."""
         assert self._folder is not None
         found = {**without_bus(base), RELAY_VARIABLE: os.fspath(self._folder.path)}
+        found.pop("FLAVOR_EDGE", None)  # the edge itself says to Redis which one it is
         if "LOCAL_MODEL_PATH" not in self._workspace.given:
             found["LOCAL_MODEL_PATH"] = os.fspath(self._folder.local / self._workspace.local_model.name)
         return found
