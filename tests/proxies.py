@@ -22,6 +22,7 @@ from tests.faults.servers import free_port
 from tests.polled import eventually
 
 SQUID = shutil.which("squid") or shutil.which("squid", path="/usr/sbin")
+HELPER = Path("/usr/lib/squid/basic_ncsa_auth")
 
 
 @dataclass
@@ -50,8 +51,13 @@ def squid(
     host: str = "127.0.0.1",
     port: int = 0,
     under: Sequence[str] = (),
+    user: str = "",
+    password: str = "",
 ) -> Iterator[Squid]:
-    """Run one that lets everything through, unless `rules` come first. Skips the test where there is none."""
+    """Run one that lets everything through, unless `rules` come first. Skips the test where there is none.
+
+    With a `user` it asks for the password.
+    """
     if SQUID is None:
         pytest.skip("no squid here: install it")
     port = port or free_port()
@@ -61,6 +67,14 @@ def squid(
     access = folder / "access"
     access.touch()
     access.chmod(0o666)
+    if user:
+        if not HELPER.exists():
+            pytest.skip("this squid has no helper for passwords")
+        words = ["openssl", "passwd", "-apr1", password]
+        hashed = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        (folder / "users").write_text(f"{user}:{hashed}")
+        rules = (f"auth_param basic program {HELPER} {folder}/users", *rules)
+        rules = ("auth_param basic children 1", *rules, "acl known proxy_auth REQUIRED", "http_access deny !known")
     lines = [f"http_port {host}:{port}", f"hosts_file {folder}/hosts", *rules, "http_access allow all"]
     lines += ["cache deny all", "shutdown_lifetime 0 seconds", "pinger_enable off", "memory_cache_shared off"]
     lines += ["pid_filename none", f"access_log stdio:{access}", "buffered_logs off", f"cache_log {folder}/log"]
@@ -172,9 +186,8 @@ class Tunnels:
             now = time.monotonic()
             for source in ready:
                 moved = now
-                if not (data := source.recv(65_536)):
+                if not pass_on(source, far if source is near else near):
                     return
-                (far if source is near else near).sendall(data)
             if (self.idle_s and now - moved > self.idle_s) or (self.life_s and now - began > self.life_s):
                 self.cuts += 1
                 return
@@ -184,6 +197,37 @@ class Tunnels:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+
+def pass_on(source: socket.socket, sink: socket.socket) -> bool:
+    """Whether there was something."""
+    data = source.recv(65_536)
+    sink.sendall(data)
+    return bool(data)
+
+
+@contextlib.contextmanager
+def forwarded(listener: socket.socket, target: tuple[str, int]) -> Iterator[None]:
+    """Lead what connects there to a server of this machine, also out of another network namespace."""
+
+    def serve(near: socket.socket) -> None:
+        with near, contextlib.suppress(OSError), socket.create_connection(target) as far:
+            while all(pass_on(one, far if one is near else near) for one in select.select([near, far], [], [])[0]):
+                pass
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=listener.accept()[:1], daemon=True).start()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        listener.close()
 
 
 @contextlib.contextmanager

@@ -24,6 +24,8 @@ PACKAGES = {
     "iptables": "iptables",
     "tinyproxy": "tinyproxy",
     "squid": "squid",
+    "haproxy": "haproxy",
+    "stunnel4": "stunnel4",
     "promtool": "prometheus",
     "chromium": "chromium",
     "kubectl": "kubernetes-client",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import socket
 import subprocess
+import threading
 import uuid
 
+_NETWORKS = 0x40000000
+"""CLONE_NEWNET."""
 ROOT = os.geteuid() == 0
 
 
@@ -54,6 +59,10 @@ class Site:
     def _rules(self, hears: bool, is_heard: bool) -> list[tuple[str, ...]]:
         return [rule for rule, whole in ((self._hears, hears), (self._is_heard, is_heard)) if not whole]
 
+    def routes(self) -> list[str]:
+        """Where this side can send to."""
+        return [line.split()[0] for line in _run("ip", "-n", self.name, "route").splitlines()]
+
     def established(self) -> int:
         """Connections that this side takes for alive."""
         return len(_run(*self.under, "ss", "-Htn", "state", "established").splitlines())
@@ -97,6 +106,25 @@ class Network:
             _run("ip", "-n", namespace, "address", "add", f"{address}/30", "dev", device)
             _run("ip", "-n", namespace, "link", "set", device, "up")
         return Site(inside, near, self.hub, f"to{number}")
+
+    def inner(self, address: str) -> None:
+        """Give the server's namespace an address that no site has a route to."""
+        _run("ip", "-n", self.hub, "address", "add", f"{address}/32", "dev", "lo")
+
+    def listener(self, address: str) -> socket.socket:
+        """A listening socket of the server's namespace, for a server that runs outside of it."""
+        made: list[socket.socket] = []
+
+        def listen() -> None:  # a thread has a namespace of its own
+            handle = os.open(f"/run/netns/{self.hub}", os.O_RDONLY)
+            if ctypes.CDLL(None).setns(handle, _NETWORKS) == 0:
+                made.append(socket.create_server((address, 0)))
+            os.close(handle)
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        thread.join()
+        return made[0]
 
     def close(self) -> None:
         for name in self._names:

@@ -231,8 +231,8 @@ class Gate:
         self._writer = -1
         os.mkfifo(path)
 
-    def reached(self, timeout_s: float = 30.0) -> None:
-        """Wait until somebody stands there."""
+    def reached(self, timeout_s: float = 30.0, *, told: Callable[[], object] | None = None) -> None:
+        """Wait until somebody stands there; a failure adds what `told()` gives then."""
 
         def is_read() -> bool:
             try:
@@ -241,7 +241,7 @@ class Gate:
                 return False
             return True
 
-        eventually(f"a process stands at {self.path.name}", is_read, timeout_s, pause_s=0.01)
+        eventually(f"a process stands at {self.path.name}", is_read, timeout_s, told=told, pause_s=0.01)
 
     def open(self) -> None:
         """Let them go on."""

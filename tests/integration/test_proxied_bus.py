@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
+import socket
+import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -15,10 +20,10 @@ from redisserver import redis_server
 from flavor.bus.address import bus_address
 from flavor.bus.connection import ServerWatch, connect, options, wait_for_server, way_to
 from flavor.bus.subscription import RESYNC, Subscription
-from flavor.certs import make_certificates
+from flavor.certs import Certificates, make_certificates
 from flavor.errors import BusUnavailable
 from flavor.proxy import PROXY_VARIABLE
-from tests.faults.servers import Server
+from tests.faults.servers import Server, free_port
 from tests.polled import eventually
 from tests.proxies import Tunnels, squid, tunnels
 
@@ -182,3 +187,77 @@ def test_a_proxy_that_cuts_idle_connections_is_no_outage(through: Tunnels, far: 
         subscription.close()
     assert through.cuts >= 4
     assert capsys.readouterr().err == ""
+
+
+DOC = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
+
+
+@contextlib.contextmanager
+def of_the_page(kind: str, program: str, folder: Path, changes: dict[str, str], *, words: str = "") -> Iterator[int]:
+    """Run the program with the page's configuration, on another port; skips the test where it is not installed."""
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
+    if path is None:
+        pytest.skip(f"no {program} here: install it")
+    block, port, file = re.search(rf"```{kind}\n(.*?)```", DOC, flags=re.DOTALL), free_port(), folder / kind
+    assert block is not None
+    text = block[1]
+    for before, after in {"443": str(port), **changes}.items():
+        assert before in text
+        text = text.replace(before, after)
+    file.write_text(words + text)
+    with subprocess.Popen([path, *(["-db", "-f"] if kind == "haproxy" else []), str(file)]) as process:
+
+        def listens() -> bool:
+            assert process.poll() is None, file.read_text()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                return True
+            return False
+
+        try:
+            eventually(f"{program} listens", listens, 10, pause_s=0.02)
+            yield port
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    return make_certificates(tmp_path / "tls", hosts=("redis.example.org",))
+
+
+def by_tls(port: int, made: Certificates) -> str:
+    url = f"rediss://redis.example.org:{port}"
+    return bus_address(url, tls_ca=str(made.certificate("ca")), tls_cert=None, tls_key=None)
+
+
+def test_port_443_leads_to_redis_or_to_a_bucket_by_the_name(
+    certificates: Certificates, tmp_path: Path, through: Tunnels, monkeypatch
+) -> None:
+    """HAProxy passes TLS on: Redis's own certificate is seen."""
+    monkeypatch.setenv(PROXY_VARIABLE, through.url())
+    with socket.create_server(("127.0.0.1", 0)) as bucket:
+        bucket.settimeout(10)
+        places = {"127.0.0.1:9000": f"127.0.0.1:{bucket.getsockname()[1]}"}
+        with redis_server(tmp_path / "redis", certificates=certificates) as server:
+            places["127.0.0.1:6379"] = f"127.0.0.1:{server.port}"
+            with of_the_page("haproxy", "haproxy", tmp_path, places) as port:
+                works(by_tls(port, certificates))
+                hello, context = ssl.MemoryBIO(), ssl.create_default_context()
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="bucket.example.org").do_handshake()
+                sent = hello.read()
+                with socket.create_connection(("127.0.0.1", port)) as client:
+                    client.sendall(sent)
+                    with bucket.accept()[0] as far:
+                        far.settimeout(10)
+                        assert far.recv(len(sent), socket.MSG_WAITALL) == sent
+
+
+def test_port_443_leads_to_a_redis_without_tls(
+    certificates: Certificates, server: Server, tmp_path: Path, through: Tunnels, monkeypatch
+) -> None:
+    """stunnel speaks TLS in its place."""
+    monkeypatch.setenv(PROXY_VARIABLE, through.url())
+    changes = {"127.0.0.1:6379": f"127.0.0.1:{server.port}", "/srv/flavor/redis/tls": str(certificates.folder)}
+    with of_the_page("stunnel", "stunnel4", tmp_path, changes, words="foreground = yes\npid =\n") as port:
+        works(by_tls(port, certificates))
