@@ -30,8 +30,8 @@ for host, port in (("127.0.0.1", {port}), ("10.77.1.1", {port})):
     else:
         sys.exit("Redis can be reached from here")
 from flavor.cook import utils
-sys.argv[0] = {trainer!r}
-runpy.run_path({trainer!r}, run_name="__main__")
+sys.argv[0] = {script!r}
+runpy.run_path({script!r}, run_name="__main__")
 """
 
 
@@ -40,7 +40,8 @@ class Cluster:
 
     def __init__(self, faulty: Faulty, network: networks.Network, port: int) -> None:
         self.faulty, self.bench, work = faulty, faulty.bench, faulty.bench.work
-        (work / "main.py").write_text(ON_NODE.format(port=port, trainer=str(TRAINER)))
+        for name, script in (("main.py", TRAINER), ("evaluate.py", TRAINER.with_name("toy_evaluator.py"))):
+            (work / name).write_text(ON_NODE.format(port=port, script=str(script)))
         for name, text in re.findall(r"```sh (\S+)\n(.*?)```", PAGE.read_text(), re.DOTALL):
             (work / name).write_text(text)
         for name in ("srun", "sbatch", "scancel"):
@@ -48,10 +49,12 @@ class Cluster:
         path = os.pathsep.join([str(work), os.path.dirname(sys.executable), os.environ["PATH"]])
         self._node = {"TEST_SLURM_NODE": shlex.join(network.under), "TEST_SLURM_JOBS": str(work), "PATH": path}
 
-    def edge(self, client: str, *flags: object, by: str = "srun --partition=gpu python main.py", job: int = 7):
+    def edge(
+        self, client: str, *flags: object, by: str = "srun --partition=gpu python main.py", job: int = 7, judge=()
+    ):
         command = " ".join([by, *map(str, flags)])
         env = {**self._node, "TEST_SLURM_JOB": str(job)}
-        return self.bench.edge(client, command, "--relay-events", "files", env=env)
+        return self.bench.edge(client, command, "--relay-events", "files", *judge, env=env)
 
     def start(self, client: str) -> Path:
         """The folder of the last start of this client's script."""
@@ -71,13 +74,15 @@ def test_a_trainer_on_a_node_without_a_network_takes_part(cluster: Cluster) -> N
     faulty, bench = cluster.faulty, cluster.bench
     coordinator = faulty.serve()
     bench.aggregator()
-    edges = {"c1": cluster.edge("c1"), "c2": bench.edge("c2", bench.trainer())}
+    judge = ("-e", "srun --partition=gpu python evaluate.py")
+    edges = {"c1": cluster.edge("c1", judge=judge), "c2": bench.edge("c2", bench.trainer())}
     faulty.finish(coordinator, edges)
-    assert edges["c1"].stdout.count("no way to Redis") == 2
+    assert edges["c1"].stdout.count("no way to Redis") == 4, "the trainer and its evaluator have tried two addresses"
     assert "round 3 starts from" in (bench.folder / "c1" / "logs" / "trainer.log").read_text()
     assert "the script runs on " in edges["c1"].stderr
     assert ", in Slurm's job 7" in edges["c1"].stderr
     assert bench.runs.read_round(3).contributors == ("c1", "c2")
+    assert "round 3: the result is handed in" in edges["c1"].stderr
     assert "did not read the global model" not in edges["c1"].stderr
 
 
