@@ -30,6 +30,7 @@ from flavor.protocol import FEATURES, here
 from flavor.rule_settings import conflict_of_rule
 from flavor.script_settings import checked_settings
 from flavor.setting import LONGEST_S, explained, quorum_of, setting
+from flavor.store.url import why_unsigned
 
 SMALL_UPDATE_BYTES = 4 * 1024 * 1024
 """Updates below this are inspected many in a job: a job of its own would cost more than the inspection."""
@@ -256,6 +257,8 @@ class RunConfig(BaseModel):
         if isinstance(self.quorum, int) and self.quorum > self.min_clients:
             raise ValueError(f"quorum {self.quorum} is more than min_clients {self.min_clients}")
         rules = evaluation.ruled_by_sites(self) if info.context is None else []  # a run that is there keeps its own
+        if self.signed_urls and (reason := why_unsigned(self.store)):
+            raise ValueError(reason)
         if reason := evaluation.conflict_of(self) or mode_settings.conflict_of_mode(self, rules):
             raise ValueError(reason)
         if info.context is None and (

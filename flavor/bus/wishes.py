@@ -42,6 +42,13 @@ def read_wish(runs: Clients, client: str) -> UrlWish | None:
     return UrlWish.parse(text) if text else None
 
 
+def coordinator_token(runs: Clients) -> str | None:
+    """Return the token of the process that has the coordinator's lease; None where none has it."""
+    with translated(runs.where):
+        token: str | None = runs.redis.get(runs.keys.coordinator)
+    return token
+
+
 def is_admitted(runs: Clients, client: str) -> bool:
     """Whether the coordinator has admitted the client, and has not said otherwise since."""
     with translated(runs.where), runs.redis.pipeline(transaction=False) as reads:

@@ -6,6 +6,7 @@ desk's thread. What asks the bucket, because an object is written in parts, is d
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from flavor.bus.connection import connect
 from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
-from flavor.bus.wishes import answer_wish, is_admitted, read_wish, run_now
+from flavor.bus.wishes import answer_wish, coordinator_token, is_admitted, read_wish, run_now
 from flavor.config import RunConfig
 from flavor.errors import FlavorError, StoreError, StoreUnavailable
 from flavor.printable import quoted
@@ -88,7 +89,7 @@ class UrlDesk:
         self._uploads: dict[str, tuple[int, set[str]]] = {}  # client -> round and paths of the uploads it began
         self._has_uploads = bool(token)  # a coordinator before this one may have left some
         self._round = 0
-        self._models: dict[str, str] = {}  # client -> the object that it was last given a URL of to read
+        self._models: dict[str, tuple[str, float]] = {}  # client -> what it was last given a URL of to read, and when
         self._lock = threading.Lock()
         self._busy: set[str] = set()  # clients for which a lane asks the bucket
         self._waiting: dict[str, UrlWish] = {}
@@ -111,22 +112,25 @@ class UrlDesk:
         if not view.state.ended:
             return
         if view.state is RunState.FINISHED and view.global_model is not None:
-            self._see_off(view.global_model.model.path)
+            with contextlib.suppress(FlavorError):  # Redis is away: the run has ended all the same
+                self._see_off(view.global_model.model.path, view.ended_ms or 0)
         if self._has_uploads:
             self._abort(lambda path: False)
 
-    def _see_off(self, model: str) -> None:
-        """Stay until the sites that train have asked for the last model, at `model`, or are gone."""
+    def _see_off(self, model: str, ended_ms: int) -> None:
+        """Stay until the sites that train have asked for the last model, at `model`, since the end, or are gone."""
         self._is_last = True
-        until = time.monotonic() + _SEES_OFF_S
-        while left := self._not_served(model):
+        now = time.monotonic()
+        ended_at, until = now - (self._runs.now_ms() - ended_ms) / 1000, now + _SEES_OFF_S
+        while left := self._not_served(model, ended_at):
             if time.monotonic() >= until:
                 self._tell(f"{', '.join(left[:_MOST_TOLD])} did not ask for a URL of the last model in time")
                 return
             time.sleep(_SOON_S)
 
-    def _not_served(self, model: str) -> list[str]:
-        names = [name for name in self._runs.members() if self._models.get(name) != model]
+    def _not_served(self, model: str, ended_at: float) -> list[str]:
+        served = {name for name, (path, at) in list(self._models.items()) if path == model and at >= ended_at}
+        names = [name for name in self._runs.members() if name not in served]
         found = []
         for name, (status, left_ms) in self._runs.clients(names).items():
             if left_ms and status.role is Role.TRAINER:  # also one whose script has ended: its edge is there
@@ -145,7 +149,7 @@ class UrlDesk:
                     asking |= {parsed[0]} if parsed is not None else set()
                 for client in asking:
                     self._look(client)
-            except FlavorError as error:  # a site asks again
+            except Exception as error:  # a site asks again, and no fault here may end the desk
                 if not self._closing.wait(_AGAIN_S):
                     self._tell_once(f"sites get no signed URLs for now: {error}")
         self._subscription.close()
@@ -157,7 +161,7 @@ class UrlDesk:
         if not self._paces.setdefault(client, _Pace(now)).take(now):
             self._later.add(client)
             return
-        if self._runs.redis.get(self._runs.keys.coordinator) not in (None, self._token):
+        if coordinator_token(self._runs) not in (None, self._token):
             return
         wish = read_wish(self._runs, client)
         if wish is None:
@@ -225,7 +229,8 @@ class UrlDesk:
         if round_ > self._round:
             self._round = round_
             if self._has_uploads:
-                self._has_uploads, oldest = False, round_ - self._staleness
+                oldest = round_ - self._staleness
+                self._has_uploads = oldest < round_  # those of rounds in between stay for now
                 begun(lambda: self._abort(lambda path: round_of(path) >= oldest))
 
     # -- answers
@@ -243,8 +248,8 @@ class UrlDesk:
     def _in_lane(self, client: str, wish: UrlWish) -> None:
         try:
             self._answer(client, wish)
-        except FlavorError:  # Redis is away: the site asks again
-            pass
+        except Exception as error:  # the site asks again
+            self._tell_once(f"{client} gets no signed URL for now: {error}")
         finally:
             with self._lock:
                 self._busy.discard(client)
@@ -263,7 +268,7 @@ class UrlDesk:
             answer = UrlAnswer(wish.id, refused=f"its own request failed: {error}", is_passing=is_passing)
         answer_wish(self._runs, client, answer)
         if wish.use is UrlUse.GET and not is_info(wish.path):
-            self._models[client] = wish.path
+            self._models[client] = wish.path, time.monotonic()
 
     def _abort(self, keeps: Callable[[str], bool]) -> None:
         try:

@@ -18,7 +18,7 @@ from flavor.store.bucket import Bucket, failure
 from flavor.store.paths import checked_path
 from flavor.store.s3_requests import S3Requests
 from flavor.store.settings import Endurance
-from flavor.store.url import BUCKETS, scheme_of
+from flavor.store.url import why_unsigned
 from flavor.store.url_fault import clock_fault, code_in
 from flavor.store.wire import Answer, Silence, wire_of
 from flavor.watch import current_watch
@@ -81,13 +81,9 @@ def opened_signer(url: str, endurance: Endurance) -> Signer:
 
 
 def _signer_of(url: str, endurance: Endurance) -> Signer:
-    scheme = scheme_of(url)
-    if scheme not in BUCKETS:
-        what = "a folder" if scheme == "file" else f"a store {scheme + '://'!r}"
-        raise InvalidSetting(
-            f"--signed-urls: {what} has no URLs that can be signed: give --store s3://BUCKET/PREFIX (or gs, az)"
-        )
-    return S3Signer(url, endurance) if scheme == "s3" else ObstoreSigner(url, endurance)
+    if why := why_unsigned(url):
+        raise InvalidSetting(why)
+    return S3Signer(url, endurance) if url.startswith("s3:") else ObstoreSigner(url, endurance)
 
 
 def _try_out(signer: Signer, url: str, endurance: Endurance) -> None:

@@ -31,6 +31,14 @@ def package_scheme(url: str) -> str:
     return "" if folder_of(url) is not None or scheme in BUCKETS else scheme
 
 
+def why_unsigned(url: str) -> str:
+    """Return why URLs of the store's objects cannot be signed; '' for a bucket."""
+    if (scheme := scheme_of(url)) in BUCKETS:
+        return ""
+    what = "a folder" if scheme == "file" else f"a store {scheme + '://'!r}"
+    return f"--signed-urls: {what} has no URLs that can be signed: give --store s3://BUCKET/PREFIX (or gs, az)"
+
+
 def bucket_url(url: str) -> str:
     """Return `s3://BUCKET/PREFIX` without a slash at its end. Raises `InvalidSetting`, which does not quote the URL."""
     scheme, _, rest = url.partition("://")

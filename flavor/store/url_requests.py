@@ -79,7 +79,14 @@ class UrlRequests(Requests):
 
     def asked(self, use: UrlUse, path: str, **words: Any) -> UrlAnswer:
         """Return the coordinator's answer to a wish. Raises `StoreUnavailable` and `TransferStopped` for a refusal."""
-        answer = self._ask(UrlWish(secrets.token_hex(8), use, path, **words))
+        since = time.monotonic()
+        while (answer := self._ask(UrlWish(secrets.token_hex(8), use, path, **words))).is_passing:
+            self.tell_once(f"the run's coordinator gives no URL for now, which is asked for again: {answer.refused}")
+            waited_s = time.monotonic() - since
+            if waited_s >= self.endurance.patience_s:
+                break
+            if current_watch().pause(pause_s(waited_s), unless=asked_to_end):
+                break
         if answer.is_over:
             raise TransferStopped(f"object {path}: no URL is given: {answer.refused}")
         if answer.refused:

@@ -140,9 +140,17 @@ def test_small_objects(place, subtests):
         assert place.store("f").open(replace(empty, size_bytes=None)).read_bytes() == b""
     with subtests.test("a service in trouble"):
         place.proxy.faults = [Fault("^PUT", "500", 1), Fault("^PUT", "lost", 1), Fault("^GET", "cut", 1)]
-        store.put(again := named(b"again" * 9000), place.file(b"again" * 9000))
-        assert place.store("g").open(again).read_bytes() == b"again" * 9000
+        store.put(ref_again := named(b"again" * 9000), place.file(b"again" * 9000))
+        assert place.store("g").open(ref_again).read_bytes() == b"again" * 9000
         assert all(fault.seen for fault in place.proxy.faults)
+    with subtests.test("a coordinator that cannot reach the bucket for a moment is asked again"):
+        asking, real = place.store("h"), place.coordinator.ask
+        first = iter([UrlAnswer("", refused="its own request failed", is_passing=True)])
+        asking._requests._ask = lambda wish: next(first, None) or real(wish)
+        assert asking.read(ref_again, most=10**5) == b"again" * 9000
+        told = [line for line in place.told if line.endswith("which is asked for again: its own request failed")]
+        assert len(told) == 1
+        place.told.remove(told[0])
     with subtests.test("it lists and deletes nothing"):
         for act in (lambda: store.list(f"{FOLDER}/"), lambda: store.delete([ref.path]), lambda: store.seal(ref.path)):
             with pytest.raises(StoreUnavailable, match="signed URLs cannot"):
