@@ -5,7 +5,8 @@ of its manifest, its user, no capability, and the environment of its manifest an
 there. Instead of an image it has the programs of this machine: /usr and /etc, this Python and its packages, and a
 folder /app. All pods are on one bridge; a Service is a name in their /etc/hosts.
 
-What is not like in a cluster: limits of CPU and memory, and network policies, do not bind.
+What is not like in a cluster: limits of CPU and memory do not bind, and of a network policy the ports do, but not the
+peers. A pod that shares its process namespace has a shell as its first process, which reaps as Kubernetes's does.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +33,7 @@ from tests.polled import START_PAUSE_S, eventually
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 _CLONE_NEWNET = 0x40000000
-_PROGRAMS = ("unshare", "nsenter", "setpriv", "mount", "chroot", "ip")
+_PROGRAMS = ("unshare", "nsenter", "setpriv", "mount", "chroot", "ip", "iptables-restore")
 _BRIDGE = "pods0"
 _LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC = ("/etc/alternatives", "/etc/group", "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/passwd", "/etc/ssl")
@@ -87,6 +87,13 @@ class Container:
         far = ("type", "veth", "peer", "name", "eth0", "netns", str(self._process.pid))
         _run("ip", "link", "add", f"pod{pod.number}", *far)
         _run("ip", "link", "set", f"pod{pod.number}", "master", _BRIDGE, "up")
+        eventually("its program has begun", self._has_begun, told=lambda: self.text)
+
+    def _has_begun(self) -> bool:
+        """Whether its root is its own, and no more that of this machine; or whether it has ended by now."""
+        with contextlib.suppress(FileNotFoundError, IndexError, ProcessLookupError):
+            return self.code is not None or os.readlink(f"/proc/{self.pid}/root") != "/"
+        return False
 
     @property
     def text(self) -> str:
@@ -99,9 +106,9 @@ class Container:
 
     @property
     def pid(self) -> int:
-        """The number of its process 1, outside."""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        return int(children[0])
+        """The number of its program's process, outside."""
+        first = _child(self._process.pid)
+        return _child(first) if self.pod.spec.get("shareProcessNamespace") else first
 
     def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as `kubectl exec` and probes do."""
@@ -147,6 +154,10 @@ class Container:
     def kill(self) -> None:
         self._process.kill()  # and with it all of its processes
         self._process.wait()
+
+
+def _child(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
 def _thread() -> int:
@@ -289,8 +300,29 @@ class Pod:
         assert spec["securityContext"]["allowPrivilegeEscalation"] is False
         bounds = "--bounding-set=-all --inh-caps=-all --no-new-privs"
         variables = [f"{name}={value}" for name, value in environment.items()]
-        program = shlex.join(["env", "-i", "-C", "/app", *variables, *spec.get("command", []), *spec.get("args", [])])
-        yield f"exec chroot {root} setpriv --reuid {user} --regid {group} --groups {more} {bounds} {program}"
+        words = shlex.join(["env", "-i", "-C", "/app", *variables, *spec.get("command", []), *spec.get("args", [])])
+        yield f"iptables-restore <<'END'\n{self._rules()}END"
+        program = f"chroot {root} setpriv --reuid {user} --regid {group} --groups {more} {bounds} {words}"
+        yield f"{program} & wait $!" if self.spec.get("shareProcessNamespace") else f"exec {program}"
+
+    def _rules(self) -> str:
+        """The network policy of this pod, as rules of iptables. Probes and the operator come from the bridge."""
+        labels = self.workload["spec"]["template"]["metadata"]["labels"]
+        lines = ["*filter", ":INPUT ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]"]
+        for policy in self.cluster.policies:
+            if policy["podSelector"]["matchLabels"].items() <= labels.items():
+                lines += [
+                    ":INPUT DROP [0:0]",
+                    ":OUTPUT DROP [0:0]",
+                    "-A INPUT -i lo -j ACCEPT",
+                    "-A OUTPUT -o lo -j ACCEPT",
+                ]
+                for chain, rules in (("INPUT", policy.get("ingress", [])), ("OUTPUT", policy.get("egress", []))):
+                    lines.append(f"-A {chain} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT")
+                    for port in (port for rule in rules for port in rule["ports"]):
+                        lines.append(f"-A {chain} -p {port['protocol'].lower()} --dport {port['port']} -j ACCEPT")
+                lines.append("-A INPUT -s 10.88.0.1 -j ACCEPT")
+        return "\n".join([*lines, "COMMIT"]) + "\n"
 
     def _volumes_of(self, mount: Mapping[str, Any]) -> Path:
         found = self._volumes.get(mount["name"])
@@ -324,19 +356,22 @@ class Cluster:
         self.hosts.write_text("127.0.0.1 localhost\n")
         self.secrets: dict[str, dict[str, bytes]] = {}
         self.configs: dict[str, dict[str, bytes]] = {}
+        self.policies: list[dict[str, Any]] = []
         self.pods: list[Pod] = []
 
     def next_number(self) -> int:
         return next(self._numbers)
 
     def apply(self, manifests: list[dict[str, Any]]) -> None:
-        """Know the Secrets and ConfigMaps among these manifests."""
+        """Know the Secrets, ConfigMaps and network policies among these manifests."""
         for each in manifests:
             name, data = each["metadata"]["name"], each.get("data", {})
             if each["kind"] == "Secret":
                 self.secrets[name] = {key: base64.b64decode(value) for key, value in data.items()}
             elif each["kind"] == "ConfigMap":
                 self.configs[name] = {key: value.encode() for key, value in data.items()}
+            elif each["kind"] == "NetworkPolicy":
+                self.policies.append(each["spec"])
 
     def claim(self, name: str, security: Mapping[str, Any]) -> Path:
         """The folder of a claim, which belongs to the group of the first pod that mounts it."""
@@ -363,36 +398,3 @@ class Cluster:
         for pod in self.pods:
             pod.container.kill()
             _unplug(pod.number)
-
-
-class Keda:
-    """Scales as KEDA and the autoscaler of Kubernetes do, from a ScaledObject; `scale` makes or deletes pods.
-
-    Counts what the triggers name by their own query, reads the formula, and keeps at least one pod while the metric is
-    more than `activationTarget`, and until the cooldown is over. It has no stabilization window: the number of pods
-    follows each look, which is harder for a pod with a job than the real one.
-    """
-
-    def __init__(self, scaled: Mapping[str, Any], count: Callable[[str], int], scale: Callable[[int], None]) -> None:
-        self._spec, self._count, self._scale = scaled["spec"], count, scale
-        self._modifiers = self._spec["advanced"]["scalingModifiers"]
-        self._active_at = -1e9
-        self.pods, self.metric = 0, 0.0
-        self.seen: list[int] = []
-        """The numbers of pods, one after the other."""
-
-    def look(self) -> None:
-        """Look once at the queue, and scale."""
-        counts = {each["name"]: self._count(each["metadata"]["listName"]) for each in self._spec["triggers"]}
-        self.metric = eval(self._modifiers["formula"], {"__builtins__": {}}, counts)
-        now, least, most = time.monotonic(), self._spec["minReplicaCount"], self._spec["maxReplicaCount"]
-        if self.metric > float(self._modifiers["activationTarget"]):
-            self._active_at = now
-            wanted = min(most, max(1, least, -int(-self.metric // float(self._modifiers["target"]))))
-        else:
-            is_cooling = now - self._active_at <= self._spec["cooldownPeriod"]
-            wanted = max(least, min(self.pods, 1)) if is_cooling else least
-        if wanted != self.pods:
-            self.pods = wanted
-            self.seen.append(wanted)
-            self._scale(wanted)

@@ -20,7 +20,8 @@ from redisserver import needed
 from safetensors.numpy import load_file
 
 from tests import charts, pods
-from tests.pods import Cluster, Keda, Pod
+from tests.keda import Keda
+from tests.pods import Cluster, Pod
 from tests.polled import eventually
 
 HERE = Path(__file__).parent
@@ -60,7 +61,8 @@ class Story:
             asked[f"site-{number}"] = ("flavor-edge", values)
         self._manifests = charts.rendered(asked)
         assert not [each for each in self._manifests.values() if isinstance(each, str)], self._manifests
-        self.cluster.apply(self._manifests["flavor"])  # type: ignore[arg-type]
+        for each in self._manifests.values():
+            self.cluster.apply(each)  # type: ignore[arg-type]
         self.gate = self.cluster.claim("gate", {"fsGroup": 10001})
         self._connected: dict[tuple[str, str], redis.Redis] = {}
         self.aggregators: list[Pod] = []
@@ -146,6 +148,12 @@ def told(story: Story) -> None:
     watching = {name: story.started("Deployment", f"-{name}").start() for name in ("ui", "metrics")}
     for each in (bus, coordinator, operator, *edges, *watching.values()):
         check_restrictions(each)
+    reach = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=0.3)"
+    for port, is_open in (("6379", True), ("22", False)):  # of Redis; its policy, and that of the site
+        tried = edges[0].container.execute("python", "-c", reach, bus.address, port)
+        assert (tried.returncode == 0, "timed out" in tried.stderr) == (is_open, not is_open)
+    tried = operator.container.execute("python", "-c", reach, coordinator.address, "80")
+    assert "timed out" in tried.stderr
 
     def count(key: str) -> int:
         return int(story.redis("flavor-keda", "keda-password").eval(LUA, 1, key))
@@ -159,8 +167,17 @@ def told(story: Story) -> None:
 
         eventually(what, looked, timeout_s, told=lambda: logs(story), pause_s=0.1)
 
+    def state(round_: int) -> str | None:
+        found = story.redis("default", "password").hget(f"flavor:{{digits}}:round:{round_}", "state")
+        assert found is None or isinstance(found, str)
+        return found
+
     def closed(round_: int) -> bool:
-        return story.redis("default", "password").hget(f"flavor:{{digits}}:round:{round_}", "state") == "closed"
+        return state(round_) == "closed"
+
+    def is_under_way() -> bool:
+        """Whether the aggregation of round 2 is."""
+        return state(2) == "aggregating" and (count("rq:wip:flavor"), count("rq:queue:flavor")) == (1, 0)
 
     # from zero, and back to zero
     keda.look()
@@ -174,7 +191,7 @@ def told(story: Story) -> None:
     # a job under way keeps its pod, although no job waits; an upgrade lets it finish
     (story.gate / "aggregate").unlink()
     story.open("train-2")
-    until("a job is under way and none waits", lambda: (count("rq:wip:flavor"), count("rq:queue:flavor")) == (1, 0))
+    until("a job is under way and none waits", is_under_way)
     held_until = time.monotonic() + 2.5 * 1
     until("the cooldown is over", lambda: time.monotonic() > held_until)
     assert keda.pods == 1

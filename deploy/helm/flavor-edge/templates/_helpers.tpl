@@ -43,6 +43,7 @@ metadata:
 spec:
   automountServiceAccountToken: false
   enableServiceLinks: false
+  shareProcessNamespace: true   # its first process reaps what a script leaves behind
   restartPolicy: Never
   terminationGracePeriodSeconds: {{ int .Values.terminationGracePeriodSeconds }}
 {{- with .Values.runtimeClassName }}
