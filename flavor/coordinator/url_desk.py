@@ -105,6 +105,8 @@ class UrlDesk:
     def close(self) -> None:
         """Answer no more."""
         self._closing.set()
+        with contextlib.suppress(Exception):  # wakes its thread, which ends by itself otherwise
+            self._runs.redis.publish(self._runs.keys.wishes_pattern.replace("*", ""), "")
         self._thread.join(_LOOK_S)
 
     def end(self, view: RunView) -> None:

@@ -10,6 +10,7 @@ import queue
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from signatures import SignatureGate
 from flavor.bus.admission import tell_admission
 from flavor.bus.connection import connect
 from flavor.bus.subscription import Subscription
+from flavor.bus.wishes import read_wish
 from flavor.config import RunConfig
 from flavor.coordinator.url_desk import UrlDesk
 from flavor.edge.inbox import Listener
@@ -142,8 +144,11 @@ class Desk:
         self.keys = self.runs.keys.client("a")
         self.open_round(1)
         self.signer = opened_signer(self.url, Endurance())
+        self.begin()
+
+    def begin(self) -> None:
         self.desk = UrlDesk(
-            self.runs, self.config, bench.url, self.signer, token=TOKEN, tell=self.told.append, patience_s=5
+            self.runs, self.config, self.bench.url, self.signer, token=TOKEN, tell=self.told.append, patience_s=5
         )
         self.desk.start()
 
@@ -274,6 +279,14 @@ def test_an_edge_asks_by_its_keys_and_waits_for_the_coordinator(desk, s3, tmp_pa
         assert desk.answer_to(UrlWish("0" * 16, UrlUse.GET, ref.path).to_text(), "0" * 16, wait_s=0.1) is None
         redis.set(desk.runs.keys.coordinator, TOKEN)
         assert desk.answer(ref.path, use=UrlUse.GET) is not None
+    with subtests.test("a coordinator that comes back answers a wish from before"):
+        desk.desk.close()
+        found = queue.SimpleQueue[bytes]()
+        threading.Thread(target=lambda: found.put(store.read(ref, most=2**25)), daemon=True).start()
+        store._requests._given.clear()
+        desk.bench.eventually("it asks", lambda: read_wish(desk.runs, "a"))
+        desk.begin()
+        assert found.get(timeout=20) == data
     with subtests.test("a round that is over ends the transfer"):
         desk.open_round(2)
         (tmp_path / "late").write_bytes(b"late")
