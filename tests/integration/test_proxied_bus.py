@@ -22,7 +22,8 @@ from flavor.bus.connection import ServerWatch, connect, options, wait_for_server
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.certs import Certificates, make_certificates
 from flavor.errors import BusUnavailable
-from flavor.proxy import PROXY_VARIABLE
+from flavor.proxy import PROXY_VARIABLE, parse_proxy
+from flavor.tunnel import ProxyFailure, open_tunnel
 from tests.faults.servers import Server, free_port
 from tests.polled import eventually
 from tests.proxies import Tunnels, squid, tunnels
@@ -158,6 +159,17 @@ def test_a_server_or_proxy_that_is_away_is_waited_for(
         with connect(far, patience_s=0.5) as client, pytest.raises(BusUnavailable, match="refuses connections"):
             wait_for_server(client, far)
         assert time.monotonic() - began >= 0.5
+
+
+def test_a_refusal_passes_where_the_proxy_has_led_before(through: Tunnels, server: Server) -> None:
+    """As when its rules are loaded anew: a run is not ended by that."""
+    proxy = parse_proxy(through.url(), PROXY_VARIABLE)
+    open_tunnel(proxy, "before.test", server.port, 5).close()
+    through.answer = b"HTTP/1.1 403 Forbidden\r\n\r\n"
+    for host, is_lasting in (("before.test", False), ("never.test", True)):
+        with pytest.raises(ProxyFailure) as refused:
+            open_tunnel(proxy, host, server.port, 5)
+        assert refused.value.lasting is is_lasting
 
 
 def test_the_first_line_of_a_wait_says_that_it_is_the_proxy(far: str, monkeypatch, capsys) -> None:

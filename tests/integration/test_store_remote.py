@@ -485,8 +485,10 @@ class TestProxies:
             for scheme in ("http", "https"):
                 monkeypatch.setenv("AWS_ENDPOINT_URL", f"{scheme}://bucket.test:9000")
                 why = r"the proxy .* \(FLAVOR_PROXY\) refuses connections to bucket\.test:9000 \(403 Forbidden, ERR_ACC"
+                began = time.monotonic()
                 with pytest.raises(StoreUnavailable, match=why):
-                    site.store(create=True)
+                    site.store(create=True, endurance=Endurance(patience_s=30.0, request_s=30.0, silence_s=30.0))
+                assert time.monotonic() - began < 15
 
 
 class TestCache:
