@@ -9,6 +9,10 @@
 #
 #   redis        Redis with a folder that its own user may write to
 #
+# The images have the packages that every run needs. A bucket needs two more, in all images but those of sites of a run
+# with --signed-urls: `docker build --build-arg PACKAGES="obstore botocore" ...`. In the same way, add apprise for
+# --notify, or matplotlib for the plot of --out.
+#
 # An edge waits for a Redis that is away for a day (FLAVOR_PATIENCE_S). Start it with `--restart on-failure`, without a
 # number: it ends with code 0 when its run is finished.
 #
@@ -31,6 +35,8 @@ COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
       > requirements.txt \
  && pip install --requirement requirements.txt --constraint constraints.txt
+ARG PACKAGES=""
+RUN test -z "$PACKAGES" || pip install $PACKAGES --constraint constraints.txt
 COPY README.md LICENSE ./
 COPY flavor/ flavor/
 COPY workers/ workers/

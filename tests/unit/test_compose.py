@@ -123,6 +123,7 @@ def test_the_images_hold_every_package_of_the_wheel() -> None:
 
 def test_the_images_hold_the_base_dependencies_only() -> None:
     assert "['project']['dependencies']" in stages()["builder"]
+    assert 'ARG PACKAGES=""\nRUN test -z "$PACKAGES" ||' in stages()["builder"]
     assert "optional" not in DOCKERFILE
     assert not re.search(r"pip install .*\[", DOCKERFILE)
 
