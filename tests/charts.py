@@ -230,7 +230,7 @@ def golden(name: str) -> str:
     lines = difflib.unified_diff(
         told(all_sets()[FIRST]).splitlines(keepends=True), text.splitlines(keepends=True), FIRST, name, n=2
     )
-    return "".join(lines)
+    return "".join("@@\n" if line.startswith("@@") else line for line in lines)  # without numbers of lines
 
 
 # -- users of Redis

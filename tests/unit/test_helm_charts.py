@@ -10,11 +10,13 @@ import tomllib
 from collections import Counter
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from flavor import __version__
 from flavor.bus.bounds import BOUNDS
+from flavor.cli.serve import serve
 from tests import charts
 
 FILES = charts.HELM / "flavor" / "files"
@@ -98,6 +100,47 @@ def test_values_that_contradict_each_other_are_refused_in_one_line(subtests: pyt
             assert each["line"] in answer
             if "execution error" in answer:
                 assert len(answer.splitlines()) == 1
+
+
+def sample(name: str, kind: dict[str, Any]) -> tuple[Any, Any]:
+    """A value of an option of a run, and what click's parser makes of the words that the chart writes."""
+    if name == "set":
+        return {"RATE": 0.01, "FAST": True}, ["FAST=true", "RATE=0.01"]
+    if name == "set-for":
+        return {"site-1": {"SIZE": 16}, "site-2": {"SIZE": -1}}, [("site-1", "SIZE=16"), ("site-2", "SIZE=-1")]
+    if "enum" in kind:
+        return kind["enum"][-1], kind["enum"][-1]
+    of = kind["type"]
+    if of == "boolean":
+        return True, True
+    if "array" in of:
+        return ["-a b", "c=d"], ["-a b", "c=d"]
+    if of == "number":
+        return 1.5e-7, "1.5e-07"
+    return (123456789, "123456789") if of == "integer" else ("-x y:'1'", "-x y:'1'")
+
+
+@charts.needs_helm
+def test_every_option_of_a_run_reaches_flavor_serve_as_it_was_given() -> None:
+    (runs,) = charts.schema_of("flavor")["properties"]["runs"]["patternProperties"].values()
+    samples = {name: sample(name, kind) for name, kind in runs["properties"].items()}
+    assert len(samples) > 40
+    given = {name: value for name, (value, _) in samples.items() if name != "from-run"}
+    values = {
+        "store": {"url": "s3://a/b"},
+        "runs": {"r": given},
+    }
+    answer = charts.rendered({"all": ("flavor", values | {"aggregator": {"terminationGracePeriodSeconds": 9}})})["all"]
+    assert isinstance(answer, list), answer
+    (job,) = (each for each in answer if each["kind"] == "Job")
+    context = click.Context(serve)
+    found, rest, _ = serve.make_parser(context).parse_args(job["spec"]["template"]["spec"]["containers"][0]["args"])
+    names = {each.opts[0].removeprefix("--"): each.name for each in serve.get_params(context)}
+    assert rest == []
+    for name in given:
+        value = found[names[name]]
+        expected = samples[name][1]
+        assert value == expected or (getattr(value, "__len__", None) and list(value) == [expected]), name
 
 
 INSTALL = re.compile(r"\$ helm (?:install|upgrade) \S+ deploy/helm/(\S+)((?:[^\n]*\\\n)*[^\n]*)")

@@ -40,6 +40,7 @@ metadata:
     {{- include "edge.selector" . | nindent 4 }}
     app.kubernetes.io/component: edge
     app.kubernetes.io/part-of: flavor
+  annotations: {cluster-autoscaler.kubernetes.io/safe-to-evict: "false"}    # a round may take a day
 spec:
   automountServiceAccountToken: false
   enableServiceLinks: false

@@ -218,6 +218,17 @@ livenessProbe:
 {{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
 {{- end -}}
 
+{{/* Bytes of a size as Kubernetes or Redis write it; 0 for one that is written in another way, as 1.5Gi */}}
+{{- define "flavor.bytes" -}}
+{{- $powers := dict "" 0 "k" 1 "kb" 1 "ki" 1 "m" 2 "mb" 2 "mi" 2 "g" 3 "gb" 3 "gi" 3 "t" 4 "ti" 4 -}}
+{{- $unit := regexReplaceAll "^[0-9]+" (toString .) "" | lower -}}
+{{- if and (regexMatch "^[0-9]+[A-Za-z]*$" (toString .)) (hasKey $powers $unit) -}}
+{{- $bytes := regexFind "^[0-9]+" (toString .) | int64 -}}
+{{- range until (int (get $powers $unit)) }}{{ $bytes = mul $bytes 1024 }}{{ end -}}
+{{- $bytes -}}
+{{- else -}}0{{- end -}}
+{{- end -}}
+
 {{/* The longest time of an aggregation in seconds, over all runs */}}
 {{- define "flavor.longestJobS" -}}
 {{- $longest := 0 -}}
