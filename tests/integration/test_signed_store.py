@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 import urllib.error
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from buckets import SECRET_KEY, Fault, Proxy, proxied
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from signatures import SignatureGate
 
 from flavor.errors import (
@@ -293,6 +296,14 @@ def test_urls_that_a_site_does_not_follow(place):
         store.open(ref)
 
 
+def service_account() -> str:
+    """A key of a made-up service account, as Google gives it out."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    names = {"type": "service_account", "client_email": "x@y.iam.gserviceaccount.com", "private_key_id": "1"}
+    return json.dumps({**names, "private_key": pem})
+
+
 def test_signed_urls_need_a_bucket_and_credentials(place, monkeypatch, tmp_path, subtests):
     for url, why in [(str(tmp_path), "a folder has no URLs"), ("tape://x/y", "a store 'tape://' has no URLs")]:
         with subtests.test(url), pytest.raises(InvalidSetting, match=why):
@@ -321,6 +332,10 @@ def test_signed_urls_need_a_bucket_and_credentials(place, monkeypatch, tmp_path,
         assert "sig=" in signed.url
         assert signed.headers["x-ms-blob-type"] == "BlockBlob"
         assert not signer.has_parts
-        monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_KEY")
-        with pytest.raises((InvalidSetting, StoreUnavailable)):
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", service_account())
+        google = ObstoreSigner("gs://box/fed", ENDURANCE).get("runs/r/global/x", 60)
+        assert google.url.startswith("https://storage.googleapis.com/box/fed/runs/r/global/x?")
+        assert "X-Goog-Signature=" in google.url
+        monkeypatch.delenv("GOOGLE_SERVICE_ACCOUNT_KEY")
+        with pytest.raises(InvalidSetting, match="give the key of a service account"):
             ObstoreSigner("gs://box/fed", ENDURANCE).get("runs/r/global/x", 60)
