@@ -17,7 +17,7 @@ from flavor.errors import (
     StoreError,
     StoreUnavailable,
 )
-from flavor.store.bucket_proxy import endpoint_of, proxy_of, proxy_options, refusal_of_proxy
+from flavor.store.bucket_proxy import endpoint_of, proxy_options, reached_through, refusal_of_proxy
 from flavor.store.requests import Requests
 from flavor.store.settings import Endurance
 from flavor.store.url import bucket_url
@@ -181,7 +181,7 @@ def failure(
         said, passing = f"no answer, or half of one ({heard})", True
     if passing:
         advice = "it may be overloaded or down: try again later"
-        error = _unavailable(url, f"{key}: {said}; {advice}{'' if status else _reached_through(url)}", passing=True)
+        error = _unavailable(url, f"{key}: {said}; {advice}{'' if status else reached_through(url)}", passing=True)
         error.silent = not status
         return error
     return refusal(url, key, status, code)
@@ -217,15 +217,6 @@ def _status(text: str) -> int:
 def _code(text: str) -> str:
     code = re.search(r"<Code>(\w{1,60})</Code>", text)
     return code[1] if code else ""
-
-
-def _reached_through(url: str) -> str:
-    """Name the proxy, as another cause to look for."""
-    endpoint = endpoint_of(url)
-    proxy = proxy_of(endpoint)
-    if proxy is None:
-        return ""
-    return f" (it is reached through the proxy {proxy.where}, {proxy.source}; NO_PROXY={endpoint.hostname} goes around)"
 
 
 def _plain(text: str) -> str:

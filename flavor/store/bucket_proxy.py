@@ -41,6 +41,14 @@ def proxy_of(endpoint: SplitResult) -> Proxy | None:
     return proxy_for(endpoint.scheme, endpoint.hostname or "", endpoint.port)
 
 
+def reached_through(url: str) -> str:
+    """Name the proxy through which a store is reached, as a cause to look for; '' where there is none."""
+    proxy = proxy_of(endpoint_of(url))
+    if proxy is None:
+        return ""
+    return f" (it is reached through the proxy {proxy.where}, {proxy.source}; NO_PROXY names what is reached directly)"
+
+
 def proxy_options(endpoint: SplitResult) -> dict[str, Any]:
     """Return what obstore is told so that it takes the same way as the rest of this project."""
     proxy = proxy_of(endpoint)

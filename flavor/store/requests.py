@@ -17,6 +17,7 @@ from flavor.signals import asked_to_end
 from flavor.silence import Silence, silence
 from flavor.stamp import stamp
 from flavor.store.aside import aside
+from flavor.store.bucket_proxy import reached_through
 from flavor.store.settings import Endurance
 from flavor.watch import current_watch, watching
 
@@ -54,6 +55,7 @@ class Requests:
     def _silence(self) -> Silence:
         def tell(silent_s: float) -> None:
             helps = "trying again and again; check this machine's network and VPN, and the store's address"
+            helps += reached_through(self.url)
             self._tell(f"has given a request no answer that helps for {shown_duration(silent_s)}; {helps}")
 
         return silence(self.url, tell)
