@@ -305,6 +305,7 @@ PASSES = {
     **dict.fromkeys((30, 49), "one refusal, and the round goes on without the update"),
     **dict.fromkeys((55, 56), "another one goes on with the evaluation, or what judges is there again"),
     57: "another one goes on with the round, or the site does its task again",
+    **dict.fromkeys((60, 61), "connections are made anew through the proxy, at once"),
     52: "Redis is as it should be: `flavor verify` looks at the store",
 }
 """Rows after which nothing is wrong two heartbeats later, and why."""

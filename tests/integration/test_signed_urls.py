@@ -229,12 +229,12 @@ def test_crafted_wishes_get_nothing_and_end_nothing(desk, subtests):
         desk.bench.redis.rpush(desk.keys.wish, "a list")
         desk.bench.redis.publish(desk.keys.wish, "")
     with subtests.test("a flood is bounded, and ends nothing"):
-        before = desk.bench.redis.info("commandstats")["cmdstat_getrange"]["calls"]
+        before, began = desk.bench.redis.info("commandstats")["cmdstat_getrange"]["calls"], time.monotonic()
         for _ in range(2000):
             desk.bench.redis.publish(desk.keys.wish, "")
         time.sleep(0.3)
         read = desk.bench.redis.info("commandstats")["cmdstat_getrange"]["calls"] - before
-        assert read < 100
+        assert read < 100 + 20 * (time.monotonic() - began)  # a burst, and so many in each second
         answer = desk.answer(own)
         assert answer is not None
         assert len(answer.urls) == 1
