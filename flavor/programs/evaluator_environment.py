@@ -12,10 +12,9 @@ from flavor.programs.trainer_environment import TrainerFiles, trainer_environmen
 
 ROLE = "evaluator"
 """The value of `FLAVOR_ROLE` by which `flavor.cook.utils` knows that it is called by an evaluator."""
-_OF_TLS = ("FLAVOR_TLS_CA", "FLAVOR_TLS_CERT", "FLAVOR_TLS_KEY")
 _KEPT_OUT = (
     *("FLAVOR_REDIS_URL", "FLAVOR_JOIN", "FLAVOR_TLS_CA", "FLAVOR_TLS_CERT", "FLAVOR_TLS_KEY"),
-    *("FLAVOR_EDGE", "FLAVOR_RELAY"),
+    *("FLAVOR_PROXY", "FLAVOR_EDGE", "FLAVOR_RELAY"),
 )
 
 

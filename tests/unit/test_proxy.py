@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
+from flavor.programs.evaluator_environment import evaluator_environment
 from flavor.proxy import PROXY_VARIABLE, chosen, proxy_for, without_password
 from flavor.tunnel import ConnectAnswer, connect_answer
 
@@ -160,6 +162,12 @@ def test_a_script_finds_the_password_in_a_file_for_its_user_alone(
     assert proxy.url == url
     for value in ("http://proxy:1", "@/a/file", "none"):
         assert without_password({PROXY_VARIABLE: value}, tmp_path) == {PROXY_VARIABLE: value}
+
+
+def test_an_evaluator_needs_no_way_to_redis_and_finds_none(tmp_path: Path) -> None:
+    files = Workspace.prepare(tmp_path / "w", environment={}, input_path=tmp_path)
+    base = {PROXY_VARIABLE: "http://u:s3cret@proxy:1"}
+    assert PROXY_VARIABLE not in evaluator_environment(base, files, round_=1, rounds=1, run="r", client="c")
 
 
 @pytest.mark.parametrize(

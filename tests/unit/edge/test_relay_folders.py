@@ -144,6 +144,7 @@ def test_folders_of_long_ago_are_removed_and_a_path_that_the_site_names_stays(pl
 def test_no_secret_of_the_bus_reaches_the_script(place: Place) -> None:
     relay, _ = place.begun()
     secrets = ("FLAVOR_REDIS_URL", "FLAVOR_TLS_KEY", "FLAVOR_TLS_CA", "FLAVOR_JOIN", "FLAVOR_NOTIFY", "FLAVOR_EDGE")
+    secrets += ("FLAVOR_PROXY",)
     found = relay.environment({"CUDA_VISIBLE_DEVICES": "1", **dict.fromkeys(secrets, "secret")})
     assert sorted(found) == ["CUDA_VISIBLE_DEVICES", "FLAVOR_RELAY", "LOCAL_MODEL_PATH"]
 
