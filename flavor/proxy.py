@@ -31,6 +31,8 @@ _OF_SCHEME = {
 _KINDS = {"http": "http", "socks5": "socks5", "socks5h": "socks5"}
 _PORTS = {"http": 80, "socks5": 1080}
 _MOST_BYTES = 4096
+_KEPT = "proxy"
+"""The name of a file with a proxy's URL, in a workspace."""
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,20 @@ def chosen(text: str) -> str:
 def without_password(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
     """Return the environment for a program of the site, which finds the proxy of `PROXY_VARIABLE` in a file instead.
 
-    The file is in `folder`, for this user alone. Variables that other programs read are left as they are.
+    The file is in `folder`, for this user alone, until `forget_password`. Variables that other programs read are left
+    as they are.
     """
     value = environment.get(PROXY_VARIABLE, "")
     if "@" not in value or value.startswith("@"):
         return dict(environment)
-    file = folder.absolute() / "proxy"
+    file = folder.absolute() / _KEPT
     write_whole(file, value, mode=0o600)
     return {**environment, PROXY_VARIABLE: f"@{file}"}
+
+
+def forget_password(folder: Path) -> None:
+    """Remove the file of `without_password`, if there is one: a result folder is given to others."""
+    (folder / _KEPT).unlink(missing_ok=True)
 
 
 def shown_place(host: str, port: int | None) -> str:

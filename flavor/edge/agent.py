@@ -55,6 +55,7 @@ from flavor.errors import (
 )
 from flavor.ledger.keys import SigningKey
 from flavor.outage import LONGEST_PAUSE_S, site_patience_s
+from flavor.proxy import forget_password
 from flavor.store.open import open_store
 from flavor.store.protocol import ObjectStore
 from flavor.store.signed import SignedStore
@@ -123,6 +124,7 @@ class Edge:
             leaving.callback(lambda: self._membership.leave(announce=not standing.noticed))
             leaving.callback(hold.leave)
             hold.take(site.workspace)
+            leaving.callback(forget_password, site.workspace.root)
             with _giving_notice(standing):
                 alive.ready()
                 self._take_part(site, standing, subscription, leaving)
