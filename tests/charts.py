@@ -30,7 +30,8 @@ from tests.custom_resources import CUSTOM
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "helm"
 KUSTOMIZE = ROOT / "deploy" / "kustomize"
-KUBERNETES = "1.37"
+OLDEST, NEWEST = "1.28", "1.37"
+"""The oldest Kubernetes that the charts name, and the newest one whose schemas there are."""
 RELEASE = {"name": "demo", "namespace": "fl"}
 
 FIRST = "bucket"
@@ -186,8 +187,8 @@ def _render_asked() -> None:
     json.dump(answer, sys.stdout)
 
 
-def invalid(manifests: Sequence[dict[str, Any]]) -> list[str]:
-    """What is wrong in these manifests: an unknown field, a missing one, a value of another type."""
+def invalid(manifests: Sequence[dict[str, Any]], version: str = NEWEST) -> list[str]:
+    """What this Kubernetes would refuse: an unknown field, a missing one, a value of another type."""
     import jsonschema
     import kubernetes_validate
     from kubernetes_validate import utils
@@ -200,7 +201,7 @@ def invalid(manifests: Sequence[dict[str, Any]]) -> list[str]:
             if schema := CUSTOM.get(each["kind"]):
                 jsonschema.validate(each, schema)
             else:
-                kubernetes_validate.validate(each, KUBERNETES, strict=True)
+                kubernetes_validate.validate(each, version, strict=True)
         except jsonschema.ValidationError as error:
             found.append(f"{where}: {'.'.join(map(str, error.path))}: {error.message}")
     return found

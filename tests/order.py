@@ -30,6 +30,7 @@ WAITING = (
     "faults/test_links.py",
     "faults/test_failpoints.py",
     "faults/test_doors.py",
+    "integration/test_pods.py",
     "integration/test_alerts.py",
     "faults/test_own_faults.py",
     "faults/test_back_again.py",

@@ -37,6 +37,8 @@ def test_kubernetes_knows_every_field() -> None:
         known = Counter((each["kind"], each["metadata"]["name"]) for each in manifests)
         assert max(known.values()) == 1, name
         assert all(each["metadata"]["namespace"] == ("flavor" if name == "plain" else "fl") for each in manifests)
+    for name in ("folder-and-keda", "edge"):
+        assert charts.invalid(charts.all_sets()[name], charts.OLDEST) == [], name
     broken = [
         {**each, "spec": {**each["spec"], "replica": 1}} for each in charts.all_sets()["bucket"] if "spec" in each
     ]
@@ -165,6 +167,15 @@ def test_what_the_pages_install_can_be_installed() -> None:
         assert charts.invalid(answer) == [], name
 
 
+@charts.needs_helm
+def test_the_longest_name_of_a_release_makes_no_name_too_long() -> None:
+    values = {"store": {"url": "s3://a/b"}, "runs": {"r" * 63: {"rounds": 1}}, "metrics": {"enabled": True}}
+    manifests = charts.rendered({"long": ("flavor", values)}, name="a" * 53)["long"]
+    assert isinstance(manifests, list), manifests
+    assert max(len(each["metadata"]["name"]) for each in manifests) <= 63
+    assert max(len(value) for each in manifests for value in each["metadata"]["labels"].values()) <= 63
+
+
 def test_redis_is_bounded() -> None:
     text = (FILES / "redis.conf").read_text()
     for name, value in BOUNDS.items():
@@ -175,6 +186,7 @@ def test_the_charts_are_of_this_release() -> None:
     for name in charts.CHARTS:
         chart = yaml.safe_load((charts.HELM / name / "Chart.yaml").read_text())
         assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
+        assert chart["kubeVersion"] == f">={charts.OLDEST}.0-0"
     project = tomllib.loads((charts.ROOT / "pyproject.toml").read_text())["project"]
     assert any(each.startswith("helm-python-sdk") for each in project["optional-dependencies"]["test"])
     kustomization = yaml.safe_load((charts.KUSTOMIZE / "kustomization.yaml").read_text())

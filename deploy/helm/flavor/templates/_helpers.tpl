@@ -1,6 +1,6 @@
-{{/* Names */}}
+{{/* Names. That of a Service has 63 characters at most */}}
 {{- define "flavor.name" -}}
-{{- if contains "flavor" .Release.Name -}}{{ .Release.Name }}{{- else -}}{{ .Release.Name }}-flavor{{- end -}}
+{{- ternary .Release.Name (printf "%s-flavor" .Release.Name) (contains "flavor" .Release.Name) | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "flavor.labels" -}}
