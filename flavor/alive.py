@@ -10,6 +10,7 @@ does its work.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -53,14 +54,15 @@ class Life:
     def ready(self) -> None:
         """Record that the program does its work from now on."""
         self._word = "ready"
-        self.look()
+        with contextlib.suppress(OSError):  # `look` says so
+            self._write()
 
     def look(self) -> bool:
         """Rewrite the file unless the loop is stuck; return whether it was rewritten."""
         if self._turned_at is not None and self._clock() - self._turned_at > STUCK_S:
             return False
         try:
-            self._write()
+            self._touch()
         except OSError as error:
             if not self._told:
                 say(f"flavor: {VARIABLE}: {self._path} cannot be written any more: {error.strerror}")
@@ -68,6 +70,13 @@ class Life:
             return False
         self._told = False
         return True
+
+    def _touch(self) -> None:
+        """Make the file young, without a moment in which it is empty."""
+        try:
+            os.utime(self._path)
+        except FileNotFoundError:
+            self._write()
 
     def _write(self) -> None:
         self._path.write_text(f"{self._word}\n", encoding="ascii")

@@ -183,7 +183,7 @@ def _render_asked() -> None:
             answer[name] = str(error)
             continue
         texts = [text for file, text in sorted(files.items()) if file.endswith(".yaml")]
-        answer[name] = [each for text in texts for each in yaml.safe_load_all(text) if each]
+        answer[name] = [each for text in texts for each in yaml.load_all(text, yaml.CSafeLoader) if each]
     json.dump(answer, sys.stdout)
 
 
@@ -212,7 +212,9 @@ def invalid(manifests: Sequence[dict[str, Any]], version: str = NEWEST) -> list[
 
 def told(manifests: Sequence[dict[str, Any]]) -> str:
     """The manifests as text, without the labels that all have, and without what is made by chance."""
-    return yaml.safe_dump_all([_without_chance(each) for each in manifests], width=120, sort_keys=False)
+    return yaml.dump_all(
+        [_without_chance(each) for each in manifests], Dumper=yaml.CSafeDumper, width=120, sort_keys=False
+    )
 
 
 def _without_chance(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +267,7 @@ def plain() -> str:
         "# The chart flavor as plain manifests, for `kubectl apply --kustomize`. Generated: python -m tests.charts\n"
         "# The Secrets and the claim that it names are yours to make; docs/kubernetes.md has the commands.\n"
     )
-    return head + yaml.safe_dump_all(all_sets()["plain"], width=120, sort_keys=False)
+    return head + yaml.dump_all(all_sets()["plain"], Dumper=yaml.CSafeDumper, width=120, sort_keys=False)
 
 
 def generated() -> dict[Path, str]:
