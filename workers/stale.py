@@ -14,7 +14,7 @@ from aggregators.updates import ClientModel
 from flavor.bus.runs import RunStore
 from flavor.checkpoints import TensorFile
 from flavor.config import RunConfig
-from flavor.errors import IllegalMove, ObjectMissing
+from flavor.errors import IllegalMove, ObjectMissing, StoreError
 from flavor.records.model import GlobalModel
 from flavor.records.round import RoundView
 from flavor.store.protocol import ObjectStore
@@ -76,7 +76,10 @@ def moved(
 
 
 def without_base(store: ObjectStore, stale: Mapping[str, Stale]) -> dict[str, str]:
-    """Return the clients whose base is gone from the store or was changed there, each with a reason for its refusal."""
+    """Return the clients whose base is gone from the store or was changed there, each with a reason for its refusal.
+
+    A base that cannot be read for another reason is not counted.
+    """
     how: dict[str, str] = {}
     for model in {each.base.model.digest: each.base for each in stale.values()}.values():
         try:
@@ -84,6 +87,8 @@ def without_base(store: ObjectStore, stale: Mapping[str, Stale]) -> dict[str, st
         except CHANGED as error:
             gone = isinstance(error, ObjectMissing)
             how[model.model.digest] = "is no longer in the store" if gone else "was changed in the store"
+        except (StoreError, OSError):  # it may be there: the attempt fails for the error for which this is asked
+            continue
     return {
         client: f"the global model {each.base.model.path}, from which its task of round {each.task_round} began, "
         f"{how[each.base.model.digest]}: that is no fault of this site"

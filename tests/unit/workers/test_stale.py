@@ -10,11 +10,13 @@ import pytest
 
 from aggregators.staleness import Polynomial
 from flavor.checkpoints import TensorFile
-from flavor.errors import AggregationError
+from flavor.errors import AggregationError, StoreUnavailable
 from flavor.programs.aggregator_files import RoundFiles
 from tests.unit.contributions.madeup import MadeRun
 from workers.combiner import Combined, Work
 from workers.command_inputs import laid_out
+from workers.stale import Stale, without_base
+from workers.updates import open_global
 
 rng = np.random.default_rng(11)
 FACTOR = Polynomial(0.5).factor
@@ -138,3 +140,24 @@ def test_a_base_of_another_structure_is_named(tmp_path: Path) -> None:
     run.made[1] = run.made[0].__class__(run.put("runs/r/global/0001-", "other", {"w": np.zeros(2, np.float32)}))
     with pytest.raises(AggregationError, match="'steps' is not in the global model that it began from"):
         run.round({"a": (model(), 10), "b": (model(), 10)}, stale={"b": (2, 0.5)})
+
+
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("answered 403 (InvalidObjectState)", passing=False), PermissionError(13, "no")]
+)
+def test_a_base_that_cannot_be_read_is_not_taken_for_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What reports a failed attempt asks this: an error of its own would leave the attempt without a report."""
+    run = begun(tmp_path)
+    stale = {client: Stale(task, run.made[task - 1], 0.5) for client, task in (("a", 1), ("b", 2))}
+
+    def of_one(opened: Any, base: Any) -> TensorFile:
+        if base == run.made[0]:
+            raise error
+        return open_global(opened, base)
+
+    monkeypatch.setattr("workers.stale.open_global", of_one)
+    assert without_base(run.store, stale) == {}
+    run.store.delete([run.made[1].model.path])
+    assert list(without_base(run.store, stale)) == ["b"]
