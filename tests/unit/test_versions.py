@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,9 @@ from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.resume import changes
 
+ROOT = Path(__file__).parents[2]
+LATER_OPTIONS = ("proxy", "devices", "relay-events")
+"""Options of 0.2.0 that are no settings of a run."""
 SETTINGS_OF_0_1_0 = frozenset(
     [
         "aggregation_attempts",
@@ -69,6 +74,31 @@ def test_each_later_setting_is_a_feature_with_a_version_of_its_own() -> None:
     assert later == set(protocol.FEATURES), "add each new setting of a run to flavor.protocol.FEATURES"
     assert all(2 < version <= protocol.PROTOCOL for version in protocol.FEATURES.values())
     assert not any(RunConfig.model_fields[name].is_required() for name in later)
+
+
+def test_the_changelog_has_each_later_setting_in_its_own_release() -> None:
+    """A rebase may put a paragraph into the list of another release, and no conflict tells."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    newer, older = text.split("## 0.1.0 (", 1)
+    for name in set(RunConfig.model_fields) - SETTINGS_OF_0_1_0:
+        option = f"`[^`]*--{name.replace('_', '-')}\\b"
+        assert re.search(option, newer), f"CHANGELOG.md does not have --{name.replace('_', '-')}"
+        assert not re.search(option, older), name
+    assert [option for option in LATER_OPTIONS if f"--{option}" not in newer or f"--{option}" in older] == []
+
+
+def test_constraints_have_a_version_of_each_package_that_is_needed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [each for part in project["optional-dependencies"].values() for each in part] + project["dependencies"]
+    here = {
+        _plain(re.split(r"[\[>=;]", each)[0]) for each in needed if "darwin'" not in each.replace("!= 'darwin'", "")
+    }
+    pinned = re.findall(r"^([\w.-]+)(?:\[\w+\])?==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert sorted(here - {_plain(each) for each in pinned} - {"flavor"}) == []
+
+
+def _plain(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package.strip()).lower()
 
 
 def test_the_table_of_releases_has_this_one() -> None:
