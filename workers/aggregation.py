@@ -170,9 +170,15 @@ def _reported(context: WorkerContext, runs: RunStore, config: RunConfig, attempt
 
 
 def _without_base(context: WorkerContext, runs: RunStore, config: RunConfig, round_: int) -> dict[str, str]:
-    """Return the contributors whose update cannot be used because its base is gone, each with the reason."""
+    """Return the contributors whose update cannot be used because its base cannot be read, each with the reason.
+
+    Empty where their tasks are gone from Redis: then this attempt is over.
+    """
     view = runs.read_round(round_)
-    return {} if view is None else without_base(context.store, stale_of(runs, view, config))
+    try:
+        return {} if view is None else without_base(context.store, stale_of(runs, view, config))
+    except IllegalMove:
+        return {}
 
 
 def _spoiled(context: WorkerContext, runs: RunStore, round_: int, error: Exception, kind: CheckpointKind) -> list[str]:

@@ -14,11 +14,12 @@ from aggregators.updates import ClientModel
 from flavor.bus.runs import RunStore
 from flavor.checkpoints import TensorFile
 from flavor.config import RunConfig
-from flavor.errors import IllegalMove, ObjectMissing, StoreError
+from flavor.errors import IllegalMove
 from flavor.records.model import GlobalModel
 from flavor.records.round import RoundView
 from flavor.store.protocol import ObjectStore
-from workers.reading import CHANGED, Reading
+from workers.reading import Reading
+from workers.unreadable import unreadable
 from workers.updates import open_global
 
 
@@ -76,24 +77,14 @@ def moved(
 
 
 def without_base(store: ObjectStore, stale: Mapping[str, Stale]) -> dict[str, str]:
-    """Return the clients whose base is gone from the store or was changed there, each with a reason for its refusal.
-
-    A base that cannot be read for another reason is not counted.
-    """
-    how: dict[str, str] = {}
-    for model in {each.base.model.digest: each.base for each in stale.values()}.values():
-        try:
-            open_global(Reading(store), model)
-        except CHANGED as error:
-            gone = isinstance(error, ObjectMissing)
-            how[model.model.digest] = "is no longer in the store" if gone else "was changed in the store"
-        except (StoreError, OSError):  # it may be there: the attempt fails for the error for which this is asked
-            continue
+    """Return the clients whose base is gone from the store, changed or withheld there, each with a refusal's reason."""
+    bases = {each.base.model.digest: each.base for each in stale.values()}
+    how = {digest: unreadable(store, base) for digest, base in bases.items()}
     return {
         client: f"the global model {each.base.model.path}, from which its task of round {each.task_round} began, "
         f"{how[each.base.model.digest]}: that is no fault of this site"
         for client, each in stale.items()
-        if each.base.model.digest in how
+        if how[each.base.model.digest]
     }
 
 

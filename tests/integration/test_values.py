@@ -17,6 +17,7 @@ from flavor.checkpoints.encoding import Encoding, encode
 from flavor.config import RunConfig
 from flavor.cook.metrics import binary_counts
 from flavor.coordinator.attempts import refusals_of_spoiled
+from flavor.errors import ObjectWithheld
 from flavor.ledger.archive import Archive
 from flavor.records.info import CONFUSION
 from flavor.records.objects import ObjectRef
@@ -149,7 +150,10 @@ def test_no_site_is_to_blame_for_a_global_model_that_is_gone_from_the_store(fede
     assert runs.runs.read_round(2).untrained == {"a"}
 
 
-def test_a_stale_update_whose_base_has_gone_since_it_was_accepted_is_left_out_without_blame(federation: Any) -> None:
+@pytest.mark.parametrize("how", ["gone", "withheld"])
+def test_a_stale_update_whose_base_cannot_be_read_since_it_was_accepted_is_left_out_without_blame(
+    federation: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     served = federation(mode="async:buffer=2")
     runs = served.runs
     served.closed(a=w(1), b=w(1))
@@ -160,11 +164,23 @@ def test_a_stale_update_whose_base_has_gone_since_it_was_accepted_is_left_out_wi
         submit(runs, served.store, client, w(3), round_=round_)
     served.round, served.accepted = 3, ["a", "b", "c"]
     assert all(verdict(runs, client, 3).accepted for client in "abc")
-    served.store.delete([base])
+    said = f"the global model {base}, from which its task of round 2 began, "
+    if how == "gone":
+        served.store.delete([base])
+        said += "is no longer in the store"
+    else:
+        local = served.store.local
+
+        def kept_back(path: str, **settings: Any) -> Path:
+            if path == base:
+                raise ObjectWithheld(f"object {path}: it is archived")
+            return local(path, **settings)
+
+        monkeypatch.setattr(served.store, "local", kept_back)
+        said += "cannot be read in the store (it is archived)"
     view = served.aggregate()
     assert view.contributors == ("b", "c")
     (failed,) = [each for _, each in runs.redis.xrange(runs.keys.log) if each["event"] == "round.attempt_failed"]
-    said = f"the global model {base}, from which its task of round 2 began, is no longer in the store"
     assert failed["reason"] == f"a: {said}: that is no fault of this site"
     assert runs.redis.hgetall(runs.keys.client("a").verdict(2))["blameless"] == "1"
     assert runs.refusals() == {}, "and it is no step towards a quarantine"

@@ -12,11 +12,11 @@ from aggregators.staleness import Polynomial
 from flavor.checkpoints import TensorFile
 from flavor.errors import AggregationError, StoreUnavailable
 from flavor.programs.aggregator_files import RoundFiles
+from flavor.records.objects import ObjectRef
 from tests.unit.contributions.madeup import MadeRun
 from workers.combiner import Combined, Work
 from workers.command_inputs import laid_out
 from workers.stale import Stale, without_base
-from workers.updates import open_global
 
 rng = np.random.default_rng(11)
 FACTOR = Polynomial(0.5).factor
@@ -143,21 +143,27 @@ def test_a_base_of_another_structure_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [StoreUnavailable("answered 403 (InvalidObjectState)", passing=False), PermissionError(13, "no")]
+    ("error", "said"),
+    [
+        (StoreUnavailable("answered 403", passing=False), "cannot be read in the store (answered 403)"),
+        (StoreUnavailable("no answer", passing=True), ""),
+    ],
 )
-def test_a_base_that_cannot_be_read_is_not_taken_for_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+def test_a_base_that_cannot_be_read_is_told_apart_from_one_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
     """What reports a failed attempt asks this: an error of its own would leave the attempt without a report."""
     run = begun(tmp_path)
     stale = {client: Stale(task, run.made[task - 1], 0.5) for client, task in (("a", 1), ("b", 2))}
+    opened = run.store.open
 
-    def of_one(opened: Any, base: Any) -> TensorFile:
-        if base == run.made[0]:
+    def of_one(ref: ObjectRef) -> Path:
+        if ref == run.made[0].model:
             raise error
-        return open_global(opened, base)
+        return opened(ref)
 
-    monkeypatch.setattr("workers.stale.open_global", of_one)
-    assert without_base(run.store, stale) == {}
+    monkeypatch.setattr(run.store, "open", of_one)
     run.store.delete([run.made[1].model.path])
-    assert list(without_base(run.store, stale)) == ["b"]
+    found = without_base(run.store, stale)
+    assert "no longer in the store: that is no fault of this site" in found.pop("b")
+    assert [f"task of round 1 began, {said}: that is no" in reason for reason in found.values()] == [True] * bool(said)
