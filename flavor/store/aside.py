@@ -12,6 +12,8 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
+from flavor import alive
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -92,7 +94,9 @@ def in_lanes(items: Iterable[T], do: Callable[[T], R], *, lanes: Callable[[], in
                 else:
                     coming.append(begun(lambda item=item: do(item)))  # type: ignore[misc]
             if coming:
-                yield coming.popleft().result()
+                done = coming.popleft().result()
+                alive.turned()  # an object of many parts may take hours
+                yield done
     finally:
         for each in coming:  # tasks that end at once are waited for; the others end by themselves
             with_patience(each)

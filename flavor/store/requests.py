@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from flavor import alive
 from flavor.durations import shown_duration
 from flavor.errors import StoreError, StoreUnavailable, TransferStopped
 from flavor.outage import pause_s
@@ -83,6 +84,7 @@ class Requests:
                 try:
                     return self.ask(key, act)
                 except StoreUnavailable as error:
+                    alive.turned()
                     if error.silent and watch.moved_at > began and moving < _MOVING_ATTEMPTS:
                         deadline, moving = time.monotonic() + patience_s, moving + 1
                     left_s = deadline - time.monotonic()

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from flavor import alive
-from flavor.errors import InvalidSetting
+from flavor.errors import InvalidSetting, StoreUnavailable
+from flavor.store.aside import in_lanes
+from flavor.store.requests import Requests
+from flavor.store.settings import Endurance
 
 
 class Clock:
@@ -80,3 +83,23 @@ def test_only_where_the_variable_is_set(tmp_path: Path, monkeypatch: pytest.Monk
     alive.begin({alive.VARIABLE: str(tmp_path / "alive")})
     with alive.looping():
         assert (tmp_path / "alive").read_text() == "ready\n"
+
+
+def test_a_store_that_is_away_and_an_object_of_many_parts_are_no_stuck_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    life = alive.Life(tmp_path / "alive", clock=clock)
+    monkeypatch.setattr(alive, "_life", life)
+
+    def away() -> None:
+        assert life.look()
+        clock.now += alive.STUCK_S - 1
+        raise StoreUnavailable("no answer", passing=True)
+
+    with alive.looping():
+        with pytest.raises(StoreUnavailable):
+            Requests("s3://b", Endurance(patience_s=0.0)).persist("key", away, attempts=3)
+        for part in in_lanes(range(3), lambda part: part, lanes=lambda: 1):
+            clock.now += alive.STUCK_S - 1
+            assert life.look(), part
