@@ -17,10 +17,12 @@ from flavor.errors import (
     StoreError,
     StoreUnavailable,
 )
+from flavor.store import certificate
 from flavor.store.bucket_proxy import endpoint_of, proxy_options, reached_through, refusal_of_proxy
 from flavor.store.requests import Requests
 from flavor.store.settings import Endurance
 from flavor.store.url import bucket_url
+from flavor.store.wire import Silence
 from flavor.tunnel import ProxyFailure
 from flavor.watch import current_watch
 
@@ -187,6 +189,17 @@ def failure(
     return refusal(url, key, status, code)
 
 
+def unanswered(url: str, key: str, silence: Silence) -> StoreUnavailable:
+    """Describe a request without an answer; see `failure`."""
+    if silence.refusal is not None:
+        return _untrusted(url, key, silence.refusal)
+    return failure(url, key, str(silence), proxy=silence.failure)
+
+
+def _untrusted(url: str, key: str, refused: certificate.Refusal) -> StoreUnavailable:
+    return _unavailable(url, f"{key}: {refused}{reached_through(url)}", passing=refused.passing)
+
+
 def refusal(url: str, key: str, status: int, code: str) -> StoreUnavailable:
     """The store has answered and refuses: this process, or this object."""
     answered = f"answered {status}" + (f" ({code})" if code else "")
@@ -206,6 +219,8 @@ def _obstore_failure(url: str, key: str, text: str) -> StoreUnavailable:
         return no_credentials(url)
     if kept := re.search(r"DeleteObjects request failed for key .*\(code: (\w{1,60})\)", text):  # others are deleted
         return failure(url, key, "", status=_STATUS_OF.get(kept[1], 400), code=kept[1])
+    if refused := certificate.Refusal.in_text(text):
+        return _untrusted(url, key, refused)
     return failure(url, key, _plain(text), status=_status(text), code=_code(text))
 
 

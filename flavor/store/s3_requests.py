@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from flavor.errors import InvalidSetting, ObjectExists, ObjectMissing
-from flavor.store.bucket import Bucket, already_there, failure, no_credentials
+from flavor.store.bucket import Bucket, already_there, failure, no_credentials, unanswered
 from flavor.store.wire import Pace, Silence, wire_of
 from flavor.watch import Watch, current_watch, watched
 
@@ -75,7 +75,7 @@ class S3Requests:
         try:
             yield
         except Silence as error:
-            raise failure(self._bucket.url, key, str(error), proxy=error.failure) from None
+            raise unanswered(self._bucket.url, key, error) from None
         except NoCredentialsError:
             raise no_credentials(self._bucket.url) from None
         except ClientError as error:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from flavor.errors import InvalidSetting, ObjectExists, ObjectMissing, StoreError, StoreUnavailable
 from flavor.records.signed_urls import MOST_PARTS, SignedUrl, sizes_of_parts
-from flavor.store.bucket import Bucket, failure
+from flavor.store.bucket import Bucket, unanswered
 from flavor.store.paths import checked_path
 from flavor.store.s3_requests import S3Requests
 from flavor.store.settings import Endurance
@@ -94,7 +94,7 @@ def _try_out(signer: Signer, url: str, endurance: Endurance) -> None:
         try:
             return wire.send(method, signed.url, signed.headers, memoryview(body), current_watch())
         except Silence as error:
-            raise failure(url, path, str(error), proxy=error.failure) from None
+            raise unanswered(url, path, error) from None
 
     try:
         put = ask("PUT", signer.put(path, len(data), digest, _PROBED_S), data)

@@ -17,7 +17,7 @@ from flavor.outage import pause_s
 from flavor.printable import printable
 from flavor.records.signed_urls import PARTS_AT_ONCE, SignedUrl, UrlAnswer, UrlUse, UrlWish
 from flavor.signals import asked_to_end
-from flavor.store.bucket import already_there, failure
+from flavor.store.bucket import already_there, failure, unanswered
 from flavor.store.requests import Requests
 from flavor.store.settings import Endurance
 from flavor.store.url_fault import clock_fault, code_in
@@ -163,7 +163,7 @@ class UrlRequests(Requests):
                 method, signed.url, {**signed.headers, **headers}, memoryview(body), current_watch(), into=into
             )
         except Silence as error:
-            raise failure(self.url, path, str(error), proxy=error.failure) from None
+            raise unanswered(self.url, path, error) from None
         if answer.status < 300:
             return answer
         code = code_in(answer.content)

@@ -19,6 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from flavor.proxy import Proxy, proxy_for
 from flavor.send_buffer import unsent_bytes
+from flavor.store import certificate
 from flavor.store.settings import Endurance
 from flavor.tunnel import ProxyFailure, open_tunnel, proxy_failure, reach_proxy, refuse_for
 from flavor.watch import Watch
@@ -35,12 +36,14 @@ _BUFFERED_S = 0.5
 class Silence(OSError):
     """No answer, or half an answer. The text says what was received last.
 
-    `failure` is that of a proxy which has not led to the host.
+    `failure` is that of a proxy which has not led to the host, `refusal` that of the host's certificate.
     """
 
-    def __init__(self, said: str, *, failure: ProxyFailure | None = None) -> None:
+    def __init__(
+        self, said: str, *, failure: ProxyFailure | None = None, refusal: certificate.Refusal | None = None
+    ) -> None:
         super().__init__(said)
-        self.failure = failure
+        self.failure, self.refusal = failure, refusal
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,8 @@ class Wire:
                 return Answer(response.status, dict(response.headers.items()), content)
             except (OSError, http.client.HTTPException) as error:
                 watch.moved(-sent)  # raises if the transfer was stopped, which is no failure
-                raise Silence(_said(error), failure=proxy_failure(error)) from None
+                refusal = certificate.Refusal.of(error)
+                raise Silence(_said(error), failure=proxy_failure(error), refusal=refusal) from None
 
     def _receive(
         self,

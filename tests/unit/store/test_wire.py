@@ -1,14 +1,21 @@
-"""What is said of an upload while the store does not take it."""
+"""What is said of an upload while the store does not take it, and of a store whose certificate is refused."""
 
 from __future__ import annotations
 
+import datetime
 import http.server
+import ssl
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from flavor.store.wire import Wire
+from flavor.certs import Certificates, make_certificates
+from flavor.errors import ObjectMissing, StoreUnavailable
+from flavor.store.bucket import Bucket, unanswered
+from flavor.store.settings import Endurance
+from flavor.store.wire import Silence, Wire
 from flavor.watch import Watch
 
 BODY = memoryview(bytes(300_000))
@@ -30,7 +37,7 @@ def overloaded() -> Iterator[str]:
             """Say nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}/key"
         server.shutdown()
 
@@ -46,3 +53,69 @@ def test_what_the_store_did_not_take_is_not_counted_as_uploaded(
             status = wire.send("PUT", overloaded, {}, BODY, watch).status
             seen.append((status, watch.progress.done))
     assert seen == [(503, 0), (503, 0), (200, len(BODY))]
+
+
+class Empty(http.server.BaseHTTPRequestHandler):
+    """A bucket without objects."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, ssl.SSLContext, Certificates]]:
+    """A bucket with TLS, whose CA this machine does not know: its port, and its certificate, which can be replaced."""
+    made = make_certificates(tmp_path, hosts=("localhost",))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate("server"), made.key("server"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Empty)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that refuses the handshake
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://localhost:{server.server_address[1]}")
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    with server:
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+        yield server.server_address[1], context, made
+        server.shutdown()
+
+
+def refused(port: int, host: str = "localhost") -> StoreUnavailable:
+    with pytest.raises(Silence) as raised:
+        Wire(connect_s=9, silence_s=9, answer_s=9).send("GET", f"https://{host}:{port}/o", {}, memoryview(b""), Watch())
+    return unanswered("s3://bucket/p", "o", raised.value)
+
+
+def read_by_obstore() -> None:
+    bucket = Bucket("s3://bucket/p", Endurance(patience_s=0.1))
+    bucket.ask("o", lambda: bucket.reading.get("o"))
+
+
+def test_a_certificate_that_is_refused_is_no_outage_and_what_helps_is_named(
+    secure: tuple[int, ssl.SSLContext, Certificates], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket of the site's own CA, or a proxy that opens TLS: it would be waited for, a day at a site."""
+    port, context, made = secure
+    by_wire = refused(port)
+    with pytest.raises(StoreUnavailable) as raised:
+        read_by_obstore()
+    for error in (by_wire, raised.value):
+        assert not error.passing
+        assert str(error).startswith("store s3://bucket/p: o: its certificate is refused (")
+        assert "where a proxy opens TLS, name the CA of the proxy" in str(error)
+    monkeypatch.setenv("SSL_CERT_FILE", str(made.certificate("ca")))
+    with pytest.raises(ObjectMissing):
+        read_by_obstore()
+    assert "use the host name that the certificate is for" in str(refused(port, "127.0.0.1"))
+    old = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=9)
+    make_certificates(made.folder, ("localhost",), days=2, replace=True, now=old)
+    context.load_cert_chain(made.certificate("server"), made.key("server"))
+    outdated = refused(port)
+    assert "has expired): have it renewed, or check this machine's clock" in str(outdated)
+    assert outdated.passing, "the service renews it, and no site has to be started again"
