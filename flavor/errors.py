@@ -35,6 +35,7 @@
     ├── AggregationError              (also ValueError) updates and a rule that cannot be aggregated together
     ├── InvalidUpdate                 an update that does not count, and why
     │   ├── BrokenModel               the global model is at fault, and no client
+    │   │   └── UnreadableModel       it is gone from the store, changed or withheld
     │   └── CheckpointError           (also ValueError) a checkpoint that cannot be read or used
     │       └── NotDivided            a model of which a site cannot share the part that its run asks for
     ├── InvalidResult                 the result of an evaluation that does not count, and why
@@ -252,6 +253,10 @@ class BrokenModel(InvalidUpdate):
     def __init__(self, message: str, *, is_sure: bool = True) -> None:
         self.is_sure = is_sure
         super().__init__(message)
+
+
+class UnreadableModel(BrokenModel):
+    """The global model that an update was trained from is gone from the store, or was changed or is withheld there."""
 
 
 class CheckpointError(InvalidUpdate, ValueError):

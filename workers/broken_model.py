@@ -10,9 +10,7 @@ from aggregators.dtypes import Array
 from aggregators.quantities import is_mask
 from flavor.checkpoints import TensorFile, is_finite, is_odd
 from flavor.checkpoints.finite import BLOCK_ELEMENTS
-from flavor.errors import BrokenModel, ObjectMissing
-from flavor.records.model import GlobalModel
-from flavor.store.protocol import ObjectStore
+from flavor.errors import BrokenModel
 from workers.blame import BEGIN_BOUNDED, MAY_BE_EARLIER
 
 _FAR = {np.dtype(np.float64): 2.0**256, np.dtype(np.float16): 2.0**15}
@@ -70,17 +68,3 @@ def _masks_by_one_value(array: Array) -> bool:
         return False
     masking = array[array != 0]
     return masking.size < array.size and bool((masking == masking[0]).all())
-
-
-def gone_model(store: ObjectStore, model: GlobalModel | None) -> BrokenModel | None:
-    """Return the error that names this global model, which an update was trained from, where the store lacks it."""
-    if model is None:
-        return None
-    try:
-        store.size_bytes(model.model.path)
-    except ObjectMissing:
-        return BrokenModel(
-            f"the global model {model.model.path}, which its task began from, is no longer in the store: that is no "
-            "fault of this site"
-        )
-    return None

@@ -17,8 +17,8 @@ from flavor.errors import (
     DigestMismatch,
     FlavorError,
     InvalidUpdate,
-    ObjectMissing,
     StoreUnavailable,
+    UnreadableModel,
 )
 from flavor.failpoints import reach
 from flavor.policy.standing import is_quarantined
@@ -33,7 +33,6 @@ from flavor.records.verdict import OfModel, Verdict
 from flavor.store.paths import accepted_path, checked_path, is_handed_in_by
 from flavor.store.protocol import ObjectStore
 from flavor.view.client_events import UpdateAccepted, UpdateEvent, UpdateRefused
-from workers.broken_model import gone_model
 from workers.context import WorkerContext
 from workers.fault import GivenBack, any_readable, own_fault
 from workers.infos import read_client_info
@@ -43,6 +42,7 @@ from workers.look_files import FileLook
 from workers.look_tensors import TensorLook
 from workers.reading import Reading
 from workers.signatures import Signatures
+from workers.unreadable import instead_of
 from workers.weights import check_weight
 
 _LOOKS = 3
@@ -125,6 +125,12 @@ def _event(runs: RunStore, recorded: Recorded, verdict: Verdict, round_: int, cl
     return UpdateRefused(reason, client, round_, run=runs.run, is_late=is_late) if reason else None
 
 
+def _of_model(error: BrokenModel) -> OfModel:
+    if isinstance(error, UnreadableModel):
+        return OfModel.UNREADABLE
+    return OfModel.SURE if error.is_sure else OfModel.LIKELY
+
+
 def is_small(handed_in: Update | Refused) -> bool:
     """Return whether an update is so small that a job of its own costs more than its inspection."""
     size = handed_in.object.size_bytes if isinstance(handed_in, Update) else None
@@ -205,12 +211,11 @@ class Inspector:
             raise
         except Exception as error:  # what another party wrote can be wrong in any way
             self._raise_unless_its_own(client, error)
-            if isinstance(error, ObjectMissing):
-                error = gone_model(self._store, self._tasks.bases.get(client) or self._view.global_model) or error
+            error = instead_of(error, self._store, self._tasks.bases.get(client) or self._view.global_model)
             if isinstance(error, FlavorError):
                 reason, of_model = str(error)[:_LONGEST_REASON], OfModel.NO
                 if isinstance(error, BrokenModel) and client not in self._tasks.bases:  # else others have a newer model
-                    of_model = OfModel.SURE if error.is_sure else OfModel.LIKELY
+                    of_model = _of_model(error)
                 return Verdict(False, reason, blameless=isinstance(error, BrokenModel), of_model=of_model)
             return Verdict(False, f"unusable update: {type(error).__name__}: {error}"[:500])
         return verdict

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flavor.disk import AWAY, FULL, LIMITS
-from flavor.errors import LocalFault, ObjectMissing, StoreError, StoreUnavailable, TransferStopped
+from flavor.errors import LocalFault, ObjectMissing, StoreError, StoreUnavailable, TransferStopped, UnreadableModel
 from flavor.records.model import GlobalModel
 from flavor.store.paths import checked_global
 from flavor.store.protocol import ObjectStore
@@ -32,3 +32,12 @@ def unreadable(store: ObjectStore, model: GlobalModel) -> str:
         if error.errno in (*AWAY, *FULL, *LIMITS):
             return ""
         return f"cannot be read in the store ({error.strerror})"
+
+
+def instead_of(error: Exception, store: ObjectStore, model: GlobalModel | None) -> Exception:
+    """Return the error of the global model that an update was trained from, where it may be the cause of `error`."""
+    if model is not None and isinstance(error, StoreError | OSError) and (how := unreadable(store, model)):
+        return UnreadableModel(
+            f"the global model {model.model.path}, which its task began from, {how}: that is no fault of this site"
+        )
+    return error

@@ -179,7 +179,7 @@ class RoundView:
         can be trained.
         """
         is_trained = any(verdict.accepted for verdict in self.verdicts.values())
-        causes = {OfModel.SURE} if is_trained else {OfModel.SURE, OfModel.LIKELY}
+        causes = {OfModel.SURE, OfModel.UNREADABLE} | (set() if is_trained else {OfModel.LIKELY})
         return frozenset(name for name, verdict in self.verdicts.items() if verdict.of_model in causes)
 
     @property

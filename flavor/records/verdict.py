@@ -21,6 +21,8 @@ class OfModel(StrEnum):
     LIKELY = "likely"
     """Its values are so large that training from it seldom stays finite."""
     SURE = "sure"
+    UNREADABLE = "unreadable"
+    """It is gone from the store, or was changed or is withheld there: another try helps once it is back."""
 
 
 @dataclass(frozen=True)

@@ -139,15 +139,52 @@ def test_a_refusal_of_an_asynchronous_run_names_the_model_that_the_site_trained_
     assert "the update changes the model that it trained from by 19.5959 (L2), more than the 5" in refused["a"]
 
 
-def test_no_site_is_to_blame_for_a_global_model_that_is_gone_from_the_store(federation: Any) -> None:
-    runs = federation(max_update_norm=5.0)
-    runs.closed(a=w(1), b=w(1))
-    path = runs.runs.read().global_model.model.path
-    runs.store.delete([path])
-    refused = runs.hand_in(a=w(2))
-    assert refused["a"].startswith(f"the global model {path}, which its task began from, is no longer in the store")
-    assert runs.runs.refusals() == {}, "nor does it count towards a quarantine"
-    assert runs.runs.read_round(2).untrained == {"a"}
+def spoiled(monkeypatch: pytest.MonkeyPatch, store: ObjectStore, path: str, how: str) -> str:
+    """Spoil an object of the store in one way; return how a refusal says so."""
+    local, file = store.local, store.local(path)
+    if how == "changed":
+        data = file.read_bytes()
+        file.unlink()
+        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        return "was changed in the store"
+    if how == "gone":
+        store.delete([path])
+        return "is no longer in the store"
+    error = ObjectWithheld(f"object {path}: it is archived") if how == "withheld" else PermissionError(13, "denied")
+
+    def kept_back(asked: str, **settings: Any) -> Path:
+        if asked == path:
+            raise error
+        return local(asked, **settings)
+
+    monkeypatch.setattr(store, "local", kept_back)
+    return f"cannot be read in the store ({'it is archived' if how == 'withheld' else 'denied'})"
+
+
+@pytest.mark.parametrize("how", ["gone", "changed", "withheld", "denied"])
+@pytest.mark.parametrize("is_early", [False, True])
+def test_no_site_is_to_blame_for_a_global_model_that_cannot_be_read(
+    federation: Any, monkeypatch: pytest.MonkeyPatch, how: str, is_early: bool
+) -> None:
+    served = federation(max_update_norm=5.0, **({"mode": "async:buffer=2"} if is_early else {}))
+    runs = served.runs
+    served.closed(a=w(1), b=w(1))
+    path, round_ = runs.read().global_model.model.path, 2
+    if is_early:
+        served.closed(b=w(2), c=w(2))  # a goes on with its task of round 2
+        runs.open_round(TOKEN, 3, expected=["a", "b", "c"], timeout_s=60, reason="go", since={"a": 2})
+        round_ = 3
+    else:
+        open_round(runs, 2)
+    said = spoiled(monkeypatch, served.store, path, how)
+    submit(runs, served.store, "a", w(2), round_=2)
+    refused = verdict(runs, "a", round_)
+    assert (
+        refused.reason == f"the global model {path}, which its task began from, {said}: that is no fault of this site"
+    )
+    assert runs.refusals() == {}, "nor does it count towards a quarantine"
+    untrained = runs.read_round(round_).untrained
+    assert untrained == (frozenset() if is_early else {"a"}), "others have a newer model"
 
 
 @pytest.mark.parametrize("how", ["gone", "withheld"])
@@ -165,19 +202,7 @@ def test_a_stale_update_whose_base_cannot_be_read_since_it_was_accepted_is_left_
     served.round, served.accepted = 3, ["a", "b", "c"]
     assert all(verdict(runs, client, 3).accepted for client in "abc")
     said = f"the global model {base}, from which its task of round 2 began, "
-    if how == "gone":
-        served.store.delete([base])
-        said += "is no longer in the store"
-    else:
-        local = served.store.local
-
-        def kept_back(path: str, **settings: Any) -> Path:
-            if path == base:
-                raise ObjectWithheld(f"object {path}: it is archived")
-            return local(path, **settings)
-
-        monkeypatch.setattr(served.store, "local", kept_back)
-        said += "cannot be read in the store (it is archived)"
+    said += spoiled(monkeypatch, served.store, base, how)
     view = served.aggregate()
     assert view.contributors == ("b", "c")
     (failed,) = [each for _, each in runs.redis.xrange(runs.keys.log) if each["event"] == "round.attempt_failed"]

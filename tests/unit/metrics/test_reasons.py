@@ -11,7 +11,7 @@ import pytest
 from flavor.metrics.reasons import ReasonClass, class_of
 
 ROOT = Path(__file__).parents[3]
-ERRORS = {"InvalidUpdate", "CheckpointError", "BrokenModel", "InvalidInfo"}
+ERRORS = {"InvalidUpdate", "CheckpointError", "BrokenModel", "UnreadableModel", "InvalidInfo"}
 OF_OBJECTS = {"ObjectMissing", "DigestMismatch", "ObjectWithheld", "BadObjectPath"}
 LOOKED_AT = {
     **dict.fromkeys(("workers", "flavor/checkpoints", "flavor/records"), ERRORS | OF_OBJECTS),
