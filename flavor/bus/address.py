@@ -22,7 +22,6 @@ from flavor.bus.connection import checked_url, shown, unusable
 from flavor.bus.tls import tls_context
 from flavor.bus.variables import INSECURE_VARIABLE, JOIN_VARIABLE, NOTIFY_VARIABLE, RELAY_VARIABLE, URL_VARIABLE
 from flavor.errors import InvalidSetting
-from flavor.proxy import PROXY_VARIABLE
 
 _FILES = {"FLAVOR_TLS_CA": "ssl_ca_certs", "FLAVOR_TLS_CERT": "ssl_certfile", "FLAVOR_TLS_KEY": "ssl_keyfile"}
 _MOST_BYTES = 1 << 16
@@ -138,12 +137,6 @@ def to_environment(base: Mapping[str, str], address: str) -> dict[str, str]:
         child |= {variable: named[name] for variable, name in _FILES.items() if name in named}
         child[URL_VARIABLE] = _with_query(address, dict.fromkeys(_FILES.values(), ""))
     return child
-
-
-def without_bus(base: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment `base` for a child process that does not use the bus: no address, and no secret of it."""
-    without = {*_FILES, JOIN_VARIABLE, NOTIFY_VARIABLE, RELAY_VARIABLE, URL_VARIABLE, INSECURE_VARIABLE, PROXY_VARIABLE}
-    return {name: value for name, value in base.items() if name not in without}
 
 
 def _with_query(url: str, changes: Mapping[str, str]) -> str:

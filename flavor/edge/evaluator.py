@@ -13,6 +13,7 @@ from flavor.ownfolder import make_own_folder
 from flavor.programs.evaluator_environment import evaluator_environment
 from flavor.programs.output_log import EVALUATOR_LOG_BYTES
 from flavor.programs.process import ChildProcess, obituary
+from flavor.programs.relayed_environment import relayed_environment
 
 _STOP_S = 2.0
 
@@ -58,6 +59,8 @@ class Evaluator:
             client=site.config.client,
             settings=site.script_settings,
         )
+        if site.config.relays:  # it may run on another machine, as the trainer does
+            environment = relayed_environment(environment)
         self._child = ChildProcess(
             command,
             environment=environment,

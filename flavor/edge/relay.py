@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flavor.bus.address import without_bus
 from flavor.bus.events import ClientEvents
 from flavor.bus.variables import RELAY_VARIABLE
 from flavor.edge.workspace import Workspace
@@ -37,6 +36,7 @@ from flavor.programs.relay_folder import (
     RelayFolder,
     see_anew,
 )
+from flavor.programs.relayed_environment import relayed_environment
 from flavor.records.names import Event
 
 _REREAD_S = 5.0
@@ -164,10 +164,9 @@ class Relay:
             shutil.rmtree(start, ignore_errors=True)
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment of the script: without the bus, with the folder through which it asks."""
+        """Return the environment of the script: without credentials of the edge, with the folder for what it asks."""
         assert self._folder is not None
-        found = {**without_bus(base), RELAY_VARIABLE: os.fspath(self._folder.path)}
-        found.pop("FLAVOR_EDGE", None)  # the edge itself says to Redis which one it is
+        found = {**relayed_environment(base), RELAY_VARIABLE: os.fspath(self._folder.path)}
         if "LOCAL_MODEL_PATH" not in self._workspace.given:
             found["LOCAL_MODEL_PATH"] = os.fspath(self._folder.local / self._workspace.local_model.name)
         return found

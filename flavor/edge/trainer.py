@@ -47,8 +47,11 @@ class Trainer:
     def start(self) -> None:
         """Run the preprocess command, if there is one, to its end; then start the trainer. Raises `TrainerFailed`."""
         site = self._site
+        base = to_environment(os.environ, site.config.redis_url)
+        if self._relay is None:  # else it has no use for a proxy
+            base = without_password(base, site.workspace.root)
         environment = trainer_environment(
-            without_password(to_environment(os.environ, site.config.redis_url), site.workspace.root),
+            base,
             site.workspace,
             rounds=site.run.rounds,
             run=site.config.run,

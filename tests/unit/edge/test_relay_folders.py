@@ -141,12 +141,15 @@ def test_folders_of_long_ago_are_removed_and_a_path_that_the_site_names_stays(pl
     assert not named.local_model.parent.is_symlink()
 
 
-def test_no_secret_of_the_bus_reaches_the_script(place: Place) -> None:
+def test_no_credential_of_the_edge_reaches_the_script(place: Place) -> None:
     relay, _ = place.begun()
-    secrets = ("FLAVOR_REDIS_URL", "FLAVOR_TLS_KEY", "FLAVOR_TLS_CA", "FLAVOR_JOIN", "FLAVOR_NOTIFY", "FLAVOR_EDGE")
-    secrets += ("FLAVOR_PROXY",)
-    found = relay.environment({"CUDA_VISIBLE_DEVICES": "1", **dict.fromkeys(secrets, "secret")})
-    assert sorted(found) == ["CUDA_VISIBLE_DEVICES", "FLAVOR_RELAY", "LOCAL_MODEL_PATH"]
+    secrets = [f"FLAVOR_{name}" for name in ("REDIS_URL", "TLS_KEY", "JOIN", "NOTIFY", "EDGE", "PROXY", "STORE", "KEY")]
+    secrets += ["AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AZURE_STORAGE_ACCOUNT_KEY", "GOOGLE_SERVICE_ACCOUNT_KEY"]
+    proxies = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "ALL_PROXY"), "http://u:secret@proxy:1")
+    kept = {"CUDA_VISIBLE_DEVICES": "1", "HTTP_PROXY": "http://proxy:1", "NO_PROXY": "a@b", "FLAVOR": "true"}
+    kept |= dict.fromkeys(("FLAVOR_RUN", "FLAVOR_CLIENT", "TOTAL_ROUNDS"), "x")
+    found = relay.environment({**kept, **proxies, **dict.fromkeys(secrets, "secret")})
+    assert sorted(found) == sorted([*kept, "FLAVOR_RELAY", "LOCAL_MODEL_PATH"])
 
 
 @pytest.mark.parametrize(
