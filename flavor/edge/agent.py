@@ -214,6 +214,7 @@ class Edge:
             site.workspace,
             config.client,
             config.run,
+            run_id=site.run.run_id,
             events=lambda: ClientEvents(config.redis_url, config.run, config.client, edge=token, patience_s=patience_s),
             tell=self._tell,
         )

@@ -57,11 +57,13 @@ class Relay:
         client: str,
         run: str,
         *,
+        run_id: str,
         events: Callable[[], ClientEvents],
         tell: Callable[[str], None],
     ) -> None:
         """`events` connects to Redis as the script would, and `tell` says to this site's user where the script runs."""
         self._workspace, self._client, self._run, self._tell = workspace, client, run, tell
+        self._run_id = run_id
         self._connect = events
         self._root = workspace.root / "relay"  # not resolved: a link may lead elsewhere on another machine
         self._folder: RelayFolder | None = None
@@ -100,10 +102,17 @@ class Relay:
         self._close_earlier()
 
     def _last(self) -> RelayFolder | None:
-        """Return the folder of the last start: the one whose checkpoint is the workspace's."""
-        link, starts = self._workspace.local_model.parent, self._starts()
-        linked = [start for start in starts if link.is_symlink() and _is_same(link, RelayFolder(start).local)]
-        return RelayFolder([*starts, *linked][-1]) if starts else None
+        """Return the folder of the last start, if the workspace's checkpoint is its own; None otherwise.
+
+        Where the environment names the checkpoint, starts share it with each other, and with edges without a relay.
+        Each closes the folders of those before it.
+        """
+        starts, link = [RelayFolder(start) for start in self._starts()], self._workspace.local_model.parent
+        if "LOCAL_MODEL_PATH" in self._workspace.given:
+            starts = [start for start in starts if not start.is_closed]
+        else:
+            starts = [start for start in starts if link.is_symlink() and _is_same(link, start.local)]
+        return next((start for start in starts if start.run_id == self._run_id), None)
 
     def _starts(self) -> list[Path]:
         with contextlib.suppress(OSError):
@@ -126,6 +135,7 @@ class Relay:
         try:
             for folder in (start.path, start.asks, start.answers, start.local):
                 folder.mkdir(mode=0o700)
+            start.note(self._run_id)
             start.beat(1)
             self._lead_to(start.local)
         except OSError as error:

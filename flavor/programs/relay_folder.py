@@ -6,6 +6,7 @@ Each start of a script has a folder of its own, `START` below, so that no edge a
     START/answers/NAME.json   what the edge answers
     START/answers/beat-N      the edge counts N up, every few seconds, as a sign of life
     START/answers/closed.json why nothing is answered any more
+    START/run                 the identifier of the run
     START/local/              the folder of the script's checkpoint
 
 The folder may be on NFS: a file is written whole and renamed, and a reader lists a folder before it looks at its files,
@@ -47,6 +48,7 @@ _MOST_BYTES = 1 << 16
 _MOST_WORDS = 200
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,119}\.json")
 _BEAT = "beat-"
+_RUN = "run"
 _PASSED_ON = (BusUnavailable, LeaseLost, InvalidSetting, WaitTimeout)
 _ERRORS: dict[str, type[FlavorError]] = {each.__name__: each for each in _PASSED_ON}
 
@@ -185,6 +187,22 @@ class RelayFolder:
         """The folder of the script's checkpoint."""
         return self.path / "local"
 
+    @property
+    def run_id(self) -> str:
+        """The run of this start; '' where it is not noted."""
+        with contextlib.suppress(OSError, ValueError):
+            return (self.path / _RUN).read_text(encoding="ascii")
+        return ""
+
+    def note(self, run_id: str) -> None:
+        """Note the run of this start. Raises `OSError`."""
+        (self.path / _RUN).write_text(run_id, encoding="ascii")
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is said there that nothing is answered any more."""
+        return (self.answers / CLOSED).exists()
+
     def asked(self) -> list[str]:
         """Return the names of what is not answered yet, sorted. Raises `OSError`."""
         return sorted(name for name in os.listdir(self.asks) if _NAME.fullmatch(name))
@@ -204,7 +222,7 @@ class RelayFolder:
 
     def close(self, answer: Answer) -> None:
         """Answer nothing any more; `answer` says why. What said so before stays. Raises `OSError`."""
-        if not (self.answers / CLOSED).exists():
+        if not self.is_closed:
             answer.write(self.answers / CLOSED)
 
 

@@ -277,7 +277,7 @@ class TestFace:
         with contextlib.ExitStack() as leaving:
             if request.param == "files":
                 files = Workspace.prepare(tmp_path / "w", environment={}, input_path=tmp_path)
-                relay = Relay(files, "c", "r", events=events, tell=print)
+                relay = Relay(files, "c", "r", run_id="1", events=events, tell=print)
                 leaving.callback(relay.close)
                 relay.begin()
                 monkeypatch.delenv("FLAVOR_REDIS_URL")

@@ -57,8 +57,10 @@ class Place:
         self.files = Workspace.prepare(root, environment={}, input_path=root.parent)
         self.relays: list[Relay] = []
 
-    def relay(self, files: Workspace | None = None) -> Relay:
-        made: Any = Relay(files or self.files, "c", "r", events=lambda: self.events, tell=self.told.append)  # type: ignore[arg-type, return-value]
+    def relay(self, files: Workspace | None = None, run_id: str = "1") -> Relay:
+        made: Any = Relay(
+            files or self.files, "c", "r", run_id=run_id, events=lambda: self.events, tell=self.told.append
+        )  # type: ignore[arg-type, return-value]
         self.relays.append(made)
         return made
 
@@ -248,3 +250,28 @@ def test_files_are_marked_here_and_what_an_earlier_edge_left_unanswered_is_set(p
         assert events.done == expected
     assert read_mark(place.files.local_model, 3) is not None
     assert folder.asked() == ["1.json", "2.json"]
+
+
+@pytest.mark.parametrize("environment", [{}, {"LOCAL_MODEL_PATH": "mine/m.pt"}])
+@pytest.mark.parametrize(
+    ("run_id", "has_other_between", "is_set"), [("1", False, True), ("1", True, False), ("2", False, False)]
+)
+def test_only_a_file_that_is_the_workspace_s_counts_as_finished_by_an_earlier_edge(
+    place: Place, environment: dict[str, str], run_id: str, has_other_between: bool, is_set: bool
+) -> None:
+    """Not one that an edge without a relay may have begun to write since, and none of another run."""
+    given = {name: str(place.root / path) for name, path in environment.items()}
+    files = Workspace.prepare(place.root, environment=given, input_path=place.root.parent)
+    killed = place.relay(files)
+    killed.begin()
+    folder = killed._folder
+    assert folder is not None
+    killed._closing.set()
+    for thread in killed._threads:
+        thread.join()
+    Ask(Call.SET, Event.TRAIN_FINISHED, 1).write(folder.asks / "a.json")
+    if has_other_between:
+        place.relay(files).leave_off()
+    events = Events(taken=1)
+    place.relay(files, run_id).take_over(1, events)  # type: ignore[arg-type]
+    assert events.done == ([(Event.TRAIN_FINISHED, 1)] if is_set else [])
