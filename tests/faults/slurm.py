@@ -2,14 +2,16 @@
 """Stands for Slurm's `srun`, `sbatch --wait` and `scancel`, by the name under which it is called.
 
 The "compute node" is what TEST_SLURM_NODE says, such as a network namespace without a way out. As Slurm does, it starts
-a command in a session of its own, which outlives an srun that is killed, passes SIGTERM of srun on, returns the
-command's exit code, and knows no other partition than `gpu`.
+a command in a session of its own, which outlives an srun that is killed, kills it where srun gets SIGTERM, returns the
+command's exit code, and knows no other partition than `gpu`. `sbatch --wait` looks for the job's end as seldom as
+Slurm's.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import time
 
 called = os.path.basename(sys.argv[0])
 words, options = sys.argv[1:], {}
@@ -31,6 +33,8 @@ if called == "sbatch":
     with open(os.path.join(os.environ["TEST_SLURM_JOBS"], options["job-name"]), "w") as noted:
         noted.write(str(job.pid))
 else:
-    signal.signal(signal.SIGTERM, lambda *_: os.killpg(job.pid, signal.SIGTERM))
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(job.pid, signal.SIGKILL))
+while called == "sbatch" and job.poll() is None:
+    time.sleep(32)  # as Slurm's, once the job has run for a minute
 code = job.wait()
 sys.exit(code if code >= 0 else 128 - code)

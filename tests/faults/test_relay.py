@@ -77,7 +77,7 @@ def test_a_trainer_on_a_node_without_a_network_takes_part(cluster: Cluster) -> N
     coordinator = faulty.serve()
     bench.aggregator()
     judge = ("-e", "srun --partition=gpu python evaluate.py")
-    edges = {"c1": cluster.edge("c1", judge=judge), "c2": bench.edge("c2", bench.trainer())}
+    edges = {"c1": cluster.edge("c1", judge=judge), "c2": cluster.edge("c2", by="sh submit.sh", job=8)}
     faulty.finish(coordinator, edges)
     assert edges["c1"].stdout.count("no way to Redis") == 4, "the trainer and its evaluator have tried two addresses"
     assert "round 3 starts from" in (bench.folder / "c1" / "logs" / "trainer.log").read_text()
@@ -86,6 +86,8 @@ def test_a_trainer_on_a_node_without_a_network_takes_part(cluster: Cluster) -> N
     assert bench.runs.read_round(3).contributors == ("c1", "c2")
     assert "round 3: the result is handed in" in edges["c1"].stderr
     assert "did not read the global model" not in edges["c1"].stderr
+    assert "still running" not in edges["c2"].stderr, "a job of sbatch is seen to end soon"
+    assert "[c2] round 3 starts from" in edges["c2"].stdout
 
 
 def test_jobs_that_outlive_a_killed_edge_lose_nothing_and_disturb_nothing(cluster: Cluster) -> None:
