@@ -16,6 +16,7 @@ from flavor.bus.runs import RunStore
 from flavor.bus.subscription import RESYNC, Subscription
 from flavor.bus.wishes import answer_wish, coordinator_token, is_admitted, read_wish, run_now
 from flavor.config import RunConfig
+from flavor.coordinator.told_faults import ToldFaults
 from flavor.errors import FlavorError, StoreError, StoreUnavailable
 from flavor.printable import quoted
 from flavor.records.client import Role
@@ -40,7 +41,9 @@ _BURST, _EACH_S = 60, 20.0
 """So many wishes of one client are answered at once, and so many in each second after that."""
 _UPLOADS_OF_A_ROUND = 8
 """Most uploads in parts that one client may begin in a round: each takes room until it is ended."""
-_MOST_TOLD = 20
+_MOST_NAMED = 20
+_OF_STORE = ("store away", "store refuses")
+"""Kinds of faults: those that pass by themselves, and others."""
 _LOOK_S, _SOON_S, _AGAIN_S = 2.0, 0.1, 1.0
 _SEES_OFF_S = 30.0
 """The longest time for which a coordinator stays after the end of its run, so that sites ask for the last model."""
@@ -85,7 +88,7 @@ class UrlDesk:
         self._subscription = Subscription(redis, redis_url, patterns=[self._runs.keys.wishes_pattern])
         self._paces: dict[str, _Pace] = {}
         self._later: set[str] = set()
-        self._told: set[str] = set()
+        self._faults = ToldFaults(tell)
         self._uploads: dict[str, tuple[int, set[str]]] = {}  # client -> round and paths of the uploads it began
         self._has_uploads = bool(token)  # a coordinator before this one may have left some
         self._round = 0
@@ -126,7 +129,7 @@ class UrlDesk:
         ended_at, until = now - (self._runs.now_ms() - ended_ms) / 1000, now + _SEES_OFF_S
         while left := self._not_served(model, ended_at):
             if time.monotonic() >= until:
-                self._tell(f"{', '.join(left[:_MOST_TOLD])} did not ask for a URL of the last model in time")
+                self._tell(f"{', '.join(left[:_MOST_NAMED])} did not ask for a URL of the last model in time")
                 return
             time.sleep(_SOON_S)
 
@@ -153,7 +156,7 @@ class UrlDesk:
                     self._look(client)
             except Exception as error:  # a site asks again, and no fault here may end the desk
                 if not self._closing.wait(_AGAIN_S):
-                    self._tell_once(f"sites get no signed URLs for now: {error}")
+                    self._faults.tell(f"sites get no signed URLs for now: {error}", kind="redis")
         self._subscription.close()
 
     def _look(self, client: str) -> None:
@@ -186,7 +189,8 @@ class UrlDesk:
         why = refusal_of(wish, run, client, most_update_bytes=config.max_update_bytes, shares_names=config.share_names)
         if why:
             path = quoted(wish.path[:120])
-            self._tell_once(f"{client} asks for a signed URL ({wish.use}) of {path}, and gets none: {why}", client)
+            line = f"{client} asks for a signed URL ({wish.use}) of {path}, and gets none: {why}"
+            self._faults.tell(line, client=client, kind="rights")
             return UrlAnswer(wish.id, refused=why)
         if wish.use is UrlUse.GET:
             return None
@@ -251,7 +255,7 @@ class UrlDesk:
         try:
             self._answer(client, wish)
         except Exception as error:  # the site asks again
-            self._tell_once(f"{client} gets no signed URL for now: {error}")
+            self._faults.tell(f"{client} gets no signed URL for now: {error}", client=client, kind="redis")
         finally:
             with self._lock:
                 self._busy.discard(client)
@@ -266,7 +270,7 @@ class UrlDesk:
             answer = granted(self._signer, wish, expires_s)
         except StoreError as error:
             is_passing = isinstance(error, StoreUnavailable) and error.passing
-            self._tell_once(f"{client} gets no signed URL: {error}", str(error))
+            self._faults.tell(f"{client} gets no signed URL: {error}", client=client, kind=_OF_STORE[not is_passing])
             answer = UrlAnswer(wish.id, refused=f"its own request failed: {error}", is_passing=is_passing)
         answer_wish(self._runs, client, answer)
         if wish.use is UrlUse.GET and not is_info(wish.path):
@@ -277,12 +281,7 @@ class UrlDesk:
             self._signer.abort(clients_folder(self._runs.run), keeps=keeps)
         except StoreError as error:
             self._has_uploads = True
-            self._tell_once(f"unfinished uploads of sites stay in the store for now: {error}")
-
-    def _tell_once(self, line: str, key: str = "") -> None:
-        if len(self._told) < _MOST_TOLD and (key or line) not in self._told:
-            self._told.add(key or line)
-            self._tell(line)
+            self._faults.tell(f"unfinished uploads of sites stay in the store for now: {error}", kind="uploads")
 
 
 class NoDesk:

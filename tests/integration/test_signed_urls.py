@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from flavor.errors import StoreUnavailable, TransferStopped
 from flavor.records.admission import Admission
 from flavor.records.objects import ObjectRef
 from flavor.records.signed_urls import UrlAnswer, UrlUse, UrlWish
+from flavor.store.bucket import failure
 from flavor.store.settings import Endurance, StoreSettings
 from flavor.store.signed import SignedStore
 from flavor.store.signer import opened_signer
@@ -181,7 +183,7 @@ def desk(bench, s3, gated, monkeypatch) -> Iterator[Desk]:
         made.desk.close()
 
 
-def test_crafted_wishes_get_nothing_and_end_nothing(desk, subtests):
+def test_crafted_wishes_get_nothing_and_end_nothing(desk, subtests, monkeypatch):
     run, name = desk.runs.run, f"update-{DIGEST[:16]}.safetensors"
     own = f"runs/{run}/clients/a/0001-{name}"
     for why, path, words in [
@@ -252,8 +254,16 @@ def test_crafted_wishes_get_nothing_and_end_nothing(desk, subtests):
         assert answer is not None
         assert answer.is_over
         desk.bench.eventually("none is left", lambda: not list(desk.signer._requests.uploads("runs/")))
-    assert len(desk.told) == 1, "one line about a client"
-    assert "a asks for a signed URL (put) of " in desk.told[0]
+    with subtests.test("the operator is told of each kind of fault, however many there were before"):
+        for status, code in [*[(503, "")] * 25, (403, "ExpiredToken")]:
+            name = os.urandom(8).hex()
+            error = failure(desk.url, f"runs/{run}/clients/a/{name}", "", status=status, code=code)
+            monkeypatch.setattr(desk.signer, "get", Mock(side_effect=error))
+            answer = desk.answer(f"runs/{run}/global/0001-model-{DIGEST[:16]}.safetensors", use=UrlUse.GET)
+            assert answer is not None
+            assert str(status) in answer.refused
+        assert [("503" in line, "ExpiredToken" in line) for line in desk.told[1:]] == [(True, False), (False, True)]
+    assert "a asks for a signed URL (put) of " in desk.told[0], "one line about a client"
 
 
 def test_an_edge_asks_by_its_keys_and_waits_for_the_coordinator(desk, s3, tmp_path, subtests):
