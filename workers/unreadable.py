@@ -38,6 +38,6 @@ def instead_of(error: Exception, store: ObjectStore, model: GlobalModel | None) 
     """Return the error of the global model that an update was trained from, where it may be the cause of `error`."""
     if model is not None and isinstance(error, StoreError | OSError) and (how := unreadable(store, model)):
         return UnreadableModel(
-            f"the global model {model.model.path}, which its task began from, {how}: that is no fault of this site"
+            f"the global model {model.model.path} {how}: its task began from it, and that is no fault of this site"
         )
     return error

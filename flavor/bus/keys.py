@@ -70,7 +70,9 @@ to:CLIENT:urls                        string  a JSON: signed URLs, which are sec
 to:CLIENT:round:N:verdict             hash    accepted (1 or 0), reason: what became of its   worker, coordinator
                                               update; try: of which, where it is about one;
                                               quarantined: refusals in a row, where they did;
-                                              blameless: 1 where its site is not at fault
+                                              blameless: 1 where its site is not at fault;
+                                              of_model: how sure it is that the global model
+                                              is, or unreadable
 round:N                               hash    state, expected, contributors, deadline_ms,     coordinator, worker
                                               attempt, lease, lease_ms, error, spoiled,
                                               reference, path, digest, size, info_path,

@@ -14,6 +14,7 @@ from typing import Any, Final
 from flavor.errors import IllegalMove
 from flavor.records.objects import ObjectRef
 from flavor.records.update import Refused, Update
+from flavor.records.verdict import OfModel
 
 
 class Phase(StrEnum):
@@ -76,6 +77,8 @@ class HandedIn:
     content: Update | Refused | None = None
     """None when an earlier process of this client handed it in."""
     judgement: Judgement = Judgement.AWAITED
+    of_model: OfModel = OfModel.NO
+    """Whether the global model is to blame for its refusal."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,11 @@ class Part:
         """The round of an update that was refused for what is no fault of this site; 0 for none."""
         return self.update.round if self.update and self.update.judgement is Judgement.BLAMELESS else 0
 
+    @property
+    def of_model(self) -> OfModel:
+        """Whether the global model is to blame for the refusal of the newest update."""
+        return self.update.of_model if self.update else OfModel.NO
+
     def awaits_verdict(self, round_: int) -> bool:
         """Whether a verdict of this round is about the newest update; one that was accepted may be undone."""
         return self.update is not None and self.update.round == round_
@@ -178,7 +186,9 @@ class Part:
         judgement = Judgement.WITHHELD if isinstance(content, Refused) else Judgement.AWAITED
         return replace(self, update=HandedIn(round_, content, judgement))
 
-    def judged(self, *, accepted: bool, late: bool = False, blameless: bool = False) -> Part:
+    def judged(
+        self, *, accepted: bool, late: bool = False, blameless: bool = False, of_model: OfModel = OfModel.NO
+    ) -> Part:
         """An aggregator has accepted the newest update or refused it, which is `late` when its round was over."""
         assert self.update is not None
         if accepted:
@@ -189,7 +199,7 @@ class Part:
             judgement = Judgement.BLAMELESS
         else:
             judgement = Judgement.OVER if late or self.newest > self.update.round else Judgement.REFUSED
-        return replace(self, update=replace(self.update, judgement=judgement))
+        return replace(self, update=replace(self.update, judgement=judgement, of_model=of_model))
 
     def _moved(self, move: Move, **changes: Any) -> Part:
         phase = MOVES.get((self.phase, move))

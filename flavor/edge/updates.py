@@ -11,7 +11,7 @@ from flavor.edge.acknowledged import note_handed_in
 from flavor.edge.joining import Site
 from flavor.edge.notice import Notice
 from flavor.edge.standing import Standing
-from flavor.edge.waiting import trains_again
+from flavor.edge.waiting import other_try, trains_again
 from flavor.records.pulse import Doing
 from flavor.records.update import Refused, Update
 from flavor.view.site_events import RoundMissed, UpdateForgotten, UpdateHandedIn, UpdateTurnedDown, UpdateWithheld
@@ -52,7 +52,10 @@ class Updates:
             return
         reason = answer.reason
         part = self._standing.part = before.judged(
-            accepted=answer.accepted, late=reason == late(round_).reason, blameless=answer.blameless
+            accepted=answer.accepted,
+            late=reason == late(round_).reason,
+            blameless=answer.blameless,
+            of_model=answer.of_model,
         )
         has_news = answer.accepted or answer.quarantined  # a late update after that, say, ends no quarantine
         quarantined = self._standing.quarantine(answer.quarantined) if has_news else ""
@@ -66,7 +69,7 @@ class Updates:
             again = trains_again(round_, is_buffered=self._site.is_buffered)
             told.append(f"once that is mended start this again, and {again}")
         elif part.blameless and not before.blameless:
-            told.append("another try of this round would not help")
+            told.append(other_try(round_, part.of_model, is_buffered=self._site.is_buffered))
         if told:
             self._site.observer.hear(UpdateTurnedDown("; ".join(told), round_))
 

@@ -6,6 +6,7 @@ import shlex
 
 from flavor.counted import counted
 from flavor.edge.part import Part, Phase
+from flavor.records.verdict import OfModel
 
 
 def quarantine(run: str, client: str, refused: int) -> str:
@@ -22,6 +23,16 @@ def trains_again(round_: int, *, is_buffered: bool) -> str:
     if is_buffered:  # the run is in a later round, or soon will be, and that has another task for this site
         return "it trains the newest task that the run has for it"
     return f"it trains round {round_} again while that is open"
+
+
+def other_try(round_: int, of_model: OfModel, *, is_buffered: bool) -> str:
+    """What another try of this round would do, after a refusal that is no fault of this site's."""
+    again = f"start this again, and {trains_again(round_, is_buffered=is_buffered)}"
+    if of_model is OfModel.UNREADABLE:
+        return f"once the run's operator has put that model back, {again}"
+    if of_model is OfModel.LIKELY:
+        return f"if updates of other sites are accepted, the cause is here: mend it and {again}"
+    return "another try of this round would not help"
 
 
 def awaited(part: Part, *, is_buffered: bool = False, quarantined: str = "") -> str:
@@ -44,7 +55,8 @@ def awaited(part: Part, *, is_buffered: bool = False, quarantined: str = "") -> 
         return f"an aggregator to inspect its update of round {part.unjudged}, or the end of that round"
     of = f"its update of the task of round {part.behind}" if is_buffered else f"its update of round {part.behind}"
     if part.blameless == part.behind:
-        return f"the run's next round, or its operator: {of} was refused, and another try of it would not help"
+        tried = other_try(part.blameless, part.of_model, is_buffered=is_buffered)
+        return f"the run's next round, or its operator: {of} was refused; {tried}"
     if part.refused == part.behind:
         return (
             f"the run's next round, while the run may wait for this site: {of} was refused; mend that, then end this "

@@ -13,7 +13,7 @@ from flavor.config import RunConfig
 from flavor.coordinator.resume import resume
 from flavor.edge.notice import Failure
 from flavor.errors import FlavorError, InvalidSetting
-from flavor.policy.advice import from_earlier, some
+from flavor.policy.advice import PUT_BACK, from_earlier, some
 from flavor.records.run import RunView
 from flavor.records.states import RunState
 from flavor.view.snapshot import Phase, take_snapshot
@@ -52,7 +52,7 @@ def let_go_on(
     check(view, closed)
     check_mended(mended, closed)
     if not mended and (way := what_helps(runs, [*runs.members()], out)):
-        tell(f"mend the script, or {way}")
+        tell(way if way == PUT_BACK else f"mend the script, or {way}")
     if not view.state.ended:  # the run was ended without a word
         with no_coordinator(runs, tell):
             runs.end(RunState.STOPPED, "interrupted")
@@ -70,7 +70,8 @@ def what_helps(runs: RunStore, sites: Sequence[str], out: str) -> str:
     with contextlib.suppress(FlavorError):
         closed, round_ = runs.closed(runs.read_own())
         if round_ is not None and round_.round > closed and round_.untrained:
-            return from_earlier(shlex.quote(out), round_.round)
+            is_kept = round_.untrained <= round_.unreadable
+            return PUT_BACK if is_kept else from_earlier(shlex.quote(out), round_.round)
     return other_patterns(runs, sites)
 
 

@@ -37,6 +37,11 @@ _MANY = 3
 """So many sites that have one reason are told of together."""
 MENDED = "what was refused: until the deadline a site may hand in again, mended and started anew"
 """What a round that was resumed waits for, where it lacks refused updates alone."""
+PUT_BACK = (
+    "put the global model back into the store as it was, or let aggregators and sites read it (a bucket may keep "
+    "versions, and restores what it has archived)"
+)
+"""What to do about a global model that is gone from the store, changed or withheld there."""
 
 
 def gist(reason: str) -> str:
@@ -74,6 +79,8 @@ def way_on(
     left: Sequence[str] = (),
     refused: Sequence[str] = (),
     untrained: Sequence[str] = (),
+    doubted: Sequence[str] = (),
+    unread: Sequence[str] = (),
     shut: Mapping[str, Standing] | None = None,
     ended: bool = False,
 ) -> list[str]:
@@ -81,8 +88,9 @@ def way_on(
 
     Round `round_` has `of` clients (0 before it is open), and `remain` of them count. `left` names clients whose
     training script has ended, `refused` those whose update was refused, `untrained` those whose update was refused
-    because of the global model of the round, and `shut` has for each client that an operator has to let in again SHUT
-    or REVOKED. `ended` says whether the run has failed.
+    because of the global model of the round, `doubted` those of whose refusal it is no more than the likely cause, and
+    `unread` those of which the store did not give it out. `shut` has for each client that an operator has to let in
+    again SHUT or REVOKED. `ended` says whether the run has failed.
     """
     lines = []
     if left:
@@ -99,8 +107,16 @@ def way_on(
     if revoked := [name for name, how in (shut or {}).items() if how is Standing.REVOKED]:
         enroll = f"`flavor enroll {run} {shlex.quote(revoked[0]) if len(revoked) == 1 else 'SITE'}`"
         lines.append(f"{_are_named(revoked)} revoked: {enroll} lets it join with a new token")
+    if unread:
+        is_over = config.on_quorum_lost == "fail"
+        on = f"`flavor resume {run}`" if is_over else f"stop and start flavor-fl at {some(unread)}"
+        lines.append(f"{PUT_BACK}, then {on}")
+    if doubted:
+        lines.append(f"if an update is refused like that of {some(doubted)} again, {from_earlier(run, round_)}")
     if untrained:  # with fewer sites, the model is the same
         lines.append(from_earlier(run, round_))
+    elif unread or doubted:
+        return lines
     elif lines and not 0 < remain < len(quarantined):  # where most are refused, the model may well be to blame
         lines[-1] += f", or {_with_fewer(run, config, remain=remain, of=of, ended=ended)}"
     return lines

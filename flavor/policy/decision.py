@@ -196,7 +196,11 @@ def close_round(
             )
         short = f"{counted(needed, 'update')} {are(needed)} needed and {remain} can come"
         shut = {name: kind for kind in (Standing.SHUT, Standing.REVOKED) for name in by[kind]}
-        untrained = [name for name in by[Standing.REFUSED] if name in round_.untrained]
+        unread = [name for name in by[Standing.REFUSED] if name in round_.unreadable]
+        doubted = [name for name in by[Standing.REFUSED] if open_ and name in round_.untrained & round_.doubtful]
+        untrained = [
+            name for name in by[Standing.REFUSED] if name in round_.untrained and name not in (*unread, *doubted)
+        ]
         advice = way_on(
             run,
             round_.round,
@@ -204,8 +208,10 @@ def close_round(
             remain=remain,
             of=total,
             left=ended if waits else (),
-            refused=[name for name in by[Standing.REFUSED] if waits and name not in untrained],
+            refused=[name for name in by[Standing.REFUSED] if waits and name not in (*untrained, *unread)],
             untrained=untrained,
+            doubted=doubted if config.on_quorum_lost == "fail" else (),
+            unread=unread,
             shut=shut,
             ended=not waits,
         )
@@ -219,6 +225,7 @@ def close_round(
             config,
             is_refused=missing == by[Standing.REFUSED],
             is_untrainable=remain + len(missing) - len(untrained) < needed,
+            is_unreadable=remain + len(missing) - len(untrained) - len(unread) < needed,
         )
     pending, submitted = by[Standing.PENDING], by[Standing.SUBMITTED]
     left = [name for name in pending if name in slow] if accepted >= needed else []
@@ -264,16 +271,20 @@ def _quorum_lost(
     longest_ms: float = 0,
     is_refused: bool = False,
     is_untrainable: bool = False,
+    is_unreadable: bool = False,
 ) -> Decision:
     """Decide about a round that lacks its quorum, by `on_quorum_lost`.
 
     A round that was resumed waits until its deadline for the sites that ended with the run; also for a client that an
     operator can let in again, or resume the run without. `is_refused` says whether it lacks refused updates alone, and
     `is_untrainable` whether it lacks updates because its global model is to blame, and no other site can make up for
-    them: then it is not opened again, and not waited for after a resume.
+    them: then it is not opened again, and not waited for after a resume. `is_unreadable` says the same of a global
+    model that the operator can put back into the store: unless the run fails, it is waited for.
     """
     if is_untrainable:
         return Decision(Action.HOLD if config.on_quorum_lost == "wait" else Action.FAIL, reason)
+    if is_unreadable:
+        return Decision(Action.FAIL if config.on_quorum_lost == "fail" else Action.HOLD, reason)
     if config.on_quorum_lost == "wait":
         return Decision(Action.HOLD, f"{reason}; waiting for {awaited}")
     times = ""

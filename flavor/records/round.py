@@ -180,6 +180,19 @@ class RoundView:
         """
         is_trained = any(verdict.accepted for verdict in self.verdicts.values())
         causes = {OfModel.SURE, OfModel.UNREADABLE} | (set() if is_trained else {OfModel.LIKELY})
+        return self._of_model(*causes)
+
+    @property
+    def doubtful(self) -> frozenset[str]:
+        """Those of whose refusal the global model is no more than the likely cause."""
+        return self._of_model(OfModel.LIKELY)
+
+    @property
+    def unreadable(self) -> frozenset[str]:
+        """Those whose update was refused because the store does not give out the global model as it was."""
+        return self._of_model(OfModel.UNREADABLE)
+
+    def _of_model(self, *causes: OfModel) -> frozenset[str]:
         return frozenset(name for name, verdict in self.verdicts.items() if verdict.of_model in causes)
 
     @property

@@ -159,6 +159,8 @@ class Answer:
     """How many updates in a row were refused, where that refusal has quarantined the client; 0 for any other."""
     blameless: bool = False
     """Whether the reason of the refusal is not the client's fault, so that nothing is to be mended at its site."""
+    of_model: OfModel = OfModel.NO
+    """Whether the global model of the round is to blame: NO in an answer of 0.1.0."""
 
     @classmethod
     def from_hash(cls, fields: Mapping[str, str]) -> Answer | None:
@@ -166,5 +168,12 @@ class Answer:
         if "accepted" not in fields:
             return None
         refused = count(fields.get("quarantined", "")) or 0
-        blameless = fields.get("blameless") == "1"
-        return cls(fields["accepted"] == "1", fields.get("reason", ""), fields.get("try", ""), refused, blameless)
+        blameless, cause = fields.get("blameless") == "1", fields.get("of_model", "")
+        return cls(
+            fields["accepted"] == "1",
+            fields.get("reason", ""),
+            fields.get("try", ""),
+            refused,
+            blameless,
+            OfModel(cause) if cause in [*OfModel] else OfModel.NO,
+        )

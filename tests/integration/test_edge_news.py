@@ -29,7 +29,7 @@ from flavor.edge.updates import Updates
 from flavor.ledger.keys import SigningKey
 from flavor.records.admission import Admission
 from flavor.records.names import Event
-from flavor.records.verdict import Verdict
+from flavor.records.verdict import OfModel, Verdict
 from flavor.view.observer import Lines
 from tests.recorded import accepted
 
@@ -155,13 +155,26 @@ def test_an_edge_that_is_started_again_awaits_the_verdict_on_its_new_try(
     assert third.told[1:] == ["round 1: the update cannot be used: no tensors", f"round 1: {AGAIN}"]
 
 
-def test_a_site_that_is_not_at_fault_is_sent_to_no_other_try(runs: RunStore, process: Callable[[], Process]) -> None:
+@pytest.mark.parametrize(
+    ("of_model", "helps"),
+    [
+        (OfModel.SURE, "another try of this round would not help"),
+        (OfModel.NO, "another try of this round would not help"),
+        (OfModel.LIKELY, "if updates of other sites are accepted, the cause is here: mend it and start this again"),
+        (OfModel.UNREADABLE, "once the run's operator has put that model back, start this again"),
+    ],
+)
+def test_a_site_that_is_not_at_fault_is_sent_to_another_try_where_that_may_help(
+    runs: RunStore, process: Callable[[], Process], of_model: OfModel, helps: str
+) -> None:
     one = process()
     one.updates.hand_in(1, accepted(path="x", digest="1").inspected)
-    runs.judge(1, "a", Verdict(False, "the global model has NaN", blameless=True, try_id=try_of(runs)))
+    refused = Verdict(False, "the global model has NaN", blameless=True, of_model=of_model, try_id=try_of(runs))
+    runs.judge(1, "a", refused)
     one.updates.read_verdict(1)
-    said = "round 1: the update was refused: the global model has NaN; another try of this round would not help"
-    assert one.told == [said]
+    again = "" if "would not" in helps else ", and it trains round 1 again while that is open"
+    assert one.told == [f"round 1: the update was refused: the global model has NaN; {helps}{again}"]
+    assert one.part.of_model is of_model
 
 
 def test_a_quarantined_site_says_so_until_its_pardon(runs: RunStore, process: Callable[[], Process]) -> None:

@@ -179,9 +179,8 @@ def test_no_site_is_to_blame_for_a_global_model_that_cannot_be_read(
     said = spoiled(monkeypatch, served.store, path, how)
     submit(runs, served.store, "a", w(2), round_=2)
     refused = verdict(runs, "a", round_)
-    assert (
-        refused.reason == f"the global model {path}, which its task began from, {said}: that is no fault of this site"
-    )
+    whose = "its task began from it, and that is no fault of this site"
+    assert refused.reason == f"the global model {path} {said}: {whose}"
     assert runs.refusals() == {}, "nor does it count towards a quarantine"
     untrained = runs.read_round(round_).untrained
     assert untrained == (frozenset() if is_early else {"a"}), "others have a newer model"

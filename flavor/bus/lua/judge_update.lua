@@ -22,7 +22,7 @@
 --   on, and their updates are inspected again for the next round.
 -- - No update of a quarantined client is accepted. It gets no verdict until an operator pardons the client.
 -- - The answer on a refusal that quarantines the client tells the client so: `quarantined`, the refusals in a row.
---   The answer on one that is not the client's fault has `blameless`.
+--   The answer on one that is not the client's fault has `blameless`, and `of_model` of the verdict.
 -- - An update of a client that the run does not admit is refused, and the refusal does not count.
 -- - A round that does not exist gets no verdicts: the server may have lost the run during the inspection.
 -- - `refusals` counts a client's refused updates in a row. A late update does not count, and neither does one whose
@@ -81,7 +81,11 @@ redis.call('DEL', KEYS[4])
 redis.call('HSET', KEYS[4], 'accepted', event == 'update.accepted' and '1' or '0', 'reason', reason)
 if ARGV[8] ~= '' then redis.call('HSET', KEYS[4], 'try', ARGV[8]) end
 if quarantined > 0 then redis.call('HSET', KEYS[4], 'quarantined', quarantined) end
-if blameless then redis.call('HSET', KEYS[4], 'blameless', '1') end
+if blameless then
+  redis.call('HSET', KEYS[4], 'blameless', '1')
+  local cause = cjson.decode(verdict).of_model
+  if cause then redis.call('HSET', KEYS[4], 'of_model', cause) end
+end
 redis.call('PUBLISH', KEYS[4], ARGV[2])
 local entry = {'event', event, 'round', ARGV[2], 'client', ARGV[1]}
 if event ~= 'update.accepted' then return caused(KEYS[6], KEYS[2], ARGV[1], ARGV[9], ARGV[10], entry, reason) end

@@ -6,6 +6,7 @@ import pytest
 
 from flavor.edge.part import Part, Phase
 from flavor.edge.waiting import awaited, quarantine
+from flavor.records.verdict import OfModel
 from tests.recorded import accepted
 
 IDLE = Part(Phase.IDLE, newest=1, behind=1)
@@ -32,7 +33,11 @@ UPDATE = accepted().inspected
         ),
         (
             IDLE.handed_in(1, UPDATE).judged(accepted=False, blameless=True),
-            "the run's next round, or its operator: its update of round 1 was refused, and another try",
+            "the run's next round, or its operator: its update of round 1 was refused; another try",
+        ),
+        (
+            IDLE.handed_in(1, UPDATE).judged(accepted=False, blameless=True, of_model=OfModel.UNREADABLE),
+            "the run's next round, or its operator: its update of round 1 was refused; once the run's operator has put",
         ),
         (
             IDLE.handed_in(1, UPDATE).judged(accepted=False).heard_of(2).skipped(2),

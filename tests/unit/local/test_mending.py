@@ -10,6 +10,7 @@ import pytest
 from flavor.config import RunConfig
 from flavor.edge.notice import Failure
 from flavor.local import mending
+from flavor.policy.advice import PUT_BACK
 from flavor.records.states import RunState
 from flavor.view.snapshot import Phase
 
@@ -46,11 +47,13 @@ def test_nothing_is_said_of_going_on_without_most_sites(monkeypatch: pytest.Monk
 
 def test_a_model_that_no_site_can_train_is_no_reason_to_leave_one_out(monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot(monkeypatch, Failure.INFO)
-    round_ = SimpleNamespace(round=4, untrained={"b"})
+    round_ = SimpleNamespace(round=4, untrained={"b"}, unreadable=set())
     for closed, is_told in ((3, True), (4, False)):
         runs: Any = SimpleNamespace(read_own=lambda: None, closed=lambda _, closed=closed: (closed, round_))
         said = mending.what_helps(runs, ["a", "b"], "/a b")
         assert ("`flavor get '/a b' --round N`, with N below 3" in said) is is_told
+    round_.unreadable, runs.closed = {"b"}, lambda _: (3, round_)
+    assert mending.what_helps(runs, ["a", "b"], "/a b") == PUT_BACK, "another model is not needed"
 
 
 @pytest.mark.parametrize(("mended", "is_told"), [({}, True), ({"main": "python other.py"}, False)])

@@ -427,16 +427,16 @@ class TestQuorumLost:
     def test_a_model_that_no_site_can_train_is_waited_for_by_no_round(self) -> None:
         """Sites that come back train from the same model; so do those that are left."""
         refused = Verdict(False, "the global model of this round has NaN; begin a new run", of_model=OfModel.LIKELY)
-        standing = {**standings(a=Standing.PENDING, b=Standing.GONE), "c": (Standing.REFUSED, refused.reason)}
-        round_ = replace(ROUND, round=4, resumed=True, verdicts={"c": refused})
+        standing = {**standings(a=Standing.REFUSED, b=Standing.GONE), "c": (Standing.REFUSED, refused.reason)}
+        round_ = replace(ROUND, round=4, resumed=True, verdicts={"c": refused, "a": Verdict(False, "why")})
         helps = (
             "begin another run from an earlier model (--init-model FILE): `flavor get r --round N`, with N below 3, "
-            "writes one into a file; b: why; c: the global model of this round has NaN"
+            "writes one into a file; a: why; b: why; c: the global model of this round has NaN"
         )
         for settings, action in (({}, Action.FAIL), ({"on_quorum_lost": "retry"}, Action.FAIL)):
             assert close_round("r", 2_000, round_, standing, policy(**settings)) == (
                 action,
-                f"3 updates are needed and 1 can come; {helps}",
+                f"3 updates are needed and 0 can come; {helps}",
             )
         held, reason = close_round("r", 2_000, round_, standing, policy(on_quorum_lost="wait"))
         assert held is Action.HOLD
@@ -446,6 +446,7 @@ class TestQuorumLost:
             in close_round("r", 2_000, replace(round_, round=2), standing, policy())[1]
         )
         both = {**standing, "b": (Standing.REFUSED, "NaN")}
+        both["a"] = (Standing.PENDING, "")
         mixed = replace(round_, verdicts={"c": refused, "b": Verdict(False, "NaN")})
         reason = close_round("r", 2_000, mixed, both, policy(quorum=2))[1]
         assert "waiting for what was refused" in reason, "b may hand in again, and makes up for c"
@@ -456,6 +457,37 @@ class TestQuorumLost:
         trained = replace(trained, verdicts={**trained.verdicts, "c": replace(refused, of_model=OfModel.SURE)})
         action, reason = close_round("r", 2_000, trained, both, policy())
         assert (action, "begin another run" in reason) == (Action.FAIL, True), "a may have handed it in unchanged"
+
+    @pytest.mark.parametrize("other", [Standing.PENDING, Standing.SUBMITTED])
+    def test_a_model_is_no_more_than_likely_to_blame_while_another_site_may_still_train_it(
+        self, other: Standing
+    ) -> None:
+        refused = Verdict(False, "the global model has values up to 1e12; bound it", of_model=OfModel.LIKELY)
+        standing = {**standings(a=other, b=other), "c": (Standing.REFUSED, refused.reason)}
+        round_ = replace(ROUND, round=4, verdicts={"c": refused})
+        assert close_round("r", 2_000, round_, standing, policy(on_quorum_lost="retry"))[0] is Action.REOPEN
+        held, reason = close_round("r", 2_000, round_, standing, policy(on_quorum_lost="wait"))
+        assert (held, "begin another" in reason) == (Action.HOLD, False)
+        assert "c's update was refused: its site tries again once flavor-fl is stopped and started there" in reason
+        failed, reason = close_round("r", 2_000, round_, standing, policy())
+        assert failed is Action.FAIL
+        assert "can come; if an update is refused like that of c again, begin another run from an earlier" in reason
+
+    def test_a_model_that_the_store_does_not_give_out_is_put_back_and_no_other_one_taken(self) -> None:
+        refused = Verdict(False, "the global model runs/r/m is no longer in the store", of_model=OfModel.UNREADABLE)
+        standing = dict.fromkeys("abc", (Standing.REFUSED, refused.reason))
+        round_ = replace(ROUND, round=4, verdicts=dict.fromkeys("abc", refused), resumed=True)
+        for what, action, on in (
+            ("wait", Action.HOLD, "then stop and start flavor-fl at a, b, c; 3 sites"),
+            ("retry", Action.HOLD, "then stop and start flavor-fl at a, b, c; 3 sites"),
+            ("fail", Action.FAIL, "then `flavor resume r`; 3 sites"),
+        ):
+            found, reason = close_round("r", 2_000, round_, standing, policy(on_quorum_lost=what))
+            assert found is action
+            assert "0 can come; put the global model back into the store as it was, or let" in reason
+            assert on in reason
+            assert "runs/r/m is no longer in the store" in reason
+            assert "another run" not in reason
 
     @pytest.mark.parametrize("standing", [GONE, LATE, REFUSED])
     def test_what_every_site_may_read_counts_and_names_nobody(self, standing: dict) -> None:
