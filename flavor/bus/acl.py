@@ -17,6 +17,7 @@ or channels on which they are bounded:
 `flavor.bus.bounds` has the settings of the server that bound the rest.
 
 An aggregator has a user with the rights to every run, the job queues and scripts, and not those of an administrator.
+Signed URLs in clients' mailboxes are not for it.
 
 A viewer has a user that reads what `flavor ui`, `flavor metrics`, `flavor status` and `flavor log` show of all runs. It
 changes nothing, and runs no scripts. It cannot read the values of leases: no command of its own reads a string, other
@@ -73,6 +74,11 @@ _VIEWER_KEYS = (
     "rq:failed:*",
     "rq:suspended",
 )
+_ALL_BUT_URLS = (
+    *("flavor:*[^s]", "flavor:*[^l]s", "flavor:*[^r]ls", "flavor:*[^u]rls", "flavor:*[^:]urls"),
+    "flavor:{*}:client:urls",  # the hash of a client of this name
+)
+"""Every key but those that end in `:urls`: Redis has no rule that takes a key away."""
 _SHARED_LOGS = "flavor:{*}:client:*:log"
 _SECRET_BYTES = 32
 _TOO_OLD = "ACL SETUSER modifier"
@@ -126,14 +132,15 @@ def worker_user(name: str) -> str:
 
 
 def worker_rules(secret: str, *, database: int = 0) -> list[str]:
-    """Return the arguments of `ACL SETUSER` for an aggregator: all runs and job queues, no administration."""
+    """Return the arguments of `ACL SETUSER` for an aggregator: all runs but their signed URLs, and all job queues."""
     hashed = hashlib.sha256(secret.encode()).hexdigest()
     return [
         *("reset", "on", f"#{hashed}", "resetkeys", "resetchannels"),
         *("+@all", "-@admin", "-@dangerous", "-@scripting", "+info", "+client|setname"),
         *(f"+{command}" for command in ("eval", "evalsha", "script|load")),
         *([] if database else ["-select"]),
-        *("~flavor:*", "~rq:*", "&flavor:*", "&rq:*"),
+        *(f"~{pattern}" for pattern in _ALL_BUT_URLS),
+        *("~rq:*", "&flavor:*", "&rq:*"),
     ]
 
 

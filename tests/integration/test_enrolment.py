@@ -314,6 +314,21 @@ def test_a_revoked_client_is_cut_off_and_counts_as_lost(url: str, admin: Redis, 
     admin.delete(OWN.hash)
 
 
+def test_an_aggregator_reads_every_key_of_a_client_but_its_signed_urls(url: str, admin: Redis) -> None:
+    """Redis has no rule that takes a key away, so the rules name all the others: also of a client that is called so."""
+    secret, _ = enroll_worker(admin, "agg-2", where="here")
+    with connect(with_credentials(url, worker_user("agg-2"), secret)) as worker:
+        for run, client in (("r", "a"), ("urls", "urls"), ("r", "client"), ("s", "to"), ("r", "rls")):
+            keys = RunKeys(run).client(client)
+            for key in (keys.hash, keys.lease, keys.log, keys.wish, keys.task(1), keys.admission, keys.evaluations):
+                assert worker.exists(key) == 0
+            within = ("EVAL", f"return redis.call('get', '{keys.urls}')", 0)
+            for asked in (("GET", keys.urls), ("DEL", keys.urls), ("EVAL", "return 1", 1, keys.urls), within):
+                with pytest.raises(redis.exceptions.RedisError, match=r"(?i)permission|can't access"):
+                    worker.execute_command(*asked)
+    revoke_worker(admin, "agg-2", where="here")
+
+
 def test_a_revoked_aggregator_is_cut_off(url: str, admin: Redis) -> None:
     secret, _ = enroll_worker(admin, "agg-1", where="here")
     with connect(with_credentials(url, worker_user("agg-1"), secret)) as worker:
