@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from flavor.atomic import write_json, write_whole
+from flavor.bus.variables import RELAY_VARIABLE
 from flavor.cook.report import Report, flush
 from flavor.cook.session import Session as _Session
 from flavor.cook.session import is_evaluator, is_started_anew, no_events, start_event, variable
@@ -234,6 +235,10 @@ def LoadGlobalInfoJson() -> dict[str, Any] | None:
     None where they are 0/0. Where not all clients have a metric, `metadata.metricSites[NAME]` says how many do.
     """
     folder = Path(variable("GLOBAL_MODEL_PATH")).parent
+    if os.environ.get(RELAY_VARIABLE):  # another machine has written it
+        from flavor.programs.relay_folder import see_anew
+
+        see_anew(folder)
     own = Path(os.environ.get("LOCAL_MODEL_PATH") or folder / "none" / "none").parent
     for name in (MERGED_NAME, FILE_NAME) if own != folder else (MERGED_NAME,):
         with contextlib.suppress(FileNotFoundError):

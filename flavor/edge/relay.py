@@ -20,6 +20,7 @@ from typing import Any
 
 from flavor.bus.events import ClientEvents
 from flavor.bus.variables import RELAY_VARIABLE
+from flavor.edge.askers import Askers
 from flavor.edge.workspace import Workspace
 from flavor.errors import FlavorError, InvalidRecord, InvalidSetting, LeaseLost, RunOver, WaitTimeout
 from flavor.ownfolder import make_own_folder
@@ -31,7 +32,6 @@ from flavor.programs.relay_folder import (
     QUICK_PAUSE_S,
     Answer,
     Ask,
-    Asker,
     Call,
     RelayFolder,
     see_anew,
@@ -75,12 +75,12 @@ class Relay:
         self._answered: dict[str, float] = {}
         self._over: RunOver | None = None
         self._trouble = ""  # what keeps it from answering, as it was told last
-        self._known: set[Asker] = set()
+        self._askers = Askers()
 
     @property
     def is_asked(self) -> bool:
         """Whether the script of this start has asked for anything."""
-        return bool(self._known)
+        return self._askers.are_known
 
     # -- the folders of starts
 
@@ -273,7 +273,7 @@ class Relay:
             except InvalidRecord as error:
                 self._answer(name, Answer(error=InvalidSetting(str(error))))
                 continue
-            self._greet(ask.asker)
+            self._say(self._askers.greet(ask.asker))
             if ask.call is Call.WAIT_STARTED:
                 self._begin_wait(name, ask)
             else:
@@ -281,14 +281,9 @@ class Relay:
         self._forget_unread()
         return is_new
 
-    def _greet(self, asker: Asker) -> None:
-        """Tell this site's user where the script runs, once for each machine and start of its job."""
-        if asker in self._known:
-            return
-        self._known.add(asker)
-        job = f", in Slurm's job {asker.job}" if asker.job else ""
-        times = f", which Slurm has started again (restart {asker.restarts})" if asker.restarts not in ("", "0") else ""
-        self._tell(printable(f"the script runs on {asker.host}{job}{times}"))
+    def _say(self, line: str) -> None:
+        if line:
+            self._tell(line)
 
     def _begin_wait(self, name: str, ask: Ask) -> None:
         assert self._events is not None
@@ -307,6 +302,7 @@ class Relay:
         if ask.call is Call.NEWEST_STARTED:
             return events.newest_started()
         if ask.call is Call.TAKE:
+            self._askers.take(ask.asker, ask.round)
             return events.take(ask.round)
         if ask.call is Call.TAKEN:
             return events.taken()
@@ -320,6 +316,8 @@ class Relay:
             if ask.event is Event.TRAIN_FINISHED:
                 mark_path(self._workspace.local_model).unlink(missing_ok=True)
             return None
+        if ask.event is Event.TRAIN_FINISHED:
+            self._say(self._askers.finish(ask.asker, ask.round))
         return self._set(events, ask.event, ask.round)
 
     def _set(self, events: ClientEvents, event: Event, round_: int) -> None:

@@ -20,7 +20,8 @@ import json
 import math
 import os
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,15 @@ class Asker:
     """The number of its Slurm job; '' without one."""
     restarts: str = ""
     """How often Slurm has started that job again."""
+    nodes: int = field(default=1, compare=False)
+    """On how many machines its script runs, as `srun` or torchrun says."""
 
     @classmethod
-    def of(cls, host: str, environment: Any) -> Asker:
+    def of(cls, host: str, environment: Mapping[str, str]) -> Asker:
         """Return this process's, from its environment."""
-        return cls(host, environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_RESTART_COUNT", ""))
+        told = [environment.get(name, "") for name in ("SLURM_STEP_NUM_NODES", "GROUP_WORLD_SIZE")]
+        nodes = max([1, *(int(each) for each in told if re.fullmatch("[0-9]{1,6}", each))])
+        return cls(host, environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_RESTART_COUNT", ""), nodes)
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,9 @@ class Ask:
         try:
             found = json.loads(data)
             asker = {name: str(found["asker"][name])[:_MOST_WORDS] for name in ("host", "job", "restarts")}
+            nodes = found["asker"].get("nodes", 1)  # which earlier scripts do not say
+            if type(nodes) is not int or not 1 <= nodes < 1 << 20:
+                raise ValueError(nodes)
             round_ = found["round"]
             if type(round_) is not int or not 0 <= round_ < 1 << 53:
                 raise ValueError(round_)
@@ -119,7 +127,7 @@ class Ask:
             call = Call(found["call"])
             if event is None and call in (Call.SET, Call.CLEAN, Call.IS_SET):
                 raise ValueError(call)
-            return cls(call, event, round_, timeout_s, Asker(**asker))
+            return cls(call, event, round_, timeout_s, Asker(**asker, nodes=nodes))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise InvalidRecord("this is nothing that a script asks of its edge") from None
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from flavor.cook.relayed import RelayedEvents
+from flavor.cook.utils import LoadGlobalInfoJson
 from flavor.errors import BusUnavailable, InvalidSetting, LeaseLost, RunOver, WaitTimeout
-from flavor.programs.relay_folder import Answer, Ask, Call, RelayFolder
+from flavor.programs.relay_folder import Answer, Ask, Asker, Call, RelayFolder
 from flavor.records.names import Event
 
 
@@ -133,6 +134,34 @@ def test_half_an_answer_is_read_again(edge: Edge) -> None:
 
     edge.does = do
     assert edge.script().taken() == 3
+
+
+def test_a_machine_looks_at_the_models_folder_anew_for_each_process_that_waits_or_reads_the_merged_information(
+    edge: Edge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for NFS: a machine sees of a folder what was there when it listed the folder last."""
+    folder, seen = tmp_path / "global", dict[str, list[str]]()
+    folder.mkdir()
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: seen.setdefault(os.fspath(path), []) + listed(path))
+    monkeypatch.setenv("GLOBAL_MODEL_PATH", str(folder / "model.ckpt"))
+    monkeypatch.setenv("FLAVOR_RELAY", str(edge.folder.path))
+    edge.answers(Answer(2))
+    edge.script().taken()
+    assert str(folder) not in seen, "other calls say nothing of a round"
+    edge.script().wait_started(1)
+    assert seen.pop(str(folder)) is not None
+    assert LoadGlobalInfoJson() is None
+    assert str(folder) in seen
+
+
+@pytest.mark.parametrize(
+    ("environment", "nodes"),
+    [({}, 1), ({"SLURM_STEP_NUM_NODES": "2", "GROUP_WORLD_SIZE": "1"}, 2), ({"GROUP_WORLD_SIZE": "x"}, 1)],
+)
+def test_a_script_says_on_how_many_machines_it_runs(environment: dict[str, str], nodes: int, tmp_path: Path) -> None:
+    Ask(Call.TAKEN, asker=Asker.of("h", environment)).write(tmp_path / "a.json")
+    assert Ask.read(tmp_path / "a.json").asker.nodes == nodes
 
 
 def test_what_is_asked_is_read_as_it_was_written(tmp_path: Path) -> None:

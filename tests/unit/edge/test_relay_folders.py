@@ -44,6 +44,9 @@ class Events:
             raise BusUnavailable("Redis is away")
         return self._taken
 
+    def take(self, round_: int) -> None:
+        self._taken = round_
+
     def set(self, event: Event, round_: int) -> None:
         self.done.append((event, round_))
 
@@ -167,7 +170,7 @@ def test_what_is_no_question_is_refused_and_the_next_one_answered(place: Place, 
     assert "is a link" in str(answered(folder, "c.json").error)
 
 
-def test_a_redis_that_is_away_for_too_long_is_told_and_a_requeued_job_is_named(place: Place) -> None:
+def test_a_redis_that_is_away_for_too_long_is_told_and_a_scripts_machines_are_named(place: Place) -> None:
     _, folder = place.begun()
     place.events.is_away = True
     Ask(Call.TAKEN, asker=Asker("gpu-7", "12")).write(folder.asks / "a.json")
@@ -178,6 +181,11 @@ def test_a_redis_that_is_away_for_too_long_is_told_and_a_requeued_job_is_named(p
     assert place.told[0] == "the script runs on gpu-7, in Slurm's job 12"
     assert place.told[1].endswith("in Slurm's job 12, which Slurm has started again (restart 1)")
     assert place.told[1].isprintable()
+    for name, call in (("c", Call.TAKE), ("d", Call.SET)):
+        event = Event.TRAIN_FINISHED if call is Call.SET else None
+        Ask(call, event, 2, asker=Asker("gpu-7", "12", nodes=2)).write(folder.asks / f"{name}.json")
+        answered(folder, f"{name}.json")
+    assert "the script runs on 2 machines, of which 1 waited for round 2" in place.told[2]
 
 
 def test_every_process_that_waits_is_given_the_round_and_a_wait_ends_in_time(
