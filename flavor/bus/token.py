@@ -81,7 +81,7 @@ class JoinToken(BaseModel):
                 raise ValueError("credentials in the URL")
         except _OtherVersion as error:
             raise InvalidSetting(str(error)) from None
-        except (ValidationError, InvalidSetting, ValueError, binascii.Error):
+        except (ValidationError, InvalidSetting, ValueError, binascii.Error, RecursionError):
             raise InvalidSetting("the join token is damaged: copy all of it, as `flavor enroll` printed it") from None
         return token
 

@@ -17,6 +17,7 @@ from flavor.checkpoints import Checkpoint, Format, read, to_safetensors, write
 from tests.fuzz.folder_target import GOOD_EVALUATION
 from tests.fuzz.proxy_target import GOOD_ANSWERS
 from tests.fuzz.report_target import GOOD_REPORT
+from tests.fuzz.token_target import GOOD_TOKEN
 from tests.fuzz.wish_target import GOOD_ANSWER, GOOD_WISH
 from tests.infos import png
 
@@ -89,6 +90,7 @@ def seeds() -> dict[str, list[bytes]]:
             b'{"judged_ms":5,"phases":[["training",3]],"moved":[1,2],"metrics":{"loss":0.3}}',
             b'{"closed_ms":9,"round":1,"opened_ms":2,"expected":2,"metrics":{"loss":0.3},"spread":{"loss":[0.1,0.5]}}',
         ],
+        "token": [GOOD_TOKEN.model_dump_json().encode()],
         "wish": [GOOD_WISH.to_text().encode(), GOOD_ANSWER.to_text().encode()],
         "path": [
             bench().update[0].encode(),

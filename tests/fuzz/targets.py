@@ -38,7 +38,6 @@ from flavor.cook.metrics import binary_counts, multiclass_counts, regression_sum
 from flavor.errors import (
     CheckpointError,
     DamagedRecord,
-    FlavorError,
     InvalidInfo,
     InvalidRecord,
     InvalidSetting,
@@ -73,6 +72,7 @@ from tests.fuzz.folder_target import fuzz_evaluation
 from tests.fuzz.page_target import fuzz_request
 from tests.fuzz.proxy_target import fuzz_proxy_answer
 from tests.fuzz.report_target import fuzz_image, fuzz_report
+from tests.fuzz.token_target import fuzz_token
 from tests.fuzz.wish_target import fuzz_wish
 from tests.infos import put_info
 from workers.inspection import Inspector, is_small
@@ -384,6 +384,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "measured": fuzz_measured,
     "path": fuzz_path,
     "proxy_answer": fuzz_proxy_answer,
+    "token": fuzz_token,
     "wish": fuzz_wish,
     "channel": fuzz_channel,
     "request": fuzz_request,
@@ -396,5 +397,3 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "pickle": _of(Format.PICKLE),
     "npz": _of(Format.NPZ),
 }
-
-__all__ = ["TARGETS", "FlavorError", "bench"]

@@ -78,6 +78,7 @@ def damaged() -> list[str]:
         word[:30] + "!" + word[31:],
         word.replace("e", "é", 1),
         with_json("[]"),
+        with_json("[" * 9999),
         with_json(good.replace('"run":"mammo"', '"run":"../x"')),
         with_json(good.replace('"run":"mammo",', "")),
         with_json(good.replace("rediss://", "http://")),
