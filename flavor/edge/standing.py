@@ -10,7 +10,7 @@ import flavor
 from flavor.edge.joining import Site
 from flavor.edge.notice import Failure, Notice, shortened
 from flavor.edge.part import Part
-from flavor.edge.waiting import awaited, quarantine
+from flavor.edge.waiting import awaited, goes_on_unmended, quarantine
 from flavor.errors import NotAdmitted
 from flavor.records.client import ClientStatus
 from flavor.records.remarks import Remark
@@ -116,9 +116,11 @@ class Standing:
         elif not refused and self._quarantined_by_run:
             self.quarantine(0)
             ended = "the run's operator has ended the quarantine of this site"
-            waits = awaited(self.part, is_buffered=self._site.is_buffered)
-            if waits and self.part.refused == self.part.behind:
-                ended += f"; it waits for {waits}"
+            waits, refused = awaited(self.part, is_buffered=self._site.is_buffered), self.part.refused
+            if waits and refused and refused == self.part.behind:
+                view = self._site.runs.find()
+                is_newer = view is not None and view.round > refused  # it has heard of no round while quarantined
+                ended += f"; {goes_on_unmended(refused)}" if is_newer else f"; it waits for {waits}"
             self._site.observer.hear(QuarantineEnded(ended))
         self._quarantined_by_run = bool(refused)
 

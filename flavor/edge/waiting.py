@@ -18,6 +18,14 @@ def quarantine(run: str, client: str, refused: int) -> str:
     )
 
 
+def goes_on_unmended(refused: int) -> str:
+    """What follows the end of a quarantine in a later round than that of the refused update."""
+    return (
+        f"it gets the run's next task by itself; if what its update of round {refused} was refused for is not "
+        "mended yet, end this (Ctrl-C), mend that and start this again"
+    )
+
+
 def trains_again(round_: int, *, is_buffered: bool) -> str:
     """What follows where this site's edge is started again after its update of this task's round was refused."""
     if is_buffered:  # the run is in a later round, or soon will be, and that has another task for this site

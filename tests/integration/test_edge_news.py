@@ -179,6 +179,12 @@ def test_a_site_that_is_not_at_fault_is_sent_to_another_try_where_that_may_help(
 
 def test_a_quarantined_site_says_so_until_its_pardon(runs: RunStore, process: Callable[[], Process]) -> None:
     """It told its user to mend the cause and start it again, which helps nothing before the pardon."""
+
+    def over(site: Process) -> None:
+        for quarantined in (3, 0):
+            tell_admission(runs, "a", Admission(True, quarantined=quarantined))
+            site.standing.check_admitted()
+
     one = process()
     one.updates.hand_in(1, accepted(path="x", digest="1").inspected)
     runs.redis.hset(runs.keys.refusals, "a", 2)
@@ -205,10 +211,17 @@ def test_a_quarantined_site_says_so_until_its_pardon(runs: RunStore, process: Ca
     tell_admission(runs, "a", Admission(True))
     again.standing.check_admitted()
     assert again.told[2:] == ["the run's operator has ended the quarantine of this site"]
+    again.standing.part = Part(Phase.IDLE)
+    over(again)
+    assert again.told[-1] == again.told[2], "one that was started again is promised no first round"
     one.standing.check_admitted()
     assert "has ended the quarantine of this site; it waits for the run's next round" in one.told[2]
     assert "then end this (Ctrl-C) and start it again, and it trains round 1 again" in one.told[2], "at once"
     assert not again.standing.quarantined
+    runs.redis.hset(runs.keys.state, "round", 3)
+    over(one)
+    said = "has ended the quarantine of this site; it gets the run's next task by itself; if what its update of round 1"
+    assert f"{said} was refused for is not mended yet, end this" in one.told[-1]
 
 
 def test_an_update_that_was_too_late_is_not_tried_again(runs: RunStore, process: Callable[[], Process]) -> None:
