@@ -285,11 +285,14 @@ class _Reading:
 
     def part(self, start: int, size: int) -> bytes | bytearray:
         """Return `size` bytes from `start` on, fewer where the object ends. Bytes are kept when the link breaks."""
-        data, began = bytearray(), time.monotonic()
-        headers = lambda: {  # noqa: E731
-            "Range": f"bytes={start + len(data)}-{start + size - 1}",
-            **({"If-Match": self._tag} if self._tag else {}),
-        }
+        data, kept, began = bytearray(), 0, time.monotonic()
+
+        def headers() -> dict[str, str]:
+            nonlocal kept
+            kept = len(data)  # of attempts before this one
+            asked = {"Range": f"bytes={start + kept}-{start + size - 1}"}
+            return {**asked, "If-Match": self._tag} if self._tag else asked
+
         try:
             answer = self._requests.answered(self._key, "GET", self._urls, headers=headers, into=data.extend)
         except StoreUnavailable as error:
@@ -298,9 +301,9 @@ class _Reading:
             return data
         except ObjectExists:  # 412: `If-Match` does not hold
             raise DigestMismatch(f"object {self._key}: it was changed in the store while it was read") from None
-        self._learn(answer, len(data))
-        if answer.status == 200:  # a service that takes no ranges
-            del data[:start], data[size:]
+        self._learn(answer, len(data) - kept)
+        if answer.status == 200:  # a service or a proxy that takes no ranges: it has sent all of the object
+            del data[: kept + start], data[size:]
         self._requests.pace.measured(len(data), time.monotonic() - began)
         return data
 

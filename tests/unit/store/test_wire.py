@@ -1,4 +1,4 @@
-"""What is said of an upload while the store does not take it, and of a store whose certificate is refused."""
+"""Requests to stores that take no upload for now, have a certificate that is refused, or take no ranges."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ import pytest
 
 from flavor.certs import Certificates, make_certificates
 from flavor.errors import ObjectMissing, StoreUnavailable
+from flavor.records.signed_urls import SignedUrl, UrlAnswer
 from flavor.store.bucket import Bucket, unanswered
-from flavor.store.settings import Endurance
+from flavor.store.cache import FileCache
+from flavor.store.settings import Endurance, StoreSettings
+from flavor.store.signed import SignedStore, _Reading
 from flavor.store.wire import Silence, Wire
 from flavor.watch import Watch
 
@@ -119,3 +122,34 @@ def test_a_certificate_that_is_refused_is_no_outage_and_what_helps_is_named(
     outdated = refused(port)
     assert "has expired): have it renewed, or check this machine's clock" in str(outdated)
     assert outdated.passing, "the service renews it, and no site has to be started again"
+
+
+def test_a_service_that_takes_no_ranges_is_read_right_after_its_answer_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy may take them off. What came before the cut is not counted twice, nor what lies before the range."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    content, lengths = bytes(range(256)) * 40, iter([3000])
+
+    class Whole(Empty):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: next(lengths, len(content))])
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Whole) as server:
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+        signed = (SignedUrl(f"http://127.0.0.1:{server.server_address[1]}/o", {}),)
+        store = SignedStore(
+            "s3://bucket/p",
+            lambda wish: UrlAnswer(wish.id, signed, 60),
+            cache=FileCache(tmp_path, 2**30),
+            settings=StoreSettings(endurance=Endurance(patience_s=5)),
+        )
+        assert store.read_unverified("runs/r/global/0001-info-x.json", most=2**20) == content
+        reading = _Reading(store._requests, "runs/r/global/0001-info-x.json")
+        lengths = iter([3000])
+        assert reading.part(2000, 5000) == content[2000:7000]
+        assert reading.total == len(content)
+        server.shutdown()
