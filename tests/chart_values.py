@@ -22,6 +22,8 @@ _NOT_OF_A_RUN = {
     *("store-cache-size", "patience-s", "debug", "help"),
 }
 """Options of `flavor serve` that the chart itself gives."""
+_SIZE = {"type": "string", "pattern": "^[1-9][0-9]{0,8}[MGT]i?$"}
+"""Size of a folder with a cache, of which the charts calculate the half."""
 _KINDS: dict[tuple[str, ...], dict[str, Any]] = {
     ("image", "pullPolicy"): {"enum": ["Always", "IfNotPresent", "Never"]},
     ("imagePullPolicy",): {"enum": ["Always", "IfNotPresent", "Never"]},
@@ -35,6 +37,8 @@ _KINDS: dict[tuple[str, ...], dict[str, Any]] = {
     ("aggregator", "terminationGracePeriodSeconds"): {"type": ["integer", "null"], "minimum": 0},
     ("aggregator", "podDisruptionBudget", "maxUnavailable"): {"type": ["integer", "string"]},
     ("aggregator", "keda", "jobsPerPod"): {"type": "integer", "minimum": 1},
+    **{(part, "workSize"): _SIZE for part in ("coordinator", "operator", "aggregator", "ui")},
+    ("state", "size"): _SIZE,
     ("program",): {"enum": ["flavor-fl", "flavor-fv"]},
 }
 

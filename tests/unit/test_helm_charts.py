@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tomllib
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +18,7 @@ import yaml
 from flavor import __version__
 from flavor.bus.bounds import BOUNDS
 from flavor.cli.serve import serve
+from flavor.sizes import parse_size
 from tests import charts
 
 FILES = charts.HELM / "flavor" / "files"
@@ -75,6 +77,29 @@ def test_every_container_is_restricted() -> None:
                 assert {mount["name"] for mount in container["volumeMounts"]} <= volumes, name
             for container in pod["containers"]:
                 assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container), name
+
+
+@charts.needs_helm
+def test_the_cache_of_a_pod_takes_half_of_the_folder_that_it_is_in() -> None:
+    """The cache's own default is larger than these folders: Kubernetes would end the pod, or its disk would be full."""
+    found = []
+    for manifests in charts.all_sets().values():
+        claims = {each["metadata"]["name"]: each["spec"] for each in manifests if "Claim" in each["kind"]}
+        for pod in pods(manifests).values():
+            env = {each["name"]: each.get("value") for each in pod["containers"][0].get("env", [])}
+            if folder := env.get("FLAVOR_STORE_CACHE"):
+                mounts = {each["mountPath"]: each["name"] for each in pod["containers"][0]["volumeMounts"]}
+                volumes = {each["name"]: each for each in pod["volumes"]}
+                volume = volumes[mounts[str(Path(folder).parent)]]
+                if "emptyDir" in volume:
+                    size = volume["emptyDir"]["sizeLimit"]
+                else:
+                    claim = claims[volume["persistentVolumeClaim"]["claimName"]]
+                    size = claim["resources"]["requests"]["storage"]
+                cache = parse_size(env["FLAVOR_STORE_CACHE_SIZE"], "cache")
+                found.append(cache / parse_size(f"{size}B", "folder"))
+    assert len(found) > 15
+    assert all(0.45 < each <= 0.5 for each in found), found
 
 
 @charts.needs_helm

@@ -34,6 +34,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end -}}
 
+{{/* Bytes of the cache of a bucket: half of the volume, which also has the files of the run */}}
+{{- define "edge.cacheBytes" -}}
+{{- $bytes := regexFind "^[0-9]+" .Values.state.size | int64 -}}
+{{- range until (index (dict "M" 2 "G" 3 "T" 4) (regexFind "[MGT]" .Values.state.size)) }}{{ $bytes = mul $bytes 1000 }}{{ end -}}
+{{- div $bytes 2 -}}
+{{- end -}}
+
 {{- define "edge.pod" -}}
 metadata:
   labels:
@@ -95,6 +102,7 @@ spec:
         - {name: FLAVOR_WORKSPACE, value: /state/work}
         - {name: FLAVOR_KEY, value: /state/client.key}
         - {name: FLAVOR_STORE_CACHE, value: /state/cache}
+        - {name: FLAVOR_STORE_CACHE_SIZE, value: {{ include "edge.cacheBytes" . | quote }}}
         - {name: FLAVOR_ALIVE_FILE, value: /run/flavor/alive}
         - {name: HOME, value: /tmp}
         {{- with .Values.env }}

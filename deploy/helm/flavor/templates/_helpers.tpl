@@ -145,6 +145,14 @@ affinity: {{- toYaml . | nindent 2 }}
   value: /work
 {{- end -}}
 
+{{/* The cache of a bucket in the pod's own folder. It takes half: Kubernetes ends a pod whose folder is larger than workSize */}}
+{{- define "flavor.cacheEnv" -}}
+- name: FLAVOR_STORE_CACHE
+  value: /work/cache
+- name: FLAVOR_STORE_CACHE_SIZE
+  value: {{ div (include "flavor.bytes" .workSize) 2 | quote }}
+{{- end -}}
+
 {{- define "flavor.envFrom" -}}
 {{- with .Values.store.credentialsSecret }}
 envFrom:
@@ -166,7 +174,7 @@ envFrom:
 
 {{- define "flavor.volumes" -}}
 - name: work
-  emptyDir: {sizeLimit: {{ .workSize | default "1Gi" }}}
+  emptyDir: {sizeLimit: {{ .workSize }}}
 - name: alive
   emptyDir: {medium: Memory, sizeLimit: 1Mi}
 {{- with include "flavor.caSecret" .root }}
