@@ -20,6 +20,7 @@ import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -212,12 +213,20 @@ class RelayFolder:
         return (self.answers / CLOSED).exists()
 
     def asked(self) -> list[str]:
-        """Return the names of what is not answered yet, sorted. Raises `OSError`."""
-        return sorted(name for name in os.listdir(self.asks) if _NAME.fullmatch(name))
+        """Return the names of what is not answered yet, sorted; a folder asks nothing. Raises `OSError`."""
+        with os.scandir(self.asks) as found:
+            return sorted(
+                each.name for each in found if _NAME.fullmatch(each.name) and not each.is_dir(follow_symlinks=False)
+            )
 
     def answer(self, name: str, answer: Answer) -> None:
         """Answer what the script has asked under this name, and forget that it has. Raises `OSError`."""
-        answer.write(self.answers / name)
+        path = self.answers / name
+        try:
+            answer.write(path)
+        except IsADirectoryError:  # which some program of the site has made
+            path.rename(path.with_name(f".{name}.{secrets.token_hex(4)}"))
+            answer.write(path)
         (self.asks / name).unlink(missing_ok=True)
 
     def beat(self, number: int) -> None:

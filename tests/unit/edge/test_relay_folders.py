@@ -165,9 +165,14 @@ def test_what_is_no_question_is_refused_and_the_next_one_answered(place: Place, 
     (folder.asks / "a.json").write_text(text)
     Ask(Call.TAKEN).write(folder.asks / "b.json")
     (folder.asks / "c.json").symlink_to("/etc/passwd")
+    (folder.asks / "0.json").mkdir()
+    (folder.answers / "d.json" / "x").mkdir(parents=True)
+    Ask(Call.TAKEN).write(folder.asks / "d.json")
     assert "nothing that a script asks" in str(answered(folder, "a.json").error)
     assert answered(folder, "b.json").value == 0
     assert "is a link" in str(answered(folder, "c.json").error)
+    eventually("an answer in the place of a folder", (folder.answers / "d.json").is_file)
+    assert answered(folder, "d.json").value == 0
 
 
 def test_a_redis_that_is_away_for_too_long_is_told_and_a_scripts_machines_are_named(place: Place) -> None:
