@@ -9,6 +9,7 @@ import re
 import secrets
 import socket
 import threading
+import time
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from flavor.tunnel import ProxyFailure, open_tunnel
 
 _CONNECT_S = 5.0
 _HEAD_S = 10.0
+_AGAIN_S = 0.1
 _MOST_BYTES = 65_536
 _FIRST = re.compile(rb"([A-Z]+) (\S+) HTTP/1\.[01]\r\n")
 _bridges: dict[tuple[int, Proxy], str] = {}
@@ -39,8 +41,15 @@ def _begun(proxy: Proxy) -> str:
 
     def accept() -> None:
         while True:
-            link, _ = listener.accept()
-            threading.Thread(target=_lead, args=(link, own, proxy), name="socks", daemon=True).start()
+            with contextlib.ExitStack() as failed:
+                try:
+                    link, _ = listener.accept()
+                    failed.callback(link.close)
+                    threading.Thread(target=_lead, args=(link, own, proxy), name="socks", daemon=True).start()
+                except (OSError, RuntimeError):  # no file, or no thread, is free: one may be soon
+                    time.sleep(_AGAIN_S)
+                else:
+                    failed.pop_all()
 
     threading.Thread(target=accept, name="socks-bridge", daemon=True).start()
     return own.url
