@@ -18,13 +18,15 @@ from workers.inspection import inspect_updates
 def inspect(run: str, round_: int, clients: Sequence[str]) -> bool:
     """Record a verdict on each of these clients' updates in one round that has none; return whether any had none."""
     return _unless_of_another_release(
-        run, lambda: inspect_updates(context(), run, int(round_), [str(client) for client in clients])
+        run, lambda: inspect_updates(context(), run, int(round_), [str(client) for client in clients]), of_round=True
     )
 
 
 def aggregate(run: str, round_: int, attempt: int) -> bool:
     """Aggregate and commit one round, unless another attempt or worker has the right to; return whether it was done."""
-    return _unless_of_another_release(run, lambda: aggregate_round(context(), run, int(round_), int(attempt)))
+    return _unless_of_another_release(
+        run, lambda: aggregate_round(context(), run, int(round_), int(attempt)), of_round=True
+    )
 
 
 def merge(run: str, round_: int, evaluation: Sequence[int]) -> bool:
@@ -40,18 +42,29 @@ def judge(run: str, round_: int, attempt: int) -> bool:
     return _unless_of_another_release(run, lambda: judge_model(context(), run, int(round_), attempt=int(attempt)))
 
 
-def _unless_of_another_release(run: str, work: Callable[[], bool]) -> bool:
+def _unless_of_another_release(run: str, work: Callable[[], bool], *, of_round: bool = False) -> bool:
     """Leave the job of a run that this release cannot serve or read to another worker.
 
     `GivenBack` puts it into the queue again, where a worker of another release or with other packages may take it. The
-    coordinator asks again for a job of which the records cannot be read.
+    coordinator asks again for a job of which the records cannot be read. A job of a round is dropped where the run has
+    ended, which no worker takes any more: it would wait in the queue for good. (Evaluations go on after the end.)
     """
     try:
         return work()
     except (OtherProtocol, InvalidSetting) as error:
+        if of_round and _has_ended(run):
+            return False
         raise GivenBack(str(error), run=run) from error
     except DamagedRecord as error:
         context().observer.hear(Notice(f"a job of run {run} was left undone: {error}"))
+        return False
+
+
+def _has_ended(run: str) -> bool:
+    """Whether the run has ended, also one of a release that writes what this one does not know."""
+    try:
+        return context().run(run).read().state.ended
+    except DamagedRecord:
         return False
 
 

@@ -94,6 +94,11 @@ def test_a_run_of_another_release_is_refused_by_all_and_still_shown(
                 job(bench.run, 1, argument)
             assert back.value.run == bench.run
             assert all(part in str(back.value) for part in parts)
+        bench.redis.hset(bench.runs.keys.state, "state", "finished")
+        for job, argument in ((jobs.inspect, ["edge-1"]), (jobs.aggregate, 1)):
+            assert not job(bench.run, 1, argument), "no worker does it any more, so it does not wait for one"
+        with pytest.raises(GivenBack):  # `flavor evaluate` asks after the end, too
+            jobs.merge(bench.run, 1, [0, 1])
     finally:
         set_context(None)
     assert told == []
