@@ -161,7 +161,7 @@ def _reported(context: WorkerContext, runs: RunStore, config: RunConfig, attempt
         token=attempt.token,
         reason=reason,
         spoiled=spoiled,
-        unfit=error.refused if isinstance(error, UpdatesRefused) else {},
+        unfit=error.refused if isinstance(error, UpdatesRefused) and not lost else {},
         blameless=lost,
         passing=isinstance(error, StoreUnavailable) and error.passing,
         is_hopeless=isinstance(error, NoModelPossible),

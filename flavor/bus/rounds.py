@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from flavor.bus.connection import translated
 from flavor.bus.scripts import RunScripts, flat
@@ -209,24 +209,24 @@ class Rounds(RunScripts):
         reason: str,
         spoiled: Sequence[str] = (),
         unfit: Mapping[str, str] | None = None,
-        blameless: Collection[str] = (),
+        blameless: Mapping[str, str] | None = None,
         passing: bool = False,
         is_hopeless: bool = False,
     ) -> None:
-        """Report that this attempt went wrong; the next one goes without the contributors in `spoiled` and `unfit`.
+        """Report that this attempt went wrong; the next one goes without the contributors that are named.
 
-        Of those in `spoiled` the object is to blame; of those in `unfit` the update itself, for that reason, or nothing
-        of the site's where they are in `blameless`, too.
+        Of those in `spoiled` the object is to blame; of those in `unfit` the update itself, for that reason; of those
+        in `blameless` nothing of the site's.
         `passing` says that the reason can pass, such as a store that is full or away: then the attempt does not count,
         and is made again. After a hopeless attempt, there is no other.
         """
-        unfit = unfit or {}
-        without = list(dict.fromkeys([*spoiled, *unfit]))
+        unfit, blameless = unfit or {}, blameless or {}
+        without = list(dict.fromkeys([*spoiled, *unfit, *blameless]))
         left_out = json.dumps(without) if without else ""
         keys = [self.keys.round(round_), self.keys.log]
         args: list[str | int] = [round_, attempt, token, reason, left_out, "1" if passing else ""]
         args += [json.dumps(dict(unfit)) if unfit else "", "1" if is_hopeless else ""]
-        args.append(json.dumps(list(blameless)) if blameless else "")
+        args.append(json.dumps(dict(blameless)) if blameless else "")
         self.move("fail_attempt", keys, args)
 
     def note_store_away(self, round_: int) -> None:

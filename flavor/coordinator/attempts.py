@@ -51,7 +51,8 @@ def refusals_of_spoiled(view: RoundView) -> list[Refusal]:
     refusals = []
     for client in view.spoiled:
         if (verdict := view.verdicts.get(client)) is not None:
-            reason, blameless = view.unfit.get(client, changed), client in view.blameless
+            blameless = client in view.blameless
+            reason = view.blameless[client] if blameless else view.unfit.get(client, changed)
             refused = replace(verdict, accepted=False, reason=reason, blameless=blameless)
-            refusals.append(Refusal(client, refused, client in view.unfit and not blameless))
+            refusals.append(Refusal(client, refused, client in view.unfit))
     return refusals

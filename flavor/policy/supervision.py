@@ -41,9 +41,10 @@ def _attempt_failed(now_ms: int, round_: RoundView, problem: str, config: RunCon
         needed = config.needed_of(len(round_.expected))
         if left < needed:
             short = f"{counted(needed, 'update')} {are(needed)} needed and {left} {are(left)} left"
-            kinds = ["changed or removed in the store"] * (len(round_.spoiled) - len(round_.unfit))
-            kinds += ["not usable with the others"] * (len(round_.unfit) - len(round_.blameless))
-            changed = counted_kinds([*kinds, *["trained from a model that is gone"] * len(round_.blameless)])
+            unfit, blameless = len(round_.unfit), len(round_.blameless)
+            kinds = ["changed or removed in the store"] * (len(round_.spoiled) - unfit - blameless)
+            kinds += ["not usable with the others"] * unfit
+            changed = counted_kinds([*kinds, *["trained from a model that cannot be read"] * blameless])
             action = Action.FAIL if config.on_quorum_lost == "fail" else Action.RETURN
             return Decision(action, Reason(f"{short}: {problem}", f"{short}: {changed}"))
         return Decision(Action.RETRY, f"without {some(round_.spoiled)}, because: {problem}")

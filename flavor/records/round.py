@@ -137,9 +137,10 @@ class RoundView:
     """How many tasks in a row of a client were given up as too old, up to the opening of this round; lacks clients
     without one. Counted in asynchronous rounds."""
     unfit: Mapping[str, str] = field(default_factory=dict)
-    """Those of them whose updates are to blame, as they cannot be used with the others; and the reason."""
-    blameless: tuple[str, ...] = ()
-    """Those of the unfit that are not at fault: the global model that they were trained from is gone."""
+    """Those of the spoiled whose updates are to blame, as they cannot be used with the others; and the reason."""
+    blameless: Mapping[str, str] = field(default_factory=dict)
+    """Those of them that are not at fault, as their global model cannot be read; and the reason. A coordinator of 0.1.0
+    takes their objects for changed, which is no step towards a quarantine at first."""
 
     @property
     def accepted(self) -> dict[str, Update]:
@@ -259,7 +260,7 @@ class RoundView:
             info=ObjectRef.from_hash(fields, "info_"),
             spoiled=field_of(fields, "spoiled", texts, "[]"),
             unfit=field_of(fields, "unfit", texts_by_name, "{}"),
-            blameless=field_of(fields, "blameless", texts, "[]"),
+            blameless=field_of(fields, "blameless", texts_by_name, "{}"),
             is_buffered="since" in fields,
             since=field_of(fields, "since", numbers_by_name, "{}"),
             missed=field_of(fields, "missed", numbers_by_name, "{}"),

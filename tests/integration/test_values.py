@@ -79,7 +79,8 @@ class Federation:
             assert view is not None
             if view.state is RoundState.CLOSED or not view.spoiled:
                 return view
-            assert tuple(view.unfit) == view.spoiled, "their objects are what was inspected"
+            assert (*view.unfit, *view.blameless) == view.spoiled, "their objects are what was inspected"
+            assert not view.unfit.keys() & view.blameless.keys(), "a coordinator of 0.1.0 counts those that are unfit"
             self.accepted = [client for client in self.accepted if client not in view.spoiled]
         raise AssertionError("three attempts")
 

@@ -4,7 +4,7 @@
 --       6 '1' where the reason passes by itself, as a full store does: the attempt is made again and is not counted
 --       7 the clients of 5 whose updates are to blame, and not their objects, each with the reason (JSON), or ''
 --       8 '1' where each other attempt would end so
---       9 the clients of 7 that are not at fault (JSON), or ''
+--       9 the other clients of 5 that are not at fault, each with the reason (JSON), or ''
 -- Invariant: only the worker that holds the round's current attempt reports it, and the round's state stays: the
 -- coordinator decides what comes next. The log names the clients of 5: their updates were accepted and do not count.
 -- Returns {'ok', ''} or an error: state, lease.
@@ -20,6 +20,7 @@ if ARGV[8] == '1' then redis.call('HSET', KEYS[1], 'hopeless', '1') end
 local entry = {'event', 'round.attempt_failed', 'round', ARGV[1], 'reason', ARGV[4]}
 if ARGV[5] ~= '' then
   redis.call('HSET', KEYS[1], 'spoiled', ARGV[5])
+  redis.call('HDEL', KEYS[1], 'unfit', 'blameless')
   if ARGV[7] ~= '' then redis.call('HSET', KEYS[1], 'unfit', ARGV[7]) end
   if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'blameless', ARGV[9]) end
   entry[#entry + 1] = 'spoiled'

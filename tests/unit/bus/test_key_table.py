@@ -81,9 +81,17 @@ def test_the_table_names_the_fields_of_a_record(key: str, fields: Mapping[str, o
         (
             "round:N",
             lambda hash_: RoundView.from_hash(1, hash_, {}),
-            {"state": "open", "reference": "p d 1", "unfit": "{}", "since": "{}", "missed": "{}", "outdated": "{}"}
+            {
+                "state": "open",
+                "reference": "p d 1",
+                "unfit": "{}",
+                "since": "{}",
+                "missed": "{}",
+                "outdated": "{}",
+                "blameless": "{}",
+            }
             | dict.fromkeys(
-                ("expected", "contributors", "left_out", "spoiled", "blameless", "chosen", "notes", "told", "pauses"),
+                ("expected", "contributors", "left_out", "spoiled", "chosen", "notes", "told", "pauses"),
                 "[]",
             ),
         ),
