@@ -187,7 +187,8 @@ def of_sizes(work: Work) -> Iterator[str]:
 def of_steps(steps: Mapping[str, float] | None) -> Iterator[str]:
     """Warn of a site whose local steps are of another size than the others': perhaps it counts something else.
 
-    The cause is the site that is farthest from the middle, and on which side, for all numbers of steps.
+    The cause is the site that is farthest from the middle, and on which side, for all numbers of steps. Each other site
+    that is far from the middle has a line of its own, for a few sites.
     """
     if not steps:
         return
@@ -202,6 +203,15 @@ def of_steps(steps: Mapping[str, float] | None) -> Iterator[str]:
             "examples), let all sites report optimizer steps",
             f"more steps: {most}" if is_most else f"fewer steps: {fewest}",
         )
+        others = sorted(steps.keys() - {most if is_most else fewest})
+        apart = {client: max(steps[client], middle) / min(steps[client], middle) for client in others}
+        far = sorted((client for client in apart if apart[client] > _MOST_APART), key=lambda client: -apart[client])
+        for client in far[:_MOST_TOLD]:
+            yield Once(
+                f"warning: localSteps is {steps[client]:g} at {client}, and {middle:g} in the middle of the sites: "
+                "does it count optimizer steps, as the others do?",
+                f"{'more' if steps[client] > middle else 'fewer'} steps: {client}",
+            )
 
 
 def of_constants(round_: int, constants: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -17,7 +17,8 @@ from flavor.records.info import checked_info, completed
 from flavor.records.merging import merge_infos
 from tests.driven import info
 from workers.builtin import _Round
-from workers.notes import of_counts, of_factors, of_lora, of_weighted_means
+from workers.notes import of_counts, of_factors, of_lora, of_steps, of_weighted_means
+from workers.once import untold
 
 
 @pytest.mark.parametrize(
@@ -150,3 +151,16 @@ def test_factors_of_adapters_that_go_apart_are_told_in_round_1(
     assert notes[1] == []
     assert len(notes[0]) == bool(said)
     assert all(note.startswith(f"warning: {said}") for note in notes[0])
+
+
+def test_each_site_whose_local_steps_are_far_from_the_middle_is_named_once() -> None:
+    """One that is always the farthest hides no other one."""
+    told: tuple[str, ...] = ()
+    found = []
+    for fifth in (3.0, 3.0, 1500.0, 1500.0):
+        notes, told = untold(of_steps({"e1": 2000.0, "e2": 3.0, "e3": 3.0, "e4": 4.0, "e5": fifth}), told)
+        found.append([note.partition(":")[2][:28] for note in notes])
+    assert found == [[" localSteps is 2000 at e1 an"], [], [" localSteps is 1500 at e5, a"], []]
+    many = {f"s{each:02}": 1e6 + each if each < 9 else 1.0 for each in range(20)}
+    assert len(list(of_steps(many))) == 6, "a few of them are enough"
+    assert len(list(of_steps({"a": 1.0, "b": 999.0}))) == 1
