@@ -349,6 +349,11 @@ class RunKeys:
         return f"{self.prefix}client:*:wish"
 
     @property
+    def no_wish(self) -> str:
+        """Channel of that pattern, and of no client: wakes what hears wishes."""
+        return f"{self.prefix}client::wish"
+
+    @property
     def client_patterns(self) -> tuple[str, ...]:
         """The channel patterns of what a coordinator needs to hear from clients, and of the verdicts."""
         head = f"{self.prefix}client:*:"

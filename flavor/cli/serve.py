@@ -214,8 +214,10 @@ def coordinate(
     with _noticed(run, notify, notify_after_s, tell) as notices:
         objects = opened_once_usable(config.store, create=True, settings=store_settings(), tell=tell)
         config = config.model_copy(update={"store": objects.url})
+        signer = None
         if config.signed_urls:
-            once_usable(objects.url, partial(opened_signer, objects.url, store_settings().endurance), tell=tell)
+            signing = partial(opened_signer, objects.url, store_settings().endurance)
+            signer = once_usable(objects.url, signing, tell=tell)
         check_out(lambda: RunStore(connected(url, patience_s=patience_s)[0], run, url), run, out, objects)
         initial = None
         if beginning is not None:
@@ -236,6 +238,7 @@ def coordinate(
             begun_from=beginning.begun_from if beginning is not None else None,
             patience_s=patience_s,
             warnings=partial(bound_warnings, has_model=initial is not None),
+            signer=signer,
         )
         with saying_how_to_go_on(run, tell), written(run, out, redis_url=url, store=objects, tell=tell):
             view = coordinator.run()

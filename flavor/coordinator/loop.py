@@ -43,6 +43,7 @@ from flavor.records.model import GlobalModel
 from flavor.records.run import RunView
 from flavor.records.states import RoundState, RunState
 from flavor.store.protocol import ObjectStore
+from flavor.store.signer import Signer
 from flavor.view.observer import Observer, notices
 from flavor.view.round_events import RunFailed, RunFinished, RunStopped
 
@@ -77,13 +78,15 @@ class Coordinator:
         patience_s: float = 60.0,
         only: frozenset[str] | None = None,
         warnings: Callable[[RunConfig], Iterable[str]] = lambda _: (),
+        signer: Signer | None = None,
     ) -> None:
+        """`signer` signs URLs for the store, where the run's sites get such; without one, it is opened by `run`."""
         self._config, self._url = config, redis_url
         self._stopped = threading.Event()
         self.closed = 0
         """How many rounds were closed when the run ended."""
         self._store, self._initial, self._patience_s = store, initial, patience_s
-        self._begun_from = begun_from
+        self._begun_from, self._signer = begun_from, signer
         self._observer, self._tell = observer, notices(observer)
         self._redis = connect(redis_url, patience_s=patience_s, client_name=f"flavor-serve:{run}")
         self._runs = RunStore(self._redis, run, redis_url)
@@ -147,6 +150,7 @@ class Coordinator:
                 self._store,
                 token=lease.token,
                 tell=self._tell,
+                signer=self._signer,
                 patience_s=self._patience_s,
             )
             context = self._context(config, lease, pruning)

@@ -109,7 +109,7 @@ class UrlDesk:
         """Answer no more."""
         self._closing.set()
         with contextlib.suppress(Exception):  # wakes its thread, which ends by itself otherwise
-            self._runs.redis.publish(self._runs.keys.wishes_pattern.replace("*", ""), "")
+            self._runs.redis.publish(self._runs.keys.no_wish, "")
         self._thread.join(_LOOK_S)
 
     def end(self, view: RunView) -> None:
@@ -302,12 +302,17 @@ def opened_desk(
     *,
     token: str,
     tell: Callable[[str], None],
+    signer: Signer | None = None,
     patience_s: float = 60.0,
 ) -> UrlDesk | NoDesk:
-    """Return a desk that hears wishes, where the run's sites get signed URLs. Raises `InvalidSetting`, `StoreError`."""
+    """Return a desk that hears wishes, where the run's sites get signed URLs; `signer` is one that is open already.
+
+    Raises `InvalidSetting` and `StoreError` where one is to be opened.
+    """
     if not config.signed_urls:
         return NoDesk()
-    signer = opened_signer(store.url, Endurance(patience_s=patience_s))
+    if signer is None:
+        signer = opened_signer(store.url, Endurance(patience_s=patience_s))
     desk = UrlDesk(runs, config, redis_url, signer, token=token, tell=tell, patience_s=patience_s)
     desk.start()
     return desk

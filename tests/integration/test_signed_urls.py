@@ -114,6 +114,8 @@ def test_a_run_whose_sites_have_no_credentials(bench, s3, gated, tmp_path):
     assert model is not None
     for name in ("c1", "c2", "c3"):
         assert (bench.folder / f"cache-{name}" / "objects" / model.model.digest[:2] / model.model.digest).is_file()
+    probes = [first for first in gate.by_url if "/.probe/" in first and first.startswith("PUT")]
+    assert len(probes) == 2, "one of `flavor serve`, and one of `flavor evaluate`"
     by_sites = [first for first in gate.by_url if "/clients/" in first]
     assert {first.split("/clients/")[1].split("/")[0] for first in by_sites if first.startswith("PUT")} == {
         *("c1", "c2", "c3", "v4")
@@ -232,9 +234,8 @@ def test_crafted_wishes_get_nothing_and_end_nothing(desk, subtests, monkeypatch)
         desk.bench.redis.publish(desk.keys.wish, "")
     with subtests.test("a flood is bounded, and ends nothing"):
         before, began = desk.bench.redis.info("commandstats")["cmdstat_getrange"]["calls"], time.monotonic()
-        for _ in range(2000):
+        while time.monotonic() - began < 0.3:
             desk.bench.redis.publish(desk.keys.wish, "")
-        time.sleep(0.3)
         read = desk.bench.redis.info("commandstats")["cmdstat_getrange"]["calls"] - before
         assert read < 100 + 20 * (time.monotonic() - began)  # a burst, and so many in each second
         answer = desk.answer(own)
