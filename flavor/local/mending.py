@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -73,6 +74,18 @@ def what_helps(runs: RunStore, sites: Sequence[str], out: str) -> str:
             is_kept = round_.untrained <= round_.unreadable
             return PUT_BACK if is_kept else from_earlier(shlex.quote(out), round_.round)
     return other_patterns(runs, sites)
+
+
+def without_advice(reason: str, helps: str, run: str, out: str) -> str:
+    """Return the reason of a failed run without the advice of its coordinator that `helps` gives for the folder `out`.
+
+    The coordinator names the run on its Redis, which is gone once `flavor run` has ended.
+    """
+    if not helps:
+        return reason
+    said = re.escape(helps.replace(f"flavor get {shlex.quote(out)} ", f"flavor get {run} "))
+    before, after = "if an update is refused like that of [^;]* again, ", f", then `flavor resume {re.escape(run)}`"
+    return re.sub(f"; (?:{before})?{said}(?:{after})?", "", reason, count=1)
 
 
 def other_patterns(runs: RunStore, sites: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from flavor.counted import counted
 from flavor.local.judging import JudgedModel, named_log
+from flavor.local.mending import without_advice
 from flavor.local.record import recorded_url
 from flavor.policy.advice import listed
 from flavor.printable import printable, shown_name
@@ -192,7 +193,7 @@ class Progress:
         """Show how the run ended, where everything lies, and, after a live view, a table of the rounds."""
         if results.rounds and self._live is not None:
             self.console.print(rounds_table(results))
-        self.tell(f"{results.state}: {results.reason}")
+        self.tell(f"{results.state}: {without_advice(results.reason, self.what_helps, self._run, results.out)}")
         self._where(results)
 
     def left(self, results: Results, waits: Sequence[str] = ()) -> None:

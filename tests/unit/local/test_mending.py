@@ -10,7 +10,7 @@ import pytest
 from flavor.config import RunConfig
 from flavor.edge.notice import Failure
 from flavor.local import mending
-from flavor.policy.advice import PUT_BACK
+from flavor.policy.advice import PUT_BACK, from_earlier, way_on
 from flavor.records.states import RunState
 from flavor.view.snapshot import Phase
 
@@ -70,3 +70,18 @@ def test_a_run_that_goes_on_unchanged_does_not_wait_in_silence(
     told: list[str] = []
     mending.let_go_on(runs, {}, mended, lambda *_: None, out="/a b", tell=told.append)
     assert told == [*[f"mend the script, or {LINE}"] * is_told, "run mammo goes on after round 0 of 2"]
+
+
+def test_a_failed_run_gives_its_advice_once_and_for_its_folder() -> None:
+    config, short = RunConfig(store="s", rounds=5, min_clients=1, on_quorum_lost="fail"), "1 is needed; b: NaN"
+    for kind, round_, helps in (
+        ("untrained", 4, from_earlier("'/a b'", 4)),
+        ("untrained", 2, from_earlier("'/a b'", 2)),
+        ("doubted", 4, from_earlier("'/a b'", 4)),
+        ("unread", 4, PUT_BACK),
+    ):
+        advice = way_on("r", round_, config, remain=0, ended=True, **{kind: ["b"]})
+        reason = "; ".join(["1 is needed", *advice, "b: NaN"])
+        assert mending.without_advice(reason, helps, "r", "/a b") == short
+        assert mending.without_advice(reason, "", "r", "/a b") == reason
+        assert mending.without_advice(short, helps, "r", "/a b") == short
