@@ -24,3 +24,15 @@ def test_plain_words(room: str) -> None:
         if WORDS.search(line)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("file", [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")], ids=lambda file: file.name)
+def test_prose_wraps_at_120(file: Path) -> None:
+    """A change in the middle of a paragraph leaves a long line. A few characters more are let pass."""
+    is_code, long = False, []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        is_code ^= line.lstrip().startswith("```")
+        is_prose = not is_code and not line.startswith("    ") and not line.lstrip().startswith(("|", "!", "<"))
+        if len(line) > 124 and is_prose and " " in line.strip().removeprefix("- "):  # else nothing can be broken
+            long.append(f"{number}: {line[:60]}")
+    assert long == []
