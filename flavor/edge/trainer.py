@@ -32,6 +32,12 @@ _LOOP = (
 )
 """Advice about a script that ended with exit code 0 within a round, or before the first."""
 
+_UNASKED = (
+    "; its script has not asked for anything: if it has begun, its job lacks the environment of this edge, which Slurm "
+    "passes on with --export=ALL, or the script has failed before its first event"
+)
+"""Advice about a command with a relay whose script was not heard of."""
+
 
 class Trainer:
     """Starts the user's commands, tells when the trainer is late to be ready, and ends them with the edge."""
@@ -140,7 +146,8 @@ class Trainer:
         """The error to raise for a trainer that ended with this exit code, `where` in its round."""
         assert self._child is not None
         story = obituary("the trainer", code, self._child.last_lines, where)
-        return Died(f"{story}{'' if code else _LOOP}", Notice(Failure.ENDED, code, where))
+        unasked = _UNASKED if code and self._relay is not None and not self._relay.is_asked else ""
+        return Died(f"{story}{unasked}{'' if code else _LOOP}", Notice(Failure.ENDED, code, where))
 
 
 def died_of_error() -> Died:

@@ -43,7 +43,7 @@ class SiteDevices:
         """Give the groups of `--devices` to the clients by turns; none where nothing is `listed`.
 
         A number is that of `nvidia-smi`, or a place in `CUDA_VISIBLE_DEVICES` where the environment has it. Raises
-        `InvalidSetting` for a number that is not there.
+        `InvalidSetting` for a number or a GPU that is not there.
         """
         groups = groups_of(listed) if listed else ()
         self._groups, self._shown = groups, _shown(environment)
@@ -54,11 +54,22 @@ class SiteDevices:
                 f"--devices: there is no device {wrong}: {VISIBLE}={environment[VISIBLE]} shows "
                 f"{counted(len(self._shown or ()), 'device')} to flavor, numbered from 0; unset it to use others"
             )
+        elif hidden := next((each for each in _devices(groups) if self._hides(each)), None):
+            raise InvalidSetting(
+                f"--devices: {VISIBLE}={environment[VISIBLE]} does not show {hidden} to flavor; unset it to use others"
+            )
         self.of = {client: groups[number % len(groups)] for number, client in enumerate(clients)} if groups else {}
         """The group of each client that has one."""
 
     def _lacks(self, number: str) -> bool:
         return self._shown is not None and int(number) >= len(self._shown)
+
+    def _hides(self, name: str) -> bool:
+        """Whether the environment surely hides it: it shows devices by name, and of the same kind."""
+        shown = self._shown or []
+        if not name.startswith("GPU-") or not all(each.startswith("GPU-") for each in shown):
+            return False
+        return not any(each.startswith(name) or name.startswith(each) for each in shown)
 
     def seen(self, environment: Mapping[str, str], client: str) -> dict[str, str]:
         """Return the environment of this client's edge, whose scripts see its GPUs alone; all, where it has no group.

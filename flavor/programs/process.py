@@ -230,9 +230,14 @@ def described_exit(code: int) -> str:
     return f"killed by signal {-code}"
 
 
+_OF_SRUN = re.compile(r"srun: error: \S+: tasks? [0-9,-]+: Exited with exit code \d+|srun: Terminating StepId=\S+")
+"""What srun prints after the script's own last line, and says no more than the exit code."""
+
+
 def obituary(who: str, code: int, lines: Sequence[str], where: str = "") -> str:
     """One line about the end of a program: how it ended, its last line, and the lines before that."""
     told = _told(lines)
+    told = [line for line in told if not _OF_SRUN.fullmatch(line)] or told
     how = f"{who} ended {where + ' ' if where else ''}({described_exit(code)})"
     if not told:
         return f"{how}, silently"

@@ -110,8 +110,10 @@ def test_jobs_that_outlive_a_killed_edge_lose_nothing_and_disturb_nothing(cluste
     new["c1"].until("round 2 was trained before: handing it in")
     new["c2"].until("the script runs on ")  # so the folders of earlier starts are emptied
     gates["c2"].open()
+    bench.eventually(
+        "the late job saves its model in a folder of its own", (starts["c2"] / "local" / "model.ckpt").exists
+    )
     bench.eventually("the old jobs end", lambda: not [c for c in bench.survivors().values() if "--gate" in c])
-    assert (starts["c2"] / "local" / "model.ckpt").exists(), "the late job has saved its model in a folder of its own"
     faulty.finish(coordinator, new)
     assert bench.runs.read_round(2).contributors == ("c1", "c2")
 
@@ -123,6 +125,7 @@ def test_a_job_ends_with_its_edge_and_a_command_that_starts_none_says_why(cluste
     other = cluster.edge("c2", by="srun --partition=none python main.py")
     assert other.wait() == 5
     assert "before TrainInitDone (exit code 1): srun: error: Unable to allocate resources: Invalid" in other.stderr
+    assert "its script has not asked for anything: if it has begun, its job lacks the environment" in other.stderr
     gates = {client: faulty.gate(client) for client in ("c1", "c2")}
     job = (bench.work / "train.sbatch").read_text()
     (bench.work / "train.sbatch").write_text(job.replace("main.py", f"main.py --gate {gates['c2'].path} --at 1"))

@@ -59,6 +59,11 @@ def test_numbers_count_within_what_the_environment_shows() -> None:
         InvalidSetting, match="there is no device 2: CUDA_VISIBLE_DEVICES=4,6 shows 2 devices to flavor"
     ):
         seen("0,2", ["a"], {VISIBLE: "4,6"})
+    assert seen("GPU-1,GPU-22,MIG-3", ["a"], {VISIBLE: "GPU-11,GPU-2"}) == {"a": "GPU-1"}
+    assert seen("GPU-1", ["a"], {VISIBLE: "4"}) == {"a": "GPU-1"}
+    for hidden in ("GPU-11,GPU-12", ""):
+        with pytest.raises(InvalidSetting, match=f"CUDA_VISIBLE_DEVICES={hidden} does not show GPU-2 to flavor"):
+            seen("GPU-1,GPU-2" if hidden else "GPU-2", ["a"], {VISIBLE: hidden})
     for hidden in ("", "-1", "NoDevFiles"):
         with pytest.raises(InvalidSetting, match="shows 0 devices"):
             seen("0", ["a"], {VISIBLE: hidden})

@@ -180,6 +180,12 @@ def test_a_script_whose_environment_has_no_flavor_is_told_what_to_do() -> None:
     assert "install" not in obituary("the trainer", 1, ["ModuleNotFoundError: No module named 'flavors'"])
 
 
+def test_the_reason_is_the_scripts_last_line_and_not_what_srun_adds() -> None:
+    of_srun = "srun: error: gpu-7: task 0: Exited with exit code 1"
+    assert obituary("the trainer", 1, ["KeyError: 'x'", of_srun]) == "the trainer ended (exit code 1): KeyError: 'x'"
+    assert obituary("the trainer", 1, [of_srun]).endswith(of_srun)
+
+
 def test_of_the_output_of_a_start_only_so_much_is_kept_and_a_long_log_is_begun_anew(tmp_path: Path) -> None:
     """The last lines, which a report of a failure quotes, are there all the same."""
     log, echo = tmp_path / "log", io.StringIO()
