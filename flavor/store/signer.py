@@ -104,7 +104,8 @@ def _try_out(signer: Signer, url: str, endurance: Endurance) -> None:
         got = ask("GET", signer.get(path, _PROBED_S))
         for method, answer in (("PUT", put), ("GET", got)):
             if answer.status >= 300:
-                why = clock_fault(answer.content) or f"it answered {answer.status}{code_in(answer.content)} to {method}"
+                code = f" ({code})" if (code := code_in(answer.content)) else ""
+                why = clock_fault(answer.content) or f"it answered {answer.status}{code} to {method}"
                 raise InvalidSetting(f"--signed-urls: the store {url} does not take URLs that are signed here: {why}")
         if got.content != data:
             raise InvalidSetting(f"--signed-urls: the store {url} gives other bytes than a signed URL has written")

@@ -16,6 +16,6 @@ _TIMES = ("requesttimetooskewed", "request has expired", "not yet valid", "speci
 
 
 def code_in(content: bytes) -> str:
-    """Return ` (CODE)` with the code in a bucket's answer; '' where there is none."""
+    """Return the code in a bucket's answer; '' where there is none."""
     code = content.partition(b"<Code>")[2].partition(b"</Code>")[0].decode("ascii", "replace")
-    return f" ({code[:60]})" if code.isalnum() else ""
+    return code[:60] if code.isalnum() else ""

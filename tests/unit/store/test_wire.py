@@ -18,6 +18,7 @@ from flavor.store.bucket import Bucket, unanswered
 from flavor.store.cache import FileCache
 from flavor.store.settings import Endurance, StoreSettings
 from flavor.store.signed import SignedStore, _Reading
+from flavor.store.url_requests import UrlRequests
 from flavor.store.wire import Silence, Wire
 from flavor.watch import Watch
 
@@ -153,3 +154,42 @@ def test_a_service_that_takes_no_ranges_is_read_right_after_its_answer_was_cut_o
         assert reading.part(2000, 5000) == content[2000:7000]
         assert reading.total == len(content)
         server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        (404, "NoSuchBucket", "store s3://bucket/p: runs/r/global/x: answered 404 (NoSuchBucket); check the bucket"),
+        (
+            403,
+            "ExpiredToken",
+            "with 403 (ExpiredToken): the coordinator's credentials have expired: ask the run's operator",
+        ),
+        (403, "AccessDenied", "with 403 (AccessDenied), for runs/r/global/x: ask the run's operator what"),
+    ],
+)
+def test_a_refusal_of_a_signed_url_is_told_by_the_code_of_the_bucket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, code: str, told: str
+) -> None:
+    """A bucket that is gone is no object that is missing, and credentials that expired are no wrong clock."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    content = f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>".encode()
+
+    class Refusing(Empty):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+        signed = (SignedUrl(f"http://127.0.0.1:{server.server_address[1]}/o", {}),)
+        requests = UrlRequests(
+            "s3://bucket/p", lambda wish: UrlAnswer(wish.id, signed, 60), Endurance(patience_s=0.01), lambda _: None
+        )
+        with pytest.raises(StoreUnavailable) as raised:
+            requests.answered("runs/r/global/x", "GET", requests.reading("runs/r/global/x"))
+        server.shutdown()
+    assert told in str(raised.value)
+    assert "((" not in str(raised.value)
