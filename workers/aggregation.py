@@ -25,9 +25,11 @@ from flavor.errors import (
     NoModelPossible,
     StoreError,
     StoreUnavailable,
+    UnreadableModel,
     UpdatesRefused,
 )
 from flavor.failpoints import reach
+from flavor.policy.advice import PUT_BACK
 from flavor.policy.told_tasks import of_earlier_tasks
 from flavor.records.merging import merge_infos, summed
 from flavor.records.model import GlobalModel
@@ -52,6 +54,7 @@ from workers.notes import of_counts, of_parts, of_reading, of_repetition
 from workers.once import untold
 from workers.reading import CHANGED, ChangedWhileRead, NotAsAccepted, Reading, reading
 from workers.stale import stale_of, without_base
+from workers.unreadable import unreadable
 from workers.updates import open_update, update_file
 
 _LOOKS = 3
@@ -107,7 +110,7 @@ def aggregate_round(context: WorkerContext, run: str, round_: int, attempt_numbe
                     runs.give_back_round(round_, attempt=attempt_number, token=attempt.token, reason=str(given_back))
                     context.observer.hear(AttemptGivenBack(str(given_back), round_, run=run, is_routine=True))
                     raise given_back from error
-                if not _reported(context, runs, config, attempt, error):
+                if not _reported(context, runs, config, attempt, error, view.global_model):
                     raise
             else:
                 committed = True
@@ -146,15 +149,28 @@ def _is_of_an_object(error: Exception) -> bool:
     return isinstance(error, StoreError | OSError)
 
 
-def _reported(context: WorkerContext, runs: RunStore, config: RunConfig, attempt: Attempt, error: Exception) -> bool:
-    """Report that the attempt failed, for the coordinator to judge; returns whether this project explains the error."""
+def _reported(
+    context: WorkerContext,
+    runs: RunStore,
+    config: RunConfig,
+    attempt: Attempt,
+    error: Exception,
+    newest: GlobalModel | None,
+) -> bool:
+    """Report that the attempt failed, for the coordinator to judge; returns whether this project explains the error.
+
+    `newest` is the global model that the round began from.
+    """
     round_ = attempt.round
-    lost = _without_base(context, runs, config, round_) if _is_of_an_object(error) else {}
+    cause, of_object = error, _is_of_an_object(error)
+    lost = _without_base(context, runs, config, round_) if of_object else {}
     if lost:
         error = UpdatesRefused(lost)
+    elif newest is not None and of_object and (how := unreadable(context.store, newest)):
+        error = UnreadableModel(f"the global model {newest.model.path} {how}: {PUT_BACK}")
     reason = str(error) if isinstance(error, FlavorError) else f"{type(error).__name__}: {error}"
     context.observer.hear(AttemptFailed(reason, round_, attempt=attempt.number, run=runs.run))
-    spoiled = _spoiled(context, runs, round_, error, config.kind) if _is_of_an_object(error) else []
+    spoiled = _spoiled(context, runs, round_, cause, config.kind) if of_object and not lost else []
     runs.fail_attempt(
         round_,
         attempt=attempt.number,

@@ -211,6 +211,23 @@ def test_a_stale_update_whose_base_cannot_be_read_since_it_was_accepted_is_left_
     assert runs.refusals() == {}, "and it is no step towards a quarantine"
 
 
+@pytest.mark.parametrize("how", ["gone", "denied"])
+def test_an_attempt_without_the_newest_global_model_names_it_and_what_to_do(
+    federation: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    served = federation(aggregator="diloco")
+    runs = served.runs
+    served.closed(a=w(1), b=w(1))
+    assert served.hand_in(a=w(2), b=w(2)) == {}
+    path = runs.read().global_model.model.path
+    said = spoiled(monkeypatch, served.store, path, how)
+    runs.begin_aggregation(TOKEN, 2, attempt=1, contributors=["a", "b"], reason="go", refused=[], since={})
+    jobs.aggregate("r", 2, 1)
+    view = runs.read_round(2)
+    assert view.error.startswith(f"the global model {path} {said}: put the global model back into the store as it was")
+    assert view.spoiled == ()
+
+
 def test_statistics_count_in_how_far_an_update_goes_and_a_refusal_says_so(federation: Any) -> None:
     """What did not count would be the way in: one site's variance near 0 breaks everybody's model."""
     runs = federation(max_update_norm=5.0)
