@@ -152,6 +152,9 @@ class Relay:
     def _lead_to(self, local: Path) -> None:
         """Have the workspace's folder of the local model be this one, unless the environment names the folder."""
         if "LOCAL_MODEL_PATH" in self._workspace.given:
+            self._tell(
+                "LOCAL_MODEL_PATH is set: a job that outlives this edge may write into its next job's checkpoint"
+            )
             return
         link = self._workspace.local_model.parent
         if not link.is_symlink():  # of an edge without a relay

@@ -143,6 +143,9 @@ def test_folders_of_long_ago_are_removed_and_a_path_that_the_site_names_stays(pl
     relay = place.relay(named)
     relay.begin()
     assert "LOCAL_MODEL_PATH" not in relay.environment({})
+    assert place.told == [
+        "LOCAL_MODEL_PATH is set: a job that outlives this edge may write into its next job's checkpoint"
+    ]
     assert not named.local_model.parent.is_symlink()
 
 
