@@ -22,6 +22,7 @@ _NOT_OF_A_RUN = {
     *("store-cache-size", "patience-s", "debug", "help"),
 }
 """Options of `flavor serve` that the chart itself gives."""
+_PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 _SIZE = {"type": "string", "pattern": "^[1-9][0-9]{0,8}[MGT]i?$"}
 """Size of a folder with a cache, of which the charts calculate the half."""
 _KINDS: dict[tuple[str, ...], dict[str, Any]] = {
@@ -30,7 +31,11 @@ _KINDS: dict[tuple[str, ...], dict[str, Any]] = {
     ("redis", "service", "type"): {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     ("ui", "service", "type"): {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     ("store", "url"): {"type": "string", "pattern": "^$|^[a-z0-9+]+://"},
-    ("redis", "maxmemory"): {"type": "string", "pattern": "^[0-9]+([kmg]b?)?$"},
+    ("redis", "maxmemory"): {"type": "string", "pattern": "^[1-9][0-9]{0,14}([kmg]b?)?$"},
+    ("redis", "service", "nodePort"): {"type": ["integer", "null"], "minimum": 1, "maximum": 65535},
+    **{(part, "service", "externalTrafficPolicy"): {"enum": ["", "Cluster", "Local"]} for part in ("redis", "ui")},
+    **{path: {"type": "array", "items": _PORT} for path in (("store", "ports"), ("networkPolicy", "ports"))},
+    **dict.fromkeys((("redis", "service", "port"), ("redis", "external", "port"), ("ui", "service", "port")), _PORT),
     ("redis", "external", "keda", "address"): {"type": "string", "pattern": "^$|^[^:/@]+:[0-9]+$"},
     ("aggregator", "queue"): {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"},
     ("aggregator", "replicas"): {"type": ["integer", "null"], "minimum": 0},

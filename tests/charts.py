@@ -72,7 +72,7 @@ SETS: dict[str, tuple[str, dict[str, Any]]] = {
                     "keys": {"worker": "worker-url", "viewer": "viewer-url"},
                     "port": 6380,
                     "caSecret": "redis-ca",
-                    "keda": {"address": "redis.example.org:6380", "existingSecret": "redis-keda"},
+                    "keda": {"address": "redis.example.org:6380", "existingSecret": "redis-keda", "database": 3},
                 },
             },
             "aggregator": {"keda": {"enabled": True, "minReplicas": 1, "jobsPerPod": 2}},
@@ -90,7 +90,8 @@ SETS: dict[str, tuple[str, dict[str, Any]]] = {
             "redis": {
                 "existingSecret": "redis",
                 "tls": {"existingSecret": "redis-tls"},
-                "service": {"type": "LoadBalancer", "annotations": {"example.org/internal": "true"}},
+                "service": {"type": "LoadBalancer", "annotations": {"example.org/internal": "true"}, "nodePort": 30001},
+                "allowFrom": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
             },
             "coordinator": {"args": ["--out=/results"], "extraVolumeMounts": [{"name": "out", "mountPath": "/results"}],
                             "extraVolumes": [{"name": "out", "persistentVolumeClaim": {"claimName": "results"}}]},

@@ -33,6 +33,7 @@ _REDIS = fields(
     "address listName listLength",
     address=TEXT,
     username=TEXT,
+    databaseIndex=TEXT,
     enableTLS={"enum": ["true", "false"]},
     listName=TEXT,
     listLength=TEXT,

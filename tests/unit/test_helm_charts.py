@@ -17,6 +17,7 @@ import yaml
 
 from flavor import __version__
 from flavor.bus.bounds import BOUNDS
+from flavor.cli.flavor_fv import command as flavor_fv
 from flavor.cli.serve import serve
 from flavor.sizes import parse_size
 from tests import charts
@@ -114,6 +115,36 @@ def test_every_pod_has_a_network_policy() -> None:
                 assert [one for one in selectors if one.items() <= labels.items()], (name, each["metadata"]["name"])
 
 
+@charts.needs_helm
+def test_no_list_without_ports_is_a_rule_for_all_ports() -> None:
+    proxy = {"extraEgress": [{"ports": [{"port": 3128}], "to": [{"ipBlock": {"cidr": "192.0.2.1/32"}}]}]}
+    values = {"store": {"url": "s3://a/b", "ports": []}, "networkPolicy": proxy, "metrics": {"enabled": True}}
+    site = {"tokenSecret": "t", "image": "x", "networkPolicy": proxy | {"ports": []}}
+    answers = charts.rendered({"flavor": ("flavor", values), "edge": ("flavor-edge", site)})
+    policies = [
+        each["spec"] for manifests in [*answers.values(), *charts.all_sets().values()] for each in manifests
+        if each["kind"] == "NetworkPolicy"
+    ]  # fmt: skip
+    assert len(policies) > 20
+    for each in policies:
+        for rule in [*each.get("ingress", []), *each.get("egress", [])]:
+            assert rule["ports"], each
+    for manifests in answers.values():
+        programs = [each["spec"] for each in manifests if each["kind"] == "NetworkPolicy" and "egress" in each["spec"]]
+        assert programs
+        assert all(each["egress"][-1] == proxy["extraEgress"][0] for each in programs)
+
+
+@charts.needs_helm
+def test_a_site_that_judges_ends_with_the_run() -> None:
+    site = {"tokenSecret": "t", "image": "x", "program": "flavor-fv", "main": "python judge.py"}
+    manifests = charts.rendered({"judge": ("flavor-edge", site)})["judge"]
+    (job,) = (each for each in manifests if each["kind"] == "Job")
+    context = click.Context(flavor_fv)
+    found, rest, _ = flavor_fv.make_parser(context).parse_args(job["spec"]["template"]["spec"]["containers"][0]["args"])
+    assert (found["until_end"], rest) == (True, [])
+
+
 REFUSED: list[dict[str, Any]] = yaml.safe_load((charts.GOLDEN / "refused.yaml").read_text())
 
 
@@ -186,7 +217,7 @@ def test_what_the_pages_install_can_be_installed() -> None:
         pairs = [word for word in shlex.split(words.replace("\\\n", " ")) if "=" in word]
         more = ["store.url=s3://a/b", "runs.digits.rounds=9"] if "--reuse-values" in words else []
         asked[f"command {index}"] = (chart, ",".join([*pairs, *more]))
-    assert (len(blocks), len(asked) - len(blocks)) == (4, 5)
+    assert (len(blocks), len(asked) - len(blocks)) == (5, 5)
     for name, answer in charts.rendered(asked).items():
         assert isinstance(answer, list), (name, answer)
         assert charts.invalid(answer) == [], name

@@ -78,6 +78,9 @@ spec:
       args:
         - --join=@/run/secrets/flavor-token/token
         - {{ printf "--main=%s" .Values.main | quote }}
+        {{- if eq .Values.program "flavor-fv" }}
+        - --until-end
+        {{- end }}
         {{- with .Values.preprocess }}
         - {{ printf "--preprocess=%s" . | quote }}
         {{- end }}

@@ -87,6 +87,18 @@ affinity: {{- toYaml . | nindent 2 }}
 {{ .Values.tokensSecret | default (printf "%s-tokens" (include "flavor.name" .)) }}
 {{- end -}}
 
+{{/* How a Service is reached from outside. Peers of a NetworkPolicy need the addresses of the clients, which "Local" keeps */}}
+{{- define "flavor.service" -}}
+type: {{ .service.type }}
+{{- $policy := .service.externalTrafficPolicy | default (ternary "Local" "" (gt (len .allowFrom) 0)) }}
+{{- if and $policy (ne .service.type "ClusterIP") }}
+externalTrafficPolicy: {{ $policy }}
+{{- end }}
+{{- with .service.loadBalancerSourceRanges }}
+loadBalancerSourceRanges: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{- define "flavor.keySecret" -}}
 {{ .Values.aggregator.keySecret | default (printf "%s-aggregator-key" (include "flavor.name" .)) }}
 {{- end -}}
