@@ -22,6 +22,9 @@ _NOT_OF_A_RUN = {
     *("store-cache-size", "patience-s", "debug", "help"),
 }
 """Options of `flavor serve` that the chart itself gives."""
+_QUANTITY = {"type": "string", "pattern": "^[0-9.]+([kMGT]i?)?$"}
+_WORDS = {"type": "array", "items": {"type": ["string", "number"]}}
+_COUNT = {"type": "integer", "minimum": 1}
 _PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 _SIZE = {"type": "string", "pattern": "^[1-9][0-9]{0,8}[MGT]i?$"}
 """Size of a folder with a cache, of which the charts calculate the half."""
@@ -40,10 +43,17 @@ _KINDS: dict[tuple[str, ...], dict[str, Any]] = {
     ("aggregator", "queue"): {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"},
     ("aggregator", "replicas"): {"type": ["integer", "null"], "minimum": 0},
     ("aggregator", "terminationGracePeriodSeconds"): {"type": ["integer", "null"], "minimum": 0},
-    ("aggregator", "podDisruptionBudget", "maxUnavailable"): {"type": ["integer", "string"]},
+    ("aggregator", "podDisruptionBudget", "maxUnavailable"): {
+        "type": ["integer", "string"],
+        "minimum": 1,
+        "pattern": "^[1-9][0-9]?%$|^100%$",
+    },
     ("aggregator", "keda", "jobsPerPod"): {"type": "integer", "minimum": 1},
     **{(part, "workSize"): _SIZE for part in ("coordinator", "operator", "aggregator", "ui")},
     ("state", "size"): _SIZE,
+    **dict.fromkeys((("redis", "size"), ("store", "claim", "size"), ("shmSize",)), _QUANTITY),
+    **dict.fromkeys((("podSecurity", "user"), ("podSecurity", "group"), ("aggregator", "keda", "maxReplicas")), _COUNT),
+    ("image", "registry"): {"type": "string", "pattern": "^$|^[^\\s]*[^/\\s]$"},
     ("program",): {"enum": ["flavor-fl", "flavor-fv"]},
 }
 
@@ -58,6 +68,7 @@ def schema_of(chart: str) -> dict[str, Any]:
             "patternProperties": {r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$": _of_run()},
         }
     schema["properties"]["global"] = {"type": "object"}  # Helm's own
+    schema["properties"]["enabled"] = {"type": "boolean"}  # the condition of a chart that has this one as a part
     return {"$schema": "http://json-schema.org/draft-07/schema#", **schema}
 
 
@@ -78,6 +89,8 @@ def _schema(value: Any, path: tuple[str, ...]) -> dict[str, Any]:
         return {"type": "boolean"}
     if isinstance(value, int):
         return {"type": "integer", "minimum": 0}
+    if path and path[-1] == "args":
+        return _WORDS
     if isinstance(value, list):
         return {"type": "array"}
     return {"type": "string"}
@@ -108,10 +121,22 @@ def _of_option(option: click.Option) -> dict[str, Any]:
     if isinstance(option.type, click.Choice):
         return {"enum": list(option.type.choices)}
     if isinstance(option.type, click.types.IntParamType):
-        return {"type": "integer"}
+        return {"type": "integer", "maximum": 2**53 - 1, **_bounds(option)}  # Helm reads larger ones as others
     if isinstance(option.type, click.types.FloatParamType):
-        return {"type": "number"}
+        return {"type": "number", **_bounds(option)}
     return {"type": ["string", "number"]}
+
+
+def _bounds(option: click.Option) -> dict[str, int]:
+    """What the option's help says of its value, as `1<=x<=10` or `x>0`."""
+    text = getattr(option, "bounds", None) or ""
+    found = {
+        "minimum": re.search(r"([0-9]+)<=x|x>=([0-9]+)", text),
+        "exclusiveMinimum": re.search(r"([0-9]+)<x|x>([0-9]+)", text),
+        "maximum": re.search(r"x<=([0-9]+)", text),
+        "exclusiveMaximum": re.search(r"x<([0-9]+)", text),
+    }
+    return {name: int(next(filter(None, match.groups()))) for name, match in found.items() if match}
 
 
 _HANDED_ON = {"resources", "nodeSelector", "tolerations", "affinity", "runs"}

@@ -174,8 +174,9 @@ def sample(name: str, kind: dict[str, Any]) -> tuple[Any, Any]:
     if "array" in of:
         return ["-a b", "c=d"], ["-a b", "c=d"]
     if of == "number":
-        return 1.5e-7, "1.5e-07"
-    return (123456789, "123456789") if of == "integer" else ("-x y:'1'", "-x y:'1'")
+        return (1.5e-7, "1.5e-07") if "minimum" not in kind else (1.5, "1.5")
+    number = min(123456789, kind.get("maximum", 0))
+    return (number, str(number)) if of == "integer" else ("-x y:'1'", "-x y:'1'")
 
 
 @charts.needs_helm

@@ -26,6 +26,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if and .Values.input.claim .Values.input.hostPath }}
 {{- fail "input.claim and input.hostPath are both set: choose where the site's data are" }}
 {{- end }}
+{{- if and .Values.store.claim (or .Values.input.claim .Values.input.hostPath) (eq .Values.store.path .Values.input.path) }}
+{{- fail (printf "input.path and store.path are both %s: the store would be mounted over the data" .Values.input.path) }}
+{{- end }}
 {{- if and .Values.store.claim .Values.store.credentialsSecret }}
 {{- fail "store.claim and store.credentialsSecret are both set: the store is a folder or a bucket" }}
 {{- end }}
@@ -39,6 +42,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $bytes := regexFind "^[0-9]+" .Values.state.size | int64 -}}
 {{- range until (index (dict "M" 2 "G" 3 "T" 4) (regexFind "[MGT]" .Values.state.size)) }}{{ $bytes = mul $bytes 1000 }}{{ end -}}
 {{- div $bytes 2 -}}
+{{- end -}}
+
+{{/* A number as a person writes it: Helm reads 1000000 as 1e+06. From 2^53 on, int64 would write another one */}}
+{{- define "edge.plain" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) (lt (float64 .) 9007199254740992.0) (gt (float64 .) -9007199254740992.0) }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
 {{- end -}}
 
 {{- define "edge.pod" -}}
@@ -94,7 +102,7 @@ spec:
         - {{ printf "--store=%s" .Values.store.path | quote }}
         {{- end }}
         {{- range .Values.args }}
-        - {{ . | quote }}
+        - {{ include "edge.plain" . | quote }}
         {{- end }}
       securityContext:
         allowPrivilegeEscalation: false

@@ -37,9 +37,9 @@ automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
-  runAsUser: {{ .Values.podSecurity.user }}
-  runAsGroup: {{ .Values.podSecurity.group }}
-  fsGroup: {{ .Values.podSecurity.group }}
+  runAsUser: {{ int64 .Values.podSecurity.user }}
+  runAsGroup: {{ int64 .Values.podSecurity.group }}
+  fsGroup: {{ int64 .Values.podSecurity.group }}
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
 {{- with .Values.image.pullSecrets }}
@@ -233,9 +233,9 @@ livenessProbe:
   failureThreshold: 3
 {{- end -}}
 
-{{/* A number as a person writes it: Helm reads 1000000 as 1e+06 */}}
+{{/* A number as a person writes it: Helm reads 1000000 as 1e+06. From 2^53 on, int64 would write another one */}}
 {{- define "flavor.plain" -}}
-{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) (lt (float64 .) 9007199254740992.0) (gt (float64 .) -9007199254740992.0) }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
 {{- end -}}
 
 {{/* Bytes of a size as Kubernetes or Redis write it; 0 for one that is written in another way, as 1.5Gi */}}
