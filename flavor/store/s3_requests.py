@@ -57,6 +57,16 @@ class S3Requests:
                 return
             marks = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
 
+    def parts(self, key: str, upload: str) -> Iterator[dict[str, Any]]:
+        """Yield the parts of an upload that the bucket has, as it describes them. Raises `ObjectMissing`."""
+        marker = 0
+        while True:
+            answer = self.again(key, "list_parts", UploadId=upload, PartNumberMarker=marker)
+            yield from answer.get("Parts", ())
+            if not answer.get("IsTruncated"):
+                return
+            marker = int(answer["NextPartNumberMarker"])
+
     def signed(self, operation: str, key: str, expires_s: int, **words: Any) -> str:
         """Return a URL with which this one request can be sent, until it expires. Sends nothing."""
         with self._translated(key):

@@ -191,16 +191,12 @@ class S3Signer:
 
     def _listed(self, key: str, upload: str, size_bytes: int) -> dict[int, str]:
         """Return the ETags of the parts that the bucket has, whole, by number."""
-        sizes, found, marker = sizes_of_parts(size_bytes, part_bytes_of(size_bytes)), dict[int, str](), 0
-        while True:
-            answer = self._requests.again(key, "list_parts", UploadId=upload, PartNumberMarker=marker)
-            for part in answer.get("Parts", ()):
-                number = int(part["PartNumber"])
-                if number <= len(sizes) and part["Size"] == sizes[number - 1]:
-                    found[number] = part["ETag"]
-            if not answer.get("IsTruncated"):
-                return found
-            marker = int(answer["NextPartNumberMarker"])
+        sizes, found = sizes_of_parts(size_bytes, part_bytes_of(size_bytes)), dict[int, str]()
+        for part in self._requests.parts(key, upload):
+            number = int(part["PartNumber"])
+            if number <= len(sizes) and part["Size"] == sizes[number - 1]:
+                found[number] = part["ETag"]
+        return found
 
     def abort(self, prefix: str, *, keeps: Callable[[str], bool]) -> None:
         """See `Signer`."""

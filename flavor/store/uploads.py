@@ -148,20 +148,14 @@ class S3Uploads:
     def _finished(self, upload: Upload, size: int) -> dict[int, str] | None:
         """Return the parts that the store has, by number; {0: ''} for a complete object, None for an unknown upload."""
         found: dict[int, str] = {}
-        marker = 0
         try:
-            while True:
-                words = {"UploadId": upload.id, "PartNumberMarker": marker}
-                answer = self._requests.again(upload.staged, "list_parts", **words)
-                for part in answer.get("Parts", ()):
-                    number = int(part["PartNumber"])
-                    left = size - (number - 1) * upload.part_bytes
-                    noted = upload.tags.get(str(number), part["ETag"])
-                    if part["Size"] == min(upload.part_bytes, left) and noted == part["ETag"]:
-                        found[number] = part["ETag"]
-                if not answer.get("IsTruncated"):
-                    return found
-                marker = int(answer["NextPartNumberMarker"])
+            for part in self._requests.parts(upload.staged, upload.id):
+                number = int(part["PartNumber"])
+                left = size - (number - 1) * upload.part_bytes
+                noted = upload.tags.get(str(number), part["ETag"])
+                if part["Size"] == min(upload.part_bytes, left) and noted == part["ETag"]:
+                    found[number] = part["ETag"]
+            return found
         except ObjectMissing:
             return {0: ""} if self._is_whole(upload.staged, size) else None
         except StoreUnavailable as error:
