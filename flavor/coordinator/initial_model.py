@@ -22,6 +22,7 @@ from flavor.saved import is_saved
 from flavor.sizes import shown_bytes
 from flavor.store.paths import global_prefix, named
 from flavor.store.protocol import ObjectStore
+from flavor.store.retried import written
 from flavor.store.trouble import StoreHealth
 
 
@@ -112,7 +113,9 @@ def _stored(
     _check_file(path, what, kind)
     with store.stage() as staged:
         try:
-            wire = write(target=staged) if write is not None else kind.to_wire(path, staged)
+            wire = written(
+                store, staged, lambda: write(target=staged) if write is not None else kind.to_wire(path, staged)
+            )
         except CheckpointError as error:
             raise InvalidSetting(f"{what} {error}") from None
         try:

@@ -41,6 +41,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.update import Refused
 from flavor.store.paths import handed_image, handed_report, result_prefix
 from flavor.store.protocol import ObjectStore
+from flavor.store.retried import written
 from flavor.store.trouble import StoreHealth
 from flavor.view.site_events import EvaluationBegun, EvaluationMissed, ResultForgotten, ResultHandedIn, ResultWithheld
 
@@ -251,7 +252,7 @@ class Evaluating:
         ref = ObjectRef(path, hashlib.sha256(data).hexdigest())
         with self._store.stage() as staged:
             with naming(staged):
-                staged.write_bytes(data)
+                written(self._store, staged, lambda: staged.write_bytes(data))
             self._store.put(ref, staged)
         self._site.meter.sent(len(data))
         return ref

@@ -37,6 +37,7 @@ from flavor.saved import is_saved, remove_saved, saved_bytes
 from flavor.store.links import is_sole, linked
 from flavor.store.paths import checked_global, named, update_prefix
 from flavor.store.protocol import ObjectStore
+from flavor.store.retried import written
 
 if TYPE_CHECKING:
     from flavor.checkpoints.part_site import PartSite
@@ -243,7 +244,7 @@ class Exchange:
         ref = ObjectRef(named(prefix, "info", digest, ".json"), digest)
         with self._store.stage() as staged:
             with naming(staged):
-                staged.write_bytes(data)
+                written(self._store, staged, lambda: staged.write_bytes(data))
             self._store.put(ref, staged)
         self._meter.sent(len(data))
         return ref
@@ -280,7 +281,7 @@ class Exchange:
                 wire = site.taken(staged)
                 if wire is None:
                     staged.unlink()
-            wire = wire or site.to_wire(source, staged, given)
+            wire = wire or written(self._store, staged, lambda: site.to_wire(source, staged, given))
             path = named(prefix, "update", wire.digest, self._kind.object_extension)
             ref = ObjectRef(path, wire.digest, wire.size_bytes)
             self._store.put(ref, staged)

@@ -31,6 +31,7 @@ from flavor.store.paths import (
     staged_manifest_prefix,
 )
 from flavor.store.protocol import ObjectStore
+from flavor.store.retried import written
 
 _MOST_CLIENTS, _MOST_OF_A_CLIENT = 10_000, 10_000
 """Most clients' folders, and most objects in each, that are listed: the bound limits what sites can cost here."""
@@ -48,7 +49,7 @@ class Archive:
         ref = ObjectRef(path, sha256(data))
         with self.store.stage() as staged:
             with naming(staged):
-                staged.write_bytes(data)
+                written(self.store, staged, lambda: staged.write_bytes(data))
             self.store.put(ref, staged)
         return ref
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -22,21 +23,27 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
-from flavor.disk import FULL, disk_of, file_of
-from flavor.errors import InvalidSetting, LocalFault
+from flavor.disk import FULL, causes, disk_of, file_of
+from flavor.errors import FlavorError, InvalidSetting, LocalFault, StoreFull
 from flavor.locks import take, waited_for
 from flavor.ownfolder import make_own_folder
 from flavor.sizes import shown_bytes
-from flavor.store.cache_total import LOOK_S, CacheTotal, Total
+from flavor.store.cache_total import LOOK_S, CacheTotal, Total, write_anew
+from flavor.store.links import placed
+from flavor.watch import current_watch
+
+T = TypeVar("T")
 
 _IN_USE_S = 60.0
 """A file that was asked for this recently may not be open yet, and is not removed."""
 _ROOM = 0.05
 """The share of the cache that is made free at once, so that a full cache is not read for each object that comes in."""
+_FILES_FREE = 2
+"""Number of files as large as the largest one for which the disk is kept free, before a file is written."""
 _ABANDONED_S = 86_400.0
 """A staged file that is older was left by a process that died."""
 
@@ -83,15 +90,13 @@ class Entry:
     def keep(self, source: Path, *, digest: str, mark: str) -> Path:
         """Move the file at `source`, whose bytes have this digest, into the cache."""
         path = self._cache.path_of(digest)
-        path.parent.mkdir(exist_ok=True)
+        self._cache.retried(lambda: path.parent.mkdir(exist_ok=True))
         self._cache.total.add(source.stat().st_size)
         source.chmod(0o444)
         os.replace(source, path)
         self.mark, self.digest, self._verified = mark, digest, _seal(path.stat())
-        self._file.seek(0)
-        self._file.truncate()
-        json.dump({"mark": mark, "digest": digest, "verified": self._verified}, self._file)
-        self._file.flush()
+        known = {"mark": mark, "digest": digest, "verified": self._verified}
+        self._cache.retried(lambda: write_anew(self._file, known))
         return path
 
 
@@ -111,9 +116,10 @@ class FileCache:
         try:
             self._check()
             for part in ("objects", "known", "staging"):
-                (self.folder / part).mkdir(exist_ok=True, mode=0o700)
+                self.retried(functools.partial((self.folder / part).mkdir, exist_ok=True, mode=0o700))
+            self.keep_room()
             with self.stage() as probe:
-                probe.touch()
+                self.retried(probe.touch)
         except OSError as error:
             raise InvalidSetting(
                 f"the cache folder {str(folder)!r} cannot be used ({error.strerror}): name another with --store-cache"
@@ -142,6 +148,9 @@ class FileCache:
     def entry(self, name: str) -> Iterator[Entry]:
         """Yield the entry of the object of this name, which includes its store. Other processes wait for it."""
         path = self.folder / "known" / hashlib.sha256(name.encode()).hexdigest()
+        with self.clear():
+            if not path.exists():
+                self.retried(path.touch)
         with self.clear(), waited_for(path) as file:
             self._check()
             yield Entry(self, file)
@@ -168,21 +177,95 @@ class FileCache:
     def make_room(self, size_bytes: int, what: str) -> None:
         """Free some space on the disk for a file that is about to come, by removing least recently used ones.
 
-        Raises `LocalFault` where there is too little, before the file is fetched: a download of hours must not end so.
+        Waits for those that were used within the last minute, where they are needed. Raises `LocalFault` where there is
+        too little, before the file is fetched: a download of hours must not end so.
         """
-        if (lacking := size_bytes - self._free_bytes()) <= 0:
-            return
-        with self.total.taken() as taken:
-            self._check()
-            taken.write(self._evict(time.time(), lacking=lacking))
-        if (free := self._free_bytes()) < size_bytes:
+        while (free := self._free_bytes()) < size_bytes:
+            can_come = size_bytes <= free + self._size_bytes()
+            if not self._freed(lambda: size_bytes - self._free_bytes(), waits=can_come):
+                break
+        if free < size_bytes:
             raise LocalFault(
                 f"{what} has {shown_bytes(size_bytes)} to fetch, and the disk at {disk_of(self.folder)} has "
                 f"{shown_bytes(free)}: free some space there, or name a folder on another disk with --store-cache"
             )
 
+    def keep_room(self) -> None:
+        """Free some space for a file whose size is not known yet: twice that of the largest one that is here.
+
+        The disk may be smaller than the cache may become. Reads the folder only where something can be removed.
+        """
+        now = time.time()
+        with contextlib.suppress(OSError), self.total.taken() as taken:
+            total = taken.total
+            if total is None or self._lacking(total) <= 0:
+                return
+            if total.is_held and not total.is_due(self.size_bytes, now):
+                return
+            self._check()
+            taken.write(self._evict(now, lacking=self._lacking(total)))
+
+    def _lacking(self, total: Total | None) -> int:
+        """How much more space is to be free for a file whose size is not known yet."""
+        return 0 if total is None else _FILES_FREE * total.largest_bytes - self._free_bytes()
+
+    def retried(self, work: Callable[[], T], *, waits: bool = True) -> T:
+        """Do the work, which writes on the cache's disk; where the disk is full, remove files that are not in use.
+
+        Does the work again then, as often as something could be removed. With `waits`, waits for files that were used
+        within the last minute. Raises the error of the work once nothing is left to be removed.
+        """
+        while True:
+            try:
+                return work()
+            except (OSError, FlavorError) as error:
+                # a quota may be full where the disk is not: then one file at a time
+                need = lambda: max(1, self._lacking(self.known()))  # noqa: E731
+                if not self._is_full(error) or not self._freed(need, waits=waits):
+                    raise
+
+    def _is_full(self, error: Exception) -> bool:
+        """Whether this is the error of a full disk, and the disk may be the cache's."""
+        for cause in causes(error):
+            if isinstance(cause, OSError) and cause.errno in FULL:
+                file = Path(file_of(cause, self.folder)).absolute()
+                found = next(level for level in (file, *file.parents) if level.exists())
+                return found.stat().st_dev == self.folder.stat().st_dev
+        return isinstance(error, StoreFull)
+
+    def place(self, source: Path, destination: Path) -> None:
+        """Give a file of the cache a second name, or copy it. Raises `LocalFault`."""
+        with self.clear():
+            if destination.parent.stat().st_dev == self.folder.stat().st_dev:  # where files have no links
+                self.retried(lambda: placed(source, destination), waits=False)
+            else:
+                placed(source, destination)
+
+    def known(self) -> Total | None:
+        """What is known of the folder."""
+        with self.total.taken() as taken:
+            return taken.total
+
+    def _freed(self, lacking: Callable[[], int], *, waits: bool = True) -> bool:
+        """Remove least recently used files; False if there is none. With `waits`, waits until one is not in use."""
+        while True:
+            need = lacking()
+            with self.total.taken() as taken:
+                self._check()
+                before = self._size_bytes()
+                left = self._evict(now := time.time(), lacking=need)
+                taken.write(left)
+            if left.size_bytes < before:
+                return True
+            if not waits or not left.is_held:
+                return False
+            current_watch().pause(min(_IN_USE_S, max(0.1, left.look_at - now)), unless=lambda: False)
+
     def _free_bytes(self) -> int:
         return shutil.disk_usage(self.folder).free
+
+    def _size_bytes(self) -> int:
+        return sum(path.stat().st_size for path in (self.folder / "objects").glob("*/*"))
 
     def trim(self) -> None:
         """Remove least recently used files if the cache may have more than it takes, or was not looked at for an hour.
@@ -205,18 +288,20 @@ class FileCache:
         """
         files = [(path, path.stat()) for path in (self.folder / "objects").glob("*/*")]
         size_bytes = sum(found.st_size for _, found in files)
+        largest = max((found.st_size for _, found in files), default=0)
         room_bytes = self.size_bytes * _ROOM if size_bytes > self.size_bytes else 0
-        most_bytes = min(self.size_bytes - room_bytes, size_bytes - lacking)
+        needed_bytes = min(self.size_bytes, size_bytes - max(0, lacking))
+        most_bytes = min(self.size_bytes - room_bytes, needed_bytes)
         for path, found in sorted(files, key=lambda each: each[1].st_atime):
             if size_bytes <= most_bytes:
                 break
             if now - found.st_atime < _IN_USE_S:
-                if size_bytes > self.size_bytes:
-                    return Total(size_bytes, min(now, found.st_atime) + _IN_USE_S, is_held=True)
+                if size_bytes > needed_bytes:
+                    return Total(size_bytes, min(now, found.st_atime) + _IN_USE_S, True, largest)
                 break
             path.unlink(missing_ok=True)
             size_bytes -= found.st_size
-        return Total(size_bytes, now + LOOK_S)
+        return Total(size_bytes, now + LOOK_S, False, largest)
 
     def _forget(self, now: float) -> None:
         """Remove entries whose object is gone, and staged files of processes that died."""

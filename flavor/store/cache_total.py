@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from flavor.disk import FULL
 from flavor.locks import waited_for
 
 LOOK_S = 3600.0
@@ -29,6 +31,8 @@ class Total:
     """When to look at the folder again, by the machine's clock."""
     is_held: bool = False
     """Whether nothing can be removed before that time, because all that is there was used a short time ago."""
+    largest_bytes: int = 0
+    """The size of the largest file that has come since the folder was looked at, or was there then."""
 
     def is_due(self, most_bytes: int, now: float) -> bool:
         """Whether the folder has to be looked at, because it may have more than so many bytes, or it is time."""
@@ -46,8 +50,9 @@ class CacheTotal:
     def add(self, size_bytes: int) -> None:
         """Count a file that is about to come."""
         with self.taken() as taken:
-            if taken.total is not None:
-                taken.write(replace(taken.total, size_bytes=taken.total.size_bytes + size_bytes))
+            if (total := taken.total) is not None:
+                largest = max(total.largest_bytes, size_bytes)
+                taken.write(replace(total, size_bytes=total.size_bytes + size_bytes, largest_bytes=largest))
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[Taken]:
@@ -65,11 +70,19 @@ class Taken:
         """None where nothing is known: the file is new, or a crash has cut it off."""
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             known = json.load(file)
-            self.total = Total(int(known["size_bytes"]), float(known["look_at"]), bool(known["is_held"]))
+            size, look_at, is_held = int(known["size_bytes"]), float(known["look_at"]), bool(known["is_held"])
+            self.total = Total(size, look_at, is_held, int(known.get("largest_bytes", 0)))  # 0.1.0 writes none
 
     def write(self, total: Total) -> None:
-        """Write it."""
-        self._file.seek(0)
-        self._file.truncate()
-        json.dump({"size_bytes": total.size_bytes, "look_at": total.look_at, "is_held": total.is_held}, self._file)
-        self._file.flush()
+        """Write it. On a full disk nothing is known afterwards, so that the folder is looked at."""
+        try:
+            write_anew(self._file, asdict(total))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+
+
+def write_anew(file: IO[str], known: Mapping[str, object]) -> None:
+    """Replace what an open file has by this JSON. A file that could not be written has nothing that can be read."""
+    os.ftruncate(file.fileno(), 0)
+    os.write(file.fileno(), json.dumps(known).encode())  # the file is open to append; no buffer fails once more

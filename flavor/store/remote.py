@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flavor.errors import DigestMismatch, ObjectExists, ObjectMissing, ObjectWithheld, StoreError, StoreUnavailable
 from flavor.records.objects import ObjectRef
@@ -22,7 +22,6 @@ from flavor.store.aside import in_lanes
 from flavor.store.bucket import Bucket, already_there
 from flavor.store.cache import Entry, FileCache, default_folder
 from flavor.store.digests import check_bytes, check_most, check_named, check_size, other_bytes
-from flavor.store.links import placed
 from flavor.store.paths import checked_path, run_record_path
 from flavor.store.settings import DEFAULTS, StoreSettings
 from flavor.store.uploads import Notes, S3Uploads
@@ -32,6 +31,7 @@ from flavor.watch import Watch, current_watch, watching
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
+T = TypeVar("T")
 _PART_BYTES = 8 * 2**20
 _MOST_PARTS = 9_000
 """Most parts that S3 takes for one upload."""
@@ -96,8 +96,13 @@ class RemoteStore:
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
         """See `ObjectStore`. Staged files lie in the cache's folder."""
+        self._cache.keep_room()
         with self._cache.stage() as staged:
             yield staged
+
+    def retried(self, work: Callable[[], T]) -> T:
+        """See `flavor.store.retried.HasCache`."""
+        return self._cache.retried(work)
 
     def put(self, ref: ObjectRef, source: Path) -> None:
         """See `ObjectStore`. A large file is uploaded in parts. The uploaded file is in the cache afterwards."""
@@ -212,13 +217,18 @@ class RemoteStore:
         if not expected or size <= _PART_BYTES:
             with self._cache.stage() as staged:
                 self._cache.make_room(size, f"object {key}")
-                return entry.keep(staged, digest=self._fetched(key, meta, staged), mark=mark)
+                digest = self._cache.retried(lambda: self._fetched(key, meta, staged))
+                return entry.keep(staged, digest=digest, mark=mark)
         staged = self._cache.partial(f"{self._name(key)}\n{mark}\n{expected}")
         self._cache.make_room(size - (staged.stat().st_size if staged.exists() else 0), f"object {key}")
-        digest = self._fetched(key, meta, staged)
+
+        def fetched() -> str:
+            return self._fetched(key, meta, staged)
+
+        digest = self._cache.retried(fetched)
         if digest != expected:  # the machine may have gone down before all bytes of an earlier attempt were on its disk
             staged.unlink()
-            digest = self._fetched(key, meta, staged)
+            digest = self._cache.retried(fetched)
         return entry.keep(staged, digest=digest, mark=mark)
 
     def _fetched(self, key: str, meta: ObjectMeta, staged: Path) -> str:
@@ -268,8 +278,7 @@ class RemoteStore:
         """See `ObjectStore`. On the file system of the cache, the destination is a link to the cache's file."""
         source = self.open(ref)
         check(source)
-        with self._cache.clear():
-            placed(source, destination)
+        self._cache.place(source, destination)
 
     def exists(self, path: str) -> bool:
         """See `ObjectStore`."""

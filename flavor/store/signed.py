@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from flavor.errors import DigestMismatch, ObjectExists, ObjectMissing, StoreUnavailable
 from flavor.records.objects import ObjectRef
@@ -24,13 +24,13 @@ from flavor.records.signed_urls import UrlAnswer, UrlUse, sizes_of_parts
 from flavor.store.aside import in_lanes
 from flavor.store.cache import FileCache, default_folder
 from flavor.store.digests import check_bytes, check_most, check_named, check_size, other_bytes
-from flavor.store.links import placed
 from flavor.store.paths import checked_path
 from flavor.store.settings import DEFAULTS, StoreSettings
 from flavor.store.url_requests import Asking, Given, PartUrls, UrlRequests
 from flavor.store.wire import Answer
 from flavor.watch import current_watch, watching
 
+T = TypeVar("T")
 _PART_BYTES = 5 * 2**20
 _SINGLE_BYTES = 16 * 2**20
 """Up to this size an object is written by one request."""
@@ -66,8 +66,13 @@ class SignedStore:
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
         """See `ObjectStore`. Staged files lie in the cache's folder."""
+        self._cache.keep_room()
         with self._cache.stage() as staged:
             yield staged
+
+    def retried(self, work: Callable[[], T]) -> T:
+        """See `flavor.store.retried.HasCache`."""
+        return self._cache.retried(work)
 
     # -- writing
 
@@ -147,10 +152,10 @@ class SignedStore:
                 check_size(file.stat().st_size, ref.size_bytes, f"object {key}")
                 return file
             staged = self._cache.partial(f"{self.url}/{key}\n{ref.digest}")
-            found = self._download(ref, staged)
+            found = self._cache.retried(lambda: self._download(ref, staged))
             if found != ref.digest and staged.exists():  # what an earlier attempt has left may be damaged
                 staged.unlink()
-                found = self._download(ref, staged)
+                found = self._cache.retried(lambda: self._download(ref, staged))
             if found != ref.digest:
                 size = staged.stat().st_size
                 staged.unlink()
@@ -193,15 +198,14 @@ class SignedStore:
     def _found(self, key: str) -> ObjectRef:
         """Return what the store has under this path, which is read for that."""
         with self._cache.stage() as staged:
-            found = self._download(ObjectRef(key, ""), staged)
+            found = self._cache.retried(lambda: self._download(ObjectRef(key, ""), staged))
             return ObjectRef(key, found, staged.stat().st_size)
 
     def place(self, ref: ObjectRef, destination: Path, *, check: Callable[[Path], None] = lambda _: None) -> None:
         """See `ObjectStore`. On the file system of the cache, the destination is a link to the cache's file."""
         source = self.open(ref)
         check(source)
-        with self._cache.clear():
-            placed(source, destination)
+        self._cache.place(source, destination)
 
     def read(self, ref: ObjectRef, *, most: int) -> bytes:
         """See `ObjectStore`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from buckets import ACCESS_KEY, SECRET_KEY, Fault, proxied
 
 from flavor.store.paths import round_of
+from tests.faults.servers import filled, tmpfs
 
 MIXED_TRAINER = """
 import os, pickle
@@ -105,12 +108,19 @@ def test_flavor_run_in_a_bucket_with_trainers_of_three_formats(bench, s3):
 
 
 def test_machines_with_caches_of_their_own_and_a_service_in_trouble(bench, s3):
-    with proxied(s3) as proxy:
-        bucket = s3.bucket()
+    """The disk of one site is full of objects of earlier runs, though its cache may become larger."""
+    with proxied(s3) as proxy, contextlib.ExitStack() as stack:
+        bucket, full = s3.bucket(), None
+        if os.geteuid() == 0:
+            old = stack.enter_context(tmpfs(bench.folder / "disk", "1m")) / "cache-c1" / "objects" / "ff"
+            old.mkdir(parents=True)
+            full = filled(old)
+            os.utime(full, (1, 1))
         shared = dict(s3.environment(proxy.address)) | {"FLAVOR_STORE": f"s3://{bucket}"}
 
         def machine(name: str) -> dict[str, str]:
-            return shared | {"FLAVOR_STORE_CACHE": str(bench.folder / f"cache-{name}")}
+            folder = bench.folder / ("disk" if name == "c1" else ".")
+            return shared | {"FLAVOR_STORE_CACHE": str(folder / f"cache-{name}")}
 
         serve = ["--run", bench.run, "--rounds", 3, "--min-clients", 2, "--queue", bench.run]
         coordinator = bench.start("flavor", "serve", *serve, env=machine("serve"))
@@ -130,6 +140,7 @@ def test_machines_with_caches_of_their_own_and_a_service_in_trouble(bench, s3):
         assert coordinator.wait(60) == 0, coordinator.stderr
         for edge in edges:
             assert edge.wait() == 0, edge.stderr
+        assert full is None or not full.exists()
         assert all(fault.seen == fault.times for fault in proxy.faults), "each was met"
     closed = [entry for entry in bench.log() if entry["event"] == "round.closed"]
     assert len(closed) == 3

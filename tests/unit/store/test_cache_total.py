@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flavor.errors import LocalFault
 from flavor.store import cache as cache_module
 from flavor.store.cache import FileCache
 from flavor.store.cache_total import LOOK_S, CacheTotal, Total
+from tests.faults.servers import filled, tmpfs
 
 KEEPS = """
 import hashlib, sys
@@ -149,3 +153,83 @@ def test_processes_that_share_a_cache_keep_its_bound_together(tmp_path: Path) ->
     largest = [int(process.communicate(timeout=120)[0]) for process in four]
     assert max(largest) <= 50_000 + 4 * 1000
     assert on_disk(FileCache(tmp_path / "cache", 50_000)) > 40_000
+
+
+needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a tmpfs")
+
+
+def fetched(cache: FileCache, name: str, size: int, *, asks: bool = True) -> Path:
+    """Keep a file that comes from elsewhere, as a store does; without `asks`, the write itself meets the full disk."""
+    data = name.encode().ljust(size, b".")
+    with cache.entry(name) as entry, cache.stage() as staged:
+        if asks:
+            cache.make_room(size, name)
+        cache.retried(lambda: staged.write_bytes(data))
+        path = entry.keep(staged, digest=hashlib.sha256(data).hexdigest(), mark="m")
+    cache.trim()
+    return path
+
+
+@needs_mounts
+class TestADiskThatIsSmallerThanTheCacheMayBecome:
+    @pytest.fixture
+    def disk(self, tmp_path: Path) -> Iterator[Path]:
+        with tmpfs(tmp_path / "disk", "1m") as disk:
+            yield disk
+
+    @pytest.mark.parametrize("asks", [True, False])
+    def test_takes_any_number_of_files_one_after_the_other(
+        self, disk: Path, asks: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cache_module, "_IN_USE_S", 0.05)
+        cache = FileCache(disk / "cache", 2**30)
+        last = [fetched(cache, str(number), 300_000, asks=asks) for number in range(10)][-1]
+        assert last.exists()
+        assert on_disk(cache) <= 900_000
+
+    def test_is_kept_free_for_two_files_as_large_as_the_largest(
+        self, disk: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache = FileCache(disk / "cache", 2**30)
+        files = [fetched(cache, str(number), 200_000) for number in range(4)]
+        for number, file in enumerate(files):
+            os.utime(file, (1 + number, file.stat().st_mtime))
+        free = cache._free_bytes()
+        cache.keep_room()
+        assert [file.exists() for file in files] == [False, True, True, True]
+        assert free < 400_000 <= cache._free_bytes()
+        monkeypatch.setattr(FileCache, "_evict", lambda *_, **__: pytest.fail("the folder is read where there is room"))
+        cache.keep_room()
+
+    def test_is_made_room_on_at_the_start(self, disk: Path) -> None:
+        """As after an earlier release, which has filled it."""
+        cache = FileCache(disk / "cache", 2**30)
+        file = fetched(cache, "a", 300_000)
+        os.utime(file, (1, 1))
+        rest = filled(disk)
+        FileCache(disk / "cache", 2**30)
+        assert not file.exists()
+        rest.unlink()
+
+    def test_holds_files_that_are_in_use_and_waits_for_them(self, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cache_module, "_IN_USE_S", 0.5)
+        cache = FileCache(disk / "cache", 2**30)
+        began = time.time()
+        first = fetched(cache, "a", 600_000)
+        fetched(cache, "b", 600_000)
+        assert not first.exists()
+        assert time.time() - began > 0.4
+
+    def test_is_told_where_what_is_full_is_none_of_the_caches(self, disk: Path, tmp_path: Path) -> None:
+        cache = FileCache(disk / "cache", 2**30)
+        file = fetched(cache, "a", 10_000)
+        os.utime(file, (1, 1))
+        with pytest.raises(LocalFault, match="free some space there"):
+            cache.make_room(2**21, "object x")
+        cache = FileCache(tmp_path / "cache", 2**30)
+        file = fetched(cache, "a", 10_000)
+        os.utime(file, (1, 1))
+        filled(disk)
+        with pytest.raises(OSError, match="No space left"):
+            cache.retried(lambda: shutil.copyfile(file, disk / "copy"))
+        assert file.exists(), "it lies on another disk"
