@@ -192,17 +192,29 @@ def _of_file(text: str) -> str:
         return ""
 
 
+def excepted_hosts() -> list[str]:
+    """Return the hosts, domains and networks that `NO_PROXY` names with all their ports."""
+    return [entry.removeprefix("*") or entry for entry in _entries(_value("NO_PROXY")) if not _with_port(entry)]
+
+
 def _is_excepted(host: str, port: int | None, listed: str) -> bool:
     """Whether `NO_PROXY` names a host: by its name, a domain, an address or a network, each perhaps with a port."""
     name = host.strip("[]").rstrip(".").lower()
-    return any(_is_meant(entry, name, port) for entry in re.split(r"[,\s]+", listed.lower()) if entry)
+    return any(_is_meant(entry, name, port) for entry in _entries(listed))
+
+
+def _entries(listed: str) -> list[str]:
+    return [entry for entry in re.split(r"[,\s]+", listed.lower()) if entry]
+
+
+def _with_port(entry: str) -> re.Match[str] | None:
+    return re.fullmatch(r"\[?([^\[\]]*?)\]?:(\d+)", entry) if entry.count(":") == 1 or "]:" in entry else None
 
 
 def _is_meant(entry: str, name: str, port: int | None) -> bool:
     if entry == "*":
         return True
-    with_port = re.fullmatch(r"\[?([^\[\]]*?)\]?:(\d+)", entry) if entry.count(":") == 1 or "]:" in entry else None
-    if with_port:
+    if with_port := _with_port(entry):
         if port is not None and int(with_port[2]) != port:
             return False
         entry = with_port[1]

@@ -38,7 +38,7 @@ _NO_CREDENTIALS = (
     "there are no credentials in the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your service "
     "uses), nor does this machine have a role"
 )
-_MACHINE_ROLES = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
+_MACHINE_ROLES = ("169.254.169.254", "169.254.170.2", "169.254.170.23", "metadata.google.internal")
 """Address that obstore asks for credentials when the environment has none."""
 _CLOCK = ("RequestTimeTooSkewed", "RequestExpired")
 """What a service says of a request that is signed with another time than its own."""

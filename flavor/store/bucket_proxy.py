@@ -10,7 +10,7 @@ import os
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from flavor.proxy import Proxy, proxy_for
+from flavor.proxy import Proxy, excepted_hosts, proxy_for
 from flavor.store.socks_bridge import bridge_to
 from flavor.store.wire import Silence, Wire
 from flavor.tunnel import ProxyFailure
@@ -18,7 +18,7 @@ from flavor.watch import Watch
 
 _NOWHERE = "http://127.0.0.1:9"
 """A proxy for nothing: where one is named, obstore reads no variables."""
-_NEAR = "169.254.169.254,169.254.170.2,metadata.google.internal"
+_NEAR = ("169.254.0.0/16", "fd00:ec2::/32", "metadata.google.internal")
 """Where a machine in a cloud gets its credentials: always reached directly."""
 _ASK_S = 5.0
 
@@ -38,7 +38,8 @@ def endpoint_of(url: str) -> SplitResult:
 
 def proxy_of(endpoint: SplitResult) -> Proxy | None:
     """Return the proxy that leads to the service."""
-    return proxy_for(endpoint.scheme, endpoint.hostname or "", endpoint.port)
+    port = endpoint.port or (443 if endpoint.scheme == "https" else 80)  # an entry of NO_PROXY may have one
+    return proxy_for(endpoint.scheme, endpoint.hostname or "", port)
 
 
 def reached_through(url: str) -> str:
@@ -54,7 +55,8 @@ def proxy_options(endpoint: SplitResult) -> dict[str, Any]:
     proxy = proxy_of(endpoint)
     if proxy is None:
         return {"proxy_url": _NOWHERE, "proxy_excludes": f"{endpoint.hostname},*"}
-    options = {"proxy_url": proxy.url if proxy.kind == "http" else bridge_to(proxy), "proxy_excludes": _NEAR}
+    near = ",".join((*_NEAR, *excepted_hosts()))  # obstore also asks services that give out credentials, such as STS
+    options = {"proxy_url": proxy.url if proxy.kind == "http" else bridge_to(proxy), "proxy_excludes": near}
     if endpoint.scheme == "http":
         options["pool_max_idle_per_host"] = "0"  # tinyproxy leaves a second request on a connection without an answer
     return options

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,6 +15,7 @@ from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
 from flavor.programs.evaluator_environment import evaluator_environment
 from flavor.proxy import PROXY_VARIABLE, chosen, proxy_for, without_password
+from flavor.store.bucket_proxy import proxy_options
 from flavor.tunnel import ConnectAnswer, connect_answer
 
 VARIABLES = [f"{name}_PROXY" for name in ("HTTP", "HTTPS", "ALL", "NO", "FLAVOR")]
@@ -191,3 +194,19 @@ def test_an_evaluator_needs_no_way_to_redis_and_finds_none(tmp_path: Path) -> No
 )
 def test_what_a_proxy_answers(head: bytes, read: ConnectAnswer | None) -> None:
     assert connect_answer(head) == read
+
+
+def test_obstore_reaches_directly_what_no_proxy_names_and_where_machines_of_clouds_get_credentials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It also asks STS, and in EKS an address beside the machine's: the choice for the bucket does not fit those."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "sts.example.org, *.inner.example,10.0.0.0/8 bucket.example.org:9000")
+    found = proxy_options(urlsplit("https://bucket.example.org"))
+    assert found["proxy_url"] == "http://proxy:3128"
+    excepted = found["proxy_excludes"].split(",")
+    assert {"sts.example.org", ".inner.example", "10.0.0.0/8", "metadata.google.internal"} <= {*excepted}
+    assert not [each for each in excepted if each.startswith("bucket")], "it is so at another port alone"
+    networks = [ip_network(each) for each in excepted if "/" in each and ":" not in each]
+    for address in ("169.254.169.254", "169.254.170.2", "169.254.170.23"):
+        assert any(ip_address(address) in network for network in networks)
