@@ -94,8 +94,8 @@ class SignedStore:
         def urls(_: Given | None) -> Given:
             return self._requests.one(UrlUse.PUT, key, size_bytes=size, digest=digest)
 
-        with current_watch().phase("uploading", size), _bytes_of(source, size) as body:
-            self._requests.answered(key, "PUT", urls, body=body)
+        with current_watch().phase("uploading", size):
+            self._requests.answered(key, "PUT", urls, body=_bytes_of(source, size))
 
     def _put_large(self, key: str, source: Path, size: int, digest: str) -> None:
         for left in reversed(range(_BEGINNINGS)):
@@ -320,16 +320,12 @@ class _Reading:
             self.total = int(match[1])
 
 
-@contextlib.contextmanager
-def _bytes_of(source: Path, size: int) -> Iterator[memoryview]:
-    """The bytes of a file of this process, which are read as they are sent."""
+def _bytes_of(source: Path, size: int) -> memoryview:
+    """Return the bytes of a file of this process, which are read as they are sent.
+
+    They are unmapped with the last view of them, and not before: the traceback of an attempt that has failed has views.
+    """
+    if not size:
+        return memoryview(b"")
     with source.open("rb") as file:
-        if not size:
-            yield memoryview(b"")
-            return
-        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as mapped:
-            view = memoryview(mapped)
-            try:
-                yield view
-            finally:
-                view.release()
+        return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))

@@ -146,6 +146,12 @@ def test_small_objects(place, subtests):
         store.put(ref_again := named(b"again" * 9000), place.file(b"again" * 9000))
         assert place.store("g").open(ref_again).read_bytes() == b"again" * 9000
         assert all(fault.seen for fault in place.proxy.faults)
+    for kind in ("500", "drop"):
+        with subtests.test("a service that stays in trouble: the error is its own", kind=kind):
+            place.proxy.faults = [Fault("^PUT", kind, 99)]
+            with pytest.raises(StoreUnavailable):
+                place.store("p", patience_s=0.5, request_s=1.0).put(named(b"never" * 9000), place.file(b"never" * 9000))
+            place.proxy.faults = []
     with subtests.test("a coordinator that cannot reach the bucket for a moment is asked again"):
         asking, real = place.store("h"), place.coordinator.ask
         first = iter([UrlAnswer("", refused="its own request failed", is_passing=True)])
