@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ HELM = ROOT / "deploy" / "helm"
 PAGE = ROOT / "docs" / "kubernetes.md"
 CHARTS = ("flavor", "flavor-edge")
 
-_OPEN = {"resources", "nodeSelector", "affinity", "annotations", "labels"}
+_OPEN = {"resources", "nodeSelector", "affinity", "annotations", "podAnnotations", "labels"}
 """Values that are handed on to Kubernetes as they are."""
 _NOT_OF_A_RUN = {
     *("run", "queue", "redis-url", "tls-ca", "tls-cert", "tls-key", "insecure", "store", "store-cache"),
@@ -127,16 +128,16 @@ def _of_option(option: click.Option) -> dict[str, Any]:
     return {"type": ["string", "number"]}
 
 
-def _bounds(option: click.Option) -> dict[str, int]:
+def _bounds(option: click.Option) -> dict[str, float]:
     """What the option's help says of its value, as `1<=x<=10` or `x>0`."""
     text = getattr(option, "bounds", None) or ""
     found = {
-        "minimum": re.search(r"([0-9]+)<=x|x>=([0-9]+)", text),
-        "exclusiveMinimum": re.search(r"([0-9]+)<x|x>([0-9]+)", text),
-        "maximum": re.search(r"x<=([0-9]+)", text),
-        "exclusiveMaximum": re.search(r"x<([0-9]+)", text),
+        "minimum": re.search(r"([0-9.]+)<=x|x>=([0-9.]+)", text),
+        "exclusiveMinimum": re.search(r"([0-9.]+)<x|x>([0-9.]+)", text),
+        "maximum": re.search(r"x<=([0-9.]+)", text),
+        "exclusiveMaximum": re.search(r"x<([0-9.]+)", text),
     }
-    return {name: int(next(filter(None, match.groups()))) for name, match in found.items() if match}
+    return {name: json.loads(next(filter(None, match.groups()))) for name, match in found.items() if match}
 
 
 _HANDED_ON = {"resources", "nodeSelector", "tolerations", "affinity", "runs"}

@@ -63,7 +63,7 @@ SETS: dict[str, tuple[str, dict[str, Any]]] = {
     "own-redis": (
         "flavor",
         {
-            "store": {"url": "s3://models/flavor", "credentialsSecret": "bucket"},
+            "store": {"url": "s3://models/flavor", "credentialsSecret": "bucket", "readerSecret": "bucket-reader"},
             "runs": {"digits": {"rounds": 20, "min-clients": 3}},
             "redis": {
                 "enabled": False,
@@ -86,6 +86,8 @@ SETS: dict[str, tuple[str, dict[str, Any]]] = {
         {
             "image": {"registry": "registry.example.org/ml", "tag": "1.2.3", "pullSecrets": ["registry"]},
             "store": {"claim": {"name": "models"}},
+            "serviceAccountName": "federation",
+            "podAnnotations": {"example.org/team": "ml"},
             "runs": {"digits": {"rounds": 20}},
             "redis": {
                 "existingSecret": "redis",
@@ -122,6 +124,8 @@ SETS: dict[str, tuple[str, dict[str, Any]]] = {
             "input": {"claim": "images"},
             "store": {"credentialsSecret": "bucket"},
             "runtimeClassName": "nvidia",
+            "serviceAccountName": "site-1",
+            "podAnnotations": {"example.org/team": "ml"},
             "resources": {"limits": {"nvidia.com/gpu": 1}},
         },
     ),

@@ -242,8 +242,12 @@ def told(story: Story) -> None:
 
     # those who look, and a probe that fails
     tokens = {name: value.decode() for name, value in cluster.secrets["demo-flavor-tokens"].items()}
-    scrape = watching["metrics"].container.get(9600, "/metrics", Authorization=f"Bearer {tokens['metrics-token']}")
-    assert 'flavor_run_round{run="digits"}' in scrape[1]
+
+    def scraped() -> str:
+        found = watching["metrics"].container.get(9600, "/metrics", Authorization=f"Bearer {tokens['metrics-token']}")
+        return str(found[1])
+
+    until("the metrics have found Redis again", lambda: 'flavor_run_round{run="digits"}' in scraped())
     assert watching["metrics"].container.get(9600, "/metrics")[0] == 401
     assert watching["ui"].container.get(8600, f"/?token={tokens['ui-token']}")[0] == 200
     check_liveness(coordinator)

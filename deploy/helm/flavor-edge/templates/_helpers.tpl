@@ -55,9 +55,16 @@ metadata:
     {{- include "edge.selector" . | nindent 4 }}
     app.kubernetes.io/component: edge
     app.kubernetes.io/part-of: flavor
-  annotations: {cluster-autoscaler.kubernetes.io/safe-to-evict: "false"}    # a round may take a day
+  annotations:
+    cluster-autoscaler.kubernetes.io/safe-to-evict: "false"     # a round may take a day
+    {{- with .Values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 spec:
   automountServiceAccountToken: false
+  {{- with .Values.serviceAccountName }}
+  serviceAccountName: {{ . }}
+  {{- end }}
   enableServiceLinks: false
   shareProcessNamespace: true   # its first process reaps what a script leaves behind
   restartPolicy: Never

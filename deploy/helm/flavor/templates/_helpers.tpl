@@ -50,6 +50,13 @@ imagePullSecrets:
 {{- end }}
 {{- end -}}
 
+{{/* What a cloud knows a pod by that uses the bucket */}}
+{{- define "flavor.identity" -}}
+{{- with .Values.serviceAccountName }}
+serviceAccountName: {{ . }}
+{{- end }}
+{{- end -}}
+
 {{- define "flavor.containerSecurity" -}}
 securityContext:
   allowPrivilegeEscalation: false
