@@ -36,6 +36,7 @@ Redis: TypeAlias = Any
 """A `redis.Redis` from `connect`: redis-py types each answer as bytes or str, also with `decode_responses`."""
 
 _SCHEMES = ("redis", "rediss", "unix")
+_REDIS_PORT = 6379
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _TLS_IN_URL = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 """The TLS options that a URL may have: files. Options that turn verification off are refused."""
@@ -58,7 +59,8 @@ def shown(url: str) -> str:
 def way_to(url: str) -> str:
     """Return a sentence about the proxy through which the server is reached; '' for a direct connection."""
     parts = urlsplit(url)
-    proxy = None if parts.scheme == "unix" else proxy_for(parts.scheme, parts.hostname or "localhost", parts.port)
+    host, port = parts.hostname or "localhost", parts.port or _REDIS_PORT
+    proxy = None if parts.scheme == "unix" else proxy_for(parts.scheme, host, port)
     return f"Redis at {shown(url)} is reached through the proxy {proxy.where} ({proxy.source})" if proxy else ""
 
 

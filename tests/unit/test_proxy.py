@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from flavor.bus.connection import way_to
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
 from flavor.programs.evaluator_environment import evaluator_environment
@@ -210,3 +211,10 @@ def test_obstore_reaches_directly_what_no_proxy_names_and_where_machines_of_clou
     networks = [ip_network(each) for each in excepted if "/" in each and ":" not in each]
     for address in ("169.254.169.254", "169.254.170.2", "169.254.170.23"):
         assert any(ip_address(address) in network for network in networks)
+
+
+def test_the_way_to_redis_is_told_for_its_usual_port_where_the_url_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    for port, told in (("6380", True), ("6379", False)):
+        monkeypatch.setenv("NO_PROXY", f"redis.example.org:{port}")
+        assert bool(way_to("rediss://redis.example.org")) is told

@@ -32,8 +32,8 @@ if round[1] == 'failed' then
   end
   redis.call('HINCRBY', KEYS[4], 'earlier_openings', round[3] or '1')
   redis.call('HINCRBY', KEYS[4], 'earlier_attempts', round[4] or '0')
-  redis.call('HDEL', KEYS[4], 'lease', 'lease_ms', 'error', 'passing_ms', 'waits', 'spoiled', 'unfit', 'blameless', 'contributors',
-             'openings', 'reason', 'hopeless')
+  redis.call('HDEL', KEYS[4], 'lease', 'lease_ms', 'error', 'passing_ms', 'waits', 'spoiled', 'unfit',
+             'blameless', 'contributors', 'openings', 'reason', 'hopeless')
   for i = 9, #ARGV do redis.call('HDEL', KEYS[5], ARGV[i]) end
   for i = 8, #KEYS do redis.call('DEL', KEYS[i]) end
 else

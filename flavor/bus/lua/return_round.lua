@@ -11,8 +11,8 @@ if run[1] ~= 'running' or run[2] ~= ARGV[2] then return {'state', tostring(run[1
 local round = redis.call('HMGET', KEYS[3], 'state', 'attempt', 'error')
 if round[1] ~= 'aggregating' or round[2] ~= ARGV[3] or not round[3] then return {'state', tostring(round[1])} end
 redis.call('HSET', KEYS[3], 'state', 'open', 'attempt', '0')
-redis.call('HDEL', KEYS[3], 'lease', 'lease_ms', 'error', 'spoiled', 'unfit', 'blameless', 'passing_ms', 'hopeless', 'waits',
-           'contributors')
+redis.call('HDEL', KEYS[3], 'lease', 'lease_ms', 'error', 'spoiled', 'unfit', 'blameless', 'passing_ms', 'hopeless',
+           'waits', 'contributors')
 refuse_spoiled(ARGV[2], KEYS[3], KEYS[4], KEYS[6], 7, 5)
 log_entry(KEYS[5], 'event', 'round.returned', 'round', ARGV[2], 'reason', ARGV[4])
 return {'ok', ''}
