@@ -210,7 +210,7 @@ def close_round(
             left=ended if waits else (),
             refused=[name for name in by[Standing.REFUSED] if waits and name not in (*untrained, *unread)],
             untrained=untrained,
-            doubted=doubted if config.on_quorum_lost == "fail" else (),
+            doubted=() if waits else doubted,
             unread=unread,
             shut=shut,
             ended=not waits,

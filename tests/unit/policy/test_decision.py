@@ -472,6 +472,9 @@ class TestQuorumLost:
         failed, reason = close_round("r", 2_000, round_, standing, policy())
         assert failed is Action.FAIL
         assert "can come; if an update is refused like that of c again, begin another run from an earlier" in reason
+        spent = replace(round_, openings=9)
+        failed, reason = close_round("r", 2_000, spent, standing, policy(on_quorum_lost="retry", round_attempts=9))
+        assert (failed, "like that of c again, begin another" in reason) == (Action.FAIL, True)
 
     def test_a_model_that_the_store_does_not_give_out_is_put_back_and_no_other_one_taken(self) -> None:
         refused = Verdict(False, "the global model runs/r/m is no longer in the store", of_model=OfModel.UNREADABLE)
