@@ -83,6 +83,23 @@ def proxy_for(scheme: str, host: str, port: int | None = None) -> Proxy | None:
     return None
 
 
+def why_direct(scheme: str, host: str, port: int | None = None) -> str:
+    """Return why no proxy leads to this host, as a cause to look for; '' where one does, and for this machine."""
+    if is_loopback(host) or proxy_for(scheme, host, port) is not None:
+        return ""
+    named = [name for name in (PROXY_VARIABLE, *_OF_SCHEME[scheme]) if _value(name) not in ("", NONE)]
+    if named and _is_excepted(host, port, _value("NO_PROXY")):
+        return f"it is reached directly: NO_PROXY names this host, although {named[0]} is set"
+    if os.environ.get(PROXY_VARIABLE) == NONE:
+        return f"it is reached directly: --proxy or {PROXY_VARIABLE} is {NONE}"
+    others = sorted({name for names in _OF_SCHEME.values() for name in names if _value(name)})
+    unused = f" ({others[0]} is not for {scheme}://)" if others else ""
+    return (
+        f"it is reached directly, as no proxy is set for it{unused}: if this machine needs one, name it with "
+        f"--proxy or {_OF_SCHEME[scheme][0]}"
+    )
+
+
 _last: dict[str, Proxy] = {}
 """The proxy that each file has named last: one that is being written to is no reason to end."""
 

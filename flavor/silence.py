@@ -36,6 +36,8 @@ class Silence:
 
     def __init__(self, tell: Callable[[float], None]) -> None:
         self.tell, self._told_s = tell, 0.0  # the last reported silence; 0 for none
+        self.why = ""
+        """Why the last attempt has failed, where that is known; '' once the server has answered."""
 
     @contextlib.contextmanager
     def request(self, watch: Moving | None = None) -> Iterator[None]:
@@ -58,6 +60,7 @@ class Silence:
 
         The silence goes on while another thread's request has no answer.
         """
+        self.why = ""
         return self.is_told and _watcher.end(self)
 
 

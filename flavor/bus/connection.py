@@ -24,7 +24,7 @@ from flavor.bus.countdown import countdown, said
 from flavor.bus.half_open import answers_anew
 from flavor.bus.named import connection_class
 from flavor.bus.patience import REFUSALS, Patience, WaitLimit, outages
-from flavor.bus.reasons import is_unknown_name
+from flavor.bus.reasons import is_unknown_name, way_to_check
 from flavor.bus.tls import tls_failure
 from flavor.bus.variables import PATIENCE_S
 from flavor.bus.wrong_type import NamingClient, advice_on_type, is_of_type
@@ -229,7 +229,7 @@ def bus_error(error: redis.exceptions.RedisError, where: str) -> FlavorError:
     if is_unknown_name(error):
         return BusUnavailable(
             f"Redis at {where}: its name is not known here: check its spelling, and if it is one of a VPN or of an "
-            "organisation's network, connect this machine first"
+            f"organisation's network, connect this machine first{way_to_check(error, where)}"
         )
     if isinstance(error, _OF_CLUSTERS):
         return BusUnavailable(

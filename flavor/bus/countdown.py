@@ -53,13 +53,14 @@ class _Countdown:
         """Record that the program waits for this server without limit, however long one connection tries."""
         self._endless.add(where)
 
-    def show(self, where: str, left_s: float, error: Exception, *, away_s: float = 0.0) -> None:
+    def show(self, where: str, left_s: float, error: Exception, *, away_s: float = 0.0, way: str = "") -> None:
         """Say that this server has been away for `away_s`, and for how long the program goes on waiting.
 
-        The first line of an outage says why, and what a person can do. Later ones say since when.
+        The first line of an outage says why, and what a person can do, with the `way` to the server where that may be
+        the cause. Later ones say since when.
         """
         if where in self._endless and not isinstance(error, redis.exceptions.ResponseError):
-            self.beyond(where, error)
+            self.beyond(where, error, way)
             return
         live = sys.stderr.isatty()
         with self._lock:
@@ -76,7 +77,7 @@ class _Countdown:
         line = f"{stamp()}flavor: Redis at {where} {how}; trying for {shown_duration(max(1.0, left_s))} more"
         if is_first and not refused and left_s > _LONG_S:
             why, advice = why_away(error)
-            say(f"{line}: {why}: {advice}{'; Ctrl-C ends this program' if live else ''}")
+            say(f"{line}: {why}: {advice}{way}{'; Ctrl-C ends this program' if live else ''}")
         elif not is_first:
             began = time.localtime(time.time() - away_s)
             if live:  # in one row of a terminal, which the next line takes the place of
@@ -106,7 +107,7 @@ class _Countdown:
         how = f"has given a request no answer for {seconds:.0f} s; waiting for it{until}"
         say(f"{stamp()}flavor: Redis at {where} {how}")
 
-    def beyond(self, where: str, error: Exception | None = None) -> None:
+    def beyond(self, where: str, error: Exception | None = None, way: str = "") -> None:
         """Say that the program waits for this server without limit, and why if that is known; once an outage.
 
         Of a server that works for some connections and not for others, as one that takes no more, it is said once in a
@@ -122,7 +123,7 @@ class _Countdown:
             self._back.setdefault(where, _ANSWERS)
         self.heard(f"Redis at {where} does not answer")
         start = "\r" if sys.stderr.isatty() else ""
-        why = f": {': '.join(why_away(error))}" if error is not None else ""
+        why = f": {': '.join(why_away(error))}{way}" if error is not None else ""
         say(f"{start}{stamp()}flavor: Redis at {where} does not answer; waiting for it, without limit{why}")
 
     def over(self, where: str, *, reads_only: bool = False) -> None:

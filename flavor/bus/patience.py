@@ -16,7 +16,7 @@ from redis.retry import Retry
 from flavor import alive
 from flavor.bus.answers import Unanswered
 from flavor.bus.countdown import countdown, said
-from flavor.bus.reasons import is_no_tls, is_unknown_name
+from flavor.bus.reasons import is_no_tls, is_unknown_name, way_to_check
 from flavor.bus.tls import tls_refusal
 from flavor.bus.variables import PATIENCE_S
 from flavor.outage import LONGEST_PAUSE_S, pause_s
@@ -175,7 +175,9 @@ class Patience(Retry):
                     _outages[self._where] += 1
                 if failures > 1:  # a connection that had gone stale needs no message
                     if not self._quiet:
-                        countdown.show(self._where, left_s, error, away_s=away_s)
+                        is_right = self._limit.is_known or self._where in _reached
+                        way = "" if is_right else way_to_check(error, self._where)
+                        countdown.show(self._where, left_s, error, away_s=away_s, way=way)
                     pause(min(self._pause_s(away_s), left_s))
             else:
                 if self._depth == 0:

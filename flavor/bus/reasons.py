@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
+import redis.exceptions
 from redis.exceptions import BusyLoadingError
 
 from flavor.bus.tls import HandshakeTimeout
+from flavor.proxy import why_direct
 from flavor.tunnel import ProxyFailure
 
 _NO_SUCH_NAME = frozenset(
@@ -36,6 +40,20 @@ def is_unknown_name(error: BaseException | None) -> bool:
 def is_no_tls(error: BaseException | None) -> bool:
     """Whether a port that has never spoken TLS with this process has left a handshake without an answer."""
     return any(isinstance(found, HandshakeTimeout) and not found.has_spoken for found in _chain(error))
+
+
+def way_to_check(error: BaseException, where: str) -> str:
+    """Say that the server at the URL `where` is reached directly, if a missing proxy may be why; '' otherwise."""
+    chain = list(_chain(error))
+    is_reached = any(
+        isinstance(found, ProxyFailure | HandshakeTimeout | ssl.SSLError | ConnectionError) for found in chain
+    )
+    is_silent = any(isinstance(found, OSError | redis.exceptions.TimeoutError) for found in chain)
+    parts = urlsplit(where)
+    if is_reached or not is_silent or parts.scheme not in ("redis", "rediss"):
+        return ""
+    said = why_direct(parts.scheme, parts.hostname or "localhost", parts.port or 6379)
+    return f"; {said}" if said else ""
 
 
 def why_away(error: BaseException) -> tuple[str, str]:

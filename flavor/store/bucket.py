@@ -164,12 +164,21 @@ def no_credentials(url: str) -> StoreUnavailable:
 
 
 def failure(
-    url: str, key: str, heard: str, *, status: int = 0, code: str = "", proxy: ProxyFailure | None = None
+    url: str,
+    key: str,
+    heard: str,
+    *,
+    status: int = 0,
+    code: str = "",
+    proxy: ProxyFailure | None = None,
+    way: str | None = None,
 ) -> StoreUnavailable:
     """Describe a failed request in one line: the service's own code where it sent one, and no part of the request.
 
-    `proxy` is the failure of a proxy, where there is one.
+    `proxy` is the failure of a proxy, where there is one, and `way` names the way to the service, where it is not that
+    of the store's URL.
     """
+    way = reached_through(endpoint_of(url)) if way is None else way
     if proxy is not None:
         error = _unavailable(url, f"{key}: {proxy}", passing=not proxy.lasting)
         error.silent = not proxy.lasting
@@ -183,21 +192,22 @@ def failure(
         said, passing = f"no answer, or half of one ({heard})", True
     if passing:
         advice = "it may be overloaded or down: try again later"
-        error = _unavailable(url, f"{key}: {said}; {advice}{'' if status else reached_through(url)}", passing=True)
+        error = _unavailable(url, f"{key}: {said}; {advice}{'' if status else way}", passing=True)
         error.silent = not status
         return error
     return refusal(url, key, status, code)
 
 
-def unanswered(url: str, key: str, silence: Silence) -> StoreUnavailable:
+def unanswered(url: str, key: str, silence: Silence, *, way: str | None = None) -> StoreUnavailable:
     """Describe a request without an answer; see `failure`."""
     if silence.refusal is not None:
-        return _untrusted(url, key, silence.refusal)
-    return failure(url, key, str(silence), proxy=silence.failure)
+        return _untrusted(url, key, silence.refusal, way)
+    return failure(url, key, str(silence), proxy=silence.failure, way=way)
 
 
-def _untrusted(url: str, key: str, refused: certificate.Refusal) -> StoreUnavailable:
-    return _unavailable(url, f"{key}: {refused}{reached_through(url)}", passing=refused.passing)
+def _untrusted(url: str, key: str, refused: certificate.Refusal, way: str | None = None) -> StoreUnavailable:
+    way = reached_through(endpoint_of(url)) if way is None else way
+    return _unavailable(url, f"{key}: {refused}{way}", passing=refused.passing)
 
 
 def refusal(url: str, key: str, status: int, code: str) -> StoreUnavailable:

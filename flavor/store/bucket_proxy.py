@@ -10,7 +10,7 @@ import os
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from flavor.proxy import Proxy, excepted_hosts, proxy_for
+from flavor.proxy import Proxy, excepted_hosts, proxy_for, why_direct
 from flavor.store.socks_bridge import bridge_to
 from flavor.store.wire import Silence, Wire
 from flavor.tunnel import ProxyFailure
@@ -38,15 +38,20 @@ def endpoint_of(url: str) -> SplitResult:
 
 def proxy_of(endpoint: SplitResult) -> Proxy | None:
     """Return the proxy that leads to the service."""
-    port = endpoint.port or (443 if endpoint.scheme == "https" else 80)  # an entry of NO_PROXY may have one
-    return proxy_for(endpoint.scheme, endpoint.hostname or "", port)
+    return proxy_for(endpoint.scheme, endpoint.hostname or "", _port_of(endpoint))
 
 
-def reached_through(url: str) -> str:
-    """Name the proxy through which a store is reached, as a cause to look for; '' where there is none."""
-    proxy = proxy_of(endpoint_of(url))
+def _port_of(endpoint: SplitResult) -> int:
+    """Return the port, which an entry of `NO_PROXY` may have, too."""
+    return endpoint.port or (443 if endpoint.scheme == "https" else 80)
+
+
+def reached_through(endpoint: SplitResult) -> str:
+    """Name the way to the service, as a cause to look for; '' for this machine itself."""
+    proxy = proxy_of(endpoint)
     if proxy is None:
-        return ""
+        direct = why_direct(endpoint.scheme, endpoint.hostname or "", _port_of(endpoint))
+        return f" ({direct})" if direct else ""
     return f" (it is reached through the proxy {proxy.where}, {proxy.source}; NO_PROXY names what is reached directly)"
 
 

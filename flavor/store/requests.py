@@ -18,7 +18,7 @@ from flavor.signals import asked_to_end
 from flavor.silence import Silence, silence
 from flavor.stamp import stamp
 from flavor.store.aside import aside
-from flavor.store.bucket_proxy import reached_through
+from flavor.store.bucket_proxy import endpoint_of, reached_through
 from flavor.store.settings import Endurance
 from flavor.watch import current_watch, watching
 
@@ -55,11 +55,18 @@ class Requests:
     @property
     def _silence(self) -> Silence:
         def tell(silent_s: float) -> None:
-            helps = "trying again and again; check this machine's network and VPN, and the store's address"
-            helps += reached_through(self.url)
-            self._tell(f"has given a request no answer that helps for {shown_duration(silent_s)}; {helps}")
+            what = f"has given a request no answer that helps for {shown_duration(silent_s)}"
+            why = printable(self._silence.why)
+            if not why:
+                why = f"check this machine's network and VPN, and the store's address{self.way}"
+            self._tell(f"{what}, and is tried again and again: {why}")
 
         return silence(self.url, tell)
+
+    @property
+    def way(self) -> str:
+        """The way to the store, as a cause to look for; '' for this machine itself."""
+        return reached_through(endpoint_of(self.url))
 
     def _answered(self) -> None:
         if self._silence.answered():
@@ -85,6 +92,7 @@ class Requests:
                     return self.ask(key, act)
                 except StoreUnavailable as error:
                     alive.turned()
+                    self._silence.why = str(error).removeprefix(f"store {self.url}: ")
                     if error.silent and watch.moved_at > began and moving < _MOVING_ATTEMPTS:
                         deadline, moving = time.monotonic() + patience_s, moving + 1
                     left_s = deadline - time.monotonic()

@@ -18,6 +18,7 @@ from flavor.printable import printable
 from flavor.records.signed_urls import PARTS_AT_ONCE, SignedUrl, UrlAnswer, UrlUse, UrlWish
 from flavor.signals import asked_to_end
 from flavor.store.bucket import already_there, failure, unanswered
+from flavor.store.bucket_proxy import reached_through
 from flavor.store.requests import Requests
 from flavor.store.settings import Endurance
 from flavor.store.url_fault import clock_fault, code_in
@@ -71,6 +72,11 @@ class UrlRequests(Requests):
         self._lock = threading.RLock()
         self._given: dict[str, Given] = {}
         self._host = ""
+
+    @property
+    def way(self) -> str:
+        """See `Requests`. The address of the bucket is that to which the URLs lead."""
+        return reached_through(urlsplit(self._host)) if self._host else ""
 
     @property
     def pace(self) -> Pace:
@@ -163,7 +169,7 @@ class UrlRequests(Requests):
                 method, signed.url, {**signed.headers, **headers}, memoryview(body), current_watch(), into=into
             )
         except Silence as error:
-            raise unanswered(self.url, path, error) from None
+            raise unanswered(self.url, path, error, way=self.way) from None
         if answer.status < 300:
             return answer
         code = code_in(answer.content)

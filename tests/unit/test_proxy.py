@@ -15,7 +15,7 @@ from flavor.bus.connection import way_to
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
 from flavor.programs.evaluator_environment import evaluator_environment
-from flavor.proxy import PROXY_VARIABLE, chosen, proxy_for, without_password
+from flavor.proxy import PROXY_VARIABLE, chosen, proxy_for, why_direct, without_password
 from flavor.store.bucket_proxy import proxy_options
 from flavor.tunnel import ConnectAnswer, connect_answer
 
@@ -218,3 +218,30 @@ def test_the_way_to_redis_is_told_for_its_usual_port_where_the_url_has_none(monk
     for port, told in (("6380", True), ("6379", False)):
         monkeypatch.setenv("NO_PROXY", f"redis.example.org:{port}")
         assert bool(way_to("rediss://redis.example.org")) is told
+
+
+@pytest.mark.parametrize(
+    ("given", "scheme", "host", "told"),
+    [
+        ({}, "rediss", "redis.example.org", "directly, as no proxy is set for it: if this machine needs one"),
+        ({"HTTP_PROXY": "http://h:1"}, "rediss", "redis.example.org", "set for it (HTTP_PROXY is not for rediss://)"),
+        ({"HTTPS_PROXY": "s:2"}, "redis", "r.example.org", "name it with --proxy or ALL_PROXY"),
+        (
+            {**EACH, "NO_PROXY": ".example.org"},
+            "rediss",
+            "r.example.org",
+            "NO_PROXY names this host, although HTTPS",
+        ),
+        ({PROXY_VARIABLE: "none", **EACH}, "https", "r.example.org", "--proxy or FLAVOR_PROXY is none"),
+        (EACH, "rediss", "redis.example.org", ""),
+        ({}, "rediss", "localhost", ""),
+    ],
+)
+def test_why_no_proxy_leads_to_a_host_is_said(
+    given: Mapping[str, str], scheme: str, host: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    said = why_direct(scheme, host)
+    assert told in said
+    assert bool(said) is bool(told)

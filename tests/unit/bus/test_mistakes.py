@@ -24,6 +24,7 @@ from flavor.bus.patience import Patience, WaitLimit
 from flavor.bus.reasons import why_away
 from flavor.bus.tls import HandshakeTimeout
 from flavor.notices import following
+from flavor.proxy import why_direct
 from flavor.results import writer
 
 HOURS_S, DAY_S = 2.5 * 3600, 86_400.0
@@ -108,7 +109,9 @@ def test_an_outage_of_hours_is_waited_for_also_at_the_first_connection(
     first, *later, last = capsys.readouterr().err.splitlines()
     why, advice = why_away(OUTAGES[kind])
     start = f"flavor: Redis at {where} does not answer; trying for"
-    assert first == f"{start} 1 d more: {why}: {advice}"
+    is_direct = kind in ("no answer", "no route", "network down", "no DNS", "dead")
+    way = f"; {why_direct('redis', 'server')}" if is_direct else ""
+    assert first == f"{start} 1 d more: {why}: {advice}{way}"
     assert 8 < len(later) < 16, "it says so again, more and more seldom"
     assert later[-1].startswith(f"{start} 2")
     assert "more; away for 2 h" in later[-1]
@@ -235,9 +238,12 @@ def test_a_name_that_dns_has_forgotten_is_an_outage_later(known: str, clock: Clo
     assert waiting.call_with_retry(command, lambda _: None) == "answered"
 
 
-def test_a_mistaken_name_is_said_in_one_line() -> None:
+def test_a_mistaken_name_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://p:1")
+    monkeypatch.setenv("NO_PROXY", "*")
     said = str(bus_error(UNKNOWN, "redis://redis.exmaple.org:6379"))
     assert said.startswith("Redis at redis://redis.exmaple.org:6379: its name is not known here: check its spelling")
+    assert said.endswith("; it is reached directly: NO_PROXY names this host, although ALL_PROXY is set")
 
 
 def test_the_patience_ends_also_where_each_attempt_takes_half_a_minute(clock: Clock, where: str) -> None:

@@ -13,13 +13,16 @@ import pytest
 
 from flavor.certs import Certificates, make_certificates
 from flavor.errors import ObjectMissing, StoreUnavailable
+from flavor.proxy import Proxy
 from flavor.records.signed_urls import SignedUrl, UrlAnswer
 from flavor.store.bucket import Bucket, unanswered
 from flavor.store.cache import FileCache
+from flavor.store.certificate import Refusal
 from flavor.store.settings import Endurance, StoreSettings
 from flavor.store.signed import SignedStore, _Reading
 from flavor.store.url_requests import UrlRequests
-from flavor.store.wire import Silence, Wire
+from flavor.store.wire import Answer, Silence, Wire
+from flavor.tunnel import ProxyFailure
 from flavor.watch import Watch
 
 BODY = memoryview(bytes(300_000))
@@ -193,3 +196,51 @@ def test_a_refusal_of_a_signed_url_is_told_by_the_code_of_the_bucket(
         server.shutdown()
     assert told in str(raised.value)
     assert "((" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("listed", "silent", "told"),
+    [
+        (
+            ".example",
+            Silence("Name or service not known"),
+            "runs/r/global/x: no answer, or half of one (Name or service not known); it may be overloaded or down: try "
+            "again later (it is reached directly: NO_PROXY names this host, although HTTPS_PROXY is set)",
+        ),
+        ("", Silence("", refusal=Refusal("certificate has expired", "have it renewed")), "certificate has expired"),
+        (
+            "",
+            Silence(
+                "",
+                failure=ProxyFailure(Proxy("http", "p", 1, "HTTPS_PROXY"), "cannot reach bucket.example (503)", "wait"),
+            ),
+            "(503)",
+        ),
+    ],
+    ids=["NO_PROXY", "certificate", "proxy"],
+)
+def test_a_site_is_told_why_its_requests_by_signed_urls_get_no_answer(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, listed: str, silent: Silence, told: str
+) -> None:
+    """While it waits, which it does for a day. It knows the bucket's address from its URLs alone."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://p:1")
+    monkeypatch.setenv("NO_PROXY", listed)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr("flavor.silence.FIRST_S", 0.05)
+    monkeypatch.setattr(Refusal, "passing", True)
+    lines: list[str] = []
+    monkeypatch.setattr("flavor.store.requests.say", lines.append)
+
+    def send(*_: object, **__: object) -> Answer:
+        if lines:
+            return Answer(200, {}, b"")
+        raise silent
+
+    signed = (SignedUrl("https://bucket.example/o", {}),)
+    store = f"s3://told-{request.node.callspec.id}/p"
+    requests = UrlRequests(store, lambda wish: UrlAnswer(wish.id, signed, 60), Endurance(patience_s=60), print)
+    monkeypatch.setattr(requests._wire, "send", send)
+    requests.answered("runs/r/global/x", "GET", requests.reading("runs/r/global/x"))
+    assert " has given a request no answer that helps for " in lines[0]
+    assert told in lines[0]
+    assert lines[-1].endswith("answers again")
