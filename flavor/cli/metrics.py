@@ -11,7 +11,7 @@ from flavor.bus.variables import METRICS_TOKEN_VARIABLE
 from flavor.cli.help import GroupedCommand
 from flavor.cli.installed import InstalledOption, complete_store, schemes_installed
 from flavor.cli.opened_run import connected
-from flavor.cli.options import redis_option
+from flavor.cli.options import redis_option, start_patience_option
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
 from flavor.cli.tokens import read_token, taken_out
 from flavor.errors import InvalidSetting, MisuseError
@@ -66,9 +66,16 @@ from flavor.stamp import stamp
     help="Object store of all runs, which has the metrics of their models.  [default: the one in each run's settings]",
 )
 @redis_option
+@start_patience_option
 @one_line_errors
 def metrics(
-    port: int, host: str, token: str | None, max_clients_labelled: int, store: str | None, redis_url: str | None
+    port: int,
+    host: str,
+    token: str | None,
+    max_clients_labelled: int,
+    store: str | None,
+    redis_url: str | None,
+    patience_s: float,
 ) -> None:
     """Give the state of all runs to Prometheus, at http://HOST:PORT/metrics.
 
@@ -93,7 +100,7 @@ def metrics(
         )
     raise_on_sigterm()
     with contextlib.ExitStack() as stack:
-        redis, url = connected(redis_url)
+        redis, url = connected(redis_url, patience_s=patience_s)
         redis.close()
         board = stack.enter_context(Board(url, store=store, tells=True))
         scraper = Scraper.on(url, board, most_clients=max_clients_labelled)

@@ -43,7 +43,7 @@ class OpenedRun:
 
 
 @contextlib.contextmanager
-def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
+def opened_run(run: str, redis_url: str | None, *, patience_s: float = PATIENCE_S) -> Iterator[OpenedRun]:
     """Open the run of this name, or of this result folder, whose own server is started for the body if need be.
 
     A `RunNotFound` of the body names `flavor recover` too, if the store is known and holds the run.
@@ -63,7 +63,7 @@ def opened_run(run: str, redis_url: str | None) -> Iterator[OpenedRun]:
                 redis_url, runs = stack.enter_context(server_of(out))
         if not redis_url:
             _check_named(run)
-        redis, url = connected(redis_url)
+        redis, url = connected(redis_url, patience_s=patience_s)
         found = OpenedRun(name, redis, url, store, not runs, embedded)
         try:
             with naming_recover(lambda: found.runs, store):
@@ -87,7 +87,7 @@ def _check_named(run: str) -> None:
         raise MisuseError(f"{run} is no result folder of `flavor run` (flavor-runs/NAME), and no --redis-url is given")
 
 
-def connected_to_all(redis_url: str | None, command: str) -> tuple[Redis, str]:
+def connected_to_all(redis_url: str | None, command: str, *, patience_s: float = PATIENCE_S) -> tuple[Redis, str]:
     """Connect for all runs on a server; where none is named, say how `command` shows a local run."""
     from flavor.local.record import results_in
 
@@ -96,7 +96,7 @@ def connected_to_all(redis_url: str | None, command: str) -> tuple[Redis, str]:
             "no --redis-url is given: pass --redis-url or set FLAVOR_REDIS_URL for all runs on a Redis, or name the "
             f"result folder of a local run: {command} {shlex.quote(str(newest))}"
         )
-    return connected(redis_url)
+    return connected(redis_url, patience_s=patience_s)
 
 
 def connected(

@@ -181,6 +181,12 @@ def patience_option(function: Command) -> Command:
     return _patience(PATIENCE_S, "Seconds to wait for a Redis or a remote store that does not answer.")(function)
 
 
+def start_patience_option(function: Command) -> Command:
+    """Add `--patience-s` for a program that shows runs, which goes on through any outage after its start."""
+    text = "Seconds to wait for a Redis that does not answer at the start. Later outages are waited out without limit."
+    return _patience(PATIENCE_S, text)(function)
+
+
 def site_patience_option(also: str = "") -> Callable[[Command], Command]:
     """Add `--patience-s` for a site, whose network may be away for hours; None where it is not given.
 

@@ -14,8 +14,8 @@ import click
 
 from flavor.bus.variables import UI_TOKEN_VARIABLE
 from flavor.cli.help import GroupedCommand
-from flavor.cli.opened_run import connected_to_all, opened_run
-from flavor.cli.options import redis_option, store_option, store_url
+from flavor.cli.opened_run import PATIENCE_S, connected_to_all, opened_run
+from flavor.cli.options import redis_option, start_patience_option, store_option, store_url
 from flavor.cli.output import teller
 from flavor.cli.program import Terminated, one_line_errors, raise_on_sigterm
 from flavor.cli.tokens import read_token, taken_out
@@ -63,6 +63,7 @@ _LOOK_S = 1.0
 )
 @redis_option
 @store_option
+@start_patience_option
 @one_line_errors
 def ui(
     run: str | None,
@@ -72,6 +73,7 @@ def ui(
     opens: bool | None,
     redis_url: str | None,
     store: str | None,
+    patience_s: float,
 ) -> None:
     """Show runs in a browser, live.
 
@@ -86,7 +88,10 @@ def ui(
     with contextlib.closing(place.socket), contextlib.suppress(KeyboardInterrupt, Terminated):  # told to end: code 0
         tells = True
         while True:
-            with followed(run, redis_url, store, tell) as shown, shown.at(place, secret) as ended:
+            with (
+                followed(run, redis_url, store, tell, patience_s=patience_s) as shown,
+                shown.at(place, secret) as ended,
+            ):
                 address = f"{place.address}run/{shown.name}" if shown.name else place.address
                 if tells:
                     tell(f"the page is at {address} (Ctrl-C ends it)")
@@ -127,7 +132,14 @@ class Shown:
 
 
 @contextlib.contextmanager
-def followed(run: str | None, redis_url: str | None, store: str | None, tell: Callable[[str], None]) -> Iterator[Shown]:
+def followed(
+    run: str | None,
+    redis_url: str | None,
+    store: str | None,
+    tell: Callable[[str], None],
+    *,
+    patience_s: float = PATIENCE_S,
+) -> Iterator[Shown]:
     """Follow all runs, or the one that is named."""
     from flavor.local.record import is_folder
     from flavor.view.board import Board
@@ -135,9 +147,9 @@ def followed(run: str | None, redis_url: str | None, store: str | None, tell: Ca
     with contextlib.ExitStack() as stack:
         name, folder, left_in, borrowed = "", "", "", None
         if run is None:
-            redis, url = connected_to_all(redis_url, "flavor ui")
+            redis, url = connected_to_all(redis_url, "flavor ui", patience_s=patience_s)
         else:
-            opened = stack.enter_context(opened_run(run, redis_url))
+            opened = stack.enter_context(opened_run(run, redis_url, patience_s=patience_s))
             redis, url, name, store = opened.redis, opened.url, opened.run, store_url(store, opened.store)
             folder = run if is_folder(run) else ""
             left_in = run if opened.is_left else ""

@@ -82,7 +82,14 @@ def test_a_run_is_measured_through_an_outage_of_redis(own: Server, bench_at, tmp
         assert said["flavor_redis_memory_used_bytes"] > 100_000
     own.kill()
     assert until("it is missed", lambda: (now := samples()) == {"flavor_redis_up": 0} and now)
+    more = [bench.start("flavor", *words, "--port", 0) for words in (["metrics"], ["ui", "--no-open"])]
+    for each in more:
+        each.until("3 min")  # it is a service, which waits for longer than a command does
     own.start()
+    for each, says in zip(more, ("metrics at", "the page is at"), strict=True):
+        each.until(says)
+        each.send(signal.SIGTERM)
+        assert each.wait() == 0
     until("it is back", lambda: (now := samples()).get("flavor_redis_up") == 1 and "flavor_run_roundr" in now)
     process.send(signal.SIGTERM)
     assert process.wait() == 0, "it was told to end, as a service"

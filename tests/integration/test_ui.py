@@ -24,7 +24,6 @@ from flavor.bus.embedded import embedded_server
 from flavor.bus.token import with_credentials
 from flavor.cli import beside
 from flavor.cli.main import cli
-from flavor.cli.opened_run import connected
 from flavor.page.app import Page
 from flavor.page.server import Place, bound
 from flavor.page.shown import shown_board
@@ -109,7 +108,7 @@ def taken() -> Iterator[Place]:
 def test_what_keeps_it_from_starting_is_one_line(
     server: str, taken: Place, words: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(connected.__kwdefaults__, "patience_s", 0.2)
+    monkeypatch.setenv("FLAVOR_PATIENCE_S", "0.2")
     monkeypatch.setattr("flavor.cli.ui.raise_on_sigterm", lambda: None)
     given = [word.replace("TAKEN", str(taken.port)) for word in words]
     port = [] if "--port" in words else ["--port", "0"]
