@@ -77,7 +77,20 @@ class Container:
 
     def __init__(self, pod: Pod, spec: Mapping[str, Any], script: Path, environment: dict[str, str], log: Path) -> None:
         self.pod, self.spec, self.environment, self.log = pod, spec, environment, log
-        words = ["unshare", "--mount", "--net", "--pid", "--uts", "--fork", "--kill-child", "sh", str(script)]
+        words = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "unshare",
+            "--mount",
+            "--net",
+            "--pid",
+            "--uts",
+            "--fork",
+            "--kill-child",
+            "sh",
+            str(script),
+        ]
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -109,6 +122,12 @@ class Container:
         """The number of its program's process, outside."""
         first = _child(self._process.pid)
         return _child(first) if self.pod.spec.get("shareProcessNamespace") else first
+
+    def first(self) -> list[int]:
+        """The number, outside, of process 1 of its namespace; none where it has ended or not yet begun."""
+        with contextlib.suppress(FileNotFoundError, IndexError, ProcessLookupError):
+            return [_child(self._process.pid)]
+        return []
 
     def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as `kubectl exec` and probes do."""
@@ -152,7 +171,11 @@ class Container:
             raise AssertionError(f"{self.pod.name} did not end in {timeout_s} s: {self.text}") from None
 
     def kill(self) -> None:
-        self._process.kill()  # and with it all of its processes
+        """End all of its processes: with process 1 of a namespace ends every other one there."""
+        for first in self.first():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(first, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
 
 
@@ -298,7 +321,7 @@ class Pod:
         user, group, more = (self.security[name] for name in ("runAsUser", "runAsGroup", "fsGroup"))
         assert spec["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert spec["securityContext"]["allowPrivilegeEscalation"] is False
-        bounds = "--bounding-set=-all --inh-caps=-all --no-new-privs"
+        bounds = "--bounding-set=-all --inh-caps=-all --no-new-privs --pdeathsig KILL"  # another user clears it
         variables = [f"{name}={value}" for name, value in environment.items()]
         words = shlex.join(["env", "-i", "-C", "/app", *variables, *spec.get("command", []), *spec.get("args", [])])
         yield f"iptables-restore <<'END'\n{self._rules()}END"
@@ -395,6 +418,17 @@ class Cluster:
         self.hosts.write_text("\n".join([*lines, f"{pod.address} {names}"]) + "\n")  # the same file: it is mounted
 
     def close(self) -> None:
+        """End all pods. Fails if a process of theirs runs on."""
+        spaces = {_space(first) for pod in self.pods for first in pod.container.first()} - {""}
         for pod in self.pods:
             pod.container.kill()
             _unplug(pod.number)
+        left = [each for each in os.listdir("/proc") if each.isdigit() and _space(int(each)) in spaces]
+        assert not left, f"processes of pods run on: {left}"
+
+
+def _space(pid: int) -> str:
+    """Which namespace of processes a process is in; '' for one that has ended, or is none of ours."""
+    with contextlib.suppress(FileNotFoundError, PermissionError, ProcessLookupError):
+        return os.readlink(f"/proc/{pid}/ns/pid")
+    return ""
