@@ -10,6 +10,7 @@ from aggregators.normalised import MOST_ENLARGED, FedNova
 from aggregators.protocols import Prefix, weighs
 from aggregators.registry import parse
 from flavor.config import DEFAULT_AGGREGATOR, RunConfig
+from flavor.coordinator.url_counts import MOST_HANDED_IN
 from flavor.counted import counted
 from flavor.rule_settings import COMMAND
 
@@ -21,7 +22,7 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
     """
     name = config.aggregator or DEFAULT_AGGREGATOR
     if not config.kind.has_tensors or name == COMMAND:
-        return _of_small_buffers(config)
+        return _of_any_kind(config)
     reducer, lines = parse(name).reducer, []
     clipped = enlarged = False
     while isinstance(reducer, Prefix):
@@ -57,7 +58,19 @@ def bound_warnings(config: RunConfig, *, has_model: bool = True) -> list[str]:
     is_apart = not isinstance(reducer, Mean | Krum) or clipped or enlarged
     if is_apart and may_match_both(config.share):
         lines.append(f"warning: {on_factors_apart(name)}")
-    return lines + _of_small_buffers(config)
+    return lines + _of_any_kind(config)
+
+
+def _of_any_kind(config: RunConfig) -> list[str]:
+    """Return the warnings that do not depend on the rule, or on what a checkpoint is."""
+    lines = _of_small_buffers(config)
+    if config.signed_urls and config.max_update_bytes is None:
+        lines.append(
+            "warning: nothing bounds the room that a site takes in the bucket: --signed-urls lets it write up to "
+            f"{MOST_HANDED_IN} updates of any size in each round; where sites are not trusted bound it "
+            "(--max-update-bytes N)"
+        )
+    return lines
 
 
 def _of_small_buffers(config: RunConfig) -> list[str]:

@@ -17,6 +17,7 @@ from flavor.bus.subscription import RESYNC, Subscription
 from flavor.bus.wishes import answer_wish, coordinator_token, is_admitted, read_wish, run_now
 from flavor.config import RunConfig
 from flavor.coordinator.told_faults import ToldFaults
+from flavor.coordinator.url_counts import UrlCounts
 from flavor.errors import FlavorError, StoreError, StoreUnavailable
 from flavor.printable import quoted
 from flavor.records.client import Role
@@ -39,8 +40,6 @@ _LANES = 4
 """Number of threads that ask the bucket."""
 _BURST, _EACH_S = 60, 20.0
 """So many wishes of one client are answered at once, and so many in each second after that."""
-_UPLOADS_OF_A_ROUND = 8
-"""Most uploads in parts that one client may begin in a round: each takes room until it is ended."""
 _MOST_NAMED = 20
 _OF_STORE = ("store away", "store refuses")
 """Kinds of faults: those that pass by themselves, and others."""
@@ -89,7 +88,7 @@ class UrlDesk:
         self._paces: dict[str, _Pace] = {}
         self._later: set[str] = set()
         self._faults = ToldFaults(tell)
-        self._uploads: dict[str, tuple[int, set[str]]] = {}  # client -> round and paths of the uploads it began
+        self._counts = UrlCounts()
         self._has_uploads = bool(token)  # a coordinator before this one may have left some
         self._round = 0
         self._models: dict[str, tuple[str, float]] = {}  # client -> what it was last given a URL of to read, and when
@@ -214,16 +213,11 @@ class UrlDesk:
             sizes = sizes_of_parts(wish.size_bytes, part_bytes_of(wish.size_bytes))
             if not self._signer.has_parts or not wish.upload or any(part > len(sizes) for part in wish.parts):
                 return UrlAnswer(wish.id, refused="there are no such parts")
-        if wish.use is not UrlUse.BEGIN:
             return None
-        if occasion.evaluation is not None or not wish.size_bytes:
+        if wish.use is UrlUse.BEGIN and (occasion.evaluation is not None or not wish.size_bytes):
             return UrlAnswer(wish.id, refused="objects of this kind are written by one request")
-        round_, paths = self._uploads.get(client, (0, set()))
-        paths = paths if round_ == occasion.round else set()
-        if wish.path not in paths and len(paths) >= _UPLOADS_OF_A_ROUND:
-            return UrlAnswer(wish.id, refused=f"it has begun {len(paths)} uploads in this round, and no more are given")
-        self._uploads[client] = (occasion.round, {*paths, wish.path})
-        return None
+        why = self._counts.refusal(client, wish.path, occasion)
+        return UrlAnswer(wish.id, refused=why) if why else None
 
     @property
     def _staleness(self) -> int:

@@ -244,11 +244,11 @@ def test_crafted_wishes_get_nothing_and_end_nothing(desk, subtests, monkeypatch)
     with subtests.test("uploads that a client begins in a round are counted"):
         for number in range(10):
             digest = hashlib.sha256(bytes([number])).hexdigest()
-            path = own.replace(DIGEST[:16], digest[:16])
-            answer = desk.answer(path, use=UrlUse.BEGIN, size_bytes=17 * 2**20, digest=digest)
+            path, use = own.replace(DIGEST[:16], digest[:16]), UrlUse.PUT if number % 3 else UrlUse.BEGIN
+            answer = desk.answer(path, use=use, size_bytes=17 * 2**20, digest=digest)
             assert answer is not None
-            assert bool(answer.urls) == (number < 8), answer.refused
-        assert len(list(desk.signer._requests.uploads("runs/"))) == 8
+            assert bool(answer.urls) == (number < 7), answer.refused  # and one before
+        assert len(list(desk.signer._requests.uploads("runs/"))) == 3
     with subtests.test("the next round ends what was left unfinished, and the round before"):
         desk.open_round(2)
         answer = desk.answer(own)

@@ -10,6 +10,8 @@ import pytest
 from aggregators import aggregate
 from flavor.config import RunConfig
 from flavor.coordinator.bounds import bound_warnings
+from flavor.coordinator.url_counts import UrlCounts
+from flavor.store.url_rights import Occasion
 
 FIRST_ROUND = "nothing bounds how far an update moves the model of round 1"
 
@@ -113,3 +115,28 @@ def test_a_buffer_that_one_quick_site_fills_is_told(mode: str, clients: int, sha
 def test_a_command_is_no_rule_that_flavor_can_judge() -> None:
     config = RunConfig.parse({"rounds": 2, "min_clients": 2, "store": "file:///s", "aggregator": "command"})
     assert bound_warnings(config) == bound_warnings(config, has_model=False) == []
+
+
+@pytest.mark.parametrize("aggregator", ["median", "command"])
+def test_urls_for_updates_of_any_size_are_warned_of(aggregator: str) -> None:
+    given = {"rounds": 2, "min_clients": 2, "store": "s3://b/p", "aggregator": aggregator, "max_dataset_size": 9}
+    for settings, warned in (({"signed_urls": True}, True), ({"signed_urls": True, "max_update_bytes": 9}, False)):
+        lines = bound_warnings(RunConfig.parse({**given, **settings}))
+        assert any("the room that a site takes in the bucket" in line for line in lines) is warned
+    assert not bound_warnings(RunConfig.parse(given))
+
+
+def test_the_objects_that_a_site_gets_urls_to_write_are_counted_for_each_occasion() -> None:
+    """In a buffered run a site has tasks of several rounds at a time: to ask for them in turns gets it no more."""
+    counts = UrlCounts()
+    for number in range(20):
+        for round_ in (1, 2):
+            for kind, tail in (("update", ".safetensors"), ("info", ".json")):
+                path = f"runs/r/clients/a/{round_:04}-{kind}-{number:016x}{tail}"
+                assert (counts.refusal("a", path, Occasion(round_)) == "") is (number < 8)
+    assert counts.refusal("a", f"runs/r/clients/a/0001-update-{0:016x}.safetensors", Occasion(1)) == "", "again"
+    assert counts.refusal("b", "runs/r/clients/b/0001-update-00.safetensors", Occasion(1)) == "", "another site"
+    images = [f"runs/r/clients/a/0001-result-3-image-{number:016x}.png" for number in range(200)]
+    given = [path for path in images if not counts.refusal("a", path, Occasion(1, 3))]
+    assert len(given) == 8 * 17, "eight times a report with all the images that one may have"
+    assert counts.refusal("a", "runs/r/clients/a/0001-result-3-00.json", Occasion(1, 3)) == ""
