@@ -66,7 +66,10 @@ def open_tunnel(proxy: Proxy, host: str, port: int, connect_s: float | None) -> 
         failure = (_connect if proxy.kind == "http" else _socks)(link, proxy, host, port)
     except TimeoutError:
         said = f"has given no answer for {_ANSWER_S:.0f} s"
-        failure = ProxyFailure(proxy, said, f"check its load, and whether it reaches {shown_place(host, port)}")
+        advice = f"check its load, and whether it reaches {shown_place(host, port)}"
+        if proxy.kind == "socks5":  # an HTTP proxy waits for more of what it takes for the start of a line
+            advice = f"check that it is a SOCKS5 proxy (for one of HTTP, write http:// in its URL), {advice[6:]}"
+        failure = ProxyFailure(proxy, said, advice)
     except OSError as error:
         failure = _closed(proxy, f" ({_why(error)})")
     except BaseException:

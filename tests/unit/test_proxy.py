@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
@@ -15,9 +16,9 @@ from flavor.bus.connection import way_to
 from flavor.edge.workspace import Workspace
 from flavor.errors import InvalidSetting
 from flavor.programs.evaluator_environment import evaluator_environment
-from flavor.proxy import PROXY_VARIABLE, chosen, proxy_for, why_direct, without_password
+from flavor.proxy import PROXY_VARIABLE, Proxy, chosen, proxy_for, why_direct, without_password
 from flavor.store.bucket_proxy import proxy_options
-from flavor.tunnel import ConnectAnswer, connect_answer
+from flavor.tunnel import ConnectAnswer, ProxyFailure, connect_answer, open_tunnel
 
 VARIABLES = [f"{name}_PROXY" for name in ("HTTP", "HTTPS", "ALL", "NO", "FLAVOR")]
 
@@ -245,3 +246,17 @@ def test_why_no_proxy_leads_to_a_host_is_said(
     said = why_direct(scheme, host)
     assert told in said
     assert bool(said) is bool(told)
+
+
+@pytest.mark.parametrize(("scheme", "asks"), [("socks5", True), ("http", False)])
+def test_a_proxy_that_gives_no_answer_may_speak_http_where_socks_was_named(
+    scheme: str, asks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An HTTP proxy takes the first bytes of SOCKS5 for the start of a line, and waits for its end."""
+    monkeypatch.setattr("flavor.tunnel._ANSWER_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        proxy = Proxy(scheme, "127.0.0.1", silent.getsockname()[1], "ALL_PROXY")
+        with pytest.raises(ProxyFailure, match="has given no answer") as raised:
+            open_tunnel(proxy, "redis.example.org", 443, 5)
+    assert ("for one of HTTP, write http://" in str(raised.value)) is asks
+    assert "whether it reaches redis.example.org:443" in str(raised.value)
