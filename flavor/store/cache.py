@@ -270,16 +270,18 @@ class FileCache:
     def trim(self) -> None:
         """Remove least recently used files if the cache may have more than it takes, or was not looked at for an hour.
 
-        The folder is read only then.
+        The folder is read only then. Keeps room on the disk, too: a script may write its model there next.
         """
         now = time.time()
         with contextlib.suppress(OSError):
             with self.total.taken() as taken:
-                if taken.total is not None and not taken.total.is_due(self.size_bytes, now):
-                    return
-                self._check()
-                taken.write(self._evict(now))
-            self._forget(now)
+                is_due = taken.total is None or taken.total.is_due(self.size_bytes, now)
+                if is_due:
+                    self._check()
+                    taken.write(self._evict(now))
+            if is_due:
+                self._forget(now)
+        self.keep_room()
 
     def _evict(self, now: float, *, lacking: int = 0) -> Total:
         """Remove least recently used files until the rest fits, with some room, and `lacking` bytes less are there.
