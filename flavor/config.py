@@ -143,7 +143,7 @@ class RunConfig(BaseModel):
     )
     """A limit keeps one client from buying the whole average."""
     max_update_bytes: int | None = setting(
-        "Maximum size of an update in bytes. Set a limit where sites are not trusted.",
+        "Maximum size of an update: bytes, or with a unit (50MB). Set a limit where sites are not trusted.",
         Group.LIMITS,
         default=None,
         may_change=True,

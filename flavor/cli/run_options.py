@@ -11,16 +11,31 @@ from pydantic.fields import FieldInfo
 
 from flavor.cli.installed import COMPLETIONS, InstalledOption, kinds_installed
 from flavor.config import RunConfig
+from flavor.errors import InvalidSetting
 from flavor.option_groups import Group
 from flavor.patterns import with_known
 from flavor.resume import MAY_CHANGE
 from flavor.script_settings import parse_settings
 from flavor.setting import LONGEST_S, Setting
+from flavor.sizes import parse_size
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _NOT_TAKEN = "store"
 """The field without an option here: `flavor.cli.options.store_option` makes `--store`."""
+
+
+class _Size(click.types.IntParamType):
+    """A number of bytes, which may have a unit: `50MB`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See `click.ParamType`."""
+        try:
+            return parse_size(str(value), "")
+        except InvalidSetting:
+            self.fail(f"{str(value)!r} is not a size: write e.g. 50MB, 512MiB or a number of bytes", param, ctx)
 
 
 def _single(context: click.Context, option: click.Parameter, values: Sequence[str]) -> str | None:
@@ -123,7 +138,7 @@ def _option(
         show_envvar=variable is not None,
         installed=kinds_installed if name == "checkpoint" else None,
         shell_complete=COMPLETIONS.get(name),
-        **_type(field.annotation),
+        **({"type": _Size()} if name.endswith("_bytes") else _type(field.annotation)),
     )
 
 

@@ -33,7 +33,7 @@ from flavor.errors import (
 from flavor.ledger import archive
 from flavor.records.objects import ObjectRef
 from flavor.store import bucket, remote, uploads
-from flavor.store.bucket_proxy import reached_through
+from flavor.store.bucket_proxy import endpoint_of, reached_through
 from flavor.store.cache import FileCache
 from flavor.store.digests import sha256_file
 from flavor.store.open import open_store
@@ -471,9 +471,10 @@ class TestProxies:
         )
         with pytest.raises(StoreUnavailable, match=away):
             put(site.store(endurance=IMPATIENT), PATH, SMALL)
-        assert "is reached through the proxy 127.0.0.1:" in reached_through("s3://bucket")
+        assert "is reached through the proxy 127.0.0.1:" in reached_through(endpoint_of("s3://bucket"))
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        assert reached_through("s3://bucket") == ""
+        way = " (it is reached directly: NO_PROXY names this host, although HTTP_PROXY is set)"
+        assert reached_through(endpoint_of("s3://bucket")) == way
         put(site.store(), PATH, SMALL)
 
     def test_one_that_we_do_not_speak_to_is_said(self, site: Site, monkeypatch) -> None:

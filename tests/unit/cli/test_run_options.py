@@ -125,3 +125,13 @@ def test_each_help_is_a_sentence_that_stands_alone() -> None:
         text = Setting.of(field).help
         assert re.fullmatch(r"[A-Z].*\.", text), name
         assert not re.search(r"\b(that|this) (sampling|one|rate)\b|nobody|whoever|meanwhile", text), name
+
+
+@pytest.mark.parametrize(("given", "taken"), [("50MB", 50_000_000), ("2GiB", 2**31), ("17", 17), ("0", 0), ("5 MX", 0)])
+def test_a_size_may_have_a_unit(given: str, taken: int) -> None:
+    done = CliRunner().invoke(every, ["--rounds", "2", "--max-update-bytes", given])
+    assert done.exit_code == (0 if taken else 2)
+    if taken:
+        assert RunConfig.model_validate_json(done.output).max_update_bytes == taken
+    else:
+        assert f"'--max-update-bytes': '{given}' is not a size: write e.g. 50MB" in done.output
