@@ -116,11 +116,11 @@ class Standing:
         elif not refused and self._quarantined_by_run:
             self.quarantine(0)
             ended = "the run's operator has ended the quarantine of this site"
-            waits, refused = awaited(self.part, is_buffered=self._site.is_buffered), self.part.refused
-            if waits and refused and refused == self.part.behind:
+            waits, round_ = awaited(self.part, is_buffered=self._site.is_buffered), self.part.refused
+            if waits and round_ and round_ == self.part.behind:
                 view = self._site.runs.find()
-                is_newer = view is not None and view.round > refused  # it has heard of no round while quarantined
-                ended += f"; {goes_on_unmended(refused)}" if is_newer else f"; it waits for {waits}"
+                is_newer = view is not None and view.round > round_  # it has heard of no round while quarantined
+                ended += f"; {goes_on_unmended(round_)}" if is_newer else f"; it waits for {waits}"
             self._site.observer.hear(QuarantineEnded(ended))
         self._quarantined_by_run = bool(refused)
 

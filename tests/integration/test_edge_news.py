@@ -218,6 +218,9 @@ def test_a_quarantined_site_says_so_until_its_pardon(runs: RunStore, process: Ca
     assert "has ended the quarantine of this site; it waits for the run's next round" in one.told[2]
     assert "then end this (Ctrl-C) and start it again, and it trains round 1 again" in one.told[2], "at once"
     assert not again.standing.quarantined
+    told = len(one.told)
+    one.standing.check_admitted()
+    assert len(one.told) == told, "the end of a quarantine is told once"
     runs.redis.hset(runs.keys.state, "round", 3)
     over(one)
     said = "has ended the quarantine of this site; it gets the run's next task by itself; if what its update of round 1"
