@@ -6,7 +6,7 @@ import signal
 
 from flavor.records.evaluation import AUTOMATIC, CENTRAL
 from flavor.records.states import EvaluationState, RunState
-from tests.integration.test_central import judges
+from tests.integration.test_central import go, judges
 from tests.integration.test_evaluation import evaluator, finish, start, summaries
 
 ENDLESS = ("--rounds", "endless")
@@ -40,10 +40,11 @@ def test_the_last_model_is_judged_by_the_sites_where_a_rule_on_the_operators_own
     rule = ("--evaluate", 2, "--stop-when", "central/accuracy>=0.001")
     held = ("--hold", "--at", 3, "--only", "c2")
     coordinator = bench.serve("--heartbeat-timeout-s", 1, *rule, rounds=6)
-    judges(bench)
+    judges(bench, "--hold", "--in-round", 2)
     env = {"TEST_BUS": bench.url}
     edges = {c: bench.edge(c, bench.trainer(*ENDLESS, *held), "-e", evaluator(), env=env) for c in ("c1", "c2")}
     bench.held("c2")
+    go(bench)
     bench.logged("evaluation.closed", round=2, evaluation=CENTRAL)
     bench.release("c2")
     finish(coordinator, edges)

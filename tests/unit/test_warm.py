@@ -80,7 +80,7 @@ def test_it_says_what_it_says_when_it_is_started_cold(
 def test_it_is_a_process_of_its_own_that_shows_what_it_was_started_with(
     starter: Starter, env: dict[str, str], tmp_path: Path
 ) -> None:
-    env |= {"FLAVOR_STORE": str(tmp_path / "store"), "FLAVOR_RUN": "ä"}
+    env |= {"FLAVOR_STORE": str(tmp_path / "ä"), "FLAVOR_RUN": "r"}  # it waits for its Redis
     command = [*EDGE, "-m", "true", "--client", "c1", "--workspace", str(tmp_path)]
     process = starter.popen(command, env=env, cwd=tmp_path)
     assert isinstance(process, ForkedProcess)
@@ -134,7 +134,8 @@ def test_in_a_network_namespace_it_is_forked_and_its_script_is_inside(bench: Ben
     with contextlib.closing(network := Network()):
         inside = Path("/run/netns", network.hub).stat().st_ino
         script = (
-            "import os; print('inside', os.stat('/proc/self/ns/net').st_ino, *(n for n in os.environ if 'NET' in n))"
+            "import os, signal; names = [n for n in os.environ if 'NET' in n]; "
+            "print('inside', os.stat('/proc/self/ns/net').st_ino, *names, flush=True); signal.pause()"
         )
         trainer = shlex.join([sys.executable, "-c", script])
         assert Path("/proc/self/ns/net").stat().st_ino != inside
