@@ -238,7 +238,7 @@ class RelayFolder:
             now.touch()
 
     def close(self, answer: Answer) -> None:
-        """Answer nothing any more; `answer` says why. What said so before stays. Raises `OSError`."""
+        """Answer nothing any more; `answer` says why. An earlier reason stays. Raises `OSError`."""
         if not self.is_closed:
             answer.write(self.answers / CLOSED)
 
