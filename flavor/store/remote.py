@@ -21,6 +21,7 @@ from flavor.records.objects import ObjectRef
 from flavor.store.aside import in_lanes
 from flavor.store.bucket import Bucket, already_there
 from flavor.store.cache import Entry, FileCache, default_folder
+from flavor.store.cached import Cached
 from flavor.store.digests import check_bytes, check_most, check_named, check_size, other_bytes
 from flavor.store.paths import checked_path, run_record_path
 from flavor.store.settings import DEFAULTS, StoreSettings
@@ -63,7 +64,7 @@ class Told(io.FileIO):
         return data
 
 
-class RemoteStore:
+class RemoteStore(Cached):
     """`ObjectStore` in a bucket, with its files in a cache on this machine: `cache`, or the cache of the settings.
 
     With `create`, tests that the bucket can be written and refuses to write an object twice. Raises `InvalidSetting`
@@ -89,20 +90,6 @@ class RemoteStore:
         self._pace = Pace()
         if create:
             self._bucket.try_out()
-
-    def __repr__(self) -> str:
-        return f"RemoteStore({self.url!r})"
-
-    @contextlib.contextmanager
-    def stage(self) -> Iterator[Path]:
-        """See `ObjectStore`. Staged files lie in the cache's folder."""
-        self._cache.keep_room()
-        with self._cache.stage() as staged:
-            yield staged
-
-    def retried(self, work: Callable[[], T]) -> T:
-        """See `flavor.store.retried.HasCache`."""
-        return self._cache.retried(work)
 
     def put(self, ref: ObjectRef, source: Path) -> None:
         """See `ObjectStore`. A large file is uploaded in parts. The uploaded file is in the cache afterwards."""

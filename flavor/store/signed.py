@@ -6,14 +6,13 @@ compares the time of a signature, which is the coordinator's, with its own, and 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import mmap
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -23,6 +22,7 @@ from flavor.records.objects import ObjectRef
 from flavor.records.signed_urls import UrlAnswer, UrlUse, sizes_of_parts
 from flavor.store.aside import in_lanes
 from flavor.store.cache import FileCache, default_folder
+from flavor.store.cached import Cached
 from flavor.store.digests import check_bytes, check_most, check_named, check_size, other_bytes
 from flavor.store.paths import checked_path
 from flavor.store.settings import DEFAULTS, StoreSettings
@@ -39,7 +39,7 @@ _BEGINNINGS = 3
 _TOTAL = re.compile(r"bytes (?:[0-9]+-[0-9]+|\*)/([0-9]{1,18})")
 
 
-class SignedStore:
+class SignedStore(Cached):
     """`ObjectStore` of a site, by URLs that `ask` returns; with its files in a cache on this machine.
 
     It reads and writes single objects. It lists and deletes nothing: those methods raise `StoreUnavailable`.
@@ -59,20 +59,6 @@ class SignedStore:
         self.url = url
         self._requests = UrlRequests(url, ask, settings.endurance, tell)
         self._cache = cache or FileCache(settings.cache or default_folder(), settings.cache_bytes)
-
-    def __repr__(self) -> str:
-        return f"SignedStore({self.url!r})"
-
-    @contextlib.contextmanager
-    def stage(self) -> Iterator[Path]:
-        """See `ObjectStore`. Staged files lie in the cache's folder."""
-        self._cache.keep_room()
-        with self._cache.stage() as staged:
-            yield staged
-
-    def retried(self, work: Callable[[], T]) -> T:
-        """See `flavor.store.retried.HasCache`."""
-        return self._cache.retried(work)
 
     # -- writing
 
